@@ -1,0 +1,51 @@
+"""Every error that syncd raises on purpose.
+
+SyncdError
+├── ConfigError            the configuration cannot be used (exit 78)
+├── StateError             the state database cannot be used
+│   ├── ForeignStateError  it is another program's, another service's, or newer (exit 78)
+│   ├── StateLockedError   another instance runs (exit 75)
+│   └── StateWriteError    a commit failed: its outcome is unknown, nothing may be sent on it
+├── DiskError              a file cannot be read as it should be
+│   ├── FileChangedError   it is no longer what it was when it was looked at
+│   └── UnreadableError    it is there, or may be, and cannot be read
+└── FilesApiError          a call to the Files API failed (see `syncd.files_api.errors`)
+
+A message says what failed, where, and what to do. No message carries a secret.
+"""
+
+
+class SyncdError(Exception):
+    """The root: catch this for all that syncd raises on purpose."""
+
+
+class ConfigError(SyncdError):
+    """The configuration cannot be used; the message names the setting and the remedy."""
+
+
+class StateError(SyncdError):
+    """The state database cannot be used."""
+
+
+class ForeignStateError(StateError):
+    """The state belongs to another program, service or schema; it is left untouched."""
+
+
+class StateLockedError(StateError):
+    """Another instance holds the state directory."""
+
+
+class StateWriteError(StateError):
+    """A commit failed, so its outcome is unknown: believe only what is read afterwards."""
+
+
+class DiskError(SyncdError):
+    """A file cannot be read as it should be."""
+
+
+class FileChangedError(DiskError):
+    """The file is no longer what it was when it was looked at."""
+
+
+class UnreadableError(DiskError):
+    """The file is there, or may be, and cannot be read."""
