@@ -1,0 +1,249 @@
+"""
+The local disk: look, list, open beneath a root without following links, fingerprint, hash.
+
+A leaf: it knows no table, no folder's configuration and no network. Paths are bytes as the kernel
+gives them, relative to a root and joined by `/`. No descriptor of a root is kept open between
+calls, so that a mount can always be taken away, and its absence be seen.
+"""
+
+import enum
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from syncd.exceptions import FileChangedError, UnreadableError
+
+CHUNK_BYTES = 1 << 20
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO must not wait for its other end.
+_CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """
+    What tells a file's content apart without reading it; times in nanoseconds.
+
+    The device number is left out on purpose: it changes with each mount of the same disk.
+    """
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Fingerprint":
+        # Some filesystems number beyond what SQLite's signed 64 bits hold.
+        inode = (status.st_ino + (1 << 63)) % (1 << 64) - (1 << 63)
+        return cls(inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class RootIdentity:
+    """Which directory a root is: the filesystem's id (`f_fsid`) and the root's inode."""
+
+    filesystem: int
+    inode: int
+
+
+class Found(enum.StrEnum):
+    """What a look at one path found."""
+
+    #: a regular file, with its fingerprint
+    FILE = "file"
+    #: something that is never uploaded: a link, device, socket or FIFO
+    OTHER = "other"
+    #: proven absent: its nearest existing ancestor was listed to the end and has no such name,
+    #: or has a directory of that name
+    ABSENT = "absent"
+    #: nothing can be said: an error on the way
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The outcome of a look at one path."""
+
+    found: Found
+    fingerprint: Fingerprint | None = None
+    error: str = ""
+
+
+def identify(root: bytes) -> RootIdentity:
+    """Return the identity of the directory `root`; OSError where there is none."""
+    descriptor = os.open(root, _LISTING & ~os.O_NOFOLLOW)
+    try:
+        return RootIdentity(os.statvfs(descriptor).f_fsid, os.fstat(descriptor).st_ino)
+    finally:
+        os.close(descriptor)
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """Return `path`'s parent (empty for the root itself) and its last segment."""
+    parent, _, name = path.rpartition(b"/")
+    return parent, name
+
+
+@contextmanager
+def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
+    """
+    Open the directory `path` beneath `root` for listing; no segment may be a link.
+
+    Yields a descriptor. OSError of the first segment that cannot be entered.
+    """
+    descriptor = os.open(root, _LISTING & ~os.O_NOFOLLOW)
+    try:
+        for segment in filter(None, path.split(b"/")):
+            below = os.open(segment, _LISTING, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
+    """
+    Open the regular file `path` beneath `root` for reading, following no link on the way.
+
+    Yields a descriptor. FileChangedError where no regular file of that name is there any more,
+    UnreadableError where it cannot be said or read.
+    """
+    segments = path.split(b"/")
+    try:
+        parent = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        try:
+            for segment in segments[:-1]:
+                below = os.open(segment, _DIRECTORY, dir_fd=parent)
+                os.close(parent)
+                parent = below
+            descriptor = os.open(segments[-1], _CONTENT, dir_fd=parent)
+        finally:
+            os.close(parent)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            raise FileChangedError(f"{os.fsdecode(path)} is no longer there") from error
+        # ENXIO is what a socket answers to open().
+        if error.errno == errno.ENXIO:
+            raise FileChangedError(f"{os.fsdecode(path)} is not a regular file") from error
+        raise UnreadableError(f"cannot open: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileChangedError(f"{os.fsdecode(path)} is not a regular file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
+    """
+    Look at each path beneath `root`; each directory is opened once, and listed at most once.
+
+    Never raises for what is on the disk. ABSENT is evidence: it is only said when the nearest
+    existing ancestor could be listed to its end and the name is not in it.
+    """
+    by_parent: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        by_parent.setdefault(split(path)[0], []).append(path)
+    sights: dict[bytes, Sight] = {}
+    for parent, children in by_parent.items():
+        try:
+            with directory(root, parent) as descriptor:
+                sights.update(_look_in(descriptor, children))
+        except OSError as error:
+            sights.update(dict.fromkeys(children, _without_parent(root, parent, error)))
+    return sights
+
+
+def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Sight]]:
+    names: frozenset[bytes] | None = None
+    for path in children:
+        name = split(path)[1]
+        try:
+            yield path, _sight(os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                yield path, Sight(Found.UNREADABLE, error=str(error.strerror))
+                continue
+            if names is None:
+                names = _names(descriptor)
+            # In the listing though stat says no such file: believe neither.
+            absent = name not in names
+            yield path, Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
+
+
+def _names(descriptor: int) -> frozenset[bytes]:
+    with os.scandir(descriptor) as entries:
+        return frozenset(os.fsencode(entry.name) for entry in entries)
+
+
+def _sight(status: os.stat_result) -> Sight:
+    if stat.S_ISREG(status.st_mode):
+        return Sight(Found.FILE, Fingerprint.of(status))
+    # Where a file was and a directory is now, the file is gone.
+    return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
+
+
+def _without_parent(root: bytes, parent: bytes, error: OSError) -> Sight:
+    """Say what follows for the files of a directory that could not be opened."""
+    if error.errno not in _ABSENT or not parent:
+        return Sight(Found.UNREADABLE, error=str(error.strerror))
+    above, name = split(parent)
+    try:
+        with directory(root, above) as descriptor:
+            if name not in _names(descriptor):
+                return Sight(Found.ABSENT)
+            # It is there again as something that holds no files, or it was swapped meanwhile.
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            gone = not stat.S_ISDIR(status.st_mode)
+            return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
+    except OSError as further:
+        return _without_parent(root, above, further)
+
+
+def sha256(
+    descriptor: int, size: int, *, stopped: Callable[[], bool] = lambda: False
+) -> str | None:
+    """
+    Return the hex SHA-256 of the first `size` bytes; None if `stopped` said so on the way.
+
+    FileChangedError where the file is shorter; UnreadableError where the disk fails.
+    """
+    digest = hashlib.sha256()
+    offset = 0
+    while offset < size:
+        if stopped():
+            return None
+        try:
+            chunk = os.pread(descriptor, min(CHUNK_BYTES, size - offset), offset)
+        except OSError as error:
+            raise UnreadableError(f"cannot read: {error.strerror}") from error
+        if not chunk:
+            raise FileChangedError(f"the file ended after {offset} of {size} bytes")
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(descriptor: int) -> Fingerprint:
+    """Return the fingerprint of an open file."""
+    return Fingerprint.of(os.fstat(descriptor))
+
+
+def write_private(path: str | os.PathLike[str], text: str) -> None:
+    """Replace `path` by a file of mode 0600 holding `text`, so that a reader sees old or new."""
+    draft = f"{os.fspath(path)}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(draft)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(draft, path)

@@ -1,0 +1,80 @@
+"""Applies to the table, in one transaction, all that the planner says is due locally."""
+
+from collections.abc import Mapping
+
+from sqlite_utils import Database
+
+from syncd.state import copies, files, history
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus
+from syncd.state.planner import LOCAL, Act, Action, Policy, plan
+
+Policies = Mapping[str, Policy]
+_NOT_CONFIGURED = Policy()
+
+
+def advance(db: Database, file_id: int, policies: Policies, now: float) -> Action:
+    """
+    Bring one file as far as the table alone can; return what is left to do.
+
+    Ends every transaction that changed a file or one of its copies, so that between transactions
+    nothing local is ever due and each `due_at` tells the truth.
+    """
+    while True:
+        file = files.get(db, file_id)
+        if file is None:
+            return Action(Act.NOTHING)
+        action = plan(file, copies.of_file(db, file_id), policies.get(file.folder, _NOT_CONFIGURED))
+        if action.act not in LOCAL:
+            break
+        if action.copy is None:
+            raise AssertionError(action)
+        _apply(db, file, action.copy, action, now)
+    due_at = _due_at(file, action, now)
+    if due_at != file.due_at:
+        files.update(db, file_id, due_at=due_at)
+    return action
+
+
+def _due_at(file: File, action: Action, now: float) -> float | None:
+    match action.act:
+        case Act.HASH | Act.PLAN:
+            return file.due_at or now
+        case Act.LOOK_AGAIN:
+            return file.due_at or now
+        case Act.WAIT if action.copy is None:
+            return file.due_at
+        case _:
+            # A copy's own due_at drives what is left.
+            return None
+
+
+def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> None:
+    match action.act:
+        case Act.DROP:
+            copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=action.reason)
+        case Act.RETIRE:
+            retire(db, copy, now, reason=action.reason)
+        case Act.RELEASE:
+            copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason)
+            history.add(db, file, "released", now, copy=copy, detail=action.reason)
+        case Act.REVIVE:
+            make_live(db, copy, now, reason=action.reason)
+            history.add(db, file, "kept", now, copy=copy, detail=action.reason)
+        case _:
+            raise AssertionError(action)
+
+
+def retire(db: Database, copy: Copy, now: float, *, reason: str) -> None:
+    """Mark a copy for its soft delete; revocable until the first DELETE is committed."""
+    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason)
+
+
+def make_live(db: Database, copy: Copy, now: float, *, reason: str | None = None) -> None:
+    """Make `copy` the live copy of its file; every other live one retires in this transaction."""
+    for other in copies.where(
+        db, "file_id = ? AND status = 'live' AND id <> ?", (copy.file_id, copy.id)
+    ):
+        retire(db, other, now, reason="a newer copy is live")
+    copies.move(db, copy, CopyStatus.LIVE, due_at=None, attempts=0, live_at=now, reason=reason)

@@ -1,0 +1,140 @@
+"""The `copies` table: the ledger of remote copies, one row for each object that is ours."""
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlite_utils import Database
+
+from syncd.exceptions import StateError
+from syncd.state.lifecycle import ARROWS, CopyStatus
+
+_COLUMNS = (
+    "id, file_id, token, file_uuid, status, wanted, in_flight, generation, sha256, size, "
+    "content_type, workspace_uuid, method, sent_name, remote_file_path, attempts, due_at, "
+    "sent_at, delete_sent_at, reason, error_status, error_code, error_message, error_request_id, "
+    "processing_status, frame_count, video_metadata, created_at, stored_at, live_at, gone_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One row of `copies`; times in seconds since the epoch."""
+
+    id: int
+    file_id: int
+    token: str
+    file_uuid: str | None
+    status: CopyStatus
+    wanted: bool
+    in_flight: bool
+    generation: int
+    sha256: str
+    size: int
+    content_type: str
+    workspace_uuid: str | None
+    method: str
+    sent_name: str | None = None
+    remote_file_path: str | None = None
+    attempts: int = 0
+    due_at: float | None = None
+    sent_at: float | None = None
+    delete_sent_at: float | None = None
+    reason: str | None = None
+    error_status: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    error_request_id: str | None = None
+    processing_status: str | None = None
+    frame_count: int | None = None
+    video_metadata: str | None = None
+    created_at: float = 0.0
+    stored_at: float | None = None
+    live_at: float | None = None
+    gone_at: float | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether its request may or may not have been delivered, and no worker waits for it."""
+        return self.status is CopyStatus.SENDING and not self.in_flight
+
+
+def from_row(row: sqlite3.Row) -> Copy:
+    """Return the Copy that a row of this module's columns stands for."""
+    values = {name: row[name] for name in Copy.__slots__}
+    values |= {
+        "status": CopyStatus(row["status"]),
+        "wanted": bool(row["wanted"]),
+        "in_flight": bool(row["in_flight"]),
+    }
+    return Copy(**values)
+
+
+def get(db: Database, copy_id: int) -> Copy | None:
+    """Return the copy with that id, or None."""
+    return next(iter(where(db, "id = ?", (copy_id,))), None)
+
+
+def of_file(db: Database, file_id: int) -> list[Copy]:
+    """Return a file's copies that are not gone, oldest first."""
+    return where(db, "file_id = ? AND status <> 'gone' ORDER BY id", (file_id,))
+
+
+def where(db: Database, condition: str, parameters: Sequence[Any] = ()) -> list[Copy]:
+    """Return the copies that meet `condition`, SQL of this package's own."""
+    rows = db.conn.execute(f"SELECT {_COLUMNS} FROM copies WHERE {condition}", parameters)
+    return [from_row(row) for row in rows]
+
+
+def insert(db: Database, **values: Any) -> int:
+    """Add a row; return its id."""
+    names = ", ".join(values)
+    marks = ", ".join("?" * len(values))
+    cursor = db.conn.execute(
+        f"INSERT INTO copies ({names}) VALUES ({marks})",
+        tuple(values.values()),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def update(db: Database, copy_id: int, **values: Any) -> None:
+    """Set columns of one row that are not its status."""
+    names = ", ".join(f"{name} = ?" for name in values)
+    db.conn.execute(f"UPDATE copies SET {names} WHERE id = ?", (*values.values(), copy_id))
+
+
+def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
+    """
+    Change a copy's status along an arrow, guarded by the status it was read with.
+
+    StateError where the row has moved on meanwhile: the caller decided on what is no longer so.
+    """
+    if target not in ARROWS[copy.status]:
+        raise StateError(f"copy {copy.id} cannot go from {copy.status} to {target}")
+    values = {"status": target, "in_flight": 0} | values
+    names = ", ".join(f"{name} = ?" for name in values)
+    cursor = db.conn.execute(
+        f"UPDATE copies SET {names} WHERE id = ? AND status = ?",
+        (*values.values(), copy.id, copy.status),
+    )
+    if cursor.rowcount != 1:
+        raise StateError(f"copy {copy.id} is no longer {copy.status}")
+
+
+def new_token(*, instance: str, folder: str, path: bytes, content: str) -> str:
+    """
+    Return a token `sy1-INSTANCE-COPYID` that no other copy has.
+
+    COPYID is 8 hex digits of a digest of folder and path, 12 of the content's SHA-256, and 8 of
+    chance: so `adopt` can tell what an object is without ledger and download.
+    """
+    place = place_digest(folder, path)
+    return f"sy1-{instance}-{place}{content[:12]}{secrets.token_hex(4)}"
+
+
+def place_digest(folder: str, path: bytes) -> str:
+    """Return the 8 hex digits that stand in a token for a folder's name and a path."""
+    return sha256(folder.encode() + b"\0" + path).hexdigest()[:8]

@@ -1,0 +1,134 @@
+"""The `files` table: what the disk was last seen to hold, one row a path."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+from syncd.disk import Fingerprint, split
+from syncd.state.lifecycle import FileStatus
+
+_COLUMNS = (
+    "id, folder, path, status, inode, size, mtime_ns, ctime_ns, generation, sha256, changed_at, "
+    "missing_since, removal_seen, confirmed_at, due_at, attempts, error"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One row of `files`; times in seconds since the epoch."""
+
+    id: int
+    folder: str
+    path: bytes
+    status: FileStatus
+    fingerprint: Fingerprint | None
+    generation: int
+    sha256: str | None
+    changed_at: float
+    missing_since: float | None = None
+    removal_seen: bool = False
+    confirmed_at: float | None = None
+    due_at: float | None = None
+    attempts: int = 0
+    error: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The size in bytes when last seen; 0 where it was never seen."""
+        return self.fingerprint.size if self.fingerprint else 0
+
+    @property
+    def present(self) -> bool:
+        """Whether the file is there as far as is known, readable or not."""
+        return self.status not in (FileStatus.MISSING, FileStatus.CONSUMED)
+
+
+def from_row(row: sqlite3.Row) -> File:
+    """Return the File that a row of `SELECT *` (or of this module's columns) stands for."""
+    seen = row["inode"] is not None
+    return File(
+        id=row["id"],
+        folder=row["folder"],
+        path=row["path"],
+        status=FileStatus(row["status"]),
+        fingerprint=Fingerprint(row["inode"], row["size"], row["mtime_ns"], row["ctime_ns"])
+        if seen
+        else None,
+        generation=row["generation"],
+        sha256=row["sha256"],
+        changed_at=row["changed_at"],
+        missing_since=row["missing_since"],
+        removal_seen=bool(row["removal_seen"]),
+        confirmed_at=row["confirmed_at"],
+        due_at=row["due_at"],
+        attempts=row["attempts"],
+        error=row["error"],
+    )
+
+
+def get(db: Database, file_id: int) -> File | None:
+    """Return the file with that id, or None."""
+    row = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE id = ?", (file_id,)).fetchone()
+    return from_row(row) if row else None
+
+
+def find(db: Database, folder: str, path: bytes) -> File | None:
+    """Return the file at that path of that folder, or None."""
+    row = db.conn.execute(
+        f"SELECT {_COLUMNS} FROM files WHERE folder = ? AND path = ?",
+        (folder, path),
+    ).fetchone()
+    return from_row(row) if row else None
+
+
+def where(db: Database, condition: str, parameters: Sequence[Any] = ()) -> list[File]:
+    """Return the files that meet `condition`, SQL of this package's own."""
+    rows = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE {condition}", parameters)
+    return [from_row(row) for row in rows]
+
+
+def insert(
+    db: Database,
+    *,
+    folder: str,
+    path: bytes,
+    status: FileStatus,
+    fingerprint: Fingerprint | None,
+    changed_at: float,
+    due_at: float | None,
+    error: str | None = None,
+) -> int:
+    """Add a row for a path never seen before; return its id."""
+    mark = fingerprint
+    cursor = db.conn.execute(
+        "INSERT INTO files (folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
+        "changed_at, due_at, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            folder,
+            path,
+            split(path)[0],
+            status,
+            *((mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns) if mark else (None,) * 4),
+            changed_at,
+            due_at,
+            error,
+        ),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def update(db: Database, file_id: int, **values: Any) -> None:
+    """Set columns of one row; `fingerprint` stands for its four."""
+    if "fingerprint" in values:
+        mark: Fingerprint = values.pop("fingerprint")
+        values |= {
+            "inode": mark.inode,
+            "size": mark.size,
+            "mtime_ns": mark.mtime_ns,
+            "ctime_ns": mark.ctime_ns,
+        }
+    names = ", ".join(f"{name} = ?" for name in values)
+    db.conn.execute(f"UPDATE files SET {names} WHERE id = ?", (*values.values(), file_id))

@@ -1,0 +1,523 @@
+"""
+The ledger's verbs: each one transaction around a call, before it or after it.
+
+| step    | committed before                | call    | committed after      | cut in between |
+|---------|---------------------------------|---------|----------------------|----------------|
+| upload  | `begin`: sending, token, sha256 | POST    | `stored`             | in doubt       |
+| poll    | nothing                         | GET     | `completed`, ...     | asked again    |
+| delete  | `begin_delete`                  | DELETE  | `deleted`            | DELETE again   |
+
+They run on the writer's thread. Each reads the rows anew and decides on what they say then.
+"""
+
+import enum
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from syncd.disk import Fingerprint
+from syncd.exceptions import StateError
+from syncd.state import copies, files, history, holds
+from syncd.state.advance import Policies, advance, make_live, retire
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.planner import Act, Action
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, as the ledger keeps it."""
+
+    message: str
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+
+    def columns(self) -> dict[str, object]:
+        return {
+            "error_status": self.status,
+            "error_code": self.code,
+            "error_message": self.message,
+            "error_request_id": self.request_id,
+        }
+
+
+_NO_FAILURE = {
+    "error_status": None,
+    "error_code": None,
+    "error_message": None,
+    "error_request_id": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the service said of an object that it stored."""
+
+    file_uuid: str
+    remote_file_path: str | None = None
+    #: pending, processing, completed, failed; None where it said nothing
+    processing_status: str | None = None
+
+    @property
+    def is_processing(self) -> bool:
+        return self.processing_status in ("pending", "processing")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Content that is ready to be sent, as the disk holds it now."""
+
+    file_id: int
+    fingerprint: Fingerprint
+    sha256: str
+    content_type: str
+    method: str
+    #: files at whose paths a look just found nothing: a rename from there is taken over
+    vacated: Collection[int] = ()
+
+
+class Declined(enum.StrEnum):
+    """Why an offer led to no upload."""
+
+    #: the row says something else by now; it comes round again
+    CHANGED = "changed"
+    #: nothing needs sending
+    SETTLED = "settled"
+    #: its time has not come, or a request for the path is under way
+    LATER = "later"
+
+
+class Ledger:
+    """The verbs, with what they need to know of this instance."""
+
+    def __init__(self, *, policies: Policies, instance: str) -> None:
+        self._policies = policies
+        self._instance = instance
+
+    # Uploads
+
+    def begin(self, db: Database, offer: Offer, now: float) -> Copy | Declined:
+        """Commit the intent to send `offer`: return its copy, `sending`, or why there is none."""
+        file = files.get(db, offer.file_id)
+        if (
+            file is None
+            or file.status is not FileStatus.READY
+            or file.fingerprint != offer.fingerprint
+            or file.sha256 not in (None, offer.sha256)
+        ):
+            return Declined.CHANGED
+        if file.sha256 is None:
+            files.update(db, file.id, sha256=offer.sha256, attempts=0, error=None)
+        action = advance(db, file.id, self._policies, now)
+        if action.act is Act.PLAN:
+            if self._take_over(db, file, offer, now):
+                return Declined.SETTLED
+            action = Action(Act.SEND, self._plan(db, file, offer, now))
+        if action.act is not Act.SEND or action.copy is None:
+            settled = action.act is Act.NOTHING
+            return Declined.SETTLED if settled else Declined.LATER
+        copy = action.copy
+        if copy.due_at is not None and copy.due_at > now:
+            return Declined.LATER
+        copies.move(
+            db,
+            copy,
+            CopyStatus.SENDING,
+            in_flight=1,
+            due_at=None,
+            sent_at=now,
+            attempts=copy.attempts + 1,
+            method=offer.method,
+        )
+        files.update(db, file.id, due_at=None)
+        return _must(copies.get(db, copy.id))
+
+    def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
+        token = copies.new_token(
+            instance=self._instance, folder=file.folder, path=file.path, content=offer.sha256
+        )
+        policy = self._policies[file.folder]
+        copy_id = copies.insert(
+            db,
+            file_id=file.id,
+            token=token,
+            status=CopyStatus.PLANNED,
+            generation=file.generation,
+            sha256=offer.sha256,
+            size=offer.fingerprint.size,
+            content_type=offer.content_type,
+            workspace_uuid=policy.workspace_uuid,
+            method=offer.method,
+            created_at=now,
+        )
+        return _must(copies.get(db, copy_id))
+
+    def _take_over(self, db: Database, file: File, offer: Offer, now: float) -> bool:
+        """Give `file` the live copy of a path that was renamed to it, if there is one."""
+        workspace = self._policies[file.folder].workspace_uuid
+        for copy in rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, workspace):
+            source = files.get(db, copy.file_id)
+            if source is None or source.id not in offer.vacated:
+                continue
+            for other in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
+                retire(db, other, now, reason="another file was moved here")
+            copies.update(db, copy.id, file_id=file.id)
+            if copy.status is CopyStatus.RETIRING:
+                make_live(db, copy, now, reason="its file was moved")
+            old, new = (f"{place.folder}:{_shown(place.path)}" for place in (source, file))
+            history.add(db, file, "moved", now, copy=copy, detail=f"from {old}")
+            history.add(db, source, "moved", now, copy=copy, detail=f"to {new}")
+            self._forget(db, source, now)
+            advance(db, file.id, self._policies, now)
+            return True
+        return False
+
+    def _forget(self, db: Database, source: File, now: float) -> None:
+        """Record that a renamed file's old path holds nothing more."""
+        if not copies.where(db, "file_id = ? LIMIT 1", (source.id,)):
+            db.conn.execute("DELETE FROM files WHERE id = ?", (source.id,))
+            return
+        if source.present:
+            files.update(db, source.id, status=FileStatus.MISSING, missing_since=now, due_at=now)
+        advance(db, source.id, self._policies, now)
+
+    def stored(self, db: Database, copy_id: int, stored: Stored, now: float, *, look: float) -> str:
+        """
+        Record that the object is stored whole; return the copy's new status.
+
+        `look` is when a video is to be looked at first. A copy that is not wanted any more
+        retires; a stale one goes live like any other, unless a newer one is.
+        """
+        copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
+        copies.update(
+            db,
+            copy.id,
+            file_uuid=stored.file_uuid,
+            remote_file_path=stored.remote_file_path,
+            processing_status=stored.processing_status,
+            stored_at=now,
+            **_NO_FAILURE,
+        )
+        if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
+            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look)
+            history.add(db, file, "stored", now, copy=_must(copies.get(db, copy.id)))
+        else:
+            self._arrive(db, file, copy, now)
+        advance(db, file.id, self._policies, now)
+        return _must(copies.get(db, copy_id)).status
+
+    def _arrive(self, db: Database, file: File, copy: Copy, now: float) -> None:
+        newer = copies.where(
+            db, "file_id = ? AND status = 'live' AND id > ?", (copy.file_id, copy.id)
+        )
+        unwanted = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
+        if newer or unwanted or not copy.wanted:
+            reason = "a newer copy is live" if newer else "its file is no longer mirrored"
+            retire(db, copy, now, reason=reason)
+            return
+        make_live(db, copy, now)
+        history.add(db, file, "synced", now, copy=_must(copies.get(db, copy.id)))
+
+    def not_sent(
+        self,
+        db: Database,
+        copy_id: int,
+        now: float,
+        *,
+        failure: Failure | None = None,
+        again_at: float | None = None,
+    ) -> None:
+        """
+        Record that certainly nothing was stored: the copy is planned again, due `again_at`.
+
+        Without a failure (the file changed, the daemon stops) it does not count as an attempt.
+        """
+        copy = _must(copies.get(db, copy_id))
+        values = failure.columns() if failure else {"attempts": max(copy.attempts - 1, 0)}
+        copies.move(db, copy, CopyStatus.PLANNED, due_at=again_at or now, **values)
+        advance(db, copy.file_id, self._policies, now)
+
+    def doubt(self, db: Database, copy_id: int, failure: Failure, look_at: float) -> None:
+        """Record that the request may have been delivered: it is looked up, due `look_at`."""
+        copies.update(db, copy_id, in_flight=0, due_at=look_at, **failure.columns())
+
+    def look_later(self, db: Database, copy_id: int, look_at: float) -> None:
+        """Put the next look-up of a copy in doubt off until `look_at`."""
+        copies.update(db, copy_id, due_at=look_at)
+
+    def refused(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
+        """Record that the service refused this content for good."""
+        copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
+        copies.move(db, copy, CopyStatus.FAILED, due_at=None, **failure.columns())
+        history.add(db, file, "failed", now, copy=copy, detail=failure.message)
+        advance(db, file.id, self._policies, now)
+
+    def absent(self, db: Database, copy_id: int, now: float) -> None:
+        """
+        Record that a copy in doubt is proven not to have arrived.
+
+        Still wanted, it is sent again with the same token; else it is gone.
+        """
+        copy = _must(copies.get(db, copy_id))
+        if copy.wanted:
+            copies.move(db, copy, CopyStatus.PLANNED, due_at=now)
+        else:
+            copies.move(
+                db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it never arrived"
+            )
+        advance(db, copy.file_id, self._policies, now)
+
+    def twin(self, db: Database, copy: Copy, file_uuid: str, now: float) -> bool:
+        """Give a stray twin of `copy` a row of its own, and retire it; False if it is known."""
+        if copies.where(db, "file_uuid = ?", (file_uuid,)):
+            return False
+        copies.insert(
+            db,
+            file_id=copy.file_id,
+            token=copy.token,
+            file_uuid=file_uuid,
+            status=CopyStatus.RETIRING,
+            wanted=0,
+            generation=copy.generation,
+            sha256=copy.sha256,
+            size=copy.size,
+            content_type=copy.content_type,
+            workspace_uuid=copy.workspace_uuid,
+            method=copy.method,
+            reason="a twin of a copy that is known",
+            created_at=now,
+            due_at=now,
+        )
+        return True
+
+    # Files that cannot be sent as they are
+
+    def unsettle(self, db: Database, file_id: int, again_at: float) -> None:
+        """Send a file that changed under our eyes back to settling; no error counts."""
+        db.conn.execute(
+            "UPDATE files SET status = 'settling', due_at = ? WHERE id = ? AND status = 'ready'",
+            (again_at, file_id),
+        )
+
+    def unreadable(self, db: Database, file_id: int, reason: str, again_at: float) -> None:
+        """Record that a file cannot be read; it is looked at again at `again_at`."""
+        db.conn.execute(
+            "UPDATE files SET status = 'unreadable', attempts = attempts + 1, error = ?, "
+            "due_at = ? WHERE id = ? AND status = 'ready'",
+            (reason, again_at, file_id),
+        )
+
+    def put_off(self, db: Database, file_id: int, until: float) -> None:
+        """Leave a ready file alone until `until`."""
+        db.conn.execute(
+            "UPDATE files SET due_at = ? WHERE id = ? AND due_at IS NOT NULL", (until, file_id)
+        )
+
+    # Videos
+
+    def still_processing(
+        self, db: Database, copy_id: int, status: str, look_at: float, failure: Failure | None
+    ) -> None:
+        """Record a look at a video that is not finished, or that got no answer."""
+        values = failure.columns() if failure else {"processing_status": status, **_NO_FAILURE}
+        db.conn.execute(
+            "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
+        )
+        copies.update(db, copy_id, **values)
+
+    def completed(
+        self,
+        db: Database,
+        copy_id: int,
+        now: float,
+        *,
+        remote_file_path: str | None,
+        frame_count: int | None,
+        video_metadata: str | None,
+    ) -> str:
+        """Record a video's facts and make it live; return the copy's new status."""
+        copy = _processing(db, copy_id)
+        if copy is None:
+            return "gone"
+        copies.update(
+            db,
+            copy.id,
+            processing_status="completed",
+            frame_count=frame_count,
+            video_metadata=video_metadata,
+            remote_file_path=remote_file_path or copy.remote_file_path,
+            **_NO_FAILURE,
+        )
+        file = _must_file(files.get(db, copy.file_id))
+        self._arrive(db, file, copy, now)
+        advance(db, file.id, self._policies, now)
+        return _must(copies.get(db, copy_id)).status
+
+    def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
+        """Record that the service could not process a video; its object stays for now."""
+        copy = _processing(db, copy_id)
+        if copy is None:
+            return
+        file = _must_file(files.get(db, copy.file_id))
+        copies.move(
+            db,
+            copy,
+            CopyStatus.FAILED,
+            due_at=None,
+            processing_status="failed",
+            **failure.columns(),
+        )
+        history.add(db, file, "failed", now, copy=copy, detail=failure.message)
+        advance(db, file.id, self._policies, now)
+
+    def gone_remotely(self, db: Database, copy_id: int, now: float) -> None:
+        """Record that a copy is proven gone without our doing; its file is planned anew."""
+        copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
+        copies.move(
+            db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it was gone remotely"
+        )
+        history.add(db, file, "lost", now, copy=copy, detail="it was gone remotely")
+        advance(db, file.id, self._policies, now)
+
+    # Deletions
+
+    def confirm_missing(self, db: Database, file_id: int, now: float, evidence: str) -> str | None:
+        """
+        Record the second look that found a file missing: its copies retire.
+
+        Returns why nothing was done, if so; the file then keeps its first look.
+        """
+        file = files.get(db, file_id)
+        if file is None or file.status is not FileStatus.MISSING or file.confirmed_at is not None:
+            return "it is no longer missing"
+        if holds.is_held(db, "deletions", file.folder):
+            return "deletions are held"
+        if file.due_at is None or file.due_at > now:
+            return "its grace is not over"
+        files.update(db, file.id, confirmed_at=now, due_at=None, error=None)
+        db.conn.execute(
+            "UPDATE copies SET wanted = 0 WHERE file_id = ? AND status = 'sending'", (file.id,)
+        )
+        history.add(db, file, "missing", now, detail=evidence)
+        advance(db, file.id, self._policies, now)
+        return None
+
+    def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
+        """
+        Commit the intent to delete a copy; None where it must not be deleted now.
+
+        Only a retiring copy whose file has a live one, or is proven missing, or never wanted
+        this one, and only when no other request for its path is under way.
+        """
+        copy = copies.get(db, copy_id)
+        if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
+            return None
+        advance(db, copy.file_id, self._policies, now)
+        copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
+        if copy.status is not CopyStatus.RETIRING:
+            return None
+        others = copies.of_file(db, file.id)
+        if any(other.in_flight for other in others):
+            copies.update(db, copy.id, due_at=now + 1.0)
+            return None
+        replaced = any(other.status is CopyStatus.LIVE for other in others)
+        proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
+        if proven and not replaced and holds.is_held(db, "deletions", file.folder):
+            copies.update(db, copy.id, due_at=now + 10.0)
+            return None
+        if not (replaced or proven or copy.live_at is None or not copy.wanted):
+            copies.update(db, copy.id, due_at=now + 10.0)
+            return None
+        copies.update(
+            db,
+            copy.id,
+            in_flight=1,
+            delete_sent_at=copy.delete_sent_at or now,
+            attempts=copy.attempts + 1,
+            due_at=None,
+        )
+        return _must(copies.get(db, copy.id))
+
+    def deleted(self, db: Database, copy_id: int, now: float) -> None:
+        """Record that the service has soft-deleted a copy, or never knew it."""
+        copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
+        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **_NO_FAILURE)
+        history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
+        advance(db, file.id, self._policies, now)
+
+    def delete_failed(
+        self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
+    ) -> None:
+        """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
+        copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
+        advance(db, _must(copies.get(db, copy_id)).file_id, self._policies, now)
+
+
+def recover(db: Database, now: float) -> int:
+    """At start: whatever was in flight is in doubt, or deleted once more. Return how many."""
+    return db.conn.execute(
+        "UPDATE copies SET in_flight = 0, due_at = ? WHERE in_flight = 1", (now,)
+    ).rowcount
+
+
+def rename_sources(
+    db: Database, file_id: int, sha256: str, size: int, workspace_uuid: str | None
+) -> list[Copy]:
+    """
+    Return other files' copies of that content which a rename could bring along.
+
+    Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
+    Whether the old path is vacant must be seen on the disk.
+    """
+    return copies.where(
+        db,
+        "sha256 = ? AND size = ? AND workspace_uuid IS ? AND file_id <> ? AND in_flight = 0 AND "
+        "(status = 'live' OR (status = 'retiring' AND delete_sent_at IS NULL "
+        "AND live_at IS NOT NULL)) "
+        "ORDER BY (SELECT status <> 'missing' FROM files WHERE files.id = file_id), id LIMIT 8",
+        (sha256, size, workspace_uuid, file_id),
+    )
+
+
+def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:
+    """
+    Say whether a file of this one's size is not hashed yet, in any of `folders`.
+
+    It may be the missing file under a new name: until it is hashed, nothing is retired.
+    """
+    marks = ", ".join("?" * len(folders))
+    row = db.conn.execute(
+        "SELECT 1 FROM files WHERE sha256 IS NULL AND size = ? AND id <> ? "
+        f"AND status IN ('settling', 'ready') AND folder IN ({marks}) LIMIT 1",
+        (file.size, file.id, *folders),
+    ).fetchone()
+    return row is not None
+
+
+def _processing(db: Database, copy_id: int) -> Copy | None:
+    copy = copies.get(db, copy_id)
+    return copy if copy and copy.status is CopyStatus.PROCESSING else None
+
+
+def _must(copy: Copy | None) -> Copy:
+    if copy is None:
+        raise StateError("a copy's row has vanished from the ledger")
+    return copy
+
+
+def _must_file(file: File | None) -> File:
+    if file is None:
+        raise StateError("a file's row has vanished from the table")
+    return file
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,177 @@
+"""
+What to do next for a path: a pure function of what is known of it.
+
+`plan` names one action. The local ones are applied to the table at once, in the transaction that
+made them due, until what is left needs the disk or the network, or nothing.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus, FileStatus
+
+
+class Act(enum.StrEnum):
+    """What can be due for a path."""
+
+    #: everything is as it should be
+    NOTHING = "nothing"
+    #: something is under way, or its time has not come
+    WAIT = "wait"
+    # What needs the disk or the network:
+    #: read the file to know its content
+    HASH = "hash"
+    #: plan a copy of the content, and send it
+    PLAN = "plan"
+    #: send a planned copy
+    SEND = "send"
+    #: find out whether a copy in doubt has arrived
+    LOOK_UP = "look_up"
+    #: look a second time whether a missing file is gone
+    LOOK_AGAIN = "look_again"
+    # What is applied to the table at once:
+    #: forget a copy of which nothing is stored
+    DROP = "drop"
+    #: soft-delete a copy
+    RETIRE = "retire"
+    #: take a retiring or released copy up again: it holds the content
+    REVIVE = "revive"
+    #: keep a copy remotely and mirror it no longer
+    RELEASE = "release"
+
+
+LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.REVIVE, Act.RELEASE})
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do: to which copy, why, and when (seconds since the epoch; None is now)."""
+
+    act: Act
+    copy: Copy | None = None
+    reason: str = ""
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What of a folder's configuration bears on its copies."""
+
+    workspace_uuid: str | None = None
+
+
+def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
+    """Return the next action for `file`, given its copies that are not gone, oldest first."""
+    for copy in copies:
+        if copy.in_flight:
+            return Action(Act.WAIT, copy, "a request for it is under way")
+    for copy in copies:
+        if copy.in_doubt:
+            return Action(Act.LOOK_UP, copy, "it may have arrived", copy.due_at)
+    match file.status:
+        case FileStatus.READY:
+            return _plan_ready(file, copies, policy)
+        case FileStatus.MISSING:
+            return _plan_missing(file, copies)
+        case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
+            return _plan_unmirrored(copies)
+        case _:
+            # Settling or unreadable: what is known remotely stays until more is known here.
+            return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
+
+
+def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
+    if file.sha256 is None:
+        return Action(Act.HASH, None, "its content is not known yet", file.due_at)
+    right = [
+        copy
+        for copy in copies
+        if copy.sha256 == file.sha256 and copy.workspace_uuid == policy.workspace_uuid
+    ]
+    live = _first(copies, CopyStatus.LIVE)
+    if live is not None and live in right:
+        return _tidy(copies, keep=live)
+    held = next((copy for copy in right if _can_be_live_again(copy)), None)
+    if held is not None:
+        return Action(Act.REVIVE, held, "the file holds its content again")
+    for copy in copies:
+        if copy.status is CopyStatus.PLANNED and copy not in right:
+            return Action(Act.DROP, copy, "the file changed before it was sent")
+        if copy.status is CopyStatus.FAILED and copy not in right and copy.file_uuid is None:
+            return Action(Act.DROP, copy, "the file changed")
+    if planned := _first(right, CopyStatus.PLANNED):
+        return Action(Act.SEND, planned, "", planned.due_at)
+    if processing := _first(right, CopyStatus.PROCESSING):
+        return Action(Act.WAIT, processing, "the service processes it", processing.due_at)
+    if failed := _first(right, CopyStatus.FAILED):
+        return Action(Act.NOTHING, failed, "it was refused; it is tried again when it changes")
+    return Action(Act.PLAN, None, "new content" if live else "new file")
+
+
+def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
+    if file.confirmed_at is None:
+        return Action(Act.LOOK_AGAIN, None, "the file is missing", file.due_at)
+    for copy in copies:
+        match copy.status:
+            case CopyStatus.LIVE | CopyStatus.PROCESSING:
+                return Action(Act.RETIRE, copy, "the file is gone")
+            case CopyStatus.FAILED if copy.file_uuid is not None:
+                return Action(Act.RETIRE, copy, "the file is gone")
+            case CopyStatus.PLANNED | CopyStatus.FAILED:
+                return Action(Act.DROP, copy, "the file is gone")
+            case _:
+                continue
+    return Action(Act.NOTHING)
+
+
+def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
+    for copy in copies:
+        match copy.status:
+            case CopyStatus.LIVE:
+                return Action(Act.RELEASE, copy, "the file is no longer mirrored")
+            case CopyStatus.PROCESSING:
+                return Action(Act.RETIRE, copy, "the file is no longer mirrored")
+            case CopyStatus.FAILED if copy.file_uuid is not None:
+                return Action(Act.RETIRE, copy, "the file is no longer mirrored")
+            case CopyStatus.PLANNED | CopyStatus.FAILED:
+                return Action(Act.DROP, copy, "the file is no longer mirrored")
+            case _:
+                continue
+    return Action(Act.NOTHING)
+
+
+def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
+    """The right content is live: nothing else of this file is needed any more."""
+    for copy in copies:
+        match copy.status:
+            case CopyStatus.PLANNED:
+                return Action(Act.DROP, copy, "another copy is live")
+            case CopyStatus.PROCESSING:
+                return Action(Act.RETIRE, copy, "another copy is live")
+            case CopyStatus.RELEASED if copy.id < keep.id:
+                return Action(Act.RETIRE, copy, "a newer copy is live")
+            case CopyStatus.FAILED if copy.file_uuid is not None:
+                return Action(Act.RETIRE, copy, "another copy is live")
+            case CopyStatus.FAILED:
+                return Action(Act.DROP, copy, "another copy is live")
+            case _:
+                continue
+    return Action(Act.NOTHING)
+
+
+def _can_be_live_again(copy: Copy) -> bool:
+    if copy.status is CopyStatus.RELEASED:
+        return True
+    # A video that was still in processing when it retired has no proof of being usable.
+    return (
+        copy.status is CopyStatus.RETIRING
+        and copy.delete_sent_at is None
+        and copy.live_at is not None
+    )
+
+
+def _first(copies: Sequence[Copy], status: CopyStatus) -> Copy | None:
+    return next((copy for copy in copies if copy.status is status), None)

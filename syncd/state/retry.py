@@ -1,0 +1,33 @@
+"""When to try again: a pure function of what went wrong and how often."""
+
+import random
+from collections.abc import Callable
+
+#: Seconds before the second try, doubled with each further one.
+FIRST_SECONDS = 1.0
+#: The longest wait between two tries, unless the server asks for more.
+LONGEST_SECONDS = 300.0
+#: The bounds to which a server's Retry-After is clamped.
+SHORTEST_ASKED_SECONDS, LONGEST_ASKED_SECONDS = 1.0, 3600.0
+
+
+def backoff_seconds(
+    attempts: int, *, asked: float | None = None, chance: Callable[[], float] = random.random
+) -> float:
+    """
+    Return the seconds to wait after the `attempts`-th failure (the first is 1).
+
+    Doubling with full jitter upwards of a half, so that a thousand files that failed together do
+    not come back together; never less than the server `asked` for (clamped to an hour).
+    """
+    ceiling: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempts - 1, 30))
+    wait = ceiling * (0.5 + 0.5 * chance())
+    if asked is None:
+        return wait
+    return max(wait, min(max(asked, SHORTEST_ASKED_SECONDS), LONGEST_ASKED_SECONDS))
+
+
+def poll_seconds(polls: int, *, first: float, longest: float) -> float:
+    """Return the seconds before the next look at a video, growing by half with each look."""
+    wait: float = first * 1.5 ** min(polls, 60)
+    return min(longest, wait)

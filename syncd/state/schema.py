@@ -1,0 +1,190 @@
+"""
+The database on disk: its tables, how it is opened, and what is refused.
+
+SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a power cut.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from syncd.exceptions import ForeignStateError, StateError
+from syncd.state.lifecycle import CopyStatus, FileStatus, arrows_trigger
+
+FILE_NAME = "state.db"
+#: "sync" in ASCII: tells our database from any other SQLite file.
+APPLICATION_ID = 0x73796E63
+SCHEMA_VERSION = 1
+#: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
+BUSY_SECONDS = 10.0
+
+migrations = Migrations("syncd")
+
+
+def _values(statuses: type[FileStatus] | type[CopyStatus]) -> str:
+    return ", ".join(f"'{status}'" for status in statuses)
+
+
+@migrations()
+def first_tables(db: Database) -> None:
+    """Create every table as of version 1."""
+    for statement in (
+        """
+        CREATE TABLE service (
+          key TEXT PRIMARY KEY, value TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """
+        CREATE TABLE folders (
+          name TEXT PRIMARY KEY,
+          path BLOB NOT NULL,
+          filesystem TEXT, inode TEXT,
+          first_scan_at REAL, last_scan_at REAL, last_scan_seconds REAL,
+          directories INTEGER NOT NULL DEFAULT 0
+        ) STRICT""",
+        f"""
+        CREATE TABLE files (
+          id INTEGER PRIMARY KEY,
+          folder TEXT NOT NULL REFERENCES folders(name),
+          path BLOB NOT NULL, parent BLOB NOT NULL,
+          status TEXT NOT NULL CHECK (status IN ({_values(FileStatus)})),
+          inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+          generation INTEGER NOT NULL DEFAULT 1,
+          sha256 TEXT, hashed_generation INTEGER,
+          changed_at REAL NOT NULL,
+          missing_since REAL, removal_seen INTEGER NOT NULL DEFAULT 0, confirmed_at REAL,
+          due_at REAL,
+          attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
+          UNIQUE (folder, path)
+        ) STRICT""",
+        "CREATE INDEX files_parent ON files (folder, parent)",
+        "CREATE INDEX files_due ON files (status, due_at) WHERE due_at IS NOT NULL",
+        "CREATE INDEX files_unhashed ON files (size) WHERE sha256 IS NULL",
+        "CREATE INDEX files_missing ON files (folder, missing_since) WHERE status = 'missing'",
+        f"""
+        CREATE TABLE copies (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          file_id INTEGER NOT NULL REFERENCES files(id),
+          token TEXT NOT NULL, file_uuid TEXT,
+          status TEXT NOT NULL CHECK (status IN ({_values(CopyStatus)})),
+          wanted INTEGER NOT NULL DEFAULT 1, in_flight INTEGER NOT NULL DEFAULT 0,
+          generation INTEGER NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+          content_type TEXT NOT NULL, workspace_uuid TEXT, method TEXT NOT NULL,
+          sent_name TEXT, remote_file_path TEXT,
+          attempts INTEGER NOT NULL DEFAULT 0, due_at REAL,
+          sent_at REAL, delete_sent_at REAL, reason TEXT,
+          error_status INTEGER, error_code TEXT, error_message TEXT, error_request_id TEXT,
+          processing_status TEXT, frame_count INTEGER, video_metadata TEXT,
+          created_at REAL NOT NULL, stored_at REAL, live_at REAL, gone_at REAL
+        ) STRICT""",
+        "CREATE UNIQUE INDEX copies_one_live ON copies (file_id) WHERE status = 'live'",
+        "CREATE UNIQUE INDEX copies_uuid ON copies (file_uuid) WHERE file_uuid IS NOT NULL",
+        "CREATE INDEX copies_file ON copies (file_id)",
+        "CREATE INDEX copies_token ON copies (token)",
+        "CREATE INDEX copies_due ON copies (status, due_at) WHERE due_at IS NOT NULL",
+        "CREATE INDEX copies_content ON copies (sha256, status)",
+        arrows_trigger(),
+        """
+        CREATE TABLE holds (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          stops TEXT NOT NULL CHECK (stops IN ('deletions', 'sending')),
+          scope TEXT NOT NULL, reason TEXT NOT NULL,
+          message TEXT NOT NULL, affects INTEGER NOT NULL DEFAULT 0,
+          first TEXT NOT NULL DEFAULT '[]', commands TEXT NOT NULL DEFAULT '[]',
+          since REAL NOT NULL, released_at REAL
+        ) STRICT""",
+        """
+        CREATE UNIQUE INDEX holds_open ON holds (stops, scope, reason)
+          WHERE released_at IS NULL""",
+        """
+        CREATE TABLE history (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          at REAL NOT NULL, folder TEXT NOT NULL, path BLOB NOT NULL,
+          event TEXT NOT NULL, file_uuid TEXT, detail TEXT NOT NULL DEFAULT ''
+        ) STRICT""",
+        "CREATE INDEX history_path ON history (folder, path, at)",
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        f"PRAGMA user_version = {SCHEMA_VERSION}",
+    ):
+        db.execute(statement)
+
+
+def open_writable(path: Path) -> Database:
+    """
+    Open the database at `path` for the one writer, creating or migrating it as needed.
+
+    ForeignStateError, with nothing touched, where it is another program's or a newer syncd's;
+    StateError where it cannot be opened or does not keep to its promises.
+    """
+    _refuse_foreign(path)
+    try:
+        db = _connect(path)
+        if migrations.pending(db):
+            migrations.apply(db)
+    except sqlite3.Error as error:
+        raise StateError(f"cannot open the state database {path}: {error}") from error
+    return db
+
+
+def open_readonly(path: Path) -> Database:
+    """Open the database at `path` for reading only; StateError where there is none to read."""
+    _refuse_foreign(path)
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_SECONDS,
+            check_same_thread=False,
+        )
+        connection.row_factory = sqlite3.Row
+        return Database(connection, recursive_triggers=False)
+    except sqlite3.Error as error:
+        raise StateError(f"cannot read the state database {path}: {error}") from error
+
+
+def _connect(path: Path) -> Database:
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    db = Database(connection)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        db.conn.execute(f"PRAGMA {pragma}")
+    kept = tuple(
+        db.conn.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    )
+    if kept != ("wal", 2, 1):
+        raise StateError(
+            f"{path}: SQLite did not accept WAL, synchronous=FULL and foreign keys (got {kept}); "
+            "put [state] directory on a local filesystem",
+        )
+    return db
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Read the header without SQLite, so that a foreign file is not touched at all."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+            size = path.stat().st_size
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StateError(f"cannot read the state database {path}: {error.strerror}") from error
+    if not header:
+        return
+    application, version = header[68:72], int.from_bytes(header[60:64], "big")
+    ours = application == APPLICATION_ID.to_bytes(4, "big")
+    # A first start that was cut before its commit leaves one page, without a table or our mark.
+    unfinished = application == b"\0\0\0\0" and size <= int.from_bytes(header[16:18], "big")
+    if not header.startswith(b"SQLite format 3\0") or not (ours or unfinished):
+        raise ForeignStateError(
+            f"{path} is not a state database of syncd; move it away, or set [state] directory",
+        )
+    if version > SCHEMA_VERSION:
+        raise ForeignStateError(
+            f"{path} was written by a newer syncd (schema {version}, this program knows "
+            f"{SCHEMA_VERSION}); nothing was touched: run the newer syncd, or restore a backup",
+        )

@@ -1,0 +1,183 @@
+"""
+The one writer: a thread that owns the only writable connection.
+
+Callers hand it small transactions and wait. Those that arrive together share one commit (group
+commit), each in a savepoint of its own, so that one that fails takes nothing else with it.
+"""
+
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+
+from syncd.exceptions import StateWriteError
+from syncd.state import schema
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+#: Transactions in one commit: enough for a burst, few enough that nobody waits long.
+GROUP_SIZE = 256
+#: Failed commits in a row after which the state cannot be trusted to this process any more.
+FATAL_FAILURES = 2
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Database], Any]
+    future: "Future[Any]"
+
+
+class Writer:
+    """
+    Runs transactions one after another; `changed` is set after each commit, as a hint.
+
+    `failed` turns true when two commits in a row failed: the daemon then ends with code 1, so
+    that the service manager starts it anew on what the disk really holds.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._db: Database | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="syncd-writer", daemon=True)
+        self._closed = threading.Event()
+        self._failures = 0
+        self.changed = threading.Event()
+        self.failed = False
+        #: when the thread last came round, on `clock`: the watchdog's evidence
+        self.last_alive = clock()
+        self.commits = 0
+
+    def start(self) -> None:
+        """Open (and migrate) the database, then take transactions. StateError where it cannot."""
+        self._db = schema.open_writable(self._path)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what was handed in, close the database; safe to call twice."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+        if self._db is not None:
+            self._db.close()
+
+    def write(self, work: Callable[[Database], T]) -> T:
+        """
+        Run `work` in a transaction and return its result once it is committed.
+
+        StateWriteError where the commit failed: whether it happened is then unknown. What `work`
+        itself raises is raised here, with nothing of it written.
+        """
+        if self._closed.is_set():
+            raise StateWriteError("the state database is closed")
+        future: Future[T] = Future()
+        self._jobs.put(_Job(work, future))
+        return future.result()
+
+    def _run(self) -> None:
+        while (jobs := self._gather()) is not None:
+            self.last_alive = self._clock()
+            if jobs:
+                self._commit(jobs)
+
+    def _gather(self) -> list[_Job] | None:
+        """Wait for work, then take all that is there; None at the end."""
+        try:
+            first = self._jobs.get(timeout=1.0)
+        except queue.Empty:
+            return []
+        if first is None:
+            return None
+        jobs = [first]
+        while len(jobs) < GROUP_SIZE:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        try:
+            db = self._usable()
+            db.conn.execute("BEGIN IMMEDIATE")
+            results = [(job, *_attempt(db, job.work)) for job in jobs]
+            db.conn.execute("COMMIT")
+        except Exception as error:  # whatever it was, no caller may wait for ever
+            self._lost(jobs, error)
+            return
+        self._failures = 0
+        self.commits += 1
+        for job, value, raised in results:
+            if raised is None:
+                job.future.set_result(value)
+            else:
+                job.future.set_exception(raised)
+        self.changed.set()
+
+    def _usable(self) -> Database:
+        if self._db is None:
+            self._db = schema.open_writable(self._path)
+        return self._db
+
+    def _lost(self, jobs: list[_Job], error: Exception) -> None:
+        """Tell every caller that the outcome is unknown, and reopen: believe only the disk."""
+        if not _is_waiting(error):
+            self._failures += 1
+        self.failed = self._failures >= FATAL_FAILURES
+        log.error("the state database did not take a commit: %s", error)
+        if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.conn.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+        for job in jobs:
+            job.future.set_exception(StateWriteError(f"cannot write {self._path}: {error}"))
+        # Whoever retries at once meets a disk that is still full: do not let them spin.
+        time.sleep(0.2)
+
+
+def _attempt(db: Database, work: Callable[[Database], Any]) -> tuple[Any, BaseException | None]:
+    db.conn.execute("SAVEPOINT job")
+    try:
+        value = work(db)
+    except sqlite3.DatabaseError as error:
+        if not db.conn.in_transaction or _is_of_the_disk(error):
+            raise
+        db.conn.execute("ROLLBACK TO job")
+        db.conn.execute("RELEASE job")
+        return None, error
+    except BaseException as error:
+        db.conn.execute("ROLLBACK TO job")
+        db.conn.execute("RELEASE job")
+        return None, error
+    db.conn.execute("RELEASE job")
+    return value, None
+
+
+def _is_of_the_disk(error: sqlite3.DatabaseError) -> bool:
+    return not isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError)
+
+
+def _is_waiting(error: Exception) -> bool:
+    """Say whether `error` heals by itself: a full disk, or another process's lock."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

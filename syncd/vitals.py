@@ -1,0 +1,85 @@
+"""
+What only a running daemon knows, left beside the database for those who ask.
+
+A small JSON file, replaced as a whole: every second while something moves, every ten at rest. It
+dies with its process: what must last is in the state table, which the commands read themselves.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syncd.disk import write_private
+from syncd.state.store import lock_holder
+
+FILE_NAME = "daemon.json"
+#: Seconds without a new beat after which a daemon that holds the lock no longer counts as working.
+STALE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """An upload in flight."""
+
+    folder: str
+    path: str
+    bytes: int
+    size: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class FolderVitals:
+    """How well a folder is seen; times in seconds since the epoch."""
+
+    #: native or polling
+    watch: str
+    watch_reason: str = ""
+    watched_directories: int = 0
+    directories: int = 0
+    last_event_at: float | None = None
+    #: what keeps it from being seen, for a person; empty when all is well
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """One beat of a daemon."""
+
+    version: str
+    pid: int
+    since: float
+    beat_at: float
+    folders: dict[str, FolderVitals] = field(default_factory=dict)
+    transfers: list[Transfer] = field(default_factory=list)
+    #: ok, unreachable, refused, or unknown until the first answer
+    api_state: str = "unknown"
+    last_success_at: float | None = None
+    #: steps that hang, or fail again and again, for a person
+    troubles: list[str] = field(default_factory=list)
+
+
+def write(directory: Path, vitals: Vitals) -> None:
+    """Leave `vitals` in the state directory. OSError where that cannot be."""
+    write_private(directory / FILE_NAME, json.dumps(asdict(vitals)))
+
+
+def read(directory: Path) -> Vitals | None:
+    """Return the last beat of the daemon that holds `directory`; None where none runs."""
+    if lock_holder(directory) is None:
+        return None
+    try:
+        facts: dict[str, Any] = json.loads((directory / FILE_NAME).read_text("utf-8"))
+        facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
+        facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
+        return Vitals(**facts)
+    except (OSError, ValueError, TypeError, KeyError):
+        # Locked, and no beat that this version can read: it is starting, or another version.
+        return None
+
+
+def is_alive(directory: Path, now: float) -> bool:
+    """Say whether a daemon holds `directory` and its beat is fresh."""
+    vitals = read(directory)
+    return vitals is not None and abs(now - vitals.beat_at) < STALE_SECONDS
