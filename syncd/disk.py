@@ -1,5 +1,4 @@
-"""
-The local disk: look, list, open beneath a root without following links, fingerprint, hash.
+"""The local disk: look, list, open beneath a root without following links, fingerprint, hash.
 
 A leaf: it knows no table, no folder's configuration and no network. Paths are bytes as the kernel
 gives them, relative to a root and joined by `/`. No descriptor of a root is kept open between
@@ -27,8 +26,7 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """
-    What tells a file's content apart without reading it; times in nanoseconds.
+    """What tells a file's content apart without reading it; times in nanoseconds.
 
     The device number is left out on purpose: it changes with each mount of the same disk.
     """
@@ -93,8 +91,7 @@ def split(path: bytes) -> tuple[bytes, bytes]:
 
 @contextmanager
 def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
-    """
-    Open the directory `path` beneath `root` for listing; no segment may be a link.
+    """Open the directory `path` beneath `root` for listing; no segment may be a link.
 
     Yields a descriptor. OSError of the first segment that cannot be entered.
     """
@@ -111,8 +108,7 @@ def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
 
 @contextmanager
 def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
-    """
-    Open the regular file `path` beneath `root` for reading, following no link on the way.
+    """Open the regular file `path` beneath `root` for reading, following no link on the way.
 
     Yields a descriptor. FileChangedError where no regular file of that name is there any more,
     UnreadableError where it cannot be said or read.
@@ -144,8 +140,7 @@ def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
 
 
 def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
-    """
-    Look at each path beneath `root`; each directory is opened once, and listed at most once.
+    """Look at each path beneath `root`; each directory is opened once, and listed at most once.
 
     Never raises for what is on the disk. ABSENT is evidence: it is only said when the nearest
     existing ancestor could be listed to its end and the name is not in it.
@@ -154,13 +149,28 @@ def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
     for path in paths:
         by_parent.setdefault(split(path)[0], []).append(path)
     sights: dict[bytes, Sight] = {}
+    listing = _Listing(root)
     for parent, children in by_parent.items():
         try:
             with directory(root, parent) as descriptor:
                 sights.update(_look_in(descriptor, children))
         except OSError as error:
-            sights.update(dict.fromkeys(children, _without_parent(root, parent, error)))
+            sights.update(dict.fromkeys(children, _without_parent(listing, parent, error)))
     return sights
+
+
+class _Listing:
+    """The names of the directory asked for last: many that vanished together stood in one."""
+
+    def __init__(self, root: bytes) -> None:
+        self.root = root
+        self._directory: bytes | None = None
+        self._listed: frozenset[bytes] = frozenset()
+
+    def has(self, descriptor: int, directory: bytes, name: bytes) -> bool:
+        if directory != self._directory:
+            self._listed, self._directory = _names(descriptor), directory
+        return name in self._listed
 
 
 def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Sight]]:
@@ -192,28 +202,29 @@ def _sight(status: os.stat_result) -> Sight:
     return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
 
 
-def _without_parent(root: bytes, parent: bytes, error: OSError) -> Sight:
+def _without_parent(listing: _Listing, parent: bytes, error: OSError) -> Sight:
     """Say what follows for the files of a directory that could not be opened."""
     if error.errno not in _ABSENT or not parent:
         return Sight(Found.UNREADABLE, error=str(error.strerror))
     above, name = split(parent)
     try:
-        with directory(root, above) as descriptor:
-            if name not in _names(descriptor):
-                return Sight(Found.ABSENT)
-            # It is there again as something that holds no files, or it was swapped meanwhile.
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            gone = not stat.S_ISDIR(status.st_mode)
+        with directory(listing.root, above) as descriptor:
+            try:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                gone = not listing.has(descriptor, above, name)
+            else:
+                # Something that holds no files, or it was swapped meanwhile.
+                gone = not stat.S_ISDIR(status.st_mode)
             return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
     except OSError as further:
-        return _without_parent(root, above, further)
+        return _without_parent(listing, above, further)
 
 
 def sha256(
     descriptor: int, size: int, *, stopped: Callable[[], bool] = lambda: False
 ) -> str | None:
-    """
-    Return the hex SHA-256 of the first `size` bytes; None if `stopped` said so on the way.
+    """Return the hex SHA-256 of the first `size` bytes; None if `stopped` said so on the way.
 
     FileChangedError where the file is shorter; UnreadableError where the disk fails.
     """

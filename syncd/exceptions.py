@@ -1,5 +1,4 @@
-"""
-Every error that syncd raises on purpose.
+"""Every error that syncd raises on purpose.
 
 SyncdError
 ├── ConfigError            the configuration cannot be used (exit 78)

@@ -7,7 +7,7 @@ from sqlite_utils import Database
 from syncd.state import copies, files, history
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import LOCAL, Act, Action, Policy, plan
 
 Policies = Mapping[str, Policy]
@@ -15,8 +15,7 @@ _NOT_CONFIGURED = Policy()
 
 
 def advance(db: Database, file_id: int, policies: Policies, now: float) -> Action:
-    """
-    Bring one file as far as the table alone can; return what is left to do.
+    """Bring one file as far as the table alone can; return what is left to do.
 
     Ends every transaction that changed a file or one of its copies, so that between transactions
     nothing local is ever due and each `due_at` tells the truth.
@@ -38,16 +37,10 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
 
 
 def _due_at(file: File, action: Action, now: float) -> float | None:
-    match action.act:
-        case Act.HASH | Act.PLAN:
-            return file.due_at or now
-        case Act.LOOK_AGAIN:
-            return file.due_at or now
-        case Act.WAIT if action.copy is None:
-            return file.due_at
-        case _:
-            # A copy's own due_at drives what is left.
-            return None
+    """Return when a file's own row is due; what its copies wait for stands in theirs."""
+    if file.status is not FileStatus.READY:
+        return file.due_at
+    return (file.due_at or now) if action.act in (Act.HASH, Act.PLAN) else None
 
 
 def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> None:

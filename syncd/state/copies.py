@@ -107,8 +107,7 @@ def update(db: Database, copy_id: int, **values: Any) -> None:
 
 
 def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
-    """
-    Change a copy's status along an arrow, guarded by the status it was read with.
+    """Change a copy's status along an arrow, guarded by the status it was read with.
 
     StateError where the row has moved on meanwhile: the caller decided on what is no longer so.
     """
@@ -125,8 +124,7 @@ def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
 
 
 def new_token(*, instance: str, folder: str, path: bytes, content: str) -> str:
-    """
-    Return a token `sy1-INSTANCE-COPYID` that no other copy has.
+    """Return a token `sy1-INSTANCE-COPYID` that no other copy has.
 
     COPYID is 8 hex digits of a digest of folder and path, 12 of the content's SHA-256, and 8 of
     chance: so `adopt` can tell what an object is without ledger and download.

@@ -1,5 +1,4 @@
-"""
-The ledger's verbs: each one transaction around a call, before it or after it.
+"""The ledger's verbs: each one transaction around a call, before it or after it.
 
 | step    | committed before                | call    | committed after      | cut in between |
 |---------|---------------------------------|---------|----------------------|----------------|
@@ -185,8 +184,7 @@ class Ledger:
         advance(db, source.id, self._policies, now)
 
     def stored(self, db: Database, copy_id: int, stored: Stored, now: float, *, look: float) -> str:
-        """
-        Record that the object is stored whole; return the copy's new status.
+        """Record that the object is stored whole; return the copy's new status.
 
         `look` is when a video is to be looked at first. A copy that is not wanted any more
         retires; a stale one goes live like any other, unless a newer one is.
@@ -231,15 +229,35 @@ class Ledger:
         failure: Failure | None = None,
         again_at: float | None = None,
     ) -> None:
-        """
-        Record that certainly nothing was stored: the copy is planned again, due `again_at`.
+        """Record that certainly no content was stored: the copy is planned again, due `again_at`.
 
-        Without a failure (the file changed, the daemon stops) it does not count as an attempt.
+        Without a failure (the file changed, the daemon stops) it does not count as an attempt. A
+        copy whose object is reserved already is no use for a second try: it retires, and the
+        file is planned anew.
         """
         copy = _must(copies.get(db, copy_id))
         values = failure.columns() if failure else {"attempts": max(copy.attempts - 1, 0)}
-        copies.move(db, copy, CopyStatus.PLANNED, due_at=again_at or now, **values)
+        if copy.file_uuid is None:
+            copies.move(db, copy, CopyStatus.PLANNED, due_at=again_at or now, **values)
+            advance(db, copy.file_id, self._policies, now)
+            return
+        copies.update(db, copy.id, **values)
+        retire(db, copy, now, reason="its content did not arrive")
         advance(db, copy.file_id, self._policies, now)
+        file = _must_file(files.get(db, copy.file_id))
+        if file.due_at is not None and again_at is not None:
+            files.update(db, file.id, due_at=again_at, attempts=file.attempts + bool(failure))
+
+    def reserved(self, db: Database, copy_id: int, file_uuid: str) -> None:
+        """Record the object that was reserved for a copy, before its content is sent."""
+        copies.update(db, copy_id, file_uuid=file_uuid)
+
+    def abandon(self, db: Database, file_id: int, now: float) -> None:
+        """Put a file's requests in doubt whose outcome could not be recorded."""
+        db.conn.execute(
+            "UPDATE copies SET in_flight = 0, due_at = ? WHERE file_id = ? AND in_flight = 1",
+            (now, file_id),
+        )
 
     def doubt(self, db: Database, copy_id: int, failure: Failure, look_at: float) -> None:
         """Record that the request may have been delivered: it is looked up, due `look_at`."""
@@ -258,8 +276,7 @@ class Ledger:
         advance(db, file.id, self._policies, now)
 
     def absent(self, db: Database, copy_id: int, now: float) -> None:
-        """
-        Record that a copy in doubt is proven not to have arrived.
+        """Record that a copy in doubt is proven not to have arrived.
 
         Still wanted, it is sent again with the same token; else it is gone.
         """
@@ -376,8 +393,10 @@ class Ledger:
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that a copy is proven gone without our doing; its file is planned anew."""
-        copy = _must(copies.get(db, copy_id))
+        """Record that a video is proven gone without our doing; its file is planned anew."""
+        copy = _processing(db, copy_id)
+        if copy is None:
+            return
         file = _must_file(files.get(db, copy.file_id))
         copies.move(
             db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it was gone remotely"
@@ -388,8 +407,7 @@ class Ledger:
     # Deletions
 
     def confirm_missing(self, db: Database, file_id: int, now: float, evidence: str) -> str | None:
-        """
-        Record the second look that found a file missing: its copies retire.
+        """Record the second look that found a file missing: its copies retire.
 
         Returns why nothing was done, if so; the file then keeps its first look.
         """
@@ -409,8 +427,7 @@ class Ledger:
         return None
 
     def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
-        """
-        Commit the intent to delete a copy; None where it must not be deleted now.
+        """Commit the intent to delete a copy; None where it must not be deleted now.
 
         Only a retiring copy whose file has a live one, or is proven missing, or never wanted
         this one, and only when no other request for its path is under way.
@@ -471,8 +488,7 @@ def recover(db: Database, now: float) -> int:
 def rename_sources(
     db: Database, file_id: int, sha256: str, size: int, workspace_uuid: str | None
 ) -> list[Copy]:
-    """
-    Return other files' copies of that content which a rename could bring along.
+    """Return other files' copies of that content which a rename could bring along.
 
     Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
     Whether the old path is vacant must be seen on the disk.
@@ -488,8 +504,7 @@ def rename_sources(
 
 
 def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:
-    """
-    Say whether a file of this one's size is not hashed yet, in any of `folders`.
+    """Say whether a file of this one's size is not hashed yet, in any of `folders`.
 
     It may be the missing file under a new name: until it is hashed, nothing is retired.
     """

@@ -1,5 +1,4 @@
-r"""
-The life of a file and of a copy: the words, and the only arrows between them.
+r"""The life of a file and of a copy: the words, and the only arrows between them.
 
     planned -> sending -> processing -> live -> retiring -> gone
                                           \-> released (kept remotely, no longer mirrored)

@@ -1,5 +1,4 @@
-"""
-What to do next for a path: a pure function of what is known of it.
+"""What to do next for a path: a pure function of what is known of it.
 
 `plan` names one action. The local ones are applied to the table at once, in the transaction that
 made them due, until what is left needs the disk or the network, or nothing.

@@ -14,8 +14,7 @@ SHORTEST_ASKED_SECONDS, LONGEST_ASKED_SECONDS = 1.0, 3600.0
 def backoff_seconds(
     attempts: int, *, asked: float | None = None, chance: Callable[[], float] = random.random
 ) -> float:
-    """
-    Return the seconds to wait after the `attempts`-th failure (the first is 1).
+    """Return the seconds to wait after the `attempts`-th failure (the first is 1).
 
     Doubling with full jitter upwards of a half, so that a thousand files that failed together do
     not come back together; never less than the server `asked` for (clamped to an hour).

@@ -1,5 +1,4 @@
-"""
-The database on disk: its tables, how it is opened, and what is refused.
+"""The database on disk: its tables, how it is opened, and what is refused.
 
 SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a power cut.
 """
@@ -110,8 +109,7 @@ def first_tables(db: Database) -> None:
 
 
 def open_writable(path: Path) -> Database:
-    """
-    Open the database at `path` for the one writer, creating or migrating it as needed.
+    """Open the database at `path` for the one writer, creating or migrating it as needed.
 
     ForeignStateError, with nothing touched, where it is another program's or a newer syncd's;
     StateError where it cannot be opened or does not keep to its promises.

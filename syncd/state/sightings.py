@@ -57,8 +57,7 @@ def record(
     policies: Policies,
     now: float,
 ) -> int:
-    """
-    Write what was seen at some paths of one folder; return how many rows it changed.
+    """Write what was seen at some paths of one folder; return how many rows it changed.
 
     An unchanged file costs a look-up and no write.
     """
@@ -124,8 +123,7 @@ def _first_sight(
 def _quiet(
     fingerprint: Fingerprint, settling: Settling, now: float
 ) -> tuple[FileStatus, float, float]:
-    """
-    Say whether a file that was just seen anew is quiet, since when, and when it is due.
+    """Say whether a file that was just seen anew is quiet, since when, and when it is due.
 
     Quiet counts from ctime, which no program can set back; one in the future proves nothing.
     """

@@ -18,6 +18,8 @@ from syncd.state.ledger import recover
 from syncd.state.writer import Writer
 
 T = TypeVar("T")
+#: What a unit of work is handed: the database, inside its transaction.
+Transaction = Database
 LOCK_NAME = "lock"
 #: A probe of the lock by another process is over in less: a start does not fail on it.
 LOCK_SECONDS = 1.0
@@ -66,8 +68,7 @@ class Store:
         self.instance = ""
 
     def open(self, now: float) -> None:
-        """
-        Take the lock and open the database; what was in flight at the last end is in doubt.
+        """Take the lock and open the database; what was in flight at the last end is in doubt.
 
         StateLockedError where another instance runs, ForeignStateError where the state is not
         ours to touch, StateError where it cannot be used.

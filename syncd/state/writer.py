@@ -1,5 +1,4 @@
-"""
-The one writer: a thread that owns the only writable connection.
+"""The one writer: a thread that owns the only writable connection.
 
 Callers hand it small transactions and wait. Those that arrive together share one commit (group
 commit), each in a savepoint of its own, so that one that fails takes nothing else with it.
@@ -38,8 +37,7 @@ class _Job:
 
 
 class Writer:
-    """
-    Runs transactions one after another; `changed` is set after each commit, as a hint.
+    """Runs transactions one after another; `changed` is set after each commit, as a hint.
 
     `failed` turns true when two commits in a row failed: the daemon then ends with code 1, so
     that the service manager starts it anew on what the disk really holds.
@@ -76,8 +74,7 @@ class Writer:
             self._db.close()
 
     def write(self, work: Callable[[Database], T]) -> T:
-        """
-        Run `work` in a transaction and return its result once it is committed.
+        """Run `work` in a transaction and return its result once it is committed.
 
         StateWriteError where the commit failed: whether it happened is then unknown. What `work`
         itself raises is raised here, with nothing of it written.

@@ -1,0 +1,540 @@
+"""The configuration: a TOML file, overridden by the environment, as frozen and validated values.
+
+The file is the first there is of `--config`, `$SYNCD_CONFIG`, `./syncd.toml` and
+`/etc/syncd/syncd.toml`. `SYNCD_` variables override it (`SYNCD_UPLOAD__WORKERS=4`), and both win
+over the `AYMARA_AI_*` variables that users of the official client have set. Relative paths in the
+file are relative to the file.
+"""
+
+import difflib
+import hashlib
+import os
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from syncd import credentials as keys
+from syncd.credentials import Credentials
+from syncd.exceptions import ConfigError
+from syncd.units import Duration, Size
+
+BASE_URLS = {
+    "production": "https://api.aymara.ai",
+    "staging": "https://staging-api.aymara.ai",
+    "development": "http://localhost:8000",
+}
+SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
+FILE_VARIABLE, WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_CONFIG", "SYNCD_WATCH", "SYNCD_FOLDERS"
+URL_VARIABLE, SANDBOX_VARIABLE = "AYMARA_AI_BASE_URL", "AYMARA_AI_USE_SANDBOX"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class Api(_Section):
+    """The service; `base_url` is whole, without a trailing slash."""
+
+    environment: Literal["production", "staging", "development"] = "production"
+    base_url: str = ""
+    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    #: None sends no such header
+    sandbox: bool | None = None
+    timeout_seconds: float = Field(default=60, gt=0)
+    connect_seconds: float = Field(default=5, gt=0)
+    #: secret, for it may hold a password
+    proxy: SecretStr | None = None
+    ca_file: Path | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_whole(cls, url: str) -> str:
+        return _checked_url(url).rstrip("/") if url else url
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_url(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None:
+            _checked_url(proxy.get_secret_value(), password=True)
+        return proxy
+
+
+class State(_Section):
+    """Where the state is kept."""
+
+    directory: Path = Path()
+
+
+class Upload(_Section):
+    """How files are sent."""
+
+    workers: int = Field(default=8, ge=1, le=64)
+    resend_after_seconds: float = Field(default=120, ge=0)
+    drain_seconds: float = Field(default=8, ge=0)
+    token: bool = True
+    method: Literal["auto", "direct", "presigned"] = "auto"
+    #: in bytes
+    direct_max: Size = 32 << 20
+
+
+class Processing(_Section):
+    """How videos are followed."""
+
+    first_poll_seconds: float = Field(default=2, gt=0)
+    max_poll_seconds: float = Field(default=60, gt=0)
+    polls_per_second: float = Field(default=5, gt=0)
+    #: in seconds
+    stalled_after: Duration = 86_400.0
+
+
+class Deletions(_Section):
+    """How sure syncd makes itself before it deletes."""
+
+    grace_seconds: float = Field(default=60, ge=0)
+
+
+class Log(_Section):
+    """How the log is written."""
+
+    format: Literal["auto", "text", "journal", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Folder(_Section):
+    """A watch folder; `path` is absolute, its links are not followed here."""
+
+    path: Path
+    #: its key in the state table; as configured, `load` fills in the default
+    name: str = Field(default="", max_length=100, pattern=r"^[^/\x00-\x1f\x7f]*$")
+    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    #: gitignore patterns; without any include all files are meant
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    watch: Literal["auto", "native", "polling"] = "auto"
+    settle_seconds: float = Field(default=5, ge=0)
+    rescan_seconds: float = Field(default=300, gt=0)
+    grace_seconds: float = Field(default=60, ge=0)
+
+    @property
+    def root(self) -> bytes:
+        """The path as the kernel wants it."""
+        return os.fsencode(self.path)
+
+    @field_validator("path")
+    @classmethod
+    def _is_said(cls, path: Path) -> Path:
+        if path == Path():
+            raise ValueError("is empty")
+        return path
+
+
+class Settings(BaseSettings):
+    """What stands in the file and in `SYNCD_` variables."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix="SYNCD_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+    )
+
+    api: Api = Api()
+    state: State = State()
+    upload: Upload = Upload()
+    processing: Processing = Processing()
+    deletions: Deletions = Deletions()
+    log: Log = Log()
+    folders: tuple[Folder, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` has merged, and nothing behind its back."""
+        return (init_settings,)
+
+
+class Config(Settings):
+    """Everything that is configured, with its defaults filled in."""
+
+    credentials: Credentials = Credentials()
+    #: the file that was read, if any
+    file: Path | None = None
+    #: what is odd and yet no error, for the log
+    warnings: tuple[str, ...] = ()
+
+    def missing_folders(self) -> tuple[Folder, ...]:
+        """Return the folders whose path is no directory now."""
+        return tuple(folder for folder in self.folders if not folder.path.is_dir())
+
+
+def load(
+    *,
+    config: Path | None,
+    directories: Sequence[Path] = (),
+    environ: Mapping[str, str],
+    working_directory: Path | None = None,
+    to_sync: bool = True,
+) -> Config:
+    """Return the configuration that the file, `environ` and `directories` make together.
+
+    `config` is the file that the command line named. `directories` replace the folders of the
+    file; one that is configured there keeps its settings. A command that only looks needs neither
+    key nor folder: `to_sync=False`. ConfigError lists every problem found.
+    """
+    return _Loader(environ, working_directory or Path.cwd()).load(config, directories, to_sync)
+
+
+class _Environment(EnvSettingsSource):
+    """Reads `SYNCD_` variables from a mapping that is handed in, known ones alone."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = {name.lower(): value for name, value in variables.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name: value for name, value in self._variables.items() if value}
+
+
+class _Loader:
+    """One reading of the configuration: what was found where, and what is wrong with it."""
+
+    def __init__(self, environ: Mapping[str, str], working_directory: Path) -> None:
+        self._environ = environ
+        self._here = working_directory
+        self._file: Path | None = None
+        self._aymara: dict[str, str] = {}
+        self._folders_from = ""
+        self._warnings: list[str] = []
+        self._problems: list[str] = []
+
+    def load(self, named: Path | None, directories: Sequence[Path], to_sync: bool) -> Config:
+        values = self._from_file(named)
+        self._override(values)
+        self._watch(values, directories)
+        self._default_state(values)
+        settings = self._validated(values)
+        credentials = self._credentials() if to_sync else Credentials()
+        if settings is not None:
+            settings = _completed(settings)
+            self._problems.extend(self._conflicts(settings, to_sync))
+        if settings is None or self._problems:
+            raise ConfigError(self._clean("\n".join(self._problems)))
+        return Config.model_validate(
+            {name: getattr(settings, name) for name in Settings.model_fields}
+            | {"credentials": credentials, "file": self._file, "warnings": tuple(self._warnings)}
+        )
+
+    # Sources
+
+    def _from_file(self, named: Path | None) -> dict[str, Any]:
+        """Return what the first file there is says, its paths made absolute."""
+        chosen = named or (Path(self._environ.get(FILE_VARIABLE) or "") or None)
+        if chosen == Path():
+            chosen = None
+        candidates = [chosen] if chosen else [Path("syncd.toml"), SYSTEM_FILE]
+        for candidate in candidates:
+            path = self._here / candidate.expanduser()
+            try:
+                text = path.read_text("utf-8")
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if chosen:
+                    origin = "--config" if named else FILE_VARIABLE
+                    raise ConfigError(
+                        f"{origin}: there is no file {path}; `syncd init` writes one"
+                    ) from error
+                continue
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"cannot read {path}: {error}") from error
+            self._file = path
+            try:
+                values = tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError(f"{path} is not valid TOML: {error}") from error
+            self._anchor(values, path.parent)
+            return values
+        return {}
+
+    def _anchor(self, values: dict[str, Any], base: Path) -> None:
+        """Make every path of the file absolute; what is no text is left for validation."""
+        folders = values.get("folders")
+        tables = [
+            (values.get("state"), "directory"),
+            (values.get("api"), "ca_file"),
+            *((folder, "path") for folder in (folders if isinstance(folders, list) else [])),
+        ]
+        for table, key in tables:
+            if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+                table[key] = str(_absolute(table[key], base))
+
+    def _override(self, values: dict[str, Any]) -> None:
+        """Lay the environment over the file's `values`."""
+        known = set(_variables())
+        given = {name: value for name, value in self._environ.items() if name in known}
+        try:
+            overrides = _Environment(given)()
+        except SettingsError:
+            raise ConfigError(
+                f'{FOLDERS_VARIABLE} is not valid JSON; write it as \'[{{"path": "/data"}}]\''
+            ) from None
+        self._anchor(overrides, self._here)
+        if "folders" in overrides:
+            self._folders_from = FOLDERS_VARIABLE
+        api = overrides.get("api", {})
+        if {"environment", "base_url"} & api.keys() and isinstance(values.get("api"), dict):
+            # Either names the service: what the file says of it is overridden as a whole.
+            values["api"].pop("base_url", None)
+            values["api"].pop("environment", None)
+        for section, settings in overrides.items():
+            if isinstance(settings, dict) and isinstance(values.get(section), dict):
+                values[section] |= settings
+            else:
+                values[section] = settings
+        self._fall_back(values)
+        for name in sorted(self._environ.keys() - known - {FILE_VARIABLE, WATCH_VARIABLE}):
+            if name.startswith("SYNCD_"):
+                near = _nearest(name, [*known, FILE_VARIABLE, WATCH_VARIABLE])
+                hint = f"; did you mean {near}?" if near else ""
+                self._warnings.append(f"the environment variable {name} is not known{hint}")
+
+    def _fall_back(self, values: dict[str, Any]) -> None:
+        """Take what `AYMARA_AI_*` variables say where nothing of syncd's own says it."""
+        api = values.setdefault("api", {})
+        if not isinstance(api, dict):
+            return
+        if url := self._environ.get(URL_VARIABLE):
+            if api.keys() & {"base_url", "environment"}:
+                self._warnings.append(f"{URL_VARIABLE} is not used: syncd's own settings win")
+            else:
+                api["base_url"] = url
+                self._aymara["base_url"] = URL_VARIABLE
+        if "sandbox" not in api and (sandbox := self._environ.get(SANDBOX_VARIABLE)):
+            api["sandbox"] = sandbox
+            self._aymara["sandbox"] = SANDBOX_VARIABLE
+
+    def _watch(self, values: dict[str, Any], directories: Sequence[Path]) -> None:
+        """Let DIRs, or `SYNCD_WATCH`, take the place of the configured folders."""
+        watched = self._environ.get(WATCH_VARIABLE)
+        if watched and self._folders_from == FOLDERS_VARIABLE:
+            self._problems.append(f"{WATCH_VARIABLE} and {FOLDERS_VARIABLE}: set only one of them")
+        if not (directories or watched):
+            return
+        configured = values.get("folders")
+        known = {
+            folder.get("path"): folder
+            for folder in (configured if isinstance(configured, list) else [])
+            if isinstance(folder, dict)
+        }
+        self._folders_from = "the command line" if directories else WATCH_VARIABLE
+        given: Sequence[Path | str] = directories or [watched or ""]
+        paths = [str(_absolute(path, self._here)) for path in given]
+        values["folders"] = [known.get(path, {"path": path}) for path in dict.fromkeys(paths)]
+
+    def _default_state(self, values: dict[str, Any]) -> None:
+        state = values.setdefault("state", {})
+        if isinstance(state, dict) and not state.get("directory"):
+            # systemd separates several with colons; the first is the unit's own.
+            given = self._environ.get("STATE_DIRECTORY", "").split(":")[0]
+            state["directory"] = given or str(self._state_home() / "syncd")
+
+    def _state_home(self) -> Path:
+        home = self._environ.get("XDG_STATE_HOME", "")
+        if home.startswith("/"):
+            return Path(home)
+        try:
+            return Path(self._environ.get("HOME") or Path.home()) / ".local" / "state"
+        except RuntimeError:
+            self._problems.append("no place for the state: set SYNCD_STATE__DIRECTORY")
+            return Path("/")
+
+    def _credentials(self) -> Credentials:
+        try:
+            return keys.load(self._environ, self._warnings)
+        except ConfigError as error:
+            self._problems.append(str(error))
+            return Credentials()
+
+    # Judgement
+
+    def _validated(self, values: dict[str, Any]) -> Settings | None:
+        try:
+            return Settings.model_validate(values)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_context=False):
+                self._problems.append(self._describe(detail["loc"], detail["type"], detail["msg"]))
+            return None
+
+    def _describe(self, location: tuple[int | str, ...], kind: str, message: str) -> str:
+        """Say what is wrong with one setting, where it stands, and what is right."""
+        where, path = self._source(location), _setting(location)
+        if kind != "extra_forbidden":
+            text = message.removeprefix("Value error, ")
+            return f"{where}: {path}: {text[:1].lower()}{text[1:]}"
+        key = str(location[-1])
+        if key in ("api_key", "key", "bearer_token", "token_file"):
+            return (
+                f"{where}: {path}: a key never stands here; use {keys.KEY_VARIABLE} or "
+                f"{keys.KEY_FILE_VARIABLE}"
+            )
+        known = _known_keys(location[:-1])
+        near = _nearest(key, known)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
+        return f"{where}: {path}: unknown setting; {hint}"
+
+    def _source(self, location: tuple[int | str, ...]) -> str:
+        if location[0] == "folders" and self._folders_from:
+            return self._folders_from
+        variable = "SYNCD_" + "__".join(str(part).upper() for part in location)
+        if self._environ.get(variable):
+            return variable
+        if location[0] == "api" and location[-1] in self._aymara:
+            return self._aymara[str(location[-1])]
+        return str(self._file or "the configuration")
+
+    def _conflicts(self, settings: Settings, to_sync: bool) -> Iterator[str]:
+        """Yield what is wrong between settings that are each right."""
+        folders = settings.folders
+        where = self._folders_from or str(self._file or "the configuration")
+        if to_sync and not folders:
+            yield (
+                "no folder to watch: name one (syncd run DIR), set SYNCD_WATCH=/data, or add "
+                "[[folders]] to syncd.toml (`syncd init` writes one)"
+            )
+        for name, count in Counter(folder.name for folder in folders).items():
+            if count > 1:
+                yield f"{where}: {count} folders have the name {name!r}; give each its own name"
+        state = os.path.realpath(settings.state.directory)
+        for index, folder in enumerate(folders):
+            root = os.path.realpath(folder.path)
+            for other in folders[:index]:
+                if _overlap(root, os.path.realpath(other.path)):
+                    yield (
+                        f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
+                        "the outer one, and exclude what you do not want"
+                    )
+            if _overlap(root, state):
+                yield (
+                    f"{where}: the state directory {settings.state.directory} and the folder "
+                    f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
+                    "place outside"
+                )
+        ca_file = settings.api.ca_file
+        if ca_file and to_sync and not os.access(ca_file, os.R_OK):
+            yield f"{self._source(('api', 'ca_file'))}: ca_file: cannot read {ca_file}"
+
+    def _clean(self, message: str) -> str:
+        for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
+            secret = self._environ.get(variable, "").strip()
+            if len(secret) >= 6:
+                message = message.replace(secret, "[secret]")
+        return message
+
+
+def _completed(settings: Settings) -> Settings:
+    """Fill in what a setting takes from another one."""
+    api = settings.api
+    api = api.model_copy(update={"base_url": api.base_url or BASE_URLS[api.environment]})
+    folders: list[Folder] = []
+    taken = {folder.name for folder in settings.folders}
+    for folder in settings.folders:
+        given = folder.model_fields_set
+        update: dict[str, Any] = {}
+        if not folder.name:
+            update["name"] = _default_name(folder.path, taken)
+            taken.add(update["name"])
+        if "workspace_uuid" not in given:
+            update["workspace_uuid"] = api.workspace_uuid
+        if "grace_seconds" not in given:
+            update["grace_seconds"] = settings.deletions.grace_seconds
+        folders.append(folder.model_copy(update=update))
+    return settings.model_copy(update={"api": api, "folders": tuple(folders)})
+
+
+def _default_name(path: Path, taken: set[str]) -> str:
+    """Return a name for the folder at `path`: its last segment, if that is free.
+
+    Else with a digest of the path, so that it stays the same whatever else is configured.
+    """
+    segment = os.fsencode(path.name).decode("utf-8", "backslashreplace") or "root"
+    name = "".join(char if char.isprintable() else "_" for char in segment)[:80]
+    if name not in taken:
+        return name
+    return f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
+
+
+def _variables() -> Iterator[str]:
+    """Yield the name of every `SYNCD_` variable that stands for a setting."""
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield from (f"SYNCD_{section}__{key}".upper() for key in model.model_fields)
+    yield FOLDERS_VARIABLE
+
+
+def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
+    if not parents:
+        return list(Settings.model_fields)
+    model = Folder if parents[0] == "folders" else Settings.model_fields[str(parents[0])].annotation
+    return list(model.model_fields) if isinstance(model, type(BaseModel)) else []
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+
+
+def _setting(location: tuple[int | str, ...]) -> str:
+    """Write where a setting stands as the file would: `[upload] workers`, `folders[1] path`."""
+    head, *rest = location
+    if head == "folders" and rest:
+        number, *keys_ = rest
+        shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
+        return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
+    return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
+
+
+def _checked_url(url: str, *, password: bool = False) -> str:
+    wanted = "must be a URL such as https://api.example.com"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
+        raise ValueError(wanted)
+    if parts.query or parts.fragment or " " in url:
+        raise ValueError(f"{wanted}, without a query")
+    if parts.username is not None and not password:
+        raise ValueError(f"{wanted}, without a user name: the key goes into {keys.KEY_VARIABLE}")
+    return url
+
+
+def _absolute(path: str | Path, base: Path) -> Path:
+    """Return `path` absolute and without `..`, its links not followed."""
+    # Path.resolve() would follow links, and the name a person gave would be lost.
+    return Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.commonpath((one, other)) in (one, other)

@@ -1,0 +1,109 @@
+"""The API key: where it may come from, and what is refused. No message shows its value."""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from syncd.exceptions import ConfigError
+
+KEY_VARIABLE = "AYMARA_AI_API_KEY"
+KEY_FILE_VARIABLE = "AYMARA_AI_API_KEY_FILE"
+TOKEN_VARIABLE = "AYMARA_AI_BEARER_TOKEN"  # noqa: S105 - a name
+SYSTEMD_CREDENTIAL = "aymara-api-key"
+#: A key file longer than this is not a key.
+_LONGEST_BYTES = 16_384
+
+
+class Credentials(BaseModel):
+    """What proves to the service who we are, and where it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    api_key: SecretStr | None = None
+    bearer_token: SecretStr | None = None
+    #: where they were found, for a person
+    source: str = ""
+
+    def secrets(self) -> Iterator[str]:
+        """Yield each value that must never be shown."""
+        for secret in (self.api_key, self.bearer_token):
+            if secret is not None:
+                yield secret.get_secret_value()
+
+
+def load(environ: Mapping[str, str], warnings: list[str]) -> Credentials:
+    """Return the key and token of `environ`, its key file or its systemd credential.
+
+    Adds to `warnings`; ConfigError where there is none, or one that cannot be used.
+    """
+    key, source = _key(environ, warnings)
+    token = environ.get(TOKEN_VARIABLE) or None
+    if token is not None:
+        token = _checked(token, TOKEN_VARIABLE)
+        source = " and ".join(filter(None, (source, TOKEN_VARIABLE)))
+    if key is None and token is None:
+        raise ConfigError(
+            f"no API key: set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to the path of a file that "
+            f"holds it (under systemd: LoadCredential={SYSTEMD_CREDENTIAL}:PATH)"
+        )
+    return Credentials(
+        api_key=SecretStr(key) if key is not None else None,
+        bearer_token=SecretStr(token) if token is not None else None,
+        source=source,
+    )
+
+
+def _key(environ: Mapping[str, str], warnings: list[str]) -> tuple[str | None, str]:
+    if KEY_VARIABLE in environ:
+        return _checked(environ[KEY_VARIABLE], KEY_VARIABLE), KEY_VARIABLE
+    if named := environ.get(KEY_FILE_VARIABLE):
+        source = f"{KEY_FILE_VARIABLE} ({named})"
+        return _read(Path(named), source, environ, warnings), source
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(directory, SYSTEMD_CREDENTIAL)
+        if path.exists():
+            source = f"the systemd credential {SYSTEMD_CREDENTIAL}"
+            return _read(path, source, environ, warnings), source
+    return None, ""
+
+
+def _read(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_LONGEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: cannot read the key file: {error.strerror}; it must be readable for user "
+            f"{os.getuid()}"
+        ) from error
+    if mode & stat.S_IWOTH and stat.S_ISREG(mode):
+        raise ConfigError(
+            f"{source}: everyone on this machine may write the key file; run: chmod 600 {path}"
+        )
+    if mode & stat.S_IROTH and not _is_secret_mount(path, environ):
+        warnings.append(
+            f"{source}: everyone on this machine may read the key file; run: chmod 600 {path}"
+        )
+    return _checked(content.decode("utf-8", "replace"), source)
+
+
+def _is_secret_mount(path: Path, environ: Mapping[str, str]) -> bool:
+    """Say whether the platform guards `path`, whatever its mode says."""
+    mounts = [Path("/run/secrets"), Path("/var/run/secrets")]
+    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+        mounts.append(Path(directory))
+    # Kubernetes swaps each secret volume as a whole behind a link of this name.
+    return any(map(path.absolute().is_relative_to, mounts)) or (path.parent / "..data").is_symlink()
+
+
+def _checked(value: str, source: str) -> str:
+    value = value.strip()
+    if not value:
+        raise ConfigError(f"{source}: it is empty; put the API key there, or remove it")
+    if len(value) > _LONGEST_BYTES or not value.isascii() or not value.isprintable():
+        raise ConfigError(f"{source}: it does not hold one line of plain ASCII, so it is no key")
+    return value

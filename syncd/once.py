@@ -1,0 +1,92 @@
+"""One pass: scan, send, follow what was sent to its end, and be done. For cron and CI."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.config import Config
+from syncd.parts import Parts, opened
+from syncd.state import due, holds
+
+log = logging.getLogger(__name__)
+
+#: Attempts after which a file is left to the next pass.
+PATIENT_ATTEMPTS = 5
+#: Seconds between two rounds when nothing says that something happened.
+ROUND_SECONDS = 0.5
+KEY_REFUSED_CODE = 77
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How a pass stands: files by what became of them, bytes of the transfers in flight."""
+
+    synced: int
+    waiting: int
+    failed: int
+    sending: tuple[tuple[str, int, int], ...] = ()
+
+
+def once(
+    config: Config,
+    *,
+    stop: threading.Event,
+    wait_deletions: bool = False,
+    report: Callable[[Tally], None] = lambda _: None,
+) -> int:
+    """Make one pass; return the exit code: 0 done, 1 not all is well, 77 the key is refused.
+
+    `report` is told how things stand, about twice a second. A deletion whose grace is not over is
+    left to the next pass, unless `wait_deletions`.
+    """
+    with opened(config) as parts:
+        parts.uploader.start()
+        try:
+            parts.watch.scan_all()
+            _work_through(parts, stop, wait_deletions=wait_deletions, report=report)
+        finally:
+            parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
+            parts.stop.set()
+        tally = _tally(parts, wait_deletions=wait_deletions)
+        report(tally)
+        if parts.gate.refused:
+            return KEY_REFUSED_CODE
+        held = parts.store.read(holds.open_holds)
+        return 1 if tally.failed or tally.waiting or held or stop.is_set() else 0
+
+
+def _work_through(
+    parts: Parts,
+    stop: threading.Event,
+    *,
+    wait_deletions: bool,
+    report: Callable[[Tally], None],
+) -> None:
+    """Go round the stages until nothing is left that this pass can bring further."""
+    while not stop.is_set():
+        parts.store.changed.clear()
+        parts.watch.look_due()
+        parts.reconciler.step()
+        parts.uploader.step()
+        parts.poller.step()
+        parts.deleter.step()
+        tally = _tally(parts, wait_deletions=wait_deletions)
+        report(tally)
+        if parts.gate.refused or parts.gate.state == "unreachable":
+            log.error("giving up for now: the Files API is %s", parts.gate.state)
+            return
+        if not tally.waiting and not parts.uploader.busy:
+            return
+        parts.store.changed.wait(ROUND_SECONDS)
+
+
+def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
+    counts = parts.store.read(
+        lambda db: due.outstanding(db, attempts=PATIENT_ATTEMPTS, deletions=wait_deletions)
+    )
+    sending = tuple(
+        (transfer.path.decode("utf-8", "backslashreplace"), transfer.sent, transfer.size)
+        for transfer in parts.uploader.transfers()
+    )
+    return Tally(counts.synced, counts.waiting, counts.failed, sending)

@@ -1,0 +1,46 @@
+"""Sizes and durations as people write them."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_BYTES = {"": 1, "b": 1} | {
+    f"{letter}{ending}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for ending, base in (("ib", 1024), ("b", 1000))
+}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that `32MiB`, `5 GB` or `1024` stands for; ValueError for anything else."""
+    return round(_parse(text, _BYTES, "a size such as 32MiB, 5GiB or 1000000 (bytes)"))
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that `24h`, `90s`, `1.5m` or `2d` stands for; ValueError otherwise."""
+    return _parse(text, _SECONDS, "a duration such as 24h, 90m or 30s")
+
+
+def _parse(text: str, units: dict[str, int], wanted: str) -> float:
+    match = _AMOUNT.fullmatch(text)
+    factor = units.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"is not {wanted}")
+    return float(match[1]) * factor
+
+
+def _bytes(value: Any) -> Any:
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    return parse_seconds(value) if isinstance(value, str) else value
+
+
+#: Whole bytes, at least one; as text with a unit, or as a number.
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+#: Seconds, more than none; as text with a unit, or as a number.
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]

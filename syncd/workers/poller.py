@@ -1,0 +1,173 @@
+"""Follows videos until the service has processed them, then records what it found."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.files_api import FileDetail, FilesApiError, FilesClient, FileStatus, NotFoundError
+from syncd.state import due, files
+from syncd.state.copies import Copy
+from syncd.state.ledger import Failure, Ledger
+from syncd.state.retry import backoff_seconds, poll_seconds
+from syncd.state.store import Store
+from syncd.workers.gate import Gate
+
+log = logging.getLogger(__name__)
+
+#: Copies looked at in one step at most: the next step comes at once while more are due.
+BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PollOptions:
+    """How often to look, in seconds; `polls_per_second` bounds all looks together."""
+
+    first_poll_seconds: float = 2.0
+    max_poll_seconds: float = 60.0
+    polls_per_second: float = 5.0
+    #: a video in processing for longer is looked at once an hour
+    stalled_after_seconds: float = 86_400.0
+
+
+STALLED_POLL_SECONDS = 3600.0
+
+
+class Poller:
+    """The follow-up stage: `step` asks for each video that is due."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        client: FilesClient,
+        gate: Gate,
+        options: PollOptions,
+        clock: Callable[[], float],
+        pause: Callable[[float], bool],
+    ) -> None:
+        """`pause(seconds)` waits, and returns True when the daemon is to stop."""
+        self._store = store
+        self._ledger = ledger
+        self._client = client
+        self._gate = gate
+        self._options = options
+        self._clock = clock
+        self._pause = pause
+
+    def step(self) -> float | None:
+        """Look at each video that is due; return the seconds until the next one is."""
+        if shut := self._gate.seconds_shut_for_all():
+            return shut
+        now = self._clock()
+        videos = self._store.read(lambda db: due.polls(db, now, BATCH))
+        for copy in videos:
+            self._look(copy)
+            if self._pause(1.0 / self._options.polls_per_second):
+                return None
+        if len(videos) == BATCH:
+            return 0.0
+        next_at = self._store.read(lambda db: due.next_poll(db, now))
+        return None if next_at is None else max(next_at - self._clock(), 0.0)
+
+    def _look(self, copy: Copy) -> None:
+        if copy.file_uuid is None:
+            return
+        try:
+            status = self._client.get_status(copy.file_uuid)
+            if status.processing_status == "completed":
+                detail = self._client.get(copy.file_uuid)
+                self._gate.succeeded()
+                self._completed(copy, status, detail)
+                return
+        except NotFoundError as error:
+            self._not_found(copy, error)
+            return
+        except FilesApiError as error:
+            self._gate.failed(error)
+            self._later(copy, error)
+            return
+        self._gate.succeeded()
+        if status.processing_status == "failed":
+            self._failed(copy, status)
+        else:
+            look_at = self._clock() + self._wait(copy)
+            word = status.processing_status or "processing"
+            self._store.write(
+                lambda db: self._ledger.still_processing(db, copy.id, word, look_at, None)
+            )
+
+    def _wait(self, copy: Copy) -> float:
+        options = self._options
+        if self._clock() - (copy.stored_at or copy.created_at) > options.stalled_after_seconds:
+            return STALLED_POLL_SECONDS
+        return poll_seconds(
+            copy.attempts + 1, first=options.first_poll_seconds, longest=options.max_poll_seconds
+        )
+
+    def _completed(self, copy: Copy, status: FileStatus, detail: FileDetail) -> None:
+        metadata = detail.video_metadata or {}
+        count = metadata.get("frame_count")
+        if not isinstance(count, int):
+            count = self._count_frames(copy)
+        now = self._clock()
+        became = self._store.write(
+            lambda db: self._ledger.completed(
+                db,
+                copy.id,
+                now,
+                remote_file_path=status.remote_file_path or detail.remote_file_path,
+                frame_count=count,
+                video_metadata=json.dumps(metadata) if metadata else None,
+            )
+        )
+        log.info(
+            "%s: %s, %s (processed, %s frames)", self._shown(copy), became, copy.file_uuid, count
+        )
+
+    def _count_frames(self, copy: Copy) -> int | None:
+        """Ask for the frames where the metadata did not count them; None for what has none."""
+        if copy.file_uuid is None:
+            return None
+        try:
+            return self._client.get_frames(copy.file_uuid).frame_count
+        except FilesApiError as error:
+            # The copy is whole; what is not known of it is no reason to keep it back.
+            log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
+            return None
+
+    def _failed(self, copy: Copy, status: FileStatus) -> None:
+        failure = Failure(status.error_message or "the service could not process it")
+        now = self._clock()
+        self._store.write(lambda db: self._ledger.processing_failed(db, copy.id, failure, now))
+        log.error("%s: processing failed: %s", self._shown(copy), failure.message)
+
+    def _not_found(self, copy: Copy, error: NotFoundError) -> None:
+        """Believe a 404 only while the key is proven good, and only twice in a row."""
+        if copy.error_status != error.status:
+            self._later(copy, error)
+            return
+        try:
+            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
+        except FilesApiError as unproven:
+            self._gate.failed(unproven)
+            self._later(copy, error)
+            return
+        now = self._clock()
+        log.warning("%s: %s is gone remotely", self._shown(copy), copy.file_uuid)
+        self._store.write(lambda db: self._ledger.gone_remotely(db, copy.id, now))
+
+    def _later(self, copy: Copy, error: FilesApiError) -> None:
+        failure = Failure(error.message, error.status, error.code, error.request_id)
+        wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=error.retry_after))
+        look_at = self._clock() + wait
+        word = copy.processing_status or "processing"
+        self._store.write(
+            lambda db: self._ledger.still_processing(db, copy.id, word, look_at, failure)
+        )
+
+    def _shown(self, copy: Copy) -> str:
+        file = self._store.read(lambda db: files.get(db, copy.file_id))
+        return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode() if file else "?"

@@ -1,0 +1,373 @@
+import pytest
+
+from syncd.disk import Fingerprint
+from syncd.state import copies, files, history
+from syncd.state.copies import Copy
+from syncd.state.ledger import Declined, Failure, Ledger, Offer, Stored, awaits_rename, recover
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.planner import Policy
+from syncd.state.sightings import Seen, Settling, Sighting, record
+
+A, B = "a" * 64, "b" * 64
+POLICIES = {"f": Policy(), "g": Policy()}
+SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
+UUID = "00000000-0000-4000-8000-00000000000"
+
+
+class Desk:
+    """A store with two folders, and verbs that fill in what a test does not care for."""
+
+    def __init__(self, store):
+        self.store = store
+        self.now = 1000.0
+        self.ledger = Ledger(policies=POLICIES, instance=store.instance)
+        for name in POLICIES:
+            store.write(
+                lambda db, n=name: db.conn.execute(
+                    "INSERT INTO folders (name, path) VALUES (?, ?)", (n, n.encode())
+                )
+            )
+
+    def do(self, verb, *args, **kwargs):
+        return self.store.write(lambda db: verb(db, *args, **kwargs))
+
+    def see(self, path, mark=1, *, seen=Seen.PRESENT, folder="f", size=7):
+        """See a quiet file whose fingerprint is made of `mark`."""
+        fingerprint = Fingerprint(mark, size, mark, mark)
+        sighting = Sighting(path, seen, fingerprint if seen is Seen.PRESENT else None)
+        self.do(record, folder, [sighting], settling=SETTLING, policies=POLICIES, now=self.now)
+        return self.store.read(lambda db: files.find(db, folder, path))
+
+    def offer(self, file, sha256=A, vacated=()):
+        return Offer(file.id, file.fingerprint, sha256, "text/plain", "direct", vacated)
+
+    def begin(self, file, sha256=A, **more):
+        return self.do(self.ledger.begin, self.offer(file, sha256, **more), self.now)
+
+    def arrive(self, copy, number=1, status="completed"):
+        stored = Stored(f"{UUID}{number}", "remote", status)
+        return self.do(self.ledger.stored, copy.id, stored, self.now, look=self.now + 2)
+
+    def sync(self, path, sha256=A, number=1, mark=1, folder="f"):
+        file = self.see(path, mark, folder=folder)
+        copy = self.begin(file, sha256)
+        self.arrive(copy, number)
+        return file, self.copy(copy)
+
+    def copy(self, copy):
+        return self.store.read(lambda db: copies.get(db, copy.id))
+
+    def file(self, file):
+        return self.store.read(lambda db: files.get(db, file.id))
+
+    def confirm(self, file):
+        return self.do(self.ledger.confirm_missing, file.id, self.now, "seen twice")
+
+
+@pytest.fixture
+def desk(store):
+    return Desk(store)
+
+
+def test_the_intent_is_committed_before_anything_is_sent(desk):
+    copy = desk.begin(desk.see(b"a"))
+    assert (copy.status, copy.in_flight, copy.sent_at) == (CopyStatus.SENDING, True, desk.now)
+    assert copy.token.startswith(f"sy1-{desk.store.instance}-")
+    assert copy.sha256 == A
+
+
+def test_a_second_intent_for_a_path_waits_for_the_first(desk):
+    file = desk.see(b"a")
+    desk.begin(file)
+    assert desk.begin(file) is Declined.LATER
+
+
+def test_an_offer_that_the_row_has_moved_on_from_is_declined(desk):
+    file = desk.see(b"a", 1)
+    desk.see(b"a", 2)
+    assert desk.begin(file) is Declined.CHANGED
+
+
+def test_an_upload_goes_live_and_a_video_is_processed_first(desk):
+    text, video = desk.begin(desk.see(b"a")), desk.begin(desk.see(b"v"), B)
+    assert desk.arrive(text, 1) == "live"
+    assert desk.arrive(video, 2, "pending") == "processing"
+    assert desk.copy(video).due_at == desk.now + 2
+    became = desk.do(
+        desk.ledger.completed,
+        video.id,
+        desk.now,
+        remote_file_path="d/",
+        frame_count=3,
+        video_metadata="{}",
+    )
+    assert (became, desk.copy(video).frame_count) == ("live", 3)
+
+
+def test_the_old_copy_retires_in_the_transaction_that_makes_the_new_one_live(desk):
+    _, old = desk.sync(b"a", A, 1, mark=1)
+    new = desk.begin(desk.see(b"a", 2), B)
+    assert desk.copy(old).status is CopyStatus.LIVE
+    desk.arrive(new, 2)
+    assert (desk.copy(old).status, desk.copy(new).status) == ("retiring", "live")
+
+
+def test_a_stale_copy_that_arrived_whole_goes_live_and_is_superseded_in_its_turn(desk):
+    stale = desk.begin(desk.see(b"a", 1), A)
+    file = desk.see(b"a", 2)
+    assert desk.arrive(stale, 1) == "live"
+    fresh = desk.begin(desk.file(file), B)
+    assert desk.arrive(fresh, 2) == "live"
+    assert desk.copy(stale).status is CopyStatus.RETIRING
+
+
+def test_a_stale_copy_that_arrives_after_a_newer_one_retires(desk):
+    stale = desk.begin(desk.see(b"a", 1), A)
+    desk.arrive(stale, 1, "processing")
+    fresh = desk.begin(desk.see(b"a", 2), B)
+    desk.arrive(fresh, 2)
+    assert desk.copy(stale).status is CopyStatus.RETIRING
+
+
+def test_what_was_certainly_not_sent_is_planned_again_with_its_token(desk):
+    file = desk.see(b"a")
+    first = desk.begin(file)
+    failure = Failure("connection refused")
+    desk.do(desk.ledger.not_sent, first.id, desk.now, failure=failure, again_at=desk.now + 3)
+    assert desk.begin(file) is Declined.LATER
+    desk.now += 3
+    second = desk.begin(file)
+    assert isinstance(second, Copy)
+    assert (second.id, second.token, second.attempts) == (first.id, first.token, 2)
+
+
+def test_a_refused_content_is_failed_and_only_a_change_sends_the_file_again(desk):
+    file = desk.see(b"a")
+    copy = desk.begin(file)
+    failure = Failure("too large", 413, "file.too_large", "req-1")
+    desk.do(desk.ledger.refused, copy.id, failure, desk.now)
+    assert desk.begin(file) is Declined.SETTLED
+    kept = desk.copy(copy)
+    assert (kept.status, kept.error_message, kept.error_request_id) == (
+        "failed",
+        "too large",
+        "req-1",
+    )
+    assert isinstance(desk.begin(desk.see(b"a", 2), B), Copy)
+    assert desk.copy(copy).status is CopyStatus.GONE
+
+
+def test_after_a_crash_what_was_in_flight_is_in_doubt(desk):
+    file = desk.see(b"a")
+    copy = desk.begin(file)
+    assert desk.do(recover, desk.now) == 1
+    assert desk.copy(copy).in_doubt
+    assert desk.begin(file) is Declined.LATER
+
+
+def test_a_doubt_proven_absent_is_sent_again_with_the_same_token(desk):
+    file = desk.see(b"a")
+    copy = desk.begin(file)
+    desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
+    desk.do(desk.ledger.absent, copy.id, desk.now)
+    again = desk.begin(file)
+    assert (again.id, again.token) == (copy.id, copy.token)
+
+
+def test_a_doubt_whose_file_is_gone_retires_when_it_is_found_and_never_goes_live(desk):
+    file = desk.see(b"a")
+    copy = desk.begin(file)
+    desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
+    desk.see(b"a", seen=Seen.MISSING)
+    desk.now += 60
+    assert desk.confirm(file) is None
+    assert desk.arrive(copy) == "retiring"
+
+
+def test_a_twin_gets_a_row_of_its_own_and_retires(desk):
+    _, copy = desk.sync(b"a")
+    assert desk.do(desk.ledger.twin, copy, f"{UUID}9", desk.now)
+    assert not desk.do(desk.ledger.twin, copy, f"{UUID}9", desk.now)
+    twin = desk.store.read(lambda db: copies.where(db, "file_uuid = ?", (f"{UUID}9",)))[0]
+    assert (twin.status, twin.token) == (CopyStatus.RETIRING, copy.token)
+    assert desk.do(desk.ledger.begin_delete, twin.id, desk.now) is not None
+    assert desk.copy(copy).status is CopyStatus.LIVE
+
+
+def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):
+    file, copy = desk.sync(b"a")
+    desk.see(b"a", seen=Seen.MISSING)
+    desk.now += 59
+    assert desk.confirm(file) == "its grace is not over"
+    assert desk.copy(copy).status is CopyStatus.LIVE
+    desk.now += 1
+    assert desk.confirm(file) is None
+    assert desk.copy(copy).status is CopyStatus.RETIRING
+
+
+def test_a_missing_file_is_not_retired_while_deletions_are_held(desk):
+    from syncd.state import holds
+
+    file, copy = desk.sync(b"a")
+    desk.see(b"a", seen=Seen.MISSING)
+    desk.now += 60
+    hold = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
+    desk.do(holds.place, **hold, message="gone", now=desk.now)
+    assert desk.confirm(file) == "deletions are held"
+    desk.do(holds.release, **hold, now=desk.now)
+    assert desk.confirm(file) is None
+    assert desk.copy(copy).status is CopyStatus.RETIRING
+
+
+def test_a_file_that_comes_back_in_time_causes_no_traffic(desk):
+    file, copy = desk.sync(b"a")
+    desk.see(b"a", seen=Seen.MISSING)
+    desk.see(b"a", 1)
+    desk.now += 100
+    assert desk.confirm(file) == "it is no longer missing"
+    assert desk.copy(copy).status is CopyStatus.LIVE
+    assert desk.file(file).due_at is None
+
+
+def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
+    file, copy = desk.sync(b"a")
+    for delete_sent in (False, True):
+        desk.see(b"a", seen=Seen.MISSING)
+        desk.now += 60
+        desk.confirm(file)
+        if delete_sent:
+            assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is not None
+        desk.see(b"a", 1)
+        expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
+        assert desk.copy(copy).status is expected
+
+
+def test_only_what_retires_is_ever_deleted(desk):
+    _, copy = desk.sync(b"a")
+    assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is None
+
+
+def test_no_delete_while_an_upload_of_the_path_is_under_way(desk):
+    _, old = desk.sync(b"a", A, 1, mark=1)
+    desk.arrive(desk.begin(desk.see(b"a", 2), B), 2)
+    desk.begin(desk.see(b"a", 3), "c" * 64)
+    assert desk.do(desk.ledger.begin_delete, old.id, desk.now) is None
+    assert desk.copy(old).delete_sent_at is None
+
+
+def test_a_rename_moves_the_copy_without_traffic(desk):
+    old, copy = desk.sync(b"old", mark=1)
+    desk.see(b"old", seen=Seen.MISSING)
+    new = desk.see(b"new", 1)
+    assert desk.begin(new, vacated={old.id}) is Declined.SETTLED
+    assert desk.copy(copy).file_id == new.id
+    assert desk.file(old) is None
+    assert desk.file(new).due_at is None
+    events = desk.store.read(
+        lambda db: db.conn.execute("SELECT event FROM history WHERE path = ?", (b"new",)).fetchall()
+    )
+    assert [row[0] for row in events] == ["moved"]
+
+
+def test_a_rename_is_decided_by_content_and_not_by_inode(desk):
+    old, copy = desk.sync(b"old", A, mark=1)
+    desk.see(b"old", seen=Seen.MISSING)
+    new = desk.see(b"new", 1)
+    assert isinstance(desk.begin(new, B, vacated={old.id}), Copy)
+    assert desk.copy(copy).file_id == old.id
+
+
+def test_a_rename_takes_nothing_from_a_path_that_merely_changed(desk):
+    old, copy = desk.sync(b"old", A, mark=1)
+    desk.see(b"old", 2)
+    new = desk.see(b"new", 1)
+    assert isinstance(desk.begin(new, A, vacated=()), Copy)
+    assert desk.copy(copy).file_id == old.id
+
+
+def test_a_rename_over_a_synced_file_retires_what_was_there(desk):
+    source, kept = desk.sync(b"draft", A, 1, mark=1)
+    _, replaced = desk.sync(b"final", B, 2, mark=2)
+    desk.see(b"draft", seen=Seen.MISSING)
+    final = desk.see(b"final", 1)
+    assert desk.begin(final, A, vacated={source.id}) is Declined.SETTLED
+    assert desk.copy(kept).file_id == final.id
+    assert (desk.copy(kept).status, desk.copy(replaced).status) == ("live", "retiring")
+
+
+def test_nothing_retires_while_an_unhashed_file_of_its_size_may_be_it_under_a_new_name(desk):
+    file, _ = desk.sync(b"old")
+    desk.see(b"old", seen=Seen.MISSING)
+    desk.see(b"new", 1, folder="g")
+    assert desk.do(awaits_rename, desk.file(file), ["f", "g"])
+    assert not desk.do(awaits_rename, desk.file(file), ["f"])
+
+
+def test_an_excluded_file_releases_its_copy_and_takes_it_up_again(desk):
+    _, copy = desk.sync(b"a")
+    desk.see(b"a", seen=Seen.INELIGIBLE)
+    assert desk.copy(copy).status is CopyStatus.RELEASED
+    desk.see(b"a", 1)
+    assert desk.copy(copy).status is CopyStatus.LIVE
+
+
+def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_file_starts_anew(desk):
+    file = desk.see(b"a")
+    copy = desk.begin(file)
+    desk.do(desk.ledger.reserved, copy.id, f"{UUID}1")
+    failure = Failure("the URL expired", 403)
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now + 9)
+    assert desk.copy(copy).status is CopyStatus.RETIRING
+    assert desk.file(file).due_at == desk.now + 9
+    assert isinstance(desk.begin(file), Copy)
+    assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is None
+
+
+def test_a_failed_video_keeps_its_object_until_its_file_is_gone(desk):
+    file = desk.see(b"v")
+    copy = desk.begin(file)
+    desk.arrive(copy, 1, "pending")
+    desk.do(desk.ledger.processing_failed, copy.id, Failure("moov atom not found"), desk.now)
+    assert desk.copy(copy).status is CopyStatus.FAILED
+    desk.see(b"v", seen=Seen.MISSING)
+    desk.now += 60
+    desk.confirm(file)
+    assert desk.copy(copy).status is CopyStatus.RETIRING
+
+
+def test_history_forgets_after_ninety_days_and_deletions_after_a_year(desk):
+    file, copy = desk.sync(b"a")
+    desk.do(history.add, file, "deleted", desk.now, copy=copy)
+
+    def told():
+        return desk.store.read(
+            lambda db: [r[0] for r in db.conn.execute("SELECT event FROM history ORDER BY id")]
+        )
+
+    desk.do(history.prune, desk.now + 91 * 86_400)
+    assert told() == ["deleted"]
+    desk.do(history.prune, desk.now + 366 * 86_400)
+    assert told() == []
+
+
+def test_a_growing_file_settles_only_when_it_is_quiet(desk):
+    def look(mark, ctime):
+        fingerprint = Fingerprint(1, mark, mark, int(ctime * 1e9))
+        desk.do(
+            record,
+            "f",
+            [Sighting(b"g", Seen.PRESENT, fingerprint)],
+            settling=SETTLING,
+            policies=POLICIES,
+            now=desk.now,
+        )
+        return desk.store.read(lambda db: files.find(db, "f", b"g")).status
+
+    assert look(1, desk.now) is FileStatus.SETTLING
+    desk.now += 4.9
+    assert look(1, desk.now - 4.9) is FileStatus.SETTLING
+    assert look(2, desk.now) is FileStatus.SETTLING
+    desk.now += 4.9
+    assert look(2, desk.now - 4.9) is FileStatus.SETTLING
+    desk.now += 0.2
+    assert look(2, desk.now - 5.1) is FileStatus.READY

@@ -1,0 +1,69 @@
+import itertools
+import sqlite3
+
+import pytest
+
+from syncd.state import copies, files
+from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
+
+
+@pytest.fixture
+def file_id(store):
+    def insert(db):
+        db.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
+        return files.insert(
+            db,
+            folder="f",
+            path=b"a",
+            status=FileStatus.READY,
+            fingerprint=None,
+            changed_at=0.0,
+            due_at=None,
+        )
+
+    return store.write(insert)
+
+
+def insert_copy(store, file_id, status):
+    return store.write(
+        lambda db: copies.insert(
+            db,
+            file_id=file_id,
+            token="t",
+            status=status,
+            generation=1,
+            sha256="0" * 64,
+            size=1,
+            content_type="text/plain",
+            method="direct",
+            created_at=0.0,
+        )
+    )
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(CopyStatus, 2)))
+def test_the_database_refuses_every_change_of_status_without_an_arrow(
+    store, file_id, source, target
+):
+    copy_id = insert_copy(store, file_id, source)
+
+    def change(db):
+        db.conn.execute("UPDATE copies SET status = ? WHERE id = ?", (target, copy_id))
+
+    if target in ARROWS[source]:
+        store.write(change)
+        assert store.read(lambda db: copies.get(db, copy_id)).status is target
+    else:
+        with pytest.raises(sqlite3.IntegrityError, match="no such change"):
+            store.write(change)
+        assert store.read(lambda db: copies.get(db, copy_id)).status is source
+
+
+def test_a_file_has_at_most_one_live_copy(store, file_id):
+    insert_copy(store, file_id, "live")
+    with pytest.raises(sqlite3.IntegrityError):
+        insert_copy(store, file_id, "live")
+
+
+def test_every_status_but_gone_leads_somewhere():
+    assert {status for status in CopyStatus if not ARROWS[status]} == {CopyStatus.GONE}

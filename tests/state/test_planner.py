@@ -1,0 +1,133 @@
+from dataclasses import replace
+
+import pytest
+
+from syncd.disk import Fingerprint
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.planner import Act, Policy, plan
+
+A, B = "a" * 64, "b" * 64
+READY = File(
+    id=1,
+    folder="f",
+    path=b"p",
+    status=FileStatus.READY,
+    fingerprint=Fingerprint(1, 1, 1, 1),
+    generation=1,
+    sha256=A,
+    changed_at=0.0,
+)
+MISSING = replace(READY, status=FileStatus.MISSING, missing_since=0.0, due_at=60.0)
+GONE = replace(MISSING, confirmed_at=60.0, due_at=None)
+
+
+def copy(status, content=A, *, id=1, **more):
+    return Copy(
+        id=id,
+        file_id=1,
+        token="t",
+        file_uuid=more.pop("uuid", "u"),
+        status=CopyStatus(status),
+        wanted=True,
+        in_flight=more.pop("in_flight", False),
+        generation=1,
+        sha256=content,
+        size=1,
+        content_type="text/plain",
+        workspace_uuid=more.pop("workspace", None),
+        method="direct",
+        **more,
+    )
+
+
+def act(file, *copies, policy=None):
+    action = plan(file, copies, policy or Policy())
+    return action.act, action.copy.id if action.copy else None
+
+
+def test_an_unknown_content_is_hashed_first():
+    assert act(replace(READY, sha256=None)) == (Act.HASH, None)
+
+
+def test_new_content_is_sent():
+    assert act(READY) == (Act.PLAN, None)
+    assert act(READY, copy("planned")) == (Act.SEND, 1)
+
+
+def test_content_that_is_live_for_this_path_is_not_sent_again():
+    assert act(READY, copy("live")) == (Act.NOTHING, None)
+
+
+def test_content_that_is_live_in_another_workspace_is_sent():
+    assert act(READY, copy("live", workspace="w1"), policy=Policy("w2")) == (Act.PLAN, None)
+
+
+def test_changed_content_is_sent_while_the_old_copy_stays_live():
+    assert act(READY, copy("live", B)) == (Act.PLAN, None)
+    assert act(READY, copy("live", B), copy("planned", A, id=2)) == (Act.SEND, 2)
+
+
+def test_a_planned_copy_of_content_that_is_no_more_is_dropped():
+    assert act(READY, copy("planned", B)) == (Act.DROP, 1)
+
+
+def test_a_copy_in_doubt_is_looked_up_before_anything_else():
+    doubt = copy("sending", B, uuid=None)
+    for file in (READY, replace(READY, sha256=None), MISSING, GONE):
+        assert act(file, copy("live", B, id=2), doubt) == (Act.LOOK_UP, 1)
+
+
+@pytest.mark.parametrize("status", ["sending", "retiring"])
+def test_nothing_is_started_while_a_request_for_the_path_is_under_way(status):
+    assert act(READY, copy(status, B, in_flight=True))[0] is Act.WAIT
+
+
+def test_a_stale_copy_in_processing_goes_on_while_the_new_content_is_sent():
+    assert act(READY, copy("processing", B)) == (Act.PLAN, None)
+
+
+def test_once_the_right_content_is_live_what_else_was_on_its_way_ends():
+    live = copy("live", id=9)
+    assert act(READY, copy("processing", B), live) == (Act.RETIRE, 1)
+    assert act(READY, copy("planned", B), live) == (Act.DROP, 1)
+    assert act(READY, copy("failed", B), live) == (Act.RETIRE, 1)
+    assert act(READY, copy("failed", B, uuid=None), live) == (Act.DROP, 1)
+
+
+def test_a_failed_video_keeps_its_object_until_a_newer_copy_is_live():
+    assert act(READY, copy("failed", B)) == (Act.PLAN, None)
+
+
+def test_a_refused_content_is_not_sent_again_until_it_changes():
+    assert act(READY, copy("failed", uuid=None))[0] is Act.NOTHING
+    assert act(READY, copy("failed", B, uuid=None)) == (Act.DROP, 1)
+
+
+def test_a_missing_file_keeps_its_copies_until_it_was_looked_for_twice():
+    assert act(MISSING, copy("live"))[0] is Act.LOOK_AGAIN
+    assert act(GONE, copy("live")) == (Act.RETIRE, 1)
+    assert act(GONE, copy("processing")) == (Act.RETIRE, 1)
+    assert act(GONE, copy("planned")) == (Act.DROP, 1)
+
+
+@pytest.mark.parametrize("status", [FileStatus.SETTLING, FileStatus.UNREADABLE])
+def test_a_file_that_cannot_be_judged_keeps_its_copies(status):
+    assert act(replace(READY, status=status, sha256=None), copy("live"))[0] is Act.WAIT
+
+
+def test_a_file_that_came_back_takes_its_retiring_copy_up_again():
+    assert act(READY, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
+
+
+def test_a_retiring_copy_whose_delete_was_sent_is_never_taken_up_again():
+    assert act(READY, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.PLAN, None)
+
+
+def test_a_file_that_is_no_longer_mirrored_releases_its_copy_and_does_not_delete_it():
+    excluded = replace(READY, status=FileStatus.INELIGIBLE)
+    assert act(excluded, copy("live")) == (Act.RELEASE, 1)
+    assert act(READY, copy("released")) == (Act.REVIVE, 1)
+    assert act(READY, copy("released", B)) == (Act.PLAN, None)
+    assert act(READY, copy("released", B), copy("live", id=2)) == (Act.RETIRE, 1)

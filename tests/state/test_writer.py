@@ -1,0 +1,165 @@
+import sqlite3
+import threading
+
+import pytest
+
+from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
+from syncd.state import schema
+from syncd.state.store import Store, fact, lock_holder, set_fact
+from syncd.state.writer import Writer
+
+
+@pytest.fixture
+def writer(tmp_path):
+    writer = Writer(tmp_path / "state.db")
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+def test_transactions_that_arrive_together_share_a_commit(writer):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(db):
+        begun.set()
+        go_on.wait(5)
+
+    first = threading.Thread(target=writer.write, args=(slow,))
+    first.start()
+    begun.wait(5)
+    others = [
+        threading.Thread(target=writer.write, args=(lambda db, k=str(k): set_fact(db, k, k),))
+        for k in range(20)
+    ]
+    for thread in others:
+        thread.start()
+    while writer._jobs.qsize() < 20:
+        threading.Event().wait(0.005)
+    go_on.set()
+    for thread in [first, *others]:
+        thread.join()
+    assert writer.commits == 2
+    assert writer.write(lambda db: [fact(db, str(k)) for k in range(20)]) == [
+        str(k) for k in range(20)
+    ]
+
+
+def test_a_transaction_that_fails_takes_no_other_with_it(writer):
+    def fails(db):
+        set_fact(db, "half", "done")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        writer.write(fails)
+    writer.write(lambda db: set_fact(db, "whole", "done"))
+    assert writer.write(lambda db: (fact(db, "half"), fact(db, "whole"))) == (None, "done")
+
+
+def test_a_commit_that_fails_is_reported_as_unknown_and_the_database_is_reopened(writer):
+    def breaks_the_disk(db):
+        set_fact(db, "lost", "1")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(StateWriteError, match="disk I/O error"):
+        writer.write(breaks_the_disk)
+    assert not writer.failed
+    writer.write(lambda db: set_fact(db, "next", "1"))
+    assert writer.write(lambda db: (fact(db, "lost"), fact(db, "next"))) == (None, "1")
+
+
+def test_two_failed_commits_in_a_row_are_fatal(writer):
+    def breaks_the_disk(db):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for _ in range(2):
+        with pytest.raises(StateWriteError):
+            writer.write(breaks_the_disk)
+    assert writer.failed
+
+
+def test_a_full_disk_is_no_reason_to_give_up(writer):
+    def fills_the_disk(db):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    for _ in range(3):
+        with pytest.raises(StateWriteError):
+            writer.write(fills_the_disk)
+    assert not writer.failed
+    writer.write(lambda db: set_fact(db, "again", "1"))
+
+
+def test_a_closed_writer_says_so(tmp_path):
+    writer = Writer(tmp_path / "state.db")
+    writer.start()
+    writer.stop()
+    with pytest.raises(StateWriteError, match="closed"):
+        writer.write(lambda db: None)
+
+
+def test_the_database_keeps_its_promises(writer):
+    pragmas = [
+        writer.write(lambda db, p=p: db.conn.execute(f"PRAGMA {p}").fetchone()[0])
+        for p in ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")
+    ]
+    assert pragmas == ["wal", 2, 1, schema.APPLICATION_ID, schema.SCHEMA_VERSION]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"hello, I am a letter", b"SQLite format 3\0" + b"\0" * 84 + b"x" * 5000],
+    ids=["text", "another program's database"],
+)
+def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path, content):
+    path = tmp_path / "state.db"
+    path.write_bytes(content)
+    with pytest.raises(ForeignStateError, match="not a state database of syncd"):
+        Store(tmp_path).open(0.0)
+    assert path.read_bytes() == content
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.write(lambda db: db.conn.execute("PRAGMA user_version = 99"))
+    store.close()
+    before = (tmp_path / "state.db").read_bytes()
+    with pytest.raises(ForeignStateError, match="newer syncd"):
+        Store(tmp_path).open(0.0)
+    assert (tmp_path / "state.db").read_bytes() == before
+
+
+def test_a_second_instance_is_told_who_holds_the_state(tmp_path, monkeypatch):
+    monkeypatch.setattr("syncd.state.store.LOCK_SECONDS", 0.1)
+    store = Store(tmp_path)
+    store.open(0.0)
+    with pytest.raises(StateLockedError, match=f"process {__import__('os').getpid()}"):
+        Store(tmp_path).open(0.0)
+    assert lock_holder(tmp_path) == __import__("os").getpid()
+    store.close()
+    assert lock_holder(tmp_path) is None
+
+
+def test_the_state_is_for_its_owner_alone(tmp_path):
+    store = Store(tmp_path / "state")
+    store.open(0.0)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "state").iterdir()}
+    store.close()
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_state_of_another_service_is_refused(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.bind("base_url", "http://a", advice="set it back")
+    store.bind("base_url", "http://a", advice="set it back")
+    with pytest.raises(ForeignStateError, match="set it back"):
+        store.bind("base_url", "http://b", advice="set it back")
+    store.close()
+
+
+def test_a_write_by_a_reader_is_refused(store):
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.read(lambda db: set_fact(db, "k", "v"))
