@@ -4,6 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -11,6 +12,7 @@ from sqlite_utils import Database
 from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus
 from syncd.state.store import fact
 
 
@@ -88,6 +90,21 @@ def workspaces(db: Database) -> list[str | None]:
     """Return the workspaces in which the ledger holds copies."""
     rows = db.conn.execute("SELECT DISTINCT workspace_uuid FROM copies WHERE status <> 'gone'")
     return [row[0] for row in rows]
+
+
+def strays(db: Database, found: Iterable[tuple[str, str]]) -> list[tuple[Copy, str]]:
+    """Return, of the tokens and uuids `found` remotely, those that are twins of known copies.
+
+    A token whose copy is still on its way proves nothing: the object may be that very copy.
+    """
+    twins = []
+    for token, file_uuid in found:
+        known = copies.where(db, "token = ? ORDER BY id", (token,))
+        settled = [c for c in known if c.file_uuid is not None or c.status is CopyStatus.GONE]
+        under_way = any(c.status in (CopyStatus.PLANNED, CopyStatus.SENDING) for c in known)
+        if settled and not under_way and file_uuid not in {c.file_uuid for c in known}:
+            twins.append((settled[0], file_uuid))
+    return twins
 
 
 @dataclass(frozen=True, slots=True)

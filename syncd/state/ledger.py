@@ -10,7 +10,7 @@ They run on the writer's thread. Each reads the rows anew and decides on what th
 """
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -289,8 +289,11 @@ class Ledger:
             )
         advance(db, copy.file_id, self._policies, now)
 
-    def twin(self, db: Database, copy: Copy, file_uuid: str, now: float) -> bool:
-        """Give a stray twin of `copy` a row of its own, and retire it; False if it is known."""
+    def twins(self, db: Database, *, strays: Iterable[tuple[Copy, str]], now: float) -> int:
+        """Give stray twins of known copies rows of their own, and retire them; return how many."""
+        return sum(self._twin(db, copy, file_uuid, now) for copy, file_uuid in strays)
+
+    def _twin(self, db: Database, copy: Copy, file_uuid: str, now: float) -> bool:
         if copies.where(db, "file_uuid = ?", (file_uuid,)):
             return False
         copies.insert(

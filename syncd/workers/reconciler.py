@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from syncd.files_api import (
     FileDetail,
@@ -17,10 +18,9 @@ from syncd.files_api import (
     NotFoundError,
     tokens_in,
 )
-from syncd.state import copies, due, holds
+from syncd.state import due, holds
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Stored
-from syncd.state.lifecycle import CopyStatus
 from syncd.state.store import Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
 
@@ -32,9 +32,13 @@ PROVEN, NONE = "proven", "none"
 NO_ECHO = "no_echo"
 #: Seconds between two looks for the same doubt, at least.
 LOOK_SECONDS = 5.0
+#: Seconds between two looks while the request may still arrive, at most.
+RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
 HELD_LOOK_SECONDS = 3600.0
 SWEEP_SECONDS = 86_400.0
+#: Objects of a listing that are compared with the ledger at once.
+SWEEP_BATCH = 500
 #: What clocks may differ by, in seconds, when a listing is read back to a time.
 SKEW_SECONDS = 900.0
 
@@ -118,19 +122,11 @@ class Reconciler:
         by_token = _by_token(listing)
         self._retire_twins(by_token)
         for copy in doubts:
-            found = self._mine(by_token.get(copy.token, []))
+            found = by_token.get(copy.token)
             if found:
                 self._adopt(copy, found)
             else:
                 self._not_found(copy, listing)
-
-    def _mine(self, found: Sequence[FileDetail]) -> Sequence[FileDetail]:
-        """Leave out objects that other rows of the ledger stand for."""
-        return [
-            item
-            for item in found
-            if not self._store.read(lambda db, u=item.file_uuid: _is_known(db, u))
-        ]
 
     def _adopt(self, copy: Copy, found: Sequence[FileDetail]) -> None:
         """Take the first that arrived for the copy's own; the others are twins, and retire."""
@@ -144,8 +140,8 @@ class Reconciler:
             became = self._ledger.stored(
                 db, copy.id, stored, now, look=now + self._options.first_poll_seconds
             )
-            for twin in twins:
-                self._ledger.twin(db, copy, twin.file_uuid, now)
+            strays = [(copy, twin.file_uuid) for twin in twins]
+            self._ledger.twins(db, strays=strays, now=now)
             return became
 
         became = self._store.write(record)
@@ -184,7 +180,7 @@ class Reconciler:
         safe_at = (copy.sent_at or now) + self._options.resend_after_seconds
         proven = self._store.read(lambda db: fact(db, ECHO)) == PROVEN
         if now < safe_at or not listing.complete:
-            look_at = max(now + LOOK_SECONDS, min(safe_at, now + 6 * LOOK_SECONDS))
+            look_at = min(safe_at, now + RELOOK_SECONDS) if now < safe_at else now + LOOK_SECONDS
             self._store.write(lambda db: self._ledger.look_later(db, copy.id, look_at))
         elif proven:
             log.info("an upload in doubt never arrived; it is sent again")
@@ -257,18 +253,14 @@ class Reconciler:
 
     def _retire_twins(self, by_token: dict[str, list[FileDetail]]) -> None:
         """Retire objects whose copy the ledger knows under another uuid."""
+        found = [(token, item.file_uuid) for token, items in by_token.items() for item in items]
         now = self._clock()
-        for token, items in by_token.items():
-            known = self._store.read(lambda db, t=token: copies.where(db, "token = ?", (t,)))
-            settled = [c for c in known if c.file_uuid is not None or c.status is CopyStatus.GONE]
-            if not settled or any(copy.status is CopyStatus.SENDING for copy in known):
-                continue
-            for item in items:
-                uuid = item.file_uuid
-                if self._store.write(
-                    lambda db, u=uuid, c=settled[0]: self._ledger.twin(db, c, u, now)
-                ):
-                    log.warning("a stray twin of a known copy retires: %s", uuid)
+        for start in range(0, len(found), SWEEP_BATCH):
+            part = found[start : start + SWEEP_BATCH]
+            strays = self._store.read(partial(due.strays, found=part))
+            if strays:
+                self._store.write(partial(self._ledger.twins, strays=strays, now=now))
+                log.warning("%d stray twins of known copies retire", len(strays))
 
 
 def _by_token(listing: Listing) -> dict[str, list[FileDetail]]:
@@ -277,10 +269,6 @@ def _by_token(listing: Listing) -> dict[str, list[FileDetail]]:
         for token in tokens_in(item.strings()):
             found.setdefault(token, []).append(item)
     return found
-
-
-def _is_known(db: Transaction, file_uuid: str) -> bool:
-    return bool(copies.where(db, "file_uuid = ? LIMIT 1", (file_uuid,)))
 
 
 def _scope(copy: Copy) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history
+from syncd.state import copies, due, files, history
 from syncd.state.copies import Copy
 from syncd.state.ledger import Declined, Failure, Ledger, Offer, Stored, awaits_rename, recover
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -186,12 +186,20 @@ def test_a_doubt_whose_file_is_gone_retires_when_it_is_found_and_never_goes_live
 
 def test_a_twin_gets_a_row_of_its_own_and_retires(desk):
     _, copy = desk.sync(b"a")
-    assert desk.do(desk.ledger.twin, copy, f"{UUID}9", desk.now)
-    assert not desk.do(desk.ledger.twin, copy, f"{UUID}9", desk.now)
+    found = [(copy.token, copy.file_uuid), (copy.token, f"{UUID}9"), ("sy1-other", f"{UUID}8")]
+    strays = desk.store.read(lambda db: due.strays(db, found))
+    assert strays == [(copy, f"{UUID}9")]
+    assert desk.do(desk.ledger.twins, strays=strays, now=desk.now) == 1
+    assert desk.do(desk.ledger.twins, strays=strays, now=desk.now) == 0
     twin = desk.store.read(lambda db: copies.where(db, "file_uuid = ?", (f"{UUID}9",)))[0]
     assert (twin.status, twin.token) == (CopyStatus.RETIRING, copy.token)
     assert desk.do(desk.ledger.begin_delete, twin.id, desk.now) is not None
     assert desk.copy(copy).status is CopyStatus.LIVE
+
+
+def test_an_object_of_a_copy_that_is_still_on_its_way_is_no_twin(desk):
+    copy = desk.begin(desk.see(b"a"))
+    assert desk.store.read(lambda db: due.strays(db, [(copy.token, f"{UUID}1")])) == []
 
 
 def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):

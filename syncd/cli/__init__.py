@@ -1,0 +1,127 @@
+"""The terminal: a group of commands, each family in a module that is imported when it is called."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from syncd import __version__
+from syncd.cli.options import Options, common
+from syncd.exceptions import ConfigError, ForeignStateError, StateLockedError, SyncdError
+from syncd.log import printable, redacted
+
+WELL, NOT_WELL, USAGE, LOCKED, CONFIG = 0, 1, 2, 75, 78
+
+#: Command, its module here, and what it does: in the order in which one meets them.
+COMMANDS = {
+    "demo": ("demo", "Show on this machine, without a key, how files travel."),
+    "init": ("setup", "Write a commented syncd.toml."),
+    "run": ("service", "Watch folders and keep the Files API equal to them."),
+    "once": ("service", "Scan, send, follow to the end, and exit."),
+    "status": ("inspect", "Say whether all is well, and why not."),
+    "ls": ("inspect", "List files with status, uuid and SHA-256."),
+    "why": ("inspect", "Tell one file's whole story."),
+    "emulator": ("emulator", "Serve a Files API on this machine."),
+}
+
+
+class Families(click.Group):
+    """Imports a command's module when it is called: `--help` and `status` start at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
+        except ModuleNotFoundError as error:
+            # Only `demo` and `emulator` need more than a plain installation brings.
+            if cmd_name not in ("demo", "emulator"):
+                raise
+            raise click.ClickException(missing_extra(cmd_name, error)) from error
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # click would make it a failure.
+            _hush()
+            return WELL
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Families, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="syncd")
+@common
+def cli() -> None:
+    """Watch folders and keep a remote Files API equal to them."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code. Every error is told on standard error."""
+    options = Options()
+    try:
+        code = cli.main(list(arguments), prog_name="syncd", standalone_mode=False, obj=options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _hush()
+        return WELL
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except Exception as error:
+        return _tell(error, options)
+    return code if isinstance(code, int) else WELL
+
+
+def missing_extra(command: str, error: ModuleNotFoundError) -> str:
+    """Say how to install what `command` needs beyond a plain installation."""
+    return (
+        f"`syncd {command}` needs the package {error.name}, which is not installed; run: "
+        "pip install 'syncd[emulator]'"
+    )
+
+
+def _hush() -> None:
+    """Whoever read our output has seen enough: let nothing be left to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(error: Exception, options: Options) -> int:
+    """Write `error` in plain words to standard error; return the exit code that stands for it."""
+    known = isinstance(error, SyncdError)
+    text = str(error) if known else f"internal error: {type(error).__name__}: {error}"
+    if options.verbosity >= 2:
+        text = "".join(traceback.format_exception(error)) + text
+    elif not known:
+        text += "; `syncd -v -v ...` shows where"
+    for line in redacted(text).splitlines():
+        click.echo(f"syncd: {printable(line)}", err=True)
+    match error:
+        case ConfigError() | ForeignStateError():
+            return CONFIG
+        case StateLockedError():
+            return LOCKED
+        case _:
+            return NOT_WELL

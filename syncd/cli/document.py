@@ -1,0 +1,115 @@
+"""The document of `status --json`: what the table, the daemon's last beat and the lock say."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from syncd import __version__, vitals
+from syncd.state import views
+from syncd.state.store import Transaction, fact, lock_holder
+from syncd.state.views import timestamp
+from syncd.vitals import FolderVitals, Vitals
+
+JsonObject = dict[str, Any]
+
+
+def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.time) -> JsonObject:
+    """Return the document of `status --json`, and the newest `failures` beside it."""
+    pid = lock_holder(directory)
+    beat = vitals.read(directory) if pid is not None else None
+    try:
+        known = views.read(directory, lambda db: _known(db, now()))
+    except views.NoStateError:
+        known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
+        known["no_state"] = True
+    reasons = list(_reasons(known, pid, beat, now()))
+    return {
+        "version": __version__,
+        "well": not reasons,
+        "reasons": reasons,
+        "daemon": {
+            "running": pid is not None,
+            "pid": pid or None,
+            "since": timestamp(beat.since) if beat else None,
+        },
+        "folders": list(_folders(known["folders"], beat)),
+        "counts": known["counts"],
+        "transfers": _transfers(beat),
+        "holds": known["holds"],
+        "api": {
+            "base_url": known.get("base_url") or base_url,
+            "state": beat.api_state if beat else "unknown",
+            "echo": known["echo"],
+            "last_success_at": timestamp(beat.last_success_at) if beat else None,
+        },
+        "failures": known["failures"],
+    }
+
+
+def _known(db: Transaction, now: float) -> JsonObject:
+    return views.overview(db, now) | {"base_url": fact(db, "base_url")}
+
+
+def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObject]:
+    """Yield each folder's object: those that a running daemon watches, else all that are known."""
+    for folder in known:
+        if beat and folder["name"] not in beat.folders:
+            continue
+        seen = beat.folders[folder["name"]] if beat else FolderVitals(watch="")
+        yield {
+            "name": folder["name"],
+            "path": folder["path"],
+            "watch": seen.watch or None,
+            "watch_reason": seen.watch_reason,
+            "watched_directories": seen.watched_directories,
+            "directories": seen.directories if beat else folder["directories"],
+            "last_event_at": timestamp(seen.last_event_at),
+            "last_scan_at": folder["last_scan_at"],
+            "counts": folder["counts"],
+            "oldest_queued_seconds": folder["oldest_queued_seconds"],
+        }
+
+
+def _transfers(beat: Vitals | None) -> list[JsonObject]:
+    return [
+        {
+            "path": transfer.path,
+            "bytes": transfer.bytes,
+            "size": transfer.size,
+            "since": timestamp(transfer.since),
+        }
+        for transfer in (beat.transfers if beat else ())
+    ]
+
+
+def _reasons(known: JsonObject, pid: int | None, beat: Vitals | None, now: float) -> Iterator[str]:
+    """Yield, in words, each thing for which all is not well."""
+    if known.get("no_state"):
+        yield "syncd has not run with this state directory yet"
+    if pid is None:
+        yield "no daemon is running (syncd run)"
+    elif beat is None:
+        yield f"the daemon (process {pid}) is just starting, or of another version"
+    else:
+        yield from _beat_reasons(beat, now)
+    for hold in known["holds"]:
+        scope = "" if hold["scope"] == "*" else f" of {hold['scope']}"
+        yield f"{hold['stops']}{scope} held: {hold['reason']}"
+    if failed := known["counts"].get(views.Word.FAILED):
+        files = "1 file" if failed == 1 else f"{failed} files"
+        yield f"{files} failed (syncd ls --status failed)"
+
+
+def _beat_reasons(beat: Vitals, now: float) -> Iterator[str]:
+    age = now - beat.beat_at
+    if age > vitals.STALE_SECONDS:
+        yield f"the daemon (process {beat.pid}) has not reported for {age:.0f} s; it may hang"
+    if beat.api_state == "refused":
+        yield "the service refuses the key"
+    elif beat.api_state == "unreachable":
+        yield "the service cannot be reached"
+    for name, folder in beat.folders.items():
+        if folder.trouble:
+            yield f"{name}: {folder.trouble}"
+    yield from beat.troubles

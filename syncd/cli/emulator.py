@@ -1,0 +1,103 @@
+"""The command that serves a Files API on this machine: `emulator`."""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from syncd import log
+from syncd.cli import missing_extra
+from syncd.cli.options import Options, common, pass_options
+from syncd.units import parse_bytes
+
+
+class _Size(click.ParamType[Any]):
+    name = "size"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return value if isinstance(value, int) else parse_bytes(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+class _Address(click.ParamType[Any]):
+    name = "host:port"
+
+    def convert(
+        self,
+        value: str | tuple[str, int],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65_535:
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8765", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+@click.command()
+@click.option(
+    "--listen",
+    type=_Address(),
+    default="127.0.0.1:8765",
+    show_default=True,
+    help="Where to listen; port 0 picks one, and says which.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Where everything is kept, across restarts.",
+)
+@click.option("--api-key", help="The only key it accepts.")
+@click.option(
+    "--echo",
+    type=click.Choice(["path", "name", "none"]),
+    default="name",
+    show_default=True,
+    help="What it returns of a file's name.",
+)
+@click.option(
+    "--rate-limit", type=click.FloatRange(min=0, min_open=True), help="Requests a second."
+)
+@click.option("--max-body", type=_Size(), help="The largest upload, such as 100MiB.")
+@common
+@pass_options
+def emulator(
+    options: Options,
+    *,
+    listen: tuple[str, int],
+    data: Path,
+    api_key: str | None,
+    echo: str,
+    rate_limit: float | None,
+    max_body: int | None,
+) -> None:
+    """Serve a Files API on this machine: for trying things out, for tests, for your own CI."""
+    serve = load_emulator().serve
+    log.configure(level="debug" if options.verbosity else "info")
+    host, port = listen
+    serve(
+        host=host,
+        port=port,
+        data=data,
+        api_key=api_key,
+        echo=echo,
+        rate_limit=rate_limit,
+        max_body=max_body,
+    )
+
+
+def load_emulator(command: str = "emulator") -> ModuleType:
+    """Return `syncd.emulator`; ClickException naming the extra where its packages are missing."""
+    try:
+        return import_module("syncd.emulator")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing_extra(command, error)) from error

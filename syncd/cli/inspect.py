@@ -1,0 +1,183 @@
+"""The commands that only look: `status`, `ls` and `why`. They need no daemon and no key."""
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from syncd import vitals
+from syncd.cli import document, story
+from syncd.cli.options import Options, common, pass_options
+from syncd.cli.render import brief_view, size, status_view, story_view
+from syncd.config import Config
+from syncd.log import printable
+from syncd.state import views
+from syncd.state.store import Transaction, lock_holder
+from syncd.state.views import Word
+
+JsonObject = dict[str, Any]
+#: Seconds between two looks of `status --watch`.
+WATCH_SECONDS = 1.0
+COLUMNS = (
+    *("folder", "path", "path_b64", "status", "size", "sha256", "file_uuid", "remote_file_path"),
+    *("content_type", "processing_status", "frame_count", "attempts", "next_attempt_at"),
+    *("error", "synced_at"),
+)
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--alive", is_flag=True, help="Say by exit code alone whether the daemon works.")
+@common
+@pass_options
+def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
+    """Say whether all is well and why not, what waits, what is held, what is being sent.
+
+    Exits with 0 when all is well, else with 1.
+    """
+    if watch + as_json + alive > 1:
+        raise click.UsageError("use only one of --watch, --json and --alive")
+    config = options.load(to_sync=False)
+    directory = config.state.directory
+    if alive:
+        return 0 if vitals.is_alive(directory, time.time()) else 1
+    console = Console(highlight=False)
+    if watch:
+        _watch(config, console)
+        return 0
+    facts = document.status(directory, base_url=config.api.base_url)
+    if as_json:
+        # What the contract names, and no more; `ls --status failed --json` has the failures.
+        facts.pop("failures")
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _show(console, status_view(facts, time.time()))
+    return 0 if facts["well"] else 1
+
+
+def _show(console: Console, view: RenderableType) -> None:
+    """Print `view` without the blanks by which rich fills its lines."""
+    with console.capture() as captured:
+        console.print(view)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=True)
+
+
+def _watch(config: Config, console: Console) -> None:
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        try:
+            while True:
+                facts = document.status(config.state.directory, base_url=config.api.base_url)
+                live.update(status_view(facts, time.time()), refresh=True)
+                time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            return
+
+
+@click.command()
+@click.argument("folder", required=False)
+@click.option("--status", "word", type=click.Choice([word.value for word in Word]), help="Only files of this status.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object a file.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV (RFC 4180) with a header.")
+@common
+@pass_options
+def ls(
+    options: Options, folder: str | None, *, word: str | None, as_json: bool, as_csv: bool
+) -> None:
+    """List files, of all folders or of FOLDER (its name or path).
+
+    Size, SHA-256 and uuid are those of the live copy. Deleted files are listed by
+    --status deleted.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("use only one of --json and --csv")
+    config = options.load(to_sync=False)
+
+    def write(db: Transaction) -> None:
+        name = _folder_name(folder, story.folders(config, db)) if folder else None
+        entries = views.manifest(db, name, Word(word) if word else None)
+        if as_json:
+            for entry in entries:
+                sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        elif as_csv:
+            writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\r\n")
+            writer.writeheader()
+            writer.writerows(entries)
+        else:
+            for line in _columns(entries):
+                sys.stdout.write(line + "\n")
+
+    views.read(config.state.directory, write)
+
+
+def _folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
+    known = list(known)
+    for folder in known:
+        if given == folder.name:
+            return given
+    wanted = os.path.realpath(os.fsencode(given))
+    for folder in known:
+        if wanted == os.path.realpath(folder.root):
+            return folder.name
+    names = ", ".join(printable(folder.name) for folder in known) or "none yet"
+    raise click.UsageError(f"no folder {printable(given)!r}; known are: {names}")
+
+
+def _columns(entries: Iterable[JsonObject]) -> Iterator[str]:
+    """Yield a line a file, the path last so that it needs no cutting."""
+    if sys.stdout.isatty():
+        yield f"{'STATUS':<10} {'SIZE':>9}  {'UUID':<36}  PATH"
+    for entry in entries:
+        path = f"{printable(entry['folder'])}/{printable(entry['path'])}"
+        uuid = printable(entry["file_uuid"] or "-")
+        yield f"{entry['status']:<10} {size(entry['size']):>9}  {uuid:<36}  {path}"
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@common
+@pass_options
+def why(options: Options, path: Path, *, as_json: bool) -> int:
+    """Tell the story of PATH: its rule, state, attempts, next try, last error and history.
+
+    PATH is absolute, or relative to here or to its watch folder. Exits with 1 where it is in no
+    folder, or is no file.
+    """
+    config = options.load(to_sync=False)
+    directory = config.state.directory
+    running = lock_holder(directory) is not None
+    try:
+        told = views.read(directory, lambda db: _tell(path, config, db, running=running))
+    except views.NoStateError:
+        told = _tell(path, config, None, running=running)
+    if as_json:
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        view = story_view if "copies" in told else brief_view
+        _show(Console(highlight=False), view(told, time.time()))
+    return 0 if told["found"] else 1
+
+
+def _tell(path: Path, config: Config, db: Transaction | None, *, running: bool) -> JsonObject:
+    known = story.folders(config, db)
+    candidates = list(story.places(os.fsencode(path), known, os.fsencode(Path.cwd())))
+    if told := story.tell(candidates, config, db, running=running):
+        return told | {"found": True}
+    for folder in known:
+        if os.path.realpath(path) == os.path.realpath(os.fsdecode(folder.root)):
+            return story.whole(folder) | {"found": True}
+    # A path relative to a folder is a guess: only one that lies within a folder is missing there.
+    inside = path.is_absolute() or os.path.lexists(path)
+    if candidates and (inside or len(known) == 1):
+        return story.missing(candidates[0]) | {"found": False}
+    return story.outside(path, known) | {"found": False}

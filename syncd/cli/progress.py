@@ -1,0 +1,30 @@
+"""How a pass of `once` looks while it runs, and in the end."""
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from syncd.cli.render import size
+from syncd.log import printable
+from syncd.once import Tally
+
+#: Transfers shown at once.
+_TRANSFERS = 10
+
+
+def tally_view(tally: Tally, width: int) -> RenderableType:
+    """Return the progress of `once`."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=max(width - 48, 20), overflow="ellipsis", no_wrap=True)
+    table.add_column(width=20)
+    table.add_column(justify="right", no_wrap=True)
+    for path, sent, whole in tally.sending[:_TRANSFERS]:
+        bar = ProgressBar(total=max(whole, 1), completed=sent, width=20)
+        table.add_row(Text(printable(path)), bar, f"{size(sent)} of {size(whole)}")
+    return Group(table, Text(tally_line(tally), "bold"))
+
+
+def tally_line(tally: Tally) -> str:
+    """Return how a pass stands, in one line."""
+    return f"{tally.synced:,} synced, {tally.waiting:,} waiting, {tally.failed:,} failed"

@@ -1,0 +1,254 @@
+"""How documents look on a terminal: plain words, few colours, good at 80 columns."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from syncd.log import printable
+from syncd.state.views import Word
+
+JsonObject = dict[str, Any]
+STYLES = {
+    Word.SYNCED: "green",
+    Word.FAILED: "bold red",
+    Word.HELD: "yellow",
+    Word.UPLOADING: "cyan",
+    Word.PROCESSING: "cyan",
+    Word.DELETING: "magenta",
+}
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+#: Transfers shown at once.
+_TRANSFERS = 10
+
+
+def size(count: int | None) -> str:
+    """Return bytes for a person: `4.2 MiB`."""
+    if count is None:
+        return "-"
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for a person: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
+    whole = max(round(seconds), 0)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 2 * 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def ago(when: str | None, now: float) -> str:
+    """Return how long ago an RFC 3339 time was, or how long until then."""
+    if when is None:
+        return "never"
+    seconds = now - datetime.fromisoformat(when).timestamp()
+    return f"in {span(-seconds)}" if seconds < -1 else f"{span(seconds)} ago"
+
+
+def status_view(document: JsonObject, now: float) -> RenderableType:
+    """Return what `status` shows."""
+    parts: list[RenderableType] = [_head(document, now)]
+    for folder in document["folders"]:
+        parts += ["", *_card(folder, now)]
+    if document["transfers"]:
+        parts += ["", Text("Sending now", "bold"), _transfers(document["transfers"], now)]
+    if document["holds"]:
+        parts += ["", Text("Held", "bold yellow")]
+        parts += [part for hold in document["holds"] for part in _hold(hold, now)]
+    if document["failures"]:
+        parts += ["", Text("Last failures", "bold red"), *_failures(document["failures"])]
+    return Group(*parts)
+
+
+def _head(document: JsonObject, now: float) -> RenderableType:
+    daemon, api = document["daemon"], document["api"]
+    parts: list[RenderableType] = [
+        Text("● All is well", "bold green") if document["well"] else Text("● Not well", "bold red")
+    ]
+    parts += [_indented(Text(printable(reason))) for reason in document["reasons"]]
+    running = "not running"
+    if daemon["running"]:
+        since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
+        running = f"process {daemon['pid']}{since}"
+    echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
+    answer = f", last answer {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
+    rows = [
+        ("daemon", f"syncd {document['version']}, {running}"),
+        ("service", f"{printable(api['base_url'])}: {api['state']}{answer}{echo}"),
+    ]
+    return Group(*parts, "", _facts(rows))
+
+
+def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
+    yield Text.assemble((printable(folder["name"]), "bold"), "  ", printable(folder["path"]))
+    rows: list[tuple[str, str | Text]] = []
+    if folder["watch"]:
+        reason = f" ({printable(folder['watch_reason'])})" if folder["watch_reason"] else ""
+        covered = f"{folder['watched_directories']:,} of {folder['directories']:,} directories"
+        if folder["watch"] == "polling":
+            covered = f"{folder['directories']:,} directories"
+        rows.append(("watched", f"{folder['watch']}{reason}, {covered}"))
+    rows.append(("files", counts_text(folder["counts"])))
+    if (oldest := folder["oldest_queued_seconds"]) is not None:
+        rows.append(("waiting", f"the oldest for {span(oldest)}"))
+    event, scan = ago(folder["last_event_at"], now), ago(folder["last_scan_at"], now)
+    rows.append(("last", f"event {event}, scan {scan}"))
+    yield _facts(rows)
+
+
+def counts_text(counts: dict[str, int]) -> Text:
+    """Return `1,203 synced, 3 queued`, the words in the order of a file's life."""
+    text = Text(", ").join(
+        Text(f"{counts[word]:,} {word}", STYLES.get(word, "")) for word in Word if counts.get(word)
+    )
+    return text or Text("none yet")
+
+
+def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
+    table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    table.add_column(width=1)
+    table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column(width=14)
+    table.add_column(justify="right", no_wrap=True, width=22)
+    table.add_column(justify="right", no_wrap=True, width=8, style="dim")
+    for transfer in transfers[:_TRANSFERS]:
+        whole = max(transfer["size"], 1)
+        since = datetime.fromisoformat(transfer["since"]).timestamp()
+        table.add_row(
+            "",
+            Text(printable(transfer["path"])),
+            ProgressBar(total=whole, completed=min(transfer["bytes"], whole), width=16),
+            f"{size(transfer['bytes'])} of {size(transfer['size'])}",
+            span(now - since),
+        )
+    more = len(transfers) - _TRANSFERS
+    return Group(table, _indented(Text(f"and {more} more"))) if more > 0 else table
+
+
+def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
+    scope = "" if hold["scope"] == "*" else f" of {printable(hold['scope'])}"
+    yield _indented(
+        Text.assemble((f"{hold['stops']}{scope}", "bold"), f", since {ago(hold['since'], now)}")
+    )
+    yield _indented(Text(printable(hold["reason"])), 4)
+    if hold["affects"]:
+        first = ", ".join(printable(path) for path in hold["first"])
+        rest = ", ..." if hold["affects"] > len(hold["first"]) else ""
+        files = "1 file" if hold["affects"] == 1 else f"{hold['affects']:,} files"
+        yield _indented(Text(f"affects {files}{': ' if first else ''}{first}{rest}"), 4)
+    for command in hold["commands"]:
+        yield _indented(Text(f"> {printable(command)}", "cyan"), 4)
+
+
+def _failures(failures: list[JsonObject]) -> Iterator[RenderableType]:
+    for failure in failures:
+        where = f"{printable(failure['folder'])}/{printable(failure['path'])}"
+        yield _indented(Text(where))
+        yield _indented(Text(printable(failure["error"] or "no reason is known")), 4)
+
+
+def story_view(story: JsonObject, now: float) -> RenderableType:
+    """Return what `why` shows of a file that is known."""
+    word = Word(story["status"])
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (printable(story["path"]), "bold"), "  is ", (word.value, STYLES.get(word, "bold"))
+        ),
+        _indented(Text(printable(story["explanation"]))),
+        "",
+        _facts(_story_rows(story, now)),
+    ]
+    if story["copies"]:
+        parts += ["", Text("Copies, oldest first", "bold")]
+        parts += [part for copy in story["copies"] for part in _copy(copy, now)]
+    for hold in story["holds"]:
+        parts += ["", Text("Held", "bold yellow"), *_hold(hold, now)]
+    if story["history"]:
+        parts += ["", Text("History", "bold"), _history(story["history"])]
+    if story["advice"]:
+        parts += ["", Text("What helps", "bold")]
+        parts += [_indented(Text(printable(line))) for line in story["advice"]]
+    return Group(*parts)
+
+
+def brief_view(story: JsonObject, _now: float) -> RenderableType:
+    """Return what `why` shows of a path that the table does not know."""
+    rows = [("folder", story["folder"]), ("rule", story["rule"]), ("helps", None)]
+    rows = [(name, printable(value)) for name, value in rows if value]
+    rows += [("what helps", printable(line)) for line in story["advice"]]
+    head = Text(printable(story["path"]), "bold")
+    return Group(head, _indented(Text(story["explanation"])), "", _facts(rows))
+
+
+def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
+    yield "folder", f"{printable(story['folder'])}  {printable(story['root'])}"
+    if story["rule"]:
+        yield "rule", printable(story["rule"])
+    file = story["file"]
+    if file["size"] is not None:
+        yield "on disk", f"{size(file['size'])}, changed {ago(file['changed_at'], now)}"
+    if file["sha256"]:
+        yield "sha256", file["sha256"]
+    if story["file_uuid"]:
+        yield "uuid", story["file_uuid"]
+    if story["attempts"]:
+        yield "attempts", str(story["attempts"])
+    if story["next_attempt_at"]:
+        yield "next try", ago(story["next_attempt_at"], now)
+    if story["error"]:
+        yield "error", printable(story["error"])
+
+
+def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
+    doubt = ", in doubt" if copy["in_doubt"] else ""
+    when = copy["gone_at"] or copy["live_at"] or copy["stored_at"] or copy["sent_at"]
+    yield _indented(
+        Text.assemble(
+            (f"{copy['status']}{doubt}", "bold"),
+            f"  {copy['file_uuid'] or 'no uuid yet'}  {size(copy['size'])}",
+            f"  {ago(when or copy['created_at'], now)}",
+        )
+    )
+    rows = [("reason", copy["reason"]), ("error", copy["error"]), ("token", copy["token"])]
+    video = [copy["processing_status"] or ""]
+    video += [f"{copy['frame_count']} frames"] if copy["frame_count"] is not None else []
+    rows.append(("processing", ", ".join(filter(None, video))))
+    rows.append(("attempts", str(copy["attempts"] or "")))
+    yield _indented(_facts((name, printable(value)) for name, value in rows if value))
+
+
+def _history(history: list[JsonObject]) -> RenderableType:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for line in history:
+        at = datetime.fromisoformat(line["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        detail = printable(line["detail"] or line["file_uuid"] or "")
+        table.add_row(at, Text(line["event"]), Text(detail))
+    return _indented(table)
+
+
+def _facts(rows: Iterable[tuple[str, str | Text]]) -> RenderableType:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=10, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value if isinstance(value, Text) else Text(value))
+    return _indented(table)
+
+
+def _indented(part: RenderableType, columns: int = 2) -> RenderableType:
+    return Padding(part, (0, 0, 0, columns))

@@ -1,0 +1,90 @@
+"""The command that sets up: `init`."""
+
+from pathlib import Path
+
+import click
+
+from syncd.cli.options import Options, common, pass_options
+from syncd.log import printable
+
+DEFAULT = Path("syncd.toml")
+TEMPLATE = """\
+# The configuration of syncd. What is commented out shows the default.
+# Any setting can come from the environment instead: SYNCD_UPLOAD__WORKERS=4.
+# The API key never stands here: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE.
+
+[[folders]]
+path = "drop"               # the folder to watch; relative to this file
+# name = "drop"             # its key in the state: keep it when the folder moves
+# include = ["*.mp4"]       # gitignore patterns; without any, all files are meant
+# exclude = ["drafts/"]
+# hidden = false            # also files whose name begins with a dot
+# watch = "auto"            # or "native", "polling"
+# settle_seconds = 5        # a file is sent when it has been quiet for so long
+# rescan_seconds = 300
+# grace_seconds = 60        # a file must be gone for so long before it is deleted remotely
+# workspace_uuid = "..."
+
+# [[folders]]               # and another one
+# path = "/srv/videos"
+
+[api]
+# environment = "production"    # or "staging", "development"; or base_url = "https://..."
+# workspace_uuid = "..."
+# sandbox = false
+# timeout_seconds = 60
+# connect_seconds = 5
+# proxy = "http://proxy:3128"
+# ca_file = "/etc/ssl/our-ca.pem"
+
+[state]
+# directory = "/var/lib/syncd"  # default: $STATE_DIRECTORY, else ~/.local/state/syncd
+
+[upload]
+# workers = 8
+# method = "auto"               # or "direct", "presigned"
+# direct_max = "32MiB"          # auto: larger files go presigned
+# token = true                  # false: names are sent as they are
+# resend_after_seconds = 120
+# drain_seconds = 8
+
+[processing]
+# first_poll_seconds = 2
+# max_poll_seconds = 60
+# polls_per_second = 5
+# stalled_after = "24h"
+
+[deletions]
+# grace_seconds = 60
+
+[log]
+# format = "auto"               # or "text", "journal", "json"
+# level = "info"
+"""
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@common
+@pass_options
+def init(options: Options, file: Path | None, *, force: bool) -> None:
+    """Write a commented configuration to FILE (./syncd.toml)."""
+    file = file or options.config or DEFAULT
+    shown = printable(str(file))
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as opened:
+            opened.write(TEMPLATE)
+    except FileExistsError as error:
+        raise click.ClickException(f"{shown} is there already; --force overwrites it") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot write {shown}: {error.strerror}") from error
+    # A file that is found by itself needs no option.
+    option = "" if file == DEFAULT else f" -c {shown}"
+    click.echo(
+        f"Wrote {shown}. Next:\n"
+        f"  1. put your folder into it\n"
+        f"  2. export AYMARA_AI_API_KEY=...\n"
+        f"  3. syncd once{option}      one pass, to see that it works\n"
+        f"  4. syncd run{option}       and from then on: syncd status{option}"
+    )

@@ -1,0 +1,248 @@
+"""What `why` says of a path: which file is meant, how it is with it, and what would help."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncd.config import Config, Folder
+from syncd.log import printable
+from syncd.state import views
+from syncd.state.store import Transaction
+from syncd.state.views import Word
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import Rules
+
+JsonObject = dict[str, Any]
+
+_EXPLANATIONS = {
+    Word.SETTLING: "It changed a moment ago; it is sent once it has been quiet for a while.",
+    Word.QUEUED: "Its content waits to be read or sent.",
+    Word.UPLOADING: "It is being sent, or was sent and its arrival is being looked up.",
+    Word.PROCESSING: "It is stored, and the service still works on it.",
+    Word.SYNCED: "Its newest content is live remotely.",
+    Word.FAILED: "It could not be synced.",
+    Word.DELETING: "It is gone here; its remote copy is deleted when its grace is over.",
+    Word.DELETED: "It is gone here, and its remote copy was deleted.",
+    Word.HELD: "It waits, because something is held.",
+    Word.IGNORED: "It is not synced, because a rule excludes it.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path beneath a watch folder's root."""
+
+    folder: str
+    root: bytes
+    path: bytes
+
+    @property
+    def absolute(self) -> bytes:
+        return _join(self.root, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFolder:
+    """A folder that the configuration or the table names."""
+
+    name: str
+    root: bytes
+    #: None where only the table knows it
+    settings: Folder | None = None
+
+
+def folders(config: Config, db: Transaction | None) -> list[KnownFolder]:
+    """Return every folder of the configuration and of the table, the configured first."""
+    known = {
+        folder.name: KnownFolder(folder.name, folder.root, folder) for folder in config.folders
+    }
+    for name, root in views.roots(db).items() if db is not None else ():
+        known.setdefault(name, KnownFolder(name, root))
+    return list(known.values())
+
+
+def places(given: bytes, known: Iterable[KnownFolder], here: bytes) -> Iterator[Place]:
+    """Yield what `given` may mean, the likeliest first.
+
+    It is a path of the file system, or relative to a folder's root, or begins with its name.
+    """
+    known = list(known)
+    absolute = os.path.normpath(_join(here, given))
+    parent, name = os.path.split(absolute)
+    # Links above the file are followed, as the daemon does with its roots; the file's own is not.
+    for candidate in dict.fromkeys((absolute, _join(os.path.realpath(parent), name))):
+        for folder in known:
+            for root in dict.fromkeys((folder.root, os.path.realpath(folder.root))):
+                if candidate.startswith(root.rstrip(b"/") + b"/"):
+                    inside = candidate[len(root.rstrip(b"/")) + 1 :]
+                    yield Place(folder.name, folder.root, inside)
+    relative = os.path.normpath(given)
+    if not relative.startswith((b"/", b"../")) and relative not in (b".", b".."):
+        for folder in known:
+            yield Place(folder.name, folder.root, relative)
+            if relative.startswith(prefix := os.fsencode(folder.name) + b"/"):
+                yield Place(folder.name, folder.root, relative[len(prefix) :])
+
+
+def tell(
+    candidates: Sequence[Place], config: Config, db: Transaction | None, *, running: bool
+) -> JsonObject | None:
+    """Return the story of the first candidate that is known, or there; None where none is."""
+    for place in candidates:
+        if db is not None and (story := views.story(db, place.folder, place.path)):
+            return _known(story, place, config, running=running)
+    for place in candidates:
+        if os.path.lexists(place.absolute):
+            return _unknown(place, config, running=running)
+    return None
+
+
+def whole(folder: KnownFolder) -> JsonObject:
+    """Return the story of a watch folder's own path."""
+    return _bare(Place(folder.name, folder.root, b".")) | {
+        "explanation": "It is a watch folder.",
+        "advice": ["syncd status", f"syncd ls {printable(folder.name)}"],
+    }
+
+
+def missing(place: Place) -> JsonObject:
+    """Return the story of a path within a folder that is neither known nor there."""
+    return _bare(place) | {
+        "explanation": "There is no such file, and there was none that syncd knew.",
+        "advice": ["check the name; `syncd ls` lists what is known"],
+    }
+
+
+def outside(path: Path, known: Sequence[KnownFolder]) -> JsonObject:
+    """Return the story of a path that lies in no watch folder."""
+    shown, exact = views.path_texts(os.fsencode(path))
+    watched = [printable(folder.root) for folder in known]
+    return {
+        "folder": None,
+        "path": shown,
+        **({"path_b64": exact} if exact else {}),
+        "status": None,
+        "root": None,
+        "rule": "",
+        "explanation": "It is in no watch folder.",
+        "advice": [f"watched: {', '.join(watched)}" if watched else "no folder is watched yet"],
+    }
+
+
+def _known(story: JsonObject, place: Place, config: Config, *, running: bool) -> JsonObject:
+    word = Word(story["status"])
+    explanation = _EXPLANATIONS[word]
+    if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
+        explanation = "It is gone here, and nothing of it was ever stored remotely."
+    if any(copy["in_doubt"] for copy in story["copies"]):
+        explanation += " An upload got no answer: whether it arrived is looked up first."
+    if word is Word.QUEUED and story["file_uuid"]:
+        explanation += " Its previous content is still live."
+    if word is Word.FAILED and story["file_uuid"]:
+        explanation += " Its previous content stays live."
+    return story | {
+        "root": views.path_texts(place.root)[0],
+        "rule": rule(place, config),
+        "explanation": explanation,
+        "advice": list(_advice(word, story, running=running)),
+    }
+
+
+def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
+    pending = (Word.SETTLING, Word.QUEUED, Word.UPLOADING, Word.PROCESSING, Word.DELETING)
+    if word in pending and not running:
+        yield "start the daemon (syncd run), or make one pass (syncd once)"
+    if word is Word.FAILED:
+        last = story["copies"][-1] if story["copies"] else None
+        if story["file"]["status"] == "unreadable":
+            yield (
+                f"make it readable for user {os.getuid()} or the one that syncd runs as; it is "
+                "looked at again by itself"
+            )
+        elif last and last["processing_status"] == "failed":
+            yield "replace it by a video that plays; new content is sent as a new copy"
+        else:
+            yield "the service refused it for good; it is tried again when its content changes"
+    if word is Word.IGNORED:
+        yield "change include, exclude or hidden of its folder, or rename it"
+    for hold in story["holds"] if word is Word.HELD else ():
+        yield from hold["commands"]
+
+
+def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
+    """Tell of a path that is there, and of which the table has no row."""
+    mode = os.lstat(place.absolute).st_mode
+    story = _bare(place) | {"rule": rule(place, config, is_dir=stat.S_ISDIR(mode))}
+    excluded = _verdict(place, config, is_dir=stat.S_ISDIR(mode))
+    if excluded:
+        return story | {
+            "status": Word.IGNORED,
+            "explanation": _EXPLANATIONS[Word.IGNORED],
+            "advice": ["change include, exclude or hidden of its folder, or rename it"],
+        }
+    if stat.S_ISDIR(mode):
+        return story | {
+            "explanation": "It is a directory; only files are synced.",
+            "advice": [f"syncd ls {printable(place.folder)}"],
+        }
+    if not stat.S_ISREG(mode):
+        return story | {
+            "status": Word.IGNORED,
+            "explanation": "It is no regular file; links, devices and pipes are not synced.",
+            "advice": [],
+        }
+    settings = _settings(place, config)
+    rescan = f" within {settings.rescan_seconds:g} s" if settings else ""
+    return story | {
+        "explanation": "It is there, and has not been noticed yet.",
+        "advice": [f"the next scan finds it{rescan}"]
+        if running
+        else ["start the daemon (syncd run), or make one pass (syncd once)"],
+    }
+
+
+def rule(place: Place, config: Config, *, is_dir: bool = False) -> str:
+    """Return the rule that decides on a path, in words; empty where none does."""
+    settings = _settings(place, config)
+    return _rules(settings).verdict(place.path, is_dir=is_dir).rule if settings else ""
+
+
+def _verdict(place: Place, config: Config, *, is_dir: bool) -> bool:
+    settings = _settings(place, config)
+    return bool(settings and _rules(settings).verdict(place.path, is_dir=is_dir).excluded)
+
+
+def _settings(place: Place, config: Config) -> Folder | None:
+    return next((folder for folder in config.folders if folder.name == place.folder), None)
+
+
+def _rules(folder: Folder) -> Rules:
+    return Rules(
+        WatchFolder(
+            name=folder.name,
+            path=folder.root,
+            include=folder.include,
+            exclude=folder.exclude,
+            hidden=folder.hidden,
+        )
+    )
+
+
+def _bare(place: Place) -> JsonObject:
+    shown, exact = views.path_texts(place.path)
+    return {
+        "folder": place.folder,
+        "path": shown,
+        **({"path_b64": exact} if exact else {}),
+        "status": None,
+        "root": views.path_texts(place.root)[0],
+        "rule": "",
+    }
+
+
+def _join(parent: bytes, path: bytes) -> bytes:
+    # pathlib does not take bytes.
+    return os.path.join(parent, path)  # noqa: PTH118

@@ -1,0 +1,10 @@
+"""A Files API on this machine: for the demo, for tests, for users' own CI.
+
+It answers as the real service would, keeps everything in one folder across restarts, and can be
+asked what it holds and told to misbehave, outside the API's paths (`/_emulator/...`).
+"""
+
+from syncd.emulator.server import Emulator, serve
+from syncd.emulator.settings import Settings
+
+__all__ = ["Emulator", "Settings", "serve"]

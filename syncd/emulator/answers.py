@@ -1,0 +1,63 @@
+"""The error envelope, and the refusals that carry it."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+_CODES = {
+    400: "request.invalid",
+    401: "auth.invalid_key",
+    403: "auth.forbidden",
+    404: "file.not_found",
+    405: "request.method_not_allowed",
+    409: "file.conflict",
+    413: "file.too_large",
+    415: "file.unsupported",
+    422: "request.validation_error",
+    429: "request.rate_limited",
+    500: "server.error",
+    503: "server.unavailable",
+    504: "server.timeout",
+}
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found out
+    """A request that is answered with an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code or _CODES.get(status, "request.refused")
+        self.details = dict(details or {})
+        self.headers = dict(headers or {})
+
+    def answer(self, request_id: str) -> Response:
+        """Return the envelope."""
+        return JSONResponse(
+            {
+                "error": {"code": self.code, "message": str(self), "details": self.details},
+                "request_id": request_id,
+            },
+            status_code=self.status,
+            headers=self.headers,
+        )
+
+
+def invalid(field: str, problem: str) -> Refusal:
+    """Return the 422 for one field."""
+    return Refusal(422, f"{field}: {problem}", details={"fields": [{field: problem}]})
+
+
+def new_request_id() -> str:
+    """Return an id for one request."""
+    return f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,94 @@
+"""Real videos: made, read and taken apart into frames, by PyAV (FFmpeg inside the wheel)."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+#: Of a longer video only every n-th frame is extracted.
+MOST_FRAMES = 600
+
+
+class VideoError(Exception):
+    """A video that cannot be read; the message is for its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What was read of a video: frames a second, seconds, frames extracted, pixels."""
+
+    fps: float
+    duration: float
+    frame_count: int
+    width: int
+    height: int
+
+
+def pyav() -> ModuleType:
+    """Return PyAV; VideoError that says how to get it where it is not installed."""
+    try:
+        import av  # noqa: PLC0415 - an extra, and slow to load
+    except ImportError as error:
+        raise VideoError(
+            "videos need PyAV on the emulator's side: pip install 'syncd[emulator]'"
+        ) from error
+    return av
+
+
+def make_video(path: Path, *, seconds: float, fps: int, size: tuple[int, int]) -> None:
+    """Write a real MP4 of a moving pattern, `size` wide and high in pixels."""
+    av = pyav()
+    width, height = size
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(round(seconds * fps)):
+            frame = av.VideoFrame(width, height, "yuv420p")
+            for plane, shade in zip(frame.planes, (16 + number * 8 % 220, 90, 160), strict=True):
+                row = bytes(
+                    (shade + 3 * (column + number)) % 256 for column in range(plane.line_size)
+                )
+                plane.update(row * plane.height)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def read_video(path: Path, frames: Path) -> VideoFacts:
+    """Decode a video to its end, writing frames as JPEG into the folder `frames`.
+
+    VideoError where it is none, or broken.
+    """
+    av = pyav()
+    frames.mkdir(parents=True, exist_ok=True)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError("the file has no video in it")
+            stream = container.streams.video[0]
+            count = _extract(container, stream, frames)
+            if count == 0:
+                raise VideoError("the video has no frame that can be decoded")
+            duration = (container.duration or 0) / av.time_base
+            return VideoFacts(
+                fps=round(float(stream.average_rate or stream.guessed_rate or 0), 3),
+                duration=round(duration, 3),
+                frame_count=count,
+                width=stream.width,
+                height=stream.height,
+            )
+    except av.FFmpegError as error:
+        raise VideoError(f"the video cannot be read: {error.strerror}") from error
+
+
+def _extract(container: Any, stream: Any, frames: Path) -> int:
+    """Write every frame, or every n-th of a long video; return how many were written."""
+    step = max(1, math.ceil((stream.frames or 0) / MOST_FRAMES))
+    written = 0
+    for number, frame in enumerate(container.decode(stream)):
+        if number % step == 0 and written < MOST_FRAMES:
+            written += 1
+            frame.save(str(frames / f"frame_{written:06d}.jpg"))
+    return written

@@ -1,0 +1,66 @@
+"""Where the Files API is."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+import httpx
+
+from syncd.exceptions import ConfigError
+
+#: The published environments by name.
+BASE_URLS: Mapping[str, str] = {
+    "production": "https://api.aymara.ai",
+    "staging": "https://staging-api.aymara.ai",
+    "development": "http://localhost:8000",
+}
+
+
+def base_url_for(environment: str) -> str:
+    """Return the base URL of "production", "staging" or "development"; else ConfigError."""
+    try:
+        return BASE_URLS[environment]
+    except KeyError:
+        names = ", ".join(BASE_URLS)
+        raise ConfigError(f"no such environment: {environment!r} (there are: {names})") from None
+
+
+def checked_base_url(text: str) -> httpx.URL:
+    """Return a base URL without its trailing slash; ConfigError if it is not one.
+
+    A path prefix is kept. User-info, query and fragment are refused: they would hold a secret
+    that is shown, or be lost.
+    """
+    url = _parsed(text)
+    if url is None or url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigError("the base URL must look like https://host or https://host/prefix")
+    if url.userinfo or url.query or url.fragment or "?" in text or "#" in text:
+        raise ConfigError("the base URL must have no user, password, query or fragment")
+    return url.copy_with(path=url.path.rstrip("/") or "/")
+
+
+def checked_proxy(text: str) -> httpx.URL:
+    """Return the URL of an HTTP proxy; ConfigError if it is not one. User-info may be in it."""
+    url = _parsed(text)
+    if url is None or url.scheme != "http" or not url.host:
+        raise ConfigError("the proxy must look like http://host:port or http://user:pw@host:port")
+    return url
+
+
+def is_cleartext(url: httpx.URL) -> bool:
+    """Whether what is sent there can be read on the way: http, and not to this machine."""
+    return url.scheme == "http" and not _is_loopback(url.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _parsed(text: str) -> httpx.URL | None:
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL:
+        # Its own text quotes the URL, with whatever secret is in it.
+        return None

@@ -1,0 +1,269 @@
+"""The client of the Files API: it sends operations, and that is all. Nothing is retried."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from syncd import __version__
+from syncd.exceptions import ConfigError
+from syncd.files_api import operations
+from syncd.files_api.answer import Answer
+from syncd.files_api.base_url import base_url_for, checked_base_url, checked_proxy, is_cleartext
+from syncd.files_api.exchange import StopFlag
+from syncd.files_api.framing import header_value
+from syncd.files_api.listing import PAGE_ITEMS, Listing, read_listing, walk
+from syncd.files_api.models import (
+    CreatedFiles,
+    FileDetail,
+    FileFrames,
+    FilePage,
+    FileStatus,
+    FileUpload,
+)
+from syncd.files_api.operations import NewFile, Operation
+from syncd.files_api.redaction import Secrets
+from syncd.files_api.sender import PerCall, Sender
+from syncd.files_api.source import UploadSource
+from syncd.files_api.transport import Transport
+
+T = TypeVar("T")
+
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class FilesClient:
+    """Speaks to the Files API, one call at a time: make one for each thread that calls.
+
+    Each method raises a FilesApiError whose type says whether the call was certainly not sent,
+    possibly delivered, or refused. A wrong argument is a ValueError, a wrong setting a
+    ConfigError. `transport` replaces the client's own, which alone can tell exactly what was sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        bearer_token: str | None = None,
+        sandbox: bool | None = None,
+        timeout_seconds: float = 60,
+        connect_seconds: float = 5,
+        proxy: str | None = None,
+        ca_file: Path | None = None,
+        stop: StopFlag | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._base = checked_base_url(base_url)
+        proxy_url = checked_proxy(proxy) if proxy else None
+        self._sender = Sender(
+            base=self._base,
+            headers={
+                "accept": "application/json",
+                "accept-encoding": "identity",
+                "user-agent": f"syncd/{__version__}",
+                **_credentials(api_key, bearer_token),
+                **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
+            },
+            secrets=Secrets([api_key, bearer_token, proxy_url.password if proxy_url else None]),
+            timeout_seconds=timeout_seconds,
+            connect_seconds=connect_seconds,
+            stop=stop,
+            transport=transport or Transport(proxy=proxy_url, ca_file=ca_file),
+        )
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, **overrides: Any
+    ) -> "FilesClient":
+        """Make a client from the official client's variables, `AYMARA_AI_...`."""
+        settings: dict[str, Any] = {
+            "base_url": environ.get("AYMARA_AI_BASE_URL") or base_url_for("production"),
+            "api_key": environ.get("AYMARA_AI_API_KEY") or None,
+            "bearer_token": environ.get("AYMARA_AI_BEARER_TOKEN") or None,
+            "sandbox": _flag(environ, "AYMARA_AI_USE_SANDBOX"),
+            **overrides,
+        }
+        if not settings["api_key"] and not settings["bearer_token"]:
+            raise ConfigError("no key: set AYMARA_AI_API_KEY")
+        return cls(**settings)
+
+    def __repr__(self) -> str:
+        return f"FilesClient({self.base_url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._sender.close()
+
+    @property
+    def base_url(self) -> str:
+        """Where the calls go, without a trailing slash."""
+        return str(self._base).rstrip("/")
+
+    @property
+    def is_cleartext(self) -> bool:
+        """Whether the key can be read on the way: plain HTTP to another machine."""
+        return is_cleartext(self._base)
+
+    def upload(
+        self,
+        source: UploadSource,
+        *,
+        name: str,
+        content_type: str,
+        workspace_uuid: str | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> FileUpload:
+        """Send a file through the service in one request."""
+        operation = operations.upload(name, content_type, workspace_uuid)
+        return self.call(operation, source, **per_call)
+
+    def create(
+        self,
+        files: Sequence[NewFile],
+        *,
+        workspace_uuid: str | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> CreatedFiles:
+        """Make records for files; each local path's bytes are then sent with `put`."""
+        return self.call(operations.create(files, workspace_uuid), **per_call)
+
+    def put(
+        self,
+        file_url: str,
+        source: UploadSource,
+        *,
+        content_type: str,
+        **per_call: Unpack[PerCall],
+    ) -> None:
+        """Send a file to the presigned URL that `create` returned: no key goes along.
+
+        Repeating it is harmless: the same bytes to the same URL are one object.
+        """
+        self.call(operations.put(file_url, content_type), source, **per_call)
+
+    def list(
+        self,
+        *,
+        workspace_uuid: str | None = None,
+        file_type: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> FilePage:
+        """Read one page of the files."""
+        operation = operations.list_files(
+            workspace_uuid=workspace_uuid, file_type=file_type, limit=limit, offset=offset
+        )
+        return self.call(operation, **per_call)
+
+    def list_all(
+        self,
+        *,
+        workspace_uuid: str | None = None,
+        file_type: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> Iterator[FileDetail]:
+        """Yield every file once, from `offset` on, in pages of `limit`, even while pages shift."""
+
+        def read_page(limit: int, offset: int) -> FilePage:
+            return self.list(
+                workspace_uuid=workspace_uuid,
+                file_type=file_type,
+                limit=limit,
+                offset=offset,
+                **per_call,
+            )
+
+        return walk(read_page, limit, offset)
+
+    def read_listing(
+        self,
+        *,
+        workspace_uuid: str | None = None,
+        since: datetime | None = None,
+        limit: int = PAGE_ITEMS,
+        **per_call: Unpack[PerCall],
+    ) -> Listing:
+        """Read the files, with `since` those created then or later, and what is proven of it."""
+
+        def read_page(limit: int, offset: int) -> FilePage:
+            return self.list(workspace_uuid=workspace_uuid, limit=limit, offset=offset, **per_call)
+
+        return read_listing(read_page, since=since, limit=limit)
+
+    def get(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileDetail:
+        """Read one file's record; its `file_url` is valid for 30 minutes."""
+        return self.call(operations.get(file_uuid), **per_call)
+
+    def get_status(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileStatus:
+        """Read how far a file's processing is."""
+        return self.call(operations.get_status(file_uuid), **per_call)
+
+    def get_frames(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileFrames:
+        """Read the frame URLs of a processed video, each valid for 30 minutes."""
+        return self.call(operations.get_frames(file_uuid), **per_call)
+
+    def delete(self, file_uuid: str, **per_call: Unpack[PerCall]) -> None:
+        """Delete a file, softly; NotFoundError where there is none."""
+        self.call(operations.delete(file_uuid), **per_call)
+
+    def call(
+        self,
+        operation: Operation[T],
+        source: UploadSource | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> T:
+        """Send an operation and read its answer."""
+        answer = self.send(operation, source, **per_call)
+        if failure := answer.failure():
+            raise failure
+        return operation.read(answer)
+
+    def send(
+        self,
+        operation: Operation[Any],
+        source: UploadSource | None = None,
+        **per_call: Unpack[PerCall],
+    ) -> Answer:
+        """Send an operation and return the raw answer, whatever its status."""
+        return self._sender.send(operation, source, per_call)
+
+
+def _credentials(api_key: str | None, bearer_token: str | None) -> dict[str, str]:
+    headers = {}
+    try:
+        if api_key:
+            headers["x-api-key"] = header_value(api_key)
+        if bearer_token:
+            headers["authorization"] = f"Bearer {header_value(bearer_token)}"
+    except ValueError:
+        raise ConfigError(
+            "the key cannot be used: it holds a line break, a space or what is not ASCII"
+        ) from None
+    return headers
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool | None:
+    text = environ.get(name, "").strip().lower()
+    try:
+        return _FLAGS[text] if text else None
+    except KeyError:
+        raise ConfigError(f"{name} must be true or false") from None

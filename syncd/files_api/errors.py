@@ -1,0 +1,154 @@
+"""What can go wrong with a call, told apart by the one question that matters: did it arrive.
+
+FilesApiError
+├── NotSentError            certainly not sent: nothing of it can have been stored
+├── InDoubtError            possibly delivered: look before anything is sent again
+│   ├── BadAnswerError      a success that cannot be read, or cannot be true
+│   └── ServerError         5xx
+├── RefusedError            the service said no
+│   ├── BadRequestError     400
+│   ├── UnauthorizedError   401
+│   ├── QuotaError          402, or a code that speaks of a quota
+│   ├── ForbiddenError      403
+│   ├── NotFoundError       404
+│   ├── ConflictError       409
+│   ├── TooLargeError       413
+│   ├── UnsupportedError    415
+│   ├── UnprocessableError  422
+│   └── RateLimitedError    429
+└── Aborted                 the stop flag was set
+    ├── AbortedUnsent       and a NotSentError
+    └── AbortedInDoubt      and an InDoubtError
+
+Not sent means that the last byte of the request never left this process: connecting failed, or the
+connection broke or was dropped while bytes were still held. A 408 and a redirect are in doubt.
+"""
+
+from collections.abc import Mapping
+
+from syncd.exceptions import SyncdError
+
+
+class FilesApiError(SyncdError):
+    """A call failed. Its text names the operation and never shows a key or a presigned URL.
+
+    `code`, `message` and `details` are the service's own words where it had any (its error
+    envelope), scrubbed of secrets; failures on this side have codes that begin with `local.`.
+    `retry_after` is in seconds, positive, as asked for and not clamped.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str,
+        code: str | None = None,
+        details: Mapping[str, object] | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.code = code
+        self.details = dict(details or {})
+        self.status = status
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        facts = [
+            f"status {self.status}" if self.status is not None else None,
+            self.code,
+            f"request {self.request_id}" if self.request_id else None,
+        ]
+        known = ", ".join(fact for fact in facts if fact)
+        return f"{self.operation}: {self.message}" + (f" ({known})" if known else "")
+
+
+class NotSentError(FilesApiError):
+    """Certainly not sent: the request's last byte never left this process."""
+
+
+class InDoubtError(FilesApiError):
+    """Possibly delivered: the request may have been carried out, now or later."""
+
+
+class BadAnswerError(InDoubtError):
+    """A success that cannot be read: no JSON, a wrong type, too long, or untrue."""
+
+
+class ServerError(InDoubtError):
+    """5xx: the service failed, before or after it did what was asked."""
+
+
+class RefusedError(FilesApiError):
+    """The service said no; nothing was stored."""
+
+
+class BadRequestError(RefusedError):
+    """400."""
+
+
+class UnauthorizedError(RefusedError):
+    """401: the key is refused."""
+
+
+class QuotaError(RefusedError):
+    """402, or any refusal whose code speaks of a quota."""
+
+
+class ForbiddenError(RefusedError):
+    """403: the key is good, and not for this."""
+
+
+class NotFoundError(RefusedError):
+    """404."""
+
+
+class ConflictError(RefusedError):
+    """409."""
+
+
+class TooLargeError(RefusedError):
+    """413."""
+
+
+class UnsupportedError(RefusedError):
+    """415."""
+
+
+class UnprocessableError(RefusedError):
+    """422: the request was understood and is not valid."""
+
+
+class RateLimitedError(RefusedError):
+    """429: not before `retry_after`, if it is given."""
+
+
+class Aborted(FilesApiError):  # noqa: N818 - an outcome that was asked for, no error of anyone's
+    """The stop flag was set while the call was in flight."""
+
+
+class AbortedUnsent(Aborted, NotSentError):  # noqa: N818 - likewise
+    """Stopped before the last byte was released."""
+
+
+class AbortedInDoubt(Aborted, InDoubtError):  # noqa: N818 - likewise
+    """Stopped after the last byte was released and before the answer was whole."""
+
+
+#: The refusals with a status of their own; any other 4xx is a plain RefusedError.
+REFUSALS: Mapping[int, type[RefusedError]] = {
+    400: BadRequestError,
+    401: UnauthorizedError,
+    402: QuotaError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: TooLargeError,
+    415: UnsupportedError,
+    422: UnprocessableError,
+    429: RateLimitedError,
+}

@@ -1,0 +1,79 @@
+"""One request in flight: until when it may take, whether it should stop, and what has left."""
+
+import threading
+import time
+from math import inf
+
+
+class StopFlag:
+    """Ends calls from another thread: each call in flight raises `Aborted` within a second."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Stop what is in flight, and refuse what comes after."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether calls are to stop."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the flag, `seconds` at most; return whether it is set."""
+        return self._event.wait(seconds)
+
+
+class Interrupted(Exception):  # noqa: N818 - a signal inside this package, never seen outside
+    """The exchange is to end now."""
+
+
+class StopSeen(Interrupted):
+    """The stop flag was set."""
+
+
+class DeadlinePassed(Interrupted):
+    """The total time for the exchange is over."""
+
+
+class Exchange:
+    """What the client and the streams that carry its request know of it together.
+
+    `final` says that the bytes written next end the request, `released` that the kernel may have
+    taken the last of them; None where the transport does not count. Times are on the monotonic
+    clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float,
+        deadline_seconds: float | None = None,
+        stop: StopFlag | None = None,
+    ) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.final = False
+        self.released: bool | None = False
+        self._answering = False
+        self._stop = stop
+        self._deadline = inf if deadline_seconds is None else time.monotonic() + deadline_seconds
+
+    @property
+    def may_be_delivered(self) -> bool:
+        """Whether the whole request may have left; where not, it certainly was not delivered."""
+        return self.final and self.released is not False
+
+    def check(self) -> float:
+        """Return the time; raise StopSeen or DeadlinePassed if the exchange is to end."""
+        if self._stop is not None and self._stop.is_set():
+            raise StopSeen
+        now = time.monotonic()
+        if now >= self._deadline:
+            raise DeadlinePassed
+        return now
+
+    def await_answer(self) -> None:
+        """From here on a whole answer has `timeout_seconds`, at whatever pace it comes."""
+        if not self._answering:
+            self._answering = True
+            self._deadline = min(self._deadline, time.monotonic() + self.timeout_seconds)

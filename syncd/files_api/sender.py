@@ -1,0 +1,244 @@
+"""Sends one operation: builds its request, reads its answer, names its failure."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import httpx
+
+from syncd.files_api.answer import Answer
+from syncd.files_api.base_url import is_cleartext
+from syncd.files_api.body import BytesBody, FileBody
+from syncd.files_api.errors import (
+    AbortedInDoubt,
+    AbortedUnsent,
+    FilesApiError,
+    InDoubtError,
+    NotSentError,
+)
+from syncd.files_api.exchange import DeadlinePassed, Exchange, Interrupted, StopFlag, StopSeen
+from syncd.files_api.framing import header_value
+from syncd.files_api.operations import Operation
+from syncd.files_api.redaction import Secrets
+from syncd.files_api.source import UploadSource
+from syncd.files_api.transport import EXCHANGE
+
+#: Headers that frame or route the request: they are the sender's alone.
+_OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+_ERROR_BYTES = 1 << 20
+#: Failures before a connection stood, whatever transport reports them.
+_UNSENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+
+class PerCall(TypedDict, total=False):
+    """What each call takes beside its own arguments.
+
+    `timeout_seconds` limits each wait for the network, and the whole answer; `deadline_seconds`
+    limits the call in total. The extras are added to what the client sends. `on_answer` is shown
+    the raw answer of a success or a failure, before it is read.
+    """
+
+    timeout_seconds: float
+    deadline_seconds: float
+    extra_headers: Mapping[str, str]
+    extra_query: Mapping[str, str]
+    extra_body: Mapping[str, Any]
+    on_answer: Callable[[Answer], None]
+
+
+class Sender:
+    """Sends operations over a transport, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        base: httpx.URL,
+        headers: Mapping[str, str],
+        secrets: Secrets,
+        timeout_seconds: float,
+        connect_seconds: float,
+        stop: StopFlag | None,
+        transport: httpx.BaseTransport,
+    ) -> None:
+        self._base = base
+        self._root = str(base).rstrip("/")
+        self._headers = dict(headers)
+        self._secrets = secrets
+        self._timeout_seconds = timeout_seconds
+        self._connect_seconds = connect_seconds
+        self._stop = stop
+        self._transport = transport
+        self._busy = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def send(
+        self, operation: Operation[Any], source: UploadSource | None, per_call: PerCall
+    ) -> Answer:
+        """Return the whole answer, whatever its status; a FilesApiError if there is none."""
+        secrets = self._secrets.adding(operation.url) if operation.url else self._secrets
+        exchange = Exchange(
+            timeout_seconds=per_call.get("timeout_seconds", self._timeout_seconds),
+            deadline_seconds=per_call.get("deadline_seconds"),
+            stop=self._stop,
+        )
+        request = self._request(operation, source, exchange, per_call)
+        try:
+            with self._busy:
+                answer = self._exchange(request, operation, exchange, secrets)
+        except (httpx.TransportError, Interrupted) as error:
+            # Not chained: the libraries' texts quote what the server sent, key and all.
+            raise _failure(error, operation.name, exchange, secrets) from None
+        if observe := per_call.get("on_answer"):
+            observe(answer)
+        return answer
+
+    def _exchange(
+        self,
+        request: httpx.Request,
+        operation: Operation[Any],
+        exchange: Exchange,
+        secrets: Secrets,
+    ) -> Answer:
+        exchange.check()
+        exchange.released = None
+        response = self._transport.handle_request(request)
+        try:
+            body = _body(response, operation)
+        finally:
+            response.close()
+        answer = Answer(
+            operation=operation.name,
+            status=response.status_code,
+            headers=response.headers,
+            body=body[: operation.answer_bytes],
+            secrets=secrets,
+        )
+        if response.is_success:
+            if _is_encoded(response):
+                raise answer.unreadable("it is encoded, which was not asked for")
+            if len(body) > operation.answer_bytes:
+                raise answer.unreadable(f"it has more than {operation.answer_bytes} bytes")
+            if not exchange.may_be_delivered:
+                raise answer.unreadable("it came before the whole request was sent")
+        return answer
+
+    def _request(
+        self,
+        operation: Operation[Any],
+        source: UploadSource | None,
+        exchange: Exchange,
+        per_call: PerCall,
+    ) -> httpx.Request:
+        url = self._url(operation, per_call)
+        headers = {"host": url.netloc.decode("ascii")}
+        if operation.url is None:
+            headers |= self._headers
+        extra = per_call.get("extra_body", {})
+        content: httpx.SyncByteStream
+        if operation.frame is not None:
+            if source is None:
+                raise ValueError(f"{operation.name} needs a source")
+            framing = operation.frame({name: str(value) for name, value in extra.items()})
+            headers["content-type"] = framing.content_type
+            headers["content-length"] = str(framing.length(source.size))
+            content = FileBody(source, framing, exchange)
+        elif operation.json is not None:
+            body = json.dumps({**operation.json, **extra}).encode()
+            headers["content-type"] = "application/json"
+            headers["content-length"] = str(len(body))
+            content = BytesBody(body, exchange)
+        else:
+            if extra:
+                raise ValueError(f"{operation.name} has no body")
+            content = BytesBody(b"", exchange)
+        headers |= _checked(per_call.get("extra_headers", {}))
+        timeout = exchange.timeout_seconds
+        limits = {"connect": min(self._connect_seconds, timeout), "read": timeout}
+        limits |= {"write": timeout, "pool": timeout}
+        extensions = {"timeout": limits, EXCHANGE: exchange}
+        return httpx.Request(
+            operation.method, url, headers=headers, stream=content, extensions=extensions
+        )
+
+    def _url(self, operation: Operation[Any], per_call: PerCall) -> httpx.URL:
+        extra = per_call.get("extra_query", {})
+        if operation.url is None:
+            query = {**operation.query, **extra}
+            return httpx.URL(self._root + operation.path, params=query or None)
+        if extra:
+            raise ValueError("a presigned URL takes no further query")
+        try:
+            url = httpx.URL(operation.url)
+        except (httpx.InvalidURL, ValueError):
+            url = httpx.URL()
+        downgrade = self._base.scheme == "https" and is_cleartext(url)
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo or downgrade:
+            raise NotSentError(
+                "the presigned URL cannot be used: it must be an https URL without user-info",
+                operation=operation.name,
+                code="local.bad_url",
+            )
+        return url
+
+
+def _body(response: httpx.Response, operation: Operation[Any]) -> bytes:
+    """The body, a little longer than allowed at most; of a failure, whatever came of it."""
+    if _is_encoded(response):
+        return b""
+    limit = operation.answer_bytes if response.is_success else _ERROR_BYTES
+    body = bytearray()
+    try:
+        for part in response.iter_raw():
+            body += part
+            if len(body) > limit:
+                break
+    except (httpx.TransportError, DeadlinePassed):
+        if response.is_success:
+            raise
+    return bytes(body[: limit + 1])
+
+
+def _is_encoded(response: httpx.Response) -> bool:
+    return response.headers.get("content-encoding", "").lower() not in {"", "identity"}
+
+
+def _checked(extra: Mapping[str, str]) -> dict[str, str]:
+    headers = {name.lower(): header_value(value) for name, value in extra.items()}
+    for name in headers:
+        if not _HEADER_NAME.fullmatch(name) or name in _OWN_HEADERS:
+            raise ValueError(f"not a header to be set: {name!r}")
+    return headers
+
+
+def _failure(
+    error: Exception, operation: str, exchange: Exchange, secrets: Secrets
+) -> FilesApiError:
+    unsent = isinstance(error, _UNSENT) or not exchange.may_be_delivered
+    if isinstance(error, StopSeen):
+        kind: type[FilesApiError] = AbortedUnsent if unsent else AbortedInDoubt
+        return kind("stopped", operation=operation, code="local.stopped")
+    what = secrets.shown(str(error) or type(error).__name__)
+    if isinstance(error, DeadlinePassed):
+        code, what = "local.deadline", "it took too long"
+    elif isinstance(error, _UNSENT):
+        code = "local.connect"
+    elif isinstance(error, httpx.TimeoutException):
+        code = "local.timeout"
+    else:
+        code = "local.network"
+    if unsent:
+        return NotSentError(f"not sent: {what}", operation=operation, code=code)
+    return InDoubtError(f"no whole answer: {what}", operation=operation, code=code)

@@ -1,0 +1,64 @@
+"""Tells systemd how the daemon is, over the socket that `NOTIFY_SOCKET` names (see sd_notify(3)).
+
+Each function does nothing where there is no such socket, and never raises: a service manager that
+does not listen is no reason to stop.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+_MICROSECONDS = 1_000_000
+
+
+def ready() -> None:
+    """Say that the start, or a reload, is over."""
+    _send("READY=1")
+
+
+def stopping() -> None:
+    """Say that the daemon is about to end."""
+    _send("STOPPING=1")
+
+
+def reloading() -> None:
+    """Say that the configuration is read anew; `ready` ends it."""
+    # systemd 253 and later want to know that this is not an answer to an older request.
+    _send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def status(text: str) -> None:
+    """Leave one line for `systemctl status`."""
+    _send(f"STATUS={' '.join(text.split())}")
+
+
+def watchdog() -> None:
+    """Feed the watchdog."""
+    _send("WATCHDOG=1")
+
+
+def watchdog_interval_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Return how often systemd wants `watchdog`, or None where it does not; half its limit."""
+    limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if not limit.isdecimal() or int(limit) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(limit) / _MICROSECONDS / 2
+
+
+def _send(message: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    # The kernel writes the names of abstract sockets with a zero byte, systemd with an @.
+    target = os.fsencode(address)
+    if address.startswith("@"):
+        target = b"\0" + target[1:]
+    with (
+        suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end,
+    ):
+        # A manager that is stuck must not hold up the daemon.
+        end.settimeout(1.0)
+        end.sendto(message.encode("utf-8", "backslashreplace"), target)

@@ -1,0 +1,187 @@
+"""The settings: what can be configured, with defaults and bounds, as frozen values.
+
+`syncd.config` fills them from the file and the environment. A setting without effect is unknown.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from syncd.credentials import KEY_VARIABLE, Credentials
+from syncd.units import Duration, Size
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class Api(_Section):
+    """The service; `base_url` is whole, without a trailing slash."""
+
+    environment: Literal["production", "staging", "development"] = "production"
+    base_url: str = ""
+    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    #: None sends no such header
+    sandbox: bool | None = None
+    timeout_seconds: float = Field(default=60, gt=0)
+    connect_seconds: float = Field(default=5, gt=0)
+    #: not shown: it may hold a password
+    proxy: str | None = Field(default=None, repr=False)
+    ca_file: Path | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_whole(cls, url: str) -> str:
+        return _checked_url(url).rstrip("/") if url else url
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_url(cls, proxy: str | None) -> str | None:
+        return _checked_url(proxy, password=True) if proxy else None
+
+
+class State(_Section):
+    """Where the state is kept."""
+
+    directory: Path = Path()
+
+
+class Upload(_Section):
+    """How files are sent."""
+
+    workers: int = Field(default=8, ge=1, le=64)
+    resend_after_seconds: float = Field(default=120, ge=0)
+    drain_seconds: float = Field(default=8, ge=0)
+    token: bool = True
+    method: Literal["auto", "direct", "presigned"] = "auto"
+    #: in bytes
+    direct_max: Size = 32 << 20
+
+
+class Processing(_Section):
+    """How videos are followed."""
+
+    first_poll_seconds: float = Field(default=2, gt=0)
+    max_poll_seconds: float = Field(default=60, gt=0)
+    polls_per_second: float = Field(default=5, gt=0)
+    #: in seconds
+    stalled_after: Duration = 86_400.0
+
+
+class Deletions(_Section):
+    """How sure syncd makes itself before it deletes."""
+
+    grace_seconds: float = Field(default=60, ge=0)
+
+
+class Log(_Section):
+    """How the log is written."""
+
+    format: Literal["auto", "text", "journal", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Folder(_Section):
+    """A watch folder; `path` is absolute, its links are not followed here."""
+
+    path: Path
+    #: its key in the state table; as configured, `load` fills in the default
+    name: str = Field(default="", max_length=100, pattern=r"^[^/\x00-\x1f\x7f]*$")
+    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    #: gitignore patterns; without any include all files are meant
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    watch: Literal["auto", "native", "polling"] = "auto"
+    settle_seconds: float = Field(default=5, ge=0)
+    rescan_seconds: float = Field(default=300, gt=0)
+    grace_seconds: float = Field(default=60, ge=0)
+
+    @property
+    def root(self) -> bytes:
+        """The path as the kernel wants it."""
+        return os.fsencode(self.path)
+
+    @field_validator("path")
+    @classmethod
+    def _is_said(cls, path: Path) -> Path:
+        if path == Path():
+            raise ValueError("is empty")
+        return path
+
+
+class Settings(BaseSettings):
+    """What stands in the file and in `SYNCD_` variables."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix="SYNCD_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+    )
+
+    api: Api = Api()
+    state: State = State()
+    upload: Upload = Upload()
+    processing: Processing = Processing()
+    deletions: Deletions = Deletions()
+    log: Log = Log()
+    folders: tuple[Folder, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` has merged, and nothing behind its back."""
+        return (init_settings,)
+
+
+class Config(Settings):
+    """Everything that is configured, with its defaults filled in."""
+
+    credentials: Credentials = Credentials()
+    #: the file that was read, if any
+    file: Path | None = None
+    #: what is odd and yet no error, for the log
+    warnings: tuple[str, ...] = ()
+
+    def secrets(self) -> Iterator[str]:
+        """Yield each value that must never be shown."""
+        yield from self.credentials.secrets()
+        password = urlsplit(self.api.proxy or "").password
+        if password:
+            yield from (password, unquote(password))
+
+    def missing_folders(self) -> tuple[Folder, ...]:
+        """Return the folders whose path is no directory now."""
+        return tuple(folder for folder in self.folders if not folder.path.is_dir())
+
+
+def _checked_url(url: str, *, password: bool = False) -> str:
+    wanted = "must be a URL such as https://api.example.com"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
+        raise ValueError(wanted)
+    if parts.query or parts.fragment or " " in url:
+        raise ValueError(f"{wanted}, without a query")
+    if parts.username is not None and not password:
+        raise ValueError(f"{wanted}, without a user name: the key goes into {KEY_VARIABLE}")
+    return url

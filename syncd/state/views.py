@@ -1,0 +1,383 @@
+"""What people and scripts are shown: read-only queries, one user word a file.
+
+Every function takes a read-only connection. Times come out as RFC 3339 text in UTC, sizes in
+bytes. A file's word is worked out by SQLite, in one place, so that a million rows are counted and
+filtered without being fetched.
+"""
+
+import base64
+import enum
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+
+from syncd.exceptions import StateError
+from syncd.state import copies, files, holds, schema
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state.store import fact
+
+T = TypeVar("T")
+JsonObject = dict[str, Any]
+#: Failures that an overview names.
+FAILURES = 5
+
+
+class NoStateError(StateError):
+    """The state directory holds no database."""
+
+
+class Word(enum.StrEnum):
+    """What a user is told of a file."""
+
+    #: it changed a moment ago, and is left alone until it is quiet
+    SETTLING = "settling"
+    #: its content waits to be read or sent
+    QUEUED = "queued"
+    #: it is being sent, or was and its arrival is looked up
+    UPLOADING = "uploading"
+    #: stored, and the service works on it
+    PROCESSING = "processing"
+    #: its newest content is live
+    SYNCED = "synced"
+    #: it cannot be read, was refused, or failed in processing
+    FAILED = "failed"
+    #: it is gone here, and will be remotely
+    DELETING = "deleting"
+    #: it is gone here and remotely
+    DELETED = "deleted"
+    #: it waits for a person, or for something to heal
+    HELD = "held"
+    #: a rule excludes it
+    IGNORED = "ignored"
+
+
+#: A file, its newest wish (the copy that is under way, or failed, or live) and the copy by which
+#: it is known: the live one; where there is none, one that is kept, or one on its way out.
+_ROWS = """
+  FROM files AS f
+  LEFT JOIN copies AS wish ON wish.id = (
+    SELECT id FROM copies WHERE file_id = f.id AND status <> 'gone'
+    ORDER BY status IN ('retiring', 'released'), id DESC LIMIT 1)
+  LEFT JOIN copies AS live ON live.id = (
+    SELECT id FROM copies WHERE file_id = f.id AND (status IN ('live', 'released')
+      OR (status = 'retiring' AND live_at IS NOT NULL AND f.status = 'missing'))
+    ORDER BY status = 'live' DESC, id DESC LIMIT 1)
+"""
+
+_SENDING_HELD = f"""
+  EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
+    AND scope IN ('{EVERYWHERE}', wish.workspace_uuid, 'copy ' || wish.id))
+"""
+
+_DELETING_HELD = f"""
+  EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
+    AND scope IN ('{EVERYWHERE}', f.folder))
+"""
+
+_WORD = f"""
+  CASE
+    WHEN f.status = 'settling' THEN 'settling'
+    WHEN f.status = 'unreadable' THEN 'failed'
+    WHEN f.status = 'ineligible' THEN 'ignored'
+    WHEN f.status = 'consumed' THEN 'synced'
+    WHEN f.status = 'missing' THEN CASE
+      WHEN f.confirmed_at IS NOT NULL AND (wish.id IS NULL OR wish.status = 'released')
+        THEN 'deleted'
+      WHEN wish.delete_sent_at IS NULL AND {_DELETING_HELD} THEN 'held'
+      ELSE 'deleting' END
+    WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
+    WHEN wish.status = 'processing' THEN 'processing'
+    WHEN wish.status = 'failed' THEN 'failed'
+    WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
+    WHEN {_SENDING_HELD} THEN 'held'
+    WHEN wish.status = 'sending' THEN 'uploading'
+    ELSE 'queued'
+  END
+"""
+
+_MANIFEST_COLUMNS = f"""
+  f.folder, f.path, {_WORD} AS word, f.status AS file_status, f.error AS file_error,
+  f.attempts AS file_attempts, f.due_at AS file_due_at,
+  live.size, live.sha256, live.file_uuid, live.remote_file_path, live.content_type,
+  live.frame_count, live.live_at, live.status AS live_status,
+  live.processing_status AS live_processing_status, wish.processing_status,
+  wish.status AS wish_status, wish.attempts, wish.due_at,
+  wish.error_status, wish.error_code, wish.error_message, wish.error_request_id
+"""
+
+
+def read(directory: Path, query: Callable[[Database], T]) -> T:
+    """Run `query` on the database in `directory`, on one consistent view, daemon or not.
+
+    NoStateError where there is none; StateError where it cannot be read.
+    """
+    path = directory / schema.FILE_NAME
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise NoStateError(
+            f"there is no state in {directory}: syncd has not run with this configuration; name "
+            "its file with -c, or its state directory with SYNCD_STATE__DIRECTORY"
+        ) from error
+    except OSError as error:
+        raise StateError(
+            f"cannot read the state directory {directory}: {error.strerror}; ask as the user that "
+            "syncd runs as"
+        ) from error
+    db = schema.open_readonly(path)
+    try:
+        db.conn.execute("BEGIN")
+        return query(db)
+    except sqlite3.Error as error:
+        raise StateError(f"cannot read the state database {path}: {error}") from error
+    finally:
+        db.close()
+
+
+def roots(db: Database) -> dict[str, bytes]:
+    """Return the root of each folder that was ever watched, by name."""
+    return {row["name"]: row["path"] for row in db.conn.execute("SELECT name, path FROM folders")}
+
+
+def word(db: Database, file_id: int) -> Word:
+    """Return the word for one file; KeyError where there is no such row."""
+    row = db.conn.execute(f"SELECT {_WORD} {_ROWS} WHERE f.id = ?", (file_id,)).fetchone()
+    if row is None:
+        raise KeyError(file_id)
+    return Word(row[0])
+
+
+def manifest(
+    db: Database, folder: str | None = None, status: str | None = None
+) -> Iterator[JsonObject]:
+    """Yield each file by folder and path, with exactly the keys of `ls --json`.
+
+    `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
+    """
+    conditions = ["word = :word" if status else f"word <> '{Word.DELETED}'"]
+    if folder is not None:
+        conditions.append("f.folder = :folder")
+    rows = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE {' AND '.join(conditions)} "
+        "ORDER BY f.folder, f.path",
+        {"word": status, "folder": folder},
+    )
+    return map(_manifest_entry, rows)
+
+
+def _manifest_entry(row: sqlite3.Row) -> JsonObject:
+    shown, exact = path_texts(row["path"])
+    is_file = row["wish_status"] in (None, "live", "released")
+    return {
+        "folder": row["folder"],
+        "path": shown,
+        **({"path_b64": exact} if exact else {}),
+        "status": row["word"],
+        "size": row["size"],
+        "sha256": row["sha256"],
+        "file_uuid": row["file_uuid"],
+        "remote_file_path": row["remote_file_path"],
+        "content_type": row["content_type"],
+        "processing_status": row["processing_status"] or row["live_processing_status"],
+        "frame_count": row["frame_count"],
+        "attempts": row["file_attempts"] if is_file else row["attempts"],
+        "next_attempt_at": timestamp(_next_attempt(row)),
+        "error": row["file_error"] or _error(row),
+        "synced_at": timestamp(row["live_at"]),
+    }
+
+
+def _next_attempt(row: sqlite3.Row) -> float | None:
+    known = [at for at in (row["file_due_at"], row["due_at"]) if at is not None]
+    return max(known, default=None)
+
+
+def _error(row: sqlite3.Row) -> str | None:
+    return error_text(
+        row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]
+    )
+
+
+def error_text(
+    message: str | None, status: int | None, code: str | None, request_id: str | None
+) -> str | None:
+    """Return a copy's last error in one line, None where it has none."""
+    if message is None:
+        return None
+    facts = [f"status {status}" if status else "", code or ""]
+    facts.append(f"request {request_id}" if request_id else "")
+    known = ", ".join(filter(None, facts))
+    return f"{message} ({known})" if known else message
+
+
+def path_texts(path: bytes) -> tuple[str, str | None]:
+    """Return a path as text, and in Base64 where the text is not the whole truth."""
+    try:
+        return path.decode(), None
+    except UnicodeDecodeError:
+        return path.decode("utf-8", "backslashreplace"), base64.b64encode(path).decode()
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Return seconds since the epoch as RFC 3339 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def overview(db: Database, now: float) -> JsonObject:
+    """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
+
+    A folder has name, path, counts, oldest_queued_seconds, last_scan_at and directories; the
+    newest failures have folder, path and error.
+    """
+    folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
+    total: dict[str, int] = {}
+    waiting = (
+        "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
+    )
+    rows = db.conn.execute(
+        f"SELECT f.folder, {_WORD} AS word, count(*) AS number, min({waiting}) AS since {_ROWS} "
+        "GROUP BY 1, 2"
+    )
+    for row in rows:
+        folder = folders[row["folder"]]
+        folder["counts"][row["word"]] = row["number"]
+        total[row["word"]] = total.get(row["word"], 0) + row["number"]
+        if row["word"] == Word.QUEUED and row["since"] is not None:
+            folder["oldest_queued_seconds"] = max(now - row["since"], 0.0)
+    return {
+        "folders": list(folders.values()),
+        "counts": total,
+        "holds": [hold_object(hold) for hold in holds.open_holds(db)],
+        "failures": _failures(db) if total.get(Word.FAILED) else [],
+        "echo": fact(db, "echo") or "unknown",
+    }
+
+
+def _folder(row: sqlite3.Row) -> JsonObject:
+    return {
+        "name": row["name"],
+        "path": path_texts(row["path"])[0],
+        "last_scan_at": timestamp(row["last_scan_at"]),
+        "directories": row["directories"],
+        "counts": {},
+        "oldest_queued_seconds": None,
+    }
+
+
+def _failures(db: Database) -> list[JsonObject]:
+    rows = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE word = '{Word.FAILED}' "
+        "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT ?",
+        (FAILURES,),
+    )
+    wanted = ("folder", "path", "error")
+    return [{key: entry[key] for key in wanted} for entry in map(_manifest_entry, rows)]
+
+
+def hold_object(hold: Hold) -> JsonObject:
+    """Return a hold as `status --json` has it; its reason is in words."""
+    return {
+        "id": hold.id,
+        "stops": hold.stops,
+        "scope": hold.scope,
+        "reason": hold.message,
+        "since": timestamp(hold.since),
+        "affects": hold.affects,
+        "first": hold.first,
+        "commands": hold.commands,
+    }
+
+
+def summary(db: Database) -> str:
+    """Return one line on how things stand; cheap, for it is asked for with every beat."""
+    row = db.conn.execute(
+        "SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced, "
+        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status IN ('settling', 'ready'))"
+        " + (SELECT count(*) FROM copies WHERE status IN ('planned', 'sending', 'processing')) "
+        "AS waiting, (SELECT count(*) FROM copies WHERE status = 'failed') "
+        "+ (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed"
+    ).fetchone()
+    parts = [f"{row['synced']} synced"]
+    parts += [f"{row[key]} {key}" for key in ("waiting", "failed") if row[key]]
+    parts += [f"{hold.stops} held: {hold.message}" for hold in holds.open_holds(db)[:1]]
+    return ", ".join(parts)
+
+
+def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
+    """Return everything that is known of one file; None where the table has no row of it."""
+    file = files.find(db, folder, path)
+    if file is None:
+        return None
+    row = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE f.id = ?", (file.id,)
+    ).fetchone()
+    history = db.conn.execute(
+        "SELECT at, event, file_uuid, detail FROM history WHERE folder = ? AND path = ? "
+        "ORDER BY id",
+        (folder, path),
+    )
+    every = copies.where(db, "file_id = ? ORDER BY id", (file.id,))
+    return _manifest_entry(row) | {
+        "file": _file_object(file),
+        "copies": [_copy_object(copy) for copy in every],
+        "holds": [
+            hold_object(hold) for hold in holds.open_holds(db) if _bears(hold, folder, every)
+        ],
+        "history": [dict(line) | {"at": timestamp(line["at"])} for line in history],
+    }
+
+
+def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
+    scopes: set[str | None] = {EVERYWHERE, folder}
+    for copy in every:
+        scopes |= {copy.workspace_uuid, f"copy {copy.id}"}
+    return hold.scope in scopes
+
+
+def _file_object(file: File) -> JsonObject:
+    return {
+        "status": file.status,
+        "size": file.fingerprint.size if file.fingerprint else None,
+        "sha256": file.sha256,
+        "generation": file.generation,
+        "changed_at": timestamp(file.changed_at),
+        "missing_since": timestamp(file.missing_since),
+        "due_at": timestamp(file.due_at),
+        "attempts": file.attempts,
+        "error": file.error,
+    }
+
+
+def _copy_object(copy: Copy) -> JsonObject:
+    times = ("created_at", "sent_at", "stored_at", "live_at", "delete_sent_at", "gone_at", "due_at")
+    known: Mapping[str, Any] = {name: timestamp(getattr(copy, name)) for name in times}
+    return {
+        "status": copy.status,
+        "in_doubt": copy.in_doubt,
+        "file_uuid": copy.file_uuid,
+        "size": copy.size,
+        "sha256": copy.sha256,
+        "content_type": copy.content_type,
+        "workspace_uuid": copy.workspace_uuid,
+        "method": copy.method,
+        "token": copy.token,
+        "remote_file_path": copy.remote_file_path,
+        "processing_status": copy.processing_status,
+        "frame_count": copy.frame_count,
+        "video_metadata": copy.video_metadata,
+        "attempts": copy.attempts,
+        "reason": copy.reason,
+        "error": error_text(
+            copy.error_message, copy.error_status, copy.error_code, copy.error_request_id
+        ),
+        "request_id": copy.error_request_id,
+        **known,
+    }

@@ -1,0 +1,59 @@
+"""On which filesystems inotify tells of every change, and on which it cannot."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Where changes are made behind the back of this kernel, or of the layer that is watched.
+_DEAF = {
+    "nfs": "a network filesystem",
+    "nfs4": "a network filesystem",
+    "cifs": "a network filesystem",
+    "smb3": "a network filesystem",
+    "9p": "shared by a virtual machine's host",
+    "virtiofs": "shared by a virtual machine's host",
+    "vboxsf": "shared by a virtual machine's host",
+    "ceph": "a network filesystem",
+    "afs": "a network filesystem",
+    "glusterfs": "a network filesystem",
+    "lustre": "a network filesystem",
+    "overlay": "an overlay, whose lower layers change unseen",
+    "aufs": "an overlay, whose lower layers change unseen",
+}
+
+
+def why_polling(path: bytes) -> str:
+    """Return why the directory `path` must be polled; empty where events tell of every change."""
+    kind = kind_of(path)
+    if kind.startswith("fuse"):
+        return f"{kind}: changes made behind FUSE give no events"
+    return f"{kind}: {_DEAF[kind]}" if kind in _DEAF else ""
+
+
+def kind_of(path: bytes) -> str:
+    """Return the type of the filesystem that holds `path`, as /proc names it; empty if unknown."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        # The descriptor's own mount, and no guess by prefix: one mount may hide another.
+        mount = _field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
+        return next((kind for number, kind in _mounts() if number == mount), "")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _field(file: str, name: str) -> str:
+    with Path(file).open(encoding="ascii") as lines:
+        return next((line.split()[1] for line in lines if line.startswith(name)), "")
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Yield each mount's number and filesystem type (proc(5), /proc/pid/mountinfo)."""
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            yield before.split(" ", 1)[0], after.split(" ", 1)[0]

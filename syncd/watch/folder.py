@@ -1,0 +1,25 @@
+"""A watch folder as stage 1 sees it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+WatchKind = Literal["auto", "native", "polling"]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFolder:
+    """One folder to watch; its name is its key in the table, times are in seconds."""
+
+    name: str
+    #: the root: absolute, its links resolved
+    path: bytes
+    #: gitignore patterns; where there are any, only files that match one are eligible
+    include: tuple[str, ...] = ()
+    #: gitignore patterns; the last one that matches decides, before junk and hidden files
+    exclude: tuple[str, ...] = ()
+    #: whether files and directories whose name begins with a dot are eligible
+    hidden: bool = False
+    settle_seconds: float = 5.0
+    grace_seconds: float = 60.0
+    rescan_seconds: float = 300.0
+    watch: WatchKind = "auto"

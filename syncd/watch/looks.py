@@ -1,0 +1,111 @@
+"""Looks at single paths: those that events hint at, and those whose next look is due."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from syncd import disk
+from syncd.disk import Found, Sight
+from syncd.state import sightings
+from syncd.state.sightings import Seen, Sighting
+from syncd.state.store import Store
+from syncd.watch import table
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import Rules
+from syncd.watch.roots import Root, RootState, View
+
+_T = TypeVar("_T")
+#: Sightings in one transaction.
+BATCH = 1000
+
+
+def judge(rules: Rules, path: bytes, sight: Sight, *, removal_seen: bool = False) -> Sighting:
+    """Return what a look at `path` means to the table, by the folder's rules."""
+    verdict = rules.verdict(path, is_dir=False)
+    if verdict.excluded:
+        # There or not: what no rule lets in is never deleted either.
+        return Sighting(path, Seen.INELIGIBLE, reason=f"excluded: {verdict.rule}")
+    match sight.found:
+        case Found.FILE:
+            return Sighting(path, Seen.PRESENT, sight.fingerprint)
+        case Found.OTHER:
+            return Sighting(path, Seen.INELIGIBLE, reason="not a regular file")
+        case Found.ABSENT:
+            return Sighting(path, Seen.MISSING, removal_seen=removal_seen)
+        case Found.UNREADABLE:
+            return Sighting(path, Seen.UNREADABLE, reason=sight.error)
+
+
+class Looker:
+    """Looks at paths of one folder and records what it saw."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        folder: WatchFolder,
+        rules: Rules,
+        root: Root,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._rules = rules
+        self._root = root
+        self._clock = clock
+
+    def look(self, hints: Mapping[bytes, bool]) -> int | None:
+        """Look at each path and, where a directory was, at the known files beneath it.
+
+        `hints` says of each path whether an event told of its removal. Returns the rows changed;
+        None where the root is missing or was replaced meanwhile: only a scan can tell then.
+        """
+        state, before = self._root.check()
+        if state is RootState.MISSING:
+            return None
+        changed = 0
+        for paths in _batches(self._with_beneath(hints)):
+            recorded = self._look_at(dict(paths), before)
+            if recorded is None:
+                return None
+            changed += recorded
+        return changed
+
+    def _with_beneath(self, hints: Mapping[bytes, bool]) -> Iterator[tuple[bytes, bool]]:
+        """Yield each path, and the known files beneath it: it may have been a directory."""
+        for path, removal_seen in hints.items():
+            yield path, removal_seen
+            for known in self._beneath(path):
+                yield known, removal_seen
+
+    def _beneath(self, directory: bytes) -> list[bytes]:
+        return self._store.read(lambda db: table.beneath(db, self._folder.name, directory))
+
+    def look_due(self) -> float | None:
+        """Look again at each file whose next look is due.
+
+        Returns when the next one will be, in seconds since the epoch; None where nothing waits.
+        """
+        state, before = self._root.check()
+        if state is RootState.MISSING:
+            return None
+        now = self._clock()
+        due = self._store.read(lambda db: sightings.due_looks(db, now, [self._folder.name], BATCH))
+        recorded = self._look_at(dict.fromkeys((file.path for file in due), False), before)
+        next_at = self._store.read(lambda db: table.next_look(db, self._folder.name))
+        if next_at is None or next_at > now or recorded:
+            return next_at
+        # What could not be recorded stays due: that is no reason to spin.
+        return now + 1.0
+
+    def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
+        seen = [
+            judge(self._rules, path, sight, removal_seen=paths[path])
+            for path, sight in disk.look(self._folder.path, paths).items()
+        ]
+        return self._root.record(seen, before) if seen else 0
+
+
+def _batches(paths: Iterator[_T]) -> Iterator[Sequence[_T]]:
+    while batch := list(islice(paths, BATCH)):
+        yield batch

@@ -1,0 +1,245 @@
+"""Watches one folder's tree through inotify, and watches the watching.
+
+Each folder has an inotify instance, and so threads, of its own: one that overflows, dies or is
+restarted takes no event from another, and its live watches can be counted.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter
+
+from syncd import disk
+from syncd.watch.filesystems import why_polling
+from syncd.watch.folder import WatchFolder
+from syncd.watch.handler import EVENTS, Handler
+from syncd.watch.hints import Hints
+from syncd.watch.inotify import Inotify
+
+log = logging.getLogger(__name__)
+
+#: Seconds until watching is tried again where it could not be had.
+RETRY_SECONDS = 60.0
+#: Seconds for which a thread of a watcher that hangs is waited for.
+JOIN_SECONDS = 5.0
+_RETRY = "watching is tried again"
+_SYSCTL = Path("/proc/sys/fs/inotify")
+
+
+class FolderObserver:
+    """The watcher of one folder: `start`, `check` every few seconds, `stop`."""
+
+    def __init__(
+        self,
+        *,
+        folder: WatchFolder,
+        hints: Hints,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._hints = hints
+        self._monotonic = monotonic
+        #: two steps may find at once that it must be restarted
+        self._lock = threading.Lock()
+        self._logged = ""
+        self._inotify: Inotify | None = None
+        self._observer: BaseObserver | None = None
+        self._identity: disk.RootIdentity | None = None
+        self._past_overflows = 0
+        self._retry_at = 0.0
+        self._limit = 0
+        #: native or polling
+        self.kind = "polling"
+        #: why it is polling
+        self.reason = ""
+        #: what is wrong with the watching, for a person; empty when all is well
+        self.trouble = ""
+
+    @property
+    def live_watches(self) -> int:
+        """How many directories are watched now."""
+        return self._inotify.live_watches() if self._inotify else 0
+
+    @property
+    def overflows(self) -> int:
+        """How often events were lost because the kernel's queue was full."""
+        return self._past_overflows + (self._inotify.overflows if self._inotify else 0)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether events tell of changes in every directory."""
+        return self._inotify is not None and not self._inotify.refused
+
+    def start(self) -> None:
+        """Begin to watch; where that cannot be, say why and leave it to polling."""
+        with self._lock:
+            self._begin()
+
+    def stop(self) -> None:
+        """End every thread of this watcher; safe to call twice."""
+        with self._lock:
+            self._end()
+
+    def check(self) -> str:
+        """See whether all is well, and begin to watch anew where not.
+
+        Returns why it began anew, empty where it did not; a scan is asked for then.
+        """
+        with self._lock:
+            fault = self._fault()
+            if not fault:
+                self._see_refused()
+                return ""
+            self._end()
+            self._begin()
+            if fault is not _RETRY or self._inotify is not None:
+                log.info("%s: watching anew: %s", self._folder.name, fault)
+                self._hints.ask_scan(fault)
+            return fault
+
+    def _begin(self) -> None:
+        self.kind, self.reason, self.trouble = "polling", "", ""
+        try:
+            self._identity = disk.identify(self._folder.path)
+        except OSError as error:
+            self._identity = None
+            self.reason = f"the folder cannot be listed: {error.strerror}"
+            return
+        self.reason = self._why_polling()
+        if self.reason:
+            return
+        try:
+            self._open()
+        except OSError as error:
+            self._fall_back(_advice(error, self._folder.path))
+        except Exception as error:
+            log.exception("cannot watch %s", os.fsdecode(self._folder.path))
+            self._fall_back(f"watchdog failed: {error}")
+        else:
+            self.kind = "native"
+            self._see_refused()
+
+    def _end(self) -> None:
+        observer, inotify = self._observer, self._inotify
+        self._observer = self._inotify = None
+        if observer is not None:
+            observer.stop()
+            _join(observer)
+        if inotify is not None:
+            self._past_overflows += inotify.overflows
+            inotify.stop()
+            _join(inotify)
+
+    def _why_polling(self) -> str:
+        if self._folder.watch == "polling":
+            return "by configuration"
+        return why_polling(self._folder.path) if self._folder.watch == "auto" else ""
+
+    def _open(self) -> None:
+        # watchdog warns of states of its own; made into errors, they would end its threads.
+        warnings.filterwarnings("default", category=RuntimeWarning, module="watchdog")
+        # What matters of what it logs is seen here; the rest are errors about being stopped.
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+        # A root that is a link would give no event at all.
+        root = os.path.realpath(self._folder.path)
+        self._inotify = Inotify(self._lost)
+        self._inotify.start()
+        self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
+        self._observer.schedule(
+            Handler(root, self._hints), os.fsdecode(root), recursive=True, event_filter=EVENTS
+        )
+        try:
+            self._observer.start()
+        except BaseException:
+            # Its dispatcher never ran: there is nothing to join.
+            self._observer = None
+            raise
+
+    def _lost(self, reason: str) -> None:
+        self._hints.ask_check()
+        self._hints.ask_scan(reason)
+
+    def _fall_back(self, why: str) -> None:
+        self._end()
+        self.reason = why
+        self._complain(why)
+        self._retry_at = self._monotonic() + RETRY_SECONDS
+
+    def _fault(self) -> str:
+        """Return why to begin anew; empty where all is well, or nothing can be watched now."""
+        try:
+            identity = disk.identify(self._folder.path)
+        except OSError:
+            return ""
+        if identity != self._identity:
+            return "the folder is back, or another one is in its place"
+        if self._inotify is None or self._observer is None:
+            return _RETRY if self.trouble and self._monotonic() >= self._retry_at else ""
+        threads = (self._inotify, self._observer, *self._observer.emitters)
+        if self._inotify.broken:
+            return self._inotify.broken
+        if not all(thread.is_alive() for thread in threads):
+            return "a thread of the watcher has ended"
+        if not self._inotify.live_watches():
+            # After an overflow watchdog sets all watches anew, and only logs that it could not.
+            return "no directory is watched any more"
+        if self._inotify.refused and _limit("max_user_watches") != self._limit:
+            return "the limit of watches was changed"
+        return ""
+
+    def _see_refused(self) -> None:
+        """Say, with the remedy, that some directories could not be watched."""
+        if self._inotify is None or not self._inotify.refused or self.trouble:
+            return
+        self._limit = _limit("max_user_watches")
+        self._complain(
+            "the limit of inotify watches is reached: changes in some directories are only found "
+            f"by scans; run: {_more_watches()}"
+        )
+
+    def _complain(self, trouble: str) -> None:
+        """Show what is wrong, and log it once."""
+        self.trouble = trouble
+        if trouble != self._logged:
+            log.warning("%s: %s", self._folder.name, trouble)
+        self._logged = trouble
+
+
+def _advice(error: OSError, path: bytes) -> str:
+    """Say what to do about an error that kept inotify from watching a root."""
+    match error.errno:
+        case errno.ENOSPC:
+            return f"the limit of inotify watches is reached; run: {_more_watches()}"
+        case errno.EMFILE:
+            more = max(512, 2 * _limit("max_user_instances"))
+            return (
+                "no inotify instance is to be had; run: sysctl -w "
+                f"fs.inotify.max_user_instances={more} (or raise the limit of open files)"
+            )
+        case _:
+            return f"cannot watch {os.fsdecode(path)}: {error.strerror}"
+
+
+def _more_watches() -> str:
+    more = max(524_288, 2 * _limit("max_user_watches"))
+    return f"sysctl -w fs.inotify.max_user_watches={more}"
+
+
+def _limit(name: str) -> int:
+    try:
+        return int((_SYSCTL / name).read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _join(thread: BaseObserver | Inotify) -> None:
+    thread.join(JOIN_SECONDS)
+    if thread.is_alive():
+        log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")

@@ -1,0 +1,225 @@
+"""Is this root the right one? Placing and releasing the holds that depend on it.
+
+Whatever is recorded of a folder goes through `Root.record`, which looks at the root before the
+look at the files and after it, and settles in one transaction with them what may be believed.
+"""
+
+import enum
+import logging
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from syncd import disk
+from syncd.disk import RootIdentity
+from syncd.state import holds, sightings
+from syncd.state.advance import Policies
+from syncd.state.sightings import Seen, Settling, Sighting
+from syncd.state.store import Store, Transaction
+from syncd.watch import table
+from syncd.watch.folder import WatchFolder
+
+log = logging.getLogger(__name__)
+
+ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
+_REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY)
+#: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
+#: taken for the same folder on another mount.
+ACCEPTED_FILES, ACCEPTED_PART = 20, 0.2
+
+
+class RootState(enum.StrEnum):
+    """How a folder's root is, compared with what the table knows of it."""
+
+    OK = "ok"
+    #: not there, not a directory, or not to be listed
+    MISSING = "missing"
+    #: there, and another directory than the one whose files are known
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A look at a root: its identity, or why there is none."""
+
+    identity: RootIdentity | None
+    is_empty: bool = False
+    error: str = ""
+
+
+def view(path: bytes) -> View:
+    """Look at the root at `path`; never raises."""
+    try:
+        identity = disk.identify(path)
+        with disk.directory(path) as descriptor, os.scandir(descriptor) as entries:
+            is_empty = next(entries, None) is None
+    except OSError as error:
+        return View(None, error=str(error.strerror))
+    return View(identity, is_empty)
+
+
+class Root:
+    """One folder's root: what it is known by, and the one door by which its files are recorded."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        folder: WatchFolder,
+        policies: Policies,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._policies = policies
+        self._clock = clock
+        self._settling = Settling(folder.settle_seconds, folder.grace_seconds)
+        self._shown = shlex.quote(os.fsdecode(folder.path))
+
+    def check(self) -> tuple[RootState, View]:
+        """Look at the root, and bring the holds up to date; a root seen first is accepted."""
+        seen = view(self._folder.path)
+        if self._store.read(lambda db: self._is_news(db, seen)):
+            return self._store.write(lambda db: self._judge(db, seen)), seen
+        return self._store.read(lambda db: self._state(db, seen)), seen
+
+    def record(self, seen: Sequence[Sighting], before: View) -> int | None:
+        """Record what was seen beneath the root that looked like `before`; return the rows changed.
+
+        None, with nothing recorded, where the root is not the same any more. Beneath a replaced
+        root nothing is recorded as missing.
+        """
+        after = view(self._folder.path)
+
+        def work(db: Transaction) -> int | None:
+            state = self._judge(db, after)
+            if state is RootState.MISSING or after.identity != before.identity:
+                return None
+            if state is RootState.OK:
+                return self._record(db, seen, after)
+            return self._record(db, [s for s in seen if s.seen is not Seen.MISSING], after)
+
+        return self._store.write(work)
+
+    def accept(self, before: View, there: int) -> bool:
+        """After a scan of a replaced root that found `there` synced files: take it, if most are.
+
+        Returns whether it was taken; its missing files are then for the next scan to record.
+        """
+        after = view(self._folder.path)
+
+        def work(db: Transaction) -> bool:
+            if after.identity is None or after.identity != before.identity:
+                return False
+            known, _ = table.synced(db, self._folder.name, 0)
+            missing = known - there
+            if missing > max(ACCEPTED_FILES, ACCEPTED_PART * known) or 2 * missing > known:
+                return False
+            table.accept_root(db, self._folder.name, self._folder.path, after.identity)
+            self._judge(db, after)
+            return True
+
+        return self._store.write(work)
+
+    def _record(self, db: Transaction, seen: Sequence[Sighting], after: View) -> int:
+        changed = sightings.record(
+            db,
+            self._folder.name,
+            seen,
+            settling=self._settling,
+            policies=self._policies,
+            now=self._clock(),
+        )
+        removals = [s.path for s in seen if s.seen is Seen.MISSING and s.removal_seen]
+        table.note_removals(db, self._folder.name, removals)
+        if after.is_empty:
+            # What was just recorded as missing may be the cause of a hold: no commit in between.
+            self._judge(db, after)
+        return changed
+
+    def _state(self, db: Transaction, seen: View) -> RootState:
+        if seen.identity is None:
+            return RootState.MISSING
+        known = table.root(db, self._folder.name)
+        if known is None or known.identity is None:
+            return RootState.OK
+        same = known == table.FolderRow(self._folder.path, seen.identity)
+        return RootState.OK if same else RootState.REPLACED
+
+    def _is_news(self, db: Transaction, seen: View) -> bool:
+        known = table.root(db, self._folder.name)
+        if known is None or (known.identity is None and seen.identity is not None):
+            return True
+        wanted = self._wanted(db, self._state(db, seen), seen)
+        return wanted != self._open(db)
+
+    def _judge(self, db: Transaction, seen: View) -> RootState:
+        """Place the hold that `seen` calls for and release the others; return the root's state."""
+        name, now = self._folder.name, self._clock()
+        state = self._state(db, seen)
+        known = table.root(db, name)
+        if known is None or (known.identity is None and seen.identity is not None):
+            table.accept_root(db, name, self._folder.path, seen.identity)
+        wanted, opened = self._wanted(db, state, seen), self._open(db)
+        for reason in opened - wanted:
+            holds.release(db, stops="deletions", scope=name, reason=reason, now=now)
+            log.info("%s: deletions are free again (%s)", name, reason)
+        for reason in wanted:
+            # How many are affected is counted once; only an empty root's missing files grow.
+            if reason not in opened or reason == ROOT_EMPTY:
+                self._place(db, reason, seen, now)
+        return state
+
+    def _wanted(self, db: Transaction, state: RootState, seen: View) -> set[str]:
+        if state is RootState.MISSING:
+            return {ROOT_MISSING}
+        wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
+        if seen.is_empty and table.unseen_removals(db, self._folder.name, 0)[0]:
+            wanted.add(ROOT_EMPTY)
+        return wanted
+
+    def _open(self, db: Transaction) -> set[str]:
+        return {
+            hold.reason
+            for hold in holds.open_holds(db)
+            if hold.scope == self._folder.name and hold.reason in _REASONS
+        }
+
+    def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
+        count = table.unseen_removals if reason == ROOT_EMPTY else table.synced
+        affects, first = count(db, self._folder.name, holds.FIRST)
+        message = self._message(reason, seen)
+        is_new = holds.place(
+            db,
+            stops="deletions",
+            scope=self._folder.name,
+            reason=reason,
+            message=message,
+            affects=affects,
+            first=[path.decode("utf-8", "backslashreplace") for path in first],
+            commands=[f"ls -la {self._shown}", f"findmnt --target {self._shown}"],
+            now=now,
+        )
+        if is_new:
+            log.warning("%s: deletions are held: %s", self._folder.name, message)
+
+    def _message(self, reason: str, seen: View) -> str:
+        match reason:
+            case "root_missing":
+                return (
+                    f"the folder {self._shown} cannot be listed ({seen.error}): mount it, bring "
+                    "it back, or make it readable for syncd; nothing is taken for deleted until "
+                    "then"
+                )
+            case "root_replaced":
+                return (
+                    f"{self._shown} is not the folder that it was, and most of its synced files "
+                    "are not in it: mount the right one, or bring the files back; to begin anew "
+                    "with this one, give the folder another name in the configuration"
+                )
+            case _:
+                return (
+                    f"the folder {self._shown} is empty, and nobody was seen to remove its "
+                    "files: if a disk is not mounted, mount it; else bring the files back"
+                )

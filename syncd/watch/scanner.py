@@ -1,0 +1,266 @@
+"""The scan: one pass over a folder, compared with the table directory by directory.
+
+Events are hints; the scan is the truth. It keeps no list of all files: at any time it holds one
+directory's rows, a batch of what differs, and the names of the directories.
+"""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from syncd import disk
+from syncd.disk import Fingerprint
+from syncd.state.lifecycle import FileStatus
+from syncd.state.sightings import Seen, Sighting
+from syncd.state.store import Store
+from syncd.watch import table
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import Rules
+from syncd.watch.looks import BATCH, judge
+from syncd.watch.roots import Root, RootState, View
+from syncd.watch.table import Known
+
+#: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
+NOTE_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """What a scan found. Complete: every directory that could be listed was, to its end."""
+
+    state: RootState = RootState.MISSING
+    #: eligible regular files
+    files: int = 0
+    #: rows of the table that changed
+    changed: int = 0
+    #: files found to be missing
+    missing: int = 0
+    directories: int = 0
+    #: directories that could not be listed, and why: nothing is said of what is beneath them
+    unreadable: dict[bytes, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    complete: bool = False
+    #: a replaced root was taken for the same folder: its missing files are the next scan's
+    accepted: bool = False
+
+
+class Scanner:
+    """Scans one folder; a scan at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        folder: WatchFolder,
+        rules: Rules,
+        root: Root,
+        clock: Callable[[], float] = time.time,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._rules = rules
+        self._root = root
+        self._clock = clock
+        self._stopped = stopped
+        self._noted = (-NOTE_SECONDS, -1)
+
+    def scan(self) -> ScanReport:
+        """Scan the folder from root to leaves, and record what differs from the table."""
+        began = time.monotonic()
+        state, before = self._root.check()
+        report = ScanReport(state=state)
+        if state is not RootState.MISSING:
+            scan = _Pass(
+                self._store, self._folder, self._rules, self._root, self._stopped, report, before
+            )
+            scan.run()
+        report.seconds = time.monotonic() - began
+        if report.complete:
+            self._note(report)
+        return report
+
+    def _note(self, report: ScanReport) -> None:
+        """Note the scan in the table; where it changed nothing, not more than once a minute."""
+        now = time.monotonic()
+        at, directories = self._noted
+        if not report.changed and directories == report.directories and now < at + NOTE_SECONDS:
+            return
+        self._noted = now, report.directories
+        self._store.write(
+            lambda db: table.note_scan(
+                db,
+                self._folder.name,
+                at=self._clock(),
+                seconds=report.seconds,
+                directories=report.directories,
+            )
+        )
+
+
+class _EndedEarlyError(Exception):
+    """The scan was stopped, or its root is another one by now: nothing more can be said."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One scan under way."""
+
+    store: Store
+    folder: WatchFolder
+    rules: Rules
+    root: Root
+    stopped: Callable[[], bool]
+    report: ScanReport
+    before: View
+    waiting: list[bytes] = field(default_factory=lambda: [b""])
+    listed: set[bytes] = field(default_factory=set)
+    batch: list[Sighting] = field(default_factory=list)
+    #: known files that were not found so far
+    nominated: list[bytes] = field(default_factory=list)
+    #: at a replaced root: synced files that are there, with their size
+    there: int = 0
+
+    def run(self) -> None:
+        report = self.report
+        try:
+            while self.waiting:
+                self._directory(self.waiting.pop())
+            self._vanished_directories()
+            self._look_again()
+            self._flush()
+        except _EndedEarlyError:
+            report.state, _ = self.root.check()
+            return
+        report.complete = True
+        if report.state is RootState.REPLACED:
+            report.accepted = self.root.accept(self.before, self.there)
+
+    def _directory(self, directory: bytes) -> None:
+        """List one directory to its end, and compare it with what is known of it."""
+        known = self._known(directory)
+        on_trial = self._on_trial(directory)
+        prefix = directory + b"/" if directory else b""
+        try:
+            with (
+                disk.directory(self.folder.path, directory) as descriptor,
+                os.scandir(descriptor) as entries,
+            ):
+                for entry in entries:
+                    if self.stopped():
+                        raise _EndedEarlyError
+                    path = prefix + os.fsencode(entry.name)
+                    size = self._entry(entry, path, known)
+                    if on_trial and on_trial.get(path) == size:
+                        self.there += 1
+        except OSError as error:
+            # Gone while we came to it, or no directory now: judged with the vanished ones.
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return
+            self.report.unreadable[directory] = str(error.strerror)
+            return
+        self.listed.add(directory)
+        self.report.directories += 1
+        self._nominate([path for path, row in known.items() if row.is_mirrored])
+
+    def _entry(self, entry: "os.DirEntry[str]", path: bytes, known: dict[bytes, Known]) -> int:
+        """Compare one entry with what is known of it; return a file's size, else -1."""
+        is_dir = entry.is_dir(follow_symlinks=False)
+        verdict = self.rules.entry(path, is_dir=is_dir)
+        if is_dir:
+            if not verdict.excluded:
+                self.waiting.append(path)
+            return -1
+        if verdict.excluded:
+            self._ineligible(path, known.pop(path, None), f"excluded: {verdict.rule}")
+            return -1
+        try:
+            # The mode decides: the entry's own type may be of something that stood there before.
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            self._unreadable(path, known.pop(path, None), str(error.strerror))
+            return -1
+        if stat.S_ISDIR(status.st_mode):
+            return -1
+        row = known.pop(path, None)
+        if not stat.S_ISREG(status.st_mode):
+            self._ineligible(path, row, "not a regular file")
+            return -1
+        self.report.files += 1
+        fingerprint = Fingerprint.of(status)
+        if row is None or not row.agrees_with(fingerprint):
+            self._add(Sighting(path, Seen.PRESENT, fingerprint))
+        return fingerprint.size
+
+    def _ineligible(self, path: bytes, row: Known | None, reason: str) -> None:
+        if row is not None and not row.is_unmirrored:
+            self._add(Sighting(path, Seen.INELIGIBLE, reason=reason))
+
+    def _unreadable(self, path: bytes, row: Known | None, reason: str) -> None:
+        # Known to be unreadable, it has a time of its own to be looked at again.
+        if row is None or row.status != FileStatus.UNREADABLE:
+            self._add(Sighting(path, Seen.UNREADABLE, reason=reason))
+
+    def _nominate(self, paths: list[bytes]) -> None:
+        """Remember known files that no listing showed: a look of their own has the evidence."""
+        self.nominated += paths
+        if len(self.nominated) >= BATCH:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        paths, self.nominated = self.nominated, []
+        for path, sight in disk.look(self.folder.path, paths).items():
+            sighting = judge(self.rules, path, sight)
+            self.report.missing += sighting.seen is Seen.MISSING
+            self._add(sighting)
+
+    def _vanished_directories(self) -> None:
+        """Judge the known files of directories that this scan did not come to."""
+        if b"" not in self.listed:
+            raise _EndedEarlyError
+        parents = self.store.read(lambda db: table.directories(db, self.folder.name))
+        for parent in parents:
+            if parent in self.listed or self._beneath_unreadable(parent):
+                continue
+            known = self._known(parent)
+            verdict = self.rules.verdict(parent, is_dir=True)
+            if parent and verdict.excluded:
+                for path, row in known.items():
+                    self._ineligible(path, row, f"excluded: {verdict.rule}")
+            else:
+                self._nominate([path for path, row in known.items() if row.is_mirrored])
+
+    def _beneath_unreadable(self, directory: bytes) -> bool:
+        unreadable = self.report.unreadable
+        if not unreadable:
+            return False
+        return b"" in unreadable or any(
+            directory == above or directory.startswith(above + b"/") for above in unreadable
+        )
+
+    def _known(self, directory: bytes) -> dict[bytes, Known]:
+        return self.store.read(lambda db: table.in_directory(db, self.folder.name, directory))
+
+    def _on_trial(self, directory: bytes) -> dict[bytes, int]:
+        if self.report.state is not RootState.REPLACED:
+            return {}
+        return self.store.read(lambda db: table.synced_sizes(db, self.folder.name, directory))
+
+    def _add(self, sighting: Sighting) -> None:
+        self.batch.append(sighting)
+        if len(self.batch) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self.batch = self.batch, []
+        if not batch:
+            return
+        changed = self.root.record(batch, self.before)
+        if changed is None:
+            raise _EndedEarlyError
+        self.report.changed += changed

@@ -1,0 +1,133 @@
+import json
+import os
+import time
+
+import pytest
+
+from syncd import cli
+from syncd.disk import Fingerprint, RootIdentity
+from syncd.state import copies, files, holds
+from syncd.state.ledger import Failure, Ledger, Offer, Stored
+from syncd.state.planner import Policy
+from syncd.state.sightings import Seen, Settling, Sighting, record
+from syncd.state.store import Store
+from syncd.watch import table
+
+A, B = "a" * 64, "b" * 64
+POLICIES = {"f": Policy(), "g": Policy()}
+SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
+
+
+def uuid(number):
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+class Desk:
+    """A state directory with the folders f and g, filled through the state's own verbs."""
+
+    def __init__(self, home):
+        self.home = home
+        self.directory = home / "state"
+        self.store = Store(self.directory)
+        self.now = float(int(time.time()))
+        self.store.open(self.now)
+        self.ledger = Ledger(policies=POLICIES, instance=self.store.instance)
+        for name in POLICIES:
+            root = home / name
+            root.mkdir()
+            self.do(table.accept_root, name, os.fsencode(root), RootIdentity(1, 2))
+        (home / "syncd.toml").write_text(
+            'state.directory = "state"\n'
+            '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'
+        )
+
+    def do(self, verb, *args, **kwargs):
+        return self.store.write(lambda db: verb(db, *args, **kwargs))
+
+    def see(self, path, mark=1, *, seen=Seen.PRESENT, folder="f", size=7, age=100.0, reason=None):
+        changed = int((self.now - age) * 1e9)
+        fingerprint = Fingerprint(mark, size, changed, changed)
+        sighting = Sighting(path, seen, fingerprint if seen is Seen.PRESENT else None, reason)
+        self.do(record, folder, [sighting], settling=SETTLING, policies=POLICIES, now=self.now)
+        return self.file(path, folder)
+
+    def file(self, path, folder="f"):
+        return self.store.read(lambda db: files.find(db, folder, path))
+
+    def begin(self, file, sha256=A):
+        offer = Offer(file.id, file.fingerprint, sha256, "text/plain", "direct")
+        return self.do(self.ledger.begin, offer, self.now)
+
+    def arrive(self, copy, number=1, status="completed"):
+        stored = Stored(uuid(number), "remote", status)
+        return self.do(self.ledger.stored, copy.id, stored, self.now, look=self.now + 2)
+
+    def sync(self, path, number=1, **seen):
+        copy = self.begin(self.see(path, **seen))
+        self.arrive(copy, number)
+        return copy
+
+    def refuse(self, path, message="too large", **seen):
+        copy = self.begin(self.see(path, **seen))
+        failure = Failure(message, 413, "file.too_large", "req-7")
+        self.do(self.ledger.refused, copy.id, failure, self.now)
+        return copy
+
+    def miss(self, path, *, confirm=False):
+        self.see(path, seen=Seen.MISSING)
+        if confirm:
+            self.now += 61
+            self.do(self.ledger.confirm_missing, self.file(path).id, self.now, "seen twice")
+
+    def delete(self, path, copy):
+        self.miss(path, confirm=True)
+        self.do(self.ledger.begin_delete, copy.id, self.now)
+        self.do(self.ledger.deleted, copy.id, self.now)
+
+    def hold(self, stops, scope, message="the key is refused", **more):
+        self.do(
+            holds.place,
+            stops=stops,
+            scope=scope,
+            reason="r",
+            message=message,
+            now=self.now,
+            **more,
+        )
+
+    def copy(self, copy):
+        return self.store.read(lambda db: copies.get(db, copy.id))
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    opened = Desk(tmp_path)
+    yield opened
+    opened.store.close()
+
+
+@pytest.fixture
+def syncd(monkeypatch, capsysbinary):
+    """Run one command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        code = cli.call([str(argument) for argument in arguments])
+        out, err = capsysbinary.readouterr()
+        return code, out.decode(), err.decode()
+
+    return run
+
+
+@pytest.fixture
+def syncd_json(syncd):
+    """Run one command line; return its exit code and its one JSON document."""
+
+    def run(*arguments):
+        code, out, _ = syncd(*arguments)
+        return code, json.loads(out)
+
+    return run

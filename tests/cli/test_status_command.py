@@ -1,0 +1,174 @@
+import subprocess
+import sys
+
+import pytest
+
+from syncd import vitals
+from syncd.vitals import FolderVitals, Transfer, Vitals
+
+
+@pytest.fixture
+def daemon(desk):
+    """Leave the beat of a daemon: the desk's store holds the lock."""
+
+    def beat(**facts):
+        seen = {
+            "f": FolderVitals("native", watched_directories=2, directories=2),
+            "g": FolderVitals("polling", "it is on NFS", directories=3),
+        }
+        known = {
+            "version": "0.1.0",
+            "pid": 1,
+            "since": desk.now - 100,
+            "beat_at": desk.now,
+            "folders": seen,
+            "api_state": "ok",
+            "last_success_at": desk.now,
+        }
+        vitals.write(desk.directory, Vitals(**known | facts))
+
+    return beat
+
+
+def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, syncd_json):
+    desk.sync(b"x")
+    desk.see(b"y")
+    desk.hold("deletions", "f", "its root is missing", affects=1, first=["x"], commands=["ls f"])
+    daemon(transfers=[Transfer("f", "y", 3, 7, desk.now)])
+    code, document = syncd_json("status", "--json")
+    assert code == 1
+    assert document["version"] == "0.1.0"
+    assert document["well"] is False
+    assert document["reasons"] == ["deletions of f held: its root is missing"]
+    assert set(document) == {
+        *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "holds", "api"),
+    }
+    assert set(document["daemon"]) == {"running", "pid", "since"}
+    assert document["daemon"]["running"] is True
+    assert [set(folder) for folder in document["folders"]] == 2 * [
+        {
+            *("name", "path", "watch", "watch_reason", "watched_directories", "directories"),
+            *("last_event_at", "last_scan_at", "counts", "oldest_queued_seconds"),
+        }
+    ]
+    assert document["folders"][1]["watch_reason"] == "it is on NFS"
+    assert document["counts"] == {"synced": 1, "queued": 1}
+    assert [set(transfer) for transfer in document["transfers"]] == [
+        {"path", "bytes", "size", "since"}
+    ]
+    assert [set(hold) for hold in document["holds"]] == [
+        {"id", "stops", "scope", "reason", "since", "affects", "first", "commands"}
+    ]
+    assert set(document["api"]) == {"base_url", "state", "echo", "last_success_at"}
+
+
+def test_all_is_well_when_a_daemon_works_and_nothing_is_wrong(desk, daemon, syncd):
+    desk.sync(b"x")
+    daemon()
+    code, out, err = syncd("status")
+    assert (code, err) == (0, "")
+    assert out.startswith("● All is well\n")
+    assert "1 synced" in out
+
+
+def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk, daemon, syncd):
+    desk.refuse(b"bad\x1b[31m\n" + b"long/" * 30, "it is too large")
+    desk.see(b"y")
+    desk.hold("deletions", "f", "its root is missing", affects=12, first=["x"], commands=["ls f"])
+    daemon(transfers=[Transfer("f", "clips/" * 20, 3 << 20, 7 << 20, desk.now)])
+    code, out, _ = syncd("status")
+    assert code == 1
+    assert "3.0 MiB of 7.0 MiB" in out
+    assert "affects 12 files: x, ..." in out
+    assert "> ls f" in out
+    assert "bad\\x1b[31m\\n" in out
+    assert "it is too large (status 413, file.too_large, request req-7)" in out.replace(
+        "\n    ", " "
+    )
+    assert "polling (it is on NFS), 3 directories" in out
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"api_state": "refused"}, "the service refuses the key"),
+        ({"api_state": "unreachable"}, "the service cannot be reached"),
+        ({"troubles": ["scan hangs"]}, "scan hangs"),
+        ({"folders": {"f": FolderVitals("native", trouble="it is gone")}}, "f: it is gone"),
+    ],
+)
+def test_what_the_daemon_suffers_from_is_not_well(daemon, syncd_json, facts, reason):
+    daemon(**facts)
+    code, document = syncd_json("status", "--json")
+    assert (code, document["reasons"]) == (1, [reason])
+
+
+def test_a_daemon_that_no_longer_reports_is_not_well_and_not_alive(desk, daemon, syncd):
+    daemon(beat_at=desk.now - 100)
+    code, out, _ = syncd("status")
+    assert code == 1
+    assert "has not reported for 1" in out
+    assert syncd("status", "--alive") == (1, "", "")
+
+
+def test_a_daemon_without_a_beat_is_starting(desk, syncd):
+    assert "just starting" in syncd("status")[1]
+
+
+def test_failed_files_are_not_well(desk, daemon, syncd_json):
+    desk.refuse(b"x")
+    daemon()
+    assert syncd_json("status", "--json")[1]["reasons"] == [
+        "1 file failed (syncd ls --status failed)"
+    ]
+
+
+def test_without_a_daemon_the_table_still_answers(desk, daemon, syncd):
+    desk.sync(b"x")
+    daemon()
+    desk.store.close()
+    code, out, _ = syncd("status")
+    assert code == 1
+    assert "no daemon is running (syncd run)" in out
+    assert "1 synced" in out
+    assert syncd("status", "--alive") == (1, "", "")
+
+
+def test_alive_answers_by_exit_code_alone(daemon, syncd):
+    daemon()
+    assert syncd("status", "--alive") == (0, "", "")
+
+
+def test_a_state_directory_that_was_never_used_says_so(tmp_path, monkeypatch, syncd):
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(tmp_path / "none"))
+    code, out, err = syncd("status")
+    assert (code, err) == (1, "")
+    assert "syncd has not run with this state directory yet" in out
+    assert not (tmp_path / "none").exists()
+
+
+def test_watch_json_and_alive_exclude_each_other(syncd):
+    code, _, err = syncd("status", "--json", "--alive")
+    assert code == 2
+    assert "use only one of" in err
+
+
+def test_status_imports_no_http_no_scheduler_and_no_video():
+    program = (
+        "import sys; from syncd.cli import inspect; "
+        "print([m for m in ('httpx', 'apscheduler', 'watchdog', 'starlette', 'av') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"[]\n"
+
+
+def test_help_imports_nothing_but_click():
+    program = (
+        "import sys; from syncd import cli; cli.call(['--help']); "
+        "print([m for m in ('pydantic', 'rich', 'sqlite_utils', 'httpx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.endswith(b"[]\n")

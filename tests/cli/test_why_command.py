@@ -1,0 +1,135 @@
+import pytest
+
+from syncd.state.ledger import Failure
+from syncd.state.sightings import Seen
+
+
+def test_it_tells_uuid_attempts_error_request_id_and_history(desk, syncd):
+    desk.sync(b"x")
+    copy = desk.begin(desk.see(b"x", mark=2, age=50.0), "b" * 64)
+    failure = Failure("no route", request_id="req-9")
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now + 300)
+    code, out, err = syncd("why", "f/x")
+    assert (code, err) == (0, "")
+    assert "x  is queued" in out
+    assert "Its previous content is still live." in out
+    assert "00000000-0000-4000-8000-000000000001" in out
+    assert "no route (request req-9)" in out
+    assert "next try    in 5 min" in out or "next try    in 4 min" in out
+    assert "synced" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("given", ["f/x", "{home}/f/x", "x", "./f/../f/x"])
+def test_a_path_is_found_absolute_or_relative_to_here_or_to_its_folder(desk, syncd_json, given):
+    desk.sync(b"x")
+    code, told = syncd_json("why", given.format(home=desk.home), "--json")
+    assert code == 0
+    assert (told["found"], told["folder"], told["path"]) == (True, "f", "x")
+
+
+def test_a_path_is_found_through_a_link_above_its_folder(desk, syncd_json):
+    desk.sync(b"x")
+    (desk.home / "link").symlink_to(desk.home)
+    assert syncd_json("why", desk.home / "link/f/x", "--json")[1]["path"] == "x"
+
+
+def test_an_excluded_file_names_the_rule(desk, syncd):
+    (desk.home / "f/drafts").mkdir()
+    (desk.home / "f/drafts/a").touch()
+    code, out, _ = syncd("why", "f/drafts/a")
+    assert code == 0
+    assert "a rule excludes it" in out
+    assert "exclude drafts/" in out
+
+
+def test_a_hidden_file_names_the_rule(desk, syncd):
+    (desk.home / "f/.x").touch()
+    assert "its name begins with a dot" in syncd("why", "f/.x")[1]
+
+
+def test_a_file_outside_all_folders_names_them(desk, syncd):
+    code, out, _ = syncd("why", "/etc/hostname")
+    assert code == 1
+    assert "It is in no watch folder." in out
+
+
+def test_a_file_that_is_neither_known_nor_there_says_so(desk, syncd):
+    code, out, _ = syncd("why", desk.home / "f/nope")
+    assert code == 1
+    assert "There is no such file" in out
+
+
+def test_a_file_that_was_not_noticed_yet_says_when_it_will_be(desk, syncd):
+    (desk.home / "f/x").touch()
+    code, out, _ = syncd("why", "f/x")
+    assert code == 0
+    assert "has not been noticed yet" in out
+    assert "within 300 s" in out
+
+
+def test_without_a_daemon_it_says_to_start_one(desk, syncd):
+    desk.see(b"x")
+    desk.store.close()
+    assert "start the daemon (syncd run)" in syncd("why", "f/x")[1]
+
+
+def test_a_link_a_directory_and_the_folder_itself_are_told_apart(desk, syncd):
+    (desk.home / "f/link").symlink_to("x")
+    (desk.home / "f/sub").mkdir()
+    assert "no regular file" in syncd("why", "f/link")[1]
+    assert "It is a directory" in syncd("why", "f/sub")[1]
+    assert "It is a watch folder" in syncd("why", "f")[1]
+
+
+def test_an_unreadable_file_says_what_would_help(desk, syncd):
+    desk.see(b"x", seen=Seen.UNREADABLE, reason="cannot open: Permission denied")
+    out = syncd("why", "f/x")[1]
+    assert "cannot open: Permission denied" in out
+    assert "make it readable" in out
+
+
+def test_a_refused_file_says_when_it_is_tried_again(desk, syncd):
+    desk.refuse(b"x")
+    assert "tried again when its content changes" in syncd("why", "f/x")[1].replace("\n  ", " ")
+
+
+def test_a_video_that_failed_says_what_would_help(desk, syncd):
+    copy = desk.begin(desk.see(b"x"))
+    desk.arrive(copy, status="pending")
+    desk.do(desk.ledger.processing_failed, copy.id, Failure("no video stream"), desk.now)
+    out = syncd("why", "f/x")[1]
+    assert "no video stream" in out
+    assert "replace it by a video that plays" in out
+
+
+def test_a_held_file_shows_the_hold_and_its_commands(desk, syncd):
+    desk.see(b"x")
+    desk.hold("sending", "*", "the key is refused", commands=["export AYMARA_AI_API_KEY=..."])
+    out = syncd("why", "f/x")[1]
+    assert "x  is held" in out
+    assert "> export AYMARA_AI_API_KEY=..." in out
+
+
+def test_a_deleted_file_still_has_its_history(desk, syncd):
+    desk.delete(b"x", desk.sync(b"x"))
+    out = syncd("why", "f/x")[1]
+    assert "x  is deleted" in out
+    assert "deleted" in out
+    assert "seen twice" in out
+
+
+def test_it_answers_before_anything_has_run(tmp_path, monkeypatch, syncd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop/x").touch()
+    monkeypatch.setenv("SYNCD_WATCH", "drop")
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(tmp_path / "state"))
+    assert "has not been noticed yet" in syncd("why", "drop/x")[1]
+
+
+def test_names_are_escaped(desk, syncd):
+    desk.see(b"\x1b]0;evil\x07\xff")
+    out = syncd("why", desk.home / "f" / "\x1b]0;evil\x07\udcff")[1]
+    assert "\\x1b]0;evil\\x07\\xff" in out
+    assert "\x1b" not in out

@@ -1,0 +1,357 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from syncd import config as configuration
+from syncd.cli.setup import TEMPLATE
+from syncd.exceptions import ConfigError
+
+KEY = "sk-live-0123456789"
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load with nothing from outside but what a test gives; the key is there unless taken."""
+    monkeypatch.setattr(configuration, "SYSTEM_FILE", tmp_path / "etc/syncd.toml")
+
+    def run(toml=None, *directories, env=None, key=KEY, **options):
+        if toml is not None:
+            (tmp_path / "syncd.toml").write_text(toml)
+        environ = {"HOME": str(tmp_path / "home")} | (env or {})
+        if key is not None:
+            environ["AYMARA_AI_API_KEY"] = key
+        options = {"config": None, "working_directory": tmp_path} | options
+        return configuration.load(environ=environ, directories=directories, **options)
+
+    return run
+
+
+@pytest.fixture
+def refused(load):
+    """Return the message with which a configuration is refused."""
+
+    def run(*arguments, **options):
+        with pytest.raises(ConfigError) as caught:
+            load(*arguments, **options)
+        assert KEY not in str(caught.value)
+        return str(caught.value)
+
+    return run
+
+
+FOLDER = '[[folders]]\npath = "drop"\n'
+
+
+def test_defaults_are_those_that_are_written_down(load, tmp_path):
+    config = load(FOLDER)
+    assert config.api.base_url == "https://api.aymara.ai"
+    assert (config.api.timeout_seconds, config.api.connect_seconds) == (60, 5)
+    assert config.state.directory == tmp_path / "home/.local/state/syncd"
+    assert config.upload.model_dump() == {
+        "workers": 8,
+        "resend_after_seconds": 120,
+        "drain_seconds": 8,
+        "token": True,
+        "method": "auto",
+        "direct_max": 32 * 1024 * 1024,
+    }
+    assert config.processing.model_dump() == {
+        "first_poll_seconds": 2,
+        "max_poll_seconds": 60,
+        "polls_per_second": 5,
+        "stalled_after": 86_400,
+    }
+    assert config.folders[0].model_dump() == {
+        "path": tmp_path / "drop",
+        "name": "drop",
+        "workspace_uuid": None,
+        "include": (),
+        "exclude": (),
+        "hidden": False,
+        "watch": "auto",
+        "settle_seconds": 5,
+        "rescan_seconds": 300,
+        "grace_seconds": 60,
+    }
+    assert config.warnings == ()
+
+
+def test_the_template_loads(load):
+    assert [folder.name for folder in load(TEMPLATE).folders] == ["drop"]
+
+
+def test_every_setting_of_the_template_is_one(load):
+    """What is commented out would load as well: no name in it is stale."""
+    lines = TEMPLATE.split("# [[folders]]")[0] + "[api]" + TEMPLATE.split("[api]")[1]
+    live = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
+        for line in lines.splitlines()
+    )
+    live = live.replace('"..."', '"w"').replace("/etc/ssl/our-ca.pem", os.devnull)
+    config = load(live)
+    assert config.folders[0].include == ("*.mp4",)
+
+
+def test_configuration_is_frozen(load):
+    config = load(FOLDER)
+    with pytest.raises(ValidationError):
+        config.upload.workers = 3
+    with pytest.raises(ValidationError):
+        config.folders = ()
+
+
+# Where it comes from
+
+
+def test_the_first_file_there_is_is_read(load, tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/syncd.toml").write_text(FOLDER + "[upload]\nworkers = 1\n")
+    assert load().upload.workers == 1
+    assert load(FOLDER + "[upload]\nworkers = 2\n").upload.workers == 2
+    (tmp_path / "env.toml").write_text(FOLDER + "[upload]\nworkers = 3\n")
+    env = {"SYNCD_CONFIG": "env.toml"}
+    assert load(env=env).upload.workers == 3
+    (tmp_path / "named.toml").write_text(FOLDER + "[upload]\nworkers = 4\n")
+    named = load(env=env, config=tmp_path / "named.toml")
+    assert (named.upload.workers, named.file) == (4, tmp_path / "named.toml")
+
+
+def test_a_named_file_that_is_missing_is_an_error(refused):
+    assert "--config: there is no file /nope.toml" in refused(config=Path("/nope.toml"))
+    assert "SYNCD_CONFIG: there is no file" in refused(env={"SYNCD_CONFIG": "nope.toml"})
+
+
+def test_a_file_that_is_no_toml_says_where(refused, tmp_path):
+    message = refused("[upload\n")
+    assert message.startswith(f"{tmp_path / 'syncd.toml'} is not valid TOML:")
+    assert "line 1" in message
+
+
+def test_a_file_that_is_a_directory_is_an_error(refused, tmp_path):
+    assert "cannot read" in refused(config=tmp_path)
+
+
+def test_variables_override_the_file(load):
+    env = {"SYNCD_UPLOAD__WORKERS": "3", "SYNCD_LOG__LEVEL": "debug", "SYNCD_API__SANDBOX": "true"}
+    config = load(FOLDER + "[upload]\nworkers = 2\ntoken = false\n", env=env)
+    assert (config.upload.workers, config.upload.token) == (3, False)
+    assert (config.log.level, config.api.sandbox) == ("debug", True)
+
+
+def test_an_empty_variable_counts_as_not_there(load):
+    assert load(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "", "SYNCD_WATCH": ""}).upload.workers == 8
+
+
+def test_folders_come_as_json_or_one_by_watch(load, tmp_path):
+    folders = json.dumps([{"path": "/data", "settle_seconds": 0.5}])
+    (folder,) = load(FOLDER, env={"SYNCD_FOLDERS": folders}).folders
+    assert (folder.path, folder.name, folder.settle_seconds) == (Path("/data"), "data", 0.5)
+    (folder,) = load(env={"SYNCD_WATCH": "in"}).folders
+    assert folder.path == tmp_path / "in"
+
+
+def test_directories_replace_the_folders_and_a_configured_one_keeps_its_settings(load, tmp_path):
+    toml = '[[folders]]\npath = "a"\nname = "first"\n[[folders]]\npath = "b"\n'
+    config = load(toml, Path("a"), Path("c"), Path("c"))
+    assert [(f.path, f.name) for f in config.folders] == [
+        (tmp_path / "a", "first"),
+        (tmp_path / "c", "c"),
+    ]
+
+
+def test_unknown_variables_are_warnings_that_name_the_nearest(load):
+    env = {"SYNCD_LOG_LEVEL": "debug", "SYNCD_PORT_8080_TCP_ADDR": "10.0.0.1"}
+    assert load(FOLDER, env=env).warnings == (
+        "the environment variable SYNCD_LOG_LEVEL is not known; did you mean SYNCD_LOG__LEVEL?",
+        "the environment variable SYNCD_PORT_8080_TCP_ADDR is not known",
+    )
+
+
+def test_state_directory_comes_from_systemd_xdg_or_home(load, tmp_path):
+    assert load(FOLDER, env={"STATE_DIRECTORY": "/var/lib/syncd:/x"}).state.directory == Path(
+        "/var/lib/syncd"
+    )
+    assert load(FOLDER, env={"XDG_STATE_HOME": "/xdg"}).state.directory == Path("/xdg/syncd")
+    toml = FOLDER + '[state]\ndirectory = "here"\n'
+    assert load(toml, env={"STATE_DIRECTORY": "/x"}).state.directory == tmp_path / "here"
+
+
+# The service
+
+
+@pytest.mark.parametrize(
+    ("toml", "env", "url"),
+    [
+        ('environment = "staging"', {}, "https://staging-api.aymara.ai"),
+        ('base_url = "https://x.test/prefix/"', {}, "https://x.test/prefix"),
+        ("", {"AYMARA_AI_BASE_URL": "https://y.test"}, "https://y.test"),
+        ('environment = "staging"', {"AYMARA_AI_BASE_URL": "https://y.test"},
+         "https://staging-api.aymara.ai"),
+        ('base_url = "https://x.test"', {"SYNCD_API__ENVIRONMENT": "staging"},
+         "https://staging-api.aymara.ai"),
+        ("", {"SYNCD_API__BASE_URL": "https://z.test", "AYMARA_AI_BASE_URL": "https://y.test"},
+         "https://z.test"),
+    ],
+)  # fmt: skip
+def test_the_base_url_is_resolved_from_what_is_most_ours(load, toml, env, url):
+    assert load(f"{FOLDER}[api]\n{toml}\n", env=env).api.base_url == url
+
+
+def test_a_base_url_that_is_not_used_is_a_warning(load):
+    toml = FOLDER + '[api]\nenvironment = "staging"\n'
+    (warning,) = load(toml, env={"AYMARA_AI_BASE_URL": "https://y.test"}).warnings
+    assert "AYMARA_AI_BASE_URL is not used" in warning
+
+
+def test_the_sandbox_of_the_official_client_is_honoured(load):
+    assert load(FOLDER, env={"AYMARA_AI_USE_SANDBOX": "True"}).api.sandbox is True
+    assert load(FOLDER).api.sandbox is None
+
+
+@pytest.mark.parametrize(
+    "url", ["api.test", "ftp://x", "https://", "https://u:pw@x.test", "https://x?a=1", "http://x:y"]
+)
+def test_a_base_url_that_is_none_is_refused(refused, url):
+    message = refused(FOLDER, env={"SYNCD_API__BASE_URL": url})
+    assert message.startswith("SYNCD_API__BASE_URL: [api] base_url: must be a URL")
+    assert "pw" not in message
+
+
+def test_a_proxy_may_hold_a_password_and_is_never_shown(load):
+    config = load(FOLDER, env={"SYNCD_API__PROXY": "http://u:pass%20word@proxy:3128"})
+    assert "pass%20word" not in repr(config)
+    assert set(config.secrets()) == {KEY, "pass%20word", "pass word"}
+
+
+# What is refused
+
+
+def test_unknown_keys_name_the_file_the_key_and_the_nearest(refused, tmp_path):
+    message = refused(
+        "[upload]\nworker = 3\n[uplaod]\nx = 1\n[[folders]]\npath = 'a'\nsettle = 1\n"
+    )
+    where = tmp_path / "syncd.toml"
+    assert message.splitlines() == [
+        f"{where}: [upload] worker: unknown setting; did you mean workers?",
+        f"{where}: [[folders]] number 1 settle: unknown setting; did you mean settle_seconds?",
+        f"{where}: uplaod: unknown setting; did you mean upload?",
+    ]
+
+
+def test_a_key_in_the_file_is_refused_without_showing_it(refused):
+    message = refused(f'{FOLDER}[api]\napi_key = "{KEY}"\n', key=None)
+    assert "[api] api_key: a key never stands here; use AYMARA_AI_API_KEY" in message
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("[upload]\nworkers = 0", "[upload] workers: input should be greater than or equal to 1"),
+        ('[upload]\ndirect_max = "3 pigs"', "[upload] direct_max: is not a size such as 32MiB"),
+        ('[processing]\nstalled_after = "soon"', "stalled_after: is not a duration such as 24h"),
+        ("[processing]\nmax_poll_seconds = nan", "max_poll_seconds: input should be a finite"),
+        ('[log]\nformat = "xml"', "[log] format: input should be 'auto', 'text'"),
+        ('upload = "fast"', "upload: input should be a valid dictionary"),
+        ('folders = "x"', "folders: input should be a valid tuple"),
+        ('[api]\nca_file = "/nope.pem"', "ca_file: cannot read /nope.pem"),
+    ],
+)
+def test_a_wrong_value_says_where_and_what_is_right(refused, toml, said):
+    folder = FOLDER if "folders" not in toml else ""
+    assert said in refused(f"{toml}\n{folder}" if "=" in toml.split("\n")[0] else folder + toml)
+
+
+def test_several_problems_are_one_message(refused):
+    message = refused("[upload]\nworkers = 0\nx = 1\n", key=None)
+    assert len(message.splitlines()) == 3
+    assert "no API key" in message
+
+
+def test_a_wrong_variable_is_named(refused):
+    assert refused(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "many"}).startswith(
+        "SYNCD_UPLOAD__WORKERS: [upload] workers: input should be a valid integer"
+    )
+
+
+def test_folders_that_are_no_json_show_how_to_write_them(refused):
+    message = refused(env={"SYNCD_FOLDERS": f"/data {KEY}"})
+    assert message == "SYNCD_FOLDERS is not valid JSON; write it as '[{\"path\": \"/data\"}]'"
+
+
+def test_watch_and_folders_together_are_refused(refused):
+    env = {"SYNCD_FOLDERS": '[{"path": "/a"}]', "SYNCD_WATCH": "/b"}
+    assert "set only one of them" in refused(env=env)
+
+
+def test_no_folder_says_how_to_name_one(refused, load):
+    assert "no folder to watch: name one (syncd run DIR)" in refused()
+    assert load(to_sync=False, key=None).folders == ()
+
+
+def test_overlapping_folders_are_refused_links_followed(refused, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    for other in ("a/b", "a", "link/c"):
+        message = refused(f"[[folders]]\npath = 'a'\n[[folders]]\npath = '{other}'\n")
+        assert "overlap; watch only the outer one" in message
+
+
+def test_a_folder_beside_another_of_the_same_beginning_is_fine(load):
+    assert len(load("[[folders]]\npath = 'a'\n[[folders]]\npath = 'ab'\n").folders) == 2
+
+
+@pytest.mark.parametrize("state", ["drop/state", "drop", "."])
+def test_a_state_directory_that_overlaps_a_folder_is_refused(refused, state):
+    message = refused(f'{FOLDER}[state]\ndirectory = "{state}"\n')
+    assert "overlap; set [state] directory" in message
+
+
+def test_a_missing_folder_is_no_error_and_is_told(load, tmp_path):
+    (tmp_path / "b").mkdir()
+    config = load("[[folders]]\npath = 'a'\n[[folders]]\npath = 'b'\n")
+    assert [folder.name for folder in config.missing_folders()] == ["a"]
+
+
+# Names
+
+
+def test_default_names_are_made_unique_by_their_path(load):
+    toml = "".join(f"[[folders]]\npath = '{path}'\n" for path in ("/a/data", "/b/data", "/c/data"))
+    first, second, third = (folder.name for folder in load(toml).folders)
+    assert first == "data"
+    assert len({first, second, third}) == 3
+    without_second = toml.replace("[[folders]]\npath = '/b/data'\n", "")
+    assert load(without_second).folders[1].name == third
+
+
+def test_a_given_name_goes_before_a_default_one(load):
+    toml = "[[folders]]\npath = '/a/data'\n[[folders]]\npath = '/b'\nname = 'data'\n"
+    names = [folder.name for folder in load(toml).folders]
+    assert names[1] == "data"
+    assert names[0].startswith("data-")
+
+
+def test_equal_names_are_refused(refused):
+    toml = "[[folders]]\npath = '/a'\nname = 'x'\n[[folders]]\npath = '/b'\nname = 'x'\n"
+    assert "2 folders have the name 'x'" in refused(toml)
+
+
+def test_a_folder_whose_name_is_not_utf8_gets_one_that_is(load):
+    (folder,) = load(None, Path("/data/\udcff\n")).folders
+    assert folder.name == "\\xff_"
+    assert folder.root == b"/data/\xff\n"
+
+
+def test_folders_take_workspace_and_grace_from_above(load):
+    toml = (
+        "[api]\nworkspace_uuid = 'w1'\n[deletions]\ngrace_seconds = 7\n"
+        "[[folders]]\npath = 'a'\n[[folders]]\npath = 'b'\nworkspace_uuid = 'w2'\n"
+        "grace_seconds = 60\n"
+    )
+    assert [(f.workspace_uuid, f.grace_seconds) for f in load(toml).folders] == [
+        ("w1", 7),
+        ("w2", 60),
+    ]

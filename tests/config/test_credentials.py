@@ -1,0 +1,94 @@
+import pytest
+
+from syncd import credentials
+from syncd.exceptions import ConfigError
+
+KEY = "sk-live-0123456789"
+
+
+def load(**environ):
+    warnings = []
+    found = credentials.load(environ, warnings)
+    return found, warnings
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(KEY + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_key_comes_from_the_environment_its_newline_taken_off():
+    found, _ = load(AYMARA_AI_API_KEY=KEY + "\n")
+    assert found.api_key.get_secret_value() == KEY
+    assert found.source == "AYMARA_AI_API_KEY"
+
+
+def test_a_key_comes_from_a_file(key_file):
+    found, warnings = load(AYMARA_AI_API_KEY_FILE=str(key_file))
+    assert found.api_key.get_secret_value() == KEY
+    assert str(key_file) in found.source
+    assert warnings == []
+
+
+def test_a_key_comes_as_a_systemd_credential(tmp_path):
+    (tmp_path / "aymara-api-key").write_text(KEY)
+    (tmp_path / "aymara-api-key").chmod(0o444)
+    found, warnings = load(CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert found.source == "the systemd credential aymara-api-key"
+    assert warnings == []
+
+
+def test_a_token_alone_will_do_and_both_may_be_there():
+    found, _ = load(AYMARA_AI_BEARER_TOKEN="token-1")
+    assert (found.api_key, list(found.secrets())) == (None, ["token-1"])
+    found, _ = load(AYMARA_AI_BEARER_TOKEN="token-1", AYMARA_AI_API_KEY=KEY)
+    assert list(found.secrets()) == [KEY, "token-1"]
+
+
+def test_no_key_names_the_ways_to_give_one():
+    with pytest.raises(ConfigError, match="no API key: set AYMARA_AI_API_KEY, or"):
+        load()
+
+
+def test_a_key_is_never_shown():
+    found, _ = load(AYMARA_AI_API_KEY=KEY)
+    assert KEY not in repr(found) + str(found.model_dump())
+
+
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_an_empty_key_is_refused(value):
+    with pytest.raises(ConfigError, match="AYMARA_AI_API_KEY: it is empty"):
+        load(AYMARA_AI_API_KEY=value)
+
+
+@pytest.mark.parametrize("value", ["a\nb" + KEY, "schlüssel" + KEY, "x" * 20_000])
+def test_what_cannot_be_a_key_is_refused_and_not_shown(value):
+    with pytest.raises(ConfigError, match="one line of plain ASCII") as caught:
+        load(AYMARA_AI_API_KEY=value)
+    assert KEY not in str(caught.value)
+
+
+def test_a_key_file_that_everyone_may_write_is_refused(key_file):
+    key_file.chmod(0o602)
+    with pytest.raises(ConfigError, match=f"may write the key file; run: chmod 600 {key_file}"):
+        load(AYMARA_AI_API_KEY_FILE=str(key_file))
+
+
+def test_a_key_file_that_everyone_may_read_is_warned_of(key_file):
+    key_file.chmod(0o644)
+    _, (warning,) = load(AYMARA_AI_API_KEY_FILE=str(key_file))
+    assert f"may read the key file; run: chmod 600 {key_file}" in warning
+
+
+def test_a_secret_of_kubernetes_is_not_warned_of(tmp_path, key_file):
+    key_file.chmod(0o644)
+    (tmp_path / "..data").symlink_to("..2026")
+    assert load(AYMARA_AI_API_KEY_FILE=str(key_file))[1] == []
+
+
+def test_a_key_file_that_is_missing_says_who_must_read_it():
+    with pytest.raises(ConfigError, match="cannot read the key file: No such file"):
+        load(AYMARA_AI_API_KEY_FILE="/nope")

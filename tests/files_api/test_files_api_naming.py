@@ -1,0 +1,97 @@
+"""Names as they are sent, tokens found in them, content types."""
+
+import mimetypes
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from syncd.files_api import content_type_for, sent_name, tokens_in
+
+TOKEN = "sy1-0123abcd-" + "0123456789abcdef0123456789ab"
+
+segment = st.binary(min_size=1, max_size=255).map(lambda b: b.translate(None, b"/\x00") or b"x")
+paths = st.lists(segment, min_size=1, max_size=4).map(b"/".join)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"rel/path/clip.mp4", f"rel/path/clip.{TOKEN}.mp4"),
+        (b"noextension", f"noextension.{TOKEN}"),
+        (b".hidden", f".hidden.{TOKEN}"),
+        (b"a.tar.gz", f"a.tar.{TOKEN}.gz"),
+        (b"ends.", f"ends..{TOKEN}"),
+        ("Übung/猫 🐈.png".encode(), f"Übung/猫 🐈.{TOKEN}.png"),
+        (b"caf\xe9.mp4", f"caf%E9.{TOKEN}.mp4"),
+        (b'a"b\\c\r\n\x1b.txt', f"a%22b%5Cc%0D%0A%1B.{TOKEN}.txt"),
+        ("abc\u202egpj.exe".encode(), f"abc%E2%80%AEgpj.{TOKEN}.exe"),
+        (b"100%.txt", f"100%.{TOKEN}.txt"),
+        (b"100%25.txt", f"100%2525.{TOKEN}.txt"),
+        ("👩\u200d🚀.png".encode(), f"👩\u200d🚀.{TOKEN}.png"),
+    ],
+)
+def test_a_readable_name_stays_readable_and_the_rest_is_escaped(path, name):
+    assert sent_name(path, TOKEN) == name
+
+
+@pytest.mark.row(10)
+@pytest.mark.row(11)
+@given(paths)
+def test_any_name_is_sent_printable_short_enough_and_with_its_token(path):
+    name = sent_name(path, TOKEN)
+    assert tokens_in([name.rpartition("/")[2]]) == {TOKEN}
+    assert all(len(part.encode()) <= 255 for part in name.split("/"))
+    assert name.count("/") == path.count(b"/")
+    assert not set(name) & set('"\\\r\n\x00\x1b\x7f\u202e')
+    assert "".join(c for c in name if c not in "\u200c\u200d").isprintable() or " " not in name
+
+
+@given(st.lists(segment.filter(lambda b: len(b) < 30), min_size=2, max_size=2, unique=True))
+def test_two_names_stay_two(pair):
+    assert sent_name(pair[0]) != sent_name(pair[1])
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125, "\x1b" * 251, "🐈" * 62])
+def test_the_readable_part_gives_way_on_a_character(stem):
+    name = sent_name(stem.encode() + b".mp4", TOKEN)
+    assert name.endswith(f".{TOKEN}.mp4")
+    assert 255 - 4 < len(name.encode()) <= 255
+
+
+def test_a_long_extension_is_no_extension():
+    assert sent_name(b"a." + b"e" * 250, TOKEN).endswith(f"e.{TOKEN}")
+
+
+@given(st.text())
+def test_tokens_are_found_wherever_they_stand(text):
+    assert TOKEN in tokens_in([text, f"https://host/{text}/{TOKEN}.mp4?x={text}"])
+
+
+def test_no_token_is_found_in_what_only_resembles_one():
+    assert tokens_in([TOKEN.upper(), TOKEN[:-1], TOKEN.replace("sy1", "sy2"), ""]) == set()
+
+
+@pytest.mark.row(62)
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        (b"a.MP4", "video/mp4"),
+        (b"dir.mp4/a", "application/octet-stream"),
+        (b"mp4", "application/octet-stream"),
+        (b"a.tar.gz", "application/gzip"),
+        (b"a.csv.gz", "application/gzip"),
+        (b"a.jp\xe9g", "application/octet-stream"),
+        (b"a.txt\r\nx: y", "application/octet-stream"),
+        (b"a.jpeg", "image/jpeg"),
+    ],
+)
+def test_a_content_type_comes_from_our_own_table(path, content_type, monkeypatch):
+    monkeypatch.setattr(mimetypes, "guess_type", lambda *_: ("text/evil", None))
+    assert content_type_for(path) == content_type
+
+
+@settings(max_examples=50)
+@given(paths)
+def test_every_content_type_is_fit_for_a_header(path):
+    assert content_type_for(path).isascii()
+    assert content_type_for(path).isprintable()

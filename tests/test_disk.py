@@ -1,0 +1,66 @@
+import os
+
+import pytest
+
+from syncd import disk
+from syncd.disk import Found
+
+
+@pytest.fixture
+def root(tmp_path):
+    path = tmp_path / "root"
+    path.mkdir()
+    return path
+
+
+def look(root, *paths):
+    return {path: sight.found for path, sight in disk.look(os.fsencode(root), paths).items()}
+
+
+def test_a_look_tells_files_from_all_else(root):
+    root.joinpath("a").write_bytes(b"x")
+    root.joinpath("d").mkdir()
+    root.joinpath("link").symlink_to("a")
+    assert look(root, b"a", b"d", b"link", b"gone") == {
+        b"a": Found.FILE,
+        b"d": Found.ABSENT,
+        b"link": Found.OTHER,
+        b"gone": Found.ABSENT,
+    }
+
+
+def test_files_of_vanished_directories_are_absent_by_the_nearest_that_is_left(root):
+    root.joinpath("a/b").mkdir(parents=True)
+    root.joinpath("file").write_bytes(b"")
+    root.joinpath("link").symlink_to("a")
+    paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1", b"link/b/1")
+    assert set(look(root, *paths).values()) == {Found.ABSENT}
+
+
+def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monkeypatch):
+    listed = []
+    names = disk._names
+    monkeypatch.setattr(disk, "_names", lambda fd: listed.append(fd) or names(fd))
+    paths = [b"d%d/a" % number for number in range(100)]
+    assert set(look(root, *paths).values()) == {Found.ABSENT}
+    assert len(listed) == 1
+
+
+def test_nothing_is_absent_beneath_a_root_that_is_gone(root):
+    root.rmdir()
+    assert set(look(root, b"a", b"d/b").values()) == {Found.UNREADABLE}
+
+
+def test_nothing_is_absent_where_listing_and_stat_disagree(root, monkeypatch):
+    monkeypatch.setattr(disk, "_names", lambda _: frozenset({b"a", b"d"}))
+    assert set(look(root, b"a", b"d/b").values()) == {Found.UNREADABLE}
+
+
+def test_nothing_is_absent_where_the_listing_fails(root, monkeypatch):
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(disk, "_names", fail)
+    sights = disk.look(os.fsencode(root), [b"a", b"d/b"])
+    assert {sight.found for sight in sights.values()} == {Found.UNREADABLE}
+    assert {sight.error for sight in sights.values()} == {"Input/output error"}

@@ -1,0 +1,95 @@
+import pytest
+
+from syncd.exceptions import ConfigError
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import JUNK, Rules
+
+
+def rules(**settings):
+    return Rules(WatchFolder("f", b"/f", **settings))
+
+
+def excluded(path, *, is_dir=False, **settings):
+    return rules(**settings).verdict(path, is_dir=is_dir).excluded
+
+
+def test_without_rules_every_ordinary_file_is_eligible():
+    for path in (b"a", b"a/b.mp4", b"tmp", b"part", b"a.tmp.mp4", b"caf\xe9", b"new\nline", b"~a"):
+        assert not excluded(path), path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"a.part", b"a.crdownload", b"a.tmp", b".a.swp", b"a~", b".~lock.a.odt#", b"._a"),
+        *(b".DS_Store", b"Thumbs.db", b"@eaDir", b".stfolder", b"lost+found", b"new\nline.tmp"),
+    ],
+)
+def test_junk_is_excluded_even_where_hidden_files_are_eligible(name):
+    verdict = rules(hidden=True).verdict(b"d/" + name, is_dir=False)
+    assert verdict.excluded
+    assert verdict.rule.removeprefix("junk ") in JUNK
+
+
+def test_what_is_beneath_an_excluded_directory_is_excluded_by_the_same_rule():
+    verdict = rules().verdict(b"a/@eaDir/b/c.jpg", is_dir=False)
+    assert (verdict.excluded, verdict.rule) == (True, "junk @eaDir")
+    assert excluded(b".git/objects/aa")
+    assert excluded(b"cache/x/y", exclude=("cache/",))
+
+
+def test_hidden_files_are_excluded_unless_asked_for():
+    assert rules().verdict(b".env", is_dir=False).rule.startswith("hidden")
+    assert not excluded(b".env", hidden=True)
+
+
+def test_the_last_exclude_that_matches_decides_and_is_named():
+    some = rules(exclude=("*.log", "!keep.log", "/top"))
+    assert some.verdict(b"a/x.log", is_dir=False).rule == "exclude *.log"
+    kept = some.verdict(b"a/keep.log", is_dir=False)
+    assert (kept.excluded, kept.rule) == (False, "exclude !keep.log")
+    assert some.verdict(b"top", is_dir=False).excluded
+    assert not some.verdict(b"a/top", is_dir=False).excluded
+
+
+def test_a_negated_exclude_takes_up_junk_and_hidden_files():
+    assert not excluded(b"a.tmp", exclude=("!*.tmp",))
+    assert not excluded(b".env", exclude=("!.env",))
+    assert excluded(b".other", exclude=("!.env",))
+
+
+def test_a_directory_pattern_spares_a_file_of_that_name():
+    assert excluded(b"build", is_dir=True, exclude=("build/",))
+    assert not excluded(b"build", exclude=("build/",))
+
+
+def test_include_lets_in_only_what_matches_and_prunes_no_directory():
+    some = rules(include=("*.mp4", "/docs/"))
+    assert not some.verdict(b"a/b/c.mp4", is_dir=False).excluded
+    assert not some.verdict(b"docs/x.txt", is_dir=False).excluded
+    assert not some.verdict(b"a/b", is_dir=True).excluded
+    assert some.verdict(b"a/x.txt", is_dir=False).rule.startswith("include")
+
+
+def test_exclude_wins_over_include():
+    assert excluded(b"a/x.mp4", include=("*.mp4",), exclude=("a/",))
+
+
+def test_names_of_any_bytes_are_matched():
+    assert excluded(b"caf\xe9.log", exclude=("*.log",))
+    assert excluded(b"new\nline/x/y.log", exclude=("x",))
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "# a comment"])
+def test_a_blank_or_commented_pattern_excludes_nothing(blank):
+    assert not excluded(b"a", exclude=(blank,))
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "# a comment"])
+def test_an_include_of_blanks_and_comments_alone_includes_everything(blank):
+    assert not excluded(b"a", include=(blank,))
+
+
+def test_a_pattern_that_cannot_be_read_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="folder f: a pattern of exclude"):
+        rules(exclude=("!",))

@@ -1,0 +1,182 @@
+import os
+import threading
+
+import pytest
+
+from syncd.exceptions import ConfigError
+from syncd.state.planner import Policy
+from syncd.watch.folder import WatchFolder
+from syncd.watch.stage import Watch
+
+
+@pytest.fixture
+def started(place):
+    """A place that is watched natively, scanned once."""
+    place.reopen(watch="native")
+    place.watched.start()
+    assert place.watched.scan_if_due() > 200
+    return place
+
+
+def looks(place, until, condition):
+    """Look at hints as they come, until the table says what it should."""
+
+    def look():
+        place.watched.look_hints()
+        return condition(place.statuses())
+
+    return until(look)
+
+
+def test_a_new_file_is_in_the_table_at_its_event_and_ready_once_quiet(started, until):
+    started.write(b"a")
+    assert looks(started, until, lambda s: s == {b"a": "settling"})
+    assert started.woken
+    started.later()
+    started.watched.look_due()
+    assert started.statuses() == {b"a": "ready"}
+
+
+def test_a_file_removed_under_our_eyes_is_missing_with_its_removal_seen(started, until):
+    started.synced(b"a", b"keep")
+    started.watched.look_hints()
+    started.root.joinpath("a").unlink()
+    assert looks(
+        started,
+        until,
+        lambda s: s[b"a"] == "missing" and started.files()[b"a"].removal_seen,
+    )
+
+
+def test_a_renamed_file_is_missing_here_and_present_there(started, until):
+    started.synced(b"a")
+    started.root.joinpath("a").rename(started.root / "b")
+    assert looks(started, until, lambda s: s == {b"a": "missing", b"b": "ready"})
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["out of the folder", "within the folder"])
+def test_a_directory_moved_away_takes_its_known_files_with_it(started, until, tmp_path, away):
+    started.synced(b"d/a", b"d/e/b", b"d.txt", b"d0/c")
+    target = tmp_path / "out" if away else started.root / "n"
+    started.root.joinpath("d").rename(target)
+    expected = {b"d/a": "missing", b"d/e/b": "missing", b"d.txt": "ready", b"d0/c": "ready"}
+    if not away:
+        expected |= {b"n/a": "ready", b"n/e/b": "ready"}
+    assert looks(started, until, lambda s: s == expected and started.files()[b"d/e/b"].removal_seen)
+
+
+def test_a_tree_emptied_under_our_eyes_holds_nothing(started, until):
+    started.synced(b"a", b"d/b", b"d/c")
+    for name in ("a", "d/b", "d/c"):
+        started.root.joinpath(name).unlink()
+    started.root.joinpath("d").rmdir()
+    assert looks(started, until, lambda s: set(s.values()) == {"missing"} and not started.holds())
+
+
+def test_excluded_files_leave_no_trace_however_many_events_they_make(started, until):
+    started.write(b"a.tmp")
+    started.write(b".git/x")
+    started.write(b"a")
+    assert looks(started, until, lambda s: s == {b"a": "settling"})
+
+
+def test_a_scan_comes_round_and_at_once_when_asked_for(started):
+    assert started.watched.scan_if_due() > 200
+    started.later(331)
+    started.watched.scan_if_due()
+    before = started.watched.last_scan
+    started.watched.hints.ask_scan("a test")
+    # Not at once after another: a storm of requests must not become a storm of scans.
+    assert 0 < started.watched.scan_if_due() <= 1
+    assert started.watched.last_scan is before
+    started.later(1.1)
+    started.watched.scan_if_due()
+    assert started.watched.last_scan is not before
+
+
+def test_a_polled_folder_is_scanned_every_few_seconds(place):
+    place.reopen(watch="polling")
+    place.watched.start()
+    assert 4 < place.watched.scan_if_due() < 6
+    vitals = place.watched.vitals()
+    assert (vitals.watch, vitals.watch_reason) == ("polling", "by configuration")
+
+
+def test_vitals_say_how_well_a_folder_is_seen(started, until):
+    started.write(b"d/a")
+    until(lambda: started.watched.observer.live_watches == 2)
+    until(lambda: started.watched.hints.last_event_at)
+    started.scan()
+    vitals = started.watched.vitals()
+    assert (vitals.watch, vitals.watched_directories, vitals.directories) == ("native", 2, 2)
+    assert vitals.last_event_at == pytest.approx(started.now(), abs=5)
+    assert vitals.trouble == ""
+
+
+def test_a_missing_root_is_trouble_and_is_scanned_at_once_on_its_return(started, tmp_path, until):
+    started.synced(b"a")
+    started.root.rename(tmp_path / "away")
+    started.watched.check()
+    assert "cannot be listed" in started.watched.vitals().trouble
+    started.later(331)
+    assert started.watched.scan_if_due() <= 10
+    tmp_path.joinpath("away").rename(started.root)
+    started.write(b"b")
+    started.watched.check()
+    started.later(2)
+    started.watched.scan_if_due()
+    assert b"b" in started.statuses()
+    assert started.watched.vitals().trouble == ""
+
+
+def make_watch(store, tmp_path, **more):
+    folders = []
+    for name in ("one", "two"):
+        path = tmp_path / name
+        path.mkdir(exist_ok=True)
+        folders.append(WatchFolder(name, os.fsencode(path), watch="native", settle_seconds=0))
+    policies = {folder.name: Policy() for folder in folders}
+    return Watch(store=store, folders=folders, policies=policies, wake=lambda: None, **more)
+
+
+def test_it_watches_several_folders_and_stops_every_thread(store, tmp_path, until):
+    watch = make_watch(store, tmp_path)
+    threads = set(threading.enumerate())
+    watch.start()
+    assert watch.scan_due() > 200
+    tmp_path.joinpath("one/a").write_bytes(b"x")
+    tmp_path.joinpath("two/b").write_bytes(b"x")
+    changed = 0
+
+    def both():
+        nonlocal changed
+        changed += watch.look_hints()
+        return changed >= 2
+
+    assert until(both)
+    assert watch.look_due() is None
+    watch.check_roots()
+    assert set(watch.vitals()) == {"one", "two"}
+    watch.stop()
+    watch.stop()
+    assert set(threading.enumerate()) == threads
+
+
+def test_a_single_pass_needs_no_watcher(store, tmp_path):
+    watch = make_watch(store, tmp_path)
+    tmp_path.joinpath("one/a").write_bytes(b"x")
+    reports = watch.scan_all()
+    assert [report.files for report in reports] == [1, 0]
+    assert all(report.complete for report in reports)
+
+
+def test_a_stopped_watch_ends_a_scan_early(store, tmp_path):
+    tmp_path.joinpath("one").mkdir()
+    tmp_path.joinpath("one/a").write_bytes(b"x")
+    assert not make_watch(store, tmp_path, stopped=lambda: True).scan_all()[0].complete
+
+
+def test_a_pattern_that_cannot_be_read_is_refused_before_anything_starts(store, tmp_path):
+    folder = WatchFolder("f", os.fsencode(tmp_path), exclude=("!",))
+    with pytest.raises(ConfigError):
+        Watch(store=store, folders=[folder], policies={}, wake=lambda: None)
