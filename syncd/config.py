@@ -160,7 +160,7 @@ class _Loader:
         self._fall_back(values)
         for name in sorted(self._environ.keys() - known - {FILE_VARIABLE, WATCH_VARIABLE}):
             if name.startswith("SYNCD_"):
-                near = _nearest(name, [*known, FILE_VARIABLE, WATCH_VARIABLE])
+                near = _nearest(name, [*known, FILE_VARIABLE, WATCH_VARIABLE], cutoff=0.75)
                 hint = f"; did you mean {near}?" if near else ""
                 self._warnings.append(f"the environment variable {name} is not known{hint}")
 
@@ -345,8 +345,8 @@ def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type(BaseModel)) else []
 
 
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+def _nearest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
 
 
 def _setting(location: tuple[int | str, ...]) -> str:

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 PATIENT_ATTEMPTS = 5
 #: Seconds between two rounds when nothing says that something happened.
 ROUND_SECONDS = 0.5
+#: The shortest round: every upload sets the hint, and the rounds must not take its time.
+SHORTEST_ROUND_SECONDS = 0.1
 KEY_REFUSED_CODE = 77
 
 
@@ -78,7 +80,8 @@ def _work_through(
             return
         if not tally.waiting and not parts.uploader.busy:
             return
-        parts.store.changed.wait(ROUND_SECONDS)
+        stop.wait(SHORTEST_ROUND_SECONDS)
+        parts.store.changed.wait(ROUND_SECONDS - SHORTEST_ROUND_SECONDS)
 
 
 def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:

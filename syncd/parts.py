@@ -73,7 +73,6 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             first_poll_seconds=config.processing.first_poll_seconds,
         ),
         clock=clock,
-        wake=store.changed.set,
     )
     poller = Poller(
         store=store,

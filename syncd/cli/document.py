@@ -63,7 +63,7 @@ def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObjec
             "watch": seen.watch or None,
             "watch_reason": seen.watch_reason,
             "watched_directories": seen.watched_directories,
-            "directories": seen.directories if beat else folder["directories"],
+            "directories": seen.directories or folder["directories"],
             "last_event_at": timestamp(seen.last_event_at),
             "last_scan_at": folder["last_scan_at"],
             "counts": folder["counts"],

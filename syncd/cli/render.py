@@ -198,7 +198,8 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         yield "rule", printable(story["rule"])
     file = story["file"]
     if file["size"] is not None:
-        yield "on disk", f"{size(file['size'])}, changed {ago(file['changed_at'], now)}"
+        place = "last seen" if file["status"] == "missing" else "on disk"
+        yield place, f"{size(file['size'])}, changed {ago(file['changed_at'], now)}"
     if file["sha256"]:
         yield "sha256", file["sha256"]
     if story["file_uuid"]:

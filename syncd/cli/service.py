@@ -79,6 +79,8 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
                 config, stop=signals.stop, wait_deletions=wait_deletions, report=show
             )
     click.echo(tally_line(last))
+    if code == 1:
+        click.echo("`syncd status` says why", err=True)
     return code
 
 

@@ -47,18 +47,20 @@ class Inotify(InotifyFD):
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass an event on. An exception here would end this thread and leave all others alive."""
+        lost = ""
         if event.is_queue_overflow:
-            self.overflows += 1
-            self._on_loss("the kernel's queue of events overflowed")
+            lost = "the kernel's queue of events overflowed"
         elif event.mask & InotifyConstants.IN_UNMOUNT:
-            self.broken = "its filesystem was unmounted"
-            self._on_loss(self.broken)
+            lost = self.broken = "its filesystem was unmounted"
         try:
             super().handle_event(event)
         except Exception as error:
             log.exception("watchdog failed on an event; the folder is watched anew")
-            self.broken = f"watchdog failed on an event: {error}"
-            self._on_loss(self.broken)
+            lost = self.broken = f"watchdog failed on an event: {error}"
+        # Only now: watchdog has set all watches anew, and what it missed meanwhile is scanned too.
+        self.overflows += event.is_queue_overflow
+        if lost:
+            self._on_loss(lost)
 
     def live_watches(self) -> int:
         """Count the directories that the kernel watches for us now."""

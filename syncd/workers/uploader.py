@@ -39,7 +39,7 @@ from syncd.workers.gate import PATIENCE, Gate
 log = logging.getLogger(__name__)
 
 #: Files handed out ahead for each thread, so that none waits for the next step.
-AHEAD = 4
+AHEAD = 32
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
 
@@ -88,7 +88,6 @@ class Uploader:
         gate: Gate,
         options: UploadOptions,
         clock: Callable[[], float],
-        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -97,7 +96,6 @@ class Uploader:
         self._gate = gate
         self._options = options
         self._clock = clock
-        self._wake = wake
         self._stop = StopFlag()
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -205,9 +203,6 @@ class Uploader:
             self._put_off(file_id)
         with self._lock:
             self._taken.discard(file_id)
-            low = len(self._taken) <= self._options.workers
-        if low:
-            self._wake()
 
     def _put_off(self, file_id: int) -> None:
         until = self._clock() + backoff_seconds(6)

@@ -11,7 +11,14 @@ def test_each_file_is_a_line_with_its_path_last(desk, syncd):
     code, out, err = syncd("ls")
     assert (code, err) == (0, "")
     first, second = out.splitlines()
-    assert first.split() == ["synced", "7", "B", "00000000-0000-4000-8000-000000000001", "f/a", "b.txt"]
+    assert first.split() == [
+        "synced",
+        "7",
+        "B",
+        "00000000-0000-4000-8000-000000000001",
+        "f/a",
+        "b.txt",
+    ]
     assert second.startswith("queued             -  -   ")
     assert second.endswith("  f/new\\t\\x1b[2J")
     assert first.index("f/") == second.index("f/")
@@ -90,8 +97,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(desk):
     for number in range(3000):
         desk.see(b"some/long/path/%d" % number)
     shell = f"{sys.executable} -c 'from syncd.cli import main; main()' ls --json | head -1"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", shell], capture_output=True, check=False
-    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout)["path"] == "some/long/path/0"

@@ -278,7 +278,7 @@ def test_a_wrong_variable_is_named(refused):
 
 def test_folders_that_are_no_json_show_how_to_write_them(refused):
     message = refused(env={"SYNCD_FOLDERS": f"/data {KEY}"})
-    assert message == "SYNCD_FOLDERS is not valid JSON; write it as '[{\"path\": \"/data\"}]'"
+    assert message == 'SYNCD_FOLDERS is not valid JSON; write it as \'[{"path": "/data"}]\''
 
 
 def test_watch_and_folders_together_are_refused(refused):

@@ -202,7 +202,8 @@ def test_an_overflow_is_counted_and_asks_for_a_scan(watching, root, until):
     with reader._lock:
         for number in range(queued + 5000):
             os.close(os.open(root / f"{number % 100}", os.O_CREAT | os.O_WRONLY))
-    assert until(lambda: watching.overflows == 1, 10)
+    assert until(lambda: watching.hints.scan_asked, 10)
+    assert watching.overflows == 1
     assert watching.hints.take_scan() == "the kernel's queue of events overflowed"
     assert watching.check() == ""
     root.joinpath("after").write_bytes(b"x")

@@ -1,0 +1,201 @@
+"""Options, exit codes and error lines of the command line as a whole."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from syncd import cli
+from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
+from syncd.once import Tally
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("SYNCD_CONFIG", "AYMARA_AI_API_KEY", "AYMARA_AI_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """The daemon and the pass, replaced by what a test says they do."""
+    from syncd.cli import service
+
+    seen = SimpleNamespace(config=None, outcome=0, options={})
+
+    def run(config, **options):
+        seen.config, seen.options = config, options
+        if isinstance(seen.outcome, Exception):
+            raise seen.outcome
+        if "report" in options:
+            options["report"](Tally(1203, 0, 1))
+        return seen.outcome
+
+    monkeypatch.setattr(service.daemon, "run", run)
+    monkeypatch.setattr(service, "make_one_pass", run)
+    monkeypatch.setattr(service.daemon.Signals, "listen", lambda _: None)
+    monkeypatch.setattr(service.log, "configure", lambda *_: None)
+    return seen
+
+
+def test_run_takes_directories_and_a_key_and_needs_no_file(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a").mkdir()
+    assert syncd("run", "a")[0] == 0
+    assert [folder.path for folder in service.config.folders] == [tmp_path / "a"]
+
+
+def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a").mkdir()
+    service.outcome = 77
+    code, out, _ = syncd("once", "--wait-deletions", "a")
+    assert (code, out) == (77, "1,203 synced, 0 waiting, 1 failed\n")
+    assert service.options["wait_deletions"] is True
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StateLockedError("another syncd uses it"), 75),
+        (ForeignStateError("it is another service's"), 78),
+        (StateWriteError("the disk is full"), 1),
+        (RuntimeError("a bug"), 1),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(service, syncd, monkeypatch, tmp_path, error, code):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a").mkdir()
+    service.outcome = error
+    found, out, err = syncd("run", "a")
+    assert (found, out) == (code, "")
+    assert err.count("\n") == 1
+    assert err.startswith("syncd: ")
+    assert str(error) in err
+
+
+def test_a_traceback_is_shown_when_asked_for_twice(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a").mkdir()
+    service.outcome = RuntimeError("a bug with sk-live-01234")
+    assert "Traceback" not in syncd("-v", "run", "a")[2]
+    err = syncd("-v", "run", "-v", "a")[2]
+    assert "Traceback" in err
+    assert "sk-live-01234" not in err
+
+
+def test_a_directory_that_is_not_there_is_a_usage_error(syncd):
+    code, _, err = syncd("run", "nope")
+    assert code == 2
+    assert "nope does not exist" in err
+    Path("file").touch()
+    assert "file is not a directory" in syncd("once", "file")[2]
+
+
+def test_no_key_is_a_configuration_error(syncd, tmp_path):
+    (tmp_path / "a").mkdir()
+    code, out, err = syncd("run", "a")
+    assert (code, out) == (78, "")
+    assert err.startswith("syncd: no API key: set AYMARA_AI_API_KEY")
+
+
+def test_every_problem_of_the_configuration_is_a_line(syncd):
+    Path("syncd.toml").write_text("[upload]\nworkers = 0\nx\x20= 1\n")
+    code, _, err = syncd("run")
+    assert code == 78
+    assert [line.startswith("syncd: ") for line in err.splitlines()] == [True] * 3
+
+
+def test_a_missing_folder_of_the_configuration_is_warned_of_and_run(
+    service, syncd, monkeypatch, caplog
+):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    Path("syncd.toml").write_text("[[folders]]\npath = 'gone'\n")
+    assert syncd("run")[0] == 0
+    assert "gone is not there" in caplog.text
+
+
+def test_the_configuration_is_named_before_or_after_the_command(syncd, tmp_path):
+    (tmp_path / "x.toml").write_text("[nope]\n")
+    for arguments in (("-c", "x.toml", "status"), ("status", "-c", "x.toml")):
+        code, _, err = syncd(*arguments)
+        assert code == 78
+        assert "x.toml: nope: unknown setting" in err
+
+
+def test_an_unknown_command_and_no_command_are_usage_errors(syncd):
+    assert syncd("frobnicate")[0] == 2
+    code, _, err = syncd()
+    assert code == 2
+    assert "status" in err
+
+
+def test_help_and_version_succeed(syncd):
+    code, out, _ = syncd("--help")
+    assert code == 0
+    assert all(name in out for name in cli.COMMANDS)
+    assert syncd("--version")[1].startswith("syncd, version 0")
+    for name in ("run", "once", "status", "ls", "why", "init", "emulator"):
+        assert syncd(name, "--help")[0] == 0
+
+
+def test_init_writes_a_file_that_says_what_to_do_next(syncd):
+    code, out, _ = syncd("init")
+    assert code == 0
+    assert "syncd once" in out
+    assert "[[folders]]" in Path("syncd.toml").read_text()
+
+
+def test_init_does_not_overwrite_unless_told(syncd):
+    Path("syncd.toml").write_text("mine")
+    code, _, err = syncd("init")
+    assert code == 1
+    assert "syncd.toml is there already; --force overwrites it" in err
+    assert Path("syncd.toml").read_text() == "mine"
+    assert syncd("init", "--force")[0] == 0
+    assert Path("syncd.toml").read_text() != "mine"
+
+
+def test_init_names_another_file_in_what_it_says(syncd):
+    assert "syncd run -c other.toml" in syncd("init", "other.toml")[1]
+    assert "cannot write nope/x.toml" in syncd("init", "nope/x.toml")[2]
+
+
+def test_the_emulator_names_its_extra_when_packages_are_missing(syncd, monkeypatch):
+    def missing(_):
+        raise ModuleNotFoundError("No module named 'starlette'", name="starlette")
+
+    from syncd.cli import emulator
+
+    monkeypatch.setattr(emulator, "import_module", missing)
+    code, _, err = syncd("emulator", "--data", "d")
+    assert code == 1
+    assert "needs the package starlette" in err
+    assert "pip install 'syncd[emulator]'" in err
+
+
+def test_the_demo_names_its_extra_when_packages_are_missing(syncd, monkeypatch):
+    def missing(_):
+        raise ModuleNotFoundError("No module named 'av'", name="av")
+
+    monkeypatch.setattr(cli, "import_module", missing)
+    code, _, err = syncd("demo")
+    assert code == 1
+    assert "`syncd demo` needs the package av" in err
+
+
+@pytest.mark.parametrize("listen", ["8765", "host:port", ":1", "h:99999"])
+def test_an_address_that_is_none_is_a_usage_error(syncd, listen):
+    code, _, err = syncd("emulator", "--data", "d", "--listen", listen)
+    assert code == 2
+    assert "is not HOST:PORT" in err
+
+
+def test_the_console_script_exits_with_the_code(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["syncd", "status", "--alive"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1

@@ -1,0 +1,65 @@
+import os
+import socket
+import time
+
+import pytest
+
+from syncd import sd_notify
+
+
+@pytest.fixture(params=["path", "abstract"])
+def received(request, tmp_path, monkeypatch):
+    """Return the next message that systemd would have got."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"\0syncd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(name)
+        end.settimeout(1)
+        monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
+        yield lambda: end.recv(4096).decode()
+
+
+def test_each_message_is_what_systemd_expects(received):
+    sd_notify.ready()
+    assert received() == "READY=1"
+    sd_notify.stopping()
+    assert received() == "STOPPING=1"
+    sd_notify.watchdog()
+    assert received() == "WATCHDOG=1"
+
+
+def test_a_status_is_one_line_of_utf8(received):
+    sd_notify.status("3 synced,\n1 fäiled \udcff")
+    assert received() == "STATUS=3 synced, 1 fäiled \\udcff"
+
+
+def test_reloading_carries_the_monotonic_time(received):
+    before = time.monotonic_ns() // 1000
+    sd_notify.reloading()
+    first, second = received().splitlines()
+    assert first == "RELOADING=1"
+    name, _, value = second.partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert before <= int(value) <= time.monotonic_ns() // 1000
+
+
+@pytest.mark.parametrize("address", [None, "", "vsock:2:1234", "/nobody/listens"])
+def test_without_a_listener_nothing_happens(monkeypatch, address):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if address is not None:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    sd_notify.ready()
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "60000000"}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
+    ],
+)
+def test_the_watchdog_is_fed_twice_as_often_as_systemd_asks(environ, seconds):
+    assert sd_notify.watchdog_interval_seconds(environ) == seconds
