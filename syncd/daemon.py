@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
@@ -16,12 +17,11 @@ from syncd.parts import Parts, opened
 from syncd.scheduler import Scheduler
 from syncd.state import history, sightings, views
 from syncd.vitals import Transfer, Vitals
-from syncd.workers.uploader import InFlight
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two beats while something moves, and at rest.
-BUSY_BEAT_SECONDS, IDLE_BEAT_SECONDS = 1.0, 10.0
+#: Seconds between two beats at rest; while something moves there is one every second.
+BEAT_SECONDS = 10.0
 #: Seconds by which the wall clock must leave the monotonic one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
 #: Seconds after which a step or the writer counts as hanging.
@@ -64,6 +64,7 @@ class Daemon:
         self._scheduler = Scheduler()
         self._since = time.time()
         self._beat_at = 0.0
+        self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         self._drift = time.time() - boottime()
         self._hints = threading.Thread(target=self._pass_hints, name="syncd-hints", daemon=True)
 
@@ -168,21 +169,20 @@ class Daemon:
         self._parts.store.write(lambda db: sightings.restart_grace(db, now, grace))
 
     def _beat(self) -> None:
-        """Leave a beat, and tell the service manager how things are."""
-        transfers = self._parts.uploader.transfers()
-        troubles = self._troubles()
-        now = time.monotonic()
-        pace = BUSY_BEAT_SECONDS if transfers else IDLE_BEAT_SECONDS
-        if now - self._beat_at < pace and self._beat_at:
-            return
-        self._beat_at = now
-        if not troubles:
+        """Leave a beat when it is time or something is new, and tell the service manager."""
+        vitals_now = self._vitals(hung := self._hung())
+        if not hung:
             sd_notify.watchdog()
+        now = time.monotonic()
+        news = replace(vitals_now, beat_at=0.0) != replace(self._told, beat_at=0.0)
+        if not news and now - self._beat_at < BEAT_SECONDS:
+            return
+        self._beat_at, self._told = now, vitals_now
         sd_notify.status(self._parts.store.read(views.summary))
         with suppress(OSError):  # a full disk says so where it matters
-            vitals.write(self._parts.store.directory, self._vitals(transfers, troubles))
+            vitals.write(self._parts.store.directory, vitals_now)
 
-    def _troubles(self) -> list[str]:
+    def _hung(self) -> list[str]:
         now = time.monotonic()
         hung = [
             f"{report.name} has been running for {now - report.running_since:.0f} s"
@@ -196,7 +196,7 @@ class Daemon:
             hung.append("the state database has not answered for a minute")
         return hung
 
-    def _vitals(self, transfers: list[InFlight], troubles: list[str]) -> Vitals:
+    def _vitals(self, hung: list[str]) -> Vitals:
         failing = [
             f"{report.name} failed {report.failures} times in a row"
             for report in self._scheduler.report()
@@ -209,11 +209,12 @@ class Daemon:
             beat_at=time.time(),
             folders=self._parts.watch.vitals(),
             transfers=[
-                Transfer(t.folder, printable(t.path), t.sent, t.size, t.since) for t in transfers
+                Transfer(t.folder, printable(t.path), t.sent, t.size, t.since)
+                for t in self._parts.uploader.transfers()
             ],
             api_state=self._parts.gate.state,
             last_success_at=self._parts.gate.last_success_at,
-            troubles=troubles + failing,
+            troubles=hung + failing,
         )
 
     def _last_beat(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from syncd.state import views
 #: Seconds that each part of the tour may take before the demo counts as failed.
 PART_SECONDS = 30.0
 #: The demo is impatient, so that it is short; a real folder keeps the defaults.
-SETTLE_SECONDS, GRACE_SECONDS, POLL_SECONDS = 0.5, 1.0, 0.5
+SETTLE_SECONDS, GRACE_SECONDS, POLL_SECONDS = 0.5, 2.0, 0.5
 _COLOURS = {
     "synced": "green",
     "uploading": "cyan",
@@ -96,6 +97,12 @@ class Tour:
                 return True
             time.sleep(0.1)
         return False
+
+    def pause(self, seconds: float) -> None:
+        """Let a person follow; without a terminal nobody does."""
+        until = time.monotonic() + (seconds if self.live is not None else 0.0)
+        while time.monotonic() < until and not self.stop.wait(0.1):
+            self.show()
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self.began:5.1f} s"
@@ -202,9 +209,11 @@ def _tour_of_ours(tour: Tour) -> bool:
     names = set()
     for name in _files(tour.drop):
         names.add(name)
-        tour.until(lambda rows, n=name: n in rows)  # type: ignore[misc]
+        tour.until(partial(_is_listed, name=name))
+        tour.pause(1.5)
     if not tour.until(lambda rows: all(_is_synced(rows, name) for name in names)):
         return False
+    tour.pause(4)
     before = tour.rows()["notes.txt"]["file_uuid"]
     tour.say("notes.txt changes: a new copy goes up, and only then the old one goes")
     with (tour.drop / "notes.txt").open("a") as file:
@@ -213,12 +222,16 @@ def _tour_of_ours(tour: Tour) -> bool:
         lambda rows: _is_synced(rows, "notes.txt") and rows["notes.txt"]["file_uuid"] != before
     ):
         return False
+    tour.pause(5)
     tour.say(f"table.csv is deleted: after {GRACE_SECONDS:g} s of grace its copy is, too")
     (tour.drop / "table.csv").unlink()
     if not tour.until(lambda rows: rows.get("table.csv", {}).get("status") == "deleted"):
         return False
+    tour.pause(4)
     tour.say("comparing the folder with what the Files API holds")
-    return tour.until(lambda _: _is_equal(tour, names - {"table.csv"}))
+    equal = tour.until(lambda _: _is_equal(tour, names - {"table.csv"}))
+    tour.pause(2)
+    return equal
 
 
 def _tour_of_theirs(tour: Tour) -> bool:
@@ -232,6 +245,8 @@ def _tour_of_theirs(tour: Tour) -> bool:
 
 def _stay(tour: Tour) -> None:
     tour.say(f"drop files into {tour.drop}; Ctrl-C ends")
+    state = tour.parts.store.directory
+    tour.console.print(f"From another terminal:  SYNCD_STATE__DIRECTORY={state} syncd ls")
     while not tour.stop.wait(0.2):
         tour.show()
 
@@ -255,13 +270,17 @@ def _files(drop: Path) -> Iterator[str]:
     yield "clip.mp4"
 
 
+def _is_listed(rows: dict[str, Row], *, name: str) -> bool:
+    return name in rows
+
+
 def _is_synced(rows: dict[str, Row], name: str) -> bool:
     return rows.get(name, {}).get("status") == "synced"
 
 
 def _is_equal(tour: Tour, names: set[str]) -> bool:
     """Compare path -> uuid -> sha256 with the disk, as the emulator itself tells it."""
-    with urlopen(f"{tour.base_url}/_emulator/objects", timeout=10) as answer:
+    with urlopen(f"{tour.base_url}/_emulator/objects", timeout=10) as answer:  # noqa: S310
         objects = [json.loads(line) for line in answer]
     live = {item["file_uuid"]: item["sha256"] for item in objects if item["state"] == "live"}
     rows = tour.rows()
@@ -284,6 +303,6 @@ def _farewell(tour: Tour, directory: Path | None, *, complete: bool, stay: bool)
     )
     target = directory or Path("DIR")
     say("What next:")
-    say(f"  syncd demo {target} --stay     the same with a folder of yours, until Ctrl-C")
-    say(f"  syncd run {target}             the real service; needs AYMARA_AI_API_KEY")
-    say("  syncd status, ls, why PATH   how it is doing, which file has which uuid, and why")
+    say(f"  syncd demo {target} --stay        the same with a folder of yours, until Ctrl-C")
+    say(f"  syncd run {target}                the real service; needs AYMARA_AI_API_KEY")
+    say("  syncd --help                 status, ls, why PATH: how, which uuid, and why")

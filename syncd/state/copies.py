@@ -3,25 +3,16 @@
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
 from syncd.state.lifecycle import ARROWS, CopyStatus
 
-_COLUMNS = (
-    "id, file_id, token, file_uuid, status, wanted, in_flight, generation, sha256, size, "
-    "content_type, workspace_uuid, method, sent_name, remote_file_path, attempts, due_at, "
-    "sent_at, delete_sent_at, reason, error_status, error_code, error_message, error_request_id, "
-    "processing_status, frame_count, video_metadata, created_at, stored_at, live_at, gone_at"
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """One row of `copies`; times in seconds since the epoch."""
 
     id: int
@@ -62,15 +53,16 @@ class Copy:
         return self.status is CopyStatus.SENDING and not self.in_flight
 
 
+_COLUMNS = ", ".join(Copy._fields)
+_STATUS, _WANTED, _IN_FLIGHT = map(Copy._fields.index, ("status", "wanted", "in_flight"))
+
+
 def from_row(row: sqlite3.Row) -> Copy:
-    """Return the Copy that a row of this module's columns stands for."""
-    values = {name: row[name] for name in Copy.__slots__}
-    values |= {
-        "status": CopyStatus(row["status"]),
-        "wanted": bool(row["wanted"]),
-        "in_flight": bool(row["in_flight"]),
-    }
-    return Copy(**values)
+    """Return the Copy that a row of `_COLUMNS` stands for."""
+    values = list(row)
+    values[_STATUS] = CopyStatus(values[_STATUS])
+    values[_WANTED], values[_IN_FLIGHT] = bool(values[_WANTED]), bool(values[_IN_FLIGHT])
+    return Copy._make(values)
 
 
 def get(db: Database, copy_id: int) -> Copy | None:

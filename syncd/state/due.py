@@ -126,11 +126,13 @@ def outstanding(db: Database, *, attempts: int, deletions: bool) -> Outstanding:
         "SELECT (SELECT count(*) FROM copies WHERE status = 'live'), "
         "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status IN ('settling', 'ready') "
         "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
-        "status IN ('processing', 'retiring') OR (status = 'planned' AND attempts < :attempts) "
+        "status NOT IN ('live', 'gone') AND "
+        "(status IN ('processing', 'retiring') OR (status = 'planned' AND attempts < :attempts) "
         "OR (status = 'sending' AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at IS NULL "
-        "AND scope = 'copy ' || copies.id))), "
+        "AND scope = 'copy ' || copies.id)))), "
         "(SELECT count(*) FROM files WHERE status = 'unreadable') + (SELECT count(*) FROM copies "
-        "WHERE status = 'failed' OR (status = 'planned' AND attempts >= :attempts))",
+        "WHERE status NOT IN ('live', 'gone') AND "
+        "(status = 'failed' OR (status = 'planned' AND attempts >= :attempts)))",
         {"attempts": attempts, "deletions": deletions},
     ).fetchone()
     return Outstanding(*row)

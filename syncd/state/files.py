@@ -2,22 +2,15 @@
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
 from syncd.state.lifecycle import FileStatus
 
-_COLUMNS = (
-    "id, folder, path, status, inode, size, mtime_ns, ctime_ns, generation, sha256, changed_at, "
-    "missing_since, removal_seen, confirmed_at, due_at, attempts, error"
-)
 
-
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """One row of `files`; times in seconds since the epoch."""
 
     id: int
@@ -46,27 +39,17 @@ class File:
         return self.status not in (FileStatus.MISSING, FileStatus.CONSUMED)
 
 
+_COLUMNS = ", ".join(File._fields).replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
+_STATUS, _REMOVAL_SEEN = map(File._fields.index, ("status", "removal_seen"))
+
+
 def from_row(row: sqlite3.Row) -> File:
-    """Return the File that a row of `SELECT *` (or of this module's columns) stands for."""
-    seen = row["inode"] is not None
-    return File(
-        id=row["id"],
-        folder=row["folder"],
-        path=row["path"],
-        status=FileStatus(row["status"]),
-        fingerprint=Fingerprint(row["inode"], row["size"], row["mtime_ns"], row["ctime_ns"])
-        if seen
-        else None,
-        generation=row["generation"],
-        sha256=row["sha256"],
-        changed_at=row["changed_at"],
-        missing_since=row["missing_since"],
-        removal_seen=bool(row["removal_seen"]),
-        confirmed_at=row["confirmed_at"],
-        due_at=row["due_at"],
-        attempts=row["attempts"],
-        error=row["error"],
-    )
+    """Return the File that a row of `_COLUMNS` stands for."""
+    values = list(row)
+    mark = None if values[4] is None else Fingerprint(*values[4:8])
+    values[_STATUS:8] = FileStatus(values[_STATUS]), mark
+    values[_REMOVAL_SEEN] = bool(values[_REMOVAL_SEEN])
+    return File._make(values)
 
 
 def get(db: Database, file_id: int) -> File | None:

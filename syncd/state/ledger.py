@@ -22,7 +22,7 @@ from syncd.state.advance import Policies, advance, make_live, retire
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.planner import Act, Action
+from syncd.state.planner import Act
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Failure:
         }
 
 
+#: Seconds until an object whose uuid cannot be true is looked for again.
+UNTRUE_SECONDS = 3600.0
 _NO_FAILURE = {
     "error_status": None,
     "error_code": None,
@@ -114,7 +116,9 @@ class Ledger:
         if action.act is Act.PLAN:
             if self._take_over(db, file, offer, now):
                 return Declined.SETTLED
-            action = Action(Act.SEND, self._plan(db, file, offer, now))
+            copy_id = self._plan(db, file, offer, now)
+            files.update(db, file.id, due_at=None)
+            return _must(copies.get(db, copy_id))
         if action.act is not Act.SEND or action.copy is None:
             settled = action.act is Act.NOTHING
             return Declined.SETTLED if settled else Declined.LATER
@@ -131,19 +135,22 @@ class Ledger:
             attempts=copy.attempts + 1,
             method=offer.method,
         )
-        files.update(db, file.id, due_at=None)
         return _must(copies.get(db, copy.id))
 
-    def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
+    def _plan(self, db: Database, file: File, offer: Offer, now: float) -> int:
+        """Plan a copy and commit to sending it, in one; return its id."""
         token = copies.new_token(
             instance=self._instance, folder=file.folder, path=file.path, content=offer.sha256
         )
         policy = self._policies[file.folder]
-        copy_id = copies.insert(
+        return copies.insert(
             db,
             file_id=file.id,
             token=token,
-            status=CopyStatus.PLANNED,
+            status=CopyStatus.SENDING,
+            in_flight=1,
+            attempts=1,
+            sent_at=now,
             generation=file.generation,
             sha256=offer.sha256,
             size=offer.fingerprint.size,
@@ -152,7 +159,6 @@ class Ledger:
             method=offer.method,
             created_at=now,
         )
-        return _must(copies.get(db, copy_id))
 
     def _take_over(self, db: Database, file: File, offer: Offer, now: float) -> bool:
         """Give `file` the live copy of a path that was renamed to it, if there is one."""
@@ -191,6 +197,10 @@ class Ledger:
         """
         copy = _must(copies.get(db, copy_id))
         file = _must_file(files.get(db, copy.file_id))
+        if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
+            failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
+            self.doubt(db, copy.id, failure, now + UNTRUE_SECONDS)
+            return "in doubt"
         copies.update(
             db,
             copy.id,
@@ -200,9 +210,10 @@ class Ledger:
             stored_at=now,
             **_NO_FAILURE,
         )
+        copy = copy._replace(file_uuid=stored.file_uuid)
         if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
             copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look)
-            history.add(db, file, "stored", now, copy=_must(copies.get(db, copy.id)))
+            history.add(db, file, "stored", now, copy=copy)
         else:
             self._arrive(db, file, copy, now)
         advance(db, file.id, self._policies, now)
@@ -218,7 +229,7 @@ class Ledger:
             retire(db, copy, now, reason=reason)
             return
         make_live(db, copy, now)
-        history.add(db, file, "synced", now, copy=_must(copies.get(db, copy.id)))
+        history.add(db, file, "synced", now, copy=copy)
 
     def not_sent(
         self,

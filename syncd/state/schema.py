@@ -81,6 +81,7 @@ def first_tables(db: Database) -> None:
         "CREATE INDEX copies_file ON copies (file_id)",
         "CREATE INDEX copies_token ON copies (token)",
         "CREATE INDEX copies_due ON copies (status, due_at) WHERE due_at IS NOT NULL",
+        "CREATE INDEX copies_open ON copies (status) WHERE status NOT IN ('live', 'gone')",
         "CREATE INDEX copies_content ON copies (sha256, status)",
         arrows_trigger(),
         """
@@ -111,12 +112,12 @@ def first_tables(db: Database) -> None:
 def open_writable(path: Path) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 
-    ForeignStateError, with nothing touched, where it is another program's or a newer syncd's;
-    StateError where it cannot be opened or does not keep to its promises.
+    ForeignStateError where it is a newer syncd's; StateError where it cannot be opened or does
+    not keep to its promises. `refuse_foreign` comes before the first call.
     """
-    _refuse_foreign(path)
     try:
         db = _connect(path)
+        _refuse_newer(db, path)
         if migrations.pending(db):
             migrations.apply(db)
     except sqlite3.Error as error:
@@ -125,8 +126,10 @@ def open_writable(path: Path) -> Database:
 
 
 def open_readonly(path: Path) -> Database:
-    """Open the database at `path` for reading only; StateError where there is none to read."""
-    _refuse_foreign(path)
+    """Open the database at `path` for reading only.
+
+    StateError where there is none to read, ForeignStateError where it is not ours.
+    """
     try:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro",
@@ -136,8 +139,14 @@ def open_readonly(path: Path) -> Database:
             check_same_thread=False,
         )
         connection.row_factory = sqlite3.Row
-        return Database(connection, recursive_triggers=False)
+        db = Database(connection, recursive_triggers=False)
+        _refuse_newer(db, path)
+        if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise _foreign(path)
+        return db
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+            raise _foreign(path) from error
         raise StateError(f"cannot read the state database {path}: {error}") from error
 
 
@@ -161,8 +170,13 @@ def _connect(path: Path) -> Database:
     return db
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Read the header without SQLite, so that a foreign file is not touched at all."""
+def refuse_foreign(path: Path) -> None:
+    """Read the header without SQLite, so that a foreign file is not touched at all.
+
+    Only before this process has a connection to `path`: closing any descriptor of a file drops
+    all of the process's locks on it, SQLite's among them, and another process could then take
+    the WAL away from under us.
+    """
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -178,11 +192,26 @@ def _refuse_foreign(path: Path) -> None:
     # A first start that was cut before its commit leaves one page, without a table or our mark.
     unfinished = application == b"\0\0\0\0" and size <= int.from_bytes(header[16:18], "big")
     if not header.startswith(b"SQLite format 3\0") or not (ours or unfinished):
-        raise ForeignStateError(
-            f"{path} is not a state database of syncd; move it away, or set [state] directory",
-        )
+        raise _foreign(path)
     if version > SCHEMA_VERSION:
-        raise ForeignStateError(
-            f"{path} was written by a newer syncd (schema {version}, this program knows "
-            f"{SCHEMA_VERSION}); nothing was touched: run the newer syncd, or restore a backup",
-        )
+        raise _newer(path, version)
+
+
+def _refuse_newer(db: Database, path: Path) -> None:
+    version = db.conn.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        db.close()
+        raise _newer(path, version)
+
+
+def _foreign(path: Path) -> ForeignStateError:
+    return ForeignStateError(
+        f"{path} is not a state database of syncd; move it away, or set [state] directory"
+    )
+
+
+def _newer(path: Path, version: int) -> ForeignStateError:
+    return ForeignStateError(
+        f"{path} was written by a newer syncd (schema {version}, this program knows "
+        f"{SCHEMA_VERSION}); nothing was touched: run the newer syncd, or restore a backup"
+    )

@@ -41,6 +41,9 @@ class Readers:
             db = self._local.db = schema.open_readonly(self._path)
             with self._lock:
                 self._all.append(db)
+        if db.conn.in_transaction:
+            # A query within a query shares its view.
+            return query(db)
         db.conn.execute("BEGIN")
         try:
             return query(db)
@@ -78,6 +81,7 @@ class Store:
         prepare_directory(self.directory)
         self._lock_descriptor = _lock(self.directory / LOCK_NAME)
         try:
+            schema.refuse_foreign(self._path)
             self._writer.start()
             self._writer.write(lambda db: recover(db, now))
             self.instance = self._writer.write(_instance)

@@ -283,12 +283,12 @@ def _failures(db: Database) -> list[JsonObject]:
 
 
 def hold_object(hold: Hold) -> JsonObject:
-    """Return a hold as `status --json` has it; its reason is in words."""
+    """Return a hold as `status --json` has it; its reason is a code, then words."""
     return {
         "id": hold.id,
         "stops": hold.stops,
         "scope": hold.scope,
-        "reason": hold.message,
+        "reason": f"{hold.reason}: {hold.message}",
         "since": timestamp(hold.since),
         "affects": hold.affects,
         "first": hold.first,
@@ -301,8 +301,9 @@ def summary(db: Database) -> str:
     row = db.conn.execute(
         "SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced, "
         "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status IN ('settling', 'ready'))"
-        " + (SELECT count(*) FROM copies WHERE status IN ('planned', 'sending', 'processing')) "
-        "AS waiting, (SELECT count(*) FROM copies WHERE status = 'failed') "
+        " + (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
+        "AND status IN ('planned', 'sending', 'processing')) AS waiting, "
+        "(SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed') "
         "+ (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed"
     ).fetchone()
     parts = [f"{row['synced']} synced"]

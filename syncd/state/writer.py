@@ -49,7 +49,8 @@ class Writer:
         self._db: Database | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="syncd-writer", daemon=True)
-        self._closed = threading.Event()
+        self._closed = False
+        self._door = threading.Lock()
         self._failures = 0
         self.changed = threading.Event()
         self.failed = False
@@ -64,9 +65,10 @@ class Writer:
 
     def stop(self) -> None:
         """Commit what was handed in, close the database; safe to call twice."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join()
@@ -79,10 +81,12 @@ class Writer:
         StateWriteError where the commit failed: whether it happened is then unknown. What `work`
         itself raises is raised here, with nothing of it written.
         """
-        if self._closed.is_set():
-            raise StateWriteError("the state database is closed")
         future: Future[T] = Future()
-        self._jobs.put(_Job(work, future))
+        # Behind the last job that `stop` lets in, nobody would ever answer.
+        with self._door:
+            if self._closed:
+                raise StateWriteError("the state database is closed")
+            self._jobs.put(_Job(work, future))
         return future.result()
 
     def _run(self) -> None:

@@ -9,10 +9,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from syncd import disk
-from syncd.exceptions import FileChangedError, StateError, StateWriteError, UnreadableError
+from syncd.exceptions import FileChangedError, StateError, UnreadableError
 from syncd.files_api import (
     Aborted,
     FilesApiError,
@@ -187,30 +188,24 @@ class Uploader:
         try:
             if not self._stop.is_set():
                 self._upload(client, file_id)
-        except StateWriteError as error:
-            log.error(
-                "file %d: its outcome was not recorded, it is looked up later: %s", file_id, error
-            )
+        except Exception as error:
+            # Whatever stood in the way of one file must not take the thread, nor spin.
+            if isinstance(error, StateError):
+                log.error("file %d: not recorded, tried again later: %s", file_id, error)
+            else:
+                log.exception("file %d: unexpected failure, tried again later", file_id)
+            self._put_off(file_id)
+            # What it may have left in flight is in doubt: the next step says so in the table.
             with self._lock:
                 self._unknown.add(file_id)
             return
-        except StateError as error:
-            log.error("file %d: %s", file_id, error)
-            self._put_off(file_id)
-        except Exception:
-            # A bug in the way of one file must not take the thread, nor spin.
-            log.exception("file %d: unexpected failure; tried again later", file_id)
-            self._put_off(file_id)
         with self._lock:
             self._taken.discard(file_id)
 
     def _put_off(self, file_id: int) -> None:
         until = self._clock() + backoff_seconds(6)
-        try:
+        with suppress(StateError):
             self._store.write(lambda db: self._ledger.put_off(db, file_id, until))
-        except StateError:
-            with self._lock:
-                self._unknown.add(file_id)
 
     def _upload(self, client: FilesClient, file_id: int) -> None:
         file = self._store.read(lambda db: files.get(db, file_id))

@@ -39,7 +39,7 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     assert code == 1
     assert document["version"] == "0.1.0"
     assert document["well"] is False
-    assert document["reasons"] == ["deletions of f held: its root is missing"]
+    assert document["reasons"] == ["deletions of f held: r: its root is missing"]
     assert set(document) == {
         *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "holds", "api"),
     }

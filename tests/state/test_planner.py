@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from syncd.disk import Fingerprint
@@ -19,8 +17,8 @@ READY = File(
     sha256=A,
     changed_at=0.0,
 )
-MISSING = replace(READY, status=FileStatus.MISSING, missing_since=0.0, due_at=60.0)
-GONE = replace(MISSING, confirmed_at=60.0, due_at=None)
+MISSING = READY._replace(status=FileStatus.MISSING, missing_since=0.0, due_at=60.0)
+GONE = MISSING._replace(confirmed_at=60.0, due_at=None)
 
 
 def copy(status, content=A, *, id=1, **more):
@@ -48,7 +46,7 @@ def act(file, *copies, policy=None):
 
 
 def test_an_unknown_content_is_hashed_first():
-    assert act(replace(READY, sha256=None)) == (Act.HASH, None)
+    assert act(READY._replace(sha256=None)) == (Act.HASH, None)
 
 
 def test_new_content_is_sent():
@@ -75,7 +73,7 @@ def test_a_planned_copy_of_content_that_is_no_more_is_dropped():
 
 def test_a_copy_in_doubt_is_looked_up_before_anything_else():
     doubt = copy("sending", B, uuid=None)
-    for file in (READY, replace(READY, sha256=None), MISSING, GONE):
+    for file in (READY, READY._replace(sha256=None), MISSING, GONE):
         assert act(file, copy("live", B, id=2), doubt) == (Act.LOOK_UP, 1)
 
 
@@ -114,7 +112,7 @@ def test_a_missing_file_keeps_its_copies_until_it_was_looked_for_twice():
 
 @pytest.mark.parametrize("status", [FileStatus.SETTLING, FileStatus.UNREADABLE])
 def test_a_file_that_cannot_be_judged_keeps_its_copies(status):
-    assert act(replace(READY, status=status, sha256=None), copy("live"))[0] is Act.WAIT
+    assert act(READY._replace(status=status, sha256=None), copy("live"))[0] is Act.WAIT
 
 
 def test_a_file_that_came_back_takes_its_retiring_copy_up_again():
@@ -126,7 +124,7 @@ def test_a_retiring_copy_whose_delete_was_sent_is_never_taken_up_again():
 
 
 def test_a_file_that_is_no_longer_mirrored_releases_its_copy_and_does_not_delete_it():
-    excluded = replace(READY, status=FileStatus.INELIGIBLE)
+    excluded = READY._replace(status=FileStatus.INELIGIBLE)
     assert act(excluded, copy("live")) == (Act.RELEASE, 1)
     assert act(READY, copy("released")) == (Act.REVIVE, 1)
     assert act(READY, copy("released", B)) == (Act.PLAN, None)

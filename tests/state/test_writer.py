@@ -1,4 +1,7 @@
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -134,9 +137,9 @@ def test_a_second_instance_is_told_who_holds_the_state(tmp_path, monkeypatch):
     monkeypatch.setattr("syncd.state.store.LOCK_SECONDS", 0.1)
     store = Store(tmp_path)
     store.open(0.0)
-    with pytest.raises(StateLockedError, match=f"process {__import__('os').getpid()}"):
+    with pytest.raises(StateLockedError, match=f"process {os.getpid()}"):
         Store(tmp_path).open(0.0)
-    assert lock_holder(tmp_path) == __import__("os").getpid()
+    assert lock_holder(tmp_path) == os.getpid()
     store.close()
     assert lock_holder(tmp_path) is None
 
@@ -163,3 +166,43 @@ def test_a_state_of_another_service_is_refused(tmp_path):
 def test_a_write_by_a_reader_is_refused(store):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         store.read(lambda db: set_fact(db, "k", "v"))
+
+
+def test_another_program_that_opens_and_closes_the_database_takes_nothing_from_us(store):
+    """A lock lost on the way would let it delete the WAL, and our next commits with it."""
+    store.write(lambda db: set_fact(db, "before", "1"))
+    store.read(lambda db: fact(db, "before"))
+    path = str(store.directory / "state.db")
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+    query = "print([r[0] for r in db.execute('SELECT key FROM service')]); db.close()"
+    subprocess.run([sys.executable, "-c", look + query, path], check=True, capture_output=True)
+    store.write(lambda db: set_fact(db, "after", "1"))
+    told = subprocess.run(
+        [sys.executable, "-c", look + query, path], check=True, capture_output=True, text=True
+    ).stdout
+    assert "after" in told
+
+
+def test_a_query_within_a_query_shares_its_view(store):
+    assert store.read(lambda _: store.read(lambda db: fact(db, "none"))) is None
+
+
+def test_no_transaction_is_left_waiting_when_the_writer_stops(tmp_path):
+    writer = Writer(tmp_path / "state.db")
+    writer.start()
+    outcomes = []
+
+    def keep_writing():
+        try:
+            while True:
+                writer.write(lambda db: fact(db, "k"))
+        except StateWriteError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=keep_writing) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    writer.stop()
+    for thread in threads:
+        thread.join(5)
+    assert len(outcomes) == 4
