@@ -371,7 +371,9 @@ class Uploader:
                     again_at=now if stopped else again_at,
                 )
             )
-        elif isinstance(error, PATIENCE) or error.operation == "put":
+        elif isinstance(error, PATIENCE) or (
+            isinstance(error, RefusedError) and error.operation == "put"
+        ):
             # A presigned URL that is refused has expired, most likely: nothing is wrong with the
             # file, and the object that was reserved is given up.
             self._store.write(

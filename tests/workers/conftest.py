@@ -1,0 +1,144 @@
+import json
+import os
+from contextlib import closing
+from functools import partial
+from urllib.request import Request, urlopen
+
+import pytest
+
+from syncd import disk
+from syncd.emulator import Emulator
+from syncd.files_api import FilesClient, StopFlag
+from syncd.state import copies, files, holds, sightings
+from syncd.state.ledger import Ledger
+from syncd.state.planner import Policy
+from syncd.state.sightings import Seen, Settling, Sighting
+from syncd.workers.deleter import Deleter, MirroredFolder
+from syncd.workers.gate import Gate
+from syncd.workers.poller import Poller, PollOptions
+from syncd.workers.reconciler import ReconcileOptions, Reconciler
+from syncd.workers.uploader import Root, Uploader, UploadOptions
+
+KEY = "worker-key"
+SETTLING = Settling(settle_seconds=0.0, grace_seconds=60.0)
+
+
+class Shop:
+    """The workers over a real table, a real folder and a real service; time is ours."""
+
+    def __init__(self, store, tmp_path, emulator, key=KEY):
+        self.store, self.emulator = store, emulator
+        self.now = 1_000_000.0
+        self.root = tmp_path / "folder"
+        self.root.mkdir(exist_ok=True)
+        self.policies = {"f": Policy()}
+        self.ledger = Ledger(policies=self.policies, instance=store.instance)
+        path = os.fsencode(self.root)
+        identity = disk.identify(path)
+        store.write(
+            lambda db: db.conn.execute(
+                "INSERT INTO folders (name, path, filesystem, inode) VALUES ('f', ?, ?, ?)",
+                (path, str(identity.filesystem), str(identity.inode)),
+            )
+        )
+        make = partial(FilesClient, base_url=emulator.url, api_key=key, timeout_seconds=5)
+        self.client = make()
+        self.gate = Gate(store=store, clock=self.clock, monotonic=self.clock)
+        common = {"store": store, "ledger": self.ledger, "gate": self.gate, "clock": self.clock}
+        self.uploader = Uploader(
+            roots={"f": Root(path, 5.0, None)},
+            make_client=lambda stop: make(stop=stop),
+            options=UploadOptions(workers=2),
+            **common,
+        )
+        self.poller = Poller(
+            client=self.client, options=PollOptions(), pause=lambda _: False, **common
+        )
+        self.deleter = Deleter(
+            mirrored={"f": MirroredFolder(path, SETTLING)},
+            policies=self.policies,
+            client=self.client,
+            **common,
+        )
+        self.reconciler = Reconciler(client=self.client, options=ReconcileOptions(), **common)
+
+    def clock(self):
+        return self.now
+
+    def drop(self, name, content):
+        (self.root / name).write_bytes(content)
+        return self.notice(name)
+
+    def notice(self, name, seen=Seen.PRESENT):
+        path = os.fsencode(name)
+        mark = None
+        if seen is Seen.PRESENT:
+            mark = disk.Fingerprint.of((self.root / name).lstat())
+        self.store.write(
+            lambda db: sightings.record(
+                db, "f", [Sighting(path, seen, mark)], settling=SETTLING, policies=self.policies,
+                now=self.now,
+            )
+        )
+        return self.file(name)
+
+    def file(self, name):
+        return self.store.read(lambda db: files.find(db, "f", os.fsencode(name)))
+
+    def copies(self, name=None):
+        if name is None:
+            return self.store.read(lambda db: copies.where(db, "1 ORDER BY id"))
+        file = self.file(name)
+        return self.store.read(
+            lambda db: copies.where(db, "file_id = ? ORDER BY id", (file.id,))
+        )
+
+    def copy(self, name):
+        return self.copies(name)[-1]
+
+    def upload(self):
+        """Run the upload step, and its threads to the end of what it handed out."""
+        self.uploader.start()
+        try:
+            self.uploader.step()
+        finally:
+            self.uploader.stop(drain_seconds=30)
+
+    def holds(self):
+        return [(hold.stops, hold.reason) for hold in self.store.read(holds.open_holds)]
+
+    def faults(self, *rules):
+        url = f"{self.emulator.url}/_emulator/faults"
+        urlopen(Request(url, json.dumps(rules).encode(), method="PUT"), timeout=5).close()
+
+    def ask(self, what):
+        with urlopen(f"{self.emulator.url}/_emulator/{what}", timeout=5) as answer:
+            return [json.loads(line) for line in answer]
+
+    def live(self):
+        return {o["file_uuid"]: o["sha256"] for o in self.ask("objects") if o["state"] == "live"}
+
+
+@pytest.fixture
+def echo():
+    return "name"
+
+
+@pytest.fixture
+def emulator(tmp_path, echo):
+    with Emulator(
+        data=tmp_path / "emulator", api_key=KEY, echo=echo
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def shop(store, tmp_path, emulator):
+    shop = Shop(store, tmp_path, emulator)
+    with closing(shop.client):
+        yield shop
+
+
+@pytest.fixture
+def stop():
+    return StopFlag()

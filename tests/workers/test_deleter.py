@@ -1,0 +1,157 @@
+import os
+import shutil
+
+import pytest
+
+from syncd.state import holds
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.sightings import Seen
+
+
+@pytest.fixture
+def synced(shop):
+    shop.drop("a", b"a")
+    shop.drop("b", b"b")
+    shop.upload()
+    return shop
+
+
+def deletes(shop):
+    return [r for r in shop.ask("requests") if r["method"] == "DELETE"]
+
+
+def lose(shop, name="a"):
+    (shop.root / name).unlink()
+    shop.notice(name, Seen.MISSING)
+
+
+def test_a_deleted_file_is_deleted_remotely_after_its_grace_and_not_before(synced):
+    lose(synced)
+    synced.now += 59
+    synced.deleter.step()
+    assert len(synced.live()) == 2
+    synced.now += 2
+    synced.deleter.step()
+    assert list(synced.live()) == [synced.copy("b").file_uuid]
+    assert synced.copy("a").status is CopyStatus.GONE
+
+
+def test_a_file_that_is_there_at_the_second_look_is_kept(synced):
+    synced.notice("a", Seen.MISSING)
+    synced.now += 61
+    synced.deleter.step()
+    assert synced.file("a").status is FileStatus.READY
+    assert deletes(synced) == []
+
+
+def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(synced):
+    lose(synced)
+    synced.now += 61
+    synced.faults({"match": "DELETE /v2/files/*", "action": {"status": 503}})
+    synced.gate._shut(1000)
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    (synced.root / "a").write_bytes(b"a")
+    synced.now += 1001
+    synced.deleter.step()
+    assert deletes(synced) == []
+    assert synced.file("a").status is FileStatus.READY
+
+
+@pytest.mark.parametrize("how", ["gone", "replaced", "unreadable parent"])
+def test_nothing_is_deleted_at_a_root_that_is_not_the_right_one(synced, how):
+    synced.notice("a", Seen.MISSING)
+    synced.notice("b", Seen.MISSING)
+    synced.now += 61
+    shutil.move(synced.root, synced.root.with_name("away"))
+    if how == "replaced":
+        synced.root.mkdir()
+    elif how == "unreadable parent":
+        synced.root.symlink_to("/proc/1/root/none")
+    synced.deleter.step()
+    synced.now += 1000
+    synced.deleter.step()
+    assert deletes(synced) == []
+    assert len(synced.live()) == 2
+
+
+def test_a_hold_stops_the_deletions_of_missing_files(synced):
+    lose(synced)
+    synced.store.write(
+        lambda db: holds.place(
+            db, stops="deletions", scope="f", reason="root_missing", message="m", now=synced.now
+        )
+    )
+    synced.now += 1000
+    synced.deleter.step()
+    assert deletes(synced) == []
+
+
+def test_a_hold_does_not_stop_the_deletion_of_what_was_superseded(synced):
+    synced.store.write(
+        lambda db: holds.place(
+            db, stops="deletions", scope="f", reason="root_missing", message="m", now=synced.now
+        )
+    )
+    synced.drop("a", b"newer words")
+    synced.upload()
+    synced.deleter.step()
+    assert len(deletes(synced)) == 1
+    assert len(synced.live()) == 2
+
+
+def test_a_404_counts_as_deleted_only_while_the_key_is_good(synced):
+    lose(synced)
+    synced.now += 61
+    synced.client.delete(synced.copy("a").file_uuid)
+    synced.faults(
+        {"match": "DELETE /v2/files/*", "action": {"status": 404}},
+        {"match": "GET /v2/files", "action": {"status": 401}},
+    )
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    assert ("sending", "key_refused") in synced.holds()
+    synced.faults()
+    synced.reconciler.step()
+    synced.now += 1000
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.GONE
+
+
+def test_a_delete_without_an_answer_is_sent_again(synced):
+    lose(synced)
+    synced.now += 61
+    synced.faults({"match": "DELETE /v2/files/*", "times": 1, "action": "drop_after"})
+    synced.deleter.step()
+    assert synced.copy("a").delete_sent_at is not None
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    synced.now += 61
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.GONE
+
+
+def test_nothing_retires_while_an_unhashed_file_of_its_size_may_be_the_missing_one(synced):
+    (synced.root / "a").rename(synced.root / "renamed")
+    synced.notice("a", Seen.MISSING)
+    synced.now += 61
+    synced.notice("renamed")
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.LIVE
+    synced.upload()
+    assert synced.copy("renamed").status is CopyStatus.LIVE
+    synced.now += 1000
+    synced.deleter.step()
+    assert deletes(synced) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_directory_that_may_not_be_listed_makes_nothing_missing(shop):
+    (shop.root / "d").mkdir()
+    shop.drop("d/a", b"a")
+    shop.upload()
+    shop.notice("d/a", Seen.MISSING)
+    (shop.root / "d").chmod(0)
+    shop.now += 61
+    shop.deleter.step()
+    (shop.root / "d").chmod(0o700)
+    assert deletes(shop) == []

@@ -1,0 +1,73 @@
+import time
+
+import pytest
+
+from syncd.emulator.video import make_video
+from syncd.state.lifecycle import CopyStatus
+
+
+@pytest.fixture
+def video(tmp_path):
+    make_video(tmp_path / "v.mp4", seconds=1, fps=8, size=(64, 48))
+    return (tmp_path / "v.mp4").read_bytes()
+
+
+def process(shop, name):
+    """Let the service process, and the poller look, until the copy's status changes."""
+    deadline = time.monotonic() + 10
+    while shop.copy(name).status is CopyStatus.PROCESSING and time.monotonic() < deadline:
+        shop.now += 60
+        shop.poller.step()
+        time.sleep(0.02)
+
+
+def test_a_video_is_followed_until_it_is_processed_and_its_facts_are_recorded(shop, video):
+    shop.drop("v.mp4", video)
+    shop.upload()
+    assert shop.copy("v.mp4").status is CopyStatus.PROCESSING
+    process(shop, "v.mp4")
+    copy = shop.copy("v.mp4")
+    assert (copy.status, copy.frame_count) == (CopyStatus.LIVE, 8)
+    assert '"fps": 8' in copy.video_metadata
+
+
+def test_a_broken_video_is_failed_with_the_services_words_and_its_object_stays(shop):
+    shop.drop("v.mp4", b"no video")
+    shop.upload()
+    process(shop, "v.mp4")
+    copy = shop.copy("v.mp4")
+    assert copy.status is CopyStatus.FAILED
+    assert "cannot be read" in copy.error_message
+    assert len(shop.live()) == 1
+
+
+def test_looks_come_at_growing_intervals(shop, video):
+    shop.faults({"match": "GET /v2/files/*/status", "action": {"status": 503}})
+    shop.drop("v.mp4", video)
+    shop.upload()
+    waits = []
+    for _ in range(6):
+        shop.now = shop.copy("v.mp4").due_at
+        shop.poller._look(shop.copy("v.mp4"))
+        waits.append(shop.copy("v.mp4").due_at - shop.now)
+    assert waits[-1] > 2 * waits[0]
+    assert max(waits) <= 300
+
+
+def test_a_404_is_believed_only_the_second_time_and_only_with_a_good_key(shop, video):
+    shop.drop("v.mp4", video)
+    shop.upload()
+    shop.faults({"match": "GET /v2/files/*/status", "action": {"status": 404}})
+    for expected in (CopyStatus.PROCESSING, CopyStatus.GONE):
+        shop.now = shop.copies("v.mp4")[0].due_at
+        shop.poller.step()
+        assert shop.copies("v.mp4")[0].status is expected
+    assert shop.file("v.mp4").due_at is not None, "it is planned anew"
+
+
+def test_a_video_that_changed_meanwhile_goes_live_and_is_superseded(shop, video):
+    shop.drop("v.mp4", video)
+    shop.upload()
+    shop.drop("v.mp4", b"")
+    process(shop, "v.mp4")
+    assert shop.copies("v.mp4")[0].status is CopyStatus.LIVE

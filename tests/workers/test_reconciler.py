@@ -1,0 +1,114 @@
+import pytest
+
+from syncd.state.lifecycle import CopyStatus
+
+UPLOAD = "POST /v2/files/-/uploads"
+
+
+def learn_the_echo(shop):
+    shop.drop("first", b"first")
+    shop.upload()
+    shop.reconciler.step()
+    assert shop.store.fact("echo") == "proven"
+
+
+def doubt(shop, action, name="a", content=b"a"):
+    shop.faults({"match": UPLOAD, "times": 1, "action": action})
+    shop.drop(name, content)
+    shop.upload()
+    assert shop.copy(name).in_doubt
+    shop.faults()
+
+
+def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
+    doubt(shop, "drop_after")
+    shop.reconciler.step()
+    copy = shop.copy("a")
+    assert copy.status is CopyStatus.LIVE
+    assert list(shop.live()) == [copy.file_uuid]
+    assert shop.store.fact("echo") == "proven", "finding it proves the echo"
+
+
+def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    shop.now += 119
+    shop.reconciler.step()
+    assert shop.copy("a").in_doubt
+    shop.now += 2
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    token = shop.copy("a").token
+    shop.upload()
+    assert (shop.copy("a").status, shop.copy("a").token) == (CopyStatus.LIVE, token)
+    assert len(shop.live()) == 2
+
+
+def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop):
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    import time
+
+    time.sleep(0.5)
+    assert len(shop.live()) == 3
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.live().keys() == {shop.copies("first")[-1].file_uuid, shop.copies("a")[0].file_uuid}
+
+
+def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
+    doubt(shop, "drop_after", "broken.mp4", b"no video")
+    shop.reconciler.step()
+    assert shop.copy("broken.mp4").status is CopyStatus.PROCESSING
+
+
+@pytest.mark.parametrize("echo", ["none"])
+def test_without_an_echo_nothing_is_sent_twice_and_the_hold_says_why(shop, echo):
+    shop.drop("first", b"first")
+    shop.upload()
+    shop.reconciler.step()
+    assert shop.store.fact("echo") == "none"
+    doubt(shop, "drop_after")
+    shop.now += 1000
+    shop.reconciler.step()
+    assert shop.copy("a").in_doubt
+    assert shop.holds() == [("sending", "no_echo")]
+    shop.upload()
+    assert len(shop.live()) == 2
+
+
+def test_a_quiet_day_reads_no_listing(shop):
+    learn_the_echo(shop)
+    asked = len(shop.ask("requests"))
+    for _ in range(20):
+        shop.now += 3600
+        shop.reconciler.step()
+    assert len(shop.ask("requests")) == asked
+
+
+def test_other_peoples_objects_are_never_touched(shop):
+    from syncd.files_api import NewFile
+
+    shop.client.create([NewFile(local_file_path="clip.sy1-00000000-" + "1" * 28 + ".mp4")])
+    learn_the_echo(shop)
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert [o["state"] for o in shop.ask("objects")] == ["reserved", "live"]
+
+
+def test_a_reserved_object_whose_content_arrived_is_taken_up(shop):
+    from syncd.workers.uploader import UploadOptions
+
+    shop.uploader._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
+    shop.drop("a", b"content")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.LIVE
+    assert len(shop.live()) == 1

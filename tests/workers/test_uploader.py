@@ -1,0 +1,212 @@
+import os
+from hashlib import sha256
+
+import pytest
+
+from syncd import disk
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.workers.uploader import UploadOptions
+
+
+def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
+    shop.drop("a.txt", b"hello")
+    shop.upload()
+    copy = shop.copy("a.txt")
+    assert copy.status is CopyStatus.LIVE
+    assert shop.live() == {copy.file_uuid: sha256(b"hello").hexdigest()}
+    assert shop.file("a.txt").due_at is None
+
+
+def test_an_empty_file_is_content_like_any_other(shop):
+    shop.drop("empty", b"")
+    shop.upload()
+    assert shop.live() == {shop.copy("empty").file_uuid: sha256(b"").hexdigest()}
+
+
+@pytest.mark.parametrize("method", ["direct", "presigned"])
+def test_both_ways_of_sending_store_the_same(shop, method):
+    shop.uploader._options = UploadOptions(workers=2, method=method)
+    content = os.urandom(700_000)
+    shop.drop("b.bin", content)
+    shop.upload()
+    assert shop.copy("b.bin").method == method
+    assert shop.live() == {shop.copy("b.bin").file_uuid: sha256(content).hexdigest()}
+
+
+def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
+    shop.uploader._options = UploadOptions(workers=2, direct_max=1000)
+    shop.drop("short", b"s" * 1000)
+    shop.drop("long", b"l" * 1001)
+    shop.upload()
+    assert (shop.copy("short").method, shop.copy("long").method) == ("direct", "presigned")
+
+
+@pytest.mark.parametrize("method", ["direct", "presigned"])
+def test_a_file_that_changes_while_it_is_sent_is_never_committed_by_the_server(
+    shop, monkeypatch, method
+):
+    shop.uploader._options = UploadOptions(workers=2, method=method)
+    size = 3 * 262_144  # a multiple of the chunk: nothing odd at the end gives it away
+    shop.drop("torn", b"a" * size)
+    hashed = disk.sha256
+
+    def hash_then_change(descriptor, size, **more):
+        digest = hashed(descriptor, size, **more)
+        with (shop.root / "torn").open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"changed")
+        stat = (shop.root / "torn").stat()
+        monkeypatch.setattr(
+            disk, "fingerprint", lambda _: shop.file("torn").fingerprint
+        )
+        assert stat.st_size == size
+        return digest
+
+    monkeypatch.setattr(disk, "sha256", hash_then_change)
+    shop.upload()
+    assert shop.live() == {}
+    assert shop.file("torn").status is FileStatus.SETTLING
+    assert shop.copy("torn").attempts == 0
+
+
+def test_a_file_that_changed_since_it_was_seen_goes_back_to_settling_and_nothing_is_sent(shop):
+    shop.drop("a", b"one")
+    (shop.root / "a").write_bytes(b"two two")
+    shop.upload()
+    assert shop.file("a").status is FileStatus.SETTLING
+    assert shop.copies() == []
+    assert shop.ask("requests") == []
+
+
+def test_a_file_that_is_a_link_by_now_is_not_followed(shop, tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    shop.drop("a", b"secret")
+    (shop.root / "a").unlink()
+    (shop.root / "a").symlink_to(tmp_path / "secret")
+    shop.upload()
+    assert shop.copies() == []
+
+
+def test_content_that_is_live_for_this_path_is_not_sent_again(shop):
+    shop.drop("a", b"same")
+    shop.upload()
+    sent = len(shop.ask("requests"))
+    os.utime(shop.root / "a")
+    shop.notice("a")
+    shop.upload()
+    assert len(shop.ask("requests")) == sent
+    assert shop.file("a").due_at is None
+
+
+def test_two_paths_with_equal_content_are_two_copies(shop):
+    shop.drop("a", b"same")
+    shop.drop("b", b"same")
+    shop.upload()
+    assert len(shop.live()) == 2
+
+
+def test_the_new_copy_is_live_before_the_old_one_retires(shop):
+    shop.drop("a", b"one")
+    shop.upload()
+    shop.drop("a", b"two two")
+    shop.upload()
+    assert [copy.status for copy in shop.copies("a")] == ["retiring", "live"]
+    assert len(shop.live()) == 2, "the old one is still there until its delete"
+
+
+@pytest.mark.parametrize("status", [413, 415, 422])
+def test_what_is_refused_for_good_is_failed_with_the_servers_words(shop, status):
+    fault = {"match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": status}}
+    shop.faults(fault)
+    shop.drop("a", b"a")
+    shop.upload()
+    copy = shop.copy("a")
+    assert (copy.status, copy.error_status) == (CopyStatus.FAILED, status)
+    assert copy.error_request_id.startswith("req_")
+    shop.now += 10_000
+    sent = len(shop.ask("requests"))
+    shop.upload()
+    assert len(shop.ask("requests")) == sent, "no hot loop"
+
+
+def test_a_request_to_wait_is_obeyed_by_every_file(shop):
+    fault = {
+        "match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": 429, "retry_after": 30},
+    }
+    shop.faults(fault)
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    shop.drop("b", b"b")
+    shop.now += 29
+    shop.upload()
+    assert len(shop.ask("requests")) == 1
+    shop.now += 31
+    shop.upload()
+    assert len(shop.live()) == 2
+
+
+def test_a_refused_key_holds_all_sending_and_is_taken_back_once_it_is_accepted(shop):
+    refused = {"status": 401}
+    shop.faults(
+        {"match": "POST /v2/files/-/uploads", "action": refused},
+        {"match": "GET /v2/files", "action": refused},
+    )
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.holds() == [("sending", "key_refused")]
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    sent = len(shop.ask("requests"))
+    shop.now += 10_000
+    shop.upload()
+    assert len(shop.ask("requests")) == sent
+    shop.faults()
+    shop.reconciler.step()
+    assert shop.holds() == []
+    shop.upload()
+    assert len(shop.live()) == 1
+
+
+def test_a_service_that_cannot_be_reached_leaves_no_doubt_and_is_tried_by_few(shop):
+    shop.emulator.stop()
+    for number in range(12):
+        shop.drop(f"f{number}", b"x" * number)
+    shop.upload()
+    assert {copy.status for copy in shop.copies()} == {CopyStatus.PLANNED}
+    assert shop.gate.state == "unreachable"
+    assert not shop.gate.may_send()
+
+
+@pytest.mark.parametrize("action", ["drop_after", "garbage", "truncate", {"status": 503}])
+def test_an_answer_that_does_not_come_puts_the_copy_in_doubt(shop, action):
+    shop.faults({"match": "POST /v2/files/-/uploads", "times": 1, "action": action})
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+
+
+def test_a_rename_is_taken_over_without_a_request_for_it(shop):
+    shop.drop("old", b"content")
+    shop.upload()
+    uuid = shop.copy("old").file_uuid
+    sent = len(shop.ask("requests"))
+    (shop.root / "old").rename(shop.root / "new")
+    shop.notice("new")
+    shop.upload()
+    assert shop.copy("new").file_uuid == uuid
+    assert len(shop.ask("requests")) == sent
+    assert shop.file("old") is None
+
+
+def test_a_presigned_put_that_fails_gives_its_object_up_and_starts_anew(shop):
+    shop.uploader._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "PUT /_storage/*", "times": 1, "action": {"status": 403}})
+    shop.drop("a", b"a")
+    shop.upload()
+    assert [copy.status for copy in shop.copies("a")] == ["retiring"]
+    shop.now += 10
+    shop.upload()
+    shop.deleter.step()
+    assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
+    assert len(shop.live()) == 1
+    assert not [o for o in shop.ask("objects") if o["state"] == "reserved"]
