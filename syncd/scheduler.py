@@ -148,7 +148,8 @@ class Scheduler:
             wait = step.run()
         except StateWriteError as error:
             step.failures += 1
-            log.error("%s: %s", step.name, error)
+            # The writer has told of it, once for all.
+            log.debug("%s: %s", step.name, error)
         except Exception:
             step.failures += 1
             # The same failure every second would drown what led to it.

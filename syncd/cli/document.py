@@ -1,5 +1,6 @@
 """The document of `status --json`: what the table, the daemon's last beat and the lock say."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from syncd.vitals import FolderVitals, Vitals
 
 JsonObject = dict[str, Any]
 
+#: With less than that for its state, the daemon counts as standing still.
+LEAST_FREE_BYTES = 1 << 20
+
 
 def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.time) -> JsonObject:
     """Return the document of `status --json`, and the newest `failures` beside it."""
@@ -23,7 +27,7 @@ def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.ti
     except views.NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
         known["no_state"] = True
-    reasons = list(_reasons(known, pid, beat, now()))
+    reasons = [*_reasons(known, pid, beat, now()), *_disk_reasons(directory)]
     return {
         "version": __version__,
         "well": not reasons,
@@ -99,6 +103,20 @@ def _reasons(known: JsonObject, pid: int | None, beat: Vitals | None, now: float
     if failed := known["counts"].get(views.Word.FAILED):
         files = "1 file" if failed == 1 else f"{failed} files"
         yield f"{files} failed (syncd ls --status failed)"
+
+
+def _disk_reasons(directory: Path) -> Iterator[str]:
+    """Tell of a disk on which the daemon cannot write its beats, and so not tell itself."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return
+    free = disk.f_bavail * disk.f_frsize
+    if free < LEAST_FREE_BYTES:
+        yield (
+            f"the disk of {directory} has {free >> 10} KiB left: nothing is sent or deleted that "
+            "cannot be recorded; free some space, and it goes on by itself"
+        )
 
 
 def _beat_reasons(beat: Vitals, now: float) -> Iterator[str]:

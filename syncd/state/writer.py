@@ -52,6 +52,7 @@ class Writer:
         self._closed = False
         self._door = threading.Lock()
         self._failures = 0
+        self._in_trouble = False
         self.changed = threading.Event()
         self.failed = False
         #: when the thread last came round, on `clock`: the watchdog's evidence
@@ -126,6 +127,9 @@ class Writer:
             return
         self._failures = 0
         self.commits += 1
+        if self._in_trouble:
+            self._in_trouble = False
+            log.info("the state database takes commits again")
         for job, value, raised in results:
             if raised is None:
                 job.future.set_result(value)
@@ -143,7 +147,10 @@ class Writer:
         if not _is_waiting(error):
             self._failures += 1
         self.failed = self._failures >= FATAL_FAILURES
-        log.error("the state database did not take a commit: %s", error)
+        if not self._in_trouble:
+            # Once: whoever wanted to write comes again and again until it heals.
+            log.error("nothing is sent or deleted: cannot write %s: %s", self._path, error)
+        self._in_trouble = True
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.conn.execute("ROLLBACK")

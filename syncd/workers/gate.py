@@ -57,8 +57,10 @@ class Gate:
         self._lock = threading.Lock()
         self._failures = 0
         self._shut_until = 0.0
-        self._refused = False
-        self._quota_until = 0.0
+        # A hold that outlived its process is believed until an answer says otherwise.
+        open_before = {hold.reason for hold in store.read(holds.open_holds)}
+        self._refused = KEY_REFUSED in open_before
+        self._quota_until = monotonic() if QUOTA in open_before else 0.0
         self.last_success_at: float | None = None
 
     @property

@@ -172,3 +172,11 @@ def test_help_imports_nothing_but_click():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.endswith(b"[]\n")
+
+
+def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path, monkeypatch):
+    from syncd.cli import document
+
+    monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
+    told = document.status(tmp_path, base_url="http://x")
+    assert any("nothing is sent or deleted" in reason for reason in told["reasons"])

@@ -71,6 +71,13 @@ class Machine:
         self.process = None
         return code
 
+    def peak_memory_mb(self):
+        """Return the most memory that the daemon has had resident, in MB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        return 0
+
     @property
     def log(self):
         return (self.tmp_path / "daemon.log").read_text()

@@ -214,3 +214,4 @@ def test_sigterm_in_the_middle_of_an_upload_leaves_no_half_file_and_no_doubt(mac
     machine.start()
     machine.settles(40)
     assert len(machine.ask("objects")) == 1
+    assert machine.peak_memory_mb() < 100, "memory does not grow with the file"

@@ -8,7 +8,7 @@ import pytest
 
 from syncd import disk
 from syncd.emulator import Emulator
-from syncd.files_api import FilesClient, StopFlag
+from syncd.files_api import FilesClient, StopFlag, UnauthorizedError
 from syncd.state import copies, files, holds, sightings
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
@@ -106,6 +106,9 @@ class Shop:
 
     def holds(self):
         return [(hold.stops, hold.reason) for hold in self.store.read(holds.open_holds)]
+
+    def refusal(self):
+        return UnauthorizedError("no", operation="upload", status=401)
 
     def faults(self, *rules):
         url = f"{self.emulator.url}/_emulator/faults"

@@ -167,6 +167,16 @@ def test_a_refused_key_holds_all_sending_and_is_taken_back_once_it_is_accepted(s
     assert len(shop.live()) == 1
 
 
+def test_a_hold_on_the_key_that_outlived_its_process_ends_when_the_key_is_accepted(shop):
+    from syncd.workers.gate import Gate
+
+    shop.gate._refuse(shop.refusal())
+    again = Gate(store=shop.store, clock=shop.clock, monotonic=shop.clock)
+    assert again.refused
+    again.succeeded()
+    assert shop.holds() == []
+
+
 def test_a_service_that_cannot_be_reached_leaves_no_doubt_and_is_tried_by_few(shop):
     shop.emulator.stop()
     for number in range(12):
