@@ -29,6 +29,8 @@ HUNG_SECONDS = 60.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.05
 DAY_SECONDS = 86_400.0
+#: The steps that must come round for the daemon to count as working.
+_WATCHED_STEPS = frozenset({"upload", "poll", "delete", "reconcile"})
 
 
 def boottime() -> float:
@@ -62,6 +64,8 @@ class Daemon:
         self._parts = parts
         self._stop = stop
         self._scheduler = Scheduler()
+        #: the steps that a commit or an event may have given something to do
+        self._hinted = ["upload", "poll", "delete", "reconcile"]
         self._since = time.time()
         self._beat_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
@@ -101,19 +105,18 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        add("look", _without_wait(parts.watch.look_hints), every=5.0)
-        add("settle", self._settle, every=5.0)
-        add("scan", parts.watch.scan_due, every=1.0)
-        add("roots", _without_wait(parts.watch.check_roots), every=10.0)
+        # Each folder for itself: one whose disk hangs keeps no other from being seen.
+        for name, watched in parts.watch.folders.items():
+            add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
+            add(f"settle {name}", _until(watched.look_due), every=5.0)
+            add(f"scan {name}", watched.scan_if_due, every=1.0)
+            add(f"check {name}", _without_wait(watched.check_all), every=10.0)
+            self._hinted += [f"look at {name}", f"settle {name}"]
         add("upload", parts.uploader.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
         add("reconcile", parts.reconciler.step, every=30.0)
         add("prune", self._prune, every=DAY_SECONDS)
-
-    def _settle(self) -> float | None:
-        due_at = self._parts.watch.look_due()
-        return None if due_at is None else max(due_at - time.time(), 0.0)
 
     def _prune(self) -> None:
         self._parts.store.write(lambda db: history.prune(db, time.time()))
@@ -124,7 +127,7 @@ class Daemon:
         while not self._stop.is_set():
             changed.wait()
             changed.clear()
-            self._scheduler.wake("look", "settle", "upload", "poll", "delete", "reconcile")
+            self._scheduler.wake(*self._hinted)
             self._stop.wait(HINT_SECONDS)
 
     def _end_hints(self) -> None:
@@ -189,7 +192,7 @@ class Daemon:
             for report in self._scheduler.report()
             # A scan of a large tree takes its time; a folder that hangs is no cause to restart.
             if report.running_since is not None
-            and report.name not in ("scan", "look", "settle", "roots")
+            and report.name in _WATCHED_STEPS
             and now - report.running_since > HUNG_SECONDS
         ]
         if now - self._parts.store.writer_alive_at > HUNG_SECONDS:
@@ -220,6 +223,16 @@ class Daemon:
     def _last_beat(self) -> None:
         with suppress(OSError):
             (self._parts.store.directory / vitals.FILE_NAME).unlink()
+
+
+def _until(step: Callable[[], float | None]) -> Callable[[], float | None]:
+    """Turn the time at which a step is due next into the seconds until then."""
+
+    def run() -> float | None:
+        due_at = step()
+        return None if due_at is None else max(due_at - time.time(), 0.0)
+
+    return run
 
 
 def _without_wait(step: Callable[[], object]) -> Callable[[], None]:

@@ -115,7 +115,12 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         clock=clock,
     )
     watch = Watch(
-        store=store, folders=folders, policies=policies, wake=store.changed.set, clock=clock
+        store=store,
+        folders=folders,
+        policies=policies,
+        wake=store.changed.set,
+        clock=clock,
+        stopped=stop.is_set,
     )
     return Parts(store, watch, uploader, poller, deleter, reconciler, gate, clients, stop)
 

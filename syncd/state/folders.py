@@ -1,15 +1,54 @@
 """The `folders` table: each watch folder's root, as it was when it was last right."""
 
+from dataclasses import dataclass
+
 from sqlite_utils import Database
 
 from syncd.disk import RootIdentity
 
 
-def identity(db: Database, name: str) -> RootIdentity | None:
-    """Return the identity that a folder's root is known by; None before its first check."""
+@dataclass(frozen=True, slots=True)
+class FolderRow:
+    """One row of `folders`: the root that its files were seen under."""
+
+    path: bytes
+    #: None until the root was seen once
+    identity: RootIdentity | None
+
+
+def get(db: Database, name: str) -> FolderRow | None:
+    """Return what is known of a folder's root; None before its first start."""
     row = db.conn.execute(
-        "SELECT filesystem, inode FROM folders WHERE name = ?", (name,)
+        "SELECT path, filesystem, inode FROM folders WHERE name = ?", (name,)
     ).fetchone()
-    if row is None or row["filesystem"] is None:
+    if row is None:
         return None
-    return RootIdentity(int(row["filesystem"]), int(row["inode"]))
+    if row["filesystem"] is None:
+        return FolderRow(row["path"], None)
+    return FolderRow(row["path"], RootIdentity(int(row["filesystem"]), int(row["inode"])))
+
+
+def identity(db: Database, name: str) -> RootIdentity | None:
+    """Return the identity that a folder's root is known by; None before it was seen once."""
+    row = get(db, name)
+    return row.identity if row else None
+
+
+def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity | None) -> None:
+    """Take `path` and `identity` for the folder's root from now on."""
+    mark = (str(identity.filesystem), str(identity.inode)) if identity else (None, None)
+    db.conn.execute(
+        "INSERT INTO folders (name, path, filesystem, inode) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET path = excluded.path, "
+        "filesystem = excluded.filesystem, inode = excluded.inode",
+        (name, path, *mark),
+    )
+
+
+def note_scan(db: Database, name: str, *, at: float, seconds: float, directories: int) -> None:
+    """Record that a scan went through to its end at `at`."""
+    db.conn.execute(
+        "UPDATE folders SET first_scan_at = coalesce(first_scan_at, ?), last_scan_at = ?, "
+        "last_scan_seconds = ?, directories = ? WHERE name = ?",
+        (at, at, seconds, directories, name),
+    )

@@ -458,7 +458,7 @@ class Ledger:
         if any(other.in_flight for other in others):
             copies.update(db, copy.id, due_at=now + 1.0)
             return None
-        replaced = any(other.status is CopyStatus.LIVE for other in others)
+        replaced = any(other.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for other in others)
         proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
         if proven and not replaced and holds.is_held(db, "deletions", file.folder):
             copies.update(db, copy.id, due_at=now + 10.0)

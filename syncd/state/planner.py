@@ -127,6 +127,11 @@ def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
 
 
 def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
+    kept = any(copy.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for copy in copies)
+    last = next((copy for copy in reversed(copies) if _can_be_live_again(copy)), None)
+    if last is not None and not kept:
+        # It retires because the file was missing: what took its place is no reason to delete it.
+        return Action(Act.REVIVE, last, "something else is in the file's place")
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE:

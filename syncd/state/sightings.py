@@ -87,7 +87,7 @@ def _record(
     if not values:
         return False
     files.update(db, file.id, **values)
-    if not file.present:
+    if not file.present and sighting.seen is not Seen.MISSING:
         # It is back: what is still on its way is wanted again.
         db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file.id,))
     if sighting.seen is Seen.MISSING and not copies.where(db, "file_id = ? LIMIT 1", (file.id,)):
@@ -175,7 +175,9 @@ def _missing(
     file: File, sighting: Sighting, settling: Settling, now: float
 ) -> dict[str, object] | None:
     if not file.present:
-        return None
+        # An event may tell of a removal that a scan has found before it.
+        news = sighting.removal_seen and not file.removal_seen and file.confirmed_at is None
+        return {"removal_seen": 1} if news else None
     return {
         "status": FileStatus.MISSING,
         "missing_since": now,
@@ -186,7 +188,11 @@ def _missing(
     }
 
 
-def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, object]:
+def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, object] | None:
+    waiting = file.due_at is not None and file.due_at > now
+    if file.status is FileStatus.UNREADABLE and waiting:
+        # Its own time to try again stands: being looked at is no attempt.
+        return None
     attempts = file.attempts + 1
     return {
         "status": FileStatus.UNREADABLE,

@@ -6,10 +6,9 @@ from typing import TypeVar
 
 from syncd import disk
 from syncd.disk import Found, Sight
-from syncd.state import sightings
+from syncd.state import inventory, sightings
 from syncd.state.sightings import Seen, Sighting
 from syncd.state.store import Store
-from syncd.watch import table
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.roots import Root, RootState, View
@@ -79,7 +78,7 @@ class Looker:
                 yield known, removal_seen
 
     def _beneath(self, directory: bytes) -> list[bytes]:
-        return self._store.read(lambda db: table.beneath(db, self._folder.name, directory))
+        return self._store.read(lambda db: inventory.beneath(db, self._folder.name, directory))
 
     def look_due(self) -> float | None:
         """Look again at each file whose next look is due.
@@ -92,7 +91,7 @@ class Looker:
         now = self._clock()
         due = self._store.read(lambda db: sightings.due_looks(db, now, [self._folder.name], BATCH))
         recorded = self._look_at(dict.fromkeys((file.path for file in due), False), before)
-        next_at = self._store.read(lambda db: table.next_look(db, self._folder.name))
+        next_at = self._store.read(lambda db: inventory.next_look(db, self._folder.name))
         if next_at is None or next_at > now or recorded:
             return next_at
         # What could not be recorded stays due: that is no reason to spin.

@@ -144,7 +144,8 @@ class FolderObserver:
 
     def _open(self) -> None:
         # watchdog warns of states of its own; made into errors, they would end its threads.
-        warnings.filterwarnings("default", category=RuntimeWarning, module="watchdog")
+        for module in ("watchdog", Inotify.__module__):
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=module)
         # What matters of what it logs is seen here; the rest are errors about being stopped.
         logging.getLogger("watchdog").setLevel(logging.CRITICAL)
         # A root that is a link would give no event at all.

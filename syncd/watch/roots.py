@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from syncd import disk
 from syncd.disk import RootIdentity
-from syncd.state import holds, sightings
+from syncd.state import folders, holds, inventory, sightings
 from syncd.state.advance import Policies
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
-from syncd.watch import table
 from syncd.watch.folder import WatchFolder
 
 log = logging.getLogger(__name__)
@@ -112,11 +111,11 @@ class Root:
         def work(db: Transaction) -> bool:
             if after.identity is None or after.identity != before.identity:
                 return False
-            known, _ = table.synced(db, self._folder.name, 0)
+            known, _ = inventory.synced(db, self._folder.name, 0)
             missing = known - there
             if missing > max(ACCEPTED_FILES, ACCEPTED_PART * known) or 2 * missing > known:
                 return False
-            table.accept_root(db, self._folder.name, self._folder.path, after.identity)
+            folders.accept_root(db, self._folder.name, self._folder.path, after.identity)
             self._judge(db, after)
             return True
 
@@ -131,8 +130,6 @@ class Root:
             policies=self._policies,
             now=self._clock(),
         )
-        removals = [s.path for s in seen if s.seen is Seen.MISSING and s.removal_seen]
-        table.note_removals(db, self._folder.name, removals)
         if after.is_empty:
             # What was just recorded as missing may be the cause of a hold: no commit in between.
             self._judge(db, after)
@@ -141,14 +138,14 @@ class Root:
     def _state(self, db: Transaction, seen: View) -> RootState:
         if seen.identity is None:
             return RootState.MISSING
-        known = table.root(db, self._folder.name)
+        known = folders.get(db, self._folder.name)
         if known is None or known.identity is None:
             return RootState.OK
-        same = known == table.FolderRow(self._folder.path, seen.identity)
+        same = known == folders.FolderRow(self._folder.path, seen.identity)
         return RootState.OK if same else RootState.REPLACED
 
     def _is_news(self, db: Transaction, seen: View) -> bool:
-        known = table.root(db, self._folder.name)
+        known = folders.get(db, self._folder.name)
         if known is None or (known.identity is None and seen.identity is not None):
             return True
         wanted = self._wanted(db, self._state(db, seen), seen)
@@ -158,9 +155,9 @@ class Root:
         """Place the hold that `seen` calls for and release the others; return the root's state."""
         name, now = self._folder.name, self._clock()
         state = self._state(db, seen)
-        known = table.root(db, name)
+        known = folders.get(db, name)
         if known is None or (known.identity is None and seen.identity is not None):
-            table.accept_root(db, name, self._folder.path, seen.identity)
+            folders.accept_root(db, name, self._folder.path, seen.identity)
         wanted, opened = self._wanted(db, state, seen), self._open(db)
         for reason in opened - wanted:
             holds.release(db, stops="deletions", scope=name, reason=reason, now=now)
@@ -175,7 +172,7 @@ class Root:
         if state is RootState.MISSING:
             return {ROOT_MISSING}
         wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
-        if seen.is_empty and table.unseen_removals(db, self._folder.name, 0)[0]:
+        if seen.is_empty and inventory.unseen_removals(db, self._folder.name, 0)[0]:
             wanted.add(ROOT_EMPTY)
         return wanted
 
@@ -187,7 +184,7 @@ class Root:
         }
 
     def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
-        count = table.unseen_removals if reason == ROOT_EMPTY else table.synced
+        count = inventory.unseen_removals if reason == ROOT_EMPTY else inventory.synced
         affects, first = count(db, self._folder.name, holds.FIRST)
         message = self._message(reason, seen)
         is_new = holds.place(

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 from syncd import disk
 from syncd.disk import Fingerprint
+from syncd.state import folders, inventory
+from syncd.state.inventory import Known
 from syncd.state.lifecycle import FileStatus
 from syncd.state.sightings import Seen, Sighting
 from syncd.state.store import Store
-from syncd.watch import table
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.looks import BATCH, judge
 from syncd.watch.roots import Root, RootState, View
-from syncd.watch.table import Known
 
 #: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
 NOTE_SECONDS = 60.0
@@ -91,7 +91,7 @@ class Scanner:
             return
         self._noted = now, report.directories
         self._store.write(
-            lambda db: table.note_scan(
+            lambda db: folders.note_scan(
                 db,
                 self._folder.name,
                 at=self._clock(),
@@ -223,7 +223,7 @@ class _Pass:
         """Judge the known files of directories that this scan did not come to."""
         if b"" not in self.listed:
             raise _EndedEarlyError
-        parents = self.store.read(lambda db: table.directories(db, self.folder.name))
+        parents = self.store.read(lambda db: inventory.directories(db, self.folder.name))
         for parent in parents:
             if parent in self.listed or self._beneath_unreadable(parent):
                 continue
@@ -244,12 +244,12 @@ class _Pass:
         )
 
     def _known(self, directory: bytes) -> dict[bytes, Known]:
-        return self.store.read(lambda db: table.in_directory(db, self.folder.name, directory))
+        return self.store.read(lambda db: inventory.in_directory(db, self.folder.name, directory))
 
     def _on_trial(self, directory: bytes) -> dict[bytes, int]:
         if self.report.state is not RootState.REPLACED:
             return {}
-        return self.store.read(lambda db: table.synced_sizes(db, self.folder.name, directory))
+        return self.store.read(lambda db: inventory.synced_sizes(db, self.folder.name, directory))
 
     def _add(self, sighting: Sighting) -> None:
         self.batch.append(sighting)

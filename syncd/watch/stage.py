@@ -85,15 +85,24 @@ class Watched:
             self.hints.ask_scan("the folder is back, or another one is in its place")
         return state
 
+    def check_all(self) -> None:
+        """Check the root and the watcher; every 10 s or so."""
+        self.check()
+        self.observer.check()
+
     def look_hints(self) -> int:
         """Look at the paths that events hinted at; return the rows changed."""
         if self.hints.take_check():
-            self.check()
-            self.observer.check()
+            self.check_all()
         hints = self.hints.take()
         if not hints:
             return 0
-        changed = self._looker.look(hints)
+        try:
+            changed = self._looker.look(hints)
+        except Exception:
+            # What was hinted at is not recorded, and nobody will hint at it again.
+            self.hints.ask_scan("a look at what events told of was not recorded")
+            raise
         if changed is None:
             self.hints.ask_scan("the folder changed under a look")
         return changed or 0
@@ -227,8 +236,7 @@ class Watch:
     def check_roots(self) -> None:
         """Step, every 10 s: check every root and every watcher."""
         for watched in self.folders.values():
-            watched.check()
-            watched.observer.check()
+            watched.check_all()
 
     def scan_all(self) -> list[ScanReport]:
         """Scan every folder now, for a single pass without watchers."""

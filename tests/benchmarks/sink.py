@@ -8,9 +8,7 @@ import asyncio
 import sys
 from uuid import uuid4
 
-_ANSWER = (
-    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
-)
+_ANSWER = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
 _UPLOADED = '{{"file_uuid":"{}","remote_file_path":"x","processing_status":"completed"}}'
 
 

@@ -78,7 +78,9 @@ def main():
             (folder / f"{number:06}.bin").write_bytes(os.urandom(options.bytes))
         sink = subprocess.Popen(
             [sys.executable, HERE / "sink.py", str(options.latency)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             port = int(sink.stdout.readline())

@@ -6,12 +6,11 @@ import pytest
 
 from syncd import cli
 from syncd.disk import Fingerprint, RootIdentity
-from syncd.state import copies, files, holds
+from syncd.state import copies, files, folders, holds
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting, record
 from syncd.state.store import Store
-from syncd.watch import table
 
 A, B = "a" * 64, "b" * 64
 POLICIES = {"f": Policy(), "g": Policy()}
@@ -35,7 +34,7 @@ class Desk:
         for name in POLICIES:
             root = home / name
             root.mkdir()
-            self.do(table.accept_root, name, os.fsencode(root), RootIdentity(1, 2))
+            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2))
         (home / "syncd.toml").write_text(
             'state.directory = "state"\n'
             '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'

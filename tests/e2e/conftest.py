@@ -33,8 +33,14 @@ class Machine:
             "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": "1",
             "SYNCD_PROCESSING__FIRST_POLL_SECONDS": "0.2",
             "SYNCD_FOLDERS": json.dumps(
-                [{"path": str(self.drop), "settle_seconds": 0.3, "grace_seconds": 0.6,
-                  "rescan_seconds": 30}]
+                [
+                    {
+                        "path": str(self.drop),
+                        "settle_seconds": 0.3,
+                        "grace_seconds": 0.6,
+                        "rescan_seconds": 30,
+                    }
+                ]
             ),
             "AYMARA_AI_API_KEY": KEY,
         }
@@ -47,15 +53,24 @@ class Machine:
 
     def command(self, *words, **more):
         return subprocess.run(
-            [sys.executable, "-m", "syncd", *words], env=self.environment, cwd=self.tmp_path,
-            capture_output=True, text=True, timeout=60, check=False, **more,
+            [sys.executable, "-m", "syncd", *words],
+            env=self.environment,
+            cwd=self.tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **more,
         )
 
     def start(self):
         with (self.tmp_path / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "syncd", "run"], env=self.environment, cwd=self.tmp_path,
-                stdout=log, stderr=log,
+                [sys.executable, "-m", "syncd", "run"],
+                env=self.environment,
+                cwd=self.tmp_path,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + 20
         while vitals.read(self.state) is None:
@@ -128,7 +143,9 @@ class Machine:
 
     def faults(self, *rules):
         request = Request(
-            f"{self.emulator.url}/_emulator/faults", json.dumps(rules).encode(), method="PUT",
+            f"{self.emulator.url}/_emulator/faults",
+            json.dumps(rules).encode(),
+            method="PUT",
             headers={"content-type": "application/json"},
         )
         urlopen(request, timeout=10).close()
@@ -154,7 +171,9 @@ class Machine:
                 problems.append((name, "other content", row["file_uuid"]))
         mine = {rows[name]["file_uuid"] for name in disk if name in rows}
         problems += [("orphan", uuid) for uuid in remote.keys() - mine]
-        problems += [("not on disk", n) for n, r in rows.items() if n not in disk and r["file_uuid"]]
+        problems += [
+            ("not on disk", n) for n, r in rows.items() if n not in disk and r["file_uuid"]
+        ]
         return problems
 
     def settles(self, seconds=20.0):

@@ -95,8 +95,11 @@ def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(ma
 
 def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
     machine.faults(
-        {"match": "POST /v2/files/-/uploads", "times": 2,
-         "action": {"status": 429, "retry_after": 1}}
+        {
+            "match": "POST /v2/files/-/uploads",
+            "times": 2,
+            "action": {"status": 429, "retry_after": 1},
+        }
     )
     machine.write("a", b"a")
     machine.start()

@@ -129,3 +129,10 @@ def test_a_file_that_is_no_longer_mirrored_releases_its_copy_and_does_not_delete
     assert act(READY, copy("released")) == (Act.REVIVE, 1)
     assert act(READY, copy("released", B)) == (Act.PLAN, None)
     assert act(READY, copy("released", B), copy("live", id=2)) == (Act.RETIRE, 1)
+
+
+def test_a_copy_that_retires_only_because_its_file_was_missing_is_kept_when_that_is_excluded():
+    excluded = READY._replace(status=FileStatus.INELIGIBLE)
+    assert act(excluded, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
+    superseded = copy("retiring", B, live_at=1.0)
+    assert act(excluded, superseded, copy("released", id=2)) == (Act.NOTHING, None)

@@ -76,7 +76,11 @@ class Shop:
             mark = disk.Fingerprint.of((self.root / name).lstat())
         self.store.write(
             lambda db: sightings.record(
-                db, "f", [Sighting(path, seen, mark)], settling=SETTLING, policies=self.policies,
+                db,
+                "f",
+                [Sighting(path, seen, mark)],
+                settling=SETTLING,
+                policies=self.policies,
                 now=self.now,
             )
         )
@@ -89,9 +93,7 @@ class Shop:
         if name is None:
             return self.store.read(lambda db: copies.where(db, "1 ORDER BY id"))
         file = self.file(name)
-        return self.store.read(
-            lambda db: copies.where(db, "file_id = ? ORDER BY id", (file.id,))
-        )
+        return self.store.read(lambda db: copies.where(db, "file_id = ? ORDER BY id", (file.id,)))
 
     def copy(self, name):
         return self.copies(name)[-1]
@@ -129,9 +131,7 @@ def echo():
 
 @pytest.fixture
 def emulator(tmp_path, echo):
-    with Emulator(
-        data=tmp_path / "emulator", api_key=KEY, echo=echo
-    ) as running:
+    with Emulator(data=tmp_path / "emulator", api_key=KEY, echo=echo) as running:
         yield running
 
 

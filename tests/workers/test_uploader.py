@@ -56,9 +56,7 @@ def test_a_file_that_changes_while_it_is_sent_is_never_committed_by_the_server(
             file.seek(size // 2)
             file.write(b"changed")
         stat = (shop.root / "torn").stat()
-        monkeypatch.setattr(
-            disk, "fingerprint", lambda _: shop.file("torn").fingerprint
-        )
+        monkeypatch.setattr(disk, "fingerprint", lambda _: shop.file("torn").fingerprint)
         assert stat.st_size == size
         return digest
 
@@ -131,7 +129,9 @@ def test_what_is_refused_for_good_is_failed_with_the_servers_words(shop, status)
 
 def test_a_request_to_wait_is_obeyed_by_every_file(shop):
     fault = {
-        "match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": 429, "retry_after": 30},
+        "match": "POST /v2/files/-/uploads",
+        "times": 1,
+        "action": {"status": 429, "retry_after": 30},
     }
     shop.faults(fault)
     shop.drop("a", b"a")
