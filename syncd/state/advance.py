@@ -1,6 +1,7 @@
 """Applies to the table, in one transaction, all that the planner says is due locally."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -53,21 +54,36 @@ def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> 
             copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason)
             history.add(db, file, "released", now, copy=copy, detail=action.reason)
         case Act.REVIVE:
-            make_live(db, copy, now, reason=action.reason)
+            others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+            make_live(db, copy, now, others=others, reason=action.reason)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
         case _:
             raise AssertionError(action)
 
 
-def retire(db: Database, copy: Copy, now: float, *, reason: str) -> None:
-    """Mark a copy for its soft delete; revocable until the first DELETE is committed."""
-    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason)
+def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
+    """Mark a copy for its soft delete, with `facts` for other columns.
+
+    Revocable until the first DELETE is committed.
+    """
+    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
 
-def make_live(db: Database, copy: Copy, now: float, *, reason: str | None = None) -> None:
-    """Make `copy` the live copy of its file; every other live one retires in this transaction."""
-    for other in copies.where(
-        db, "file_id = ? AND status = 'live' AND id <> ?", (copy.file_id, copy.id)
-    ):
-        retire(db, other, now, reason="a newer copy is live")
-    copies.move(db, copy, CopyStatus.LIVE, due_at=None, attempts=0, live_at=now, reason=reason)
+def make_live(
+    db: Database,
+    copy: Copy,
+    now: float,
+    *,
+    others: Iterable[Copy],
+    reason: str | None = None,
+    **facts: Any,
+) -> None:
+    """Make `copy` the live copy of its file, with `facts` for other columns.
+
+    `others` are the file's other copies: a live one among them retires in this transaction.
+    """
+    for other in others:
+        if other.status is CopyStatus.LIVE:
+            retire(db, other, now, reason="a newer copy is live")
+    values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
+    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)

@@ -54,6 +54,10 @@ class Copy(NamedTuple):
 
 
 _COLUMNS = ", ".join(Copy._fields)
+_INSERT = (
+    f"INSERT INTO copies ({', '.join(Copy._fields[1:])}) "
+    f"VALUES ({', '.join('?' * (len(Copy._fields) - 1))})"
+)
 _STATUS, _WANTED, _IN_FLIGHT = map(Copy._fields.index, ("status", "wanted", "in_flight"))
 
 
@@ -81,15 +85,10 @@ def where(db: Database, condition: str, parameters: Sequence[Any] = ()) -> list[
     return [from_row(row) for row in rows]
 
 
-def insert(db: Database, **values: Any) -> int:
-    """Add a row; return its id."""
-    names = ", ".join(values)
-    marks = ", ".join("?" * len(values))
-    cursor = db.conn.execute(
-        f"INSERT INTO copies ({names}) VALUES ({marks})",
-        tuple(values.values()),
-    )
-    return int(cursor.lastrowid or 0)
+def insert(db: Database, copy: Copy) -> Copy:
+    """Add a row for `copy`, whose id does not count; return it with the id it got."""
+    cursor = db.conn.execute(_INSERT, copy[1:])
+    return copy._replace(id=int(cursor.lastrowid or 0))
 
 
 def update(db: Database, copy_id: int, **values: Any) -> None:

@@ -10,8 +10,9 @@ They run on the writer's thread. Each reads the rows anew and decides on what th
 """
 
 import enum
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -22,7 +23,7 @@ from syncd.state.advance import Policies, advance, make_live, retire
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.planner import Act
+from syncd.state.planner import LOCAL, Act, plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +111,18 @@ class Ledger:
             or file.sha256 not in (None, offer.sha256)
         ):
             return Declined.CHANGED
-        if file.sha256 is None:
-            files.update(db, file.id, sha256=offer.sha256, attempts=0, error=None)
-        action = advance(db, file.id, self._policies, now)
+        known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
+        hashed = file._replace(**known)
+        # The ordinary case, a new file or new content, is decided on what was read just now.
+        action = plan(hashed, copies.of_file(db, file.id), self._policies[file.folder])
+        if action.act in LOCAL or file.sha256 is None:
+            files.update(db, file.id, **known, due_at=None)
+        if action.act is not Act.PLAN:
+            action = advance(db, file.id, self._policies, now)
         if action.act is Act.PLAN:
-            if self._take_over(db, file, offer, now):
+            if self._take_over(db, hashed, offer, now):
                 return Declined.SETTLED
-            copy_id = self._plan(db, file, offer, now)
-            files.update(db, file.id, due_at=None)
-            return _must(copies.get(db, copy_id))
+            return self._plan(db, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
             settled = action.act is Act.NOTHING
             return Declined.SETTLED if settled else Declined.LATER
@@ -137,28 +141,32 @@ class Ledger:
         )
         return _must(copies.get(db, copy.id))
 
-    def _plan(self, db: Database, file: File, offer: Offer, now: float) -> int:
-        """Plan a copy and commit to sending it, in one; return its id."""
+    def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
+        """Plan a copy and commit to sending it, in one."""
+        if file.due_at is not None:
+            files.update(db, file.id, due_at=None)
         token = copies.new_token(
             instance=self._instance, folder=file.folder, path=file.path, content=offer.sha256
         )
-        policy = self._policies[file.folder]
-        return copies.insert(
-            db,
+        copy = Copy(
+            id=0,
             file_id=file.id,
             token=token,
+            file_uuid=None,
             status=CopyStatus.SENDING,
-            in_flight=1,
-            attempts=1,
-            sent_at=now,
+            wanted=True,
+            in_flight=True,
             generation=file.generation,
             sha256=offer.sha256,
             size=offer.fingerprint.size,
             content_type=offer.content_type,
-            workspace_uuid=policy.workspace_uuid,
+            workspace_uuid=self._policies[file.folder].workspace_uuid,
             method=offer.method,
+            attempts=1,
+            sent_at=now,
             created_at=now,
         )
+        return copies.insert(db, copy)
 
     def _take_over(self, db: Database, file: File, offer: Offer, now: float) -> bool:
         """Give `file` the live copy of a path that was renamed to it, if there is one."""
@@ -171,7 +179,7 @@ class Ledger:
                 retire(db, other, now, reason="another file was moved here")
             copies.update(db, copy.id, file_id=file.id)
             if copy.status is CopyStatus.RETIRING:
-                make_live(db, copy, now, reason="its file was moved")
+                make_live(db, copy, now, others=(), reason="its file was moved")
             old, new = (f"{place.folder}:{_shown(place.path)}" for place in (source, file))
             history.add(db, file, "moved", now, copy=copy, detail=f"from {old}")
             history.add(db, source, "moved", now, copy=copy, detail=f"to {new}")
@@ -201,35 +209,39 @@ class Ledger:
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
             self.doubt(db, copy.id, failure, now + UNTRUE_SECONDS)
             return "in doubt"
-        copies.update(
-            db,
-            copy.id,
-            file_uuid=stored.file_uuid,
-            remote_file_path=stored.remote_file_path,
-            processing_status=stored.processing_status,
-            stored_at=now,
+        facts: dict[str, Any] = {
+            "file_uuid": stored.file_uuid,
+            "remote_file_path": stored.remote_file_path,
+            "processing_status": stored.processing_status,
+            "stored_at": now,
             **_NO_FAILURE,
-        )
-        copy = copy._replace(file_uuid=stored.file_uuid)
+        }
         if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
-            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look)
+            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
+            copy = copy._replace(file_uuid=stored.file_uuid)
             history.add(db, file, "stored", now, copy=copy)
-        else:
-            self._arrive(db, file, copy, now)
-        advance(db, file.id, self._policies, now)
-        return _must(copies.get(db, copy_id)).status
+            advance(db, file.id, self._policies, now)
+            return CopyStatus.PROCESSING
+        return self._arrive(db, file, copy, now, facts)
 
-    def _arrive(self, db: Database, file: File, copy: Copy, now: float) -> None:
-        newer = copies.where(
-            db, "file_id = ? AND status = 'live' AND id > ?", (copy.file_id, copy.id)
-        )
-        unwanted = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
-        if newer or unwanted or not copy.wanted:
+    def _arrive(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a copy that is stored whole live, or retire it; return its new status."""
+        others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+        newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
+        unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
+        if newer or unmirrored or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
-            retire(db, copy, now, reason=reason)
-            return
-        make_live(db, copy, now)
-        history.add(db, file, "synced", now, copy=copy)
+            retire(db, copy, now, reason=reason, **facts)
+        else:
+            make_live(db, copy, now, others=others, **facts)
+            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
+                # The ordinary case: nothing else is known of this file, so nothing is left to do.
+                return CopyStatus.LIVE
+        advance(db, file.id, self._policies, now)
+        return _must(copies.get(db, copy.id)).status
 
     def not_sent(
         self,
@@ -307,13 +319,14 @@ class Ledger:
     def _twin(self, db: Database, copy: Copy, file_uuid: str, now: float) -> bool:
         if copies.where(db, "file_uuid = ?", (file_uuid,)):
             return False
-        copies.insert(
-            db,
+        twin = Copy(
+            id=0,
             file_id=copy.file_id,
             token=copy.token,
             file_uuid=file_uuid,
             status=CopyStatus.RETIRING,
-            wanted=0,
+            wanted=False,
+            in_flight=False,
             generation=copy.generation,
             sha256=copy.sha256,
             size=copy.size,
@@ -324,6 +337,7 @@ class Ledger:
             created_at=now,
             due_at=now,
         )
+        copies.insert(db, twin)
         return True
 
     # Files that cannot be sent as they are
@@ -375,19 +389,15 @@ class Ledger:
         copy = _processing(db, copy_id)
         if copy is None:
             return "gone"
-        copies.update(
-            db,
-            copy.id,
-            processing_status="completed",
-            frame_count=frame_count,
-            video_metadata=video_metadata,
-            remote_file_path=remote_file_path or copy.remote_file_path,
+        facts: dict[str, Any] = {
+            "processing_status": "completed",
+            "frame_count": frame_count,
+            "video_metadata": video_metadata,
+            "remote_file_path": remote_file_path or copy.remote_file_path,
             **_NO_FAILURE,
-        )
+        }
         file = _must_file(files.get(db, copy.file_id))
-        self._arrive(db, file, copy, now)
-        advance(db, file.id, self._policies, now)
-        return _must(copies.get(db, copy_id)).status
+        return self._arrive(db, file, copy, now, facts)
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service could not process a video; its object stays for now."""
@@ -490,6 +500,10 @@ class Ledger:
         """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
         copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
         advance(db, _must(copies.get(db, copy_id)).file_id, self._policies, now)
+
+
+def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
+    return {"file_uuid": facts.get("file_uuid", copy.file_uuid)}
 
 
 def recover(db: Database, now: float) -> int:

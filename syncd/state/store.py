@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -100,6 +101,10 @@ class Store:
     def write(self, work: Callable[[Database], T]) -> T:
         """Run `work` as a transaction; see `Writer.write`."""
         return self._writer.write(work)
+
+    def submit(self, work: Callable[[Database], T]) -> "Future[T]":
+        """Hand `work` in as a transaction, without waiting; see `Writer.submit`."""
+        return self._writer.submit(work)
 
     def read(self, query: Callable[[Database], T]) -> T:
         """Run `query` on a read-only connection; see `Readers.read`."""

@@ -80,15 +80,20 @@ class Writer:
         """Run `work` in a transaction and return its result once it is committed.
 
         StateWriteError where the commit failed: whether it happened is then unknown. What `work`
-        itself raises is raised here, with nothing of it written.
+        itself raises is raised here, with nothing of it written. `work` may be run twice, so it
+        does nothing but read and write the database.
         """
+        return self.submit(work).result()
+
+    def submit(self, work: Callable[[Database], T]) -> "Future[T]":
+        """Hand `work` in without waiting; see `write` for what the future then holds."""
         future: Future[T] = Future()
         # Behind the last job that `stop` lets in, nobody would ever answer.
         with self._door:
             if self._closed:
                 raise StateWriteError("the state database is closed")
             self._jobs.put(_Job(work, future))
-        return future.result()
+        return future
 
     def _run(self) -> None:
         while (jobs := self._gather()) is not None:
@@ -120,7 +125,7 @@ class Writer:
         try:
             db = self._usable()
             db.conn.execute("BEGIN IMMEDIATE")
-            results = [(job, *_attempt(db, job.work)) for job in jobs]
+            results = _run_together(db, jobs)
             db.conn.execute("COMMIT")
         except Exception as error:  # whatever it was, no caller may wait for ever
             self._lost(jobs, error)
@@ -161,6 +166,22 @@ class Writer:
             job.future.set_exception(StateWriteError(f"cannot write {self._path}: {error}"))
         # Whoever retries at once meets a disk that is still full: do not let them spin.
         time.sleep(0.2)
+
+
+def _run_together(db: Database, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseException | None]]:
+    """Run the jobs of one commit; one that fails is undone alone.
+
+    First without savepoints, which cost as much as a small job does: only where one fails, all are
+    undone and run again, each in a savepoint of its own.
+    """
+    try:
+        return [(job, job.work(db), None) for job in jobs]
+    except BaseException as error:
+        if isinstance(error, sqlite3.DatabaseError) and _is_of_the_disk(error):
+            raise
+    db.conn.execute("ROLLBACK")
+    db.conn.execute("BEGIN IMMEDIATE")
+    return [(job, *_attempt(db, job.work)) for job in jobs]
 
 
 def _attempt(db: Database, work: Callable[[Database], Any]) -> tuple[Any, BaseException | None]:

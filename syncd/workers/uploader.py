@@ -9,8 +9,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from syncd import disk
 from syncd.exceptions import FileChangedError, StateError, UnreadableError
@@ -74,6 +76,17 @@ class InFlight:
     size: int
     since: float
     sent: int = 0
+
+
+class _Sent(NamedTuple):
+    """An upload that was answered, and whose outcome is being committed."""
+
+    file_id: int
+    shown: str
+    file_uuid: str
+    size: int
+    seconds: float
+    became: "Future[str]"
 
 
 class Uploader:
@@ -178,16 +191,31 @@ class Uploader:
 
     def _work(self) -> None:
         client = self._make_client(self._stop)
+        sent: _Sent | None = None
         try:
-            while (file_id := self._queue.get()) is not None:
-                self._serve(client, file_id)
+            while True:
+                if sent is not None and self._queue.empty():
+                    self._settle(sent)
+                    sent = None
+                file_id = self._queue.get()
+                if file_id is None:
+                    break
+                now_sent = self._serve(client, file_id)
+                # The last outcome was committed while this file was hashed and sent.
+                if sent is not None:
+                    self._settle(sent)
+                sent = now_sent
         finally:
+            if sent is not None:
+                self._settle(sent)
             client.close()
 
-    def _serve(self, client: FilesClient, file_id: int) -> None:
+    def _serve(self, client: FilesClient, file_id: int) -> "_Sent | None":
+        """Bring one file as far as it goes now; its outcome, if it is not committed yet."""
+        sent = None
         try:
             if not self._stop.is_set():
-                self._upload(client, file_id)
+                sent = self._upload(client, file_id)
         except Exception as error:
             # Whatever stood in the way of one file must not take the thread, nor spin.
             if isinstance(error, StateError):
@@ -198,25 +226,46 @@ class Uploader:
             # What it may have left in flight is in doubt: the next step says so in the table.
             with self._lock:
                 self._unknown.add(file_id)
+            return None
+        if sent is None:
+            with self._lock:
+                self._taken.discard(file_id)
+        return sent
+
+    def _settle(self, sent: "_Sent") -> None:
+        """Wait until an outcome is committed, and tell of it."""
+        try:
+            became = sent.became.result()
+        except StateError as error:
+            log.error("%s: stored, and not recorded: %s; looked up later", sent.shown, error)
+            with self._lock:
+                self._unknown.add(sent.file_id)
             return
         with self._lock:
-            self._taken.discard(file_id)
+            self._taken.discard(sent.file_id)
+        log.info(
+            "%s: %s, %s (%d bytes in %.1f s)",
+            sent.shown,
+            became,
+            sent.file_uuid,
+            sent.size,
+            sent.seconds,
+        )
 
     def _put_off(self, file_id: int) -> None:
         until = self._clock() + backoff_seconds(6)
         with suppress(StateError):
             self._store.write(lambda db: self._ledger.put_off(db, file_id, until))
 
-    def _upload(self, client: FilesClient, file_id: int) -> None:
+    def _upload(self, client: FilesClient, file_id: int) -> "_Sent | None":
         file = self._store.read(lambda db: files.get(db, file_id))
         if file is None or file.status is not FileStatus.READY or file.folder not in self._roots:
-            return
+            return None
         root = self._roots[file.folder]
         try:
             with disk.open_beneath(root.path, file.path) as descriptor:
                 copy = self._intend(file, descriptor)
-                if copy is not None:
-                    self._send(client, file, copy, descriptor)
+                return self._send(client, file, copy, descriptor) if copy else None
         except FileChangedError:
             again_at = self._clock() + root.settle_seconds
             self._store.write(lambda db: self._ledger.unsettle(db, file.id, again_at))
@@ -224,6 +273,7 @@ class Uploader:
             message, again_at = str(error), self._clock() + backoff_seconds(file.attempts + 1)
             log.warning("%s: %s; tried again later", _shown(file), message)
             self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
+        return None
 
     def _intend(self, file: File, descriptor: int) -> Copy | None:
         """Hash the file and commit the intent to send it; None where nothing is to be sent."""
@@ -274,7 +324,7 @@ class Uploader:
                 vacated.append(source.id)
         return vacated
 
-    def _send(self, client: FilesClient, file: File, copy: Copy, descriptor: int) -> None:
+    def _send(self, client: FilesClient, file: File, copy: Copy, descriptor: int) -> "_Sent | None":
         transfer = InFlight(file.folder, file.path, copy.size, self._clock())
         source = UploadSource(
             fd=descriptor,
@@ -293,9 +343,10 @@ class Uploader:
             raise
         except FilesApiError as error:
             self._failed(file, copy, error)
+            return None
         else:
             self._gate.succeeded()
-            self._stored(file, copy, stored, transfer)
+            return self._stored(file, copy, stored, transfer)
         finally:
             with self._lock:
                 del self._in_flight[copy.id]
@@ -327,12 +378,15 @@ class Uploader:
         client.put(url, source, content_type=copy.content_type)
         return created
 
-    def _stored(self, file: File, copy: Copy, answer: FileUpload, transfer: InFlight) -> None:
+    def _stored(
+        self, file: File, copy: Copy, answer: FileUpload, transfer: InFlight
+    ) -> "_Sent | None":
+        """Hand in the outcome of an upload that was answered, without waiting for its commit."""
         if answer.file_uuid is None:
             failure = Failure("the answer to the upload names no file_uuid")
             look_at = self._clock()
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, look_at))
-            return
+            return None
         status = answer.processing_status
         if copy.method == "presigned" and copy.content_type.startswith("video/"):
             # What the create answer said of a video was said before its bytes were there.
@@ -340,17 +394,11 @@ class Uploader:
         stored = Stored(answer.file_uuid, answer.remote_file_path, status)
         now = self._clock()
         look = now + self._options.first_poll_seconds
-        became = self._store.write(
+        became = self._store.submit(
             lambda db: self._ledger.stored(db, copy.id, stored, now, look=look)
         )
-        log.info(
-            "%s: %s, %s (%d bytes in %.1f s)",
-            _shown(file),
-            became,
-            answer.file_uuid,
-            copy.size,
-            now - transfer.since,
-        )
+        seconds = now - transfer.since
+        return _Sent(file.id, _shown(file), answer.file_uuid, copy.size, seconds, became)
 
     def _failed(self, file: File, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)

@@ -25,20 +25,22 @@ def file_id(store):
 
 
 def insert_copy(store, file_id, status):
-    return store.write(
-        lambda db: copies.insert(
-            db,
-            file_id=file_id,
-            token="t",
-            status=status,
-            generation=1,
-            sha256="0" * 64,
-            size=1,
-            content_type="text/plain",
-            method="direct",
-            created_at=0.0,
-        )
+    copy = copies.Copy(
+        id=0,
+        file_id=file_id,
+        token="t",
+        file_uuid=None,
+        status=status,
+        wanted=True,
+        in_flight=False,
+        generation=1,
+        sha256="0" * 64,
+        size=1,
+        content_type="text/plain",
+        workspace_uuid=None,
+        method="direct",
     )
+    return store.write(lambda db: copies.insert(db, copy)).id
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.permutations(CopyStatus, 2)))
