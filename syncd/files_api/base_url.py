@@ -1,11 +1,15 @@
 """Where the Files API is."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 
 import httpx
 
 from syncd.exceptions import ConfigError
+
+#: A name or an address, as it goes on the wire.
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 #: The published environments by name.
 BASE_URLS: Mapping[str, str] = {
@@ -30,8 +34,8 @@ def checked_base_url(text: str) -> httpx.URL:
     A path prefix is kept. User-info, query and fragment are refused: they would hold a secret
     that is shown, or be lost.
     """
-    url = _parsed(text)
-    if url is None or url.scheme not in {"http", "https"} or not url.host:
+    url = http_url(text)
+    if url is None:
         raise ConfigError("the base URL must look like https://host or https://host/prefix")
     if url.userinfo or url.query or url.fragment or "?" in text or "#" in text:
         raise ConfigError("the base URL must have no user, password, query or fragment")
@@ -40,10 +44,23 @@ def checked_base_url(text: str) -> httpx.URL:
 
 def checked_proxy(text: str) -> httpx.URL:
     """Return the URL of an HTTP proxy; ConfigError if it is not one. User-info may be in it."""
-    url = _parsed(text)
-    if url is None or url.scheme != "http" or not url.host:
+    url = http_url(text)
+    if url is None or url.scheme != "http":
         raise ConfigError("the proxy must look like http://host:port or http://user:pw@host:port")
     return url
+
+
+def http_url(text: str) -> httpx.URL | None:
+    """Return an absolute http or https URL with a host that can be looked up, or None.
+
+    No error tells what is wrong with it: the text may hold a secret.
+    """
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return None
+    sane = _HOST.fullmatch(url.raw_host) and (url.port is None or 0 < url.port < 65536)
+    return url if sane and url.scheme in {"http", "https"} else None
 
 
 def is_cleartext(url: httpx.URL) -> bool:
@@ -56,11 +73,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _parsed(text: str) -> httpx.URL | None:
-    try:
-        return httpx.URL(text)
-    except httpx.InvalidURL:
-        # Its own text quotes the URL, with whatever secret is in it.
-        return None

@@ -1,6 +1,7 @@
 """The client of the Files API: it sends operations, and that is all. Nothing is retried."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from syncd.files_api import operations
 from syncd.files_api.answer import Answer
 from syncd.files_api.base_url import base_url_for, checked_base_url, checked_proxy, is_cleartext
 from syncd.files_api.exchange import StopFlag
-from syncd.files_api.framing import header_value
 from syncd.files_api.listing import PAGE_ITEMS, Listing, read_listing, walk
 from syncd.files_api.models import (
     CreatedFiles,
@@ -33,6 +33,7 @@ from syncd.files_api.transport import Transport
 
 T = TypeVar("T")
 
+_SECRET = re.compile(r"[!-~]+")
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -248,17 +249,11 @@ class FilesClient:
 
 
 def _credentials(api_key: str | None, bearer_token: str | None) -> dict[str, str]:
-    headers = {}
-    try:
-        if api_key:
-            headers["x-api-key"] = header_value(api_key)
-        if bearer_token:
-            headers["authorization"] = f"Bearer {header_value(bearer_token)}"
-    except ValueError:
-        raise ConfigError(
-            "the key cannot be used: it holds a line break, a space or what is not ASCII"
-        ) from None
-    return headers
+    for secret in (api_key, bearer_token):
+        if secret and not _SECRET.fullmatch(secret):
+            raise ConfigError("the key holds a line break, a space or what is not ASCII")
+    headers = {"x-api-key": api_key} if api_key else {}
+    return headers | ({"authorization": f"Bearer {bearer_token}"} if bearer_token else {})
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool | None:

@@ -39,9 +39,9 @@ class DeadlinePassed(Interrupted):
 class Exchange:
     """What the client and the streams that carry its request know of it together.
 
-    `final` says that the bytes written next end the request, `released` that the kernel may have
-    taken the last of them; None where the transport does not count. Times are on the monotonic
-    clock, in seconds.
+    `final` says that what was last handed to the transport ends the request, `released` that the
+    kernel may have taken all that was; None where the transport does not count. Times are on the
+    monotonic clock, in seconds.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from syncd.files_api.answer import Answer
 from syncd.files_api.document import MalformedError, is_uuid
-from syncd.files_api.framing import Framing, multipart, raw
+from syncd.files_api.framing import Framing, header_value, multipart, raw
 from syncd.files_api.models import (
     CreatedFiles,
     FileDetail,
@@ -72,7 +72,7 @@ def upload(
     name: str, content_type: str, workspace_uuid: str | None = None
 ) -> Operation[FileUpload]:
     """Send a file's bytes through the service, in one request."""
-    multipart(name, content_type)  # what cannot be framed is refused here, not in flight
+    header_value(content_type)  # what cannot be framed is refused here, not in flight
     return Operation(
         name="upload",
         method="POST",

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 Behaviour = Callable[["Connection"], None]
 
@@ -94,7 +95,7 @@ class RawServer:
         self._threads = [threading.Thread(target=self._accept)]
         self._socks: list[socket.socket] = []
 
-    def __enter__(self) -> "RawServer":
+    def __enter__(self) -> Self:
         self._threads[0].start()
         return self
 

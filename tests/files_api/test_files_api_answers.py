@@ -90,9 +90,7 @@ def test_each_status_is_a_type_with_the_services_own_words(serve, client_of, sta
         assert (error.code, error.message) == ("some.code", "what went wrong")
         assert (error.details, error.request_id) == ({"field": ["x"]}, "req-77")
         assert error.retry_after == 7
-        assert (
-            str(error) == f"get: what went wrong (status {status}, some.code, request req-77)"
-        )
+        assert str(error) == f"get: what went wrong (status {status}, some.code, request req-77)"
 
 
 def test_a_code_that_speaks_of_a_quota_is_a_quota_error():
@@ -235,23 +233,22 @@ json_values = st.recursive(
     | st.floats()
     | st.text(max_size=20)
     | st.sampled_from([UUID, "../" + UUID, "2026-01-01T00:00:00Z", "pending", "99999-01-01"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from([*DETAIL, "files", "items", "error", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*DETAIL, "files", "items", "error", "x"]), inner)
+    ),
     max_leaves=12,
 )
 documents = st.dictionaries(
     st.sampled_from(
-        [*DETAIL, "items", "files", "count", "frame_count", "frame_urls", "video_metadata"]
-        + ["processing_status", "file_size_bytes", "error", "request_id", "detail"]
+        [*DETAIL, "items", "files", "count", "frame_count", "frame_urls", "video_metadata", "error"]
     ),
     json_values,
 ).flatmap(lambda changes: st.sampled_from([changes, {**DETAIL, **changes}]))
 bodies = st.one_of(
     st.binary(max_size=300),
     documents.map(lambda d: json.dumps(d).encode()),
-    documents.flatmap(
-        lambda d: st.integers(0, 400).map(lambda cut: json.dumps(d).encode()[:cut])
-    ),
+    documents.flatmap(lambda d: st.integers(0, 400).map(lambda cut: json.dumps(d).encode()[:cut])),
 )
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 

@@ -74,13 +74,14 @@ def test_without_a_gate_the_same_file_arrives_whole(serve, client_of, source_of,
 
 
 @pytest.mark.row(20)
-@pytest.mark.parametrize("size", [0, 10, CHUNK_BYTES, 3 * CHUNK_BYTES])
-@pytest.mark.parametrize("change", [-1, 1, -CHUNK_BYTES, CHUNK_BYTES])
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [(0, 1), (0, CHUNK_BYTES), (10, -1), (10, 1), (10, CHUNK_BYTES)]
+    + [(CHUNK_BYTES * n, d) for n in (1, 3) for d in (-1, 1, -CHUNK_BYTES, CHUNK_BYTES)],
+)
 def test_a_file_of_another_length_is_never_sent_whole(
     serve, client_of, source_of, send, size, change
 ):
-    if size + change < 0:
-        pytest.skip("no such length")
     gates = []
     server = serve(answering(STORED))
     client = client_of(server)
@@ -125,9 +126,7 @@ def test_a_small_upload_leaves_in_one_piece(serve, client_of, source_of):
 
 
 @pytest.mark.row(41)
-def test_a_presigned_put_carries_the_content_type_and_nothing_of_ours(
-    serve, client_of, source_of
-):
+def test_a_presigned_put_carries_the_content_type_and_nothing_of_ours(serve, client_of, source_of):
     server = serve(answering(http(200, b"", "set-cookie: a=b")))
     client = client_of(server, bearer_token="canary-bearer", sandbox=True)
     for _ in range(2):

@@ -1,5 +1,6 @@
 """What the network can do to a call, and what the call then says of itself."""
 
+import socket
 import threading
 import time
 
@@ -7,6 +8,7 @@ import pytest
 from files_api_server import DETAIL, UUID, answering, document, envelope, http
 
 from syncd.files_api import (
+    CHUNK_BYTES,
     Aborted,
     AbortedInDoubt,
     AbortedUnsent,
@@ -65,9 +67,7 @@ def test_a_refusal_counts_as_soon_as_its_head_is_there(serve, client_of, source_
 @pytest.mark.row(33)
 @pytest.mark.parametrize("taken", [0, 1, 100, 300_000, MIB])
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_connection_lost_within_the_body_was_not_sent(
-    serve, client_of, source_of, taken, reset
-):
+def test_a_connection_lost_within_the_body_was_not_sent(serve, client_of, source_of, taken, reset):
     def behave(connection):
         left = taken
         while left and (data := connection.sock.recv(min(left, 65536))):
@@ -89,6 +89,35 @@ def test_a_connection_lost_after_the_body_leaves_it_in_doubt(serve, client_of, s
     with pytest.raises(InDoubtError):
         upload(client_of(server), source_of(3 * MIB))
     assert server.requests[0].whole
+
+
+@pytest.mark.row(33)
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_last_chunk_that_does_not_get_out_was_not_sent(
+    serve, client_of, source_of, monkeypatch, reset
+):
+    class Narrow(socket.socket):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    monkeypatch.setattr(socket, "socket", Narrow)
+    handed = []
+
+    def behave(connection):
+        left = 600_000
+        while left and (data := connection.sock.recv(min(left, 65536))):
+            left -= len(data)
+        if reset:
+            connection.reset()
+        else:
+            connection.over.wait()
+
+    client = client_of(serve(behave, small_window=True), timeout_seconds=0.3)
+    source = source_of(3 * CHUNK_BYTES, before_last=handed.append)
+    with pytest.raises(NotSentError):
+        upload(client, source)
+    assert handed
 
 
 @pytest.mark.row(33)
@@ -163,9 +192,7 @@ def test_an_early_refusal_is_heard_when_the_server_stops_reading(serve, client_o
 
 
 @pytest.mark.parametrize("size", [3 * MIB, 24 * MIB])
-def test_the_stop_flag_ends_a_stalled_transfer_within_a_second(
-    serve, client_of, source_of, size
-):
+def test_the_stop_flag_ends_a_stalled_transfer_within_a_second(serve, client_of, source_of, size):
     def behave(connection):
         if size < 4 * MIB:
             connection.read_request()

@@ -1,0 +1,223 @@
+"""What api.md promises, asked of a live service: the emulator, or any other.
+
+SYNCD_CONTRACT_BASE_URL (with AYMARA_AI_API_KEY) points it elsewhere. It then only reads, unless
+SYNCD_CONTRACT_WRITE=1 lets it make files, each of which it deletes.
+"""
+
+import hashlib
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from syncd.files_api import (
+    FilesClient,
+    ForbiddenError,
+    NewFile,
+    NotFoundError,
+    RefusedError,
+    StopFlag,
+    UnauthorizedError,
+    UnprocessableError,
+    sent_name,
+    tokens_in,
+)
+
+BASE_URL = os.environ.get("SYNCD_CONTRACT_BASE_URL")
+ABSENT = "00000000-0000-4000-8000-000000000000"
+KINDS = {"image", "video", "text", "document"}
+
+may_write = pytest.mark.skipif(
+    bool(BASE_URL) and os.environ.get("SYNCD_CONTRACT_WRITE") != "1",
+    reason="makes files: set SYNCD_CONTRACT_WRITE=1",
+)
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    if BASE_URL:
+        yield {"AYMARA_AI_BASE_URL": BASE_URL, **os.environ}
+        return
+    emulator = pytest.importorskip("syncd.emulator")
+    service = emulator.Emulator(data=tmp_path_factory.mktemp("emulator"), api_key="contract-key")
+    yield {"AYMARA_AI_BASE_URL": service.start(), "AYMARA_AI_API_KEY": "contract-key"}
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def client(environ):
+    with FilesClient.from_environment(environ) as client:
+        yield client
+
+
+@pytest.fixture
+def make(client, source_of):
+    """Upload content; whatever was made is deleted afterwards."""
+    made = []
+
+    def make(content, name="contract.txt", content_type="text/plain"):
+        stored = client.upload(source_of(content), name=name, content_type=content_type)
+        made.append(stored.file_uuid)
+        return stored
+
+    make.made = made
+    yield make
+    for file_uuid in made:
+        try:
+            client.delete(file_uuid)
+        except NotFoundError:
+            continue
+
+
+def test_a_page_has_items_and_their_count(client):
+    page = client.list(limit=5)
+    assert len(page.items) <= 5
+    assert page.count >= len(page.items)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_list_can_be_of_one_type(client, kind):
+    assert {item.file_type for item in client.list(file_type=kind, limit=20).items} <= {kind}
+
+
+def test_an_offset_beyond_the_end_is_an_empty_page(client):
+    count = client.list(limit=1).count
+    assert client.list(limit=5, offset=count + 1000).items == ()
+
+
+def test_a_recent_look_yields_each_file_once(client):
+    items = client.read_listing(since=datetime.now(UTC)).items
+    assert len({item.file_uuid for item in items}) == len(items)
+
+
+def test_a_file_that_is_not_there_is_not_found(client):
+    for read in (client.get, client.get_status, client.get_frames):
+        with pytest.raises(NotFoundError) as caught:
+            read(ABSENT)
+        assert caught.value.request_id
+        assert caught.value.code
+
+
+def test_a_wrong_key_is_unauthorized(environ):
+    with (
+        FilesClient.from_environment(environ, api_key="wrong", bearer_token=None) as client,
+        pytest.raises(UnauthorizedError) as caught,
+    ):
+        client.list(limit=1)
+    assert caught.value.code == "auth.invalid_key"
+
+
+def test_a_limit_that_is_no_number_is_refused_as_such(client):
+    with pytest.raises((UnprocessableError, RefusedError)):
+        client.list(extra_query={"limit": "many"})
+
+
+@may_write
+def test_an_upload_is_stored_and_found_by_its_token(client, make):
+    token = f"sy1-{os.urandom(4).hex()}-{os.urandom(14).hex()}"
+    content = os.urandom(1000)
+    started = datetime.now(UTC) - timedelta(minutes=5)
+    stored = make(content, sent_name(b"contract/clip.txt", token))
+    assert stored.file_uuid
+    assert stored.processing_status in {None, "completed"}
+    found = [
+        item
+        for item in client.read_listing(since=started).items
+        if token in tokens_in(item.strings())
+    ]
+    assert [item.file_uuid for item in found] == [stored.file_uuid]
+    assert found[0].file_size_bytes in {None, len(content)}
+
+
+@may_write
+@pytest.mark.parametrize("size", [0, 1, 1 << 20])
+def test_a_file_of_any_size_is_described_as_sent(client, make, size):
+    detail = client.get(make(os.urandom(size)).file_uuid)
+    assert detail.file_size_bytes in {None, size}
+    assert detail.content_type == "text/plain"
+    assert detail.created_at <= datetime.now(UTC) + timedelta(minutes=5)
+    assert client.get_status(detail.file_uuid).processing_status == "completed"
+
+
+@may_write
+def test_a_created_file_takes_its_bytes_at_the_presigned_url(client, make, source_of):
+    created = client.create([NewFile(local_file_path="contract/b.txt", content_type="text/plain")])
+    (file,) = created.files
+    make.made.append(file.file_uuid)
+    content = os.urandom(300_000)
+    digests = []
+    source = source_of(content, before_last=digests.append)
+    for _ in range(2):
+        client.put(file.file_url, source, content_type="text/plain")
+    assert digests == [hashlib.sha256(content).hexdigest()] * 2
+    assert client.get(file.file_uuid).file_size_bytes in {None, len(content)}
+
+
+@may_write
+def test_files_are_created_in_the_order_sent(client, make):
+    names = [f"contract/{number}.txt" for number in range(5)]
+    created = client.create([NewFile(local_file_path=name) for name in names])
+    make.made += [file.file_uuid for file in created.files]
+    echoed = [file.local_file_path for file in created.files]
+    # A service may keep the last segment of a path only, or not echo it.
+    last = [echo and echo.rpartition("/")[2] for echo in echoed]
+    assert last in ([f"{number}.txt" for number in range(5)], [None] * 5)
+
+
+@may_write
+def test_a_tampered_presigned_url_is_refused(client, make, source_of):
+    (file,) = client.create([NewFile(local_file_path="c.txt", content_type="text/plain")]).files
+    make.made.append(file.file_uuid)
+    last = "0" if file.file_url[-1] != "0" else "1"
+    with pytest.raises((ForbiddenError, RefusedError)):
+        client.put(file.file_url[:-1] + last, source_of(b"x"), content_type="text/plain")
+
+
+@may_write
+def test_a_deleted_file_is_gone(client, make):
+    stored = make(b"content")
+    client.delete(stored.file_uuid)
+    for call in (client.get, client.get_status, client.delete):
+        with pytest.raises(NotFoundError):
+            call(stored.file_uuid)
+
+
+@may_write
+def test_a_file_that_is_no_video_has_no_frames(client, make):
+    with pytest.raises(RefusedError):
+        client.get_frames(make(b"content").file_uuid)
+
+
+@may_write
+@pytest.mark.parametrize(
+    "path", [b"a b.txt", "Übung 猫.txt".encode(), b'q"q\\\r\n\x1b\xe9.txt', b"x" * 251 + b".txt"]
+)
+def test_any_name_is_taken(client, make, path):
+    token = f"sy1-{os.urandom(4).hex()}-{os.urandom(14).hex()}"
+    detail = client.get(make(b"content", sent_name(path, token)).file_uuid)
+    assert tokens_in(detail.strings()) == {token}
+
+
+@may_write
+def test_a_transfer_that_is_stopped_leaves_nothing(environ, client, source_of):
+    token = f"sy1-{os.urandom(4).hex()}-{os.urandom(14).hex()}"
+    stop = StopFlag()
+    source = source_of(4 << 20, before_last=lambda _digest: stop.set())
+    started = datetime.now(UTC) - timedelta(minutes=5)
+    with (
+        FilesClient.from_environment(environ, stop=stop) as stopped,
+        pytest.raises(Exception, match="stopped"),
+    ):
+        stopped.upload(source, name=sent_name(b"s.bin", token), content_type="text/plain")
+    items = client.read_listing(since=started).items
+    assert not any(token in tokens_in(item.strings()) for item in items)
+
+
+@may_write
+def test_all_pages_together_are_the_list(client, make):
+    made = {make(b"content").file_uuid for _ in range(7)}
+    assert made <= {item.file_uuid for item in client.list_all(limit=3)}
+    listing = client.read_listing(limit=3)
+    if not BASE_URL:
+        assert listing.complete
+    assert made <= {item.file_uuid for item in listing.items}

@@ -1,0 +1,208 @@
+"""Lists that change while they are read: what is found, and what counts as proven."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from syncd.files_api import FileDetail
+from syncd.files_api.listing import read_listing, walk
+from syncd.files_api.models import FilePage
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def detail(number):
+    return FileDetail(
+        file_uuid=str(UUID(int=number)),
+        organization_uuid=str(UUID(int=0)),
+        created_at=START + timedelta(seconds=number),
+    )
+
+
+class Remote:
+    """A list, newest first, that is changed before the reads that `changes` names."""
+
+    def __init__(self, count, changes=None, *, cap=10, newest_first=True, lies=0):
+        self.files = [detail(number) for number in range(1, count + 1)]
+        if newest_first:
+            self.files.reverse()
+        self.made = count
+        self.changes = changes or {}
+        self.cap = cap
+        self.lies = lies
+        self.reads = 0
+
+    def add(self, count=1):
+        for _ in range(count):
+            self.made += 1
+            self.files.insert(0, detail(self.made))
+
+    def remove(self, index=0, count=1):
+        for _ in range(count):
+            if self.files:
+                self.files.pop(min(index, len(self.files) - 1))
+
+    def read_page(self, limit, offset):
+        self.reads += 1
+        if change := self.changes.get(self.reads):
+            change(self)
+        items = tuple(self.files[offset : offset + min(limit, self.cap)])
+        return FilePage(items=items, count=len(self.files) + self.lies)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 10, 11, 19, 20, 95])
+@pytest.mark.parametrize("cap", [2, 7, 10])
+def test_a_quiet_list_is_read_completely(count, cap):
+    remote = Remote(count, cap=cap)
+    listing = read_listing(remote.read_page, limit=10)
+    assert listing.complete
+    assert listing.items == tuple(remote.files)
+    assert listing.pages == remote.reads
+
+
+@pytest.mark.row(45)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda remote: remote.add(),
+        lambda remote: remote.add(15),
+        lambda remote: remote.remove(),
+        lambda remote: remote.remove(count=5),
+        lambda remote: remote.remove(index=-1),
+        lambda remote: (remote.remove(index=-1), remote.add()),
+        lambda remote: random.Random(1).shuffle(remote.files),
+    ],
+)
+@pytest.mark.parametrize("when", [2, 3, 5])
+def test_a_list_that_changes_between_pages_proves_no_absence(change, when):
+    assert not read_listing(Remote(50, {when: change}).read_page, limit=10).complete
+
+
+@pytest.mark.row(45)
+@pytest.mark.parametrize("lies", [-40, -1, 1, 100])
+def test_a_count_that_is_wrong_proves_no_absence(lies):
+    assert not read_listing(Remote(50, lies=lies).read_page, limit=10).complete
+
+
+@pytest.mark.row(45)
+def test_a_count_of_the_page_alone_proves_no_absence():
+    remote = Remote(50)
+
+    def read_page(limit, offset):
+        page = remote.read_page(limit, offset)
+        return FilePage(items=page.items, count=len(page.items))
+
+    assert not read_listing(read_page, limit=10).complete
+
+
+@pytest.mark.row(45)
+def test_a_page_without_overlap_proves_no_absence():
+    assert not read_listing(Remote(5, cap=1).read_page, limit=10).complete
+
+
+@pytest.mark.row(45)
+def test_a_list_without_end_is_left():
+    numbers = iter(range(10**9))
+
+    def read_page(limit, _offset):
+        return FilePage(items=tuple(detail(next(numbers)) for _ in range(limit)), count=10**4)
+
+    listing = read_listing(lambda limit, offset: read_page(min(limit, 5), offset), limit=100_000)
+    assert not listing.complete
+
+
+def test_a_server_that_ignores_the_offset_is_left():
+    remote = Remote(50)
+    listing = read_listing(lambda limit, _offset: remote.read_page(limit, 0), limit=10)
+    assert not listing.complete
+    assert len(listing.items) == 10
+
+
+def test_a_recent_look_stops_where_the_pages_prove_newest_first():
+    remote = Remote(500)
+    listing = read_listing(remote.read_page, since=START + timedelta(seconds=480), limit=10)
+    assert listing.complete
+    assert remote.reads == 3
+    assert {item.file_uuid for item in remote.files[:20]} <= {i.file_uuid for i in listing.items}
+
+
+def test_a_recent_look_is_complete_though_files_are_added_meanwhile():
+    remote = Remote(500, {2: lambda remote: remote.add(3), 3: lambda remote: remote.add(8)})
+    before = {item.file_uuid for item in remote.files[:20]}
+    listing = read_listing(remote.read_page, since=START + timedelta(seconds=480), limit=10)
+    assert listing.complete
+    assert before <= {item.file_uuid for item in listing.items}
+
+
+def test_a_recent_look_misses_nothing_when_files_are_removed_meanwhile():
+    remote = Remote(500, {2: lambda remote: remote.remove(count=5)})
+    before = {item.file_uuid for item in remote.files[5:20]}
+    listing = read_listing(remote.read_page, since=START + timedelta(seconds=480), limit=10)
+    assert before <= {item.file_uuid for item in listing.items}
+
+
+@pytest.mark.parametrize("newest_first", [False, None])
+def test_a_recent_look_reads_everything_where_the_order_is_another(newest_first):
+    remote = Remote(60, newest_first=bool(newest_first))
+    if newest_first is None:
+        random.Random(2).shuffle(remote.files)
+    listing = read_listing(remote.read_page, since=START + timedelta(seconds=50), limit=10)
+    assert listing.complete
+    assert len(listing.items) == 60
+
+
+def test_equal_times_prove_no_order():
+    remote = Remote(30)
+    same = [
+        FileDetail(file_uuid=f.file_uuid, organization_uuid=f.organization_uuid, created_at=START)
+        for f in remote.files
+    ]
+    remote.files = same
+    listing = read_listing(remote.read_page, since=START + timedelta(days=1), limit=10)
+    assert len(listing.items) == 30
+
+
+def test_every_file_is_yielded_once_though_the_pages_shift():
+    changes = {2: lambda r: r.add(2), 3: lambda r: r.remove(count=4), 5: lambda r: r.add()}
+    remote = Remote(80, changes)
+    stable = {item.file_uuid for item in remote.files[10:]}
+    found = [item.file_uuid for item in walk(remote.read_page, 10)]
+    assert len(found) == len(set(found))
+    assert stable <= set(found)
+
+
+def test_a_walk_can_begin_further_on():
+    remote = Remote(30)
+    assert list(walk(remote.read_page, 7, 12)) == remote.files[12:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(0, 60),
+    cap=st.integers(1, 12),
+    changes=st.dictionaries(
+        st.integers(2, 12),
+        st.one_of(
+            st.integers(1, 5).map(lambda n: lambda remote: remote.add(n)),
+            st.tuples(st.integers(0, 40), st.integers(1, 5)).map(
+                lambda at: lambda remote: remote.remove(*at)
+            ),
+        ),
+        max_size=4,
+    ),
+    since=st.none() | st.integers(0, 60).map(lambda n: START + timedelta(seconds=n)),
+)
+def test_a_complete_listing_has_every_file_that_stayed(count, cap, changes, since):
+    remote = Remote(count, changes, cap=cap)
+    before = list(remote.files)
+    listing = read_listing(remote.read_page, since=since, limit=10)
+    stayed = {
+        f.file_uuid for f in before if f in remote.files and (not since or f.created_at >= since)
+    }
+    found = [item.file_uuid for item in listing.items]
+    assert len(found) == len(set(found))
+    if listing.complete:
+        assert stayed <= set(found)

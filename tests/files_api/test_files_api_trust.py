@@ -1,0 +1,260 @@
+"""Whom the client talks to: base URLs, TLS, proxies, and what the environment has no say in."""
+
+import ssl
+import subprocess
+import time
+
+import httpx
+import pytest
+from files_api_server import DETAIL, KEY, UUID, answering, document, http
+
+from syncd.exceptions import ConfigError
+from syncd.files_api import FilesClient, NotSentError, UploadSource, base_url_for
+from syncd.files_api.transport import _trust
+
+ANSWER = document(DETAIL)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=syncd test", "-keyout", key, "-out", cert]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:files.test"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl on this machine")
+    return cert, key
+
+
+@pytest.fixture
+def tls(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@pytest.mark.row(32)
+def test_a_certificate_that_nobody_vouches_for_is_refused(serve, client_of, tls):
+    server = serve(answering(ANSWER), tls=tls)
+    with pytest.raises(NotSentError, match="certificate"):
+        client_of(server).get(UUID)
+    assert server.requests == []
+
+
+@pytest.mark.row(32)
+def test_a_private_authority_is_accepted_when_given(serve, client_of, tls, certificate, source_of):
+    server = serve(answering(ANSWER, document({"file_uuid": UUID})), tls=tls)
+    client = client_of(server, ca_file=certificate[0])
+    assert client.get(UUID).file_uuid == UUID
+    client.upload(source_of(2_000_000), name="a", content_type="text/plain")
+    assert server.requests[1].whole
+    assert server.connections == 1
+
+
+@pytest.mark.row(32)
+def test_a_certificate_for_another_host_is_refused(serve, client_of, tls, certificate):
+    server = serve(answering(ANSWER), tls=tls)
+    client = client_of(f"https://localhost:{server.port}", ca_file=certificate[0])
+    with pytest.raises(NotSentError):
+        client.get(UUID)
+
+
+@pytest.mark.row(32)
+def test_a_handshake_that_hangs_is_given_up(serve, client_of):
+    server = serve(lambda connection: connection.over.wait())
+    with pytest.raises(NotSentError):
+        client_of(f"https://127.0.0.1:{server.port}", connect_seconds=0.3).get(UUID)
+
+
+def test_an_authority_file_that_is_none_is_a_configuration_error(client_of, tmp_path):
+    (tmp_path / "ca.pem").write_text("none")
+    for path in (tmp_path / "ca.pem", tmp_path / "absent.pem"):
+        with pytest.raises(ConfigError, match="ca_file"):
+            client_of("https://127.0.0.1:1", ca_file=path).get(UUID)
+
+
+@pytest.mark.row(43)
+def test_the_environment_has_no_say(serve, client_of, monkeypatch, tmp_path, tls, certificate):
+    _trust.cache_clear()
+    proxy = serve(answering(ANSWER))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+        monkeypatch.setenv(name.upper(), proxy.url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server = serve(answering(ANSWER))
+    client_of(server).get(UUID)
+    assert proxy.connections == 0
+    assert "authorization" not in server.requests[0].headers
+    with pytest.raises(NotSentError, match="certificate"):
+        client_of(serve(answering(ANSWER), tls=tls)).get(UUID)
+
+
+@pytest.mark.row(43)
+def test_a_configured_proxy_is_used(serve, client_of):
+    proxy = serve(answering(ANSWER))
+    client = client_of(
+        "http://files.invalid/prefix", proxy=f"http://me:password@127.0.0.1:{proxy.port}"
+    )
+    client.get(UUID)
+    received = proxy.requests[0]
+    assert received.head.startswith(b"GET http://files.invalid/prefix/v2/files/")
+    assert received.headers["proxy-authorization"].startswith("Basic ")
+
+
+@pytest.mark.row(43)
+def test_a_tunnel_does_not_limit_the_time_of_an_upload(
+    serve, client_of, tls, certificate, source_of
+):
+    def behave(connection):
+        connection.read_head()
+        connection.sock.sendall(http(200).replace(b"content-length: 0\r\n", b""))
+        connection.sock = tls.wrap_socket(connection.sock, server_side=True)
+        answering(document({"file_uuid": UUID}))(connection)
+        connection.sock.close()
+
+    client = client_of("https://files.test", proxy=serve(behave).url, ca_file=certificate[0])
+    source = source_of(b"slow", before_last=lambda _digest: time.sleep(0.6))
+    client.upload(source, name="a", content_type="text/plain", timeout_seconds=0.4)
+
+
+@pytest.mark.row(43)
+def test_a_proxy_tunnels_tls_and_does_not_see_the_key(serve, client_of, tls, certificate):
+    tunnels = []
+
+    def behave(connection):
+        connection.read_head()
+        tunnels.append(connection.received.head)
+        connection.sock.sendall(http(200).replace(b"content-length: 0\r\n", b""))
+        connection.sock = tls.wrap_socket(connection.sock, server_side=True)
+        answering(ANSWER)(connection)
+        connection.sock.close()
+
+    proxy = serve(behave)
+    client = client_of("https://files.test", proxy=proxy.url, ca_file=certificate[0])
+    assert client.get(UUID).file_uuid == UUID
+    assert tunnels[0].startswith(b"CONNECT files.test:443 ")
+    assert KEY.encode() not in tunnels[0]
+
+
+@pytest.mark.row(43)
+@pytest.mark.parametrize("base_url", ["http://files.invalid", "https://files.invalid"])
+def test_what_a_proxy_refuses_was_not_sent(serve, client_of, base_url, source_of):
+    proxy = serve(answering(http(407)))
+    client = client_of(base_url, proxy=proxy.url)
+    with pytest.raises(NotSentError):
+        client.upload(source_of(b"x"), name="a", content_type="text/plain")
+    with pytest.raises(NotSentError):
+        client.delete(UUID)
+
+
+@pytest.mark.row(43)
+def test_what_a_proxy_drops_before_the_tunnel_stands_was_not_sent(serve, client_of):
+    def behave(connection):
+        connection.read_head()
+        connection.reset()
+
+    client = client_of("https://files.invalid", proxy=serve(behave).url)
+    with pytest.raises(NotSentError):
+        client.delete(UUID)
+
+
+@pytest.mark.parametrize("proxy", ["https://p:1", "socks5://p:1", "p:1", "http://", "http://[x"])
+def test_a_proxy_that_cannot_be_used_is_a_configuration_error(client_of, proxy):
+    with pytest.raises(ConfigError, match="proxy"):
+        client_of("http://127.0.0.1", proxy=proxy)
+
+
+def test_a_path_prefix_is_kept_and_a_trailing_slash_is_not(serve, client_of):
+    server = serve(answering(ANSWER))
+    client = client_of(server.url + "/pre/fix/")
+    client.get(UUID)
+    assert server.requests[0].head.startswith(f"GET /pre/fix/v2/files/{UUID} ".encode())
+    assert client.base_url == server.url + "/pre/fix"
+    assert repr(client) == f"FilesClient('{client.base_url}')"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["", "api.aymara.ai", "ftp://x", "http://me:pw@x", "https://x?q=1", "https://x#f", "http://["],
+)
+def test_a_base_url_that_cannot_be_used_is_a_configuration_error(base_url):
+    with pytest.raises(ConfigError) as caught:
+        FilesClient(base_url=base_url, api_key=KEY)
+    assert "pw" not in str(caught.value)
+
+
+def test_environments_have_names():
+    assert base_url_for("production") == "https://api.aymara.ai"
+    assert base_url_for("staging") == "https://staging-api.aymara.ai"
+    with pytest.raises(ConfigError, match="production"):
+        base_url_for("prod")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "cleartext"),
+    [
+        ("https://api.aymara.ai", False),
+        ("http://localhost:8000", False),
+        ("http://127.0.0.9", False),
+        ("http://[::1]:80", False),
+        ("http://192.168.0.1", True),
+        ("http://files.lan", True),
+    ],
+)
+def test_cleartext_is_seen(base_url, cleartext):
+    with FilesClient(base_url=base_url, api_key=KEY) as client:
+        assert client.is_cleartext is cleartext
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb", "ké", "\u200b", "a\r\nx-evil: 1"])
+def test_a_key_that_cannot_be_sent_is_refused_unshown(key):
+    for settings in ({"api_key": key}, {"api_key": None, "bearer_token": key}):
+        with pytest.raises(ConfigError) as caught:
+            FilesClient(base_url="http://127.0.0.1", **settings)
+        assert key not in str(caught.value)
+
+
+def test_the_official_clients_variables_are_honoured(serve):
+    server = serve(answering(ANSWER))
+    environ = {
+        "AYMARA_AI_BASE_URL": server.url,
+        "AYMARA_AI_API_KEY": KEY,
+        "AYMARA_AI_BEARER_TOKEN": "bearer-1",
+        "AYMARA_AI_USE_SANDBOX": "true",
+    }
+    with FilesClient.from_environment(environ) as client:
+        client.get(UUID)
+    headers = server.requests[0].headers
+    assert headers["x-api-key"] == KEY
+    assert headers["authorization"] == "Bearer bearer-1"
+    assert headers["x-use-sandbox"] == "True"
+
+
+def test_without_a_key_or_with_a_muddled_flag_there_is_no_client():
+    with pytest.raises(ConfigError, match="AYMARA_AI_API_KEY"):
+        FilesClient.from_environment({})
+    with pytest.raises(ConfigError, match="AYMARA_AI_USE_SANDBOX"):
+        FilesClient.from_environment({"AYMARA_AI_API_KEY": "k", "AYMARA_AI_USE_SANDBOX": "maybe"})
+
+
+def test_a_transport_of_ones_own_is_taken(source_of):
+    seen = []
+
+    def handle(request):
+        seen.append(request.read())
+        return httpx.Response(200, json={"file_uuid": UUID})
+
+    client = FilesClient(
+        base_url="http://127.0.0.1", api_key=KEY, transport=httpx.MockTransport(handle)
+    )
+    source = source_of(b"content")
+    assert isinstance(source, UploadSource)
+    assert client.upload(source, name="a", content_type="text/plain").file_uuid == UUID
+    assert b"content" in seen[0]
