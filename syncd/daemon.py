@@ -27,7 +27,7 @@ CLOCK_JUMP_SECONDS = 30.0
 #: Seconds after which a step or the writer counts as hanging.
 HUNG_SECONDS = 60.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
-HINT_SECONDS = 0.05
+HINT_SECONDS = 0.1
 DAY_SECONDS = 86_400.0
 #: The steps that must come round for the daemon to count as working.
 _WATCHED_STEPS = frozenset({"upload", "poll", "delete", "reconcile"})

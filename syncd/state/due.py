@@ -16,18 +16,18 @@ from syncd.state.lifecycle import CopyStatus
 from syncd.state.store import fact
 
 
-def uploads(db: Database, now: float, limit: int) -> list[int]:
-    """Return ids of files with something to hash or send, the longest due first."""
+def uploads(db: Database, now: float, limit: int) -> list[File]:
+    """Return files with something to hash or send, the longest due first."""
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    rows = db.conn.execute(
-        "SELECT id, due_at FROM files WHERE status = 'ready' AND due_at <= :now "
-        "UNION SELECT file_id, copies.due_at FROM copies JOIN files ON files.id = file_id "
-        "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
-        "ORDER BY 2 LIMIT :limit",
+    return files.where(
+        db,
+        "id IN (SELECT id FROM (SELECT id, due_at FROM files WHERE status = 'ready' AND "
+        "due_at <= :now UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
+        "files.id = file_id WHERE copies.status = 'planned' AND copies.due_at <= :now AND "
+        "files.status = 'ready' ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
         {"now": now, "limit": limit},
     )
-    return list(dict.fromkeys(row[0] for row in rows))
 
 
 def next_upload(db: Database, now: float) -> float | None:

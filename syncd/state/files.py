@@ -67,7 +67,9 @@ def find(db: Database, folder: str, path: bytes) -> File | None:
     return from_row(row) if row else None
 
 
-def where(db: Database, condition: str, parameters: Sequence[Any] = ()) -> list[File]:
+def where(
+    db: Database, condition: str, parameters: Sequence[Any] | dict[str, Any] = ()
+) -> list[File]:
     """Return the files that meet `condition`, SQL of this package's own."""
     rows = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE {condition}", parameters)
     return [from_row(row) for row in rows]

@@ -77,8 +77,16 @@ class Offer:
     sha256: str
     content_type: str
     method: str
-    #: files at whose paths a look just found nothing: a rename from there is taken over
-    vacated: Collection[int] = ()
+    #: files at whose paths a look just found nothing: a rename from there is taken over; None
+    #: before anybody looked
+    vacated: Collection[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The content is live at other paths: whether they are vacant is to be seen on the disk."""
+
+    files: tuple[File, ...]
 
 
 class Declined(enum.StrEnum):
@@ -101,7 +109,7 @@ class Ledger:
 
     # Uploads
 
-    def begin(self, db: Database, offer: Offer, now: float) -> Copy | Declined:
+    def begin(self, db: Database, offer: Offer, now: float) -> Copy | Elsewhere | Declined:
         """Commit the intent to send `offer`: return its copy, `sending`, or why there is none."""
         file = files.get(db, offer.file_id)
         if (
@@ -120,7 +128,10 @@ class Ledger:
         if action.act is not Act.PLAN:
             action = advance(db, file.id, self._policies, now)
         if action.act is Act.PLAN:
-            if self._take_over(db, hashed, offer, now):
+            sources = self._sources(db, hashed, offer)
+            if sources and offer.vacated is None:
+                return Elsewhere(tuple(file for _, file in sources))
+            if self._take_over(db, hashed, offer, sources, now):
                 return Declined.SETTLED
             return self._plan(db, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
@@ -168,12 +179,23 @@ class Ledger:
         )
         return copies.insert(db, copy)
 
-    def _take_over(self, db: Database, file: File, offer: Offer, now: float) -> bool:
-        """Give `file` the live copy of a path that was renamed to it, if there is one."""
+    def _sources(self, db: Database, file: File, offer: Offer) -> list[tuple[Copy, File]]:
+        """Return the copies of that content, with their files, that a rename could bring along."""
         workspace = self._policies[file.folder].workspace_uuid
-        for copy in rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, workspace):
-            source = files.get(db, copy.file_id)
-            if source is None or source.id not in offer.vacated:
+        found = rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, workspace)
+        return [(copy, _must_file(files.get(db, copy.file_id))) for copy in found]
+
+    def _take_over(
+        self,
+        db: Database,
+        file: File,
+        offer: Offer,
+        sources: Iterable[tuple[Copy, File]],
+        now: float,
+    ) -> bool:
+        """Give `file` the live copy of a path that was renamed to it, if there is one."""
+        for copy, source in sources:
+            if source.id not in (offer.vacated or ()):
                 continue
             for other in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
                 retire(db, other, now, reason="another file was moved here")

@@ -8,10 +8,10 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from syncd import disk
@@ -30,11 +30,10 @@ from syncd.files_api import (
     content_type_for,
     sent_name,
 )
-from syncd.state import due, files
+from syncd.state import due
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.ledger import Failure, Ledger, Offer, Stored, rename_sources
-from syncd.state.lifecycle import FileStatus
+from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
 from syncd.workers.gate import PATIENCE, Gate
@@ -111,7 +110,7 @@ class Uploader:
         self._options = options
         self._clock = clock
         self._stop = StopFlag()
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[File | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._taken: set[int] = set()
         self._unknown: set[int] = set()
@@ -166,12 +165,11 @@ class Uploader:
         if room <= 0:
             return None
         now = self._clock()
-        file_ids = self._store.read(lambda db: due.uploads(db, now, room + len(taken)))
-        for file_id in file_ids:
-            if file_id not in taken:
+        for file in self._store.read(lambda db: due.uploads(db, now, room + len(taken))):
+            if file.id not in taken:
                 with self._lock:
-                    self._taken.add(file_id)
-                self._queue.put(file_id)
+                    self._taken.add(file.id)
+                self._queue.put(file)
         next_at = self._store.read(lambda db: due.next_upload(db, now))
         return None if next_at is None else max(next_at - now, 0.0)
 
@@ -197,10 +195,10 @@ class Uploader:
                 if sent is not None and self._queue.empty():
                     self._settle(sent)
                     sent = None
-                file_id = self._queue.get()
-                if file_id is None:
+                file = self._queue.get()
+                if file is None:
                     break
-                now_sent = self._serve(client, file_id)
+                now_sent = self._serve(client, file)
                 # The last outcome was committed while this file was hashed and sent.
                 if sent is not None:
                     self._settle(sent)
@@ -210,26 +208,26 @@ class Uploader:
                 self._settle(sent)
             client.close()
 
-    def _serve(self, client: FilesClient, file_id: int) -> "_Sent | None":
+    def _serve(self, client: FilesClient, file: File) -> "_Sent | None":
         """Bring one file as far as it goes now; its outcome, if it is not committed yet."""
         sent = None
         try:
             if not self._stop.is_set():
-                sent = self._upload(client, file_id)
+                sent = self._upload(client, file)
         except Exception as error:
             # Whatever stood in the way of one file must not take the thread, nor spin.
             if isinstance(error, StateError):
-                log.error("file %d: not recorded, tried again later: %s", file_id, error)
+                log.error("%s: not recorded, tried again later: %s", _shown(file), error)
             else:
-                log.exception("file %d: unexpected failure, tried again later", file_id)
-            self._put_off(file_id)
+                log.exception("%s: unexpected failure, tried again later", _shown(file))
+            self._put_off(file.id)
             # What it may have left in flight is in doubt: the next step says so in the table.
             with self._lock:
-                self._unknown.add(file_id)
+                self._unknown.add(file.id)
             return None
         if sent is None:
             with self._lock:
-                self._taken.discard(file_id)
+                self._taken.discard(file.id)
         return sent
 
     def _settle(self, sent: "_Sent") -> None:
@@ -257,9 +255,8 @@ class Uploader:
         with suppress(StateError):
             self._store.write(lambda db: self._ledger.put_off(db, file_id, until))
 
-    def _upload(self, client: FilesClient, file_id: int) -> "_Sent | None":
-        file = self._store.read(lambda db: files.get(db, file_id))
-        if file is None or file.status is not FileStatus.READY or file.folder not in self._roots:
+    def _upload(self, client: FilesClient, file: File) -> "_Sent | None":
+        if file.folder not in self._roots:
             return None
         root = self._roots[file.folder]
         try:
@@ -293,11 +290,15 @@ class Uploader:
             sha256=digest,
             content_type=content_type_for(file.path),
             method=self._method(before.size),
-            vacated=self._vacated(file, digest, before.size),
         )
-        now = self._clock()
-        begun = self._store.write(lambda db: self._ledger.begin(db, offer, now))
+        begun = self._begin(offer)
+        if isinstance(begun, Elsewhere):
+            begun = self._begin(replace(offer, vacated=self._vacated(begun.files)))
         return begun if isinstance(begun, Copy) else None
+
+    def _begin(self, offer: Offer) -> Copy | Elsewhere | Declined:
+        now = self._clock()
+        return self._store.write(lambda db: self._ledger.begin(db, offer, now))
 
     def _method(self, size: int) -> str:
         """Choose how to send; presigned where a transfer is long and worth repeating safely."""
@@ -306,21 +307,14 @@ class Uploader:
             return "presigned" if presigned else "direct"
         return "presigned" if self._options.direct_max < size <= PRESIGNED_MAX_BYTES else "direct"
 
-    def _vacated(self, file: File, digest: str, size: int) -> list[int]:
-        """Return the files of that content whose paths are seen to be vacant: renamed to here."""
-        workspace = self._roots[file.folder].workspace_uuid
-        sources = self._store.read(
-            lambda db: [
-                files.get(db, copy.file_id)
-                for copy in rename_sources(db, file.id, digest, size, workspace)
-            ]
-        )
+    def _vacated(self, sources: Iterable[File]) -> list[int]:
+        """Return the files whose paths are seen to be vacant: what was there was moved."""
         vacated = []
         for source in sources:
-            if source is None or source.folder not in self._roots:
+            root = self._roots.get(source.folder)
+            if root is None:
                 continue
-            sight = disk.look(self._roots[source.folder].path, [source.path])[source.path]
-            if sight.found is disk.Found.ABSENT:
+            if disk.look(root.path, [source.path])[source.path].found is disk.Found.ABSENT:
                 vacated.append(source.id)
         return vacated
 

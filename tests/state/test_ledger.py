@@ -3,7 +3,16 @@ import pytest
 from syncd.disk import Fingerprint
 from syncd.state import copies, due, files, history
 from syncd.state.copies import Copy
-from syncd.state.ledger import Declined, Failure, Ledger, Offer, Stored, awaits_rename, recover
+from syncd.state.ledger import (
+    Declined,
+    Elsewhere,
+    Failure,
+    Ledger,
+    Offer,
+    Stored,
+    awaits_rename,
+    recover,
+)
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting, record
@@ -275,6 +284,13 @@ def test_a_rename_moves_the_copy_without_traffic(desk):
         lambda db: db.conn.execute("SELECT event FROM history WHERE path = ?", (b"new",)).fetchall()
     )
     assert [row[0] for row in events] == ["moved"]
+
+
+def test_content_that_is_live_elsewhere_is_not_sent_before_somebody_looked_there(desk):
+    old, _ = desk.sync(b"old", mark=1)
+    copied = desk.see(b"copied", 2)
+    assert desk.begin(copied, vacated=None) == Elsewhere((desk.file(old),))
+    assert isinstance(desk.begin(copied, vacated=()), Copy)
 
 
 def test_a_rename_is_decided_by_content_and_not_by_inode(desk):
