@@ -20,9 +20,10 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
+from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
-from syncd.workers.uploader import Root, Uploader, UploadOptions
+from syncd.workers.uploader import Uploader
 
 
 @dataclass(slots=True)

@@ -15,9 +15,10 @@ from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
+from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
-from syncd.workers.uploader import Root, Uploader, UploadOptions
+from syncd.workers.uploader import Uploader
 
 KEY = "worker-key"
 SETTLING = Settling(settle_seconds=0.0, grace_seconds=60.0)

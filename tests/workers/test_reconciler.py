@@ -102,9 +102,9 @@ def test_other_peoples_objects_are_never_touched(shop):
 
 
 def test_a_reserved_object_whose_content_arrived_is_taken_up(shop):
-    from syncd.workers.uploader import UploadOptions
+    from syncd.workers.passage import UploadOptions
 
-    shop.uploader._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
     shop.drop("a", b"content")
     shop.upload()

@@ -5,7 +5,7 @@ import pytest
 
 from syncd import disk
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers.uploader import UploadOptions
+from syncd.workers.passage import UploadOptions
 
 
 def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
@@ -25,7 +25,7 @@ def test_an_empty_file_is_content_like_any_other(shop):
 
 @pytest.mark.parametrize("method", ["direct", "presigned"])
 def test_both_ways_of_sending_store_the_same(shop, method):
-    shop.uploader._options = UploadOptions(workers=2, method=method)
+    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
     content = os.urandom(700_000)
     shop.drop("b.bin", content)
     shop.upload()
@@ -34,7 +34,7 @@ def test_both_ways_of_sending_store_the_same(shop, method):
 
 
 def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
-    shop.uploader._options = UploadOptions(workers=2, direct_max=1000)
+    shop.uploader._passage._options = UploadOptions(workers=2, direct_max=1000)
     shop.drop("short", b"s" * 1000)
     shop.drop("long", b"l" * 1001)
     shop.upload()
@@ -45,7 +45,7 @@ def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
 def test_a_file_that_changes_while_it_is_sent_is_never_committed_by_the_server(
     shop, monkeypatch, method
 ):
-    shop.uploader._options = UploadOptions(workers=2, method=method)
+    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
     size = 3 * 262_144  # a multiple of the chunk: nothing odd at the end gives it away
     shop.drop("torn", b"a" * size)
     hashed = disk.sha256
@@ -209,7 +209,7 @@ def test_a_rename_is_taken_over_without_a_request_for_it(shop):
 
 
 def test_a_presigned_put_that_fails_gives_its_object_up_and_starts_anew(shop):
-    shop.uploader._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": {"status": 403}})
     shop.drop("a", b"a")
     shop.upload()

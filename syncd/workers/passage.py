@@ -1,0 +1,321 @@
+"""One file's way up: opened, hashed, promised in the ledger, sent, and its outcome recorded."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from syncd import disk
+from syncd.exceptions import FileChangedError, UnreadableError
+from syncd.files_api import (
+    Aborted,
+    FilesApiError,
+    FilesClient,
+    FileUpload,
+    InDoubtError,
+    NewFile,
+    NotSentError,
+    RefusedError,
+    StopFlag,
+    UploadSource,
+    content_type_for,
+    sent_name,
+)
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
+from syncd.state.retry import backoff_seconds
+from syncd.state.store import Store
+from syncd.workers.gate import PATIENCE, Gate
+
+log = logging.getLogger(__name__)
+
+#: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
+PRESIGNED_MAX_BYTES = 5 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Where a folder's files are, and how long they take to settle, in seconds."""
+
+    path: bytes
+    settle_seconds: float
+    workspace_uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How to send; sizes in bytes, times in seconds."""
+
+    workers: int = 8
+    method: str = "auto"
+    direct_max: int = 32 << 20
+    token: bool = True
+    first_poll_seconds: float = 2.0
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A transfer under way: who, how far, since when (seconds since the epoch)."""
+
+    folder: str
+    path: bytes
+    size: int
+    since: float
+    sent: int = 0
+
+
+class Prepared(NamedTuple):
+    """A file that is open and hashed, and the intent that is being committed for it."""
+
+    file: File
+    descriptor: int
+    offer: Offer
+    begun: "Future[Copy | Elsewhere | Declined]"
+
+
+class Sent(NamedTuple):
+    """An upload that was answered, and whose outcome is being committed."""
+
+    file_id: int
+    shown: str
+    file_uuid: str
+    size: int
+    seconds: float
+    became: "Future[str]"
+
+
+class Passage:
+    """What every file goes through on its way up. Thread-safe; errors are the caller's."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        roots: Mapping[str, Root],
+        gate: Gate,
+        options: UploadOptions,
+        clock: Callable[[], float],
+        stop: StopFlag,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._roots = roots
+        self._gate = gate
+        self._options = options
+        self._clock = clock
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, InFlight] = {}
+
+    def transfers(self) -> list[InFlight]:
+        """Return the transfers under way, oldest first."""
+        with self._lock:
+            return sorted(self._in_flight.values(), key=lambda transfer: transfer.since)
+
+    def prepare(self, file: File, opened: ExitStack) -> Prepared | None:
+        """Open and hash a file, and hand in the intent to send it, without waiting for its commit.
+
+        The descriptor stays open as long as `opened`. None where the file is not to be sent as it
+        is, which is then recorded, or where the daemon stops.
+        """
+        root = self._roots.get(file.folder)
+        if root is None:
+            return None
+        try:
+            descriptor = opened.enter_context(disk.open_beneath(root.path, file.path))
+            offer = self._offer(file, descriptor)
+        except (FileChangedError, UnreadableError) as error:
+            self._record_unsendable(file, error)
+            return None
+        return Prepared(file, descriptor, offer, self._begin(offer)) if offer else None
+
+    def _offer(self, file: File, descriptor: int) -> Offer | None:
+        before = disk.fingerprint(descriptor)
+        if before != file.fingerprint:
+            raise FileChangedError(f"{shown(file)} changed")
+        digest = file.sha256
+        if digest is None:
+            digest = disk.sha256(descriptor, before.size, stopped=self._stop.is_set)
+            if digest is None:
+                return None
+            if disk.fingerprint(descriptor) != before:
+                raise FileChangedError(f"{shown(file)} changed while it was read")
+        return Offer(
+            file_id=file.id,
+            fingerprint=before,
+            sha256=digest,
+            content_type=content_type_for(file.path),
+            method=self._method(before.size),
+        )
+
+    def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":
+        now = self._clock()
+        return self._store.submit(lambda db: self._ledger.begin(db, offer, now))
+
+    def _record_unsendable(self, file: File, error: FileChangedError | UnreadableError) -> None:
+        now = self._clock()
+        if isinstance(error, FileChangedError):
+            again_at = now + self._roots[file.folder].settle_seconds
+            self._store.write(lambda db: self._ledger.unsettle(db, file.id, again_at))
+            return
+        message, again_at = str(error), now + backoff_seconds(file.attempts + 1)
+        log.warning("%s: %s; tried again later", shown(file), message)
+        self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
+
+    def carry(self, client: FilesClient, prepared: Prepared) -> Sent | None:
+        """Send a prepared file, if its intent led to a copy; None where nothing is left to tell."""
+        begun = prepared.begun.result()
+        if isinstance(begun, Elsewhere):
+            offer = replace(prepared.offer, vacated=self._vacated(begun.files))
+            begun = self._begin(offer).result()
+        if not isinstance(begun, Copy):
+            return None
+        if not self._gate.may_send():
+            # Another file has just learnt that nothing may be sent now.
+            self._unsent(begun)
+            return None
+        try:
+            return self._send(client, prepared.file, begun, prepared.descriptor)
+        except (FileChangedError, UnreadableError) as error:
+            # The last byte was held back: the service has nothing of it.
+            self._unsent(begun)
+            self._record_unsendable(prepared.file, error)
+            return None
+
+    def _unsent(self, copy: Copy) -> None:
+        now = self._clock()
+        self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
+
+    def _method(self, size: int) -> str:
+        """Choose how to send; presigned where a transfer is long and worth repeating safely."""
+        if self._options.method != "auto":
+            presigned = self._options.method == "presigned" and size <= PRESIGNED_MAX_BYTES
+            return "presigned" if presigned else "direct"
+        return "presigned" if self._options.direct_max < size <= PRESIGNED_MAX_BYTES else "direct"
+
+    def _vacated(self, sources: Iterable[File]) -> list[int]:
+        """Return the files whose paths are seen to be vacant: what was there was moved."""
+        vacated = []
+        for source in sources:
+            root = self._roots.get(source.folder)
+            if root is None:
+                continue
+            if disk.look(root.path, [source.path])[source.path].found is disk.Found.ABSENT:
+                vacated.append(source.id)
+        return vacated
+
+    def _send(self, client: FilesClient, file: File, copy: Copy, descriptor: int) -> Sent | None:
+        transfer = InFlight(file.folder, file.path, copy.size, self._clock())
+        source = UploadSource(
+            fd=descriptor,
+            size=copy.size,
+            before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
+            progress=lambda sent: setattr(transfer, "sent", sent),
+        )
+        with self._lock:
+            self._in_flight[copy.id] = transfer
+        try:
+            stored = self._transfer(client, file, copy, source)
+        except FilesApiError as error:
+            self._failed(file, copy, error)
+            return None
+        else:
+            self._gate.succeeded()
+            return self._stored(file, copy, stored, transfer)
+        finally:
+            with self._lock:
+                del self._in_flight[copy.id]
+
+    def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
+        """Decide whether the last chunk may go: only if what was read is what was promised."""
+        if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
+            raise FileChangedError(f"{shown(file)} changed while it was sent")
+
+    def _transfer(
+        self, client: FilesClient, file: File, copy: Copy, source: UploadSource
+    ) -> FileUpload:
+        name = sent_name(file.path, copy.token if self._options.token else None)
+        if copy.method == "direct":
+            return client.upload(
+                source,
+                name=name,
+                content_type=copy.content_type,
+                workspace_uuid=copy.workspace_uuid,
+            )
+        created = client.create(
+            [NewFile(local_file_path=name, content_type=copy.content_type)],
+            workspace_uuid=copy.workspace_uuid,
+        ).files[0]
+        if created.file_uuid is None or created.file_url is None:
+            raise InDoubtError("the answer names no object or no URL", operation="create")
+        uuid, url = created.file_uuid, created.file_url
+        self._store.write(lambda db: self._ledger.reserved(db, copy.id, uuid))
+        client.put(url, source, content_type=copy.content_type)
+        return created
+
+    def _stored(
+        self, file: File, copy: Copy, answer: FileUpload, transfer: InFlight
+    ) -> Sent | None:
+        """Hand in the outcome of an upload that was answered, without waiting for its commit."""
+        if answer.file_uuid is None:
+            failure = Failure("the answer to the upload names no file_uuid")
+            look_at = self._clock()
+            self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, look_at))
+            return None
+        status = answer.processing_status
+        if copy.method == "presigned" and copy.content_type.startswith("video/"):
+            # What the create answer said of a video was said before its bytes were there.
+            status = "pending"
+        stored = Stored(answer.file_uuid, answer.remote_file_path, status)
+        now = self._clock()
+        look = now + self._options.first_poll_seconds
+        became = self._store.submit(
+            lambda db: self._ledger.stored(db, copy.id, stored, now, look=look)
+        )
+        seconds = now - transfer.since
+        return Sent(file.id, shown(file), answer.file_uuid, copy.size, seconds, became)
+
+    def _failed(self, file: File, copy: Copy, error: FilesApiError) -> None:
+        failure = Failure(error.message, error.status, error.code, error.request_id)
+        now = self._clock()
+        tries = max(copy.attempts, file.attempts + 1)
+        again_at = now + backoff_seconds(tries, asked=error.retry_after)
+        if not isinstance(error, Aborted):
+            self._gate.failed(error)
+            log.warning("%s: %s", shown(file), error)
+        if isinstance(error, NotSentError):
+            stopped = isinstance(error, Aborted)
+            self._store.write(
+                lambda db: self._ledger.not_sent(
+                    db,
+                    copy.id,
+                    now,
+                    failure=None if stopped else failure,
+                    again_at=now if stopped else again_at,
+                )
+            )
+        elif isinstance(error, PATIENCE) or (
+            isinstance(error, RefusedError) and error.operation == "put"
+        ):
+            # A presigned URL that is refused has expired, most likely: nothing is wrong with the
+            # file, and the object that was reserved is given up.
+            self._store.write(
+                lambda db: self._ledger.not_sent(
+                    db, copy.id, now, failure=failure, again_at=again_at
+                )
+            )
+        elif isinstance(error, RefusedError):
+            self._store.write(lambda db: self._ledger.refused(db, copy.id, failure, now))
+        else:
+            self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))
+
+
+def shown(file: File) -> str:
+    """Return a file's path as it may stand in a log."""
+    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
