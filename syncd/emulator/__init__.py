@@ -5,6 +5,6 @@ asked what it holds and told to misbehave, outside the API's paths (`/_emulator/
 """
 
 from syncd.emulator.server import Emulator, serve
-from syncd.emulator.settings import Settings
+from syncd.emulator.settings import ORGANIZATION, Echo
 
-__all__ = ["Emulator", "Settings", "serve"]
+__all__ = ["ORGANIZATION", "Echo", "Emulator", "serve"]

@@ -21,6 +21,10 @@ _CODES = {
     503: "server.unavailable",
     504: "server.timeout",
 }
+_XML = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    "<Error><Code>{}</Code><Message>{}</Message><RequestId>{}</RequestId></Error>"
+)
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found out
@@ -42,20 +46,29 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found ou
         self.headers = dict(headers or {})
 
     def answer(self, request_id: str) -> Response:
-        """Return the envelope."""
-        return JSONResponse(
-            {
-                "error": {"code": self.code, "message": str(self), "details": self.details},
-                "request_id": request_id,
-            },
-            status_code=self.status,
-            headers=self.headers,
-        )
+        """Return the API's envelope."""
+        error = {"code": self.code, "message": str(self), "details": self.details}
+        envelope = {"error": error, "request_id": request_id}
+        return JSONResponse(envelope, self.status, headers=self.headers)
 
 
-def invalid(field: str, problem: str) -> Refusal:
+class StorageRefusal(Refusal):
+    """A presigned request that the storage host answers with an error: its own, in XML."""
+
+    def answer(self, request_id: str) -> Response:
+        """Return the storage host's error."""
+        text = _XML.format(self.code, self, request_id)
+        return Response(text, self.status, headers=self.headers, media_type="application/xml")
+
+
+def invalid(where: str, problem: str) -> Refusal:
     """Return the 422 for one field."""
-    return Refusal(422, f"{field}: {problem}", details={"fields": [{field: problem}]})
+    return Refusal(422, f"{where}: {problem}", details={"fields": [{where: problem}]})
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the 413 for a body of more than `limit` bytes."""
+    return Refusal(413, f"the body is larger than {limit} bytes", details={"limit": limit})
 
 
 def new_request_id() -> str:

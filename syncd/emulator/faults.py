@@ -1,27 +1,39 @@
 """Misbehaviour on demand: rules that match requests, and what then goes wrong.
 
-A rule is `{"match": "POST /v2/files/-/uploads", "action": ...}` with one of `probability`, `times`
-or `every` (default: always) and an optional `seed`. `match` is a method (or `*`) and a path, in
-which `*` stands for anything. Actions: `{"status": 503, "retry_after": 2}`, `"drop_before"`,
-`"drop_after"`, `{"delay": 2.0}`, `{"commit_late": 5.0}`, `"garbage"`, `"truncate"`.
+A rule is `{"match": "POST /v2/files/-/uploads", "action": ...}` and one of `probability` (0 to 1;
+`seed` makes it repeatable), `times` (the first n requests) or `every` (each n-th); with none of
+them, every request is hit. `match` is a method (`*`: any) and a path, whole and without the query:
+`*` stands for anything, `{file_uuid}` or the like for one segment, so that
+`PUT /_storage/{file_uuid}` is a presigned upload. The first rule that strikes decides.
+
+| action | what goes wrong |
+|---|---|
+| `{"status": 503, "retry_after": 2}` | this answer; nothing is stored |
+| `"drop_before"` | the body is read, the connection cut, nothing stored |
+| `"drop_after"` | stored, then the connection cut without an answer |
+| `{"delay": 2.0}` | served, so many seconds later |
+| `{"commit_late": 5.0}` | 504 now, stored so many seconds later |
+| `"garbage"` | stored, and answered 200 with HTML |
+| `"truncate"` | stored, and the connection closed half way through the answer |
 """
 
 import random
-import threading
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+import re
+from dataclasses import dataclass
 from typing import Any
 
-from syncd.emulator.answers import Refusal, invalid
+from syncd.emulator.answers import invalid
 
-WORDS = frozenset({"drop_before", "drop_after", "garbage", "truncate"})
-_FIELDS = frozenset({"match", "probability", "times", "every", "seed", "action"})
-_ACTION_FIELDS = ({"status", "retry_after"}, {"status"}, {"delay"}, {"commit_late"})
+_WORDS = ("drop_before", "drop_after", "garbage", "truncate")
+_MEMBERS = {"match", "probability", "times", "every", "seed", "action"}
+_MATCH = re.compile(r"(\*|[A-Z]+) (/\S*)")
+_WILD = re.compile(r"\*|\{\w+\}")
+_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What goes wrong: `kind` is one of the words, status, delay or commit_late."""
+    """What goes wrong: `kind` is one of the words, or status, delay or commit_late."""
 
     kind: str
     status: int = 0
@@ -31,114 +43,110 @@ class Action:
 
 @dataclass(slots=True)
 class Rule:
-    """One rule, and how often it has been asked and has struck."""
+    """One rule, and how many requests it matched and hit."""
 
     text: dict[str, Any]
-    match: str
+    method: str
+    path: re.Pattern[str]
     action: Action
-    probability: float | None
-    times: int | None
-    every: int | None
     chance: random.Random
-    asked: int = 0
-    struck: int = field(default=0)
+    matched: int = 0
+    struck: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
         """Say whether this request is hit, and count it."""
-        wanted, _, pattern = self.match.partition(" ")
-        if wanted not in ("*", method) or not fnmatchcase(path, pattern):
+        if self.method not in ("*", method) or not self.path.fullmatch(path):
             return False
-        self.asked += 1
-        if self.probability is not None:
-            hit = self.chance.random() < self.probability
-        elif self.times is not None:
-            hit = self.struck < self.times
+        self.matched += 1
+        if "probability" in self.text:
+            hit = self.chance.random() < float(self.text["probability"])
+        elif "times" in self.text:
+            hit = self.struck < int(self.text["times"])
         else:
-            hit = self.asked % (self.every or 1) == 0
+            hit = self.matched % int(self.text.get("every", 1)) == 0
         self.struck += hit
         return hit
 
 
 class Faults:
-    """The rules in force; the first that strikes decides."""
+    """The rules in force."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._rules: list[Rule] = []
 
-    def replace(self, document: object) -> list[dict[str, Any]]:
-        """Put new rules in force; an empty list heals. Refusal that says what is wrong."""
-        if not isinstance(document, list):
+    def replace(self, rules: object) -> None:
+        """Put new rules in force, none of them heals; Refusal (422) says what is wrong."""
+        if not isinstance(rules, list):
             raise invalid("faults", "must be a list of rules")
-        rules = [_rule(number, text) for number, text in enumerate(document)]
-        with self._lock:
-            self._rules = rules
-        return self.told()
+        self._rules = [_rule(f"faults[{number}]", text) for number, text in enumerate(rules)]
 
     def told(self) -> list[dict[str, Any]]:
-        """Return the rules in force, each with how often it has struck."""
-        with self._lock:
-            return [rule.text | {"struck": rule.struck} for rule in self._rules]
+        """Return the rules in force, each with how many requests it matched and struck."""
+        counts = ({"matched": rule.matched, "struck": rule.struck} for rule in self._rules)
+        return [rule.text | count for rule, count in zip(self._rules, counts, strict=True)]
 
     def strike(self, method: str, path: str) -> Action | None:
         """Return what goes wrong with this request, if anything."""
-        with self._lock:
-            return next((r.action for r in self._rules if r.strikes(method, path)), None)
+        return next((rule.action for rule in self._rules if rule.strikes(method, path)), None)
 
 
-def _rule(number: int, text: object) -> Rule:
-    where = f"faults[{number}]"
+def _rule(where: str, text: object) -> Rule:
     if not isinstance(text, dict):
         raise invalid(where, "must be an object")
-    if unknown := text.keys() - _FIELDS:
-        raise invalid(where, f"unknown: {', '.join(sorted(unknown))}")
-    match = text.get("match")
-    if not isinstance(match, str) or " /" not in match:
+    if unknown := text.keys() - _MEMBERS:
+        raise invalid(where, f"has an unknown member: {', '.join(sorted(unknown))}")
+    match = _MATCH.fullmatch(str(text.get("match")))
+    if match is None:
         raise invalid(f"{where}.match", "must be a method and a path, as in 'POST /v2/files'")
     chosen = [name for name in ("probability", "times", "every") if name in text]
     if len(chosen) > 1:
         raise invalid(where, f"{' and '.join(chosen)} exclude each other")
-    probability = _number(where, text, "probability", most=1.0)
-    times, every = _number(where, text, "times"), _number(where, text, "every", least=1)
+    _check(where, text, "probability", float, 0, 1)
+    _check(where, text, "times", int, 0, 10**9)
+    _check(where, text, "every", int, 1, 10**9)
+    _check(where, text, "seed", int, 0, 2**63)
     return Rule(
         text=text,
-        match=match,
+        method=match[1],
+        path=_pattern(match[2]),
         action=_action(f"{where}.action", text.get("action")),
-        probability=probability,
-        times=None if times is None else int(times),
-        every=None if every is None else int(every),
-        chance=random.Random(_number(where, text, "seed")),  # noqa: S311 - repeatable on purpose
+        chance=random.Random(text.get("seed")),  # noqa: S311 - repeatable on purpose
     )
 
 
-def _number(
-    where: str, text: dict[str, Any], name: str, *, least: float = 0, most: float = 1e9
-) -> float | None:
-    value = text.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise invalid(f"{where}.{name}", f"must be a number from {least:g} to {most:g}")
-    return value
+def _pattern(path: str) -> re.Pattern[str]:
+    literals = map(re.escape, _WILD.split(path))
+    wild = [".*" if found == "*" else "[^/]+" for found in _WILD.findall(path)]
+    parts = zip(literals, [*wild, ""], strict=True)
+    return re.compile("".join(literal + mark for literal, mark in parts), re.DOTALL)
 
 
 def _action(where: str, action: object) -> Action:
-    if isinstance(action, str) and action in WORDS:
+    if isinstance(action, str) and action in _WORDS:
         return Action(action)
-    if isinstance(action, dict) and set(action) in _ACTION_FIELDS:
-        if "status" in action:
-            status = _number(where, action, "status", least=400, most=599)
-            return Action("status", int(status or 500), _number(where, action, "retry_after"))
-        kind = next(iter(action))
-        return Action(kind, seconds=_number(where, action, kind, most=3600) or 0.0)
+    if isinstance(action, dict):
+        if action.keys() in ({"status"}, {"status", "retry_after"}):
+            _check(where, action, "status", int, 400, 599)
+            _check(where, action, "retry_after", float, 0, 10**10)
+            return Action("status", action["status"], action.get("retry_after"))
+        if action.keys() in ({"delay"}, {"commit_late"}):
+            kind = next(iter(action))
+            _check(where, action, kind, float, 0, _DAY_SECONDS)
+            return Action(kind, seconds=action[kind])
     raise invalid(
         where,
-        f"must be one of {', '.join(sorted(WORDS))}, or an object with status (and retry_after), "
+        f"must be one of {', '.join(_WORDS)}, or an object with status (and retry_after), "
         "delay or commit_late",
     )
 
 
-def refusal(action: Action) -> Refusal:
-    """Return the error answer that a status fault asks for."""
-    headers = {} if action.retry_after is None else {"retry-after": f"{action.retry_after:g}"}
-    return Refusal(action.status, "a fault that was asked for", headers=headers)
+def _check(
+    where: str, text: dict[str, Any], name: str, kind: type[int | float], least: int, most: int
+) -> None:
+    if name not in text:
+        return
+    value = text[name]
+    right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if not right or not least <= value <= most:
+        number = "a whole number" if kind is int else "a number"
+        raise invalid(f"{where}.{name}", f"must be {number} from {least} to {most}")

@@ -2,7 +2,179 @@
 
 from typing import Any
 
+from syncd import __version__
+from syncd.emulator.checks import FILE_TYPES
 
-def description() -> dict[str, Any]:
+Schema = dict[str, Any]
+_ERRORS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+_TEXT: Schema = {"type": "string"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_UUID: Schema = {"type": "string", "format": "uuid"}
+_UUID_OR_NULL: Schema = {"type": ["string", "null"], "format": "uuid"}
+_URL: Schema = {"type": "string", "format": "uri"}
+_URL_OR_NULL: Schema = {"type": ["string", "null"], "format": "uri"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_STATUS: Schema = {"enum": ["pending", "processing", "completed", "failed"]}
+_FILE_TYPE: Schema = {"enum": list(FILE_TYPES)}
+_VIDEO: Schema = {
+    "type": ["object", "null"],
+    "properties": {
+        "fps": {"type": "number"},
+        "duration": {"type": "number", "description": "seconds"},
+        "frame_count": _COUNT,
+        "width": _COUNT,
+        "height": _COUNT,
+    },
+}
+
+
+def description() -> Schema:
     """Return the OpenAPI 3.1 document."""
-    return {"openapi": "3.1.0"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Files API, emulated by syncd", "version": __version__},
+        "security": [{"key": []}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _paths() -> Schema:
+    workspace = _parameter("query", "workspace_uuid", _UUID)
+    listing = [
+        workspace,
+        _parameter("query", "file_type", _FILE_TYPE),
+        _parameter("query", "limit", _COUNT | {"minimum": 1}),
+        _parameter("query", "offset", _COUNT),
+    ]
+    part = {"type": "string", "contentMediaType": "application/octet-stream"}
+    form = _object(file=part)
+    one = [_parameter("path", "file_uuid", _UUID)]
+    return {
+        "/v2/files/-/uploads": {
+            "post": _operation("upload", "FileUpload", [workspace], {"multipart/form-data": form})
+        },
+        "/v2/files": {
+            "get": _operation("list", "FilePage", listing),
+            "post": _operation(
+                "create", "CreatedFiles", [], {"application/json": _reference("CreateFiles")}
+            ),
+        },
+        "/v2/files/{file_uuid}": {
+            "get": _operation("get", "FileDetail", one),
+            "delete": _operation("delete", None, one),
+        },
+        "/v2/files/{file_uuid}/status": {"get": _operation("get_status", "FileStatus", one)},
+        "/v2/files/{file_uuid}/frames": {"get": _operation("get_frames", "FileFrames", one)},
+    }
+
+
+def _operation(
+    name: str, answer: str | None, parameters: list[Schema], body: Schema | None = None
+) -> Schema:
+    good = _content("OK", answer) if answer else {"description": "No Content"}
+    errors = {str(status): _content(text, "Error") for status, text in _ERRORS.items()}
+    operation: Schema = {
+        "operationId": name,
+        "parameters": parameters,
+        "responses": {"200" if answer else "204": good, **errors},
+    }
+    if body is not None:
+        content = {kind: {"schema": schema} for kind, schema in body.items()}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _schemas() -> Schema:
+    new_file = _object(local_file_path=_TEXT, remote_uri=_URL, content_type=_TEXT)
+    error = _object(code=_TEXT, message=_TEXT, details={"type": "object"})
+    return {
+        "CreateFiles": _object(workspace_uuid=_UUID_OR_NULL, files=_list(new_file | _NO_NEED))
+        | {"required": ["files"]},
+        "CreatedFiles": _object(
+            workspace_uuid=_UUID_OR_NULL, files=_list(_reference("FileUpload"))
+        ),
+        "FileUpload": _object(
+            file_uuid=_UUID,
+            file_url=_URL_OR_NULL,
+            local_file_path=_TEXT_OR_NULL,
+            remote_file_path=_TEXT,
+            remote_uri=_URL_OR_NULL,
+            content_type=_TEXT,
+            processing_status=_STATUS,
+        ),
+        "FileDetail": _object(
+            file_uuid=_UUID,
+            organization_uuid=_UUID,
+            workspace_uuid=_UUID_OR_NULL,
+            content_type=_TEXT,
+            file_type=_FILE_TYPE,
+            file_size_bytes={"type": ["integer", "null"]},
+            file_url=_URL_OR_NULL,
+            original_file_url=_TEXT_OR_NULL,
+            remote_file_path=_TEXT,
+            processing_status=_STATUS,
+            video_metadata=_VIDEO,
+            uploaded_by_uuid=_UUID_OR_NULL,
+            created_at=_TIME,
+            updated_at=_TIME,
+        ),
+        "FilePage": _object(items=_list(_reference("FileDetail")), count=_COUNT),
+        "FileStatus": _object(
+            file_uuid=_UUID,
+            processing_status=_STATUS,
+            error_message=_TEXT_OR_NULL,
+            remote_file_path=_TEXT_OR_NULL,
+            created_at=_TIME,
+            updated_at=_TIME,
+        ),
+        "FileFrames": _object(file_uuid=_UUID, frame_count=_COUNT, frame_urls=_list(_URL)),
+        "Error": _object(error=error, request_id=_TEXT),
+    }
+
+
+_NO_NEED: Schema = {"required": []}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _parameter(place: str, name: str, schema: Schema) -> Schema:
+    return {"in": place, "name": name, "required": place == "path", "schema": schema}
+
+
+def _content(text: str, schema: str) -> Schema:
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": _reference(schema)}},
+    }

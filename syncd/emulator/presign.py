@@ -5,7 +5,8 @@ import secrets
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlencode
+
+from syncd.emulator.answers import StorageRefusal
 
 #: Where storage answers, beside the API.
 PREFIX = "/_storage/"
@@ -17,9 +18,11 @@ class Signer:
     def __init__(self, data: Path, *, clock: Callable[[], float], seconds: float) -> None:
         path = data / "signing-key"
         if not path.exists():
-            path.write_text(secrets.token_hex(32))
-            path.chmod(0o600)
-        self._secret = path.read_text().encode()
+            new = path.with_suffix(".new")
+            new.write_text(secrets.token_hex(32))
+            new.chmod(0o600)
+            new.replace(path)
+        self._secret = path.read_bytes()
         self._clock = clock
         self._seconds = seconds
 
@@ -27,16 +30,18 @@ class Signer:
         """Return a URL for `method` on the stored `name` (a uuid, or a uuid and a frame)."""
         expires = int(self._clock() + self._seconds)
         signature = self._sign(method, name, expires)
-        query = urlencode({"X-Expires": expires, "X-Signature": signature})
-        return f"{base_url}{PREFIX}{name}?{query}"
+        return f"{base_url}{PREFIX}{name}?X-Expires={expires}&X-Signature={signature}"
 
-    def problem(self, method: str, name: str, expires: str, signature: str) -> str | None:
-        """Return why a URL is not valid, as a storage host's error code; None where it is."""
-        if not expires.isdigit() or len(expires) > 12:
-            return "AuthorizationQueryParametersError"
-        if not hmac.compare_digest(signature, self._sign(method, name, int(expires))):
-            return "SignatureDoesNotMatch"
-        return "AccessDenied" if int(expires) < self._clock() else None
+    def check(self, method: str, name: str, expires: str, signature: str) -> None:
+        """Raise the 403 of a URL that was tampered with, or has expired."""
+        genuine = expires.isascii() and expires.isdigit() and len(expires) <= 12
+        if not genuine or not hmac.compare_digest(
+            signature.encode(), self._sign(method, name, int(expires)).encode()
+        ):
+            message = "the request is not the one that was signed"
+            raise StorageRefusal(403, message, code="SignatureDoesNotMatch")
+        if int(expires) < self._clock():
+            raise StorageRefusal(403, "Request has expired", code="AccessDenied")
 
     def _sign(self, method: str, name: str, expires: int) -> str:
         text = f"{method}\n{name}\n{expires}"

@@ -1,110 +1,80 @@
-"""What happens to an object after it is stored: fetched if it is remote, processed if a video.
+"""What happens to a video after it is stored.
 
-One thread takes one object after another, as a queue would; a restart takes up where it ended.
+One thread takes one after another, as a queue would; a restart takes up where it ended.
 """
 
 import json
 import logging
 import queue
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import sha256
-
-import httpx
 
 from syncd.emulator.store import Store, Stored
 from syncd.emulator.video import VideoError, read_video
 
 log = logging.getLogger(__name__)
 
-#: The longest fetch of a remote file, in seconds for each of its reads, and in bytes.
-FETCH_SECONDS, FETCH_BYTES = 30.0, 5 << 30
+
+class _Stopped(Exception):  # noqa: N818 - control flow, out of the middle of a video
+    """The emulator stops."""
 
 
 class Processing:
-    """A queue of objects and the thread that works through it."""
+    """A queue of videos and the thread that works through it."""
 
     def __init__(self, *, store: Store, seconds: float) -> None:
         self._store = store
         self._seconds = seconds
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Stored | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="emulator-processing", daemon=True)
 
     def start(self) -> None:
         """Take up what the last run left, and wait for more."""
         for stored in self._store.unprocessed():
-            self.submit(stored.file_uuid)
+            self.submit(stored)
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the object under way and end."""
+        """End, leaving the video under way to the next start."""
         self._stop.set()
         self._queue.put(None)
         self._thread.join()
 
-    def submit(self, file_uuid: str) -> None:
-        """Have an object processed."""
-        self._queue.put(file_uuid)
+    def submit(self, stored: Stored) -> None:
+        """Have a video processed."""
+        self._queue.put(stored)
 
     def _run(self) -> None:
-        while (file_uuid := self._queue.get()) is not None and not self._stop.is_set():
+        while (stored := self._queue.get()) is not None and not self._stop.is_set():
             try:
-                self._process(file_uuid)
+                self._process(stored)
+            except _Stopped:
+                return
             except Exception:
-                log.exception("processing %s failed", file_uuid)
-                self._fail(file_uuid, "internal error while processing")
+                log.exception("processing %s failed", stored.file_uuid)
+                self._finish(stored, "failed", error_message="internal error while processing")
 
-    def _process(self, file_uuid: str) -> None:
-        stored = self._store.change(file_uuid, processing_status="processing")
-        if stored is None or self._stop.wait(self._seconds):
+    def _process(self, stored: Stored) -> None:
+        # None where it was deleted, or got other content: then it was submitted anew.
+        if self._finish(stored, "processing") is None:
             return
-        if stored.remote_uri is not None and stored.sha256 is None:
-            stored = self._fetch(stored)
-        if stored is None:
-            return
-        if stored.file_type != "video":
-            self._store.change(file_uuid, processing_status="completed")
-            return
+        if self._stop.wait(self._seconds):
+            raise _Stopped
         try:
-            facts = read_video(self._store.blob(file_uuid), self._store.frames(file_uuid))
+            facts = read_video(
+                self._store.content(stored), self._store.frames(stored), each=self._go_on
+            )
         except VideoError as error:
-            self._fail(file_uuid, str(error))
-            return
-        self._store.change(
-            file_uuid,
-            processing_status="completed",
-            video_metadata=json.dumps(asdict(facts)),
-            frame_count=facts.frame_count,
-        )
+            self._finish(stored, "failed", error_message=str(error))
+        else:
+            self._finish(stored, "completed", video_metadata=json.dumps(asdict(facts)))
 
-    def _fetch(self, stored: Stored) -> Stored | None:
-        part = self._store.part()
-        digest, size = sha256(), 0
-        try:
-            with (
-                part.open("wb") as file,
-                httpx.stream("GET", str(stored.remote_uri), timeout=FETCH_SECONDS) as answer,
-            ):
-                answer.raise_for_status()
-                for chunk in answer.iter_bytes():
-                    digest.update(chunk)
-                    size += len(chunk)
-                    if size > FETCH_BYTES:
-                        raise ValueError("the file is too large")
-                    file.write(chunk)
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            part.unlink(missing_ok=True)
-            self._fail(stored.file_uuid, f"the remote file could not be fetched: {error}")
-            return None
-        part.replace(self._store.blob(stored.file_uuid))
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _finish(self, stored: Stored, status: str, **values: str) -> Stored | None:
         return self._store.change(
-            stored.file_uuid, sha256=digest.hexdigest(), size=size, state="live"
+            stored.file_uuid, content_was=stored.content, processing_status=status, **values
         )
-
-    def _fail(self, file_uuid: str, message: str) -> None:
-        self._store.change(file_uuid, processing_status="failed", error_message=message)
-
-
-Submit = Callable[[str], None]

@@ -1,32 +1,42 @@
 """Starts and stops the emulator: in a thread beside a caller, or as a process of its own."""
 
+import asyncio
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
+from typing import Any, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from syncd.emulator.admission import Admission
 from syncd.emulator.app import App
-from syncd.emulator.endpoints import Api
+from syncd.emulator.control import Control
+from syncd.emulator.endpoints import Endpoints
+from syncd.emulator.fetching import Fetching
+from syncd.emulator.journal import Journal
 from syncd.emulator.presign import Signer
 from syncd.emulator.processing import Processing
 from syncd.emulator.settings import ORGANIZATION, Echo, Settings
 from syncd.emulator.storage import Storage
 from syncd.emulator.store import Store
 
-START_SECONDS = 20.0
+#: How long a start may take; and, after every connection was cut, what is under way.
+START_SECONDS, STOP_SECONDS = 20.0, 0.2
 
 
 class Emulator:
     """A Files API on a thread of this process.
 
-    `port` 0 picks a free one; `api_key` None accepts any key. `data` keeps everything.
+    `data` is the folder that keeps everything. `port` 0 picks a free one, and keeps it over a
+    restart. `api_keys` maps keys to their organizations' uuids; `api_key` is the only key, of one
+    organization; with neither, any key is accepted. `clock` dates objects and presigned URLs.
     """
 
     def __init__(
@@ -36,76 +46,83 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
-        settings: Settings | None = None,
+        api_keys: Mapping[str, str] | None = None,
+        echo: Echo = "name",
+        max_body: int | None = None,
+        rate_limit: float | None = None,
+        page_limit: int = 1000,
+        processing_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        chosen = settings or Settings()
-        keys = dict(chosen.api_keys) | ({api_key: ORGANIZATION} if api_key else {})
-        self._settings = replace(chosen, api_keys=keys)
+        keys = dict(api_keys or {}) | ({api_key: ORGANIZATION} if api_key else {})
+        self._settings = Settings(
+            api_keys=keys,
+            echo=echo,
+            max_body=max_body,
+            rate_limit=rate_limit,
+            page_limit=page_limit,
+            processing_seconds=processing_seconds,
+        )
         self._data, self._host, self._port, self._clock = data, host, port, clock
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._store: Store | None = None
-        self._processing: Processing | None = None
+        self._running = ExitStack()
         self.url = ""
 
     def start(self) -> str:
-        """Listen and serve; return the base URL once it answers. OSError where it cannot listen."""
-        listener = _listen(self._host, self._port)
-        self._port = listener.getsockname()[1]
-        self.url = f"http://{self._host}:{self._port}"
-        self._data.mkdir(parents=True, exist_ok=True)
-        store = self._store = Store(self._data, clock=self._clock)
-        signer = Signer(self._data, clock=self._clock, seconds=self._settings.url_seconds)
-        processing = self._processing = Processing(
-            store=store, seconds=self._settings.processing_seconds
-        )
-        submit = processing.submit
-        app = App(
-            store=store,
-            api=Api(store=store, signer=signer, submit=submit, settings=self._settings),
-            storage=Storage(
-                store=store, signer=signer, submit=submit, max_body=self._settings.max_body
-            ),
-            settings=self._settings,
-        )
-        server = self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-                timeout_keep_alive=60,
-                server_header=False,
-            )
-        )
-        self._thread = threading.Thread(
-            target=server.run, kwargs={"sockets": [listener]}, name="emulator", daemon=True
-        )
-        processing.start()
-        self._thread.start()
-        deadline = time.monotonic() + START_SECONDS
-        while not server.started:
-            if time.monotonic() > deadline or not self._thread.is_alive():
-                raise OSError(f"the emulator did not start on {self.url}")
-            time.sleep(0.005)
+        """Listen and serve; return the base URL once it answers.
+
+        OSError where it cannot listen, or cannot use its folder.
+        """
+        with ExitStack() as running:
+            listener = running.enter_context(_listen(self._host, self._port))
+            self._port = listener.getsockname()[1]
+            app, begin = self._build(running)
+            server = _Server(app, begin)
+            thread = threading.Thread(target=server.run, args=([listener],), name="emulator")
+            thread.start()
+            running.callback(thread.join)
+            running.callback(server.end)
+            if not server.ready.wait(START_SECONDS) or not server.started:
+                raise OSError(f"the emulator did not start on port {self._port}")
+            self._running = running.pop_all()
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"http://{host}:{self._port}"
         return self.url
 
     def stop(self) -> None:
-        """Answer no more and close everything; safe to call twice."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-            self._server = None
-        if self._processing is not None:
-            self._processing.stop()
-            self._processing = None
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        """Cut every connection and close everything; safe to call twice."""
+        self._running.close()
 
-    def __enter__(self) -> "Emulator":
+    def _build(self, running: ExitStack) -> tuple[App, Callable[[], None]]:
+        """Return the application, and what is to run when its event loop does."""
+        settings = self._settings
+        store = Store(self._data, clock=self._clock)
+        running.callback(store.close)
+        journal = Journal(self._data)
+        running.callback(journal.close)
+        signer = Signer(self._data, clock=self._clock, seconds=settings.url_seconds)
+        processing = Processing(store=store, seconds=settings.processing_seconds)
+        process = processing.submit
+        fetching = Fetching(store=store, max_body=settings.max_body, process=process)
+        app = App(
+            endpoints=Endpoints(
+                store=store,
+                signer=signer,
+                settings=settings,
+                process=process,
+                fetch=fetching.submit,
+            ),
+            storage=Storage(
+                store=store, signer=signer, max_body=settings.max_body, process=process
+            ),
+            control=Control(store=store, journal=journal),
+            admission=Admission(settings, monotonic=time.monotonic),
+            journal=journal,
+        )
+        processing.start()
+        running.callback(processing.stop)
+        return app, fetching.resume
+
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -116,6 +133,70 @@ class Emulator:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class _Protocol(H11Protocol):
+    """Hands each request its connection, so that a fault can cut it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {"transport": transport}
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, told of its start and ended at once, where it would poll and wait for clients."""
+
+    def __init__(self, app: App, begin: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=60,
+            )
+        )
+        self.ready = threading.Event()
+        self._begin = begin
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            super().run(sockets)
+        finally:
+            self.ready.set()
+
+    def end(self) -> None:
+        """Have the server end; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._begin()
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        ending = asyncio.ensure_future(self._ending.wait())
+        counter = 0
+        while not ending.done():
+            await self.on_tick(counter)
+            counter += 10  # uvicorn counts tenths of seconds
+            await asyncio.wait([ending], timeout=1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if tasks := self.server_state.tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -136,26 +217,18 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(
-    *,
-    data: Path,
-    host: str,
-    port: int,
-    api_key: str | None = None,
-    echo: Echo = "name",
-    rate_limit: float | None = None,
-    max_body: int | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT; tell on standard output where."""
-    stop = threading.Event()
+def serve(*, data: Path, host: str, port: int, **chosen: Any) -> None:
+    """Serve until SIGTERM or SIGINT; print on standard output where.
 
-    def received(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, received)
-    settings = Settings(echo=echo, rate_limit=rate_limit, max_body=max_body)
-    with Emulator(data=data, host=host, port=port, api_key=api_key, settings=settings) as emulator:
-        sys.stdout.write(f"listening on {emulator.url}\n")
-        sys.stdout.flush()
-        stop.wait()
+    `chosen` is what `Emulator` takes besides. To be called from the main thread.
+    """
+    ends = {signal.SIGTERM, signal.SIGINT}
+    # Blocked, a signal waits for sigwait; the threads that start below inherit the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        with Emulator(data=data, host=host, port=port, **chosen) as emulator:
+            sys.stdout.write(f"listening on {emulator.url}\n")
+            sys.stdout.flush()
+            signal.sigwait(ends)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

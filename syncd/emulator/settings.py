@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+#: What of a sent name is returned: the whole path, its last segment, or nothing.
 Echo = Literal["path", "name", "none"]
 #: The organization of every key, where keys are not told apart.
 ORGANIZATION = "00000000-0000-4000-8000-0000000000aa"
@@ -13,14 +14,15 @@ ORGANIZATION = "00000000-0000-4000-8000-0000000000aa"
 class Settings:
     """What can be chosen; sizes in bytes, times in seconds."""
 
-    #: key -> organization; empty: any key is accepted
+    #: key -> organization's uuid; empty: any key is accepted
     api_keys: Mapping[str, str] = field(default_factory=dict)
-    #: what of the sent name is kept: the whole path, its last segment, or nothing
     echo: Echo = "name"
-    #: the largest body of an upload; None: no limit
+    #: the largest upload; None: no limit
     max_body: int | None = None
     #: requests a second, of all clients together; None: no limit
     rate_limit: float | None = None
+    #: the largest `limit` of a listing
+    page_limit: int = 1000
     #: the least time that a video takes
     processing_seconds: float = 0.0
     #: how long presigned URLs are valid

@@ -1,26 +1,26 @@
-"""What the emulator holds: an index in SQLite, the bytes in files beside it.
+"""What the emulator holds: an index in SQLite, and each object's bytes in a file beside it.
 
-An object is answered for only once it is in both; what a killed process left half-written is
-removed at the next start. A power cut may cost the last objects: it is an emulator.
+An object counts once its row is there, and the row is written last. Nothing is synced to the disk
+itself: what was answered survives a kill of the process, not a power cut. It is an emulator.
 """
 
+import fcntl
 import json
-import os
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-_COLUMNS = (
-    "file_uuid TEXT PRIMARY KEY, organization_uuid TEXT, workspace_uuid TEXT, state TEXT, "
-    "sha256 TEXT, size INTEGER, content_type TEXT, file_type TEXT, local_file_path TEXT, "
-    "remote_file_path TEXT, remote_uri TEXT, processing_status TEXT, error_message TEXT, "
-    "video_metadata TEXT, frame_count INTEGER, created_at REAL, updated_at REAL, deleted_at REAL"
-)
+from syncd.emulator.incoming import Incoming
+
+#: Rows read at a time where all are wanted.
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,89 +35,121 @@ class Stored:
     file_type: str
     created_at: float
     updated_at: float
+    #: the content type that was declared; a presigned PUT has to repeat it
+    declared_type: str | None = None
+    #: the name as sent, whatever of it is echoed
+    sent_name: str | None = None
+    remote_uri: str | None = None
+    #: the file that holds the bytes, and names the folder of the frames
+    content: str | None = None
     sha256: str | None = None
     size: int | None = None
-    local_file_path: str | None = None
-    remote_file_path: str | None = None
-    remote_uri: str | None = None
     processing_status: str = "completed"
     error_message: str | None = None
+    #: JSON
     video_metadata: str | None = None
-    frame_count: int | None = None
     deleted_at: float | None = None
+
+    def metadata(self) -> dict[str, Any] | None:
+        """Return a processed video's facts."""
+        return json.loads(self.video_metadata) if self.video_metadata else None
+
+
+_NAMES = [field.name for field in fields(Stored)]
+_COLUMNS = ", ".join(_NAMES)
+_values = attrgetter(*_NAMES)
+_SCHEMA = f"""
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS objects (sequence INTEGER PRIMARY KEY, {_COLUMNS}, UNIQUE (file_uuid));
+CREATE TABLE IF NOT EXISTS workspaces (workspace_uuid PRIMARY KEY, organization_uuid);
+"""
+_INSERT = f"INSERT INTO objects ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
 
 
 class Store:
-    """The emulator's objects. Thread-safe."""
+    """The emulator's objects, in the folder `data`. Thread-safe.
+
+    OSError where the folder cannot be used, or another emulator uses it.
+    """
 
     def __init__(self, data: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
-        self._data = data
+        self._clock = clock
+        self._contents, self._frames = data / "contents", data / "frames"
+        for folder in (self._contents, self._frames):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._held = (data / "lock").open("wb")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._held.close()
+            raise OSError(f"{data}: another emulator uses this folder") from error
         self._lock = threading.Lock()
-        for folder in ("blobs", "frames", "parts"):
-            (data / folder).mkdir(parents=True, exist_ok=True)
-        for part in (data / "parts").iterdir():
-            part.unlink()
-        self._db = sqlite3.connect(data / "index.db", check_same_thread=False, isolation_level=None)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS objects ({_COLUMNS})")
-        self._db.execute(
-            "CREATE INDEX IF NOT EXISTS newest ON objects (organization_uuid, created_at DESC)"
-        )
+        index = data / "objects.db"
+        self._db = sqlite3.connect(index, check_same_thread=False, isolation_level=None)
+        self._db.executescript(_SCHEMA)
+        self._workspaces = dict(self._db.execute("SELECT * FROM workspaces").fetchall())
         self._last = 0.0
+        self._remove_leftovers()
 
     def close(self) -> None:
-        """Close the index."""
+        """Close the index and give the folder up."""
         with self._lock:
             self._db.close()
+            self._held.close()
 
     def now(self) -> float:
-        """Return the time, later with each call: so that the newest is always told."""
+        """Return the time, later with each call, so that it tells which object is newer."""
         with self._lock:
-            self._last = max(self.clock(), self._last + 1e-6)
+            self._last = max(self._clock(), self._last + 1e-6)
             return self._last
 
-    def part(self) -> Path:
-        """Return a path for bytes that are still arriving."""
-        return self._data / "parts" / uuid4().hex
+    def incoming(self) -> Incoming:
+        """Return a place for bytes that arrive."""
+        return Incoming(self._contents / uuid4().hex)
 
-    def blob(self, file_uuid: str) -> Path:
+    def content(self, stored: Stored) -> Path:
         """Return where an object's bytes are."""
-        return self._data / "blobs" / file_uuid
+        return self._contents / str(stored.content)
 
-    def frames(self, file_uuid: str) -> Path:
-        """Return where a video's frames are."""
-        return self._data / "frames" / file_uuid
+    def frames(self, stored: Stored) -> Path:
+        """Return the folder for a video's frames."""
+        return self._frames / str(stored.content)
 
-    def keep(self, part: Path, stored: Stored) -> None:
-        """Give `part`'s bytes to an object, and answer for it from now on."""
-        os.replace(part, self.blob(stored.file_uuid))
-        self.put(stored)
-
-    def put(self, stored: Stored) -> None:
-        """Write an object's row."""
-        values = asdict(stored)
-        names = ", ".join(values)
-        marks = ", ".join("?" * len(values))
+    def add(self, *new: Stored) -> None:
+        """Add objects, all or none."""
         with self._lock:
-            self._db.execute(
-                f"INSERT OR REPLACE INTO objects ({names}) VALUES ({marks})", tuple(values.values())
-            )
+            if len(new) == 1:
+                self._db.execute(_INSERT, _values(new[0]))
+                return
+            self._db.execute("BEGIN")
+            self._db.executemany(_INSERT, map(_values, new))
+            self._db.execute("COMMIT")
 
     def get(self, file_uuid: str) -> Stored | None:
         """Return an object, whatever its state; None where there never was one."""
-        return next(self._select("WHERE file_uuid = ?", (file_uuid,)), None)
+        found = self._select("WHERE file_uuid = ?", file_uuid)
+        return found[0] if found else None
 
-    def change(self, file_uuid: str, **values: Any) -> Stored | None:
-        """Change an object's fields, unless it is deleted; return it."""
-        known = self.get(file_uuid)
-        if known is None or known.state == "deleted":
-            return None
-        changed = replace(known, updated_at=self.now(), **values)
-        self.put(changed)
-        return changed
+    def change(
+        self, file_uuid: str, *, content_was: str | None = None, **values: Any
+    ) -> Stored | None:
+        """Change an object and return it; None, and no change, if it is deleted.
+
+        With `content_was`, also none if it has other content by now.
+        """
+        values["updated_at"] = self.now()
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        guard = "" if content_was is None else " AND content = ?"
+        guarded = [] if content_was is None else [content_was]
+        # Read to its end: a RETURNING that is not keeps its transaction open.
+        with self._lock:
+            rows = self._db.execute(
+                f"UPDATE objects SET {assignments} WHERE file_uuid = ? AND state <> 'deleted'"
+                f"{guard} RETURNING {_COLUMNS}",
+                [*values.values(), file_uuid, *guarded],
+            ).fetchall()
+        return Stored(*rows[0]) if rows else None
 
     def page(
         self,
@@ -136,29 +168,61 @@ class Store:
                 values.append(value)
         with self._lock:
             count = self._db.execute(f"SELECT count(*) FROM objects {where}", values).fetchone()[0]
-        tail = f"{where} ORDER BY created_at DESC, file_uuid LIMIT {limit} OFFSET {offset}"
-        return list(self._select(tail, tuple(values))), int(count)
+        tail = f"{where} ORDER BY sequence DESC LIMIT ? OFFSET ?"
+        return self._select(tail, *values, limit, offset), int(count)
 
     def unprocessed(self) -> list[Stored]:
-        """Return what a restart has to process again, oldest first."""
-        return list(
-            self._select(
-                "WHERE processing_status IN ('pending', 'processing') AND state <> 'deleted' "
-                "AND (state = 'live' OR remote_uri IS NOT NULL) ORDER BY created_at",
-                (),
-            )
+        """Return the videos that were stored and are not processed, oldest first."""
+        return self._select(
+            "WHERE state = 'live' AND processing_status IN ('pending', 'processing') "
+            "ORDER BY sequence"
+        )
+
+    def unfetched(self) -> list[Stored]:
+        """Return the remote files that are still to be fetched, oldest first."""
+        return self._select(
+            "WHERE state = 'reserved' AND remote_uri IS NOT NULL AND processing_status = 'pending' "
+            "ORDER BY sequence"
         )
 
     def everything(self) -> Iterator[Stored]:
-        """Return every object ever made, oldest first."""
-        return self._select("ORDER BY created_at", ())
+        """Yield every object ever made, oldest first."""
+        after = 0
+        while True:
+            with self._lock:
+                rows = self._db.execute(
+                    f"SELECT sequence, {_COLUMNS} FROM objects WHERE sequence > ? "
+                    f"ORDER BY sequence LIMIT {_BATCH}",
+                    [after],
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            yield from (Stored(*row[1:]) for row in rows)
 
-    def _select(self, tail: str, values: tuple[Any, ...]) -> Iterator[Stored]:
+    def owner(self, workspace: str) -> str | None:
+        """Return the organization that a workspace belongs to; None while it is unused."""
+        return self._workspaces.get(workspace)
+
+    def claim(self, workspace: str, organization: str) -> None:
+        """Give an unused workspace to an organization."""
+        if workspace not in self._workspaces:
+            self._workspaces[workspace] = organization
+            with self._lock:
+                self._db.execute("INSERT INTO workspaces VALUES (?, ?)", [workspace, organization])
+
+    def _select(self, tail: str, *values: Any) -> list[Stored]:
         with self._lock:
-            rows = self._db.execute(f"SELECT * FROM objects {tail}", values).fetchall()
-        return (Stored(**dict(row)) for row in rows)
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM objects {tail}", values).fetchall()
+        return [Stored(*row) for row in rows]
 
-
-def metadata(stored: Stored) -> dict[str, Any] | None:
-    """Return a video's facts."""
-    return json.loads(stored.video_metadata) if stored.video_metadata else None
+    def _remove_leftovers(self) -> None:
+        """Remove bytes and frames that no object took: of a killed process, or replaced."""
+        rows = self._db.execute("SELECT content FROM objects WHERE content IS NOT NULL").fetchall()
+        taken = {row[0] for row in rows}
+        for path in self._contents.iterdir():
+            if path.name not in taken:
+                path.unlink()
+        for path in self._frames.iterdir():
+            if path.name not in taken:
+                shutil.rmtree(path)

@@ -1,12 +1,13 @@
 """Real videos: made, read and taken apart into frames, by PyAV (FFmpeg inside the wheel)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: Of a longer video only every n-th frame is extracted.
+#: Every frame of a video is extracted, or of one with more than these every n-th.
 MOST_FRAMES = 600
 
 
@@ -56,10 +57,11 @@ def make_video(path: Path, *, seconds: float, fps: int, size: tuple[int, int]) -
             container.mux(packet)
 
 
-def read_video(path: Path, frames: Path) -> VideoFacts:
+def read_video(path: Path, frames: Path, *, each: Callable[[], None] = lambda: None) -> VideoFacts:
     """Decode a video to its end, writing frames as JPEG into the folder `frames`.
 
-    VideoError where it is none, or broken.
+    They are `frame_000001.jpg` and so on, in the order shown. `each` is called for every frame
+    decoded, and may raise to end it. VideoError where the file is no video, or a broken one.
     """
     av = pyav()
     frames.mkdir(parents=True, exist_ok=True)
@@ -68,26 +70,23 @@ def read_video(path: Path, frames: Path) -> VideoFacts:
             if not container.streams.video:
                 raise VideoError("the file has no video in it")
             stream = container.streams.video[0]
-            count = _extract(container, stream, frames)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            duration = (container.duration or 0) / av.time_base
+            step = max(1, math.ceil((stream.frames or duration * fps) / MOST_FRAMES))
+            count = _extract(container, stream, frames, step, each)
             if count == 0:
                 raise VideoError("the video has no frame that can be decoded")
-            duration = (container.duration or 0) / av.time_base
-            return VideoFacts(
-                fps=round(float(stream.average_rate or stream.guessed_rate or 0), 3),
-                duration=round(duration, 3),
-                frame_count=count,
-                width=stream.width,
-                height=stream.height,
-            )
+            width, height = stream.width, stream.height
+            return VideoFacts(round(fps, 3), round(duration, 3), count, width, height)
     except av.FFmpegError as error:
         raise VideoError(f"the video cannot be read: {error.strerror}") from error
 
 
-def _extract(container: Any, stream: Any, frames: Path) -> int:
-    """Write every frame, or every n-th of a long video; return how many were written."""
-    step = max(1, math.ceil((stream.frames or 0) / MOST_FRAMES))
+def _extract(container: Any, stream: Any, frames: Path, step: int, each: Callable[[], None]) -> int:
+    """Write every `step`-th frame; return how many were written."""
     written = 0
     for number, frame in enumerate(container.decode(stream)):
+        each()
         if number % step == 0 and written < MOST_FRAMES:
             written += 1
             frame.save(str(frames / f"frame_{written:06d}.jpg"))

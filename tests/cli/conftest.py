@@ -54,7 +54,7 @@ class Desk:
         return self.store.read(lambda db: files.find(db, folder, path))
 
     def begin(self, file, sha256=A):
-        offer = Offer(file.id, file.fingerprint, sha256, "text/plain", "direct")
+        offer = Offer(file.id, file.fingerprint, sha256, "text/plain", "direct", vacated=())
         return self.do(self.ledger.begin, offer, self.now)
 
     def arrive(self, copy, number=1, status="completed"):

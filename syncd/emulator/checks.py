@@ -1,0 +1,73 @@
+"""Checks of what a request says: a value as it should be, or the 422 that says what is wrong."""
+
+import re
+from mimetypes import MimeTypes
+
+from syncd.emulator.answers import invalid
+
+OCTET_STREAM = "application/octet-stream"
+FILE_TYPES = ("image", "video", "text", "document")
+_UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+#: What content types may look like (RFC 9110, without parameters).
+_CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}", re.ASCII)
+# Python's own table, and not the host's: the same answers everywhere.
+_BY_EXTENSION = MimeTypes().types_map[True] | {
+    ".mkv": "video/x-matroska",
+    ".m4v": "video/mp4",
+    ".wmv": "video/x-ms-wmv",
+    ".flv": "video/x-flv",
+    ".3gp": "video/3gpp",
+}
+
+
+def uuid(where: str, text: object) -> str:
+    """Return a UUID in its usual spelling."""
+    if not isinstance(text, str) or not _UUID.fullmatch(text):
+        raise invalid(where, "must be a UUID")
+    return text.lower()
+
+
+def whole(where: str, text: str | None, *, default: int, least: int, most: int) -> int:
+    """Return a whole number from `least` to `most`."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and least <= int(text[:16]) <= most):
+        raise invalid(where, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def content_type(where: str, text: str) -> str:
+    """Return a content type in lower case, without its parameters."""
+    bare = text.partition(";")[0].strip().lower()
+    if not _CONTENT_TYPE.fullmatch(bare):
+        raise invalid(where, "is not a content type such as image/png")
+    return bare
+
+
+def new_file(where: str, item: object) -> tuple[str | None, str | None, str | None]:
+    """Return the path, the remote URI and the content type of a file to create."""
+    if not isinstance(item, dict):
+        raise invalid(where, "must be an object")
+    for name in ("local_file_path", "remote_uri", "content_type"):
+        value = item.get(name)
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 4096):
+            raise invalid(f"{where}.{name}", "must be a string of 1 to 4096 characters")
+    path, remote_uri, declared = map(item.get, ("local_file_path", "remote_uri", "content_type"))
+    if (path is None) == (remote_uri is None):
+        raise invalid(where, "must have either a local_file_path or a remote_uri")
+    if remote_uri is not None and not remote_uri.startswith(("http://", "https://")):
+        raise invalid(f"{where}.remote_uri", "must be an http or https URL")
+    return path, remote_uri, declared and content_type(f"{where}.content_type", declared)
+
+
+def kind(declared: str | None, name: str) -> tuple[str, str]:
+    """Return a file's content type and file type: as declared, else by its extension.
+
+    `application/octet-stream` says nothing: a video that is sent so is a video nonetheless.
+    """
+    _, dot, extension = name.rpartition("/")[2].rpartition(".")
+    guessed = _BY_EXTENSION.get(dot + extension.lower(), OCTET_STREAM)
+    if declared is None or (declared == OCTET_STREAM and guessed.startswith("video/")):
+        declared = guessed
+    family = declared.partition("/")[0]
+    return declared, family if family in FILE_TYPES else "document"

@@ -1,0 +1,72 @@
+"""What the emulator can be asked and told, outside the API's paths; no key is needed."""
+
+import json
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from syncd.emulator.answers import invalid
+from syncd.emulator.faults import Faults
+from syncd.emulator.journal import Journal
+from syncd.emulator.records import spelled
+from syncd.emulator.store import Store
+
+PREFIX = "/_emulator/"
+_JSON_LINES = "application/jsonl"
+
+
+class Control:
+    """Tells objects and requests, and takes the rules for faults."""
+
+    def __init__(self, *, store: Store, journal: Journal) -> None:
+        self.faults = Faults()
+        self._store = store
+        self._journal = journal
+
+    def routes(self) -> list[Route]:
+        """Return what is served."""
+        return [
+            Route(PREFIX + "objects", self._objects, methods=["GET"]),
+            Route(PREFIX + "requests", self._requests, methods=["GET"]),
+            Route(PREFIX + "faults", self._faults, methods=["GET"]),
+            Route(PREFIX + "faults", self._set_faults, methods=["PUT"]),
+            Route(PREFIX + "health", self._health, methods=["GET"]),
+        ]
+
+    async def _objects(self, _request: Request) -> Response:
+        return StreamingResponse(self._lines(), media_type=_JSON_LINES)
+
+    async def _requests(self, _request: Request) -> Response:
+        return StreamingResponse(self._journal.read(), media_type=_JSON_LINES)
+
+    async def _faults(self, _request: Request) -> Response:
+        return JSONResponse(self.faults.told())
+
+    async def _set_faults(self, request: Request) -> Response:
+        try:
+            rules = json.loads(await request.body())
+        except ValueError as error:
+            raise invalid("body", f"is not JSON: {error}") from error
+        self.faults.replace(rules)
+        return await self._faults(request)
+
+    async def _health(self, _request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def _lines(self) -> Iterator[str]:
+        for stored in self._store.everything():
+            line = {
+                "file_uuid": stored.file_uuid,
+                "state": stored.state,
+                "sha256": stored.sha256,
+                "size": stored.size,
+                "content_type": stored.content_type,
+                "local_file_path": stored.sent_name,
+                "remote_uri": stored.remote_uri,
+                "workspace_uuid": stored.workspace_uuid,
+                "created_at": spelled(stored.created_at),
+                "deleted_at": spelled(stored.deleted_at),
+            }
+            yield json.dumps(line) + "\n"

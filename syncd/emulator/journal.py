@@ -1,0 +1,45 @@
+"""Every request seen, a line each, on disk; and the token by which a sent name is known again."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: A file of this size gives way to a new one, and only the last two are kept.
+FILE_BYTES = 64 << 20
+_TOKEN = re.compile(r"sy1-[0-9a-f]{8}-[0-9a-f]{28}")
+
+
+class Journal:
+    """The requests seen, as JSON Lines in the folder `data`; a kill loses none."""
+
+    def __init__(self, data: Path) -> None:
+        self._path, self._older = data / "requests.jsonl", data / "requests.old.jsonl"
+        self._file = self._path.open("ab", buffering=0)
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Write a line."""
+        self._file.write(json.dumps(line).encode() + b"\n")
+        if self._file.tell() > FILE_BYTES:
+            self._file.close()
+            self._path.replace(self._older)
+            self._file = self._path.open("ab", buffering=0)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield all lines, in pieces."""
+        for path in (self._older, self._path):
+            if path.exists():
+                with path.open("rb") as file:
+                    while piece := file.read(1 << 18):
+                        yield piece
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def token_in(text: str | None) -> str | None:
+    """Return the first token of syncd that stands in `text`."""
+    found = _TOKEN.search(text or "")
+    return found.group() if found else None

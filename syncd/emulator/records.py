@@ -1,0 +1,95 @@
+"""How an object is shown: FileUpload, FileDetail, FileStatus and frames, after the API's texts."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+
+from syncd.emulator.presign import Signer
+from syncd.emulator.settings import Echo
+from syncd.emulator.store import Stored
+
+
+class Records:
+    """Shows objects, and of their sent names only what is to be echoed."""
+
+    def __init__(self, *, signer: Signer, echo: Echo) -> None:
+        self._signer = signer
+        self._echo = echo
+
+    def upload(self, request: Request, stored: Stored) -> dict[str, Any]:
+        """Return a FileUpload; `file_url` is to be PUT while the object is reserved for it."""
+        awaited = stored.state == "reserved"
+        method = "PUT" if awaited else "GET"
+        return {
+            "file_uuid": stored.file_uuid,
+            "file_url": None
+            if awaited and stored.remote_uri
+            else self._url(request, method, stored),
+            "local_file_path": self._echoed(stored),
+            "remote_file_path": self._path(stored),
+            "remote_uri": stored.remote_uri,
+            "content_type": stored.content_type,
+            "processing_status": stored.processing_status,
+        }
+
+    def detail(self, request: Request, stored: Stored, *, url: bool) -> dict[str, Any]:
+        """Return a FileDetail, with a `file_url` where there are bytes, or without."""
+        there = url and stored.state == "live"
+        return {
+            "file_uuid": stored.file_uuid,
+            "organization_uuid": stored.organization_uuid,
+            "workspace_uuid": stored.workspace_uuid,
+            "content_type": stored.content_type,
+            "file_type": stored.file_type,
+            "file_size_bytes": stored.size,
+            "file_url": self._url(request, "GET", stored) if there else None,
+            "original_file_url": self._echoed(stored) or stored.remote_uri,
+            "remote_file_path": self._path(stored),
+            "processing_status": stored.processing_status,
+            "video_metadata": stored.metadata(),
+            "uploaded_by_uuid": None,
+            "created_at": spelled(stored.created_at),
+            "updated_at": spelled(stored.updated_at),
+        }
+
+    def status(self, stored: Stored) -> dict[str, Any]:
+        """Return a FileStatus."""
+        done = stored.processing_status == "completed"
+        return {
+            "file_uuid": stored.file_uuid,
+            "processing_status": stored.processing_status,
+            "error_message": stored.error_message,
+            "remote_file_path": self._path(stored) if done else None,
+            "created_at": spelled(stored.created_at),
+            "updated_at": spelled(stored.updated_at),
+        }
+
+    def frames(self, request: Request, stored: Stored) -> dict[str, Any]:
+        """Return a processed video's frames, sorted by number."""
+        count = (stored.metadata() or {}).get("frame_count", 0)
+        urls = [
+            self._url(request, "GET", stored, f"/frame_{number:06d}.jpg")
+            for number in range(1, count + 1)
+        ]
+        return {"file_uuid": stored.file_uuid, "frame_count": count, "frame_urls": urls}
+
+    def _url(self, request: Request, method: str, stored: Stored, frame: str = "") -> str:
+        host = request.headers.get("host", "localhost")
+        return self._signer.url(f"http://{host}", method, stored.file_uuid + frame)
+
+    def _echoed(self, stored: Stored) -> str | None:
+        if stored.sent_name is None or self._echo == "none":
+            return None
+        return stored.sent_name if self._echo == "path" else stored.sent_name.rpartition("/")[2]
+
+    def _path(self, stored: Stored) -> str:
+        """Return the remote path; a processed video's is the directory of its frames."""
+        last = (self._echoed(stored) or "").rpartition("/")[2] or "content"
+        processed = stored.file_type == "video" and stored.video_metadata is not None
+        return f"files/{stored.file_uuid}/{last}{'/' if processed else ''}"
+
+
+def spelled(seconds: float | None) -> str | None:
+    """Return a time as the API spells it: ISO 8601, in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).isoformat()
