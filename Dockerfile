@@ -5,11 +5,11 @@ FROM ${BASE} AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY syncd ./syncd
-# A virtual environment of its own: the final stage gets it whole, and no tool that built it.
+# A virtual environment of its own: the final stage gets it whole, and no tool that built it. Compiled
+# here, since a read-only container cannot: it halves what each start and each health check costs.
 RUN python3 -m venv /opt/syncd \
- && /opt/syncd/bin/pip install --no-cache-dir --no-compile . \
- && /opt/syncd/bin/pip uninstall --yes pip \
- && find /opt/syncd -name '*.pyc' -delete
+ && /opt/syncd/bin/pip install --no-cache-dir . \
+ && /opt/syncd/bin/pip uninstall --yes pip
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="syncd" \
@@ -24,6 +24,7 @@ RUN groupadd --gid 10001 syncd \
 ENV PATH=/opt/syncd/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1 \
     SYNCD_WATCH=/data \
     SYNCD_STATE__DIRECTORY=/state
 USER 10001:10001

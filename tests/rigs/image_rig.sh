@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# The image: built from our Dockerfile and run by the README's own commands, on a stand-in base (Debian
+# 13 and its Python) so that no registry is asked, an emulator beside it. Root; under three minutes.
+if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
+  # Mounts of its own: crun wants plain cgroup v2, and the README's /srv is not to be the machine's.
+  exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c '
+    { umount -l -R /sys/fs/cgroup; umount -l -R /sys/fs/cgroup; } 2>/dev/null
+    mount -t cgroup2 none /sys/fs/cgroup && mkdir -p /srv && mount -t tmpfs none /srv && exec bash "$@"
+    ' bash "$0" "$@"
+fi
+source "$(dirname "$0")/lib.sh"
+
+SUITE=trixie
+PACKAGES=ca-certificates,python3,python3-venv
+BASE=localhost/syncd-rig-base:1
+KEY=a-key-of-the-rig
+MOST_MB=100
+
+emulator_pid=
+leave() {
+  podman rm --force --time 0 syncd refused >/dev/null 2>&1
+  podman volume rm --force syncd-state other >/dev/null 2>&1
+  if [[ -n $emulator_pid ]]; then kill "$emulator_pid"; wait "$emulator_pid"; fi 2>/dev/null
+  umount -l "$cache/images/overlay" 2>/dev/null
+  rm -rf "$scratch"
+}
+trap leave EXIT
+
+# Storage and settings of the rig's own: what else runs on this machine is not touched.
+export CONTAINERS_CONF=$scratch/containers.conf CONTAINERS_STORAGE_CONF=$scratch/storage.conf
+cat >"$CONTAINERS_STORAGE_CONF" <<END
+[storage]
+driver = "overlay"
+graphroot = "$cache/images"
+runroot = "$scratch/run"
+END
+configure() {
+  cat >"$CONTAINERS_CONF" <<END
+[containers]
+cgroups = "disabled"
+netns = "host"
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+# What the rig alone needs: the emulator instead of the service, and a shorter grace.
+env = ["SYNCD_API__BASE_URL=$1", "SYNCD_DELETIONS__GRACE_SECONDS=2"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "crun"
+END
+}
+configure http://127.0.0.1:9
+
+make_base() { mmdebstrap --variant=minbase --include="$PACKAGES" --format=tar "$SUITE" "$1"; }
+make_emulator() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q "$scratch/source[emulator]"; }
+
+# The README says docker; here it is podman, and buildah where something is built.
+docker() {
+  local command=$1
+  shift
+  if [[ $command != build ]]; then podman "$command" "$@"; return; fi
+  local more=(--build-arg "BASE=$BASE" --volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
+  [[ -e /etc/pip.conf ]] && more+=(--volume /etc/pip.conf:/etc/pip.conf:ro)
+  # Without --format docker the HEALTHCHECK would be dropped.
+  buildah bud --isolation chroot --network host --format docker --layers --pull-never "${more[@]}" "$@"
+}
+commands() { readme container | sed '/^docker exec/d'; }
+following() { readme container | grep '^docker exec'; }
+
+image() { podman image inspect --format "$1" "${2:-syncd}"; }
+megabytes() { echo $((($(image '{{.Size}}') - $(image '{{.Size}}' "$BASE")) / 1000000)); }
+within() { podman run --rm --network host --entrypoint python3 syncd -c "$1"; }
+hardened=(--network host --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges)
+# Podman complains that no systemd runs its health checks here; the rig runs them itself.
+quietly() { "$@" >"$scratch/quiet.log" 2>&1 || { cat "$scratch/quiet.log"; return 1; }; }
+# refused CODE TEXT OPTION...: a container that ends with CODE and says TEXT.
+refused() {
+  local expected=$1 text=$2
+  shift 2
+  quietly podman run -d --name refused "${hardened[@]}" -v /srv/drop:/data:ro "$@" syncd || return
+  is "$expected" podman wait refused && says "$text" podman logs refused
+  local code=$?
+  quietly podman rm --force refused
+  return $code
+}
+
+emulator() { "${PYTHON:-python3}" "$root/tests/rigs/emulator.py" "$url" "$@"; }
+digest() { printf '%s' "$1" | sha256sum | cut -d ' ' -f 1; }
+live() { emulator live "$(digest "$1")" | cut -d ' ' -f 2; }
+has_one() { [[ $(emulator live "$(digest "$1")" | wc -l) == 1 ]]; }
+has_none() { [[ -z $(emulator live "$(digest "$1")") ]]; }
+listed() {
+  podman exec syncd syncd ls --json --status synced | python3 -c '
+import json, sys
+print(*[e["file_uuid"] for e in map(json.loads, sys.stdin) if e["path"] == sys.argv[1]])' "$1"
+}
+agrees() { has_one "$2" && is "$(live "$2")" listed "$1"; }
+
+### Build
+
+mkdir "$scratch/source"
+cp -r "$root"/{pyproject.toml,README.md,LICENSE,CHANGELOG.md,syncd,tests,Dockerfile,.dockerignore} "$scratch/source/"
+cached "base-$SUITE.tar" make_base
+cached "emulator-$wanted" make_emulator
+podman image exists "$BASE" \
+  || podman import -c 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' \
+    "$cache/base-$SUITE.tar" "$BASE" >"$scratch/import.log" 2>&1 \
+  || { cat "$scratch/import.log"; give_up "the base cannot be imported"; }
+
+PYTHONPATH=$scratch/source "$cache/emulator-$wanted/bin/python" -m syncd emulator --listen 127.0.0.1:0 \
+  --data "$scratch/emulator" --api-key "$KEY" >"$scratch/emulator.log" 2>&1 &
+emulator_pid=$!
+eventually 30 grep -q '^listening on' "$scratch/emulator.log" || give_up "the emulator does not start"
+url=$(sed -n 's/^listening on //p' "$scratch/emulator.log")
+configure "$url"
+
+mkdir /srv/drop
+printf %s "the first" >/srv/drop/one.txt
+export AYMARA_AI_API_KEY=$KEY
+cd "$scratch/source" || exit
+echo "      + the README's commands:"; readme container | sed 's/^/      | /'
+began=$SECONDS
+check "the README's commands build it and start it" eval "$(commands)"
+echo "      built and started in $((SECONDS - began)) s"
+check "it adds $(megabytes) MB to its base, less than $MOST_MB" eval '(($(megabytes) < MOST_MB))'
+check "it brings no pip and no build tool" within '
+import importlib.util, os, sys
+assert sys.prefix == "/opt/syncd", sys.prefix
+inside = [n for n in ("pip", "setuptools", "hatchling", "wheel") if (s := importlib.util.find_spec(n)) and s.origin.startswith(sys.prefix)]
+assert not inside, inside
+assert not [n for n in os.listdir("/opt/syncd/bin") if n.startswith("pip")]'
+check "it brings no tests and no emulator's packages" within '
+import importlib.util
+assert not [n for n in ("av", "pytest", "tests") if importlib.util.find_spec(n)]'
+check "it is not root, and has a volume, a health check and a stop signal" \
+  is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
+  image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
+
+### Run
+
+check "it becomes healthy" eventually 30 podman healthcheck run syncd
+check "a file arrives" eventually 30 has_one "the first"
+check "'syncd ls' in it has its uuid" eventually 20 agrees one.txt "the first"
+check "the README's status says that all is well" eval "$(following)"
+check "the daemon is process 1, without capabilities" is $'NoNewPrivs:\t1\nCapEff:\t0000000000000000' \
+  podman exec syncd sh -c 'grep NoNewPrivs /proc/1/status; grep CapEff /proc/1/status'
+check "its log is JSON, a line each" eval 'podman logs syncd 2>&1 | python3 -c "
+import json, sys
+assert [json.loads(line)[\"level\"] for line in sys.stdin]"'
+check "its state is 0700" is 700 podman exec syncd stat -c %a /state
+printf %s "the second" >/srv/new && mv /srv/new /srv/drop/one.txt
+check "a change becomes a new copy" eventually 30 agrees one.txt "the second"
+check "the old copy goes" eventually 20 has_none "the first"
+emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 3}}]'
+printf %s "in flight" >/srv/new && mv /srv/new /srv/drop/two.txt
+check "an upload is under way" eventually 20 says two.txt podman exec syncd syncd status
+began=$SECONDS
+check "stop drains" podman stop syncd
+check "in time, by SIGTERM: exit 0" eval 'is 0 podman inspect --format "{{.State.ExitCode}}" syncd && ((SECONDS - began < 10))'
+check "what was in flight arrived" has_one "in flight"
+emulator faults '[]'
+sent=$(emulator posts)
+check "it starts again" podman start syncd
+check "with its state: all is synced" eventually 30 agrees two.txt "in flight"
+check "and nothing was sent twice" is "$sent" emulator posts
+rm /srv/drop/one.txt
+check "a deleted file's copy goes" eventually 30 has_none "the second"
+
+### What it refuses, and whom it serves
+
+check "no key: exit 78, said" refused 78 "no API key" -v other:/state
+check "a key that is empty: exit 78, said" refused 78 "AYMARA_AI_API_KEY" -e AYMARA_AI_API_KEY= -v other:/state
+check "a state that its user cannot write: exit 1, and what to do" \
+  refused 1 "make it writable for user 12345" --user 12345:12345 -e AYMARA_AI_API_KEY -v syncd-state:/state
+mkdir /srv/state && chown 12345:12345 /srv/state
+printf %s "$KEY" >/srv/key && chown 12345 /srv/key && chmod 400 /srv/key
+quietly podman stop syncd
+printf %s "by another" >/srv/drop/three.txt
+quietly podman run -d --name refused "${hardened[@]}" --user 12345:12345 -v /srv/drop:/data:ro -v /srv/state:/state \
+  -v /srv/key:/run/secrets/key:ro -e AYMARA_AI_API_KEY_FILE=/run/secrets/key syncd
+check "any user with a state of its own is served, its key from a file" eventually 30 has_one "by another"
+check "and is healthy" eventually 10 podman healthcheck run refused
+check "and stops with 0" eval 'podman stop refused && is 0 podman inspect --format "{{.State.ExitCode}}" refused'
+report

@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+# The unit, under a real systemd: Debian 12 booted in a container without network, syncd installed by
+# the README's own commands, an emulator beside it. Root; under three minutes. See lib.sh.
+source "$(dirname "$0")/lib.sh"
+
+SUITE=bookworm
+PACKAGES=systemd,systemd-sysv,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo
+KEY=a-key-of-the-rig
+URL=http://127.0.0.1:8765
+# The lowest that a service can reach that reads folders of others and speaks to the Internet.
+MOST_EXPOSURE=1.1
+
+pid1=
+nspawn=
+leave() {
+  if [[ -n $pid1 ]]; then kill -s RTMIN+4 "$pid1" 2>/dev/null; fi
+  if [[ -n $nspawn ]]; then
+    # It powers off in a second or two; if it does not, its own process is ended.
+    for _ in {1..50}; do kill -0 "$nspawn" 2>/dev/null || break; sleep 0.2; done
+    kill -9 "$nspawn" 2>/dev/null; wait "$nspawn" 2>/dev/null
+  fi
+  rm -rf "$scratch"
+}
+trap leave EXIT
+
+# The machine: made once, booted on an overlay in memory, so that each run finds it new.
+make_rootfs() { mmdebstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$1"; }
+
+make_wheels() {
+  local bind=(--bind-ro="$scratch/source:/source" --bind="$1:/wheels")
+  [[ -e /etc/pip.conf ]] && bind+=(--bind-ro=/etc/pip.conf)
+  bind+=(--bind-ro=/etc/ssl/certs/ca-certificates.crt)
+  mkdir "$1"
+  systemd-nspawn -q --register=no --keep-unit --pipe --volatile=overlay -D "$cache/rootfs-$SUITE" \
+    "${bind[@]}" sh -c \
+    'cp -r /source /tmp/source && python3 -m pip download -q --disable-pip-version-check -d /wheels \
+       "/tmp/source[emulator]" "hatchling>=1.27,<2" && rm -f /wheels/syncd-*'
+}
+
+boot() {
+  SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setsid systemd-nspawn --boot -q -D "$cache/rootfs-$SUITE" \
+    --register=no --keep-unit --machine="syncd-rig-$$" --console=pipe --volatile=overlay \
+    --private-network --capability=CAP_BPF,CAP_PERFMON --system-call-filter=bpf \
+    --tmpfs=/srv:mode=0755 --bind-ro="$scratch/source:/source" \
+    --bind-ro="$cache/wheels-$wanted:/wheels" --bind-ro="$root/tests/rigs:/rigs" \
+    </dev/null >"$scratch/boot.log" 2>&1 &
+  nspawn=$!
+  for _ in {1..100}; do
+    pid1=$(cat "/proc/$nspawn/task/$nspawn/children" 2>/dev/null | tr -d ' ')
+    [[ -n $pid1 ]] && eventually 30 has_booted && return
+    sleep 0.1
+  done
+  cat "$scratch/boot.log"; give_up "the machine does not boot"
+}
+
+inside() {
+  nsenter -t "$pid1" -m -u -i -p -C -n env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+    LANG=C.UTF-8 "$@"
+}
+has_booted() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ running|degraded ]]; }
+# In a shell of its own, as a line of the admin's.
+line() { inside bash -euc "$1"; }
+admin() { inside runuser -u admin -- env AYMARA_AI_API_KEY="$KEY" HOME=/home/admin bash -euc "$1"; }
+
+show() { inside systemctl show --value -p "$1" syncd; }
+journal() { inside journalctl -q --no-pager -u syncd -o "${1:-cat}"; }
+syncd() { inside /opt/syncd/bin/syncd "$@"; }
+emulator() { inside python3 /rigs/emulator.py "$URL" "$@"; }
+
+digest() { printf '%s' "$1" | sha256sum | cut -d ' ' -f 1; }
+# write PATH TEXT: a file of the drop folder, in one step.
+write() { line "printf %s '$2' >/srv/.new && mv /srv/.new '/srv/drop/$1'"; }
+# live TEXT: the uuid of the one object with this content.
+live() { emulator live "$(digest "$1")" | cut -d ' ' -f 2; }
+has_one() { [[ $(emulator live "$(digest "$1")" | wc -l) == 1 ]]; }
+has_none() { [[ -z $(emulator live "$(digest "$1")") ]]; }
+# listed PATH: its uuid in the manifest, and only if it is synced.
+listed() { line "/opt/syncd/bin/syncd ls --json --status synced" | python3 -c '
+import json, sys
+print(*[e["file_uuid"] for e in map(json.loads, sys.stdin) if e["path"] == sys.argv[1]])' "$1"; }
+agrees() { has_one "$2" && is "$(live "$2")" listed "$1"; }
+
+# fails_with TEXT: its end is final (RestartSec is 1 here), and the journal says why.
+fails_with() {
+  inside systemctl restart syncd
+  eventually 20 is failed show ActiveState && is 78 show ExecMainStatus || return
+  sleep 3
+  is failed show ActiveState && is 0 show NRestarts && says "$1" journal
+}
+repaired() { inside systemctl restart syncd && is active show ActiveState; }
+
+# Its states, as they come, from a restart until it is active.
+seen_starting() {
+  inside bash -c 'systemctl restart --no-block syncd
+    until [[ $state == active && $last != active && -n $last ]]; do
+      last=$state state=$(systemctl show --value -p ActiveState syncd)
+      [[ $state == "$last" ]] || echo "$state"
+    done'
+}
+# Milliseconds from its process to READY=1.
+start_ms() {
+  echo $((($(show ActiveEnterTimestampMonotonic) - $(show ExecMainStartTimestampMonotonic)) / 1000))
+}
+
+### What can be said of the unit with nothing running
+
+mkdir "$scratch/source"
+cp -r "$root"/{pyproject.toml,README.md,LICENSE,syncd,systemd} "$scratch/source/"
+find "$scratch/source" -name __pycache__ -prune -exec rm -rf {} +
+started=$(date +%s)
+cached "rootfs-$SUITE" make_rootfs
+cached "wheels-$wanted" make_wheels
+echo "      made the machine in $(($(date +%s) - started)) s"
+
+began=$(date +%s%N)
+boot
+echo "      booted in $((($(date +%s%N) - began) / 1000000)) ms: $(inside systemctl --version | head -n 1)"
+
+line "useradd --create-home --shell /bin/bash admin; echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin
+  printf '[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\n' >/etc/pip.conf
+  echo '127.0.0.1 localhost '\$(hostname) >/etc/hosts
+  cp -r /source /home/admin/syncd && chown -R admin: /home/admin/syncd
+  python3 -m venv /opt/emulator && /opt/emulator/bin/pip install -q '/source[emulator]'
+  mkdir -p /srv/drop /etc/systemd/system/syncd.service.d" >"$scratch/prepare.log" 2>&1 \
+  || { cat "$scratch/prepare.log"; give_up "the machine cannot be prepared"; }
+inside systemd-run -q --unit=emulator /opt/emulator/bin/syncd emulator --listen "${URL#http://}" \
+  --data /var/lib/emulator --api-key "$KEY"
+# What the rig alone needs: the emulator instead of the service, and shorter waits.
+line "cat >/etc/systemd/system/syncd.service.d/rig.conf" <<END
+[Service]
+Environment=SYNCD_API__BASE_URL=$URL SYNCD_DELETIONS__GRACE_SECONDS=2 SYNCD_RIG=odd
+Environment=SYNCD_UPLOAD__RESEND_AFTER_SECONDS=5
+RestartSec=1
+WatchdogSec=10
+END
+check "the emulator answers" eventually 30 emulator live
+
+### The README's commands
+
+write one.txt "the first"
+echo "      + the README's commands:"; readme systemd | sed 's/^/      | /'
+check "the README's commands install and start it" admin "cd ~/syncd; $(readme systemd)"
+check "systemd-analyze verify has nothing to say" is "" inside bash -c 'systemd-analyze verify --man=no syncd.service 2>&1'
+exposure=$(inside systemd-analyze security --no-pager syncd.service | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
+check "its exposure is $exposure, at most $MOST_EXPOSURE" \
+  inside systemd-analyze security --no-pager --threshold="${MOST_EXPOSURE/./}" syncd.service
+check "it is active, and enabled" is $'active\nenabled' inside bash -c 'systemctl is-active syncd; systemctl is-enabled syncd'
+
+### What it does
+
+check "a file arrives, with the key of LoadCredential" eventually 30 has_one "the first"
+check "root sees it in 'syncd ls', with its uuid" eventually 20 agrees one.txt "the first"
+check "the README's status says that all is well" admin "sudo /opt/syncd/bin/syncd status"
+check "systemctl status shows a line of its own" says 'Status: "' inside systemctl status --no-pager syncd
+check "the status line counts the file" says "1 synced" show StatusText
+check "the folder is watched by inotify" says '"watch": "native"' syncd status --json
+check "its user is its own" line '(($(stat -c %u /var/lib/syncd/state.db) >= 61184))'
+check "the state is 0700, its files 0600" is $'700\n600' inside stat -c %a /var/lib/private/syncd /var/lib/syncd/state.db
+check "an ordinary user sees none of it, and is told why" \
+  admin '! told=$(/opt/syncd/bin/syncd status 2>&1) && [[ $told == *ermission* || $told == *sudo* ]] || { echo "$told"; false; }'
+check "its environment holds no key" line "! grep -q '$KEY' /proc/$(show MainPID)/environ"
+check "its log is the journal's, with priorities" line \
+  'test "$(journalctl -q -u syncd -o cat PRIORITY=6 | grep -c "^watching /srv/drop as drop$")" = 1 \
+     && journalctl -q -u syncd -o cat PRIORITY=4 | grep -q SYNCD_RIG'
+check "a second instance ends with 75" exits 75 \
+  line "AYMARA_AI_API_KEY=another SYNCD_API__BASE_URL=$URL /opt/syncd/bin/syncd run"
+
+first=$(live "the first")
+write one.txt "the second"
+check "a change becomes a new copy" eventually 30 agrees one.txt "the second"
+check "the old copy goes" eventually 20 has_none "the first"
+check "the new copy has a new uuid" test "$first" != "$(live "the second")"
+line "rm /srv/drop/one.txt"
+check "a deleted file's copy goes after the grace" eventually 30 has_none "the second"
+
+line "groupadd media && printf %s shared >/srv/drop/shared.txt && chown root:media /srv/drop/shared.txt && chmod 640 /srv/drop/shared.txt"
+sleep 6
+check "a group's file is out of reach, and harms nothing" eval 'has_none shared && is active show ActiveState'
+line "printf '[Service]\nSupplementaryGroups=media\n' >/etc/systemd/system/syncd.service.d/media.conf; systemctl daemon-reload; systemctl restart syncd"
+check "with SupplementaryGroups it arrives" eventually 30 has_one shared
+line "mkdir /srv/drop/card && mount -t tmpfs none /srv/drop/card && touch /srv/drop/card/photo.txt"
+check "what is mounted later is within its sight" line "test -e /proc/$(show MainPID)/root/srv/drop/card/photo.txt"
+line "umount /srv/drop/card && rmdir /srv/drop/card"
+
+### How it starts, stops, and is started again
+
+check "it is starting until it says that it is ready" says $'activating\nactive' seen_starting
+echo "      ready $(start_ms) ms after its process was started"
+emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 3}}]'
+write drained.txt "in flight"
+check "an upload is under way" eventually 20 says '"drained.txt"' syncd status --json
+check "stop drains: exit 0, by SIGTERM" eval 'inside systemctl stop syncd && is 0 show ExecMainStatus && is success show Result && is inactive show ActiveState'
+check "stop says so" says "stopping; transfers get" journal
+check "what was in flight arrived, once" eventually 5 has_one "in flight"
+check "root may look while it is stopped" says "drained.txt" syncd ls
+check "and it starts again after that" eval 'inside systemctl start syncd && eventually 20 agrees drained.txt "in flight"'
+
+write killed.txt "cut off"
+check "another upload is under way" eventually 20 says '"killed.txt"' syncd status --json
+before=$(show NRestarts)
+inside systemctl kill --kill-who=main --signal=KILL syncd
+check "kill -9: systemd starts it again" eventually 20 eval '(($(show NRestarts) == before + 1)) && is active show ActiveState'
+emulator faults '[]'
+check "what was cut off is there once" eventually 40 agrees killed.txt "cut off"
+sleep 2
+check "nothing is there twice" is 3 eval 'emulator live | wc -l'
+
+before=$(show NRestarts)
+inside systemctl kill --kill-who=main --signal=STOP syncd
+check "a hang is ended by the watchdog, and started again" eventually 30 eval '(($(show NRestarts) == before + 1)) && is active show ActiveState'
+check "the journal has every thread of the hang" says "Fatal Python error: Aborted" journal
+
+### What it refuses
+
+line "cp -a /etc/syncd /root/etc-syncd; echo 'colour = \"red\"' >>/etc/syncd/syncd.toml"
+check "an unknown setting: exit 78, said, and no restart" fails_with "colour: unknown setting"
+line "cp -a /root/etc-syncd/. /etc/syncd/"
+check "put right, it starts" repaired
+line "rm /etc/syncd/aymara-api-key"
+check "no key: exit 78, said, and no restart" fails_with "aymara-api-key"
+line "cp -a /root/etc-syncd/. /etc/syncd/"
+check "with its key back, it starts" repaired
+line "mv /srv/drop /srv/away"
+check "a folder that goes is a hold, and no end" eventually 30 says root_missing syncd status --json
+line "mv /srv/away /srv/drop"
+check "and heals" eventually 30 syncd status
+check "nothing was deleted meanwhile" is 3 eval 'emulator live | wc -l'
+check "the journal holds no traceback" line \
+  '! journalctl -q -u syncd -o cat | grep -A 20 "^Traceback"'
+report
