@@ -103,7 +103,7 @@ def _is_secret_mount(path: Path, environ: Mapping[str, str]) -> bool:
 def _checked(value: str, source: str) -> str:
     value = value.strip()
     if not value:
-        raise ConfigError(f"{source}: it is empty; put the API key there, or remove it")
+        raise ConfigError(f"{source} is empty; put the API key where it comes from, or remove it")
     if len(value) > _LONGEST_BYTES or not value.isascii() or not value.isprintable():
         raise ConfigError(f"{source}: it does not hold one line of plain ASCII, so it is no key")
     return value

@@ -79,20 +79,20 @@ def _bare_url(match: re.Match[str]) -> str:
 def _chosen(style: Format, stream: TextIO, environ: Mapping[str, str]) -> Format:
     if style != "auto":
         return style
-    if _is_journal(stream, environ.get("JOURNAL_STREAM", "")):
+    if is_journal(stream, environ):
         return "journal"
     if stream.isatty():
         return "text"
     return "json" if _in_container(environ) else "text"
 
 
-def _is_journal(stream: TextIO, journal: str) -> bool:
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Say whether `stream` is the one that systemd means, and not one redirected since."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
-    return journal == f"{status.st_dev}:{status.st_ino}"
+    return environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _in_container(environ: Mapping[str, str]) -> bool:

@@ -12,10 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from syncd.exceptions import StateWriteError
@@ -164,6 +166,7 @@ class Scheduler:
         step.promised_at = self._monotonic() + seconds
         if self._jobs is None or self._stopping:
             return
-        self._jobs.modify_job(
-            step.name, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds)
-        )
+        due_at = datetime.now(UTC) + timedelta(seconds=seconds)
+        # At the end the jobs may be gone between the look above and here.
+        with suppress(JobLookupError):
+            self._jobs.modify_job(step.name, next_run_time=due_at)

@@ -12,7 +12,7 @@ import click
 from syncd import __version__
 from syncd.cli.options import Options, common
 from syncd.exceptions import ConfigError, ForeignStateError, StateLockedError, SyncdError
-from syncd.log import printable, redacted
+from syncd.log import is_journal, printable, redacted
 
 WELL, NOT_WELL, USAGE, LOCKED, CONFIG = 0, 1, 2, 75, 78
 
@@ -116,8 +116,10 @@ def _tell(error: Exception, options: Options) -> int:
         text = "".join(traceback.format_exception(error)) + text
     elif not known:
         text += "; `syncd -v -v ...` shows where"
+    # What ends a service is to be found among the journal's errors.
+    priority = "<3>" if is_journal(sys.stderr, os.environ) else ""
     for line in redacted(text).splitlines():
-        click.echo(f"syncd: {printable(line)}", err=True)
+        click.echo(f"{priority}syncd: {printable(line)}", err=True)
     match error:
         case ConfigError() | ForeignStateError():
             return CONFIG

@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: What a unit of work is handed: the database, inside its transaction.
 Transaction = Database
 LOCK_NAME = "lock"
+#: The fact that says whether a listing of the service showed us one of our tokens.
+ECHO = "echo"
+PROVEN, NO_ECHO = "proven", "none"
 #: A probe of the lock by another process is over in less: a start does not fail on it.
 LOCK_SECONDS = 1.0
 

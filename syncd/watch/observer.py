@@ -229,8 +229,10 @@ def _advice(error: OSError, path: bytes) -> str:
 
 
 def _more_watches() -> str:
-    more = max(524_288, 2 * _limit("max_user_watches"))
-    return f"sysctl -w fs.inotify.max_user_watches={more}"
+    limit = _limit("max_user_watches")
+    # Under systemd's ProcSubset=pid the limit cannot be read; what helps is the same.
+    known = f" (it is {limit} now)" if limit else ""
+    return f"sysctl -w fs.inotify.max_user_watches={max(524_288, 2 * limit)}{known}"
 
 
 def _limit(name: str) -> int:

@@ -29,7 +29,7 @@ from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
+from syncd.state.store import ECHO, PROVEN, Store
 from syncd.workers.gate import PATIENCE, Gate
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class Passage:
         self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[int, InFlight] = {}
+        self._proven = False
 
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
@@ -193,11 +194,22 @@ class Passage:
         self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
 
     def _method(self, size: int) -> str:
-        """Choose how to send; presigned where a transfer is long and worth repeating safely."""
-        if self._options.method != "auto":
-            presigned = self._options.method == "presigned" and size <= PRESIGNED_MAX_BYTES
-            return "presigned" if presigned else "direct"
-        return "presigned" if self._options.direct_max < size <= PRESIGNED_MAX_BYTES else "direct"
+        """Choose how to send.
+
+        Presigned, where one may choose, for what is long and worth repeating safely, and for all
+        until the service is seen to echo our tokens: without, an unanswered direct upload could
+        neither be found nor be sent again.
+        """
+        if size > PRESIGNED_MAX_BYTES or self._options.method == "direct":
+            return "direct"
+        if self._options.method == "presigned" or size > self._options.direct_max:
+            return "presigned"
+        return "direct" if self._options.token and self._echoes() else "presigned"
+
+    def _echoes(self) -> bool:
+        # Once proven it stays so: only until then is the table asked.
+        self._proven = self._proven or self._store.fact(ECHO) == PROVEN
+        return self._proven
 
     def _vacated(self, sources: Iterable[File]) -> list[int]:
         """Return the files whose paths are seen to be vacant: what was there was moved."""

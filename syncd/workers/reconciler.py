@@ -21,15 +21,21 @@ from syncd.files_api import (
 from syncd.state import due, holds
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Stored
-from syncd.state.store import Store, Transaction, fact, set_fact
+from syncd.state.store import (
+    ECHO,
+    NO_ECHO,
+    PROVEN,
+    Store,
+    Transaction,
+    fact,
+    set_fact,
+)
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
-#: The service's fact that says whether a listing showed us one of our tokens.
-ECHO = "echo"
-PROVEN, NONE = "proven", "none"
-NO_ECHO = "no_echo"
+#: The reason of the hold on an upload that may neither be found nor sent again.
+HELD_REASON = "no_echo"
 #: Seconds between two looks for the same doubt, at least.
 LOOK_SECONDS = 5.0
 #: Seconds between two looks while the request may still arrive, at most.
@@ -178,7 +184,9 @@ class Reconciler:
         """Conclude absence only from a complete listing, long enough after the last attempt."""
         now = self._clock()
         safe_at = (copy.sent_at or now) + self._options.resend_after_seconds
-        proven = self._store.read(lambda db: fact(db, ECHO)) == PROVEN
+        # A create that did arrive left a record without content: repeating it loses nothing.
+        harmless = copy.method == "presigned"
+        proven = harmless or self._store.read(lambda db: fact(db, ECHO)) == PROVEN
         if now < safe_at or not listing.complete:
             look_at = min(safe_at, now + RELOOK_SECONDS) if now < safe_at else now + LOOK_SECONDS
             self._store.write(lambda db: self._ledger.look_later(db, copy.id, look_at))
@@ -201,7 +209,7 @@ class Reconciler:
                 db,
                 stops="sending",
                 scope=_scope(copy),
-                reason=NO_ECHO,
+                reason=HELD_REASON,
                 message=(
                     "an upload got no answer, and this service has not been seen to echo names: "
                     "it may have arrived, so it is not sent again by itself"
@@ -215,7 +223,7 @@ class Reconciler:
         self._store.write(record)
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
-        holds.release(db, stops="sending", scope=_scope(copy), reason=NO_ECHO, now=now)
+        holds.release(db, stops="sending", scope=_scope(copy), reason=HELD_REASON, now=now)
 
     def _learn_echo(self) -> None:
         """After the first upload, see whether its token is in the listing."""
@@ -236,7 +244,7 @@ class Reconciler:
         now = self._clock()
 
         def record(db: Transaction) -> None:
-            set_fact(db, ECHO, PROVEN if echoed else NONE)
+            set_fact(db, ECHO, PROVEN if echoed else NO_ECHO)
             # Doubts that were held for want of this proof can be looked at with it.
             for copy in due.doubts(db) if echoed else ():
                 self._ledger.look_later(db, copy.id, now)

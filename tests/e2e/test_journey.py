@@ -83,6 +83,7 @@ def test_a_daemon_killed_after_an_unanswered_upload_finds_it_and_sends_nothing_t
 
 @pytest.mark.parametrize("action", ["drop_before", "drop_after", "garbage", "truncate"])
 def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(machine, action):
+    machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults({"match": "POST /v2/files/-/uploads", "every": 2, "action": action})
     for number in range(6):
         machine.write(f"f{number}", os.urandom(500))
@@ -94,6 +95,7 @@ def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(ma
 
 
 def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
+    machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults(
         {
             "match": "POST /v2/files/-/uploads",
@@ -111,6 +113,7 @@ def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
 
 
 def test_one_bad_file_is_marked_with_the_reason_and_the_others_are_unharmed(machine):
+    machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults(
         {"match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": 422}},
     )

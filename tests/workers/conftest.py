@@ -49,7 +49,7 @@ class Shop:
         self.uploader = Uploader(
             roots={"f": Root(path, 5.0, None)},
             make_client=lambda stop: make(stop=stop),
-            options=UploadOptions(workers=2),
+            options=UploadOptions(workers=2, method="direct"),
             **common,
         )
         self.poller = Poller(

@@ -1,6 +1,7 @@
 import pytest
 
 from syncd.state.lifecycle import CopyStatus
+from syncd.workers.passage import UploadOptions
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -102,8 +103,6 @@ def test_other_peoples_objects_are_never_touched(shop):
 
 
 def test_a_reserved_object_whose_content_arrived_is_taken_up(shop):
-    from syncd.workers.passage import UploadOptions
-
     shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
     shop.drop("a", b"content")
@@ -112,3 +111,17 @@ def test_a_reserved_object_whose_content_arrived_is_taken_up(shop):
     shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.LIVE
     assert len(shop.live()) == 1
+
+
+@pytest.mark.parametrize("echo", ["none"])
+def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_content(shop, echo):
+    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.faults({"match": "POST /v2/files", "times": 1, "action": "drop_before"})
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.LIVE
+    assert shop.holds() == []

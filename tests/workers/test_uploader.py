@@ -33,7 +33,18 @@ def test_both_ways_of_sending_store_the_same(shop, method):
     assert shop.live() == {shop.copy("b.bin").file_uuid: sha256(content).hexdigest()}
 
 
+def test_all_is_sent_presigned_until_the_service_is_seen_to_echo(shop):
+    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.drop("first", b"first")
+    shop.upload()
+    shop.reconciler.step()
+    shop.drop("second", b"second")
+    shop.upload()
+    assert (shop.copy("first").method, shop.copy("second").method) == ("presigned", "direct")
+
+
 def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
+    shop.store.set_fact("echo", "proven")
     shop.uploader._passage._options = UploadOptions(workers=2, direct_max=1000)
     shop.drop("short", b"s" * 1000)
     shop.drop("long", b"l" * 1001)
