@@ -2,12 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.config import Config
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
+from syncd.state.ledger import forget_backoff
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ def once(
     left to the next pass, unless `wait_deletions`.
     """
     with opened(config) as parts:
+        # Whoever makes a pass wants it now: what failed in the last one is no reason to wait.
+        parts.store.write(lambda db: forget_backoff(db, time.time()))
         parts.uploader.start()
         try:
             parts.watch.scan_all()

@@ -535,6 +535,17 @@ def recover(db: Database, now: float) -> int:
     ).rowcount
 
 
+def forget_backoff(db: Database, now: float) -> None:
+    """Let what failed before be tried now, but for what the service itself asked to wait for."""
+    db.conn.execute(
+        "UPDATE copies SET due_at = ?, attempts = 0 WHERE status = 'planned' "
+        "AND status NOT IN ('live', 'gone') "
+        "AND (error_status IS NULL OR error_status NOT IN (429, 503))",
+        (now,),
+    )
+    db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
+
+
 def rename_sources(
     db: Database, file_id: int, sha256: str, size: int, workspace_uuid: str | None
 ) -> list[Copy]:

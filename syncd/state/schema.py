@@ -4,6 +4,7 @@ SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a pow
 """
 
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
@@ -116,13 +117,18 @@ def open_writable(path: Path) -> Database:
     not keep to its promises. `refuse_foreign` comes before the first call.
     """
     try:
-        db = _connect(path)
-        _refuse_newer(db, path)
-        if migrations.pending(db):
-            migrations.apply(db)
+        with ExitStack() as on_error:
+            connection = _connect(path)
+            on_error.callback(connection.close)
+            db = Database(connection)
+            _keep_promises(db, path)
+            _refuse_newer(db, path)
+            if migrations.pending(db):
+                migrations.apply(db)
+            on_error.pop_all()
+            return db
     except sqlite3.Error as error:
         raise StateError(f"cannot open the state database {path}: {error}") from error
-    return db
 
 
 def open_readonly(path: Path) -> Database:
@@ -131,31 +137,36 @@ def open_readonly(path: Path) -> Database:
     StateError where there is none to read, ForeignStateError where it is not ours.
     """
     try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=BUSY_SECONDS,
-            check_same_thread=False,
-        )
-        connection.row_factory = sqlite3.Row
-        db = Database(connection, recursive_triggers=False)
-        _refuse_newer(db, path)
-        if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise _foreign(path)
-        return db
+        with ExitStack() as on_error:
+            connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
+            on_error.callback(connection.close)
+            db = Database(connection, recursive_triggers=False)
+            _refuse_newer(db, path)
+            if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                if not db.conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise StateError(f"{path} is just being made; try again")
+                raise _foreign(path)
+            on_error.pop_all()
+            return db
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             raise _foreign(path) from error
         raise StateError(f"cannot read the state database {path}: {error}") from error
 
 
-def _connect(path: Path) -> Database:
+def _connect(path: Path | str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False
+        path,
+        uri=isinstance(path, str),
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
     )
     connection.row_factory = sqlite3.Row
-    db = Database(connection)
+    return connection
+
+
+def _keep_promises(db: Database, path: Path) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         db.conn.execute(f"PRAGMA {pragma}")
     kept = tuple(
@@ -167,7 +178,6 @@ def _connect(path: Path) -> Database:
             f"{path}: SQLite did not accept WAL, synchronous=FULL and foreign keys (got {kept}); "
             "put [state] directory on a local filesystem",
         )
-    return db
 
 
 def refuse_foreign(path: Path) -> None:
@@ -200,7 +210,6 @@ def refuse_foreign(path: Path) -> None:
 def _refuse_newer(db: Database, path: Path) -> None:
     version = db.conn.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
-        db.close()
         raise _newer(path, version)
 
 

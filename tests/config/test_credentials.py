@@ -60,7 +60,7 @@ def test_a_key_is_never_shown():
 
 @pytest.mark.parametrize("value", ["", " \n"])
 def test_an_empty_key_is_refused(value):
-    with pytest.raises(ConfigError, match="AYMARA_AI_API_KEY: it is empty"):
+    with pytest.raises(ConfigError, match="AYMARA_AI_API_KEY is empty"):
         load(AYMARA_AI_API_KEY=value)
 
 

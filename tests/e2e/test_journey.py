@@ -204,6 +204,17 @@ def test_once_sends_everything_and_ends(machine, video):
     assert machine.difference() == []
 
 
+def test_a_pass_after_one_that_reached_nobody_tries_at_once(machine, emulator):
+    machine.write("a", b"a")
+    emulator.stop()
+    first = machine.command("once")
+    assert first.returncode == 1
+    assert "cannot be reached" in first.stderr
+    emulator.start()
+    assert machine.command("once").returncode == 0
+    assert machine.difference() == []
+
+
 def test_sigterm_in_the_middle_of_an_upload_leaves_no_half_file_and_no_doubt(machine):
     machine.settings["SYNCD_UPLOAD__DRAIN_SECONDS"] = "0.2"
     machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
