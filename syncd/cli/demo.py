@@ -294,7 +294,7 @@ def _is_equal(tour: Tour, names: set[str]) -> bool:
 def _farewell(tour: Tour, directory: Path | None, *, complete: bool, stay: bool) -> None:
     say = tour.console.print
     if not complete:
-        why = "interrupted" if tour.stop.is_set() and not stay else "not everything arrived in time"
+        why = "interrupted" if tour.stop.is_set() else "not everything arrived in time"
         say(f"\n[bold red]{why}[/]; run it again with [bold]-v[/], or report what you see")
         return
     say(
