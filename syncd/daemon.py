@@ -24,13 +24,16 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 #: Seconds by which the wall clock must leave the monotonic one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
-#: Seconds after which a step or the writer counts as hanging.
+#: Seconds after which the upload step or the writer counts as hanging.
 HUNG_SECONDS = 60.0
+#: Seconds after which a step that waits for disk or network is shown.
+SLOW_SECONDS = 600.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.1
 DAY_SECONDS = 86_400.0
-#: The steps that must come round for the daemon to count as working.
-_WATCHED_STEPS = frozenset({"upload", "poll", "delete", "reconcile"})
+#: The step that never waits for disk or network: when it hangs, the daemon does. A service that
+#: stalls or a disk that hangs is shown, and is no cause to restart.
+_FEEDING_STEPS = frozenset({"upload"})
 
 
 def boottime() -> float:
@@ -150,8 +153,12 @@ class Daemon:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
         while not self._stop.wait(1.0):
             self._scheduler.nudge()
-            self._mind_the_clock()
-            self._beat()
+            try:
+                self._mind_the_clock()
+                self._beat()
+            except Exception:
+                # What cannot be written or read now is tried again in a second.
+                log.debug("no beat", exc_info=True)
             if self._parts.store.failed:
                 log.critical(
                     "the state database failed twice; ending, so that a restart reopens it"
@@ -166,10 +173,10 @@ class Daemon:
         log.warning(
             "the clock was set by %+.0f s; every deletion's grace begins anew", drift - self._drift
         )
-        self._drift = drift
         grace = {folder.name: folder.grace_seconds for folder in self._config.folders}
         now = time.time()
         self._parts.store.write(lambda db: sightings.restart_grace(db, now, grace))
+        self._drift = drift
 
     def _beat(self) -> None:
         """Leave a beat when it is time or something is new, and tell the service manager."""
@@ -186,18 +193,31 @@ class Daemon:
             vitals.write(self._parts.store.directory, vitals_now)
 
     def _hung(self) -> list[str]:
+        """Return what hangs that must not: the watchdog is fed only while nothing does."""
         now = time.monotonic()
         hung = [
-            f"{report.name} has been running for {now - report.running_since:.0f} s"
-            for report in self._scheduler.report()
-            # A scan of a large tree takes its time; a folder that hangs is no cause to restart.
-            if report.running_since is not None
-            and report.name in _WATCHED_STEPS
-            and now - report.running_since > HUNG_SECONDS
+            f"{name} has been running for {seconds:.0f} s"
+            for name, seconds in self._running(now)
+            if name in _FEEDING_STEPS and seconds > HUNG_SECONDS
         ]
         if now - self._parts.store.writer_alive_at > HUNG_SECONDS:
             hung.append("the state database has not answered for a minute")
         return hung
+
+    def _slow(self) -> list[str]:
+        """Return what takes long though nothing need be wrong: a slow service, a hung disk."""
+        return [
+            f"{name} has been running for {seconds:.0f} s"
+            for name, seconds in self._running(time.monotonic())
+            if name not in _FEEDING_STEPS and seconds > SLOW_SECONDS
+        ]
+
+    def _running(self, now: float) -> list[tuple[str, float]]:
+        return [
+            (report.name, now - report.running_since)
+            for report in self._scheduler.report()
+            if report.running_since is not None
+        ]
 
     def _vitals(self, hung: list[str]) -> Vitals:
         failing = [
@@ -217,7 +237,7 @@ class Daemon:
             ],
             api_state=self._parts.gate.state,
             last_success_at=self._parts.gate.last_success_at,
-            troubles=hung + failing,
+            troubles=hung + self._slow() + failing,
         )
 
     def _last_beat(self) -> None:

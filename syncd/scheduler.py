@@ -1,22 +1,24 @@
 """Repeats the daemon's steps: on time, on a hint, and every few seconds as a net.
 
 A step does what is due now and returns the seconds until it wants to run again (None: whenever the
-net comes round). APScheduler keeps the threads and the times. Four of its habits are met here: a
-wake-up during a run would be lost, so it is remembered; a late job would be skipped, so no lateness
-is too late; a job counts as running for a moment after its function returned, so it is we who see
-to it that no step runs beside itself; and times on the wall clock stop when it is set back, so
-`nudge` compares with the monotonic clock.
+net comes round). APScheduler keeps the times. Five of its habits are met here: a wake-up during a
+run would be lost, so it is remembered; a late job would be skipped, so no lateness is too late; a
+job counts as running for a moment after its function returned, so it is we who see to it that no
+step runs beside itself; a shutdown that waits can deadlock with a run that ends, so the pool is
+ours to wait for; and times on the wall clock stop when it is set back, so `nudge` compares with
+the monotonic clock.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -30,6 +32,13 @@ Step = Callable[[], float | None]
 SHORTEST_SECONDS = 0.02
 #: How late a step may be, in seconds, before `nudge` runs it.
 LATE_SECONDS = 2.0
+
+
+class _OurPool(BasePoolExecutor):  # type: ignore[misc]
+    """Runs jobs on a pool that was made, and is waited for, by us."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        super().__init__(pool)
 
 
 @dataclass(slots=True)
@@ -68,6 +77,7 @@ class Scheduler:
         self._lock = threading.Lock()
         self._stopping = False
         self._jobs: BackgroundScheduler | None = None
+        self._pool: ThreadPoolExecutor | None = None
 
     def add(self, name: str, run: Step, *, every: float) -> None:
         """Add a step, repeated at least every `every` seconds; before `start`."""
@@ -77,8 +87,9 @@ class Scheduler:
         """Start the pool and run every step once, at once."""
         # It reports each run that found others still going: for us, an ordinary case.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._pool = ThreadPoolExecutor(len(self._steps) + 2, thread_name_prefix="syncd-step")
         self._jobs = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(len(self._steps) + 2)},
+            executors={"default": _OurPool(self._pool)},
             job_defaults={"coalesce": True, "max_instances": 3, "misfire_grace_time": None},
             timezone=UTC,
         )
@@ -97,9 +108,12 @@ class Scheduler:
     def stop(self) -> None:
         """Start no more runs and wait for those under way; never from inside a step."""
         self._stopping = True
-        if self._jobs is not None:
-            self._jobs.shutdown(wait=True)
-            self._jobs = None
+        if self._jobs is None or self._pool is None:
+            return
+        # APScheduler would wait for the pool while it holds a lock that a run at its end needs.
+        self._jobs.shutdown(wait=False)
+        self._pool.shutdown(wait=True)
+        self._jobs = self._pool = None
 
     def wake(self, *names: str) -> None:
         """Run these steps as soon as may be; one that is running runs once more."""

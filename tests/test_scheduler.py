@@ -137,3 +137,18 @@ def test_stopping_waits_for_the_run_under_way():
     threading.Timer(0.2, step.go_on.set).start()
     scheduler.stop()
     assert step.inside == 0
+
+
+def test_stopping_at_any_moment_ends_and_leaves_no_thread():
+    before = set(threading.enumerate())
+    for number in range(60):
+        scheduler, step = Scheduler(), Step(wait=0.0)
+        for name in "abcd":
+            scheduler.add(name, step, every=0.05)
+        scheduler.start()
+        time.sleep(number / 2000)
+        ending = threading.Thread(target=scheduler.stop, daemon=True)
+        ending.start()
+        ending.join(5)
+        assert not ending.is_alive(), "deadlock"
+    assert set(threading.enumerate()) == before

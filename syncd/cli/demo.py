@@ -145,7 +145,7 @@ def demo(directory: Path | None, *, stay: bool) -> None:
             complete = _tour_of_ours(tour) if directory is None else _tour_of_theirs(tour)
             if stay and complete and not stop.is_set():
                 _stay(tour)
-        _farewell(tour, directory, complete=complete, stay=stay)
+        _farewell(tour, directory, complete=complete)
     sys.exit(0 if complete else 1)
 
 
@@ -291,7 +291,7 @@ def _is_equal(tour: Tour, names: set[str]) -> bool:
     return live == expected
 
 
-def _farewell(tour: Tour, directory: Path | None, *, complete: bool, stay: bool) -> None:
+def _farewell(tour: Tour, directory: Path | None, *, complete: bool) -> None:
     say = tour.console.print
     if not complete:
         why = "interrupted" if tour.stop.is_set() else "not everything arrived in time"

@@ -1,0 +1,112 @@
+"""The daemon's own manners; what it does to files is in the end-to-end tests."""
+
+import threading
+import time
+
+import pytest
+
+from syncd import config as configuration, daemon as daemon_module, vitals
+from syncd.daemon import Daemon
+from syncd.parts import opened
+from syncd.state import files
+from syncd.state.lifecycle import FileStatus
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "drop").mkdir()
+    environ = {
+        "AYMARA_AI_API_KEY": "k",
+        "SYNCD_API__BASE_URL": "http://127.0.0.1:9",
+        "SYNCD_STATE__DIRECTORY": str(tmp_path / "state"),
+        "SYNCD_WATCH": str(tmp_path / "drop"),
+    }
+    return configuration.load(config=None, environ=environ, working_directory=tmp_path)
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def running(config):
+    """A daemon on a thread, its parts, and the way to end it."""
+    stop, hurry, codes = threading.Event(), threading.Event(), []
+    with opened(config) as parts:
+        daemon = Daemon(config=config, parts=parts, stop=stop)
+        thread = threading.Thread(target=lambda: codes.append(daemon.run(hurry)))
+        thread.start()
+        until(lambda: vitals.is_alive(config.state.directory, time.time()))
+        yield daemon, parts, codes
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
+    stop, hurry = threading.Event(), threading.Event()
+    directory = config.state.directory
+    with opened(config) as parts:
+        daemon = Daemon(config=config, parts=parts, stop=stop)
+        thread = threading.Thread(target=daemon.run, args=(hurry,))
+        thread.start()
+        until(lambda: vitals.is_alive(directory, time.time()))
+        assert vitals.read(directory).folders["drop"].watch == "native"
+        stop.set()
+        thread.join(20)
+    assert not (directory / vitals.FILE_NAME).exists()
+    assert not vitals.is_alive(directory, time.time())
+
+
+def test_every_thread_ends_with_the_daemon(config):
+    before = set(threading.enumerate())
+    stop = threading.Event()
+    with opened(config) as parts:
+        daemon = Daemon(config=config, parts=parts, stop=stop)
+        thread = threading.Thread(target=daemon.run, args=(threading.Event(),))
+        thread.start()
+        until(lambda: vitals.is_alive(config.state.directory, time.time()))
+        stop.set()
+        thread.join(20)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
+    _, parts, _ = running
+    long_ago = time.time() - 50
+    file_id = parts.store.write(
+        lambda db: files.insert(
+            db,
+            folder="drop",
+            path=b"gone",
+            status=FileStatus.MISSING,
+            fingerprint=None,
+            changed_at=long_ago,
+            due_at=long_ago + 60,
+        )
+    )
+    boottime = daemon_module.boottime
+    monkeypatch.setattr(daemon_module, "boottime", lambda: boottime() - 3600)
+    until(lambda: parts.store.read(lambda db: files.get(db, file_id)).due_at > time.time() + 50)
+
+
+def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
+    _, parts, codes = running
+    parts.store._writer.failed = True
+    until(lambda: codes)
+    assert codes == [1]
+
+
+def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
+    daemon, _, codes = running
+
+    def fails(_db):
+        raise OSError("no")
+
+    monkeypatch.setattr(daemon_module.views, "summary", fails)
+    daemon._beat_at = 0.0
+    time.sleep(2.5)
+    assert codes == []
