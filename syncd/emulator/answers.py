@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse, Response
 
@@ -21,6 +21,13 @@ _CODES = {
     503: "server.unavailable",
     504: "server.timeout",
 }
+_STORAGE_CODES = {
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    405: "MethodNotAllowed",
+    500: "InternalError",
+    503: "SlowDown",
+}
 _XML = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     "<Error><Code>{}</Code><Message>{}</Message><RequestId>{}</RequestId></Error>"
@@ -29,6 +36,8 @@ _XML = (
 
 class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found out
     """A request that is answered with an error."""
+
+    codes: ClassVar = _CODES
 
     def __init__(
         self,
@@ -41,7 +50,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found ou
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.code = code or _CODES.get(status, "request.refused")
+        self.code = code or self.codes.get(status, "request.refused")
         self.details = dict(details or {})
         self.headers = dict(headers or {})
 
@@ -54,6 +63,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found ou
 
 class StorageRefusal(Refusal):
     """A presigned request that the storage host answers with an error: its own, in XML."""
+
+    codes: ClassVar = _STORAGE_CODES
 
     def answer(self, request_id: str) -> Response:
         """Return the storage host's error."""

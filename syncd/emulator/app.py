@@ -47,7 +47,9 @@ class App:
         control: Control,
         admission: Admission,
         journal: Journal,
+        page_limit: int,
     ) -> None:
+        self._page_limit = page_limit
         self._control = control
         self._admission = admission
         self._journal = journal
@@ -63,24 +65,26 @@ class App:
                 Route("/v2/files/{file_uuid}/frames", endpoints.frames, methods=["GET"]),
                 Route(STORAGE + "{name:path}", storage.put, methods=["PUT"]),
                 Route(STORAGE + "{name:path}", storage.get, methods=["GET"]),
-                Route(OPENAPI, _openapi, methods=["GET"]),
+                Route(OPENAPI, self._openapi, methods=["GET"]),
                 *control.routes(),
             ],
             exception_handlers={
                 Refusal: _refused,
                 ClientDisconnect: _left,
-                HTTPException: _not_served,
+                HTTPException: self._not_served,
                 Exception: _failed,
             },
         )
+        # A redirect would ask for a body and a key twice; what is not served is a 404.
+        self._routes.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange = Exchange(scope, receive, send)
         if scope["path"].startswith(CONTROL):
-            await self._routes(scope, exchange.receive, exchange.send)
+            await self._route(scope, exchange.receive, exchange.send)
             return
-        began, started = time.time(), time.monotonic()
+        began = time.time()
         fault = self._control.faults.strike(scope["method"], scope["path"])
         try:
             ending = await self._serve(exchange, fault)
@@ -99,8 +103,6 @@ class App:
                 "bytes": exchange.received,
                 "token": exchange.token(),
                 "request_id": exchange.request_id,
-                "fault": fault.kind if fault else None,
-                "seconds": round(time.monotonic() - started, 6),
             }
         )
         if ending != "open":
@@ -127,10 +129,10 @@ class App:
             await self._commit_late(exchange, fault.seconds)
             return "open"
         if kind in (None, "delay"):
-            await self._routes(scope, exchange.receive, exchange.send)
+            await self._route(scope, exchange.receive, exchange.send)
             return "open"
         held = Held()
-        await self._routes(scope, exchange.receive, held.send)
+        await self._route(scope, exchange.receive, held.send)
         return "cut" if kind == "drop_after" else await _spoil(kind, held, exchange)
 
     async def _commit_late(self, exchange: Exchange, seconds: float) -> None:
@@ -148,19 +150,41 @@ class App:
     async def _later(self, scope: Scope, file: BinaryIO, seconds: float) -> None:
         with file:
             await asyncio.sleep(seconds)
-            # What fails now was logged where it failed, and has nobody to be told.
-            with suppress(Exception):
-                await self._routes(scope, Replay(file).receive, Held().send)
+            await self._route(scope, Replay(file).receive, Held().send)
+
+    async def _openapi(self, _request: Request) -> Response:
+        return JSONResponse(description(self._page_limit))
+
+    async def _not_served(self, request: Request, _error: Exception) -> Response:
+        """Return the 405 of a method, or the 404 of a path, that no route has."""
+        methods = {
+            method
+            for route in self._routes.routes
+            if isinstance(route, Route) and route.path_regex.match(request.url.path)
+            for method in route.methods or ()
+        }
+        if methods:
+            allow = {"allow": ", ".join(sorted(methods))}
+            message = "this path does not take this method"
+            refusal = _kind(request.scope)(405, message, headers=allow)
+        else:
+            refusal = Refusal(404, "there is nothing at this path", code="request.not_found")
+        return refusal.answer(request.scope["request_id"])
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # What fails, `_failed` has logged and answered; Starlette raises it once more.
+        with suppress(Exception):
+            await self._routes(scope, receive, send)
 
 
 def _asked_for(fault: Action, scope: Scope) -> Refusal:
-    headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
-    if scope["path"].startswith(STORAGE):
-        code = "SlowDown" if fault.status == 503 else "InternalError"
-        return StorageRefusal(
-            fault.status, "a fault that was asked for", code=code, headers=headers
-        )
-    return Refusal(fault.status, "a fault that was asked for", headers=headers)
+    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+    return _kind(scope)(fault.status, "a fault that was asked for", headers=headers)
+
+
+def _kind(scope: Scope) -> type[Refusal]:
+    """Return who refuses: the API, or the storage host in its own words."""
+    return StorageRefusal if scope["path"].startswith(STORAGE) else Refusal
 
 
 async def _spoil(kind: str | None, held: Held, exchange: Exchange) -> _Ending:
@@ -174,10 +198,6 @@ async def _spoil(kind: str | None, held: Held, exchange: Exchange) -> _Ending:
     return "closed"
 
 
-async def _openapi(_request: Request) -> Response:
-    return JSONResponse(description())
-
-
 async def _refused(request: Request, error: Any) -> Response:
     response: Response = error.answer(request.scope["request_id"])
     return response
@@ -188,15 +208,7 @@ async def _left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def _not_served(request: Request, error: Any) -> Response:
-    message, code = {
-        404: ("there is nothing at this path", "request.not_found"),
-        405: ("this path does not take this method", None),
-    }.get(error.status_code, (str(error.detail), None))
-    refusal = Refusal(error.status_code, message, code=code, headers=error.headers)
-    return refusal.answer(request.scope["request_id"])
-
-
 async def _failed(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Refusal(500, "the emulator failed").answer(request.scope["request_id"])
+    refusal = _kind(request.scope)(500, "the emulator failed")
+    return refusal.answer(request.scope["request_id"])

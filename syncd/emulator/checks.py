@@ -7,9 +7,14 @@ from syncd.emulator.answers import invalid
 
 OCTET_STREAM = "application/octet-stream"
 FILE_TYPES = ("image", "video", "text", "document")
+#: The most files in one create, characters in one of its strings, and files before a page.
+CREATE_FILES, MOST_TEXT, MOST_OFFSET = 1000, 4096, 10**12
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 #: What content types may look like (RFC 9110, without parameters).
 _CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}", re.ASCII)
+_WHOLE = re.compile(r"[0-9]{1,16}")
+#: Any characters; JSON can also spell half of a pair, which is none.
+_TEXT = re.compile(rf"[^\ud800-\udfff]{{1,{MOST_TEXT}}}")
 # Python's own table, and not the host's: the same answers everywhere.
 _BY_EXTENSION = MimeTypes().types_map[True] | {
     ".mkv": "video/x-matroska",
@@ -31,7 +36,7 @@ def whole(where: str, text: str | None, *, default: int, least: int, most: int) 
     """Return a whole number from `least` to `most`."""
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and least <= int(text[:16]) <= most):
+    if not (_WHOLE.fullmatch(text) and least <= int(text) <= most):
         raise invalid(where, f"must be a whole number from {least} to {most}")
     return int(text)
 
@@ -50,8 +55,8 @@ def new_file(where: str, item: object) -> tuple[str | None, str | None, str | No
         raise invalid(where, "must be an object")
     for name in ("local_file_path", "remote_uri", "content_type"):
         value = item.get(name)
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 4096):
-            raise invalid(f"{where}.{name}", "must be a string of 1 to 4096 characters")
+        if value is not None and not (isinstance(value, str) and _TEXT.fullmatch(value)):
+            raise invalid(f"{where}.{name}", f"must be a string of 1 to {MOST_TEXT} characters")
     path, remote_uri, declared = map(item.get, ("local_file_path", "remote_uri", "content_type"))
     if (path is None) == (remote_uri is None):
         raise invalid(where, "must have either a local_file_path or a remote_uri")

@@ -1,7 +1,7 @@
 """What the emulator can be asked and told, outside the API's paths; no key is needed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -11,7 +11,7 @@ from syncd.emulator.answers import invalid
 from syncd.emulator.faults import Faults
 from syncd.emulator.journal import Journal
 from syncd.emulator.records import spelled
-from syncd.emulator.store import Store
+from syncd.emulator.store import Store, Stored
 
 PREFIX = "/_emulator/"
 _JSON_LINES = "application/jsonl"
@@ -39,7 +39,7 @@ class Control:
         return StreamingResponse(self._lines(), media_type=_JSON_LINES)
 
     async def _requests(self, _request: Request) -> Response:
-        return StreamingResponse(self._journal.read(), media_type=_JSON_LINES)
+        return StreamingResponse(self._noted(), media_type=_JSON_LINES)
 
     async def _faults(self, _request: Request) -> Response:
         return JSONResponse(self.faults.told())
@@ -47,7 +47,7 @@ class Control:
     async def _set_faults(self, request: Request) -> Response:
         try:
             rules = json.loads(await request.body())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise invalid("body", f"is not JSON: {error}") from error
         self.faults.replace(rules)
         return await self._faults(request)
@@ -56,17 +56,27 @@ class Control:
         return PlainTextResponse("ok\n")
 
     def _lines(self) -> Iterator[str]:
-        for stored in self._store.everything():
-            line = {
-                "file_uuid": stored.file_uuid,
-                "state": stored.state,
-                "sha256": stored.sha256,
-                "size": stored.size,
-                "content_type": stored.content_type,
-                "local_file_path": stored.sent_name,
-                "remote_uri": stored.remote_uri,
-                "workspace_uuid": stored.workspace_uuid,
-                "created_at": spelled(stored.created_at),
-                "deleted_at": spelled(stored.deleted_at),
-            }
-            yield json.dumps(line) + "\n"
+        # Many at a time: between pieces, Starlette changes the thread.
+        for batch in self._store.everything():
+            yield "".join(map(_line, batch))
+
+    async def _noted(self) -> AsyncIterator[bytes]:
+        # On the event loop, which writes them: no line is seen half written.
+        for piece in self._journal.read():
+            yield piece
+
+
+def _line(stored: Stored) -> str:
+    line = {
+        "file_uuid": stored.file_uuid,
+        "state": stored.state,
+        "sha256": stored.sha256,
+        "size": stored.size,
+        "content_type": stored.content_type,
+        "local_file_path": stored.sent_name,
+        "remote_uri": stored.remote_uri,
+        "workspace_uuid": stored.workspace_uuid,
+        "created_at": spelled(stored.created_at),
+        "deleted_at": spelled(stored.deleted_at),
+    }
+    return json.dumps(line) + "\n"

@@ -18,8 +18,8 @@ from syncd.emulator.store import Store, Stored
 
 #: The files of a page, where a listing does not say.
 DEFAULT_LIMIT = 100
-#: The most files in one create, and the most bytes of its JSON.
-CREATE_FILES, CREATE_BYTES = 1000, 8 << 20
+#: The most bytes of a create's JSON.
+CREATE_BYTES = 8 << 20
 
 
 class Endpoints:
@@ -72,8 +72,8 @@ class Endpoints:
         """POST /v2/files: reserve objects to PUT, or have remote files fetched."""
         document = await _document(request)
         wanted = document.get("files")
-        if not isinstance(wanted, list) or not 1 <= len(wanted) <= CREATE_FILES:
-            raise invalid("files", f"must be a list of 1 to {CREATE_FILES} files")
+        if not isinstance(wanted, list) or not 1 <= len(wanted) <= checks.CREATE_FILES:
+            raise invalid("files", f"must be a list of 1 to {checks.CREATE_FILES} files")
         checked = [checks.new_file(f"files[{n}]", item) for n, item in enumerate(wanted)]
         workspace = self._workspace(request, document.get("workspace_uuid"), claim=True)
         created = [
@@ -99,7 +99,9 @@ class Endpoints:
             workspace=self._workspace(request, query.get("workspace_uuid")),
             file_type=file_type,
             limit=checks.whole("limit", query.get("limit"), default=least, least=1, most=most),
-            offset=checks.whole("offset", query.get("offset"), default=0, least=0, most=10**12),
+            offset=checks.whole(
+                "offset", query.get("offset"), default=0, least=0, most=checks.MOST_OFFSET
+            ),
         )
         items = [self._records.detail(request, stored, url=False) for stored in page]
         return JSONResponse({"items": items, "count": count})

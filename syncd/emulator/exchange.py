@@ -85,7 +85,7 @@ class Held:
 
     def __init__(self) -> None:
         self.start: Message = {}
-        self.body = b""
+        self.body = bytearray()
 
     async def send(self, message: Message) -> None:
         """Keep what is sent."""

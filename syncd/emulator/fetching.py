@@ -48,8 +48,9 @@ class Fetching:
                         stored.file_uuid, **_outcome(stored, incoming, sent_type)
                     )
                     incoming.kept = changed is not None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            message = f"the remote file cannot be fetched: {error or type(error).__name__}"
+        except Exception as error:
+            # Whatever a URL can bring about (a port of 99999 is an OverflowError): it is told.
+            message = f"the remote file cannot be fetched: {str(error) or type(error).__name__}"
             self._store.change(stored.file_uuid, processing_status="failed", error_message=message)
             return
         if changed is not None and changed.file_type == "video":
@@ -69,8 +70,8 @@ class Fetching:
                 if self._max_body is not None and incoming.size > self._max_body:
                     raise ValueError(f"it is larger than {self._max_body} bytes")
             incoming.close()
-            sent_type: str = answer.headers.get("content-type", "")
-            return sent_type.partition(";")[0].strip().lower()
+            sent_type = answer.headers.get("content-type")
+            return checks.content_type("content-type", sent_type) if sent_type else ""
 
 
 @cache

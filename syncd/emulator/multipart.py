@@ -42,7 +42,7 @@ class Part:
             return
         if self.filename is not None:
             raise invalid("file", "more than one part has this name")
-        if b"filename" not in options:
+        if not options.get(b"filename"):
             raise invalid("file", "the part has no filename")
         self._mine = True
         self.filename = options[b"filename"].decode("utf-8", "replace")

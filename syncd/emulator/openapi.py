@@ -3,7 +3,7 @@
 from typing import Any
 
 from syncd import __version__
-from syncd.emulator.checks import FILE_TYPES
+from syncd.emulator.checks import CREATE_FILES, FILE_TYPES, MOST_OFFSET, MOST_TEXT
 
 Schema = dict[str, Any]
 _ERRORS = {
@@ -43,13 +43,13 @@ _VIDEO: Schema = {
 }
 
 
-def description() -> Schema:
-    """Return the OpenAPI 3.1 document."""
+def description(page_limit: int) -> Schema:
+    """Return the OpenAPI 3.1 document; `page_limit` is the largest `limit` of a listing."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Files API, emulated by syncd", "version": __version__},
         "security": [{"key": []}, {"bearer": []}],
-        "paths": _paths(),
+        "paths": _paths(page_limit),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
@@ -60,13 +60,13 @@ def description() -> Schema:
     }
 
 
-def _paths() -> Schema:
+def _paths(page_limit: int) -> Schema:
     workspace = _parameter("query", "workspace_uuid", _UUID)
     listing = [
         workspace,
         _parameter("query", "file_type", _FILE_TYPE),
-        _parameter("query", "limit", _COUNT | {"minimum": 1}),
-        _parameter("query", "offset", _COUNT),
+        _parameter("query", "limit", _COUNT | {"minimum": 1, "maximum": page_limit}),
+        _parameter("query", "offset", _COUNT | {"maximum": MOST_OFFSET}),
     ]
     part = {"type": "string", "contentMediaType": "application/octet-stream"}
     form = _object(file=part)
@@ -107,10 +107,13 @@ def _operation(
 
 
 def _schemas() -> Schema:
-    new_file = _object(local_file_path=_TEXT, remote_uri=_URL, content_type=_TEXT)
+    new_files = _list({"oneOf": [_new_file("local_file_path"), _new_file("remote_uri")]})
     error = _object(code=_TEXT, message=_TEXT, details={"type": "object"})
     return {
-        "CreateFiles": _object(workspace_uuid=_UUID_OR_NULL, files=_list(new_file | _NO_NEED))
+        "CreateFiles": _object(
+            workspace_uuid=_UUID_OR_NULL,
+            files=new_files | {"minItems": 1, "maxItems": CREATE_FILES},
+        )
         | {"required": ["files"]},
         "CreatedFiles": _object(
             workspace_uuid=_UUID_OR_NULL, files=_list(_reference("FileUpload"))
@@ -120,7 +123,7 @@ def _schemas() -> Schema:
             file_url=_URL_OR_NULL,
             local_file_path=_TEXT_OR_NULL,
             remote_file_path=_TEXT,
-            remote_uri=_URL_OR_NULL,
+            remote_uri=_TEXT_OR_NULL,
             content_type=_TEXT,
             processing_status=_STATUS,
         ),
@@ -154,7 +157,13 @@ def _schemas() -> Schema:
     }
 
 
-_NO_NEED: Schema = {"required": []}
+def _new_file(named_by: str) -> Schema:
+    """Return a file to create; what does not name it, may only be null."""
+    sent = _TEXT | {"minLength": 1, "maxLength": MOST_TEXT}
+    names = {"local_file_path": sent, "remote_uri": sent | {"pattern": "^https?://"}}
+    properties = {name: names[name] if name == named_by else {"type": "null"} for name in names}
+    content_type = {"type": ["string", "null"], "maxLength": MOST_TEXT}
+    return _object(**properties, content_type=content_type) | {"required": [named_by]}
 
 
 def _object(**properties: Schema) -> Schema:

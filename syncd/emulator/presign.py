@@ -41,7 +41,7 @@ class Signer:
             message = "the request is not the one that was signed"
             raise StorageRefusal(403, message, code="SignatureDoesNotMatch")
         if int(expires) < self._clock():
-            raise StorageRefusal(403, "Request has expired", code="AccessDenied")
+            raise StorageRefusal(403, "Request has expired")
 
     def _sign(self, method: str, name: str, expires: int) -> str:
         text = f"{method}\n{name}\n{expires}"

@@ -117,6 +117,7 @@ class Emulator:
             control=Control(store=store, journal=journal),
             admission=Admission(settings, monotonic=time.monotonic),
             journal=journal,
+            page_limit=settings.page_limit,
         )
         processing.start()
         running.callback(processing.stop)

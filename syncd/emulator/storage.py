@@ -66,7 +66,7 @@ class Storage:
         frame = request.path_params["name"].partition("/")[2]
         path = self._store.frames(stored) / frame if frame else self._store.content(stored)
         if not path.is_file():
-            raise StorageRefusal(404, "there is no such object", code="NoSuchKey")
+            raise StorageRefusal(404, "there is no such object")
         kind = "image/jpeg" if frame else stored.content_type
         return FileResponse(path, media_type=kind)
 
@@ -81,7 +81,7 @@ class Storage:
         )
         stored = self._store.get(name.partition("/")[0])
         if stored is None:
-            raise StorageRefusal(404, "there is no such object", code="NoSuchKey")
+            raise StorageRefusal(404, "there is no such object")
         request.scope["token"] = token_in(stored.sent_name)
         return stored
 

@@ -185,8 +185,8 @@ class Store:
             "ORDER BY sequence"
         )
 
-    def everything(self) -> Iterator[Stored]:
-        """Yield every object ever made, oldest first."""
+    def everything(self) -> Iterator[list[Stored]]:
+        """Yield every object ever made, oldest first, many at a time."""
         after = 0
         while True:
             with self._lock:
@@ -198,7 +198,7 @@ class Store:
             if not rows:
                 return
             after = rows[-1][0]
-            yield from (Stored(*row[1:]) for row in rows)
+            yield [Stored(*row[1:]) for row in rows]
 
     def owner(self, workspace: str) -> str | None:
         """Return the organization that a workspace belongs to; None while it is unused."""

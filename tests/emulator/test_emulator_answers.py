@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from emulator_wire import KEY
 
@@ -81,10 +83,15 @@ def test_a_path_that_is_not_served_is_not_found(caller):
     assert error(caller.get("/v2/nothing")) == (404, "request.not_found")
 
 
+def test_a_trailing_slash_is_another_path_and_never_a_redirect(caller):
+    for path in ("/v2/files/", f"/v2/files/{NOBODY}/"):
+        assert error(caller.get(path)) == (404, "request.not_found")
+
+
 def test_a_method_that_is_not_served_is_refused_with_those_that_are(caller):
     answer = caller.put(f"/v2/files/{NOBODY}")
     assert error(answer) == (405, "request.method_not_allowed")
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == "DELETE, GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/v2/files/no-uuid", "/v2/files/no-uuid/status"])
@@ -98,7 +105,7 @@ def test_a_file_uuid_that_is_none_is_unprocessable(caller, path):
     ("name", "value"),
     [
         ("limit", "0"), ("limit", "1001"), ("limit", "many"), ("limit", "-1"), ("limit", "1e2"),
-        ("offset", "-1"), ("offset", "x"), ("offset", "9" * 30),
+        ("offset", "-1"), ("offset", "x"), ("offset", "9" * 30), ("offset", "0" * 16 + "9" * 30),
         ("file_type", "audio"), ("workspace_uuid", "w"),
     ],
 )  # fmt: skip
@@ -108,8 +115,9 @@ def test_a_query_that_makes_no_sense_is_unprocessable(caller, name, value):
     assert name in answer.json()["error"]["message"]
 
 
-def test_a_create_that_is_not_json_is_a_bad_request(caller):
-    assert error(caller.post("/v2/files", content=b"{")) == (400, "request.invalid")
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe{", b"[" * 100_000, b"1" * 5000])
+def test_a_create_that_is_not_json_is_a_bad_request(caller, body):
+    assert error(caller.post("/v2/files", content=body)) == (400, "request.invalid")
 
 
 @pytest.mark.parametrize(
@@ -126,10 +134,12 @@ def test_a_create_that_is_not_json_is_a_bad_request(caller):
         ({"files": [{"remote_uri": "file:///etc/passwd"}]}, "files[0].remote_uri"),
         ({"files": [{"local_file_path": "a", "content_type": "png"}]}, "files[0].content_type"),
         ({"files": [{"local_file_path": "a"}], "workspace_uuid": 7}, "workspace_uuid"),
+        ({"files": [{"local_file_path": "half a pair: \ud800"}]}, "files[0].local_file_path"),
+        ({"files": [{"local_file_path": "a"}] * 1001}, "files"),
     ],
 )
 def test_a_create_of_the_wrong_shape_is_unprocessable_and_says_where(caller, document, where):
-    answer = caller.post("/v2/files", json=document)
+    answer = caller.post("/v2/files", content=json.dumps(document))
     assert error(answer)[0] == 422
     assert answer.json()["error"]["message"].startswith(f"{where}: ")
     assert caller.lines("objects") == []
@@ -185,7 +195,8 @@ def test_a_failure_within_is_told_in_the_envelope_and_logged(caller, monkeypatch
     answer = caller.get("/v2/files")
     assert error(answer) == (500, "server.error")
     assert "canary" not in answer.text
-    assert "canary" in caplog.text
+    assert [record.exc_info[1].args for record in caplog.records] == [("canary",)]
+    assert [line["status"] for line in caller.lines("requests")] == [500]
 
 
 def test_every_answer_has_a_request_id_of_its_own(caller):
@@ -209,17 +220,30 @@ def test_the_description_is_of_exactly_what_the_api_has(caller):
     del caller.headers["x-api-key"]
     document = caller.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1.")
+    documented = {"400", "401", "403", "404", "409", "422", "429", "500", "503"}
     described = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert {"400", "401", "404", "422", "429", "500", "503"} <= operation[
-                "responses"
-            ].keys()
+            assert documented <= operation["responses"].keys()
             good = operation["responses"].get("200", {})
             schema = good and good["content"]["application/json"]["schema"]["$ref"]
             names = {parameter["name"] for parameter in operation["parameters"]}
             described[method, path] = (schema.rpartition("/")[2] if schema else None, names)
     assert described == table
+
+
+def test_what_is_described_is_what_is_routed(caller):
+    described = caller.get("/openapi.json").json()["paths"]
+    for path, operations in described.items():
+        for method in ("get", "post", "put", "patch", "delete"):
+            answer = caller.request(method, path.replace("{file_uuid}", NOBODY))
+            assert (answer.status_code != 405) == (method in operations), (method, path)
+
+
+def test_the_description_tells_the_limit_in_force(run):
+    listing = run(page_limit=7).get("/openapi.json").json()["paths"]["/v2/files"]["get"]
+    (limit,) = (one for one in listing["parameters"] if one["name"] == "limit")
+    assert limit["schema"]["maximum"] == 7
 
 
 def test_what_is_answered_has_the_members_that_the_description_names(caller):

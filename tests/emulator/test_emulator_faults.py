@@ -3,7 +3,7 @@ import time
 
 import httpx
 import pytest
-from emulator_wire import TOKEN, ask
+from emulator_wire import TOKEN, ask, dial, multipart_head, read_answer
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -33,7 +33,10 @@ def test_a_dropped_connection_gives_no_answer(caller, action, stored):
         caller.upload()
     assert states(caller) == stored
     (line,) = caller.lines("requests")
-    assert (line["status"], line["fault"]) == (None, action)
+    assert line["status"] is None
+    with dial(caller.emulator.url) as connection:
+        connection.sendall(multipart_head(9) + b"\r\n--b--\r\n")
+        assert read_answer(connection) == b""
     caller.faults()
     assert caller.upload().status_code == 200
 
@@ -177,8 +180,15 @@ def test_a_bad_rule_is_refused_with_what_is_wrong_and_the_old_ones_stay(caller, 
     assert caller.get("/v2/files").status_code == 500
 
 
-def test_rules_that_are_no_json_are_refused(caller):
-    assert caller.put("/_emulator/faults", content=b"{").status_code == 422
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000])
+def test_rules_that_are_no_json_are_refused(caller, body):
+    assert caller.put("/_emulator/faults", content=body).status_code == 422
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, 10**9])
+def test_a_retry_after_is_written_as_it_was_given(caller, seconds):
+    caller.faults({"match": UPLOAD, "action": {"status": 429, "retry_after": seconds}})
+    assert caller.upload().headers["retry-after"] == str(seconds)
 
 
 def test_every_request_is_told_with_the_token_of_its_name(caller):
@@ -197,6 +207,8 @@ def test_every_request_is_told_with_the_token_of_its_name(caller):
     assert [line["bytes"] for line in lines][2:5] == [5, 0, 0]
     times = [line["time"] for line in lines]
     assert times == sorted(times)
+    names = {"time", "method", "path", "status", "bytes", "token", "request_id"}
+    assert {frozenset(line) for line in lines} == {frozenset(names)}
 
 
 def test_the_token_is_known_even_where_nothing_was_stored(caller):

@@ -3,13 +3,15 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from emulator_wire import KEY, ask, dial, multipart_head, read_answer
 
-from syncd.emulator import Emulator, journal
+from syncd.emulator import ORGANIZATION, Emulator, journal
+from syncd.emulator.store import Store, Stored
 
 
 def rss_kib(pid, name="VmHWM"):
@@ -136,6 +138,26 @@ def test_the_list_of_requests_keeps_the_newest_and_stays_bounded(tmp_path, monke
     lines = b"".join(noted.read()).splitlines()
     assert lines[-1] == b'{"number": 999}'
     assert 50 < len(lines) < 200
+
+
+def test_many_objects_are_told_without_delay(run, tmp_path):
+    with contextlib.closing(Store(tmp_path / "data")) as store:
+        one = Stored(
+            file_uuid="",
+            organization_uuid=ORGANIZATION,
+            workspace_uuid=None,
+            state="live",
+            content_type="text/plain",
+            file_type="text",
+            created_at=0.0,
+            updated_at=0.0,
+        )
+        store.add(*(replace(one, file_uuid=str(number)) for number in range(20_000)))
+    caller = run()
+    began = time.monotonic()
+    assert [line["file_uuid"] for line in caller.lines("objects")] == [*map(str, range(20_000))]
+    # A change of threads for each line took 25 s.
+    assert time.monotonic() - began < 5
 
 
 def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(caller):

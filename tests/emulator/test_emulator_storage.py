@@ -98,6 +98,14 @@ def test_a_url_that_was_tampered_with_is_refused(caller, reserved, tamper):
     assert [line["state"] for line in caller.lines("objects")] == ["reserved"]
 
 
+def test_storage_refuses_in_its_own_words_and_with_a_request_id(caller, reserved):
+    answers = [ask("POST", reserved["file_url"]), put(reserved["file_url"].partition("?")[0])]
+    assert refused(answers[0], 405, "MethodNotAllowed")
+    assert refused(answers[1], 403, "SignatureDoesNotMatch")
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert [line["request_id"] for line in caller.lines("requests")][1:] == ids
+
+
 def test_a_url_is_good_for_one_method_only(reserved):
     assert refused(ask("GET", reserved["file_url"]), 403, "SignatureDoesNotMatch")
 
@@ -144,6 +152,25 @@ def test_a_remote_file_is_fetched(run, caller, tmp_path):
     assert detail["original_file_url"] == url
     assert detail["file_type"] == "text"
     assert ask("GET", detail["file_url"]).content == b"1,2\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://[", "https://127.0.0.1:99999/", "http://x\x00y/", "http://\u00fc..x/"],
+)
+def test_a_remote_url_that_is_none_fails_and_says_why(caller, url):
+    created = caller.create({"remote_uri": url}).json()["files"][0]
+    status = caller.processed(created["file_uuid"])
+    assert status["processing_status"] == "failed"
+    assert status["error_message"].startswith("the remote file cannot be fetched: ")
+
+
+def test_a_remote_file_that_is_too_large_fails_and_leaves_nothing(run, caller, tmp_path):
+    source = run(data=tmp_path / "source", api_key=None)
+    url = source.upload(content=b"x" * 100_001).json()["file_url"]
+    created = caller.create({"remote_uri": url}).json()["files"][0]
+    assert "larger than 100000" in caller.processed(created["file_uuid"])["error_message"]
+    assert list((tmp_path / "data" / "contents").iterdir()) == []
 
 
 def test_a_remote_file_that_cannot_be_fetched_fails_and_says_why(caller):

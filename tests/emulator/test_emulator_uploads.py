@@ -26,6 +26,10 @@ def test_an_upload_is_stored_whole_and_answered_as_the_service_does(caller):
     assert stored["state"] == "live"
     assert stored["sha256"] == sha256(b"some bytes").hexdigest()
     assert stored["size"] == 10
+    assert stored.keys() == {
+        "file_uuid", "state", "sha256", "size", "content_type", "local_file_path", "remote_uri",
+        "workspace_uuid", "created_at", "deleted_at",
+    }  # fmt: skip
 
 
 def test_a_file_is_shown_in_detail(caller):
@@ -116,6 +120,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing(caller, tmp_path)
         pass
     assert caller.lines("objects") == []
     assert list((tmp_path / "data" / "contents").iterdir()) == []
+    assert {line["status"] for line in caller.lines("requests")} == {499}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +130,16 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing(caller, tmp_path)
         ("multipart/form-data", b"", 415),
         ("multipart/form-data; boundary=b", b"no multipart at all", 400),
         ("multipart/form-data; boundary=b", b"--b--\r\n", 422),
+        (
+            "multipart/form-data; boundary=wrong",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n1\r\n--b--',
+            400,
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b"--b\r\nContent-Disposition: form-data; " + b"x" * 9999,
+            400,
+        ),
         (
             "multipart/form-data; boundary=b",
             b'--b\r\nContent-Disposition: form-data; name="other"; filename="x"\r\n\r\n1\r\n--b--',
@@ -143,11 +158,54 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing(caller, tmp_path)
         ),
     ],
 )
-def test_what_is_no_upload_is_refused_and_nothing_is_stored(caller, content_type, body, status):
+def test_what_is_no_upload_is_refused_and_nothing_is_stored(
+    caller, tmp_path, content_type, body, status
+):
     headers = {"content-type": content_type}
     answer = caller.post("/v2/files/-/uploads", content=body, headers=headers)
     assert answer.status_code == status, answer.text
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
     assert caller.lines("objects") == []
+    assert list((tmp_path / "data" / "contents").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "known"),
+    [
+        ('filename="a b;c.txt"', "a b;c.txt"),
+        ("filename=bare.txt", "bare.txt"),
+        (r'filename="a \"b\" \\c.txt"', r'a "b" \c.txt'),
+        ('filename="a%22b.txt"', "a%22b.txt"),
+        ('filename="\u20ac.txt"', "\u20ac.txt"),
+        # RFC 7578: the extended notation has no place in multipart/form-data.
+        ("filename=\"plain.txt\"; filename*=UTF-8''%E2%82%AC.txt", "plain.txt"),
+        ("filename*=UTF-8''%E2%82%AC.txt", None),
+        ('filename=""', None),
+    ],
+)
+def test_a_name_is_read_as_multipart_spells_it_and_there_must_be_one(caller, sent, known):
+    body = f'--b\r\nContent-Disposition: form-data; name="file"; {sent}\r\n\r\n1\r\n--b--\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = caller.post("/v2/files/-/uploads", content=body.encode(), headers=headers)
+    assert answer.status_code == (422 if known is None else 200), answer.text
+    assert answer.json().get("local_file_path") == known
+
+
+def test_parts_beside_the_file_are_passed_over(caller):
+    file = ("a.txt", b"mine", "text/plain")
+    parts = [("before", (None, b"1")), ("file", file), ("after", ("b", b"3"))]
+    assert caller.post("/v2/files/-/uploads", files=parts).status_code == 200
+    (stored,) = caller.lines("objects")
+    assert (stored["local_file_path"], stored["size"]) == ("a.txt", 4)
+
+
+def test_a_client_that_sends_all_before_it_reads_can_read_that_it_was_too_much(run):
+    caller = run(max_body=1000)
+    with dial(caller.emulator.url) as connection:
+        connection.sendall(multipart_head(30_000_000))
+        for _ in range(30):
+            connection.sendall(b"x" * 1_000_000)
+        assert read_answer(connection).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_body_declared_too_large_is_refused_before_it_is_sent(run):

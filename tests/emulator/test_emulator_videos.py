@@ -51,6 +51,25 @@ def test_a_presigned_video_is_processed_once_its_bytes_are_there(caller, clip):
     assert caller.processed(created["file_uuid"])["processing_status"] == "completed"
 
 
+def test_the_same_video_put_twice_is_processed_once(caller, clip, monkeypatch):
+    read = []
+
+    def counted(*words, **more):
+        read.append(words)
+        return read_video(*words, **more)
+
+    monkeypatch.setattr("syncd.emulator.processing.read_video", counted)
+    created = caller.create({"local_file_path": "clip.mp4"}).json()["files"][0]
+    ask("PUT", created["file_url"], content=clip)
+    ask("PUT", created["file_url"], content=clip)
+    status = caller.processed(created["file_uuid"])
+    ask("PUT", created["file_url"], content=clip)
+    # One queue: what was submitted before is through when this one is.
+    caller.processed(upload(caller, clip)["file_uuid"])
+    assert caller.get(f"/v2/files/{created['file_uuid']}/status").json() == status
+    assert len(read) == 2
+
+
 def test_a_broken_video_fails_and_says_why(caller, clip):
     for content in (b"no video at all", b"", clip[:100]):
         status = caller.processed(upload(caller, content)["file_uuid"])
