@@ -105,7 +105,7 @@ def test_a_file_uuid_that_is_none_is_unprocessable(caller, path):
     ("name", "value"),
     [
         ("limit", "0"), ("limit", "1001"), ("limit", "many"), ("limit", "-1"), ("limit", "1e2"),
-        ("offset", "-1"), ("offset", "x"), ("offset", "9" * 30), ("offset", "0" * 16 + "9" * 30),
+        ("offset", "-1"), ("offset", "x"), ("offset", "9" * 30), ("offset", "0" * 5000),
         ("file_type", "audio"), ("workspace_uuid", "w"),
     ],
 )  # fmt: skip
