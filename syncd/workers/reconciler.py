@@ -137,8 +137,11 @@ class Reconciler:
     def _adopt(self, copy: Copy, found: Sequence[FileDetail]) -> None:
         """Take the first that arrived for the copy's own; the others are twins, and retire."""
         first, *twins = sorted(found, key=lambda item: (item.created_at or "", item.file_uuid))
-        stored = self._stored(first)
         now = self._clock()
+        if copy.method == "presigned":
+            self._adopt_reserved(copy, first, twins, now)
+            return
+        stored = self._stored(first)
 
         def record(db: Transaction) -> str:
             set_fact(db, ECHO, PROVEN)
@@ -152,6 +155,20 @@ class Reconciler:
 
         became = self._store.write(record)
         log.info("found what was in doubt: %s is %s, %d twins", first.file_uuid, became, len(twins))
+
+    def _adopt_reserved(
+        self, copy: Copy, first: FileDetail, twins: Sequence[FileDetail], now: float
+    ) -> None:
+        """Take a reserved record for the copy's own: only its size tells whether content came."""
+
+        def record(db: Transaction) -> None:
+            set_fact(db, ECHO, PROVEN)
+            self._ledger.reserved(db, copy.id, first.file_uuid)
+            strays = [(copy, twin.file_uuid) for twin in twins]
+            self._ledger.twins(db, strays=strays, now=now)
+
+        self._store.write(record)
+        self._settle_reserved(copy._replace(file_uuid=first.file_uuid))
 
     def _stored(self, item: FileDetail) -> Stored:
         status = item.processing_status

@@ -125,3 +125,17 @@ def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_conten
     shop.upload()
     assert shop.copy("a").status is CopyStatus.LIVE
     assert shop.holds() == []
+
+
+def test_a_record_found_without_its_content_never_goes_live(shop):
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "POST /v2/files", "times": 1, "action": "drop_after"})
+    shop.drop("a", b"content")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.RETIRING
+    shop.upload()
+    shop.deleter.step()
+    assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
+    assert [o["state"] for o in shop.ask("objects")] == ["deleted", "live"]
