@@ -12,6 +12,7 @@ from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
+from syncd.exceptions import ForeignStateError
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.scheduler import Scheduler
@@ -30,7 +31,7 @@ HUNG_SECONDS = 60.0
 SLOW_SECONDS = 600.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.1
-DAY_SECONDS = 86_400.0
+HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
 _FEEDING_STEPS = frozenset({"upload"})
@@ -70,13 +71,17 @@ class Daemon:
         #: the steps that a commit or an event may have given something to do
         self._hinted = ["upload", "poll", "delete", "reconcile"]
         self._since = time.time()
+        self._foreign: ForeignStateError | None = None
         self._beat_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         self._drift = time.time() - boottime()
         self._hints = threading.Thread(target=self._pass_hints, name="syncd-hints", daemon=True)
 
     def run(self, hurry: threading.Event) -> int:
-        """Start everything in order, stay until told to stop, stop in reverse; return the code."""
+        """Start everything in order, stay until told to stop, stop in reverse; return the code.
+
+        ForeignStateError where the key turns out to be another organization's.
+        """
         parts, drain = self._parts, self._config.upload.drain_seconds
         self._add_steps()
         with ExitStack() as stack:
@@ -97,6 +102,8 @@ class Daemon:
             self._attend()
             log.info("stopping; transfers get %g seconds", drain)
         self._last_beat()
+        if self._foreign is not None:
+            raise self._foreign
         return 1 if parts.store.failed else 0
 
     def _announce(self) -> None:
@@ -118,8 +125,22 @@ class Daemon:
         add("upload", parts.uploader.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
-        add("reconcile", parts.reconciler.step, every=30.0)
+        add("reconcile", self._reconcile, every=30.0)
+        add("remember", parts.store.remember, every=60.0)
+        add("back up", self._back_up, every=HOUR_SECONDS)
         add("prune", self._prune, every=DAY_SECONDS)
+
+    def _reconcile(self) -> float | None:
+        try:
+            return self._parts.reconciler.step()
+        except ForeignStateError as error:
+            # Another organization's key: no waiting heals that.
+            self._foreign = error
+            self._stop.set()
+            return None
+
+    def _back_up(self) -> None:
+        self._parts.store.back_up_if_due(time.time())
 
     def _prune(self) -> None:
         self._parts.store.write(lambda db: history.prune(db, time.time()))

@@ -249,12 +249,29 @@ def fingerprint(descriptor: int) -> Fingerprint:
     return Fingerprint.of(os.fstat(descriptor))
 
 
-def write_private(path: str | os.PathLike[str], text: str) -> None:
-    """Replace `path` by a file of mode 0600 holding `text`, so that a reader sees old or new."""
+def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
+    """Replace `path` by a file of mode 0600 holding `text`, so that a reader sees old or new.
+
+    With `durable` it is the new one after a power cut, too.
+    """
     draft = f"{os.fspath(path)}.new"
     with suppress(FileNotFoundError):
         os.unlink(draft)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(draft, path)
+    if durable:
+        sync_directory(os.path.dirname(os.path.abspath(path)))
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Wait until the names in the directory `path` are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,7 @@ SyncdError
 ├── StateError             the state database cannot be used
 │   ├── ForeignStateError  it is another program's, another service's, or newer (exit 78)
 │   ├── StateLockedError   another instance runs (exit 75)
+│   ├── DamagedStateError  the database is ours, and damaged: a backup takes its place
 │   └── StateWriteError    a commit failed: its outcome is unknown, nothing may be sent on it
 ├── DiskError              a file cannot be read as it should be
 │   ├── FileChangedError   it is no longer what it was when it was looked at
@@ -33,6 +34,10 @@ class ForeignStateError(StateError):
 
 class StateLockedError(StateError):
     """Another instance holds the state directory."""
+
+
+class DamagedStateError(StateError):
+    """The database is this instance's own, and damaged."""
 
 
 class StateWriteError(StateError):

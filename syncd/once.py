@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from syncd.config import Config
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
-from syncd.state.ledger import forget_backoff
+from syncd.state.retrying import forget_backoff
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def once(
     with opened(config) as parts:
         # Whoever makes a pass wants it now: what failed in the last one is no reason to wait.
         parts.store.write(lambda db: forget_backoff(db, time.time()))
+        parts.gate.try_now()
         parts.uploader.start()
         try:
             parts.watch.scan_all()
@@ -54,6 +55,7 @@ def once(
         finally:
             parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
             parts.stop.set()
+        parts.store.back_up_if_due(time.time())
         tally = _tally(parts, wait_deletions=wait_deletions)
         report(tally)
         if parts.gate.refused:
@@ -79,6 +81,9 @@ def _work_through(
         parts.deleter.step()
         tally = _tally(parts, wait_deletions=wait_deletions)
         report(tally)
+        if parts.store.read(holds.is_lost):
+            log.error("giving up: the state was lost, and `syncd adopt` has not run")
+            return
         if parts.gate.refused or parts.gate.state == "unreachable":
             log.error("giving up for now: the Files API is %s", parts.gate.state)
             return
@@ -89,8 +94,11 @@ def _work_through(
 
 
 def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
+    held = parts.uploader.held_folders()
     counts = parts.store.read(
-        lambda db: due.outstanding(db, attempts=PATIENT_ATTEMPTS, deletions=wait_deletions)
+        lambda db: due.outstanding(
+            db, attempts=PATIENT_ATTEMPTS, deletions=wait_deletions, without=held
+        )
     )
     sending = tuple(
         (transfer.path.decode("utf-8", "backslashreplace"), transfer.sent, transfer.size)

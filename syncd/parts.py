@@ -14,16 +14,20 @@ from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
+from syncd.state.retrying import Retrying
 from syncd.state.sightings import Settling
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
+from syncd.workers.adopter import Adopter
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
+from syncd.workers.introduction import Introduction, key_mark
 from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
+from syncd.workers.verifier import Verifier
 
 
 @dataclass(slots=True)
@@ -37,6 +41,10 @@ class Parts:
     deleter: Deleter
     reconciler: Reconciler
     gate: Gate
+    introduction: Introduction
+    retrying: Retrying
+    adopter: Adopter
+    verifier: Verifier
     clients: list[FilesClient]
     stop: StopFlag
 
@@ -104,11 +112,19 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         clock=clock,
         stopped=stop.is_set,
     )
+    introduction = Introduction(
+        store=store,
+        client=clients[2],
+        gate=gate,
+        mark=key_mark(store.instance, "\n".join(credentials.secrets())),
+        clock=clock,
+    )
     reconciler = Reconciler(
         store=store,
         ledger=ledger,
         client=clients[2],
         gate=gate,
+        introduction=introduction,
         options=ReconcileOptions(
             resend_after_seconds=config.upload.resend_after_seconds,
             first_poll_seconds=config.processing.first_poll_seconds,
@@ -123,7 +139,28 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         clock=clock,
         stopped=stop.is_set,
     )
-    return Parts(store, watch, uploader, poller, deleter, reconciler, gate, clients, stop)
+    adopter = Adopter(
+        store=store,
+        client=clients[2],
+        policies=policies,
+        roots={folder.name: folder.path for folder in folders},
+        clock=clock,
+    )
+    return Parts(
+        store=store,
+        watch=watch,
+        uploader=uploader,
+        poller=poller,
+        deleter=deleter,
+        reconciler=reconciler,
+        gate=gate,
+        introduction=introduction,
+        retrying=Retrying(policies=policies, instance=store.instance),
+        adopter=adopter,
+        verifier=Verifier(store=store, client=clients[2], policies=policies, clock=clock),
+        clients=clients,
+        stop=stop,
+    )
 
 
 def _watch_folder(config: Config, name: str) -> WatchFolder:

@@ -100,6 +100,9 @@ def _reasons(known: JsonObject, pid: int | None, beat: Vitals | None, now: float
     for hold in known["holds"]:
         scope = "" if hold["scope"] == "*" else f" of {hold['scope']}"
         yield f"{hold['stops']}{scope} held: {hold['reason']}"
+    if unknown := known.get("unknown_objects"):
+        objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
+        yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
     if failed := known["counts"].get(views.Word.FAILED):
         files = "1 file" if failed == 1 else f"{failed} files"
         yield f"{files} failed (syncd ls --status failed)"

@@ -124,6 +124,17 @@ def new_token(*, instance: str, folder: str, path: bytes, content: str) -> str:
     return f"sy1-{instance}-{place}{content[:12]}{secrets.token_hex(4)}"
 
 
+def instance_of(token: str) -> str:
+    """Return the id of the instance that made `token`."""
+    return token.split("-")[1]
+
+
+def place_of(token: str) -> tuple[str, str]:
+    """Return what a token says of its file: the place's digest, and the SHA-256's beginning."""
+    copy_id = token.rsplit("-", 1)[1]
+    return copy_id[:8], copy_id[8:20]
+
+
 def place_digest(folder: str, path: bytes) -> str:
     """Return the 8 hex digits that stand in a token for a folder's name and a path."""
     return sha256(folder.encode() + b"\0" + path).hexdigest()[:8]

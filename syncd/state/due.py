@@ -4,7 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -13,20 +13,21 @@ from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.store import fact
 
 
-def uploads(db: Database, now: float, limit: int) -> list[File]:
-    """Return files with something to hash or send, the longest due first."""
+def uploads(db: Database, now: float, limit: int, *, without: Collection[str] = ()) -> list[File]:
+    """Return files with something to hash or send, the longest due first; none of `without`."""
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
+    names = {f"held{number}": name for number, name in enumerate(without)}
+    held = f"AND folder NOT IN ({', '.join(f':{name}' for name in names)})" if names else ""
     return files.where(
         db,
         "id IN (SELECT id FROM (SELECT id, due_at FROM files WHERE status = 'ready' AND "
-        "due_at <= :now UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
+        f"due_at <= :now {held} UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
         "files.id = file_id WHERE copies.status = 'planned' AND copies.due_at <= :now AND "
-        "files.status = 'ready' ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
-        {"now": now, "limit": limit},
+        f"files.status = 'ready' {held} ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
+        {"now": now, "limit": limit, **names},
     )
 
 
@@ -76,14 +77,17 @@ def doubts(db: Database) -> list[Copy]:
     return copies.where(db, "status = 'sending' AND in_flight = 0 ORDER BY id")
 
 
-def echo_sample(db: Database, known: str) -> Copy | None:
-    """Return a stored copy to look for in a listing; None where the fact `known` is there."""
-    if fact(db, known) is not None:
-        return None
+def echo_sample(db: Database) -> Copy | None:
+    """Return a stored copy to look for in a listing, None where there is none yet."""
     stored = copies.where(
         db, "status IN ('live', 'processing') AND file_uuid IS NOT NULL ORDER BY id LIMIT 1"
     )
     return stored[0] if stored else None
+
+
+def live_samples(db: Database) -> list[Copy]:
+    """Return a few live copies, the newest: each should be there for whoever has the right key."""
+    return copies.where(db, "status = 'live' AND file_uuid IS NOT NULL ORDER BY id DESC LIMIT 3")
 
 
 def workspaces(db: Database) -> list[str | None]:
@@ -116,24 +120,32 @@ class Outstanding:
     failed: int
 
 
-def outstanding(db: Database, *, attempts: int, deletions: bool) -> Outstanding:
+def outstanding(
+    db: Database, *, attempts: int, deletions: bool, without: Collection[str] = ()
+) -> Outstanding:
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
-    A copy that failed `attempts` times counts as failed; with `deletions`, files whose grace is
-    not over are waited for.
+    A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
+    `without`; with `deletions`, files whose grace is not over are waited for.
     """
+    names = {f"held{number}": name for number, name in enumerate(without)}
+    held = f"(SELECT id FROM files WHERE folder IN ({', '.join(f':{name}' for name in names)}))"
+    may_go = f"NOT IN {held}" if names else "IS NOT NULL"
     row = db.conn.execute(
         "SELECT (SELECT count(*) FROM copies WHERE status = 'live'), "
-        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status IN ('settling', 'ready') "
+        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status = 'settling' "
+        f"OR (status = 'ready' AND id {may_go}) "
         "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
-        "status NOT IN ('live', 'gone') AND "
-        "(status IN ('processing', 'retiring') OR (status = 'planned' AND attempts < :attempts) "
+        "status NOT IN ('live', 'gone') AND (status IN ('processing', 'retiring') "
+        f"OR (status = 'planned' AND attempts < :attempts AND file_id {may_go}) "
         "OR (status = 'sending' AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at IS NULL "
         "AND scope = 'copy ' || copies.id)))), "
-        "(SELECT count(*) FROM files WHERE status = 'unreadable') + (SELECT count(*) FROM copies "
-        "WHERE status NOT IN ('live', 'gone') AND "
-        "(status = 'failed' OR (status = 'planned' AND attempts >= :attempts)))",
-        {"attempts": attempts, "deletions": deletions},
+        "(SELECT count(*) FROM files WHERE status = 'unreadable' "
+        f"OR (status = 'ready' AND due_at IS NOT NULL AND NOT id {may_go})) "
+        "+ (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND "
+        f"(status = 'failed' OR (status = 'planned' AND NOT (attempts < :attempts "
+        f"AND file_id {may_go}))))",
+        {"attempts": attempts, "deletions": deletions, **names},
     ).fetchone()
     return Outstanding(*row)
 

@@ -27,6 +27,8 @@ class File(NamedTuple):
     due_at: float | None = None
     attempts: int = 0
     error: str | None = None
+    #: abrupt ends of syncd in a row while this file was being sent
+    crashes: int = 0
 
     @property
     def size(self) -> int:

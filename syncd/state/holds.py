@@ -9,8 +9,26 @@ from sqlite_utils import Database
 
 Stops = Literal["deletions", "sending"]
 EVERYWHERE = "*"
+#: The reason of the hold on everything while the ledger has forgotten something.
+STATE_LOST = "state_lost"
+#: The reason of the hold on an upload that may neither be found nor sent again.
+NO_ECHO = "no_echo"
 #: How many of the affected paths a hold names.
 FIRST = 10
+
+
+#: The scope of the workspace that a key has where none is named.
+_DEFAULT_WORKSPACE = "default"
+
+
+def workspace(uuid: str | None) -> str:
+    """Return the scope of a workspace."""
+    return uuid or _DEFAULT_WORKSPACE
+
+
+def workspace_of(scope: str) -> str | None:
+    """Return the workspace that a scope stands for."""
+    return None if scope == _DEFAULT_WORKSPACE else scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,18 @@ def is_held(db: Database, stops: Stops, scope: str) -> bool:
         (stops, scope, EVERYWHERE),
     ).fetchone()
     return row is not None
+
+
+def is_lost(db: Database) -> bool:
+    """Say whether the ledger has forgotten something: then no request may change anything."""
+    return (
+        db.conn.execute(
+            "SELECT 1 FROM holds WHERE stops = 'sending' AND scope = ? AND reason = ? "
+            "AND released_at IS NULL",
+            (EVERYWHERE, STATE_LOST),
+        ).fetchone()
+        is not None
+    )
 
 
 def open_holds(db: Database) -> list[Hold]:

@@ -44,6 +44,8 @@ class Failure:
         }
 
 
+#: Abrupt ends in a row, each while a file was being sent, after which it is left alone for a while.
+QUARANTINE_CRASHES, QUARANTINE_SECONDS = 3, 3600.0
 #: Seconds until an object whose uuid cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
 _NO_FAILURE = {
@@ -111,6 +113,8 @@ class Ledger:
 
     def begin(self, db: Database, offer: Offer, now: float) -> Copy | Elsewhere | Declined:
         """Commit the intent to send `offer`: return its copy, `sending`, or why there is none."""
+        if holds.is_lost(db):
+            return Declined.LATER
         file = files.get(db, offer.file_id)
         if (
             file is None
@@ -231,6 +235,8 @@ class Ledger:
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
             self.doubt(db, copy.id, failure, now + UNTRUE_SECONDS)
             return "in doubt"
+        if file.crashes:
+            files.update(db, file.id, crashes=0)
         facts: dict[str, Any] = {
             "file_uuid": stored.file_uuid,
             "remote_file_path": stored.remote_file_path,
@@ -326,13 +332,15 @@ class Ledger:
         Still wanted, it is sent again with the same token; else it is gone.
         """
         copy = _must(copies.get(db, copy_id))
+        file = _must_file(files.get(db, copy.file_id))
         if copy.wanted:
-            copies.move(db, copy, CopyStatus.PLANNED, due_at=now)
+            due_at = now + (QUARANTINE_SECONDS if file.crashes >= QUARANTINE_CRASHES else 0)
+            copies.move(db, copy, CopyStatus.PLANNED, due_at=due_at)
         else:
             copies.move(
                 db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it never arrived"
             )
-        advance(db, copy.file_id, self._policies, now)
+        advance(db, file.id, self._policies, now)
 
     def twins(self, db: Database, *, strays: Iterable[tuple[Copy, str]], now: float) -> int:
         """Give stray twins of known copies rows of their own, and retire them; return how many."""
@@ -481,6 +489,8 @@ class Ledger:
         copy = copies.get(db, copy_id)
         if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
             return None
+        if holds.is_lost(db):
+            return None
         advance(db, copy.file_id, self._policies, now)
         copy = _must(copies.get(db, copy_id))
         file = _must_file(files.get(db, copy.file_id))
@@ -529,21 +539,29 @@ def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
 
 
 def recover(db: Database, now: float) -> int:
-    """At start: whatever was in flight is in doubt, or deleted once more. Return how many."""
+    """At start: whatever was in flight is in doubt, or deleted once more. Return how many.
+
+    Whoever was being sent when syncd ended abruptly may be the reason: it is counted, and after
+    `QUARANTINE_CRASHES` such ends in a row left alone for `QUARANTINE_SECONDS`.
+    """
+    db.conn.execute(
+        "UPDATE files SET crashes = crashes + 1 WHERE id IN "
+        "(SELECT file_id FROM copies WHERE in_flight = 1 AND status = 'sending')"
+    )
+    suspects = "(SELECT id FROM files WHERE crashes >= :crashes)"
+    known = {"crashes": QUARANTINE_CRASHES, "due_at": now + QUARANTINE_SECONDS}
+    db.conn.execute(
+        "UPDATE files SET due_at = :due_at "
+        "WHERE crashes >= :crashes AND due_at IS NOT NULL AND status = 'ready'",
+        known,
+    )
+    db.conn.execute(
+        f"UPDATE copies SET due_at = :due_at WHERE status = 'planned' AND file_id IN {suspects}",
+        known,
+    )
     return db.conn.execute(
         "UPDATE copies SET in_flight = 0, due_at = ? WHERE in_flight = 1", (now,)
     ).rowcount
-
-
-def forget_backoff(db: Database, now: float) -> None:
-    """Let what failed before be tried now, but for what the service itself asked to wait for."""
-    db.conn.execute(
-        "UPDATE copies SET due_at = ?, attempts = 0 WHERE status = 'planned' "
-        "AND status NOT IN ('live', 'gone') "
-        "AND (error_status IS NULL OR error_status NOT IN (429, 503))",
-        (now,),
-    )
-    db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
 
 
 def rename_sources(

@@ -4,18 +4,20 @@ SQLite in WAL mode with `synchronous=FULL`: what was acknowledged survives a pow
 """
 
 import sqlite3
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from syncd.exceptions import ForeignStateError, StateError
+from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
+from syncd.state import backups
 from syncd.state.lifecycle import CopyStatus, FileStatus, arrows_trigger
 
 FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
@@ -105,16 +107,34 @@ def first_tables(db: Database) -> None:
         ) STRICT""",
         "CREATE INDEX history_path ON history (folder, path, at)",
         f"PRAGMA application_id = {APPLICATION_ID}",
-        f"PRAGMA user_version = {SCHEMA_VERSION}",
+        "PRAGMA user_version = 1",
     ):
         db.execute(statement)
 
 
-def open_writable(path: Path) -> Database:
+@migrations()
+def crashes_and_unknown_objects(db: Database) -> None:
+    """Version 2: how often syncd ended abruptly over a file, and remote objects without a copy."""
+    for statement in (
+        "ALTER TABLE files ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX files_crashed ON files (crashes) WHERE crashes > 0",
+        """
+        CREATE TABLE unknown_objects (
+          file_uuid TEXT PRIMARY KEY, token TEXT NOT NULL,
+          workspace_uuid TEXT, size INTEGER, remote_file_path TEXT,
+          found_at REAL NOT NULL, accepted_at REAL
+        ) STRICT, WITHOUT ROWID""",
+        "PRAGMA user_version = 2",
+    ):
+        db.execute(statement)
+
+
+def open_writable(path: Path, *, check: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 
-    ForeignStateError where it is a newer syncd's; StateError where it cannot be opened or does
-    not keep to its promises. `refuse_foreign` comes before the first call.
+    With `check`, DamagedStateError where it is not whole. ForeignStateError where it is a newer
+    syncd's; StateError where it cannot be opened or does not keep to its promises.
+    `refuse_foreign` comes before the first call.
     """
     try:
         with ExitStack() as on_error:
@@ -123,12 +143,51 @@ def open_writable(path: Path) -> Database:
             db = Database(connection)
             _keep_promises(db, path)
             _refuse_newer(db, path)
+            if check:
+                _refuse_damaged(db, path)
             if migrations.pending(db):
-                migrations.apply(db)
+                _migrate(db, path)
             on_error.pop_all()
             return db
     except sqlite3.Error as error:
+        if _is_damage(error):
+            raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
         raise StateError(f"cannot open the state database {path}: {error}") from error
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether the database at `path`, which nobody has open, can be relied on."""
+    try:
+        db = open_readonly(path)
+    except StateError:
+        return False
+    try:
+        _refuse_damaged(db, path)
+    except (StateError, sqlite3.Error):
+        return False
+    finally:
+        db.close()
+    return True
+
+
+def _migrate(db: Database, path: Path) -> None:
+    """Bring an older database up to date, each step in a transaction; a backup comes first."""
+    if db.conn.execute("PRAGMA user_version").fetchone()[0]:
+        backups.make(path, time.time())
+    migrations.apply(db)
+
+
+def _refuse_damaged(db: Database, path: Path) -> None:
+    # Pages, their order, types and constraints; not whether each index matches its table, which
+    # would cost a minute for a million files.
+    verdict = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise DamagedStateError(f"the state database {path} is damaged: {verdict}")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def open_readonly(path: Path) -> Database:
@@ -180,8 +239,10 @@ def _keep_promises(db: Database, path: Path) -> None:
         )
 
 
-def refuse_foreign(path: Path) -> None:
+def refuse_foreign(path: Path, *, ours_before: bool = False) -> None:
     """Read the header without SQLite, so that a foreign file is not touched at all.
+
+    A header that is none is damage, and not foreign, where the database was `ours_before`.
 
     Only before this process has a connection to `path`: closing any descriptor of a file drops
     all of the process's locks on it, SQLite's among them, and another process could then take
@@ -202,6 +263,8 @@ def refuse_foreign(path: Path) -> None:
     # A first start that was cut before its commit leaves one page, without a table or our mark.
     unfinished = application == b"\0\0\0\0" and size <= int.from_bytes(header[16:18], "big")
     if not header.startswith(b"SQLite format 3\0") or not (ours or unfinished):
+        if ours_before:
+            raise DamagedStateError(f"the state database {path} has lost its header")
         raise _foreign(path)
     if version > SCHEMA_VERSION:
         raise _newer(path, version)

@@ -152,6 +152,7 @@ def _present(
             "sha256": None,
             "attempts": 0,
             "error": None,
+            "crashes": 0,
         }
     match file.status:
         case FileStatus.READY:

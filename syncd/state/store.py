@@ -1,8 +1,10 @@
 """The state directory as a whole: lock, writer, readers, and this instance's own facts."""
 
 import fcntl
+import logging
 import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +15,18 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from syncd.exceptions import ForeignStateError, StateError, StateLockedError
-from syncd.state import schema
+from syncd.exceptions import (
+    DamagedStateError,
+    ForeignStateError,
+    StateError,
+    StateLockedError,
+)
+from syncd.state import backups, holds, instance, schema
+from syncd.state.instance import Instance
 from syncd.state.ledger import recover
 from syncd.state.writer import Writer
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: What a unit of work is handed: the database, inside its transaction.
@@ -72,31 +82,111 @@ class Store:
         self._lock_descriptor: int | None = None
         self._writer = Writer(self._path)
         self._readers = Readers(self._path)
+        #: the last written instance file; None where it must not be written
+        self._remembered: Instance | None = None
         self.instance = ""
 
     def open(self, now: float) -> None:
         """Take the lock and open the database; what was in flight at the last end is in doubt.
 
-        StateLockedError where another instance runs, ForeignStateError where the state is not
-        ours to touch, StateError where it cannot be used.
+        A damaged database is set aside and the newest backup put in its place. What was lost is
+        a hold on everything. StateLockedError where another instance runs, ForeignStateError
+        where the state is not ours to touch, StateError where it cannot be used.
         """
         # Whatever the umask: nobody else reads what we know of the folders.
         os.umask(0o077)
         prepare_directory(self.directory)
         self._lock_descriptor = _lock(self.directory / LOCK_NAME)
         try:
-            schema.refuse_foreign(self._path)
-            self._writer.start()
+            known = instance.read(self.directory)
+            loss = self._start_writer(known, now)
             self._writer.write(lambda db: recover(db, now))
-            self.instance = self._writer.write(_instance)
+            self._introduce(known, loss, now)
         except BaseException:
             self.close()
             raise
 
+    def _start_writer(self, known: Instance | None, now: float) -> str:
+        """Open the database, or its newest backup; return what was lost, in words."""
+        try:
+            schema.refuse_foreign(self._path, ours_before=known is not None)
+            self._writer.start()
+        except DamagedStateError as error:
+            aside, backup = backups.put_back(self._path, now, is_whole=schema.is_whole)
+            log.critical("%s; it is kept in %s", error, aside)
+            self._writer.start()
+            if backup is None:
+                return f"the state database was damaged (it is kept in {aside}), without a backup"
+            return (
+                f"the state database was damaged (it is kept in {aside}); {backup} took its place"
+            )
+        return ""
+
+    def _introduce(self, known: Instance | None, loss: str, now: float) -> None:
+        """Learn or keep who we are, and hold everything where the ledger has lost something."""
+
+        def compare(db: Database) -> Instance:
+            own = fact(db, "instance")
+            if own is None:
+                set_fact(db, "instance", known.id if known else secrets.token_hex(4))
+            here = Instance(fact(db, "instance") or "", instance.progress(db))
+            said = loss
+            if known is not None and own is None:
+                said = loss or f"the state database in {self.directory} is gone"
+            elif known is not None and own == known.id and here.progress < known.progress:
+                said = loss or f"an older state database was put into {self.directory}"
+            if said:
+                _hold_everything(db, said, now)
+            return here
+
+        here = self._writer.write(compare)
+        if known is not None and known.id != here.id:
+            raise ForeignStateError(
+                f"{self._path} is the state of instance {here.id}, and {instance.FILE_NAME} beside "
+                f"it of {known.id}: put the right one of the two back, or remove "
+                f"{instance.FILE_NAME} to go on with the database as it is"
+            )
+        self.instance = here.id
+        self.remember()
+
+    def remember(self) -> None:
+        """Write down beside the database how far the ledger has come, unless it lost something.
+
+        About once a minute, and at the end.
+        """
+        here = self.read(
+            lambda db: None if holds.is_lost(db) else Instance(self.instance, instance.progress(db))
+        )
+        if here is None or here == self._remembered:
+            return
+        try:
+            instance.write(self.directory, here)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self.directory / instance.FILE_NAME, error)
+        else:
+            self._remembered = here
+
+    def become(self, instance_id: str) -> bool:
+        """Take on the id of an earlier instance; False where this one has sent something."""
+        if not self.write(lambda db: _become(db, instance_id)):
+            return False
+        self.instance = instance_id
+        return True
+
+    def back_up_if_due(self, now: float) -> None:
+        """Back the database up once a day, unless the ledger has lost something."""
+        if backups.is_due(self.directory, now) and not self.read(holds.is_lost):
+            backups.make(self._path, now)
+
     def close(self) -> None:
         """Close everything and give the lock back; safe to call twice."""
-        self._writer.stop()
+        if self.instance and not self._writer.failed:
+            with suppress(StateError, sqlite3.Error):
+                self.remember()
+        self.instance = ""
+        # The writer last: whoever closes a database last leaves it without its WAL.
         self._readers.close()
+        self._writer.stop()
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
@@ -217,12 +307,25 @@ def _written_pid(descriptor: int) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _instance(db: Database) -> str:
-    known = fact(db, "instance")
-    if known is None:
-        known = secrets.token_hex(4)
-        set_fact(db, "instance", known)
-    return known
+def _hold_everything(db: Database, loss: str, now: float) -> None:
+    holds.place(
+        db,
+        stops="sending",
+        scope=holds.EVERYWHERE,
+        reason=holds.STATE_LOST,
+        message=f"{loss}: nothing is sent or deleted until `syncd adopt` has compared what is left "
+        "with the remote files",
+        commands=("syncd adopt", "syncd verify"),
+        now=now,
+    )
+    log.critical("%s: nothing is sent or deleted until `syncd adopt` ran", loss)
+
+
+def _become(db: Database, instance_id: str) -> bool:
+    if db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone():
+        return False
+    set_fact(db, "instance", instance_id)
+    return True
 
 
 def _bind(db: Database, key: str, value: str) -> str:

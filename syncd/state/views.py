@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
-from syncd.state import copies, files, holds, schema
+from syncd.state import copies, files, holds, schema, unknown
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import EVERYWHERE, Hold
@@ -72,7 +72,8 @@ _ROWS = """
 
 _SENDING_HELD = f"""
   EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-    AND scope IN ('{EVERYWHERE}', wish.workspace_uuid, 'copy ' || wish.id))
+    AND scope IN ('{EVERYWHERE}', coalesce(wish.workspace_uuid, '{holds.workspace(None)}'),
+                  'copy ' || wish.id))
 """
 
 _DELETING_HELD = f"""
@@ -180,7 +181,7 @@ def _manifest_entry(row: sqlite3.Row) -> JsonObject:
         **({"path_b64": exact} if exact else {}),
         "status": row["word"],
         "size": row["size"],
-        "sha256": row["sha256"],
+        "sha256": row["sha256"] or None,
         "file_uuid": row["file_uuid"],
         "remote_file_path": row["remote_file_path"],
         "content_type": row["content_type"],
@@ -258,6 +259,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": _failures(db) if total.get(Word.FAILED) else [],
         "echo": fact(db, "echo") or "unknown",
+        "unknown_objects": unknown.troubling(db),
     }
 
 
@@ -337,9 +339,9 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
 
 
 def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
-    scopes: set[str | None] = {EVERYWHERE, folder}
+    scopes = {EVERYWHERE, folder}
     for copy in every:
-        scopes |= {copy.workspace_uuid, f"copy {copy.id}"}
+        scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes
 
 
@@ -353,6 +355,7 @@ def _file_object(file: File) -> JsonObject:
         "missing_since": timestamp(file.missing_since),
         "due_at": timestamp(file.due_at),
         "attempts": file.attempts,
+        "crashes": file.crashes,
         "error": file.error,
     }
 

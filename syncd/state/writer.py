@@ -60,8 +60,11 @@ class Writer:
         self.commits = 0
 
     def start(self) -> None:
-        """Open (and migrate) the database, then take transactions. StateError where it cannot."""
-        self._db = schema.open_writable(self._path)
+        """Open (and migrate) the database, then take transactions. StateError where it cannot.
+
+        DamagedStateError where it is not whole; `start` may then be called again.
+        """
+        self._db = schema.open_writable(self._path, check=True)
         self._thread.start()
 
     def stop(self) -> None:

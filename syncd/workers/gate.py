@@ -4,10 +4,13 @@ A request that is refused for its key stops every mutation and is a hold; one th
 patience slows all of them; an unreachable service is tried by few until it answers.
 """
 
+import json
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
+from syncd.exceptions import StateError
 from syncd.files_api import (
     FilesApiError,
     ForbiddenError,
@@ -20,14 +23,16 @@ from syncd.files_api import (
     UnauthorizedError,
 )
 from syncd.state import holds
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
+from syncd.state.retry import LONGEST_ASKED_SECONDS, backoff_seconds
+from syncd.state.store import Store, fact, set_fact
 
 log = logging.getLogger(__name__)
 
 #: Failures in a row, of any requests, after which the service counts as unreachable.
 TRIPPED_AFTER = 5
-KEY_REFUSED, QUOTA = "key_refused", "quota"
+KEY_REFUSED, QUOTA, FORBIDDEN = "key_refused", "quota", "workspace_forbidden"
+#: The fact by which a wait outlives its process.
+REST = "rest"
 #: Seconds for which sending rests after the service said that a quota is used up.
 QUOTA_REST_SECONDS = 300.0
 
@@ -57,11 +62,19 @@ class Gate:
         self._lock = threading.Lock()
         self._failures = 0
         self._shut_until = 0.0
+        #: until when the service itself asked to wait: nothing shortens that
+        self._asked_until = 0.0
+        self._introduced = True
+        self._suspects: set[str | None] = set()
+        self._closed: frozenset[str | None] = frozenset()
         # A hold that outlived its process is believed until an answer says otherwise.
-        open_before = {hold.reason for hold in store.read(holds.open_holds)}
-        self._refused = KEY_REFUSED in open_before
-        self._quota_until = monotonic() if QUOTA in open_before else 0.0
+        before = store.read(holds.open_holds)
+        self._refused = any(hold.reason == KEY_REFUSED for hold in before)
+        self._quota_until = monotonic() if any(h.reason == QUOTA for h in before) else 0.0
+        self._suspects.update(holds.workspace_of(h.scope) for h in before if h.reason == FORBIDDEN)
+        self._closed = frozenset(self._suspects)
         self.last_success_at: float | None = None
+        self._resume(store.read(lambda db: fact(db, REST)))
 
     @property
     def state(self) -> str:
@@ -77,6 +90,24 @@ class Gate:
         """Whether the key was refused and has not been accepted since."""
         return self._refused
 
+    @property
+    def introduced(self) -> bool:
+        """Whether the key is known to open the ledger's organization."""
+        return self._introduced
+
+    def await_introduction(self) -> None:
+        """Let nothing pass until `introduce`: the key is a new one."""
+        self._introduced = False
+
+    def introduce(self) -> None:
+        """Let requests pass: the key opens the ledger's organization."""
+        self._introduced = True
+
+    @property
+    def tripped(self) -> bool:
+        """Whether requests fail one after another: then one at a time probes the service."""
+        return self._failures >= TRIPPED_AFTER
+
     def seconds_shut(self) -> float:
         """Return the seconds until requests may be made again; 0 when they may be made now."""
         with self._lock:
@@ -84,11 +115,58 @@ class Gate:
 
     def seconds_shut_for_all(self) -> float:
         """Return the seconds until any request but a probe may be made; 0 for now."""
+        if not self._introduced:
+            return max(self.seconds_shut(), 1.0)
         return KEY_PROBE_SECONDS if self._refused else self.seconds_shut()
 
-    def may_send(self) -> bool:
-        """Say whether a mutation may be made now."""
-        return not self._refused and self.seconds_shut() == 0.0 and not self._resting()
+    def may_send(self, workspace: str | None = None) -> bool:
+        """Say whether an upload, to `workspace`, may be made now."""
+        if self._refused or not self._introduced or self._resting():
+            return False
+        return self.seconds_shut() == 0.0 and workspace not in self._closed
+
+    def try_now(self) -> None:
+        """Forget what the wait was for, but for what the service itself asked for."""
+        with self._lock:
+            # One more failure, and all wait again.
+            self._failures = min(self._failures, TRIPPED_AFTER - 1)
+            self._shut_until = self._asked_until
+            self._quota_until = min(self._quota_until, self._monotonic())
+        self._keep_rest()
+
+    # A workspace for itself
+
+    def forbidden(self, workspace: str | None) -> None:
+        """Note that an upload to `workspace` got 403: whether all of it is closed is to be seen."""
+        with self._lock:
+            self._suspects.add(workspace)
+
+    @property
+    def closed(self) -> frozenset[str | None]:
+        """The workspaces to which nothing may be sent."""
+        return self._closed
+
+    def questionable(self) -> frozenset[str | None]:
+        """Return the workspaces that are closed, or may be: a cheap request shows it."""
+        with self._lock:
+            return self._closed | self._suspects
+
+    def judge(self, workspace: str | None, *, refusal: FilesApiError | None) -> None:
+        """Hold sending to one workspace for `refusal`; None releases it."""
+        scope = holds.workspace(workspace)
+        with self._lock:
+            self._suspects.discard(workspace)
+            was_closed = workspace in self._closed
+            self._closed = (
+                self._closed - {workspace} if refusal is None else self._closed | {workspace}
+            )
+        if refusal is not None:
+            if not was_closed:
+                log.error("nothing is sent to workspace %s: %s", scope, refusal)
+            self._hold(FORBIDDEN, f"the key may not use it: {refusal}", _WORKSPACE_COMMANDS, scope)
+        elif was_closed:
+            log.info("workspace %s takes files again", scope)
+            self._release(FORBIDDEN, scope)
 
     def _resting(self) -> bool:
         return self._monotonic() < self._quota_until
@@ -101,6 +179,7 @@ class Gate:
             self.last_success_at = self._clock()
         if tripped:
             log.info("the Files API answers again")
+            self._keep_rest()
         if refused:
             log.info("the Files API accepts the key again")
             self._release(KEY_REFUSED)
@@ -114,7 +193,7 @@ class Gate:
         elif isinstance(error, RateLimitedError) or (
             isinstance(error, ServerError) and error.retry_after is not None
         ):
-            self._shut(backoff_seconds(1, asked=error.retry_after))
+            self._shut(backoff_seconds(1, asked=error.retry_after), asked=True)
         elif isinstance(error, RefusedError):
             # A clear answer, though not the one hoped for: the service is there.
             with self._lock:
@@ -131,9 +210,39 @@ class Gate:
         if failures == TRIPPED_AFTER:
             log.warning("the Files API cannot be reached; waiting for it: %s", error)
 
-    def _shut(self, seconds: float) -> None:
+    def _shut(self, seconds: float, *, asked: bool = False) -> None:
+        until = self._monotonic() + seconds
         with self._lock:
-            self._shut_until = max(self._shut_until, self._monotonic() + seconds)
+            longer, self._shut_until = until > self._shut_until, max(self._shut_until, until)
+            if asked:
+                self._asked_until = max(self._asked_until, until)
+        if longer:
+            self._keep_rest()
+
+    def _keep_rest(self) -> None:
+        """Write down until when all requests rest, so that a restart does not cut it short."""
+        with self._lock:
+            now, clock = self._monotonic(), self._clock()
+            rest = {
+                "until": clock + max(self._shut_until - now, 0.0),
+                "asked": clock + max(self._asked_until - now, 0.0),
+                "failures": self._failures,
+            }
+        with suppress(StateError):
+            # Nobody waits for it: without it, a restart asks a little too early.
+            self._store.submit(lambda db: set_fact(db, REST, json.dumps(rest)))
+
+    def _resume(self, kept: str | None) -> None:
+        if kept is None:
+            return
+        rest, now, clock = json.loads(kept), self._monotonic(), self._clock()
+        # A clock that was set meanwhile must not make us wait for days.
+        until, asked = (
+            now + min(max(rest[name] - clock, 0.0), LONGEST_ASKED_SECONDS)
+            for name in ("until", "asked")
+        )
+        self._shut_until, self._asked_until = until, asked
+        self._failures = int(rest["failures"])
 
     def _refuse(self, error: FilesApiError) -> None:
         with self._lock:
@@ -153,13 +262,19 @@ class Gate:
             self._quota_until = 0.0
             self._release(QUOTA)
 
-    def _hold(self, reason: str, message: str, commands: tuple[str, ...]) -> None:
+    def _hold(
+        self,
+        reason: str,
+        message: str,
+        commands: tuple[str, ...],
+        scope: str = holds.EVERYWHERE,
+    ) -> None:
         now = self._clock()
         self._store.write(
             lambda db: holds.place(
                 db,
                 stops="sending",
-                scope=holds.EVERYWHERE,
+                scope=scope,
                 reason=reason,
                 message=message,
                 commands=commands,
@@ -167,16 +282,18 @@ class Gate:
             )
         )
 
-    def _release(self, reason: str) -> None:
+    def _release(self, reason: str, scope: str = holds.EVERYWHERE) -> None:
         now = self._clock()
         self._store.write(
-            lambda db: holds.release(
-                db, stops="sending", scope=holds.EVERYWHERE, reason=reason, now=now
-            )
+            lambda db: holds.release(db, stops="sending", scope=scope, reason=reason, now=now)
         )
 
 
 _KEY_COMMANDS = (
     "check AYMARA_AI_API_KEY (or the file or credential it comes from) and restart syncd",
+    "syncd status",
+)
+_WORKSPACE_COMMANDS = (
+    "give the key access to the workspace, or set another workspace_uuid and restart syncd",
     "syncd status",
 )

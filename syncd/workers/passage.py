@@ -13,9 +13,11 @@ from syncd import disk
 from syncd.exceptions import FileChangedError, UnreadableError
 from syncd.files_api import (
     Aborted,
+    ConflictError,
     FilesApiError,
     FilesClient,
     FileUpload,
+    ForbiddenError,
     InDoubtError,
     NewFile,
     NotSentError,
@@ -177,7 +179,7 @@ class Passage:
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._gate.may_send():
+        if not self._gate.may_send(begun.workspace_uuid):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None
@@ -300,6 +302,8 @@ class Passage:
         again_at = now + backoff_seconds(tries, asked=error.retry_after)
         if not isinstance(error, Aborted):
             self._gate.failed(error)
+            if isinstance(error, ForbiddenError):
+                self._gate.forbidden(copy.workspace_uuid)
             log.warning("%s: %s", shown(file), error)
         if isinstance(error, NotSentError):
             stopped = isinstance(error, Aborted)
@@ -322,7 +326,8 @@ class Passage:
                     db, copy.id, now, failure=failure, again_at=again_at
                 )
             )
-        elif isinstance(error, RefusedError):
+        elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
+            # A conflict may be with what arrived of this very copy: it is looked up.
             self._store.write(lambda db: self._ledger.refused(db, copy.id, failure, now))
         else:
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))

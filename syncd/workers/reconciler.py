@@ -4,8 +4,9 @@ It alone reads listings, and only while a doubt is open, once to learn what the 
 and in a daily sweep for strays.
 """
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,11 +15,12 @@ from syncd.files_api import (
     FileDetail,
     FilesApiError,
     FilesClient,
+    ForbiddenError,
     Listing,
     NotFoundError,
     tokens_in,
 )
-from syncd.state import due, holds
+from syncd.state import due, holds, unknown
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.store import (
@@ -31,11 +33,11 @@ from syncd.state.store import (
     set_fact,
 )
 from syncd.workers.gate import Gate
+from syncd.workers.introduction import Introduction
+from syncd.workers.tokens import by_token, of_instance
 
 log = logging.getLogger(__name__)
 
-#: The reason of the hold on an upload that may neither be found nor sent again.
-HELD_REASON = "no_echo"
 #: Seconds between two looks for the same doubt, at least.
 LOOK_SECONDS = 5.0
 #: Seconds between two looks while the request may still arrive, at most.
@@ -43,6 +45,11 @@ RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
 HELD_LOOK_SECONDS = 3600.0
 SWEEP_SECONDS = 86_400.0
+#: How long a doubt counts as recent, in times of `resend_after_seconds`: what was sent twice is
+#: looked for once more at its end.
+RECENT_TIMES = 5.0
+#: The facts by which the next looks outlive the process.
+SWEEP_AT, LOOK_BACK = "sweep_at", "look_back"
 #: Objects of a listing that are compared with the ledger at once.
 SWEEP_BATCH = 500
 #: What clocks may differ by, in seconds, when a listing is read back to a time.
@@ -67,6 +74,7 @@ class Reconciler:
         ledger: Ledger,
         client: FilesClient,
         gate: Gate,
+        introduction: Introduction,
         options: ReconcileOptions,
         clock: Callable[[], float],
     ) -> None:
@@ -74,16 +82,32 @@ class Reconciler:
         self._ledger = ledger
         self._client = client
         self._gate = gate
+        self._introduction = introduction
         self._options = options
         self._clock = clock
-        self._sweep_at = clock() + SWEEP_SECONDS
+        self._sweep_at, self._look_back = self._next_looks()
+
+    def _next_looks(self) -> tuple[float, tuple[float, float] | None]:
+        """Return when the next sweep is due, and the next look back with what it reads back to."""
+        now = self._clock()
+        sweep, back = self._store.read(lambda db: (fact(db, SWEEP_AT), fact(db, LOOK_BACK)))
+        # A clock that was set back must not put the sweep off for months.
+        sweep_at = min(float(sweep), now + SWEEP_SECONDS) if sweep else now + SWEEP_SECONDS
+        look = json.loads(back) if back else None
+        return sweep_at, (look["at"], look["since"]) if look else None
 
     def step(self) -> float | None:
-        """Look for what is in doubt; return the seconds until the next look is due."""
+        """Look for what is in doubt; return the seconds until the next look is due.
+
+        ForeignStateError where the key turns out to be another organization's.
+        """
         if self._gate.refused:
             self._probe()
+        if not self._gate.introduced and not self._gate.seconds_shut():
+            self._introduce()
         if shut := self._gate.seconds_shut_for_all():
             return shut
+        self._judge_workspaces()
         now = self._clock()
         doubts = self._store.read(due.doubts)
         urgent = [copy for copy in doubts if (copy.due_at or 0.0) <= now]
@@ -92,8 +116,9 @@ class Reconciler:
                 self._settle(workspace, [c for c in doubts if c.workspace_uuid == workspace])
             self._learn_echo()
             if now >= self._sweep_at:
-                self._sweep_at = now + SWEEP_SECONDS
                 self._sweep()
+            elif self._look_back and now >= self._look_back[0]:
+                self._sweep(since=self._look_back[1])
         except FilesApiError as error:
             self._gate.failed(error)
             log.warning("what is in doubt cannot be looked up now: %s", error)
@@ -113,6 +138,25 @@ class Reconciler:
         else:
             self._gate.succeeded()
 
+    def _introduce(self) -> None:
+        try:
+            self._introduction.make()
+        except FilesApiError as error:
+            self._gate.failed(error)
+            log.warning("the key cannot be introduced to the service now: %s", error)
+
+    def _judge_workspaces(self) -> None:
+        """See which workspaces the key may use, where an upload made it doubtful."""
+        for workspace in self._gate.questionable():
+            try:
+                self._client.list(workspace_uuid=workspace, limit=1)
+            except ForbiddenError as error:
+                self._gate.judge(workspace, refusal=error)
+            except FilesApiError as error:
+                self._gate.failed(error)
+            else:
+                self._gate.judge(workspace, refusal=None)
+
     def _settle(self, workspace: str | None, doubts: Sequence[Copy]) -> None:
         reserved = [copy for copy in doubts if copy.file_uuid is not None]
         for copy in reserved:
@@ -125,14 +169,24 @@ class Reconciler:
             workspace_uuid=workspace, since=datetime.fromtimestamp(oldest - SKEW_SECONDS, tz=UTC)
         )
         self._gate.succeeded()
-        by_token = _by_token(listing)
-        self._retire_twins(by_token)
+        self._introduction.learn(listing.items)
+        found = by_token(listing)
+        self._retire_twins(found)
         for copy in doubts:
-            found = by_token.get(copy.token)
-            if found:
-                self._adopt(copy, found)
+            if arrived := found.get(copy.token):
+                self._adopt(copy, arrived)
             else:
                 self._not_found(copy, listing)
+        self._look_back_later(oldest)
+
+    def _look_back_later(self, since: float) -> None:
+        """Look once more, later, for what a doubt of now may still bring."""
+        at = self._clock() + RECENT_TIMES * self._options.resend_after_seconds
+        if self._look_back is not None:
+            since = min(since, self._look_back[1])
+        self._look_back = (at, since)
+        kept = json.dumps({"at": at, "since": since})
+        self._store.write(lambda db: set_fact(db, LOOK_BACK, kept))
 
     def _adopt(self, copy: Copy, found: Sequence[FileDetail]) -> None:
         """Take the first that arrived for the copy's own; the others are twins, and retire."""
@@ -226,7 +280,7 @@ class Reconciler:
                 db,
                 stops="sending",
                 scope=_scope(copy),
-                reason=HELD_REASON,
+                reason=holds.NO_ECHO,
                 message=(
                     "an upload got no answer, and this service has not been seen to echo names: "
                     "it may have arrived, so it is not sent again by itself"
@@ -240,11 +294,12 @@ class Reconciler:
         self._store.write(record)
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
-        holds.release(db, stops="sending", scope=_scope(copy), reason=HELD_REASON, now=now)
+        holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)
 
     def _learn_echo(self) -> None:
         """After the first upload, see whether its token is in the listing."""
-        sample = self._store.read(lambda db: due.echo_sample(db, ECHO))
+        known = self._introduction.is_bound and self._store.read(lambda db: fact(db, ECHO))
+        sample = None if known else self._store.read(due.echo_sample)
         if sample is None:
             return
         listing = self._client.read_listing(
@@ -254,6 +309,7 @@ class Reconciler:
             ),
         )
         self._gate.succeeded()
+        self._introduction.learn(listing.items)
         item = next((i for i in listing.items if i.file_uuid == sample.file_uuid), None)
         if item is None:
             return
@@ -269,16 +325,52 @@ class Reconciler:
         self._store.write(record)
         log.info("the Files API %s the names it is sent", "echoes" if echoed else "does not echo")
 
-    def _sweep(self) -> None:
-        """Once a day: what carries our token and arrived unnoticed gets a row, and retires."""
-        for workspace in self._store.read(due.workspaces):
-            listing = self._client.read_listing(workspace_uuid=workspace)
-            self._gate.succeeded()
-            self._retire_twins(_by_token(listing))
+    def _sweep(self, *, since: float | None = None) -> None:
+        """Give what carries our token and arrived unnoticed a row, and retire it.
 
-    def _retire_twins(self, by_token: dict[str, list[FileDetail]]) -> None:
-        """Retire objects whose copy the ledger knows under another uuid."""
-        found = [(token, item.file_uuid) for token, items in by_token.items() for item in items]
+        Once a day over everything; `since` a time, in seconds since the epoch, after a doubt.
+        """
+        floor = None if since is None else datetime.fromtimestamp(since - SKEW_SECONDS, tz=UTC)
+        for workspace in self._store.read(due.workspaces):
+            listing = self._client.read_listing(workspace_uuid=workspace, since=floor)
+            self._gate.succeeded()
+            self._introduction.learn(listing.items)
+            found = by_token(listing)
+            self._retire_twins(found)
+            self._note_unknown(workspace, listing, whole=since is None)
+        now = self._clock()
+        self._look_back = None
+        if since is None:
+            self._sweep_at = now + SWEEP_SECONDS
+        at = str(self._sweep_at)
+
+        def record(db: Transaction) -> None:
+            set_fact(db, SWEEP_AT, at)
+            set_fact(db, LOOK_BACK, "null")
+
+        self._store.write(record)
+
+    def _note_unknown(self, workspace: str | None, listing: Listing, *, whole: bool) -> None:
+        """Keep in mind what is ours by its token and stands nowhere in the ledger."""
+        now, instance = self._clock(), self._store.instance
+        seen = of_instance(listing, instance, workspace, now).values()
+        there = {item.file_uuid for item in listing.items}
+
+        def record(db: Transaction) -> int:
+            if whole and listing.complete:
+                unknown.keep_only(db, workspace, there)
+            return unknown.note(db, unknown.select(db, seen))
+
+        if new := self._store.write(record):
+            log.warning(
+                "%d remote objects carry this instance's token and are unknown to its ledger; they "
+                "are kept: `syncd verify` lists them",
+                new,
+            )
+
+    def _retire_twins(self, listed: Mapping[str, Sequence[FileDetail]]) -> None:
+        """Retire objects, by token, whose copy the ledger knows under another uuid."""
+        found = [(token, item.file_uuid) for token, items in listed.items() for item in items]
         now = self._clock()
         for start in range(0, len(found), SWEEP_BATCH):
             part = found[start : start + SWEEP_BATCH]
@@ -286,14 +378,6 @@ class Reconciler:
             if strays:
                 self._store.write(partial(self._ledger.twins, strays=strays, now=now))
                 log.warning("%d stray twins of known copies retire", len(strays))
-
-
-def _by_token(listing: Listing) -> dict[str, list[FileDetail]]:
-    found: dict[str, list[FileDetail]] = {}
-    for item in listing.items:
-        for token in tokens_in(item.strings()):
-            found.setdefault(token, []).append(item)
-    return found
 
 
 def _scope(copy: Copy) -> str:

@@ -55,6 +55,7 @@ class Uploader:
         self._ledger = ledger
         self._make_client = make_client
         self._gate = gate
+        self._roots = roots
         self._workers = options.workers
         self._clock = clock
         self._stop = StopFlag()
@@ -69,7 +70,8 @@ class Uploader:
         )
         self._queue: queue.SimpleQueue[File | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._taken: set[int] = set()
+        #: files handed out, and whether syncd has ended abruptly over them before
+        self._taken: dict[int, bool] = {}
         self._unknown: set[int] = set()
         self._threads: list[threading.Thread] = []
 
@@ -115,18 +117,30 @@ class Uploader:
         if not self._gate.may_send():
             return max(self._gate.seconds_shut(), 1.0)
         with self._lock:
-            taken = set(self._taken)
-        room = self._workers * AHEAD - len(taken)
+            taken = dict(self._taken)
+        # While requests fail one after another, one at a time shows whether the next would not.
+        room = (1 if self._gate.tripped else self._workers * AHEAD) - len(taken)
         if room <= 0:
             return None
-        now = self._clock()
-        for file in self._store.read(lambda db: due.uploads(db, now, room + len(taken))):
-            if file.id not in taken:
-                with self._lock:
-                    self._taken.add(file.id)
-                self._queue.put(file)
+        now, held = self._clock(), self.held_folders()
+        suspected = any(taken.values())
+        due_now = self._store.read(lambda db: due.uploads(db, now, room + len(taken), without=held))
+        for file in due_now:
+            suspect = file.crashes > 0
+            # What may have ended syncd before goes alone, so that it is known if it does again.
+            if file.id in taken or (suspect and suspected) or room == 0:
+                continue
+            suspected, room = suspected or suspect, room - 1
+            with self._lock:
+                self._taken[file.id] = suspect
+            self._queue.put(file)
         next_at = self._store.read(lambda db: due.next_upload(db, now))
         return None if next_at is None else max(next_at - now, 0.0)
+
+    def held_folders(self) -> list[str]:
+        """Return the folders whose workspace takes nothing now."""
+        closed = self._gate.closed
+        return [name for name, root in self._roots.items() if root.workspace_uuid in closed]
 
     def _clear_unknown(self) -> None:
         """Put in doubt what was in flight for files whose last commit failed."""
@@ -136,7 +150,7 @@ class Uploader:
             self._abandon(file_id)
             with self._lock:
                 self._unknown.discard(file_id)
-                self._taken.discard(file_id)
+                self._taken.pop(file_id, None)
 
     def _abandon(self, file_id: int) -> None:
         now = self._clock()
@@ -230,7 +244,7 @@ class Uploader:
 
     def _give_back(self, file_id: int) -> None:
         with self._lock:
-            self._taken.discard(file_id)
+            self._taken.pop(file_id, None)
 
     def _failed(self, file: File, error: Exception) -> None:
         """See to it that whatever stood in the way of one file takes no thread, and does not spin.

@@ -15,6 +15,7 @@ from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
+from syncd.workers.introduction import Introduction
 from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
@@ -61,7 +62,12 @@ class Shop:
             client=self.client,
             **common,
         )
-        self.reconciler = Reconciler(client=self.client, options=ReconcileOptions(), **common)
+        introduction = Introduction(
+            store=store, client=self.client, gate=self.gate, mark="mark", clock=self.clock
+        )
+        self.reconciler = Reconciler(
+            client=self.client, introduction=introduction, options=ReconcileOptions(), **common
+        )
 
     def clock(self):
         return self.now

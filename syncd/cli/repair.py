@@ -1,0 +1,173 @@
+"""The commands that compare and mend: `verify`, `adopt` and `retry`."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from syncd.cli import story
+from syncd.cli.control import perform
+from syncd.cli.options import Options, common, pass_options
+from syncd.cli.render import size
+from syncd.config import Config
+from syncd.log import printable
+from syncd.state import views
+from syncd.state.store import Transaction, lock_holder
+
+JsonObject = dict[str, Any]
+#: Findings that are shown; `--json` has them all.
+SHOWN = 20
+_KINDS = {
+    "gone": "gone remotely, without our doing",
+    "size": "other in size than what was sent",
+    "twin": "a second object of a known copy; it is retired by itself",
+    "unknown": "carries our token, and the ledger has no copy of it",
+}
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+@click.command()
+@_as_json
+@common
+@pass_options
+def verify(options: Options, *, as_json: bool) -> int:
+    """Compare the ledger with the remote listing, and say what differs; nothing is changed.
+
+    Exits with 1 where something differs.
+    """
+    result = _with_progress(options.load(to_sync=True), "verify", {})
+    if as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _show_verdict(result)
+    return 1 if any(not finding.get("accepted") for finding in result["findings"]) else 0
+
+
+def _show_verdict(result: JsonObject) -> None:
+    findings = result["findings"]
+    click.echo(f"{result['listed']} remote objects, {result['compared']} of them in our ledger")
+    for key, words in (
+        ("released", "kept remotely, and no longer mirrored"),
+        ("retiring", "on their way out"),
+        ("in_doubt", "in doubt: looked up by themselves"),
+    ):
+        if result[key]:
+            click.echo(f"{result[key]} {words}")
+    for reason in result["incomplete"]:
+        click.echo(f"the listing is not proven complete: {reason}")
+    if not findings:
+        click.echo("all else is as the ledger has it")
+    for kind, words in _KINDS.items():
+        some = [finding for finding in findings if finding["kind"] == kind]
+        if some:
+            click.echo(f"\n{len(some)} {words}:")
+        for finding in some[:SHOWN]:
+            click.echo(f"  {_line(finding)}")
+        if len(some) > SHOWN:
+            click.echo(f"  and {len(some) - SHOWN} more (--json lists all)")
+
+
+def _line(finding: JsonObject) -> str:
+    where = finding.get("path") or finding.get("remote_file_path") or finding.get("of") or ""
+    folder = f"{finding['folder']}/" if "folder" in finding else ""
+    remote = finding.get("remote_size")
+    sizes = f" ({size(finding['size'])} here, {size(remote)} there)" if remote is not None else ""
+    known = " (adopt has seen it)" if finding.get("accepted") else ""
+    return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{known}"
+
+
+@click.command()
+@click.option(
+    "--instance",
+    metavar="ID",
+    help="Become an earlier instance whose whole state directory was lost: the 8 hex digits "
+    "after sy1- in the names of its files.",
+)
+@_as_json
+@common
+@pass_options
+def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
+    """Rebuild the ledger from the remote listing, after it was lost; sends no bytes.
+
+    Every object that carries this instance's token is compared with the folders: what matches is
+    taken up, what is gone is forgotten, what nobody knows is kept. Then sending goes on.
+    """
+    config = options.load(to_sync=True)
+    if instance is not None and lock_holder(config.state.directory) is not None:
+        raise click.UsageError("stop the daemon first: it goes by the instance it began with")
+    result = _with_progress(config, "adopt", {"instance": instance})
+    if as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return 0
+    click.echo(
+        f"{result['listed']} remote objects compared: {result['live']} taken up, "
+        f"{result['previous']} of earlier content, {result['twin']} twins, {result['gone']} gone"
+    )
+    if result["unknown"]:
+        click.echo(
+            f"{result['unknown']} carry our token and match no file here; they are kept "
+            "(syncd verify lists them)"
+        )
+    for other, count in sorted(result["other_instances"].items()):
+        click.echo(f"{count} are of instance {other}; if that was this one, see --instance")
+    return 0
+
+
+@click.command()
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--failed", is_flag=True, help="Also what the service refused for good.")
+@_as_json
+@common
+@pass_options
+def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: bool) -> int:
+    """Forget the back-off and try now: all that waits, or just each PATH.
+
+    A PATH is tried whatever it waits for: also where it failed for good, or where an upload is
+    held because nobody can tell whether it arrived (the service may then keep it twice).
+    """
+    config = options.load(to_sync=True)
+    arguments: JsonObject = {"failed": failed}
+    if paths:
+        arguments["files"] = views.read(
+            config.state.directory, lambda db: [_file(path, config, db) for path in paths]
+        )
+    result = perform(config, "retry", arguments)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        tried = result["tried"]
+        click.echo("1 file is tried now" if tried == 1 else f"{tried} files are tried now")
+        if lock_holder(config.state.directory) is None:
+            click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
+    return 0
+
+
+def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
+    known = story.folders(config, db)
+    for place in story.places(os.fsencode(path), known, os.fsencode(Path.cwd())):
+        if views.story(db, place.folder, place.path):
+            return {
+                "folder": place.folder,
+                "path_b64": base64.b64encode(place.path).decode(),
+            }
+    raise click.UsageError(f"syncd knows no file {printable(str(path))} (syncd why tells more)")
+
+
+def _with_progress(config: Config, command: str, arguments: JsonObject) -> JsonObject:
+    """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        return perform(config, command, arguments)
+    with console.status(f"{command} ...") as status:
+        return perform(config, command, arguments, progress=lambda o: status.update(_said(o)))
+
+
+def _said(progress: JsonObject) -> str:
+    of = f" {progress['done']} of {progress['of']}" if "of" in progress else ""
+    place = progress.get("folder") or progress.get("workspace") or ""
+    return f"{progress['step']}{of} {printable(place)}".rstrip()

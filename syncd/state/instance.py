@@ -1,0 +1,50 @@
+"""The instance file: whose state this is, and how far its ledger had come.
+
+It stands beside the database, so that a database that was lost, or put back from a backup, is
+noticed before anything is sent or deleted on what it no longer knows.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlite_utils import Database
+
+from syncd.disk import write_private
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "instance.json"
+
+
+class Instance(NamedTuple):
+    """An instance's id, and its ledger's progress when the file was written."""
+
+    id: str
+    progress: int
+
+
+def read(directory: Path) -> Instance | None:
+    """Return what the file in `directory` says; None where there is none that can be read."""
+    try:
+        known = json.loads((directory / FILE_NAME).read_text("utf-8"))
+        return Instance(str(known["id"]), int(known["progress"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s cannot be read and is written anew: %s", directory / FILE_NAME, error)
+        return None
+
+
+def write(directory: Path, instance: Instance) -> None:
+    """Replace the file, durably. OSError where that cannot be."""
+    write_private(directory / FILE_NAME, json.dumps(instance._asdict()), durable=True)
+
+
+def progress(db: Database) -> int:
+    """Return how many copies and lines of history the ledger has ever had: it only grows."""
+    row = db.conn.execute(
+        "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name IN ('copies', 'history')"
+    ).fetchone()
+    return int(row[0])

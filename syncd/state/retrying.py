@@ -1,0 +1,142 @@
+"""Trying again now: what a person asks for, or a pass that will not wait."""
+
+from collections.abc import Iterable
+
+from sqlite_utils import Database
+
+from syncd.state import copies, files, history, holds
+from syncd.state.advance import Policies, advance
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.lifecycle import CopyStatus, FileStatus
+
+_FORGOTTEN = {
+    "attempts": 0,
+    "error_status": None,
+    "error_code": None,
+    "error_message": None,
+    "error_request_id": None,
+}
+#: Copies that wait for their next try; the service's own pace for videos is not in it.
+_WAITING = "in_flight = 0 AND due_at > :now AND status IN ('planned', 'sending', 'retiring')"
+_WAITING_FILES = "due_at > :now AND (status = 'unreadable' OR (status = 'ready' AND attempts > 0))"
+
+
+def forget_backoff(db: Database, now: float) -> None:
+    """Let what failed before be tried now, but for what the service itself asked to wait for."""
+    db.conn.execute(
+        "UPDATE copies SET due_at = ?, attempts = 0 WHERE status = 'planned' "
+        "AND status NOT IN ('live', 'gone') "
+        "AND (error_status IS NULL OR error_status NOT IN (429, 503))",
+        (now,),
+    )
+    db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
+
+
+class Retrying:
+    """Takes files out of their back-off, and those that failed for good out of their rest."""
+
+    def __init__(self, *, policies: Policies, instance: str) -> None:
+        self._policies = policies
+        self._instance = instance
+
+    def all_waiting(self, db: Database, now: float, *, failed: bool) -> int:
+        """Let all that waits for its next try be due now; return how many files that are.
+
+        With `failed`, what was refused for good is planned again, too.
+        """
+        open_copies = f"{_WAITING} AND status NOT IN ('live', 'gone')"
+        tried = db.conn.execute(
+            f"SELECT count(*) FROM (SELECT file_id FROM copies WHERE {open_copies} "
+            f"UNION SELECT id FROM files WHERE {_WAITING_FILES} UNION "
+            "SELECT id FROM files WHERE crashes > 0)",
+            {"now": now},
+        ).fetchone()[0]
+        db.conn.execute(
+            f"UPDATE copies SET due_at = :now, attempts = 0 WHERE {open_copies}", {"now": now}
+        )
+        db.conn.execute(f"UPDATE files SET due_at = :now WHERE {_WAITING_FILES}", {"now": now})
+        db.conn.execute("UPDATE files SET crashes = 0 WHERE crashes > 0")
+        if failed:
+            refused = copies.where(db, "status = 'failed' AND status NOT IN ('live', 'gone')")
+            tried += sum(self.file(db, file_id, now) for file_id in {c.file_id for c in refused})
+        return int(tried)
+
+    def file(self, db: Database, file_id: int, now: float) -> bool:
+        """Let one file be tried now, whatever it waits for; return whether it waited.
+
+        An upload that is held because nobody can tell whether it arrived is sent again: whoever
+        names the file takes the risk of a second copy.
+        """
+        file = files.get(db, file_id)
+        if file is None:
+            return False
+        every = copies.of_file(db, file_id)
+        tried = [self._copy(db, file, copy, now) for copy in every if not copy.in_flight]
+        if file.status is FileStatus.UNREADABLE or (
+            file.status is FileStatus.READY and file.due_at is not None
+        ):
+            files.update(db, file_id, due_at=now, attempts=0)
+            tried.append(True)
+        if file.crashes:
+            files.update(db, file_id, crashes=0)
+        advance(db, file_id, self._policies, now)
+        return any(tried)
+
+    def files(self, db: Database, places: Iterable[tuple[str, bytes]], now: float) -> int:
+        """Let the files at these folders and paths be tried now; return how many waited."""
+        known = [files.find(db, folder, path) for folder, path in places]
+        return sum(self.file(db, file.id, now) for file in known if file)
+
+    def _copy(self, db: Database, file: File, copy: Copy, now: float) -> bool:
+        match copy.status:
+            case CopyStatus.PLANNED | CopyStatus.PROCESSING | CopyStatus.RETIRING:
+                copies.update(db, copy.id, due_at=now, attempts=0)
+            case CopyStatus.SENDING if self._release(db, copy, now):
+                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, **_FORGOTTEN)
+                history.add(db, file, "retried", now, copy=copy, detail="sent again on request")
+            case CopyStatus.SENDING:
+                copies.update(db, copy.id, due_at=now)
+            case CopyStatus.FAILED if copy.file_uuid is None:
+                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, **_FORGOTTEN)
+            case CopyStatus.FAILED if file.sha256 == copy.sha256 and file.present:
+                self._plan_anew(db, file, copy, now)
+            case _:
+                return False
+        return True
+
+    def _release(self, db: Database, copy: Copy, now: float) -> bool:
+        return copy.file_uuid is None and holds.release(
+            db, stops="sending", scope=f"copy {copy.id}", reason=holds.NO_ECHO, now=now
+        )
+
+    def _plan_anew(self, db: Database, file: File, failed: Copy, now: float) -> None:
+        """Plan a second copy of what the service stored and could not process.
+
+        The failed object stays until the new one is live.
+        """
+        if any(copy.status is CopyStatus.PLANNED for copy in copies.of_file(db, file.id)):
+            return
+        token = copies.new_token(
+            instance=self._instance, folder=file.folder, path=file.path, content=failed.sha256
+        )
+        copies.insert(
+            db,
+            Copy(
+                id=0,
+                file_id=file.id,
+                token=token,
+                file_uuid=None,
+                status=CopyStatus.PLANNED,
+                wanted=True,
+                in_flight=False,
+                generation=file.generation,
+                sha256=failed.sha256,
+                size=failed.size,
+                content_type=failed.content_type,
+                workspace_uuid=self._policies[file.folder].workspace_uuid,
+                method=failed.method,
+                due_at=now,
+                created_at=now,
+            ),
+        )
