@@ -16,7 +16,7 @@ from syncd.exceptions import ForeignStateError
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.scheduler import Scheduler
-from syncd.state import history, sightings, views
+from syncd.state import history, holds, sightings, views
 from syncd.vitals import Transfer, Vitals
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,8 @@ class Daemon:
         log.info(
             "sending to %s, state in %s", self._config.api.base_url, self._parts.store.directory
         )
+        for hold in self._parts.store.read(holds.open_holds):
+            log.error("%s held since before: %s", hold.stops, hold.message)
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add

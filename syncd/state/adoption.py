@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.state import copies, files, history, holds, unknown
+from syncd.state import copies, files, history
 from syncd.state.advance import Policies, advance, make_live
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -145,10 +145,3 @@ def gone(db: Database, lost: Collection[Copy], policies: Policies, now: float) -
         history.add(db, file, "lost", now, copy=current, detail="it was gone remotely")
         advance(db, file.id, policies, now)
     return len(lost)
-
-
-def finish(db: Database, left: Iterable[unknown.Unknown], now: float) -> None:
-    """End the hold on everything; what no file was found for is kept in mind, and kept."""
-    unknown.note(db, left)
-    unknown.accept(db, now)
-    holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST, now=now)

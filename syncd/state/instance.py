@@ -48,3 +48,15 @@ def progress(db: Database) -> int:
         "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name IN ('copies', 'history')"
     ).fetchone()
     return int(row[0])
+
+
+def advance_to(db: Database, least: int) -> None:
+    """Let the progress be at least `least`: no database of before may pass for this one."""
+    missing = least - progress(db)
+    if missing <= 0:
+        return
+    known = db.conn.execute(
+        "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'history'", (missing,)
+    ).rowcount
+    if not known:
+        db.conn.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('history', ?)", (missing,))

@@ -135,7 +135,7 @@ class Store:
                 said = loss or f"the state database in {self.directory} is gone"
             elif known is not None and own == known.id and here.progress < known.progress:
                 said = loss or f"an older state database was put into {self.directory}"
-            if said:
+            if said and not holds.is_lost(db):
                 _hold_everything(db, said, now)
             return here
 
@@ -148,6 +148,13 @@ class Store:
             )
         self.instance = here.id
         self.remember()
+
+    def recovered(self, db: Database, now: float) -> None:
+        """Within a transaction: end the hold of a loss, now that the ledger is whole again."""
+        known = instance.read(self.directory)
+        # Whatever older database turns up from now on is behind this one.
+        instance.advance_to(db, (known.progress if known else 0) + 1)
+        holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST, now=now)
 
     def remember(self) -> None:
         """Write down beside the database how far the ledger has come, unless it lost something.
@@ -318,7 +325,6 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
         commands=("syncd adopt", "syncd verify"),
         now=now,
     )
-    log.critical("%s: nothing is sent or deleted until `syncd adopt` ran", loss)
 
 
 def _become(db: Database, instance_id: str) -> bool:

@@ -18,13 +18,13 @@ from syncd.files_api import (
     sent_name,
     tokens_in,
 )
-from syncd.state import adoption, due
+from syncd.state import adoption, due, unknown
 from syncd.state.adoption import Became, Remote
 from syncd.state.copies import Copy, instance_of, place_of
 from syncd.state.files import File
 from syncd.state.planner import Policy
-from syncd.state.store import Store
-from syncd.state.unknown import Unknown, select
+from syncd.state.store import Store, Transaction
+from syncd.state.unknown import Unknown
 from syncd.workers.tokens import of_instance
 
 log = logging.getLogger(__name__)
@@ -46,16 +46,16 @@ class Found:
     """An object that is ours and that the ledger has forgotten."""
 
     item: FileDetail
-    unknown: Unknown
+    forgotten: Unknown
 
     @property
     def remote(self) -> Remote:
-        item, unknown = self.item, self.unknown
+        item, forgotten = self.item, self.forgotten
         kind = item.content_type or "application/octet-stream"
         return Remote(
             file_uuid=item.file_uuid,
-            token=unknown.token,
-            workspace_uuid=unknown.workspace_uuid,
+            token=forgotten.token,
+            workspace_uuid=forgotten.workspace_uuid,
             content_type=kind,
             created_at=item.created_at.timestamp(),
             size=item.file_size_bytes,
@@ -107,9 +107,7 @@ class Adopter:
             found = self._forgotten(workspace, listing)
             yield from self._match(found, counts, left)
             counts["listed"] += len(listing.items)
-        now = self._clock()
-        self._store.write(lambda db: adoption.finish(db, left, now))
-        self._store.remember()
+        self._finish(left)
         self._store.changed.set()
         yield {
             "instance": self._store.instance,
@@ -117,6 +115,18 @@ class Adopter:
             "unknown": len(left),
             "other_instances": dict(others),
         }
+
+    def _finish(self, left: list[Unknown]) -> None:
+        """Go on sending; what no file was found for is kept in mind, and kept."""
+        now = self._clock()
+
+        def record(db: Transaction) -> None:
+            unknown.note(db, left)
+            unknown.accept(db, now)
+            self._store.recovered(db, now)
+
+        self._store.write(record)
+        self._store.remember()
 
     def _become(self, instance: str) -> None:
         if not _INSTANCE.match(instance):
@@ -177,13 +187,13 @@ class Adopter:
     def _forgotten(self, workspace: str | None, listing: Listing) -> list[Found]:
         ours = of_instance(listing, self._store.instance, workspace, self._clock())
         shown = {item.file_uuid: item for item in listing.items}
-        forgotten = self._store.read(lambda db: select(db, ours.values()))
+        forgotten = self._store.read(lambda db: unknown.select(db, ours.values()))
         return [Found(shown[item.file_uuid], item) for item in forgotten]
 
     def _match(
         self, found: list[Found], counts: Counter[str], left: list[Unknown]
     ) -> Iterator[JsonObject]:
-        tokens = [item.unknown.token for item in found]
+        tokens = [item.forgotten.token for item in found]
         files = self._store.read(lambda db: adoption.candidates(db, tokens))
         # The newest first: it is the one to go on with.
         found.sort(key=lambda item: item.item.created_at, reverse=True)
@@ -191,9 +201,9 @@ class Adopter:
         for number, item in enumerate(found):
             if number % PROGRESS_FILES == 0:
                 yield {"step": "comparing with the folders", "done": number, "of": len(found)}
-            file = self._file_of(item, files.get(place_of(item.unknown.token)[0], []))
+            file = self._file_of(item, files.get(place_of(item.forgotten.token)[0], []))
             if file is None:
-                left.append(item.unknown)
+                left.append(item.forgotten)
                 continue
             if file.id not in hashed:
                 hashed[file.id] = self._hashed(file)
@@ -205,8 +215,8 @@ class Adopter:
             file
             for file in files
             if file.folder in self._policies
-            and self._policies[file.folder].workspace_uuid == found.unknown.workspace_uuid
-            and found.carries(sent_name(file.path, found.unknown.token))
+            and self._policies[file.folder].workspace_uuid == found.forgotten.workspace_uuid
+            and found.carries(sent_name(file.path, found.forgotten.token))
         ]
         return right[0] if len(right) == 1 else None
 
