@@ -1,6 +1,7 @@
 """What `why` says of a path: which file is meant, how it is with it, and what would help."""
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from syncd.config import Config, Folder
 from syncd.log import printable
 from syncd.state import views
+from syncd.state.ledger import QUARANTINE_CRASHES
 from syncd.state.store import Transaction
 from syncd.state.views import Word
 from syncd.watch.folder import WatchFolder
@@ -139,6 +141,11 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         explanation = "It is gone here, and nothing of it was ever stored remotely."
     if any(copy["in_doubt"] for copy in story["copies"]):
         explanation += " An upload got no answer: whether it arrived is looked up first."
+    if (crashes := story["file"]["crashes"]) >= QUARANTINE_CRASHES:
+        explanation += (
+            f" syncd ended abruptly {crashes} times in a row while it was being sent: it is left "
+            "alone for an hour each time."
+        )
     if word is Word.QUEUED and story["file_uuid"]:
         explanation += " Its previous content is still live."
     if word is Word.FAILED and story["file_uuid"]:
@@ -166,6 +173,10 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
             yield "replace it by a video that plays; new content is sent as a new copy"
         else:
             yield "the service refused it for good; it is tried again when its content changes"
+        if story["file"]["status"] != "unreadable":
+            yield f"syncd retry {_quoted(story['path'])} (sends it once more as it is)"
+    elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
+        yield f"syncd retry {_quoted(story['path'])} (tries it now)"
     if word is Word.IGNORED:
         yield "change include, exclude or hidden of its folder, or rename it"
     for hold in story["holds"] if word is Word.HELD else ():
@@ -241,6 +252,10 @@ def _bare(place: Place) -> JsonObject:
         "root": views.path_texts(place.root)[0],
         "rule": "",
     }
+
+
+def _quoted(path: str) -> str:
+    return shlex.quote(printable(path))
 
 
 def _join(parent: bytes, path: bytes) -> bytes:

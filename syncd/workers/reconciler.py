@@ -6,6 +6,7 @@ and in a daily sweep for strays.
 
 import json
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ from syncd.files_api import (
     NotFoundError,
     tokens_in,
 )
-from syncd.state import due, holds, unknown
+from syncd.log import printable
+from syncd.state import due, files, holds, unknown
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.store import (
@@ -274,6 +276,7 @@ class Reconciler:
 
     def _hold(self, copy: Copy, now: float) -> None:
         """Without proof that tokens are echoed, absence means nothing: do not send twice."""
+        path = self._shown_path(copy)
 
         def record(db: Transaction) -> None:
             holds.place(
@@ -286,12 +289,20 @@ class Reconciler:
                     "it may have arrived, so it is not sent again by itself"
                 ),
                 affects=1,
-                commands=("change the file (a new version is sent)", "syncd status"),
+                first=(path,),
+                commands=(
+                    f"syncd retry {path} (sends it again: the service may then keep it twice)",
+                    "or change the file: a new version is sent",
+                ),
                 now=now,
             )
             self._ledger.look_later(db, copy.id, now + HELD_LOOK_SECONDS)
 
         self._store.write(record)
+
+    def _shown_path(self, copy: Copy) -> str:
+        file = self._store.read(lambda db: files.get(db, copy.file_id))
+        return shlex.quote(printable(file.path)) if file else "PATH"
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
         holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)
