@@ -61,6 +61,7 @@ class Gate:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._failures = 0
+        self._throttled = 0
         self._shut_until = 0.0
         #: until when the service itself asked to wait: nothing shortens that
         self._asked_until = 0.0
@@ -175,6 +176,7 @@ class Gate:
         """Record an answer that shows the service and the key to be good."""
         with self._lock:
             tripped, self._failures = self._failures >= TRIPPED_AFTER, 0
+            self._throttled = 0
             refused, self._refused = self._refused, False
             self.last_success_at = self._clock()
         if tripped:
@@ -191,14 +193,25 @@ class Gate:
         elif isinstance(error, QuotaError):
             self._rest(error)
         elif isinstance(error, RateLimitedError) or (
-            isinstance(error, ServerError) and error.retry_after is not None
+            isinstance(error, ServerError)
+            and (error.retry_after is not None or error.status == 503)
         ):
-            self._shut(backoff_seconds(1, asked=error.retry_after), asked=True)
+            self._slow_down(error)
         elif isinstance(error, RefusedError):
             # A clear answer, though not the one hoped for: the service is there.
             with self._lock:
                 self._failures = 0
         elif isinstance(error, NotSentError | InDoubtError):
+            self._missed(error)
+
+    def _slow_down(self, error: FilesApiError) -> None:
+        """Let all requests wait, and longer each time, where the service says it is too much."""
+        with self._lock:
+            self._throttled += 1
+            throttled = self._throttled
+        asked = error.retry_after
+        self._shut(backoff_seconds(throttled, asked=asked), asked=asked is not None)
+        if isinstance(error, ServerError):
             self._missed(error)
 
     def _missed(self, error: FilesApiError) -> None:
