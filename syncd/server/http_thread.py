@@ -84,10 +84,15 @@ class _Uvicorn(uvicorn.Server):
             await self._ending.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+        # What was accepted a moment ago becomes a connection now: asyncio leaks what it accepted
+        # and could not attach because its server was closed meanwhile.
+        await asyncio.sleep(0.01)
         for server in self.servers:
             server.close()
-        # What was accepted a moment ago becomes a connection only now.
-        await asyncio.sleep(0.01)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if tasks := self.server_state.tasks:
