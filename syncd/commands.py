@@ -13,6 +13,8 @@ from syncd.parts import Parts
 from syncd.workers.adopter import AdoptError
 
 JsonObject = dict[str, Any]
+#: The socket in the state directory on which a running daemon takes commands.
+SOCKET_NAME = "control.sock"
 Command = Callable[[Parts, JsonObject], Iterator[JsonObject]]
 
 

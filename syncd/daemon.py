@@ -16,6 +16,7 @@ from syncd.exceptions import ForeignStateError
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.scheduler import Scheduler
+from syncd.server import Control
 from syncd.state import history, holds, sightings, views
 from syncd.vitals import Transfer, Vitals
 
@@ -85,6 +86,9 @@ class Daemon:
         parts, drain = self._parts, self._config.upload.drain_seconds
         self._add_steps()
         with ExitStack() as stack:
+            control = Control(directory=parts.store.directory, parts=parts)
+            control.start()
+            stack.callback(control.stop)
             parts.uploader.start()
             stack.callback(self._stop_uploads, hurry, drain)
             parts.watch.start()

@@ -249,6 +249,16 @@ def fingerprint(descriptor: int) -> Fingerprint:
     return Fingerprint.of(os.fstat(descriptor))
 
 
+@contextmanager
+def short_path(directory: str | os.PathLike[str], name: str) -> Iterator[str]:
+    """Yield a short path of `name` in `directory`, for what takes no long one; OSError."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
 def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
     """Replace `path` by a file of mode 0600 holding `text`, so that a reader sees old or new.
 

@@ -19,9 +19,14 @@ A message says what failed, where, and what to do. No message carries a secret.
 class SyncdError(Exception):
     """The root: catch this for all that syncd raises on purpose."""
 
+    #: with which a command ends that meets it
+    exit_code: int = 1
+
 
 class ConfigError(SyncdError):
     """The configuration cannot be used; the message names the setting and the remedy."""
+
+    exit_code = 78
 
 
 class StateError(SyncdError):
@@ -31,9 +36,13 @@ class StateError(SyncdError):
 class ForeignStateError(StateError):
     """The state belongs to another program, service or schema; it is left untouched."""
 
+    exit_code = 78
+
 
 class StateLockedError(StateError):
     """Another instance holds the state directory."""
+
+    exit_code = 75
 
 
 class DamagedStateError(StateError):

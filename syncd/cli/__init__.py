@@ -11,10 +11,10 @@ import click
 
 from syncd import __version__
 from syncd.cli.options import Options, common
-from syncd.exceptions import ConfigError, ForeignStateError, StateLockedError, SyncdError
+from syncd.exceptions import SyncdError
 from syncd.log import is_journal, printable, redacted
 
-WELL, NOT_WELL, USAGE, LOCKED, CONFIG = 0, 1, 2, 75, 78
+WELL, NOT_WELL, USAGE = 0, 1, 2
 
 #: Command, its module here, and what it does: in the order in which one meets them.
 COMMANDS = {
@@ -123,10 +123,4 @@ def _tell(error: Exception, options: Options) -> int:
     priority = "<3>" if is_journal(sys.stderr, os.environ) else ""
     for line in redacted(text).splitlines():
         click.echo(f"{priority}syncd: {printable(line)}", err=True)
-    match error:
-        case ConfigError() | ForeignStateError():
-            return CONFIG
-        case StateLockedError():
-            return LOCKED
-        case _:
-            return NOT_WELL
+    return error.exit_code if isinstance(error, SyncdError) else NOT_WELL

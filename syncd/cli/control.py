@@ -1,13 +1,33 @@
 """How a command that changes something is carried out: by the daemon, or here under its lock."""
 
+import http.client
+import json
+import socket
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from syncd.commands import COMMANDS
+from syncd.commands import COMMANDS, SOCKET_NAME
 from syncd.config import Config
+from syncd.disk import short_path
+from syncd.exceptions import StateLockedError, SyncdError
 from syncd.parts import opened
+from syncd.state.store import lock_holder
 
 JsonObject = dict[str, Any]
+#: Seconds for which a daemon that is just starting, or just ending, is waited for.
+START_SECONDS = 5.0
+#: Seconds between two tries.
+_PAUSE_SECONDS = 0.1
+
+
+class CommandError(SyncdError):
+    """The daemon could not carry out a command; `exit_code` is as if it had been done here."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def perform(
@@ -17,7 +37,11 @@ def perform(
     *,
     progress: Callable[[JsonObject], None] = lambda _: None,
 ) -> JsonObject:
-    """Carry out `command` and return its result; `progress` is told each object before it."""
+    """Carry out `command` and return its result; `progress` is told each object before it.
+
+    SyncdError as the command raises it, here or in the daemon; StateLockedError where another
+    process has the state and takes no commands.
+    """
     result: JsonObject = {}
     for said in _carried_out(config, command, arguments):
         if result:
@@ -27,5 +51,71 @@ def perform(
 
 
 def _carried_out(config: Config, command: str, arguments: JsonObject) -> Iterator[JsonObject]:
+    if (connection := _daemon(config.state.directory)) is not None:
+        try:
+            yield from _asked(connection, command, arguments)
+        finally:
+            connection.close()
+        return
     with opened(config) as parts:
         yield from COMMANDS[command](parts, arguments)
+
+
+def _daemon(directory: Path) -> "_Connection | None":
+    """Return a connection to the daemon that has the state; None where none has it."""
+    deadline = time.monotonic() + START_SECONDS
+    while (pid := lock_holder(directory)) is not None:
+        connection = _Connection(directory)
+        try:
+            connection.connect()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise StateLockedError(
+                    f"syncd (process {pid}) uses {directory} and takes no commands "
+                    f"({error.strerror}): wait for its end if it is a `syncd once`, else stop it"
+                ) from error
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return connection
+    return None
+
+
+def _asked(connection: "_Connection", command: str, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Have the daemon carry out `command`; yield what it says."""
+    said: JsonObject = {}
+    try:
+        connection.request(
+            "POST",
+            f"/control/{command}",
+            json.dumps(arguments),
+            {"content-type": "application/json"},
+        )
+        with connection.getresponse() as answer:
+            for line in answer:
+                said = json.loads(line)
+                if "error" in said:
+                    raise CommandError(said["error"], said["code"])
+                yield said
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise CommandError(
+            "the daemon broke off; its log may say why: ask again", SyncdError.exit_code
+        ) from error
+    if not said:
+        raise CommandError("the daemon said nothing; ask again", SyncdError.exit_code)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the daemon's socket. There is no limit on time: a command may take hours."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("syncd")
+        self._directory = directory
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with short_path(self._directory, SOCKET_NAME) as path:
+                self.sock.connect(path)
+        except BaseException:
+            self.sock.close()
+            raise

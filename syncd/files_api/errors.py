@@ -94,6 +94,8 @@ class BadRequestError(RefusedError):
 class UnauthorizedError(RefusedError):
     """401: the key is refused."""
 
+    exit_code = 77
+
 
 class QuotaError(RefusedError):
     """402, or any refusal whose code speaks of a quota."""
