@@ -142,6 +142,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     adopter = Adopter(
         store=store,
         client=clients[2],
+        introduction=introduction,
         policies=policies,
         roots={folder.name: folder.path for folder in folders},
         clock=clock,

@@ -66,16 +66,18 @@ def write(directory: Path, vitals: Vitals) -> None:
 
 def read(directory: Path) -> Vitals | None:
     """Return the last beat of the daemon that holds `directory`; None where none runs."""
-    if lock_holder(directory) is None:
+    if (holder := lock_holder(directory)) is None:
         return None
     try:
         facts: dict[str, Any] = json.loads((directory / FILE_NAME).read_text("utf-8"))
         facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
         facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
-        return Vitals(**facts)
+        beat = Vitals(**facts)
     except (OSError, ValueError, TypeError, KeyError):
         # Locked, and no beat that this version can read: it is starting, or another version.
         return None
+    # One that was killed leaves its last beat behind: it says nothing of its successor.
+    return beat if beat.pid == holder else None
 
 
 def is_alive(directory: Path, now: float) -> bool:

@@ -64,6 +64,7 @@ class Watched:
             clock=clock,
             stopped=stopped,
         )
+        self._scanning = threading.Lock()
         self._seen: tuple[RootState, View] | None = None
         self._scan_at = monotonic()
         self._rests_until = monotonic()
@@ -121,7 +122,11 @@ class Watched:
         return max(self._scan_at - self._monotonic(), 0.0)
 
     def scan(self) -> ScanReport:
-        """Scan now, whatever is due."""
+        """Scan now, whatever is due; never beside another scan of this folder."""
+        with self._scanning:
+            return self._scan()
+
+    def _scan(self) -> ScanReport:
         # Taken before the scan: what is asked for during it asks for another.
         reason = self.hints.take_scan()
         report = self._scanner.scan()

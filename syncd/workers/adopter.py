@@ -23,8 +23,9 @@ from syncd.state.adoption import Became, Remote
 from syncd.state.copies import Copy, instance_of, place_of
 from syncd.state.files import File
 from syncd.state.planner import Policy
-from syncd.state.store import Store, Transaction
+from syncd.state.store import ECHO, PROVEN, Store, Transaction, set_fact
 from syncd.state.unknown import Unknown
+from syncd.workers.introduction import Introduction
 from syncd.workers.tokens import of_instance
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,14 @@ class Adopter:
         *,
         store: Store,
         client: FilesClient,
+        introduction: Introduction,
         policies: Mapping[str, Policy],
         roots: Mapping[str, bytes],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._client = client
+        self._introduction = introduction
         self._policies = policies
         self._roots = roots
         self._clock = clock
@@ -102,12 +105,14 @@ class Adopter:
         for workspace in self._workspaces():
             yield {"step": "reading the listing", "workspace": workspace}
             listing = self._read(workspace)
+            self._introduction.learn(listing.items)
             others.update(self._instances(listing))
             counts["gone"] += self._forget_gone(workspace, listing)
             found = self._forgotten(workspace, listing)
             yield from self._match(found, counts, left)
             counts["listed"] += len(listing.items)
-        self._finish(left)
+        taken_up = counts["live"] + counts["twin"] + counts["previous"]
+        self._finish(left, found_by_token=bool(taken_up or left))
         self._store.changed.set()
         yield {
             "instance": self._store.instance,
@@ -116,11 +121,13 @@ class Adopter:
             "other_instances": dict(others),
         }
 
-    def _finish(self, left: list[Unknown]) -> None:
+    def _finish(self, left: list[Unknown], *, found_by_token: bool) -> None:
         """Go on sending; what no file was found for is kept in mind, and kept."""
         now = self._clock()
 
         def record(db: Transaction) -> None:
+            if found_by_token:
+                set_fact(db, ECHO, PROVEN)
             unknown.note(db, left)
             unknown.accept(db, now)
             self._store.recovered(db, now)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ def daemon(desk):
         }
         known = {
             "version": "0.1.0",
-            "pid": 1,
+            "pid": os.getpid(),
             "since": desk.now - 100,
             "beat_at": desk.now,
             "folders": seen,
