@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.config import Config
+from syncd.exceptions import StateError
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
 from syncd.state.retrying import forget_backoff
@@ -55,7 +56,10 @@ def once(
         finally:
             parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
             parts.stop.set()
-        parts.store.back_up_if_due(time.time())
+        try:
+            parts.store.back_up_if_due(time.time())
+        except StateError as error:
+            log.error("%s", error)
         tally = _tally(parts, wait_deletions=wait_deletions)
         report(tally)
         if parts.gate.refused:

@@ -96,7 +96,7 @@ def _all(directory: Path) -> list[Path]:
     """Return the backups of the state in `directory`, the newest first."""
     try:
         names = os.listdir(directory / DIRECTORY_NAME)  # noqa: PTH208
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [directory / DIRECTORY_NAME / n for n in sorted(names, reverse=True) if _NAME.match(n)]
 

@@ -1,0 +1,262 @@
+"""A lost ledger is rebuilt from the listing: no bytes are sent, nothing is deleted blindly."""
+
+import os
+from contextlib import closing
+
+import pytest
+
+from syncd.state import copies, holds, unknown
+from syncd.state.lifecycle import CopyStatus
+from syncd.state.store import Store
+from syncd.workers.adopter import Adopter, AdoptError
+from syncd.workers.introduction import Introduction
+from syncd.workers.verifier import Verifier
+
+CLIP = "clip.mp4"
+
+
+@pytest.fixture
+def lost(shop, tmp_path):
+    """Take the shop's ledger away, and return a shop over an empty one with the same files."""
+
+    def lose(*, instance_file=True):
+        names = sorted(path.name for path in shop.root.iterdir())
+        shop.store.close()
+        for part in shop.store.directory.glob("state.db*"):
+            part.unlink()
+        if not instance_file:
+            (shop.store.directory / "instance.json").unlink()
+        store = Store(shop.store.directory)
+        store.open(shop.now)
+        again = type(shop)(store, tmp_path, shop.emulator)
+        again.now = shop.now
+        for name in names:
+            again.notice(name)
+        shops.append(again)
+        return again
+
+    shops = []
+    yield lose
+    for again in shops:
+        with closing(again.client):
+            again.store.close()
+
+
+def adopter(shop, **changes):
+    introduction = Introduction(
+        store=shop.store, client=shop.client, gate=shop.gate, mark="mark", clock=shop.clock
+    )
+    values = {
+        "store": shop.store,
+        "client": shop.client,
+        "introduction": introduction,
+        "policies": shop.policies,
+        "roots": {"f": os.fsencode(shop.root)},
+        "clock": shop.clock,
+    }
+    return Adopter(**values | changes)
+
+
+def adopt(shop, **arguments):
+    return list(adopter(shop).adopt(**arguments))[-1]
+
+
+def mutations(shop):
+    return [r for r in shop.ask("requests") if r["method"] in ("POST", "PUT", "DELETE")]
+
+
+def work(shop):
+    """Let every stage do what is due, until nothing is."""
+    for _ in range(3):
+        shop.reconciler.step()
+        shop.upload()
+        shop.poller.step()
+        shop.deleter.step()
+        shop.now += 130
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("echo", ["name", "path"])
+def test_every_file_gets_its_own_object_back_and_no_byte_is_sent(shop, lost, echo):
+    names = ["a.txt", "b", "twice 1", "twice 2", "wei\udcdf%20.md", "é" * 120 + ".bin"]
+    contents = {name: b"equal" if "twice" in name else os.fsencode(name) for name in names}
+    for name, content in contents.items():
+        shop.drop(name, content)
+    shop.upload()
+    before, requests = {n: shop.copy(n).file_uuid for n in names}, len(mutations(shop))
+    again = lost()
+    assert holds.STATE_LOST in {reason for _, reason in again.holds()}
+    work(again)
+    assert len(mutations(again)) == requests, "nothing is sent or deleted before"
+
+    told = adopt(again)
+
+    assert (told["live"], told["twin"], told["previous"], told["unknown"]) == (6, 0, 0, 0)
+    assert {n: again.copy(n).file_uuid for n in names} == before
+    work(again)
+    assert again.holds() == []
+    assert len(mutations(again)) == requests, "nor after"
+
+
+def test_what_changed_meanwhile_goes_up_and_its_earlier_content_goes_then(shop, lost):
+    shop.drop("a", b"earlier")
+    shop.upload()
+    (earlier,) = shop.live()
+    (shop.root / "a").write_bytes(b"changed while the ledger was lost")
+    again = lost()
+    assert adopt(again)["previous"] == 1
+    assert again.copy("a").status is CopyStatus.RELEASED
+    work(again)
+    assert list(again.live()) == [again.copies("a")[-1].file_uuid]
+    assert earlier not in again.live()
+
+
+def test_what_is_gone_here_is_kept_there_and_no_trouble_any_more(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    (shop.root / "a").unlink()
+    again = lost()
+    assert adopt(again)["unknown"] == 1
+    work(again)
+    assert len(again.live()) == 1
+    assert again.store.read(unknown.troubling) == 0
+
+
+def test_the_newest_of_twins_is_taken_up_and_the_other_retires(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    row = shop.copy("a")
+    # The same upload once more, as a server does that carries a request out twice.
+    shop.store.write(lambda db: copies.update(db, row.id, file_uuid=None))
+    shop.store.write(
+        lambda db: db.conn.execute("UPDATE files SET sha256 = NULL, status = 'ready', due_at = 0")
+    )
+    shop.store.write(lambda db: db.conn.execute("DELETE FROM copies"))
+    shop.upload()
+    assert len(shop.live()) == 2
+    again = lost()
+    told = adopt(again)
+    assert (told["live"], told["twin"]) == (1, 1)
+    work(again)
+    assert list(again.live()) == [
+        c.file_uuid for c in again.copies("a") if c.status is CopyStatus.LIVE
+    ]
+
+
+def test_a_record_without_content_is_not_taken_for_the_file(shop, lost):
+    shop.drop("a", b"a")
+    shop.uploader._passage._options = type(shop.uploader._passage._options)(method="presigned")
+    shop.faults({"match": "PUT /*", "times": 100, "action": {"status": 500}})
+    shop.upload()
+    assert shop.live() == {}
+    shop.faults()
+    again = lost()
+    assert adopt(again)["live"] == 0
+    work(again)
+    assert list(again.live()) == [again.copies("a")[-1].file_uuid]
+    reserved = [o for o in again.ask("objects") if o["state"] == "reserved"]
+    assert reserved == []
+
+
+def test_a_listing_that_does_not_stay_the_same_is_no_ground_to_go_on(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    again = lost()
+    listing = again.client.read_listing()
+
+    class Shifting:
+        def read_listing(self, **_):
+            return type(listing)(items=listing.items, complete=False, reason="it shifts")
+
+    with pytest.raises(AdoptError, match="it shifts"):
+        list(adopter(again, client=Shifting()).adopt())
+    assert holds.STATE_LOST in {reason for _, reason in again.holds()}
+
+
+def test_another_instances_objects_are_told_of_and_left_alone(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    theirs = shop.store.instance
+    again = lost(instance_file=False)
+    told = adopt(again)
+    assert (told["live"], told["other_instances"]) == (0, {theirs: 1})
+
+
+def test_an_empty_state_can_become_an_earlier_instance(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    earlier, (uuid,) = shop.store.instance, shop.live()
+    again = lost(instance_file=False)
+    assert adopt(again, instance=earlier)["live"] == 1
+    assert (again.store.instance, again.copy("a").file_uuid) == (earlier, uuid)
+
+
+@pytest.mark.parametrize("instance", ["", "zz", "0011AABB", "0011aabbcc", "../../xx"])
+def test_what_is_no_instance_is_refused(shop, instance):
+    with pytest.raises(AdoptError, match="is no instance"):
+        adopt(shop, instance=instance)
+
+
+def test_a_state_that_has_sent_something_cannot_become_another_instance(shop):
+    shop.drop("a", b"a")
+    shop.upload()
+    with pytest.raises(AdoptError, match="cannot become another instance"):
+        adopt(shop, instance="0011aabb")
+
+
+@pytest.mark.row(30)
+def test_an_object_of_ours_that_the_ledger_does_not_know_is_told_of_and_never_deleted(shop):
+    shop.drop("a", b"a")
+    shop.drop("b", b"b")
+    shop.upload()
+    forgotten = shop.copy("a").id
+    shop.store.write(lambda db: db.conn.execute("DELETE FROM copies WHERE id = ?", (forgotten,)))
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.store.read(unknown.troubling) == 1
+    assert len(shop.live()) == 2
+
+
+# What verify tells
+
+
+def verify(shop):
+    verifier = Verifier(
+        store=shop.store, client=shop.client, policies=shop.policies, clock=shop.clock
+    )
+    return list(verifier.verify())[-1]
+
+
+def kinds(shop):
+    return sorted(finding["kind"] for finding in verify(shop)["findings"])
+
+
+def test_where_ledger_and_listing_agree_there_are_no_findings(shop):
+    shop.drop("a", b"a")
+    shop.drop("b", b"b")
+    shop.upload()
+    told = verify(shop)
+    assert (told["findings"], told["listed"], told["compared"]) == ([], 2, 2)
+
+
+def test_a_file_that_others_deleted_is_found_with_its_path(shop):
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.client.delete(shop.copy("a").file_uuid)
+    (finding,) = verify(shop)["findings"]
+    assert (finding["kind"], finding["folder"], finding["path"]) == ("gone", "f", "a")
+    assert shop.copy("a").status is CopyStatus.LIVE, "it only tells"
+
+
+def test_another_size_a_twin_and_an_unknown_object_are_found(shop):
+    for name in ("size", "twin", "unknown"):
+        shop.drop(name, name.encode())
+    shop.upload()
+    size, twin, lost_one = (shop.copy(name) for name in ("size", "twin", "unknown"))
+    shop.store.write(lambda db: copies.update(db, size.id, size=99))
+    other = "99999999-9999-4999-8999-999999999999"
+    shop.store.write(lambda db: copies.update(db, twin.id, file_uuid=other))
+    shop.store.write(lambda db: db.conn.execute("DELETE FROM copies WHERE id = ?", (lost_one.id,)))
+    # The ledger's own uuid of the twin is not there either.
+    assert kinds(shop) == ["gone", "size", "twin", "unknown"]

@@ -1,0 +1,120 @@
+"""A key is known to open the ledger's organization before anything is sent or deleted with it."""
+
+import os
+from contextlib import ExitStack, closing
+from functools import partial
+
+import pytest
+
+from syncd.emulator import Emulator
+from syncd.exceptions import ForeignStateError
+from syncd.files_api import FilesClient, UploadSource
+from syncd.state.lifecycle import CopyStatus
+from syncd.workers.gate import Gate
+from syncd.workers.introduction import Introduction, key_mark
+
+OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+@pytest.fixture
+def emulator(tmp_path):
+    keys = {"worker-key": OURS, "rotated": OURS, "foreign": THEIRS}
+    with Emulator(data=tmp_path / "emulator", api_keys=keys) as running:
+        yield running
+
+
+@pytest.fixture
+def newcomer(shop):
+    """Return the gate and introduction of a process that comes with another key."""
+    with ExitStack() as clients:
+
+        def come(key):
+            client = FilesClient(base_url=shop.emulator.url, api_key=key)
+            clients.enter_context(closing(client))
+            gate = Gate(store=shop.store, clock=shop.clock, monotonic=shop.clock)
+            introduce = partial(Introduction, store=shop.store, gate=gate, clock=shop.clock)
+            return gate, introduce(client=client, mark=key_mark(shop.store.instance, key))
+
+        yield come
+
+
+def bound(shop):
+    """Let the ledger know its organization, as it does after the first upload."""
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.reconciler.step()
+    assert shop.store.fact("organization") == OURS
+
+
+def upload_of_theirs(shop):
+    (shop.root / "theirs").write_bytes(b"theirs")
+    fd = os.open(shop.root / "theirs", os.O_RDONLY)
+    with closing(FilesClient(base_url=shop.emulator.url, api_key="foreign")) as client:
+        client.upload(UploadSource(fd=fd, size=6), name="theirs", content_type="text/plain")
+    os.close(fd)
+
+
+def lists(shop):
+    return sum(r["method"] == "GET" and r["path"] == "/v2/files" for r in shop.ask("requests"))
+
+
+def test_the_first_key_needs_no_introduction(shop, newcomer):
+    gate, _ = newcomer("worker-key")
+    assert gate.may_send()
+
+
+@pytest.mark.row(38)
+def test_a_rotated_key_of_the_same_organization_goes_on_after_one_request(shop, newcomer):
+    bound(shop)
+    before = lists(shop)
+    gate, introduction = newcomer("rotated")
+    assert not gate.may_send()
+    assert gate.seconds_shut_for_all() > 0, "nor is anything asked or deleted"
+    introduction.make()
+    assert gate.may_send()
+    assert lists(shop) == before + 1
+    # It is known from now on, and costs nothing.
+    gate, _ = newcomer("rotated")
+    assert gate.may_send()
+    assert lists(shop) == before + 1
+
+
+@pytest.mark.row(38)
+def test_a_key_of_another_organization_is_refused_before_anything_is_sent(shop, newcomer):
+    bound(shop)
+    upload_of_theirs(shop)
+    gate, introduction = newcomer("foreign")
+    with pytest.raises(ForeignStateError, match=f"{THEIRS}.*belongs to {OURS}"):
+        introduction.make()
+    assert not gate.may_send()
+
+
+@pytest.mark.row(39)
+def test_a_new_key_that_shows_nothing_of_what_is_live_is_held(shop, newcomer):
+    bound(shop)
+    gate, introduction = newcomer("foreign")
+    introduction.make()
+    assert not gate.may_send()
+    assert ("sending", "organization_unproven") in shop.holds()
+    # The right key again: the hold goes by itself.
+    gate, introduction = newcomer("rotated")
+    introduction.make()
+    assert gate.may_send()
+    assert shop.holds() == []
+
+
+def test_where_nothing_is_live_an_empty_listing_holds_up_nobody(shop, newcomer):
+    bound(shop)
+    shop.store.write(
+        lambda db: db.conn.execute("UPDATE copies SET status = 'retiring' WHERE status = 'live'")
+    )
+    assert shop.copy("a").status is CopyStatus.RETIRING
+    gate, introduction = newcomer("foreign")
+    introduction.make()
+    assert gate.may_send()
+
+
+def test_what_is_kept_of_a_key_says_nothing_of_it():
+    assert len(key_mark("0011aabb", "secret")) == 8
+    assert key_mark("0011aabb", "secret") != key_mark("0011aabb", "other")
+    assert key_mark("0011aabb", "secret") != key_mark("99999999", "secret")
