@@ -20,7 +20,9 @@ def lost(shop, tmp_path):
     """Take the shop's ledger away, and return a shop over an empty one with the same files."""
 
     def lose(*, instance_file=True):
-        names = sorted(path.name for path in shop.root.iterdir())
+        names = sorted(
+            str(path.relative_to(shop.root)) for path in shop.root.rglob("*") if path.is_file()
+        )
         shop.store.close()
         for part in shop.store.directory.glob("state.db*"):
             part.unlink()
@@ -109,6 +111,28 @@ def test_what_changed_meanwhile_goes_up_and_its_earlier_content_goes_then(shop, 
     work(again)
     assert list(again.live()) == [again.copies("a")[-1].file_uuid]
     assert earlier not in again.live()
+
+
+def test_content_of_the_same_length_is_told_apart(shop, lost):
+    shop.drop("a", b"old")
+    shop.upload()
+    (shop.root / "a").write_bytes(b"new")
+    again = lost()
+    told = adopt(again)
+    assert (told["live"], told["previous"]) == (0, 1)
+
+
+def test_places_with_one_digest_are_told_apart_by_name_and_else_left_alone(shop, lost, monkeypatch):
+    monkeypatch.setattr(copies, "place_digest", lambda *_: "00000000")
+    (shop.root / "d").mkdir()
+    for name in ("x", "y", "same", "d/same"):
+        shop.drop(name, b"equal")
+    shop.upload()
+    before = {name: shop.copy(name).file_uuid for name in ("x", "y")}
+    again = lost()
+    told = adopt(again)
+    assert (told["live"], told["unknown"]) == (2, 2)
+    assert {name: again.copy(name).file_uuid for name in ("x", "y")} == before
 
 
 def test_what_is_gone_here_is_kept_there_and_no_trouble_any_more(shop, lost):
