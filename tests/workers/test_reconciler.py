@@ -1,6 +1,9 @@
+import time
+
 import pytest
 
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.sightings import Seen
 from syncd.workers.passage import UploadOptions
 
 UPLOAD = "POST /v2/files/-/uploads"
@@ -51,14 +54,32 @@ def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop)
     shop.now += 121
     shop.reconciler.step()
     shop.upload()
-    import time
-
     time.sleep(0.5)
     assert len(shop.live()) == 3
     shop.now += 86_401
     shop.reconciler.step()
     shop.deleter.step()
     assert shop.live().keys() == {shop.copies("first")[-1].file_uuid, shop.copies("a")[0].file_uuid}
+
+
+@pytest.mark.row(44)
+def test_a_stray_is_found_after_everything_else_of_its_workspace_is_gone(shop):
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    for name in ("first", "a"):
+        (shop.root / name).unlink()
+        shop.notice(name, Seen.MISSING)
+    shop.now += 61
+    shop.deleter.step()
+    time.sleep(0.5)
+    assert len(shop.live()) == 1
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.live() == {}
 
 
 def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
