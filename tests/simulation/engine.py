@@ -203,9 +203,10 @@ def fresh_state(base: Path) -> None:
     """Put an empty, migrated state directory beneath `base`: made once, then copied."""
     template, state = base / "template", base / "state"
     if not template.exists():
-        made = Store(template)
-        made.open(0.0)
-        made.close()
+        with mock.patch.object(storage, "secrets", SimpleNamespace(token_hex=lambda _: "0a" * 4)):
+            made = Store(template)
+            made.open(0.0)
+            made.close()
     shutil.rmtree(state, ignore_errors=True)
     shutil.copytree(template, state)
 

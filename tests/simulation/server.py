@@ -212,6 +212,7 @@ class Service:
                 raise InDoubtError("the request was lost", operation=operation)
             case _:
                 asked = self.rng.choice([5.0, 40.0, 7200.0])
+                self.tell(f"{operation} is refused for {asked:.0f} s")
                 self.retry_until = max(self.retry_until, self.clock() + min(asked, 3600.0))
                 raise RateLimitedError(
                     "slow down", operation=operation, status=429, retry_after=asked
@@ -221,6 +222,7 @@ class Service:
         """Fail, perhaps, after everything was done."""
         if self.rng.random() >= self.weather.trouble:
             return
+        self.tell(f"the answer to {operation} is lost")
         match self.rng.randrange(4):
             case 0:
                 raise ServerError("failed at the end", operation=operation, status=500)

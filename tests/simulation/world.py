@@ -41,7 +41,10 @@ class World:
     unique: int = 0
     event: int = 0
     mounted: bool = True
-    #: the event at which the root was last seen to be mounted
+    #: every regular file with its content
+    files: dict[str, bytes] = field(default_factory=dict)
+    #: paths at which something stands that is no file
+    links: dict[str, None] = field(default_factory=dict)
     _stamps: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
     _next_inode: int = 1000
@@ -56,7 +59,7 @@ class World:
     @property
     def disk(self) -> Path:
         """Where its files are now: beside, while it is not mounted."""
-        return self.root if self.mounted else self.base / "aside"
+        return self.base / ("root" if self.mounted else "aside")
 
     def begin(self) -> None:
         """Make the folder, empty."""
@@ -71,27 +74,13 @@ class World:
         inode, mtime, ctime = self._stamps[status.st_ino]
         return Fingerprint(inode, status.st_size, mtime, ctime)
 
-    # What is there
-
-    def files(self) -> dict[str, bytes]:
-        """Return every regular file with its content."""
-        return {
-            name: (self.disk / name).read_bytes()
-            for name in NAMES
-            if self._is_file(name)
-        }
-
-    def _is_file(self, name: str) -> bool:
-        path = self.disk / name
-        return path.is_file() and not path.is_symlink()
-
     # What happens to it
 
     def change(self) -> None:
         """Do one random thing to the files."""
         rng = self.rng
-        there = [name for name in NAMES if self._is_file(name)]
-        vacant = [name for name in NAMES if not os.path.lexists(self.disk / name)]
+        there = sorted(self.files)
+        vacant = [name for name in NAMES if name not in self.files | self.links]
         what = rng.choice(
             ("create", "create", "rewrite", "rewrite", "replace", "touch", "stealth", "delete",
              "delete", "rename", "rename", "swap", "grow", "stand-in", "truncate")
@@ -109,10 +98,10 @@ class World:
             self._replace(rng.choice(there), self.content())
         elif what == "grow":
             name = rng.choice(there)
-            self.rewrite(name, (self.disk / name).read_bytes() + b"+")
+            self.rewrite(name, self.files[name] + b"+")
         elif what == "truncate":
             name = rng.choice(there)
-            self.rewrite(name, (self.disk / name).read_bytes()[: rng.choice((0, 8))])
+            self.rewrite(name, self.files[name][: rng.choice((0, 8))])
         elif what == "touch":
             self._touch(rng.choice(there))
         elif what == "stealth":
@@ -134,25 +123,30 @@ class World:
     def create(self, name: str, content: bytes) -> None:
         path = self.disk / name
         path.write_bytes(content)
+        self.files[name] = content
         self._stamp(path, fresh=True)
         self._note(name, f"create {name} {content[:12]!r}", seen=False)
 
     def rewrite(self, name: str, content: bytes) -> None:
         (self.disk / name).write_bytes(content)
+        self.files[name] = content
         self._stamp(self.disk / name)
         self._note(name, f"rewrite {name} {content[:12]!r}", seen=False)
 
     def delete(self, name: str) -> None:
-        self._unlink(self.disk / name)
+        self._release(self.disk / name)
+        (self.disk / name).unlink()
+        del self.files[name]
         self._note(name, f"delete {name}", seen=True)
 
     def rename(self, old: str, new: str) -> None:
         target = self.disk / new
-        if old == new or (target.exists() and not self._is_file(new)):
+        if old == new or new in self.links:
             return
-        if self._is_file(new):
+        if new in self.files:
             self._release(target)
         (self.disk / old).rename(target)
+        self.files[new] = self.files.pop(old)
         self._stamp(target, content=False)
         self._note(old, f"rename {old} to {new}", seen=True)
         self._note(new, "", seen=False)
@@ -164,6 +158,7 @@ class World:
         (self.disk / one).rename(aside)
         (self.disk / other).rename(self.disk / one)
         aside.rename(self.disk / other)
+        self.files[one], self.files[other] = self.files[other], self.files[one]
         for name in (one, other):
             self._stamp(self.disk / name, content=False)
             self._note(name, f"swap {one} and {other}", seen=False)
@@ -174,6 +169,7 @@ class World:
         self._stamp(draft, fresh=True)
         self._release(self.disk / name)
         draft.rename(self.disk / name)
+        self.files[name] = content
         self._note(name, f"replace {name} by {content[:12]!r}", seen=False)
 
     def _touch(self, name: str) -> None:
@@ -182,22 +178,24 @@ class World:
 
     def _rewrite_keeping_mtime(self, name: str) -> None:
         path = self.disk / name
-        size = path.stat().st_size
-        path.write_bytes(self.content()[:size].ljust(size, b"."))
+        size = len(self.files[name])
+        self.files[name] = self.content()[:size].ljust(size, b".")
+        path.write_bytes(self.files[name])
         self._stamp(path, content=False)
         self._note(name, f"rewrite {name}, its mtime kept", seen=False)
 
     def _stand_in(self, name: str) -> None:
         """Something that is no file takes the place; the next creation there finds it gone."""
         (self.disk / name).symlink_to("nowhere")
+        self.links[name] = None
         self._note(name, f"a link stands at {name}", seen=False)
 
     def clear_links(self) -> None:
         """Take away what is no file."""
-        for name in NAMES:
-            if (self.disk / name).is_symlink():
-                (self.disk / name).unlink()
-                self._note(name, f"the link at {name} is gone", seen=True)
+        for name in list(self.links):
+            (self.disk / name).unlink()
+            del self.links[name]
+            self._note(name, f"the link at {name} is gone", seen=True)
 
     def mount(self, there: bool, *, with_directory: bool = True) -> None:
         """Take the folder away, or bring it back."""
@@ -222,7 +220,7 @@ class World:
         if what:
             self.tell(what)
         spans, here = self.absences[name], (self.event, self.clock())
-        absent = not self._is_file(name)
+        absent = name not in self.files
         if absent and not spans.absent:
             spans.spans.append([here, None])
         elif not absent and spans.absent:
@@ -245,10 +243,6 @@ class World:
 
     def _release(self, path: Path) -> None:
         self._free.append(self._stamps[path.stat().st_ino][0])
-
-    def _unlink(self, path: Path) -> None:
-        self._release(path)
-        path.unlink()
 
     # What a deletion may rest on
 
