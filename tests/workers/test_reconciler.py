@@ -160,3 +160,25 @@ def test_a_record_found_without_its_content_never_goes_live(shop):
     shop.deleter.step()
     assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
     assert [o["state"] for o in shop.ask("objects")] == ["deleted", "live"]
+
+
+def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(shop):
+    learn_the_echo(shop)
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "POST /v2/files", "times": 1, "action": {"commit_late": 0.3}})
+    shop.drop("a", b"content")
+    shop.upload()
+    shop.now += 121
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    time.sleep(0.5)
+    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    shop.faults({"match": UPLOAD, "times": 1, "action": "drop_after"})
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    shop.deleter.step()
+    copy = shop.copies("a")[0]
+    assert copy.status is CopyStatus.LIVE
+    assert shop.live()[copy.file_uuid] == copy.sha256
+    assert [o["state"] for o in shop.ask("objects")] == ["live", "deleted", "live"]
