@@ -375,7 +375,8 @@ class Schedule:
             if row["sha256"] and item.sha256 != row["sha256"]:
                 raise Violation(f"I6: the bytes of {row['path']!r} are not what the ledger says")
             live[row["path"].decode()] = item
-        for name in list(self.covered):
+        lost = self.rows(_LOST)
+        for name in () if lost else list(self.covered):
             if self.world.mounted and name not in here:
                 self.covered.discard(name)
             elif name in here and not (name in live and live[name].there):
@@ -396,6 +397,8 @@ class Schedule:
         body: bytes | None = None,
     ) -> None:
         """Check a request that changes something, as it arrives."""
+        if self.rows(_LOST):
+            raise Violation(f"{operation} while the ledger is known to have lost something")
         if self.now < self.service.retry_until and not self.cuts:
             raise Violation(f"I14: {operation} before the time that the service asked for")
         if operation == "delete":
@@ -462,8 +465,10 @@ class Schedule:
         for item in self.service.ours():
             if item.file_uuid in known:
                 continue
-            if item.body is None and not self.plan.echo:
-                continue  # the weaker promise: an empty record may be left
+            if not self.plan.echo and (item.body is None or self.plan.weather.twice):
+                # The weaker promise: an empty record may be left, and nothing shows whose a
+                # second object is.
+                continue
             if self.was_restored:
                 continue  # its own tokens, unknown to the ledger, are kept
             return f"{item.file_uuid[-4:]} ({item.name}) is an orphan"
@@ -518,6 +523,7 @@ _OTHERS = "SELECT file_uuid FROM copies WHERE file_id = ? AND status IN ('live',
 _HELD = (
     "SELECT 1 FROM holds WHERE stops = 'deletions' AND scope IN (?, '*') AND released_at IS NULL"
 )
+_LOST = "SELECT 1 FROM holds WHERE reason = 'state_lost' AND released_at IS NULL"
 _NEW_HISTORY = (
     "SELECT history.id, event, history.path, confirmed_at IS NOT NULL AS gone FROM history "
     "LEFT JOIN files ON files.folder = history.folder AND files.path = history.path "
