@@ -91,8 +91,8 @@ def live_samples(db: Database) -> list[Copy]:
 
 
 def workspaces(db: Database) -> list[str | None]:
-    """Return the workspaces in which the ledger holds copies."""
-    rows = db.conn.execute("SELECT DISTINCT workspace_uuid FROM copies WHERE status <> 'gone'")
+    """Return the workspaces in which the ledger holds copies, or held some: strays may be left."""
+    rows = db.conn.execute("SELECT DISTINCT workspace_uuid FROM copies")
     return [row[0] for row in rows]
 
 

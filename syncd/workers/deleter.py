@@ -8,8 +8,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from syncd import disk
+from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.state import due, files, folders, sightings
 from syncd.state.copies import Copy
@@ -60,9 +62,12 @@ class Deleter:
         self._gate = gate
         self._clock = clock
         self._stopped = stopped
+        #: files whose DELETE was sent, and its outcome not recorded
+        self._unknown: set[int] = set()
 
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
+        self._clear_unknown()
         for name in self._mirrored:
             self._look_again(name)
         if shut := self._gate.seconds_shut_for_all():
@@ -77,6 +82,13 @@ class Deleter:
             return 0.0
         next_at = self._store.read(lambda db: due.next_deletion(db, now))
         return None if next_at is None else max(next_at - self._clock(), 0.0)
+
+    def _clear_unknown(self) -> None:
+        """Let be sent again what was in flight when its last commit failed."""
+        for file_id in list(self._unknown):
+            now = self._clock()
+            self._store.write(partial(self._ledger.abandon, file_id=file_id, now=now))
+            self._unknown.discard(file_id)
 
     # Is it gone?
 
@@ -155,6 +167,13 @@ class Deleter:
             later = now + LOOK_AGAIN_SECONDS
             self._store.write(lambda db: self._ledger.look_later(db, retiring.id, later))
             return
+        try:
+            self._delete_now(file, retiring, now)
+        except StateError:
+            self._unknown.add(file.id)
+            raise
+
+    def _delete_now(self, file: File, retiring: Copy, now: float) -> None:
         copy = self._store.write(lambda db: self._ledger.begin_delete(db, retiring.id, now))
         if copy is None or copy.file_uuid is None:
             return

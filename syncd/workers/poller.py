@@ -134,6 +134,7 @@ class Poller:
         try:
             return self._client.get_frames(copy.file_uuid).frame_count
         except FilesApiError as error:
+            self._gate.failed(error)
             # The copy is whole; what is not known of it is no reason to keep it back.
             log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
             return None

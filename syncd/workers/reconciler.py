@@ -191,10 +191,17 @@ class Reconciler:
         self._store.write(lambda db: set_fact(db, LOOK_BACK, kept))
 
     def _adopt(self, copy: Copy, found: Sequence[FileDetail]) -> None:
-        """Take the first that arrived for the copy's own; the others are twins, and retire."""
-        first, *twins = sorted(found, key=lambda item: (item.created_at or "", item.file_uuid))
+        """Take the first that arrived for the copy's own; the others are twins, and retire.
+
+        What has its content comes first: an earlier try may have left a record without.
+        """
+
+        def rank(item: FileDetail) -> tuple[bool, datetime, str]:
+            return item.file_size_bytes != copy.size, item.created_at, item.file_uuid
+
+        first, *twins = sorted(found, key=rank)
         now = self._clock()
-        if copy.method == "presigned":
+        if copy.method == "presigned" or first.file_size_bytes != copy.size:
             self._adopt_reserved(copy, first, twins, now)
             return
         stored = self._stored(first)

@@ -408,3 +408,16 @@ def test_a_growing_file_settles_only_when_it_is_quiet(desk):
     assert look(2, desk.now - 4.9) is FileStatus.SETTLING
     desk.now += 0.2
     assert look(2, desk.now - 5.1) is FileStatus.READY
+
+
+def test_a_deletion_under_way_is_finished_though_something_else_took_the_files_place(desk):
+    file, copy = desk.sync(b"a")
+    desk.see(b"a", seen=Seen.MISSING)
+    desk.now += 61
+    desk.confirm(file)
+    desk.do(desk.ledger.begin_delete, copy.id, desk.now)
+    desk.do(recover, desk.now)
+    desk.see(b"a", seen=Seen.INELIGIBLE)
+    begun = desk.do(desk.ledger.begin_delete, copy.id, desk.now)
+    assert begun is not None
+    assert begun.in_flight

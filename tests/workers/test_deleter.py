@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from syncd.exceptions import StateWriteError
 from syncd.state import holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
@@ -56,6 +57,23 @@ def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(s
     synced.deleter.step()
     assert deletes(synced) == []
     assert synced.file("a").status is FileStatus.READY
+
+
+@pytest.mark.row(23)
+def test_a_deletion_whose_outcome_could_not_be_recorded_is_made_again(synced, monkeypatch):
+    def fail(*_):
+        raise StateWriteError("I/O error")
+
+    lose(synced)
+    synced.now += 61
+    with monkeypatch.context() as patch:
+        patch.setattr(synced.ledger, "deleted", fail)
+        with pytest.raises(StateWriteError):
+            synced.deleter.step()
+    assert synced.copy("a").in_flight
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.GONE
+    assert len(deletes(synced)) == 2
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "unreadable parent"])

@@ -1,8 +1,10 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from syncd.emulator.video import make_video
+from syncd.files_api import FileStatus, RateLimitedError
 from syncd.state.lifecycle import CopyStatus
 
 
@@ -71,3 +73,21 @@ def test_a_video_that_changed_meanwhile_goes_live_and_is_superseded(shop, video)
     shop.drop("v.mp4", b"")
     process(shop, "v.mp4")
     assert shop.copies("v.mp4")[0].status is CopyStatus.LIVE
+
+
+def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(shop):
+    def refuse(_):
+        raise RateLimitedError("slow down", operation="get_frames", status=429, retry_after=40)
+
+    shop.drop("broken.mp4", b"no video")
+    shop.upload()
+    (copy,) = shop.copies("broken.mp4")
+    shop.poller._client = SimpleNamespace(
+        get_status=lambda uuid: FileStatus(file_uuid=uuid, processing_status="completed"),
+        get=lambda _: SimpleNamespace(video_metadata=None, remote_file_path=None),
+        get_frames=refuse,
+    )
+    shop.now += 3
+    shop.poller.step()
+    assert shop.copy("broken.mp4").status is CopyStatus.LIVE
+    assert shop.gate.seconds_shut() == 40

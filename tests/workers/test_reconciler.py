@@ -1,6 +1,9 @@
+import time
+
 import pytest
 
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.sightings import Seen
 from syncd.workers.passage import UploadOptions
 
 UPLOAD = "POST /v2/files/-/uploads"
@@ -51,14 +54,32 @@ def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop)
     shop.now += 121
     shop.reconciler.step()
     shop.upload()
-    import time
-
     time.sleep(0.5)
     assert len(shop.live()) == 3
     shop.now += 86_401
     shop.reconciler.step()
     shop.deleter.step()
     assert shop.live().keys() == {shop.copies("first")[-1].file_uuid, shop.copies("a")[0].file_uuid}
+
+
+@pytest.mark.row(44)
+def test_a_stray_is_found_after_everything_else_of_its_workspace_is_gone(shop):
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    for name in ("first", "a"):
+        (shop.root / name).unlink()
+        shop.notice(name, Seen.MISSING)
+    shop.now += 61
+    shop.deleter.step()
+    time.sleep(0.5)
+    assert len(shop.live()) == 1
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.live() == {}
 
 
 def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
@@ -139,3 +160,25 @@ def test_a_record_found_without_its_content_never_goes_live(shop):
     shop.deleter.step()
     assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
     assert [o["state"] for o in shop.ask("objects")] == ["deleted", "live"]
+
+
+def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(shop):
+    learn_the_echo(shop)
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "POST /v2/files", "times": 1, "action": {"commit_late": 0.3}})
+    shop.drop("a", b"content")
+    shop.upload()
+    shop.now += 121
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    time.sleep(0.5)
+    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    shop.faults({"match": UPLOAD, "times": 1, "action": "drop_after"})
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    shop.deleter.step()
+    copy = shop.copies("a")[0]
+    assert copy.status is CopyStatus.LIVE
+    assert shop.live()[copy.file_uuid] == copy.sha256
+    assert [o["state"] for o in shop.ask("objects")] == ["live", "deleted", "live"]

@@ -1,0 +1,249 @@
+"""The product, built by its own composition root, on the calling thread; and how it is killed.
+
+What is replaced is the edge of the world alone: clocks, chance, the client's wire, the writer's
+thread. Commits are handed in and shared as in the real writer, and each is a point where power may
+fail.
+"""
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+from syncd import config as configuration, parts as composition
+from syncd.disk import Fingerprint
+from syncd.exceptions import StateError, StateWriteError
+from syncd.files_api import source
+from syncd.state import copies, schema, store as storage
+from syncd.state.store import Store
+from syncd.state.writer import Writer, _Job
+
+FOLDER = "f"
+GRACE_SECONDS = 60.0
+RESEND_SECONDS = 120.0
+#: Whether the product notices that its state was lost, and can rebuild it.
+ADOPTS = "adopter" in {field.name for field in fields(composition.Parts)}
+
+
+class PowerCut(BaseException):
+    """The process is dead: nothing of it goes on."""
+
+
+class _Later(Future):
+    """What a transaction will return: waiting for it commits what was handed in."""
+
+    def __init__(self, commit: Callable[[], None]) -> None:
+        super().__init__()
+        self._commit_all = commit
+
+    def result(self, timeout: float | None = None):
+        if not self.done():
+            self._commit_all()
+        return super().result(0)
+
+
+class InlineWriter(Writer):
+    """The writer without its thread: what was handed in shares a commit when someone waits."""
+
+    def __init__(self, path: Path, between: Callable[[str], None]) -> None:
+        super().__init__(path)
+        self._between = between
+        self._handed_in: list[_Job] = []
+        #: whether the next commit fails, and how: True if it reaches the disk all the same
+        self.fails: bool | None = None
+        #: the WAL's length after each commit, in bytes
+        self.marks: list[int] = []
+
+    def start(self) -> None:
+        super().start()
+        self._db.conn.execute("PRAGMA synchronous = OFF")
+        self._db.conn.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def submit(self, work):
+        self._between("work handed in")
+        future = _Later(self.commit)
+        self._handed_in.append(_Job(work, future))
+        return future
+
+    def commit(self) -> None:
+        """Commit what was handed in."""
+        if not self._handed_in:
+            return
+        self._between("before commit")
+        jobs, self._handed_in = self._handed_in, []
+        fails, self.fails = self.fails, None
+        if fails is None:
+            self._commit(jobs)
+        else:
+            if fails:
+                self._commit([_Job(job.work, Future()) for job in jobs])
+            for job in jobs:
+                job.future.set_exception(StateWriteError("I/O error"))
+        wal = Path(f"{self._path}-wal")
+        self.marks.append(wal.stat().st_size if wal.exists() else 0)
+        self._between("after commit")
+
+
+class _NoThread:
+    """Stands for the writer's thread."""
+
+    def start(self) -> None:
+        """Nothing starts."""
+
+    def is_alive(self) -> bool:
+        return False
+
+
+class SimulatedStore(Store):
+    """The real store over the inline writer."""
+
+    def __init__(self, directory: Path, between: Callable[[str], None]) -> None:
+        super().__init__(directory)
+        self._writer = InlineWriter(self._path, between)
+        self._writer._thread = _NoThread()
+
+    @property
+    def writer(self) -> InlineWriter:
+        return self._writer
+
+    def kill(self) -> None:
+        """End as a killed process does: nothing more is written, the lock is free."""
+        self._readers.close()
+        if self._writer._db is not None:
+            self._writer._db.close()
+        if self._lock_descriptor is not None:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = None
+
+
+class Engine:
+    """A running syncd, between two crashes."""
+
+    def __init__(
+        self,
+        *,
+        base: Path,
+        config: configuration.Config,
+        service,
+        clock: Callable[[], float],
+        between: Callable[[str], None],
+        hints: Callable[[], list[tuple[bytes, bool]]],
+    ) -> None:
+        self._service, self._clock, self._hints = service, clock, hints
+        self.store = SimulatedStore(base / "state", between)
+        self.store.open(clock())
+        self.parts = composition.build(config, self.store, clock=clock)
+        self.parts.poller._pause = lambda _: False
+
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """Return every step that the scheduler would repeat."""
+        return {
+            "scan": self.parts.watch.scan_all,
+            "look": self._look,
+            "settle": self.parts.reconciler.step,
+            "upload": self._upload,
+            "poll": self.parts.poller.step,
+            "delete": self.parts.deleter.step,
+        }
+
+    def run(self, name: str) -> None:
+        """Run a step, and what it handed in, to its end; an error of the table is its end, too."""
+        try:
+            self.steps()[name]()
+            self.store.writer.commit()
+        except StateError:
+            self.store.writer.commit()
+
+    def _look(self) -> None:
+        watched = self.parts.watch.folders[FOLDER]
+        for path, removed in self._hints():
+            watched.hints.add(path, removal_seen=removed)
+        self.parts.watch.look_hints()
+        self.parts.watch.look_due()
+
+    def _upload(self) -> None:
+        uploader = self.parts.uploader
+        uploader.step()
+        uploader._queue.put(None)
+        uploader._work()
+
+    def adopt(self) -> None:
+        """Rebuild what was lost from the remote listing."""
+        self.parts.watch.scan_all()
+        for _ in self.parts.adopter.adopt():
+            pass
+
+
+def settings(base: Path, method: str) -> configuration.Config:
+    """Return a configuration of one folder beneath `base`."""
+    return configuration.load(
+        config=None,
+        directories=(),
+        environ={
+            "AYMARA_AI_API_KEY": "simulated",
+            "SYNCD_API__BASE_URL": "http://127.0.0.1:1",
+            "SYNCD_STATE__DIRECTORY": str(base / "state"),
+            "SYNCD_UPLOAD__METHOD": method,
+            "SYNCD_UPLOAD__WORKERS": "1",
+            "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": str(RESEND_SECONDS),
+            "SYNCD_FOLDERS": f'[{{"path": "{base}/root", "name": "{FOLDER}"}}]',
+        },
+        working_directory=base,
+    )
+
+
+def fresh_state(base: Path) -> None:
+    """Put an empty, migrated state directory beneath `base`: made once, then copied."""
+    template, state = base / "template", base / "state"
+    if not template.exists():
+        with mock.patch.object(storage, "secrets", SimpleNamespace(token_hex=lambda _: "0a" * 4)):
+            made = Store(template)
+            made.open(0.0)
+            made.close()
+    shutil.rmtree(state, ignore_errors=True)
+    shutil.copytree(template, state)
+
+
+def lose_commits(base: Path, marks: list[int], count: int) -> None:
+    """Cut the last `count` commits off the WAL, as power does where they were not synced."""
+    wal = base / "state" / f"{schema.FILE_NAME}-wal"
+    if wal.exists() and marks:
+        kept = marks[-count - 1] if len(marks) > count else 0
+        os.truncate(wal, kept)
+
+
+@contextmanager
+def simulated(
+    *,
+    rng: random.Random,
+    clock: Callable[[], float],
+    fingerprint: Callable[[os.stat_result], Fingerprint],
+    service: object,
+) -> Iterator[None]:
+    """Within, the product's clocks, chance, stamps and wire are the simulation's."""
+    state = random.getstate()
+    random.seed(rng.random())
+    chance = SimpleNamespace(token_hex=lambda count: rng.randbytes(count).hex())
+    ticking = SimpleNamespace(time=clock, monotonic=clock, sleep=lambda _: None)
+    with ExitStack() as stack:
+        for target, name, value in (
+            (copies, "secrets", chance),
+            (storage, "secrets", chance),
+            (storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)),
+            (composition, "time", ticking),
+            (composition, "_client", lambda *_: service),
+            (source, "CHUNK_BYTES", 16),
+            (Fingerprint, "of", staticmethod(fingerprint)),
+        ):
+            stack.enter_context(mock.patch.object(target, name, value))
+        try:
+            yield
+        finally:
+            random.setstate(state)

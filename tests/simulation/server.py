@@ -1,0 +1,407 @@
+"""A Files API without a network: what a client of it can call, and all that may go wrong.
+
+It keeps an audit of its own: which bytes each object holds and who sent them. Time is the world's.
+"""
+
+import hashlib
+import itertools
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from syncd.files_api import (
+    BadAnswerError,
+    CreatedFiles,
+    FileDetail,
+    FileFrames,
+    FilePage,
+    FileStatus,
+    FileUpload,
+    ForbiddenError,
+    InDoubtError,
+    Listing,
+    NotFoundError,
+    NotSentError,
+    RateLimitedError,
+    ServerError,
+    UnauthorizedError,
+    UnprocessableError,
+    tokens_in,
+)
+from syncd.files_api.listing import read_listing, walk
+
+ORGANIZATION = str(uuid.UUID(int=7))
+URL_SECONDS = 1800.0
+#: The foreign syncd whose token some foreign objects carry.
+STRANGER = "sy1-ffffffff-" + "0" * 28
+OURS, FOREIGN = "ours", "foreign"
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(slots=True)
+class Object:
+    """An object as the service keeps it; times in seconds since the epoch."""
+
+    file_uuid: str
+    owner: str
+    name: str
+    content_type: str
+    created_at: float
+    #: None while only reserved
+    body: bytes | None = None
+    deleted: bool = False
+    visible_at: float = 0.0
+    url_until: float = 0.0
+    stored_at: float = 0.0
+    processing_seconds: float = 0.0
+    fails: bool = False
+
+    @property
+    def sha256(self) -> str | None:
+        return None if self.body is None else hashlib.sha256(self.body).hexdigest()
+
+    @property
+    def is_video(self) -> bool:
+        return self.content_type.startswith("video/")
+
+    @property
+    def there(self) -> bool:
+        return not self.deleted
+
+    def tokens(self) -> set[str]:
+        return tokens_in([self.name])
+
+
+@dataclass(slots=True)
+class Weather:
+    """How likely each fault is, and how long things take; all zero is a healed service."""
+
+    #: of each request: it fails in one way or another
+    trouble: float = 0.0
+    #: of each upload: the service does its work twice
+    twice: float = 0.0
+    #: of each upload whose answer is lost: it is only stored later
+    late: float = 0.0
+    late_seconds: float = 0.0
+    lag_seconds: float = 0.0
+    #: of each page: somebody uploads or deletes before it is read
+    shifting: float = 0.0
+    #: of each listing: it claims another count than it shows
+    miscount: float = 0.0
+    processing_seconds: float = 0.0
+    #: of each content: it can never be processed, or is refused for good
+    poison: float = 0.0
+
+
+@dataclass(slots=True)
+class Service:
+    """What is remote, and how the service behaves now."""
+
+    rng: random.Random
+    clock: Callable[[], float]
+    echo: bool
+    #: called before and after each request, and between the chunks of a body
+    between: Callable[[str], None]
+    #: called with each request that changes something, before it is carried out
+    audit: Callable[..., None]
+    tell: Callable[[str], None]
+    weather: Weather = field(default_factory=Weather)
+    objects: dict[str, Object] = field(default_factory=dict)
+    #: (when, object or None for bytes to a reserved one, uuid, body)
+    pending: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    key: str = "good"
+    retry_until: float = 0.0
+    poisoned: set[bytes] = field(default_factory=set)
+    mutations: int = 0
+    listings: int = 0
+    stored_by_token: dict[str, int] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    # What happens by itself
+
+    def deliver(self, everything: bool = False) -> None:
+        """Carry out what was delayed and is due."""
+        now = self.clock()
+        due = [item for item in self.pending if everything or item[0] <= now]
+        self.pending = [item for item in self.pending if item not in due]
+        for _, work in sorted(due, key=lambda item: item[0]):
+            work()
+
+    def add_foreign(self, body: bytes, name: str) -> None:
+        """Somebody else uploads."""
+        self._add(FOREIGN, name, "text/plain", body)
+
+    def heal(self) -> None:
+        """End every fault; what was delayed arrives."""
+        self.weather = Weather(
+            lag_seconds=0.0, processing_seconds=self.weather.processing_seconds
+        )
+        self.key = "good"
+        self.deliver(everything=True)
+        for item in self.objects.values():
+            item.visible_at = 0.0
+
+    def ours(self) -> list[Object]:
+        """Return what of ours is there: stored or reserved, and not deleted."""
+        return [item for item in self.objects.values() if item.owner == OURS and item.there]
+
+    def _uuid(self) -> str:
+        return str(uuid.UUID(int=(1 << 100) + next(self._numbers)))
+
+    def _add(self, owner: str, name: str, content_type: str, body: bytes | None) -> Object:
+        now = self.clock()
+        item = Object(
+            file_uuid=self._uuid(),
+            owner=owner,
+            name=name,
+            content_type=content_type,
+            created_at=now + next(self._numbers) * 1e-6,
+            visible_at=now + self.rng.uniform(0, self.weather.lag_seconds),
+            url_until=now + URL_SECONDS,
+        )
+        self.objects[item.file_uuid] = item
+        if body is not None:
+            self._fill(item, body)
+        return item
+
+    def _fill(self, item: Object, body: bytes) -> None:
+        if item.body is not None and item.body != body:
+            raise Violation(f"I8: two contents for {item.file_uuid}")
+        if item.body is None and item.owner == OURS:
+            for token in item.tokens():
+                self.stored_by_token[token] = self.stored_by_token.get(token, 0) + 1
+        item.body = body
+        item.stored_at = self.clock()
+        item.processing_seconds = self.rng.uniform(0, self.weather.processing_seconds)
+        item.fails = item.is_video and body in self.poisoned
+
+    def _judge(self, body: bytes) -> None:
+        """Decide once for each content whether it is one that the service cannot take."""
+        if body not in self.poisoned and self.rng.random() < self.weather.poison:
+            self.poisoned.add(body)
+
+    # Requests
+
+    def _enter(self, operation: str, *, mutates: bool) -> None:
+        self.between(f"before {operation}")
+        self.deliver()
+        if mutates:
+            self.mutations += 1
+
+    def _refuse_key(self, operation: str, *, looks: bool = False) -> None:
+        if self.key == "refused" or (self.key == "wrong" and not looks):
+            raise UnauthorizedError("no such key", operation=operation, status=401)
+        if self.key == "wrong":
+            raise NotFoundError("no such file", operation=operation, status=404)
+
+    def _trouble_before(self, operation: str) -> None:
+        """Fail, perhaps, before anything is done."""
+        if self.rng.random() >= self.weather.trouble:
+            return
+        match self.rng.randrange(5):
+            case 0 | 1:
+                raise NotSentError("cannot connect", operation=operation, code="local.connect")
+            case 2:
+                raise ServerError("try later", operation=operation, status=503)
+            case 3:
+                raise InDoubtError("the request was lost", operation=operation)
+            case _:
+                asked = self.rng.choice([5.0, 40.0, 7200.0])
+                self.tell(f"{operation} is refused for {asked:.0f} s")
+                self.retry_until = max(self.retry_until, self.clock() + min(asked, 3600.0))
+                raise RateLimitedError(
+                    "slow down", operation=operation, status=429, retry_after=asked
+                )
+
+    def _trouble_after(self, operation: str) -> None:
+        """Fail, perhaps, after everything was done."""
+        if self.rng.random() >= self.weather.trouble:
+            return
+        self.tell(f"the answer to {operation} is lost")
+        match self.rng.randrange(4):
+            case 0:
+                raise ServerError("failed at the end", operation=operation, status=500)
+            case 1:
+                raise BadAnswerError("no JSON", operation=operation, status=200)
+            case _:
+                raise InDoubtError("the answer was lost", operation=operation)
+
+    def _done(self, operation: str) -> None:
+        self.between(f"after {operation}")
+        self._trouble_after(operation)
+
+    def _commit(self, operation: str, work: Callable[[], None]) -> None:
+        """Do what was asked for: now, or later with an answer that is lost."""
+        if self.rng.random() < self.weather.late:
+            seconds = self.rng.uniform(0, self.weather.late_seconds)
+            self.pending.append((self.clock() + seconds, work))
+            self.tell(f"{operation} will be carried out in {seconds:.0f} s")
+            self.between(f"after {operation}")
+            raise InDoubtError("timed out", operation=operation)
+        work()
+        if self.rng.random() < self.weather.twice:
+            self.tell(f"{operation} is carried out twice")
+            work()
+
+    def _read_body(self, operation: str, source) -> bytes:
+        body = b""
+        for chunk, last in source.chunks():
+            if not last and self.rng.random() < self.weather.trouble / 4:
+                raise NotSentError("the connection broke", operation=operation)
+            body += chunk
+            self.between(f"within {operation}")
+        return body
+
+    # What a client may call
+
+    def upload(self, source, *, name, content_type, workspace_uuid=None) -> FileUpload:
+        self._enter("upload", mutates=True)
+        self._refuse_key("upload")
+        self._trouble_before("upload")
+        body = self._read_body("upload", source)
+        self.audit("upload", name=name, body=body)
+        self._judge(body)
+        if body in self.poisoned and not content_type.startswith("video/"):
+            self._done("upload")
+            raise UnprocessableError("no such content", operation="upload", status=422)
+        stored: list[Object] = []
+        self._commit(
+            "upload", lambda: stored.append(self._add(OURS, name, content_type, body))
+        )
+        self.tell(f"stored {name} as {stored[0].file_uuid[-4:]}")
+        self._done("upload")
+        return self._upload_answer(stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8)
+
+    def create(self, files, *, workspace_uuid=None) -> CreatedFiles:
+        self._enter("create", mutates=True)
+        self._refuse_key("create")
+        self._trouble_before("create")
+        (new,) = files
+        name, content_type = new.local_file_path, new.content_type
+        self.audit("create", name=name)
+        reserved: list[Object] = []
+        self._commit(
+            "create", lambda: reserved.append(self._add(OURS, name, content_type, None))
+        )
+        self._done("create")
+        return CreatedFiles(files=(self._upload_answer(reserved[0], url=True),))
+
+    def put(self, file_url, source, *, content_type) -> None:
+        self._enter("put", mutates=True)
+        item = self.objects[file_url.rpartition("/")[2]]
+        self._trouble_before("put")
+        body = self._read_body("put", source)
+        self.audit("put", item=item, body=body)
+        if item.deleted or self.clock() > item.url_until:
+            raise ForbiddenError("the URL has expired", operation="put", status=403)
+        self._judge(body)
+        self._commit("put", lambda: None if item.deleted else self._fill(item, body))
+        self.tell(f"put the bytes of {item.file_uuid[-4:]}")
+        self._done("put")
+
+    def delete(self, file_uuid) -> None:
+        self._enter("delete", mutates=True)
+        self._refuse_key("delete", looks=True)
+        self._trouble_before("delete")
+        item = self.objects.get(file_uuid)
+        self.audit("delete", item=item, file_uuid=file_uuid)
+        if item is None or item.deleted:
+            self._done("delete")
+            raise NotFoundError("no such file", operation="delete", status=404)
+        item.deleted = True
+        self.tell(f"deleted {file_uuid[-4:]}")
+        self._done("delete")
+
+    def _there(self, operation: str, file_uuid: str) -> Object:
+        self._enter(operation, mutates=False)
+        self._refuse_key(operation, looks=True)
+        self._trouble_before(operation)
+        item = self.objects.get(file_uuid)
+        if item is None or item.deleted:
+            raise NotFoundError("no such file", operation=operation, status=404)
+        return item
+
+    def get(self, file_uuid) -> FileDetail:
+        return self._detail(self._there("get", file_uuid))
+
+    def get_status(self, file_uuid) -> FileStatus:
+        item = self._there("get_status", file_uuid)
+        return FileStatus(file_uuid=file_uuid, processing_status=self._status(item) or "completed")
+
+    def get_frames(self, file_uuid) -> FileFrames:
+        self._there("get_frames", file_uuid)
+        return FileFrames(file_uuid=file_uuid, frame_count=3, frame_urls=())
+
+    def list(self, *, workspace_uuid=None, file_type=None, limit=None, offset=None) -> FilePage:
+        self._enter("list", mutates=False)
+        self.listings += 1
+        self._refuse_key("list")
+        self._trouble_before("list")
+        if self.rng.random() < self.weather.shifting:
+            self._shift()
+        now = self.clock()
+        there = [o for o in self.objects.values() if o.there and o.visible_at <= now]
+        there.sort(key=lambda item: item.created_at, reverse=True)
+        count = len(there) + (self.rng.random() < self.weather.miscount)
+        start = offset or 0
+        shown = there[start : start + (limit or 100)]
+        return FilePage(items=tuple(map(self._detail, shown)), count=count)
+
+    def _shift(self) -> None:
+        """Somebody else uploads or deletes while the pages are read."""
+        foreign = [item for item in self.objects.values() if item.owner == FOREIGN and item.there]
+        if foreign and self.rng.random() < 0.5:
+            self.rng.choice(foreign).deleted = True
+        else:
+            self.add_foreign(b"foreign", "theirs.txt")
+
+    def list_all(self, *, workspace_uuid=None, limit=None, **_) -> Iterator[FileDetail]:
+        return walk(lambda size, offset: self.list(limit=size, offset=offset), limit)
+
+    def read_listing(self, *, workspace_uuid=None, since=None, limit=3) -> Listing:
+        return read_listing(
+            lambda size, offset: self.list(limit=size, offset=offset), since=since, limit=limit
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    # How it answers
+
+    def _status(self, item: Object) -> str | None:
+        if not item.is_video:
+            return None
+        if item.body is None:
+            return "pending"
+        if self.clock() < item.stored_at + item.processing_seconds:
+            return "processing"
+        return "failed" if item.fails else "completed"
+
+    def _names(self, item: Object) -> tuple[str, ...]:
+        return (item.name.rpartition("/")[2],) if self.echo else ()
+
+    def _upload_answer(
+        self, item: Object, *, with_uuid: bool = True, url: bool = False
+    ) -> FileUpload:
+        return FileUpload(
+            file_uuid=item.file_uuid if with_uuid else None,
+            file_url=f"https://storage/{item.file_uuid}" if url else None,
+            content_type=item.content_type,
+            processing_status="pending" if item.is_video else None,
+        )
+
+    def _detail(self, item: Object) -> FileDetail:
+        return FileDetail(
+            file_uuid=item.file_uuid,
+            organization_uuid=ORGANIZATION,
+            created_at=datetime.fromtimestamp(item.created_at, tz=UTC),
+            content_type=item.content_type,
+            file_size_bytes=None if item.body is None else len(item.body),
+            processing_status=self._status(item),
+            _strings=self._names(item),
+        )
