@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
@@ -32,6 +32,8 @@ BASE_URLS = {
 }
 SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
 FILE_VARIABLE, WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_CONFIG", "SYNCD_WATCH", "SYNCD_FOLDERS"
+#: A token of the listener that is shorter can be guessed.
+TOKEN_CHARS = 16
 URL_VARIABLE, SANDBOX_VARIABLE = "AYMARA_AI_BASE_URL", "AYMARA_AI_USE_SANDBOX"
 
 
@@ -82,14 +84,17 @@ class _Loader:
         self._default_state(values)
         settings = self._validated(values)
         credentials = self._credentials() if to_sync else Credentials()
+        token = None
         if settings is not None:
             settings = _completed(settings)
             self._problems.extend(self._conflicts(settings, to_sync))
+            token = self._server_token(settings) if to_sync else None
         if settings is None or self._problems:
             raise ConfigError(self._clean("\n".join(self._problems)))
         return Config.model_validate(
             {name: getattr(settings, name) for name in Settings.model_fields}
-            | {"credentials": credentials, "file": self._file, "warnings": tuple(self._warnings)}
+            | {"credentials": credentials, "server_token": token, "file": self._file}
+            | {"warnings": tuple(self._warnings)}
         )
 
     # Sources
@@ -128,6 +133,7 @@ class _Loader:
         tables = [
             (values.get("state"), "directory"),
             (values.get("api"), "ca_file"),
+            (values.get("server"), "token_file"),
             *((folder, "path") for folder in (folders if isinstance(folders, list) else [])),
         ]
         for table, key in tables:
@@ -220,6 +226,29 @@ class _Loader:
         except ConfigError as error:
             self._problems.append(str(error))
             return Credentials()
+
+    def _server_token(self, settings: Settings) -> SecretStr | None:
+        """Return the token of the listener, None where it wants none; notes what is wrong."""
+        server = settings.server
+        where = f"{self._source(('server', 'token_file'))}: [server] token_file"
+        if not server.listen or server.token_file is None:
+            if server.listen and not server.is_loopback:
+                self._problems.append(
+                    f"{where}: is needed to listen on {server.listen}, which other machines can "
+                    "reach: name a file that holds a token, or listen on 127.0.0.1"
+                )
+            return None
+        try:
+            token = keys.read_secret(server.token_file, where, self._environ, self._warnings)
+        except ConfigError as error:
+            self._problems.append(str(error))
+            return None
+        if len(token) < TOKEN_CHARS:
+            self._problems.append(
+                f"{where}: holds fewer than {TOKEN_CHARS} characters, which can be guessed; "
+                "`openssl rand -hex 16` makes a good one"
+            )
+        return SecretStr(token)
 
     # Judgement
 

@@ -12,10 +12,10 @@ from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
-from syncd.log import printable
+from syncd.log import printable, tell_repeats
 from syncd.parts import Parts, opened
 from syncd.scheduler import Scheduler
-from syncd.server import Control
+from syncd.server import Control, Listener
 from syncd.state import history, sightings, views
 from syncd.vitals import Transfer, Vitals
 
@@ -68,6 +68,7 @@ class Daemon:
         self._parts = parts
         self._stop = stop
         self._scheduler = Scheduler()
+        self._listener = Listener(config=lambda: self._config, steps=self._scheduler.report)
         #: the steps that a commit or an event may have given something to do
         self._hinted = ["upload", "poll", "delete", "reconcile"]
         self._since = time.time()
@@ -84,6 +85,8 @@ class Daemon:
             control = Control(directory=parts.store.directory, parts=parts)
             control.start()
             stack.callback(control.stop)
+            self._listener.start()
+            stack.callback(self._listener.stop)
             parts.uploader.start()
             stack.callback(self._stop_uploads, hurry, drain)
             parts.watch.start()
@@ -157,6 +160,7 @@ class Daemon:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
         while not self._stop.wait(1.0):
             self._scheduler.nudge()
+            tell_repeats()
             try:
                 self._mind_the_clock()
                 self._beat()
@@ -241,7 +245,7 @@ class Daemon:
             ],
             api_state=self._parts.gate.state,
             last_success_at=self._parts.gate.last_success_at,
-            troubles=hung + self._slow() + failing,
+            troubles=list(filter(None, [*hung, *self._slow(), *failing, self._listener.trouble])),
         )
 
     def _last_beat(self) -> None:

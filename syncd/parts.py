@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from syncd.config import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.metrics import REQUEST_SECONDS, REQUESTS
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.sightings import Settling
@@ -153,7 +154,13 @@ def _client(config: Config, stop: StopFlag) -> FilesClient:
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
         stop=stop,
+        observer=_count_request,
     )
+
+
+def _count_request(operation: str, status: int | None, seconds: float) -> None:
+    REQUESTS.add(operation, "none" if status is None else str(status))
+    REQUEST_SECONDS.add(operation, by=seconds)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from syncd import vitals
-from syncd.cli import document, story
+from syncd import document, story, vitals
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, size, status_view, story_view
 from syncd.config import Config
@@ -56,9 +55,8 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
         return 0
     facts = document.status(directory, base_url=config.api.base_url)
     if as_json:
-        # What the contract names, and no more; `ls --status failed --json` has the failures.
-        facts.pop("failures")
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        # `ls --status failed --json` has the failures.
+        click.echo(json.dumps(document.contract(facts), indent=2, ensure_ascii=False))
     else:
         _show(console, status_view(facts, time.time()))
     return 0 if facts["well"] else 1

@@ -27,7 +27,7 @@ from syncd.files_api.models import (
 )
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.redaction import Secrets
-from syncd.files_api.sender import PerCall, Sender
+from syncd.files_api.sender import Observer, PerCall, Sender
 from syncd.files_api.source import UploadSource
 from syncd.files_api.transport import Transport
 
@@ -43,6 +43,8 @@ class FilesClient:
     Each method raises a FilesApiError whose type says whether the call was certainly not sent,
     possibly delivered, or refused. A wrong argument is a ValueError, a wrong setting a
     ConfigError. `transport` replaces the client's own, which alone can tell exactly what was sent.
+    `observer` is told of each request: its operation, the status of its answer if there was one,
+    and the seconds it took.
     """
 
     def __init__(
@@ -58,23 +60,26 @@ class FilesClient:
         ca_file: Path | None = None,
         stop: StopFlag | None = None,
         transport: httpx.BaseTransport | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._base = checked_base_url(base_url)
         proxy_url = checked_proxy(proxy) if proxy else None
+        self._plain = {
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": f"syncd/{__version__}",
+            **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
+        }
+        self._secrets = [api_key, bearer_token, proxy_url.password if proxy_url else None]
         self._sender = Sender(
             base=self._base,
-            headers={
-                "accept": "application/json",
-                "accept-encoding": "identity",
-                "user-agent": f"syncd/{__version__}",
-                **_credentials(api_key, bearer_token),
-                **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
-            },
-            secrets=Secrets([api_key, bearer_token, proxy_url.password if proxy_url else None]),
+            headers=self._plain | _credentials(api_key, bearer_token),
+            secrets=Secrets(self._secrets),
             timeout_seconds=timeout_seconds,
             connect_seconds=connect_seconds,
             stop=stop,
             transport=transport or Transport(proxy=proxy_url, ca_file=ca_file),
+            observer=observer,
         )
 
     @classmethod
@@ -92,6 +97,13 @@ class FilesClient:
         if not settings["api_key"] and not settings["bearer_token"]:
             raise ConfigError("no key: set AYMARA_AI_API_KEY")
         return cls(**settings)
+
+    def authenticate(self, api_key: str | None, bearer_token: str | None = None) -> None:
+        """Use another key, or token, from the next call on; from any thread."""
+        headers = self._plain | _credentials(api_key, bearer_token)
+        # An answer to a call under way may still quote the old one.
+        self._secrets += [api_key, bearer_token]
+        self._sender.authenticate(headers, Secrets(self._secrets))
 
     def __repr__(self) -> str:
         return f"FilesClient({self.base_url!r})"

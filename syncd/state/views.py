@@ -171,6 +171,55 @@ def manifest(
     return map(_manifest_entry, rows)
 
 
+def page(
+    db: Database,
+    *,
+    after: tuple[str, bytes] | None = None,
+    limit: int,
+    folder: str | None = None,
+    status: str | None = None,
+    search: str | None = None,
+) -> tuple[list[JsonObject], tuple[str, bytes] | None]:
+    """Return the next `limit` files of the manifest, and what to ask for more `after`.
+
+    `after` is the folder and path of the last one seen; None asks for the first page, and says
+    that there is no more. `search` is a part of the path, in either case of ASCII letters.
+    """
+    conditions = ["word = :word" if status else f"word <> '{Word.DELETED}'"]
+    if folder is not None:
+        conditions.append("f.folder = :folder")
+    if after is not None:
+        conditions.append("(f.folder, f.path) > (:after_folder, :after_path)")
+    if search:
+        conditions.append("instr(lower(CAST(f.path AS TEXT)), lower(:search)) > 0")
+    after_folder, after_path = after or ("", b"")
+    rows = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE {' AND '.join(conditions)} "
+        "ORDER BY f.folder, f.path LIMIT :rows",
+        {
+            "word": status,
+            "folder": folder,
+            "after_folder": after_folder,
+            "after_path": after_path,
+            "search": search,
+            # One more than asked for shows whether there is more.
+            "rows": limit + 1,
+        },
+    ).fetchall()
+    last = rows[limit - 1] if len(rows) > limit else None
+    entries = [_manifest_entry(row) for row in rows[:limit]]
+    return entries, (last["folder"], last["path"]) if last else None
+
+
+def doubts(db: Database) -> int:
+    """Return how many uploads got no answer, so that it is not known whether they arrived."""
+    count: int = db.conn.execute(
+        "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
+        "AND status = 'sending' AND NOT in_flight"
+    ).fetchone()[0]
+    return count
+
+
 def _manifest_entry(row: sqlite3.Row) -> JsonObject:
     shown, exact = path_texts(row["path"])
     is_file = row["wish_status"] in (None, "live", "released")

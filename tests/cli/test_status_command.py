@@ -175,7 +175,7 @@ def test_help_imports_nothing_but_click():
 
 
 def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path, monkeypatch):
-    from syncd.cli import document
+    from syncd import document
 
     monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
     told = document.status(tmp_path, base_url="http://x")
