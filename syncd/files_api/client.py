@@ -64,17 +64,16 @@ class FilesClient:
     ) -> None:
         self._base = checked_base_url(base_url)
         proxy_url = checked_proxy(proxy) if proxy else None
-        self._plain = {
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": f"syncd/{__version__}",
-            **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
-        }
-        self._secrets = [api_key, bearer_token, proxy_url.password if proxy_url else None]
         self._sender = Sender(
             base=self._base,
-            headers=self._plain | _credentials(api_key, bearer_token),
-            secrets=Secrets(self._secrets),
+            headers={
+                "accept": "application/json",
+                "accept-encoding": "identity",
+                "user-agent": f"syncd/{__version__}",
+                **_credentials(api_key, bearer_token),
+                **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
+            },
+            secrets=Secrets([api_key, bearer_token, proxy_url.password if proxy_url else None]),
             timeout_seconds=timeout_seconds,
             connect_seconds=connect_seconds,
             stop=stop,
@@ -97,13 +96,6 @@ class FilesClient:
         if not settings["api_key"] and not settings["bearer_token"]:
             raise ConfigError("no key: set AYMARA_AI_API_KEY")
         return cls(**settings)
-
-    def authenticate(self, api_key: str | None, bearer_token: str | None = None) -> None:
-        """Use another key, or token, from the next call on; from any thread."""
-        headers = self._plain | _credentials(api_key, bearer_token)
-        # An answer to a call under way may still quote the old one.
-        self._secrets += [api_key, bearer_token]
-        self._sender.authenticate(headers, Secrets(self._secrets))
 
     def __repr__(self) -> str:
         return f"FilesClient({self.base_url!r})"

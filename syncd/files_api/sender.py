@@ -92,11 +92,6 @@ class Sender:
         """Close the connections."""
         self._transport.close()
 
-    def authenticate(self, headers: Mapping[str, str], secrets: Secrets) -> None:
-        """Send `headers` from the next request on, and show no `secrets`."""
-        self._secrets = secrets
-        self._headers = dict(headers)
-
     def send(
         self, operation: Operation[Any], source: UploadSource | None, per_call: PerCall
     ) -> Answer:
