@@ -313,8 +313,7 @@ class Daemon:
             return
         self._beat_at, self._told = now, vitals_now
         sd_notify.status(self._parts.store.read(views.summary))
-        with suppress(OSError):  # a full disk says so where it matters
-            vitals.write(self._parts.store.directory, vitals_now)
+        vitals.write(self._parts.store.directory, vitals_now)
 
     def _hung(self) -> list[str]:
         """Return what hangs that must not: the watchdog is fed only while nothing does."""
@@ -359,6 +358,7 @@ class Daemon:
                 Transfer(t.folder, printable(t.path), t.sent, t.size, t.since)
                 for t in self._parts.uploader.transfers()
             ],
+            hung=bool(hung),
             api_state=self._parts.gate.state,
             last_success_at=self._parts.gate.last_success_at,
             troubles=[

@@ -13,7 +13,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from syncd import document, story, vitals
+from syncd import document, story
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, size, status_view, story_view
 from syncd.config import Config
@@ -43,12 +43,11 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
 
     Exits with 0 when all is well, else with 1.
     """
-    if watch + as_json + alive > 1:
+    # With --alive alone it is `syncd.cli.alive` that answers.
+    if watch + as_json + alive > 1 or alive:
         raise click.UsageError("use only one of --watch, --json and --alive")
     config = options.load(to_sync=False)
     directory = config.state.directory
-    if alive:
-        return 0 if vitals.is_alive(directory, time.time()) else 1
     console = Console(highlight=False)
     if watch:
         _watch(config, console)

@@ -348,16 +348,26 @@ def hold_object(hold: Hold) -> JsonObject:
 def summary(db: Database) -> str:
     """Return one line on how things stand; cheap, for it is asked for with every beat."""
     row = db.conn.execute(
-        "SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced, "
-        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status IN ('settling', 'ready'))"
-        " + (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
-        "AND status IN ('planned', 'sending', 'processing')) AS waiting, "
-        "(SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed') "
-        "+ (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed"
+        """
+        SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced,
+          coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
+          coalesce(sum(status = 'sending' AND NOT in_flight), 0) AS in_doubt,
+          coalesce(sum(status = 'planned'), 0)
+            + (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'ready') AS queued,
+          (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'settling') AS settling,
+          coalesce(sum(status = 'processing'), 0) AS processing,
+          coalesce(sum(status = 'retiring'), 0) AS deleting,
+          coalesce(sum(status = 'failed'), 0)
+            + (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed
+        FROM copies WHERE status NOT IN ('live', 'gone')
+        """
     ).fetchone()
+    words = ("uploading", "in_doubt", "queued", "settling", "processing", "deleting", "failed")
     parts = [f"{row['synced']} synced"]
-    parts += [f"{row[key]} {key}" for key in ("waiting", "failed") if row[key]]
-    parts += [f"{hold.stops} held: {hold.message}" for hold in holds.open_holds(db)[:1]]
+    parts += [f"{row[word]} {word.replace('_', ' ')}" for word in words if row[word]]
+    held = holds.open_holds(db)
+    parts += [f"{hold.stops} held: {hold.message}" for hold in held[:1]]
+    parts += [f"{len(held) - 1} more held"] if len(held) > 1 else []
     return ", ".join(parts)
 
 

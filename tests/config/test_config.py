@@ -15,7 +15,7 @@ KEY = "sk-live-0123456789"
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Load with nothing from outside but what a test gives; the key is there unless taken."""
-    monkeypatch.setattr(configuration, "SYSTEM_FILE", tmp_path / "etc/syncd.toml")
+    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", tmp_path / "etc/syncd.toml")
 
     def run(toml=None, *directories, env=None, key=KEY, **options):
         if toml is not None:
