@@ -12,6 +12,7 @@ from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
+from syncd.doctor import lost_with_container
 from syncd.exceptions import ConfigError
 from syncd.log import printable, tell_repeats
 from syncd.metrics import RELOADS
@@ -149,6 +150,8 @@ class Daemon:
     def _announce(self) -> None:
         for folder in self._config.folders:
             log.info("watching %s as %s", printable(str(folder.path)), folder.name)
+        if why := lost_with_container(self._parts.store.directory):
+            log.warning("the state in %s: %s", self._parts.store.directory, why)
         log.info(
             "sending to %s, state in %s", self._config.api.base_url, self._parts.store.directory
         )

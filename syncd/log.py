@@ -115,7 +115,7 @@ def _chosen(style: Format, stream: TextIO, environ: Mapping[str, str]) -> Format
         return "journal"
     if stream.isatty():
         return "text"
-    return "json" if _in_container(environ) else "text"
+    return "json" if in_container(environ) else "text"
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -127,7 +127,8 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _in_container(environ: Mapping[str, str]) -> bool:
+def in_container(environ: Mapping[str, str]) -> bool:
+    """Say whether this process seems to run in a container."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return (
         "KUBERNETES_SERVICE_HOST" in environ

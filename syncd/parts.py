@@ -55,7 +55,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [_client(config, stop) for _ in range(3)]
+    clients = [make_client(config, stop) for _ in range(3)]
     uploader = Uploader(
         store=store,
         ledger=ledger,
@@ -65,7 +65,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             )
             for folder in folders
         },
-        make_client=lambda flag: _client(config, flag),
+        make_client=lambda flag: make_client(config, flag),
         gate=gate,
         options=UploadOptions(
             workers=config.upload.workers,
@@ -142,7 +142,8 @@ def _watch_folder(config: Config, name: str) -> WatchFolder:
     )
 
 
-def _client(config: Config, stop: StopFlag) -> FilesClient:
+def make_client(config: Config, stop: StopFlag) -> FilesClient:
+    """Return a client of the configured service, with the configured key."""
     secrets = config.credentials
     return FilesClient(
         base_url=config.api.base_url,

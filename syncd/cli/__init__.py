@@ -25,6 +25,7 @@ COMMANDS = {
     "status": ("inspect", "Say whether all is well, and why not."),
     "ls": ("inspect", "List files with status, uuid and SHA-256."),
     "why": ("inspect", "Tell one file's whole story."),
+    "doctor": ("doctor", "Examine what syncd needs, and say how to mend it."),
     "emulator": ("emulator", "Serve a Files API on this machine."),
 }
 

@@ -23,6 +23,7 @@ from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.store import fact
 
 T = TypeVar("T")
+SQLITE_VERSION = sqlite3.sqlite_version
 JsonObject = dict[str, Any]
 #: Failures that an overview names.
 FAILURES = 5
@@ -209,6 +210,12 @@ def page(
     last = rows[limit - 1] if len(rows) > limit else None
     entries = [_manifest_entry(row) for row in rows[:limit]]
     return entries, (last["folder"], last["path"]) if last else None
+
+
+def quick_check(db: Database) -> str:
+    """Examine the whole database; return `ok`, or what is the first thing wrong with it."""
+    verdict: str = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return verdict
 
 
 def doubts(db: Database) -> int:
