@@ -12,9 +12,13 @@ RUN python3 -m venv /opt/syncd \
  && /opt/syncd/bin/pip uninstall --yes pip
 
 FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="syncd" \
       org.opencontainers.image.description="Keeps a remote Files API equal to watched folders" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/syncd /opt/syncd
 # An arbitrary `--user` works too: it needs to read /data and to write /state.
 RUN groupadd --gid 10001 syncd \

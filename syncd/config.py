@@ -15,12 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
 from syncd.exceptions import ConfigError
+from syncd.locations import (
+    FILE_VARIABLE,
+    STATE_VARIABLE,
+    absolute,
+    chosen_file,
+    config_files,
+    default_state_directory,
+)
 from syncd.settings import Config, Folder, Settings
 
 __all__ = ["Config", "Folder", "load"]
@@ -30,8 +38,9 @@ BASE_URLS = {
     "staging": "https://staging-api.aymara.ai",
     "development": "http://localhost:8000",
 }
-SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
-FILE_VARIABLE, WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_CONFIG", "SYNCD_WATCH", "SYNCD_FOLDERS"
+WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_WATCH", "SYNCD_FOLDERS"
+#: A token of the listener that is shorter can be guessed.
+TOKEN_CHARS = 16
 URL_VARIABLE, SANDBOX_VARIABLE = "AYMARA_AI_BASE_URL", "AYMARA_AI_USE_SANDBOX"
 
 
@@ -82,30 +91,28 @@ class _Loader:
         self._default_state(values)
         settings = self._validated(values)
         credentials = self._credentials() if to_sync else Credentials()
+        token = None
         if settings is not None:
             settings = _completed(settings)
             self._problems.extend(self._conflicts(settings, to_sync))
+            token = self._server_token(settings) if to_sync else None
         if settings is None or self._problems:
             raise ConfigError(self._clean("\n".join(self._problems)))
         return Config.model_validate(
             {name: getattr(settings, name) for name in Settings.model_fields}
-            | {"credentials": credentials, "file": self._file, "warnings": tuple(self._warnings)}
+            | {"credentials": credentials, "server_token": token, "file": self._file}
+            | {"warnings": tuple(self._warnings)}
         )
 
     # Sources
 
     def _from_file(self, named: Path | None) -> dict[str, Any]:
         """Return what the first file there is says, its paths made absolute."""
-        chosen = named or (Path(self._environ.get(FILE_VARIABLE) or "") or None)
-        if chosen == Path():
-            chosen = None
-        candidates = [chosen] if chosen else [Path("syncd.toml"), SYSTEM_FILE]
-        for candidate in candidates:
-            path = self._here / candidate.expanduser()
+        for path in config_files(named, self._environ, self._here):
             try:
                 text = path.read_text("utf-8")
             except (FileNotFoundError, NotADirectoryError) as error:
-                if chosen:
+                if chosen_file(named, self._environ):
                     origin = "--config" if named else FILE_VARIABLE
                     raise ConfigError(
                         f"{origin}: there is no file {path}; `syncd init` writes one"
@@ -128,11 +135,12 @@ class _Loader:
         tables = [
             (values.get("state"), "directory"),
             (values.get("api"), "ca_file"),
+            (values.get("server"), "token_file"),
             *((folder, "path") for folder in (folders if isinstance(folders, list) else [])),
         ]
         for table, key in tables:
             if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-                table[key] = str(_absolute(table[key], base))
+                table[key] = str(absolute(table[key], base))
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
@@ -194,25 +202,16 @@ class _Loader:
         }
         self._folders_from = "the command line" if directories else WATCH_VARIABLE
         given: Sequence[Path | str] = directories or [watched or ""]
-        paths = [str(_absolute(path, self._here)) for path in given]
+        paths = [str(absolute(path, self._here)) for path in given]
         values["folders"] = [known.get(path, {"path": path}) for path in dict.fromkeys(paths)]
 
     def _default_state(self, values: dict[str, Any]) -> None:
         state = values.setdefault("state", {})
         if isinstance(state, dict) and not state.get("directory"):
-            # systemd separates several with colons; the first is the unit's own.
-            given = self._environ.get("STATE_DIRECTORY", "").split(":")[0]
-            state["directory"] = given or str(self._state_home() / "syncd")
-
-    def _state_home(self) -> Path:
-        home = self._environ.get("XDG_STATE_HOME", "")
-        if home.startswith("/"):
-            return Path(home)
-        try:
-            return Path(self._environ.get("HOME") or Path.home()) / ".local" / "state"
-        except RuntimeError:
-            self._problems.append("no place for the state: set SYNCD_STATE__DIRECTORY")
-            return Path("/")
+            directory = default_state_directory(self._environ)
+            if directory is None:
+                self._problems.append(f"no place for the state: set {STATE_VARIABLE}")
+            state["directory"] = str(directory or "/")
 
     def _credentials(self) -> Credentials:
         try:
@@ -220,6 +219,29 @@ class _Loader:
         except ConfigError as error:
             self._problems.append(str(error))
             return Credentials()
+
+    def _server_token(self, settings: Settings) -> SecretStr | None:
+        """Return the token of the listener, None where it wants none; notes what is wrong."""
+        server = settings.server
+        where = f"{self._source(('server', 'token_file'))}: [server] token_file"
+        if not server.listen or server.token_file is None:
+            if server.listen and not server.is_loopback:
+                self._problems.append(
+                    f"{where}: is needed to listen on {server.listen}, which other machines can "
+                    "reach: name a file that holds a token, or listen on 127.0.0.1"
+                )
+            return None
+        try:
+            token = keys.read_secret(server.token_file, where, self._environ, self._warnings)
+        except ConfigError as error:
+            self._problems.append(str(error))
+            return None
+        if len(token) < TOKEN_CHARS:
+            self._problems.append(
+                f"{where}: holds fewer than {TOKEN_CHARS} characters, which can be guessed; "
+                "`openssl rand -hex 16` makes a good one"
+            )
+        return SecretStr(token)
 
     # Judgement
 
@@ -357,12 +379,6 @@ def _setting(location: tuple[int | str, ...]) -> str:
         shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
         return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
-
-
-def _absolute(path: str | Path, base: Path) -> Path:
-    """Return `path` absolute and without `..`, its links not followed."""
-    # Path.resolve() would follow links, and the name a person gave would be lost.
-    return Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100
 
 
 def _overlap(one: str, other: str) -> bool:

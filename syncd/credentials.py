@@ -61,32 +61,36 @@ def _key(environ: Mapping[str, str], warnings: list[str]) -> tuple[str | None, s
         return _checked(environ[KEY_VARIABLE], KEY_VARIABLE), KEY_VARIABLE
     if named := environ.get(KEY_FILE_VARIABLE):
         source = f"{KEY_FILE_VARIABLE} ({named})"
-        return _read(Path(named), source, environ, warnings), source
+        return read_secret(Path(named), source, environ, warnings), source
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         path = Path(directory, SYSTEMD_CREDENTIAL)
         if path.exists():
             source = f"the systemd credential {SYSTEMD_CREDENTIAL}"
-            return _read(path, source, environ, warnings), source
+            return read_secret(path, source, environ, warnings), source
     return None, ""
 
 
-def _read(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> str:
+def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> str:
+    """Return the one line of the file at `path`, which `source` named; adds to `warnings`.
+
+    ConfigError where it cannot be read, or everybody may write it.
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_LONGEST_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            f"{source}: cannot read the key file: {error.strerror}; it must be readable for user "
+            f"{source}: cannot read the file: {error.strerror}; it must be readable for user "
             f"{os.getuid()}"
         ) from error
     if mode & stat.S_IWOTH and stat.S_ISREG(mode):
         raise ConfigError(
-            f"{source}: everyone on this machine may write the key file; run: chmod 600 {path}"
+            f"{source}: everyone on this machine may write the file; run: chmod 600 {path}"
         )
     if mode & stat.S_IROTH and not _is_secret_mount(path, environ):
         warnings.append(
-            f"{source}: everyone on this machine may read the key file; run: chmod 600 {path}"
+            f"{source}: everyone on this machine may read the file; run: chmod 600 {path}"
         )
     return _checked(content.decode("utf-8", "replace"), source)
 
@@ -103,7 +107,7 @@ def _is_secret_mount(path: Path, environ: Mapping[str, str]) -> bool:
 def _checked(value: str, source: str) -> str:
     value = value.strip()
     if not value:
-        raise ConfigError(f"{source} is empty; put the API key where it comes from, or remove it")
+        raise ConfigError(f"{source} is empty; put the secret there, or remove it")
     if len(value) > _LONGEST_BYTES or not value.isascii() or not value.isprintable():
-        raise ConfigError(f"{source}: it does not hold one line of plain ASCII, so it is no key")
+        raise ConfigError(f"{source}: it does not hold one line of plain ASCII, so it is no secret")
     return value

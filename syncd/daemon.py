@@ -12,11 +12,14 @@ from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
-from syncd.exceptions import ForeignStateError
-from syncd.log import printable
-from syncd.parts import Parts, opened
-from syncd.scheduler import Scheduler
-from syncd.server import Control
+from syncd.doctor import lost_with_container
+from syncd.exceptions import ConfigError, ForeignStateError
+from syncd.log import printable, tell_repeats
+from syncd.metrics import RELOADS
+from syncd.parts import Parts, build, opened
+from syncd.scheduler import Scheduler, StepReport
+from syncd.server import Control, Listener
+from syncd.settings import Settings
 from syncd.state import history, holds, sightings, views
 from syncd.vitals import Transfer, Vitals
 
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two beats at rest; while something moves there is one every second.
 BEAT_SECONDS = 10.0
+#: Seconds between two looks at how things are, and at what was asked for.
+TICK_SECONDS = 1.0
 #: Seconds by which the wall clock must leave the monotonic one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
 #: Seconds after which the upload step or the writer counts as hanging.
@@ -32,6 +37,8 @@ HUNG_SECONDS = 60.0
 SLOW_SECONDS = 600.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.1
+#: Seconds between two looks at the key file while the key is refused.
+KEY_SECONDS = 10.0
 HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
@@ -44,16 +51,22 @@ def boottime() -> float:
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGHUP end the daemon; a second one hurries it. They only set flags."""
+    """SIGTERM and SIGINT end what runs, a second one hurries it; they only set flags.
+
+    SIGHUP asks for a reload where there is one, and else ends, as it does when a terminal closes.
+    """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.hurry = threading.Event()
+        self.reload = threading.Event()
 
-    def listen(self) -> None:
+    def listen(self, *, reloads: bool = False) -> None:
         """Take the signals over; from the main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._received)
+        if reloads:
+            signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload.set())
 
     def _received(self, _number: int, _frame: FrameType | None) -> None:
         if self.stop.is_set():
@@ -64,55 +77,87 @@ class Signals:
 class Daemon:
     """The parts, repeated by a scheduler, until it is told to stop."""
 
-    def __init__(self, *, config: Config, parts: Parts, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        *,
+        config: Config,
+        parts: Parts,
+        stop: threading.Event,
+        reload: threading.Event | None = None,
+        load: Callable[[], Config] | None = None,
+    ) -> None:
+        """`load` reads the configuration anew, when `reload` is set or the key may have changed."""
         self._config = config
         self._parts = parts
         self._stop = stop
+        self._reload = reload or threading.Event()
+        self._load = load or (lambda: config)
+        self._next: Parts | None = None
+        #: why the newest configuration is not used, for a person
+        self._rejected = ""
+        self._key_looked_at = time.monotonic()
         self._scheduler = Scheduler()
-        #: the steps that a commit or an event may have given something to do
-        self._hinted = ["upload", "poll", "delete", "reconcile"]
+        self._listener = Listener(config=lambda: self._config, steps=self._step_reports)
         self._since = time.time()
         self._foreign: ForeignStateError | None = None
         self._beat_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         self._drift = time.time() - boottime()
-        self._hints = threading.Thread(target=self._pass_hints, name="syncd-hints", daemon=True)
+        #: the steps that a commit or an event may have given something to do
+        self._hinted: list[str] = []
 
     def run(self, hurry: threading.Event) -> int:
         """Start everything in order, stay until told to stop, stop in reverse; return the code.
 
         ForeignStateError where the key turns out to be another organization's.
         """
+        store = self._parts.store
+        with ExitStack() as stack:
+            self._control = Control(directory=store.directory, parts=lambda: self._parts)
+            self._control.start()
+            stack.callback(self._control.stop)
+            self._listener.start()
+            stack.callback(self._listener.stop)
+            self._parts.watch.start()
+            stack.callback(self._stop_watching)
+            self._run_parts(hurry)
+            while self._next is not None:
+                old, self._parts, self._next = self._parts, self._next, None
+                self._parts.watch.inherit(old.watch)
+                self._run_parts(hurry)
+        self._last_beat()
+        if self._foreign is not None:
+            raise self._foreign
+        return 1 if store.failed else 0
+
+    def _run_parts(self, hurry: threading.Event) -> None:
+        """Have the parts do their work until the end, or until others are to take their place."""
         parts, drain = self._parts, self._config.upload.drain_seconds
+        self._scheduler = Scheduler()
         self._add_steps()
         with ExitStack() as stack:
-            control = Control(directory=parts.store.directory, parts=parts)
-            control.start()
-            stack.callback(control.stop)
+            for client in parts.clients:
+                stack.callback(client.close)
             parts.uploader.start()
             stack.callback(self._stop_uploads, hurry, drain)
-            parts.watch.start()
-            stack.callback(parts.watch.stop)
             self._scheduler.start()
             stack.callback(self._scheduler.stop)
             # A look or a deletion under way ends at once, so that no step holds up the end.
             stack.callback(parts.stop.set)
-            self._hints.start()
-            stack.callback(self._end_hints)
-            stack.callback(sd_notify.stopping)
+            stack.callback(self._pass_hints())
             self._beat()
             sd_notify.ready()
             self._announce()
             self._attend()
-            log.info("stopping; transfers get %g seconds", drain)
-        self._last_beat()
-        if self._foreign is not None:
-            raise self._foreign
-        return 1 if parts.store.failed else 0
+            if self._next is None:
+                sd_notify.stopping()
+                log.info("stopping; transfers get %g seconds", drain)
 
     def _announce(self) -> None:
         for folder in self._config.folders:
             log.info("watching %s as %s", printable(str(folder.path)), folder.name)
+        if why := lost_with_container(self._parts.store.directory):
+            log.warning("the state in %s: %s", self._parts.store.directory, why)
         log.info(
             "sending to %s, state in %s", self._config.api.base_url, self._parts.store.directory
         )
@@ -121,6 +166,7 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
+        self._hinted = ["upload", "poll", "delete", "reconcile"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
             add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
@@ -151,46 +197,122 @@ class Daemon:
     def _prune(self) -> None:
         self._parts.store.write(lambda db: history.prune(db, time.time()))
 
-    def _pass_hints(self) -> None:
-        """Wake the steps after commits and events; a burst of them is one hint."""
-        changed = self._parts.store.changed
-        while not self._stop.is_set():
-            changed.wait()
-            changed.clear()
-            self._scheduler.wake(*self._hinted)
-            self._stop.wait(HINT_SECONDS)
+    # Of the parts and the scheduler that are there by then: a reload brings others.
 
-    def _end_hints(self) -> None:
-        self._stop.set()
-        self._parts.store.changed.set()
-        self._hints.join()
+    def _step_reports(self) -> list[StepReport]:
+        return self._scheduler.report()
+
+    def _stop_watching(self) -> None:
+        self._parts.watch.stop()
+
+    def _pass_hints(self) -> Callable[[], None]:
+        """Wake the steps after commits and events, a burst of them once; return how to end it."""
+        changed, ended = self._parts.store.changed, threading.Event()
+        scheduler, hinted = self._scheduler, self._hinted
+
+        def pass_on() -> None:
+            while not ended.is_set():
+                changed.wait()
+                changed.clear()
+                scheduler.wake(*hinted)
+                ended.wait(HINT_SECONDS)
+
+        def end() -> None:
+            ended.set()
+            changed.set()
+            thread.join()
+
+        thread = threading.Thread(target=pass_on, name="syncd-hints", daemon=True)
+        thread.start()
+        return end
 
     def _stop_uploads(self, hurry: threading.Event, drain_seconds: float) -> None:
-        watcher = threading.Thread(target=self._hurry_up, args=(hurry,), daemon=True)
-        watcher.start()
-        self._parts.uploader.stop(drain_seconds)
-        hurry.set()
-        watcher.join()
+        uploader, over = self._parts.uploader, threading.Event()
 
-    def _hurry_up(self, hurry: threading.Event) -> None:
-        hurry.wait()
-        self._parts.uploader.hurry()
+        def hurry_up() -> None:
+            while not over.wait(HINT_SECONDS):
+                # During a reload, the end may be asked for as well.
+                if hurry.is_set() or (self._next is not None and self._stop.is_set()):
+                    uploader.hurry()
+                    return
+
+        watcher = threading.Thread(target=hurry_up, daemon=True)
+        watcher.start()
+        uploader.stop(drain_seconds)
+        over.set()
+        watcher.join()
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
-        while not self._stop.wait(1.0):
+        while not self._stop.wait(TICK_SECONDS):
             self._scheduler.nudge()
+            tell_repeats()
             try:
                 self._mind_the_clock()
                 self._beat()
             except Exception:
                 # What cannot be written or read now is tried again in a second.
                 log.debug("no beat", exc_info=True)
+            if self._is_to_reload():
+                self._next = self._reloaded()
+                if self._next is not None:
+                    return
             if self._parts.store.failed:
                 log.critical(
                     "the state database failed twice; ending, so that a restart reopens it"
                 )
                 return
+
+    def _is_to_reload(self) -> bool:
+        if self._reload.is_set():
+            # A command holds the parts that it began with.
+            return not self._control.busy
+        return self._parts.gate.refused and self._has_another_key()
+
+    def _has_another_key(self) -> bool:
+        """Say whether the key file holds another key than the one that was refused."""
+        now = time.monotonic()
+        if now - self._key_looked_at < KEY_SECONDS:
+            return False
+        self._key_looked_at = now
+        try:
+            config = self._load()
+        except Exception:
+            return False
+        return config.credentials != self._config.credentials
+
+    def _reloaded(self) -> Parts | None:
+        """Take up the configuration as it is now; return other parts, if it takes any.
+
+        One that cannot be used changes nothing: the old one holds.
+        """
+        self._reload.clear()
+        sd_notify.reloading()
+        old = self._config
+        try:
+            config = self._load()
+            _refuse_move(old, config)
+            parts = build(config, self._parts.store)
+        except Exception as error:
+            self._rejected = "the configuration has changed and cannot be used: the old one holds"
+            RELOADS.add("failed")
+            why = "; ".join(str(error).splitlines())
+            log.error("not reloaded, the old configuration holds: %s", why)
+            sd_notify.ready()
+            return None
+        self._config, self._rejected = config, ""
+        RELOADS.add("done")
+        if (old.server, old.server_token) != (config.server, config.server_token):
+            self._listener.stop()
+            self._listener.start()
+        if _without_surface(old) != _without_surface(config):
+            log.info("reloaded; transfers get %g seconds", old.upload.drain_seconds)
+            return parts
+        for client in parts.clients:
+            client.close()
+        log.info("reloaded: nothing changed that touches files")
+        sd_notify.ready()
+        return None
 
     def _mind_the_clock(self) -> None:
         drift = time.time() - boottime()
@@ -216,8 +338,7 @@ class Daemon:
             return
         self._beat_at, self._told = now, vitals_now
         sd_notify.status(self._parts.store.read(views.summary))
-        with suppress(OSError):  # a full disk says so where it matters
-            vitals.write(self._parts.store.directory, vitals_now)
+        vitals.write(self._parts.store.directory, vitals_now)
 
     def _hung(self) -> list[str]:
         """Return what hangs that must not: the watchdog is fed only while nothing does."""
@@ -262,9 +383,20 @@ class Daemon:
                 Transfer(t.folder, printable(t.path), t.sent, t.size, t.since)
                 for t in self._parts.uploader.transfers()
             ],
+            hung=bool(hung),
             api_state=self._parts.gate.state,
             last_success_at=self._parts.gate.last_success_at,
-            troubles=hung + self._slow() + failing,
+            troubles=[
+                trouble
+                for trouble in (
+                    *hung,
+                    *self._slow(),
+                    *failing,
+                    self._listener.trouble,
+                    self._rejected,
+                )
+                if trouble
+            ],
         )
 
     def _last_beat(self) -> None:
@@ -289,9 +421,32 @@ def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def run(config: Config) -> int:
-    """Run until told to stop; return the exit code."""
+def _refuse_move(old: Config, new: Config) -> None:
+    """Raise ConfigError where `new` wants what only another start can do."""
+    for setting, before, after in (
+        ("[state] directory", old.state.directory, new.state.directory),
+        ("[api] base_url", old.api.base_url, new.api.base_url),
+    ):
+        if before != after:
+            raise ConfigError(
+                f"{setting} is now {after}, and was {before}: restart syncd to have it move"
+            )
+
+
+def _without_surface(config: Config) -> Config:
+    """Return what of a configuration the parts are built of."""
+    blank = Settings.model_fields
+    surface = {name: blank[name].default for name in ("server", "log")}
+    return config.model_copy(update={**surface, "server_token": None, "warnings": ()})
+
+
+def run(config: Config, load: Callable[[], Config]) -> int:
+    """Run until told to stop; return the exit code. `load` reads the configuration anew."""
     signals = Signals()
-    signals.listen()
+    # A terminal that closes says so by SIGHUP: that is an end.
+    signals.listen(reloads=not os.isatty(2))
     with opened(config) as parts:
-        return Daemon(config=config, parts=parts, stop=signals.stop).run(signals.hurry)
+        daemon = Daemon(
+            config=config, parts=parts, stop=signals.stop, reload=signals.reload, load=load
+        )
+        return daemon.run(signals.hurry)

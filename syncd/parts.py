@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from syncd.config import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.metrics import REQUEST_SECONDS, REQUESTS
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.retrying import Retrying
@@ -62,7 +63,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [_client(config, stop) for _ in range(3)]
+    clients = [make_client(config, stop) for _ in range(3)]
     uploader = Uploader(
         store=store,
         ledger=ledger,
@@ -72,7 +73,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             )
             for folder in folders
         },
-        make_client=lambda flag: _client(config, flag),
+        make_client=lambda flag: make_client(config, flag),
         gate=gate,
         options=UploadOptions(
             workers=config.upload.workers,
@@ -179,7 +180,8 @@ def _watch_folder(config: Config, name: str) -> WatchFolder:
     )
 
 
-def _client(config: Config, stop: StopFlag) -> FilesClient:
+def make_client(config: Config, stop: StopFlag) -> FilesClient:
+    """Return a client of the configured service, with the configured key."""
     secrets = config.credentials
     return FilesClient(
         base_url=config.api.base_url,
@@ -191,7 +193,13 @@ def _client(config: Config, stop: StopFlag) -> FilesClient:
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
         stop=stop,
+        observer=_count_request,
     )
+
+
+def _count_request(operation: str, status: int | None, seconds: float) -> None:
+    REQUESTS.add(operation, "none" if status is None else str(status))
+    REQUEST_SECONDS.add(operation, by=seconds)
 
 
 @contextmanager

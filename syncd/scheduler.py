@@ -52,6 +52,8 @@ class _Repeated:
     runs: int = 0
     failures: int = 0
     seconds: float = 0.0
+    seconds_total: float = 0.0
+    failures_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ class StepReport:
     seconds: float
     #: since when it has been running, if it is
     running_since: float | None
+    #: seconds of all runs together, and failures since the start
+    seconds_total: float
+    failures_total: int
 
 
 class Scheduler:
@@ -135,7 +140,15 @@ class Scheduler:
     def report(self) -> list[StepReport]:
         """Return how each step fares."""
         return [
-            StepReport(step.name, step.runs, step.failures, step.seconds, step.running_since)
+            StepReport(
+                name=step.name,
+                runs=step.runs,
+                failures=step.failures,
+                seconds=step.seconds,
+                running_since=step.running_since,
+                seconds_total=step.seconds_total,
+                failures_total=step.failures_total,
+            )
             for step in self._steps.values()
         ]
 
@@ -154,6 +167,7 @@ class Scheduler:
             step.running_since = None
             step.runs += 1
             step.seconds = ended - started
+            step.seconds_total += step.seconds
         self._due_in(step, max(min(wait, step.every), SHORTEST_SECONDS))
         # Only now can no wake-up be overwritten: one that came meanwhile is obeyed.
         if step.woken:
@@ -164,10 +178,12 @@ class Scheduler:
             wait = step.run()
         except StateWriteError as error:
             step.failures += 1
+            step.failures_total += 1
             # The writer has told of it, once for all.
             log.debug("%s: %s", step.name, error)
         except Exception:
             step.failures += 1
+            step.failures_total += 1
             # The same failure every second would drown what led to it.
             level = logging.ERROR if step.failures == 1 else logging.DEBUG
             log.log(level, "the step %s failed; it is tried again", step.name, exc_info=True)

@@ -3,13 +3,14 @@
 `syncd.config` fills them from the file and the environment. A setting without effect is unknown.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
@@ -81,6 +82,40 @@ class Deletions(_Section):
     grace_seconds: float = Field(default=60, ge=0)
 
 
+class Server(_Section):
+    """Where health, metrics and the status page are served; nowhere unless `listen` is set."""
+
+    #: HOST:PORT
+    listen: str = ""
+    token_file: Path | None = None
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if listen and not (host.strip("[]") and port.isdecimal() and int(port) <= 65_535):
+            raise ValueError("must be HOST:PORT, such as 127.0.0.1:8766")
+        return listen
+
+    @property
+    def host(self) -> str:
+        """The host of `listen`, without the brackets of an IPv6 address."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port of `listen`; 0 picks one."""
+        return int(self.listen.rpartition(":")[2] or 0)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach `listen`."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+
 class Log(_Section):
     """How the log is written."""
 
@@ -134,6 +169,7 @@ class Settings(BaseSettings):
     upload: Upload = Upload()
     processing: Processing = Processing()
     deletions: Deletions = Deletions()
+    server: Server = Server()
     log: Log = Log()
     folders: tuple[Folder, ...] = ()
 
@@ -154,6 +190,8 @@ class Config(Settings):
     """Everything that is configured, with its defaults filled in."""
 
     credentials: Credentials = Credentials()
+    #: what the listener wants to be shown; None where it wants nothing
+    server_token: SecretStr | None = None
     #: the file that was read, if any
     file: Path | None = None
     #: what is odd and yet no error, for the log
@@ -162,6 +200,8 @@ class Config(Settings):
     def secrets(self) -> Iterator[str]:
         """Yield each value that must never be shown."""
         yield from self.credentials.secrets()
+        if self.server_token is not None:
+            yield self.server_token.get_secret_value()
         password = urlsplit(self.api.proxy or "").password
         if password:
             yield from (password, unquote(password))

@@ -5,12 +5,14 @@ dies with its process: what must last is in the state table, which the commands 
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from syncd.disk import write_private
-from syncd.state.store import lock_holder
+from syncd.state.lock import lock_holder
 
 FILE_NAME = "daemon.json"
 #: Seconds without a new beat after which a daemon that holds the lock no longer counts as working.
@@ -57,11 +59,21 @@ class Vitals:
     last_success_at: float | None = None
     #: steps that hang, or fail again and again, for a person
     troubles: list[str] = field(default_factory=list)
+    #: what must not hang does: only a restart helps
+    hung: bool = False
 
 
 def write(directory: Path, vitals: Vitals) -> None:
-    """Leave `vitals` in the state directory. OSError where that cannot be."""
-    write_private(directory / FILE_NAME, json.dumps(asdict(vitals)))
+    """Leave `vitals` in the state directory.
+
+    Where there is no room for them, the last ones stay, and only their time is new: a daemon that
+    waits for a full disk is alive.
+    """
+    path = directory / FILE_NAME
+    with suppress(OSError):
+        write_private(path, json.dumps(asdict(vitals)))
+    with suppress(OSError):
+        os.utime(path, (vitals.beat_at, vitals.beat_at))
 
 
 def read(directory: Path) -> Vitals | None:
@@ -72,7 +84,8 @@ def read(directory: Path) -> Vitals | None:
         facts: dict[str, Any] = json.loads((directory / FILE_NAME).read_text("utf-8"))
         facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
         facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
-        beat = Vitals(**facts)
+        beat_at = (directory / FILE_NAME).stat().st_mtime
+        beat = replace(Vitals(**facts), beat_at=beat_at)
     except (OSError, ValueError, TypeError, KeyError):
         # Locked, and no beat that this version can read: it is starting, or another version.
         return None
@@ -81,6 +94,8 @@ def read(directory: Path) -> Vitals | None:
 
 
 def is_alive(directory: Path, now: float) -> bool:
-    """Say whether a daemon holds `directory` and its beat is fresh."""
+    """Say whether a daemon holds `directory`, its beat is fresh, and nothing hangs for good."""
     vitals = read(directory)
-    return vitals is not None and abs(now - vitals.beat_at) < STALE_SECONDS
+    if vitals is None or vitals.hung:
+        return False
+    return abs(now - vitals.beat_at) < STALE_SECONDS

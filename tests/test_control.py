@@ -85,7 +85,7 @@ def known():
 
 @pytest.fixture
 def daemon(locked, known):
-    control = Control(directory=locked, parts="the parts", commands=known)
+    control = Control(directory=locked, parts=lambda: "the parts", commands=known)
     control.start()
     yield control
     control.stop()
@@ -184,7 +184,7 @@ def test_what_is_no_command_is_refused(daemon, config, name, body, status, said)
 def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
     before = os.umask(0)
     try:
-        control = Control(directory=locked, parts=None, commands=known)
+        control = Control(directory=locked, parts=lambda: None, commands=known)
         control.start()
     finally:
         os.umask(before)
@@ -200,7 +200,7 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, config):
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(locked / commands.SOCKET_NAME))
     left.close()
-    control = Control(directory=locked, parts=None, commands=known)
+    control = Control(directory=locked, parts=lambda: None, commands=known)
     control.start()
     try:
         assert client.perform(config, "count", {"to": 1})["counted"] == 1
@@ -211,7 +211,7 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, config):
 def test_a_state_directory_with_a_long_path_has_a_socket_too(tmp_path, known):
     directory = tmp_path / ("d" * 200)
     directory.mkdir()
-    control = Control(directory=directory, parts=None, commands=known)
+    control = Control(directory=directory, parts=lambda: None, commands=known)
     control.start()
     try:
         connection = client._Connection(directory)
@@ -223,7 +223,7 @@ def test_a_state_directory_with_a_long_path_has_a_socket_too(tmp_path, known):
 
 def test_where_no_socket_can_be_the_daemon_goes_on_and_says_so(locked, known, caplog):
     (locked / commands.SOCKET_NAME).mkdir()
-    control = Control(directory=locked, parts=None, commands=known)
+    control = Control(directory=locked, parts=lambda: None, commands=known)
     control.start()
     control.stop()
     assert "commands cannot reach this daemon" in caplog.text

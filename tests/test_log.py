@@ -1,7 +1,10 @@
+import contextlib
 import io
 import json
 import logging
 import os
+import socket
+import time
 
 import pytest
 
@@ -16,6 +19,7 @@ def _logging_as_it_was(monkeypatch):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(log, "_hidden", set())
+    monkeypatch.setattr(log, "_repeats", log._Repeats())
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -127,7 +131,9 @@ def test_auto_is_text_on_a_terminal_and_json_in_a_container(written):
     def act():
         LOGGER.info("x")
 
-    assert written("auto", act, stream=Terminal())[8:] == " x\n"
+    colourless = {"NO_COLOR": "1"}
+    assert written("auto", act, stream=Terminal(), environ=colourless)[8:] == " x\n"
+    assert written("auto", act, stream=Terminal()).endswith("\x1b[0m x\n")
     assert written("auto", act, environ={"container": "podman"}).startswith("{")
     assert written("auto", act, environ={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}).startswith("{")
 
@@ -166,3 +172,76 @@ def test_python_warnings_are_logged(written):
 )
 def test_names_are_shown_without_what_could_act_on_a_terminal(name, shown):
     assert printable(name) == shown
+
+
+def test_the_same_cause_a_thousand_times_is_one_line_and_a_count(written, monkeypatch):
+    now = time.monotonic()
+
+    def act():
+        for number in range(1000):
+            LOGGER.warning(
+                "%s: not sent", f"file-{number}", extra=log.fields("failed", cause="no route")
+            )
+        LOGGER.warning("other: not sent", extra=log.fields("failed", cause="no name"))
+        LOGGER.warning("unrelated")
+        monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+        log.tell_repeats()
+        log.tell_repeats()
+        LOGGER.warning("file-0: not sent", extra=log.fields("failed", cause="no route"))
+
+    assert written("journal", act).splitlines() == [
+        "<4>file-0: not sent",
+        "<4>other: not sent",
+        "<4>unrelated",
+        "<4>999 more like this in 60 s: no route",
+        "<4>file-0: not sent",
+    ]
+
+
+def test_the_journal_gets_each_field_whatever_it_holds(monkeypatch, tmp_path):
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal,
+        (tmp_path / "out").open("w") as stream,
+    ):
+        journal.bind(str(tmp_path / "journal"))
+        monkeypatch.setattr(log, "JOURNAL_SOCKET", str(tmp_path / "journal"))
+        status = os.fstat(stream.fileno())
+        log.configure(
+            "auto", "info", stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        )
+        log.hide("sk-secret-1")
+        facts = log.fields("uploaded", folder="f", path="a\nPRIORITY=0", bytes=7, key="sk-secret-1")
+        LOGGER.error("a\nb %s", "sk-secret-1", extra=facts)
+        got = journal.recv(65_536)
+        known = {}
+        while got:
+            name, _, rest = got.partition(b"\n")
+            size = int.from_bytes(rest[:8], "little")
+            known[name.decode()], got = rest[8 : 8 + size].decode(), rest[9 + size :]
+        # Where the journal has gone, the line goes to its stream.
+        journal.close()
+        (tmp_path / "journal").unlink()
+        LOGGER.error("later")
+        logging.getLogger().handlers[0].close()
+    assert known == {
+        "MESSAGE": "a\\nb [secret]",
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "syncd",
+        "SYNCD_LOGGER": "syncd.test",
+        "SYNCD_EVENT": "uploaded",
+        "SYNCD_FOLDER": "f",
+        "SYNCD_PATH": "a\\nPRIORITY=0",
+        "SYNCD_BYTES": "7",
+        "SYNCD_KEY": "[secret]",
+    }
+    assert (tmp_path / "out").read_text() == "<3>later\n"
+
+
+@pytest.mark.row(48)
+def test_a_stream_that_is_full_or_closed_ends_nothing():
+    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123
+        log.configure("text", "info", full, {})
+        LOGGER.info("to a full disk")
+        with contextlib.suppress(OSError):
+            full.close()
+    LOGGER.info("to a closed stream")

@@ -13,8 +13,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from syncd import vitals
-from syncd.cli import document, story
+from syncd import document, story
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, size, status_view, story_view
 from syncd.config import Config
@@ -44,21 +43,19 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
 
     Exits with 0 when all is well, else with 1.
     """
-    if watch + as_json + alive > 1:
+    # With --alive alone it is `syncd.cli.alive` that answers.
+    if watch + as_json + alive > 1 or alive:
         raise click.UsageError("use only one of --watch, --json and --alive")
     config = options.load(to_sync=False)
     directory = config.state.directory
-    if alive:
-        return 0 if vitals.is_alive(directory, time.time()) else 1
     console = Console(highlight=False)
     if watch:
         _watch(config, console)
         return 0
     facts = document.status(directory, base_url=config.api.base_url)
     if as_json:
-        # What the contract names, and no more; `ls --status failed --json` has the failures.
-        facts.pop("failures")
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        # `ls --status failed --json` has the failures.
+        click.echo(json.dumps(document.contract(facts), indent=2, ensure_ascii=False))
     else:
         _show(console, status_view(facts, time.time()))
     return 0 if facts["well"] else 1

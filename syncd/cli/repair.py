@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from syncd.cli import story
+from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import size

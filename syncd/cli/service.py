@@ -32,9 +32,13 @@ def run(options: Options, directories: tuple[Path, ...]) -> int:
     Each DIR is a folder to watch, in place of those of the configuration file. With DIRs and a
     key in AYMARA_AI_API_KEY no file is needed.
     """
-    config = _load(options, directories)
-    _start_log(config, options)
-    return daemon.run(config)
+
+    def load() -> Config:
+        config = _load(options, directories)
+        _start_log(config, options)
+        return config
+
+    return daemon.run(load(), load)
 
 
 @click.command()

@@ -57,6 +57,10 @@ path = "drop"               # the folder to watch; relative to this file
 [deletions]
 # grace_seconds = 60
 
+[server]
+# listen = "127.0.0.1:8766"     # /healthz, /readyz, /metrics; default: nowhere
+# token_file = "/etc/syncd/token"   # must be shown as a bearer token; needed off loopback
+
 [log]
 # format = "auto"               # or "text", "journal", "json"
 # level = "info"

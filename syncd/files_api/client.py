@@ -27,7 +27,7 @@ from syncd.files_api.models import (
 )
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.redaction import Secrets
-from syncd.files_api.sender import PerCall, Sender
+from syncd.files_api.sender import Observer, PerCall, Sender
 from syncd.files_api.source import UploadSource
 from syncd.files_api.transport import Transport
 
@@ -43,6 +43,8 @@ class FilesClient:
     Each method raises a FilesApiError whose type says whether the call was certainly not sent,
     possibly delivered, or refused. A wrong argument is a ValueError, a wrong setting a
     ConfigError. `transport` replaces the client's own, which alone can tell exactly what was sent.
+    `observer` is told of each request: its operation, the status of its answer if there was one,
+    and the seconds it took.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class FilesClient:
         ca_file: Path | None = None,
         stop: StopFlag | None = None,
         transport: httpx.BaseTransport | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._base = checked_base_url(base_url)
         proxy_url = checked_proxy(proxy) if proxy else None
@@ -75,6 +78,7 @@ class FilesClient:
             connect_seconds=connect_seconds,
             stop=stop,
             transport=transport or Transport(proxy=proxy_url, ca_file=ca_file),
+            observer=observer,
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypedDict, cast
@@ -41,6 +42,10 @@ _UNSENT = (
 )
 
 
+#: Told of each request: its operation, the status of its answer if there was one, and seconds.
+Observer = Callable[[str, int | None, float], None]
+
+
 class PerCall(TypedDict, total=False):
     """What each call takes beside its own arguments.
 
@@ -70,6 +75,7 @@ class Sender:
         connect_seconds: float,
         stop: StopFlag | None,
         transport: httpx.BaseTransport,
+        observer: Observer | None = None,
     ) -> None:
         self._base = base
         self._root = str(base).rstrip("/")
@@ -79,6 +85,7 @@ class Sender:
         self._connect_seconds = connect_seconds
         self._stop = stop
         self._transport = transport
+        self._observer = observer
         self._busy = threading.Lock()
 
     def close(self) -> None:
@@ -96,12 +103,17 @@ class Sender:
             stop=self._stop,
         )
         request = self._request(operation, source, exchange, per_call)
+        status, began = None, time.monotonic()
         try:
             with self._busy:
                 answer = self._exchange(request, operation, exchange, secrets)
+            status = answer.status
         except (httpx.TransportError, Interrupted) as error:
             # Not chained: the libraries' texts quote what the server sent, key and all.
             raise _failure(error, operation.name, exchange, secrets) from None
+        finally:
+            if self._observer is not None:
+                self._observer(operation.name, status, time.monotonic() - began)
         if observe := per_call.get("on_answer"):
             observe(answer)
         return answer

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -38,11 +38,16 @@ STOP_SECONDS = 5.0
 
 
 class Control:
-    """Takes commands for `parts` while the daemon runs."""
+    """Takes commands while the daemon runs."""
 
     def __init__(
-        self, *, directory: Path, parts: Parts, commands: Mapping[str, Command] = COMMANDS
+        self,
+        *,
+        directory: Path,
+        parts: Callable[[], Parts],
+        commands: Mapping[str, Command] = COMMANDS,
     ) -> None:
+        """`parts` returns those that run now: a reload puts others in their place."""
         self._directory = directory
         self._parts = parts
         self._commands = commands
@@ -67,6 +72,11 @@ class Control:
                 self._directory / SOCKET_NAME,
                 error.strerror or error,
             )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command is under way."""
+        return bool(self._running)
 
     def stop(self) -> None:
         """Tell commands under way to end, and take no more; safe to call twice."""
@@ -95,7 +105,7 @@ class Control:
             return _refusal(400, "the arguments broke off")
         if not isinstance(arguments, dict):
             return _refusal(400, "the arguments must be a JSON object")
-        running = _Running(name, self._commands[name], self._parts, arguments, self._running)
+        running = _Running(name, self._commands[name], self._parts(), arguments, self._running)
         running.start()
         return StreamingResponse(running.lines(), media_type="application/x-ndjson")
 

@@ -24,14 +24,16 @@ from syncd.exceptions import (
 from syncd.state import backups, holds, instance, schema
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
+from syncd.state.lock import LOCK_NAME, lock_holder, written_pid
 from syncd.state.writer import Writer
+
+__all__ = ["LOCK_NAME", "Readers", "Store", "Transaction", "lock_holder"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: What a unit of work is handed: the database, inside its transaction.
 Transaction = Database
-LOCK_NAME = "lock"
 #: The fact that says whether a listing of the service showed us one of our tokens.
 ECHO = "echo"
 PROVEN, NO_ECHO = "proven", "none"
@@ -273,21 +275,6 @@ def prepare_directory(directory: Path) -> None:
         ) from error
 
 
-def lock_holder(directory: Path) -> int | None:
-    """Return the process id of the instance that holds the state directory, or None."""
-    try:
-        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _written_pid(descriptor)
-    finally:
-        os.close(descriptor)
-    return None
-
-
 def _lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
@@ -297,7 +284,7 @@ def _lock(path: Path) -> int:
             break
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                holder = _written_pid(descriptor)
+                holder = written_pid(descriptor)
                 os.close(descriptor)
                 raise StateLockedError(
                     f"another syncd (process {holder}) uses {path.parent}; stop it, or give this "
@@ -307,11 +294,6 @@ def _lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def _written_pid(descriptor: int) -> int:
-    text = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-    return int(text) if text.isdigit() else 0
 
 
 def _hold_everything(db: Database, loss: str, now: float) -> None:

@@ -23,6 +23,7 @@ from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.store import fact
 
 T = TypeVar("T")
+SQLITE_VERSION = sqlite3.sqlite_version
 JsonObject = dict[str, Any]
 #: Failures that an overview names.
 FAILURES = 5
@@ -172,6 +173,61 @@ def manifest(
     return map(_manifest_entry, rows)
 
 
+def page(
+    db: Database,
+    *,
+    after: tuple[str, bytes] | None = None,
+    limit: int,
+    folder: str | None = None,
+    status: str | None = None,
+    search: str | None = None,
+) -> tuple[list[JsonObject], tuple[str, bytes] | None]:
+    """Return the next `limit` files of the manifest, and what to ask for more `after`.
+
+    `after` is the folder and path of the last one seen; None asks for the first page, and says
+    that there is no more. `search` is a part of the path, in either case of ASCII letters.
+    """
+    conditions = ["word = :word" if status else f"word <> '{Word.DELETED}'"]
+    if folder is not None:
+        conditions.append("f.folder = :folder")
+    if after is not None:
+        conditions.append("(f.folder, f.path) > (:after_folder, :after_path)")
+    if search:
+        conditions.append("instr(lower(CAST(f.path AS TEXT)), lower(:search)) > 0")
+    after_folder, after_path = after or ("", b"")
+    rows = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE {' AND '.join(conditions)} "
+        "ORDER BY f.folder, f.path LIMIT :rows",
+        {
+            "word": status,
+            "folder": folder,
+            "after_folder": after_folder,
+            "after_path": after_path,
+            "search": search,
+            # One more than asked for shows whether there is more.
+            "rows": limit + 1,
+        },
+    ).fetchall()
+    last = rows[limit - 1] if len(rows) > limit else None
+    entries = [_manifest_entry(row) for row in rows[:limit]]
+    return entries, (last["folder"], last["path"]) if last else None
+
+
+def quick_check(db: Database) -> str:
+    """Examine the whole database; return `ok`, or what is the first thing wrong with it."""
+    verdict: str = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return verdict
+
+
+def doubts(db: Database) -> int:
+    """Return how many uploads got no answer, so that it is not known whether they arrived."""
+    count: int = db.conn.execute(
+        "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
+        "AND status = 'sending' AND NOT in_flight"
+    ).fetchone()[0]
+    return count
+
+
 def _manifest_entry(row: sqlite3.Row) -> JsonObject:
     shown, exact = path_texts(row["path"])
     is_file = row["wish_status"] in (None, "live", "released")
@@ -301,16 +357,26 @@ def hold_object(hold: Hold) -> JsonObject:
 def summary(db: Database) -> str:
     """Return one line on how things stand; cheap, for it is asked for with every beat."""
     row = db.conn.execute(
-        "SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced, "
-        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status IN ('settling', 'ready'))"
-        " + (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
-        "AND status IN ('planned', 'sending', 'processing')) AS waiting, "
-        "(SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed') "
-        "+ (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed"
+        """
+        SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced,
+          coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
+          coalesce(sum(status = 'sending' AND NOT in_flight), 0) AS in_doubt,
+          coalesce(sum(status = 'planned'), 0)
+            + (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'ready') AS queued,
+          (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'settling') AS settling,
+          coalesce(sum(status = 'processing'), 0) AS processing,
+          coalesce(sum(status = 'retiring'), 0) AS deleting,
+          coalesce(sum(status = 'failed'), 0)
+            + (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed
+        FROM copies WHERE status NOT IN ('live', 'gone')
+        """
     ).fetchone()
+    words = ("uploading", "in_doubt", "queued", "settling", "processing", "deleting", "failed")
     parts = [f"{row['synced']} synced"]
-    parts += [f"{row[key]} {key}" for key in ("waiting", "failed") if row[key]]
-    parts += [f"{hold.stops} held: {hold.message}" for hold in holds.open_holds(db)[:1]]
+    parts += [f"{row[word]} {word.replace('_', ' ')}" for word in words if row[word]]
+    held = holds.open_holds(db)
+    parts += [f"{hold.stops} held: {hold.message}" for hold in held[:1]]
+    parts += [f"{len(held) - 1} more held"] if len(held) > 1 else []
     return ", ".join(parts)
 
 

@@ -71,7 +71,7 @@ class Root:
     ) -> None:
         self._store = store
         self._folder = folder
-        self._policies = policies
+        self.policies = policies
         self._clock = clock
         self._settling = Settling(folder.settle_seconds, folder.grace_seconds)
         self._shown = shlex.quote(os.fsdecode(folder.path))
@@ -127,7 +127,7 @@ class Root:
             self._folder.name,
             seen,
             settling=self._settling,
-            policies=self._policies,
+            policies=self.policies,
             now=self._clock(),
         )
         if after.is_empty:

@@ -48,6 +48,7 @@ class Watched:
         stopped: Callable[[], bool],
     ) -> None:
         self.folder = folder
+        self._stopped = stopped
         self.hints = Hints(wake, clock=clock)
         self.observer = FolderObserver(folder=folder, hints=self.hints, monotonic=monotonic)
         self._monotonic = monotonic
@@ -62,13 +63,21 @@ class Watched:
             rules=self._rules,
             root=self._root,
             clock=clock,
-            stopped=stopped,
+            stopped=self._is_stopped,
         )
         self._scanning = threading.Lock()
         self._seen: tuple[RootState, View] | None = None
         self._scan_at = monotonic()
         self._rests_until = monotonic()
         self.last_scan: ScanReport | None = None
+
+    def _is_stopped(self) -> bool:
+        return self._stopped()
+
+    def rebind(self, other: "Watched") -> None:
+        """Go on under the policies, and until the end, of `other`; between two steps only."""
+        self._root.policies = other._root.policies  # noqa: SLF001 - of its own kind
+        self._stopped = other._stopped  # noqa: SLF001
 
     def start(self) -> None:
         """Check the root, begin to watch, and have a scan be due."""
@@ -224,6 +233,21 @@ class Watch:
         self._stop.set()
         for watched in reversed(self.folders.values()):
             watched.observer.stop()
+
+    def inherit(self, old: "Watch") -> None:
+        """Start in place of `old`: a folder that is the same is watched on, without a gap.
+
+        The others of `old` are watched no more. No step of either may be running.
+        """
+        for name, watched in old.folders.items():
+            if name in self.folders and self.folders[name].folder == watched.folder:
+                watched.rebind(self.folders[name])
+                self.folders[name] = watched
+            else:
+                watched.observer.stop()
+        for name, watched in self.folders.items():
+            if old.folders.get(name) is not watched:
+                watched.start()
 
     def look_hints(self) -> int:
         """Step: look at what events hinted at; return the rows changed."""

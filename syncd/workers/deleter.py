@@ -13,6 +13,8 @@ from functools import partial
 from syncd import disk
 from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
+from syncd.log import fields
+from syncd.metrics import DELETED_FILES
 from syncd.state import due, files, folders, sightings
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -190,7 +192,20 @@ class Deleter:
         self._gate.succeeded()
         done_at = self._clock()
         self._store.write(lambda db: self._ledger.deleted(db, copy.id, done_at))
-        log.info("%s: deleted %s (%s)", _shown(file), copy.file_uuid, copy.reason)
+        DELETED_FILES.add(file.folder)
+        log.info(
+            "%s: deleted %s (%s)",
+            _shown(file),
+            copy.file_uuid,
+            copy.reason,
+            extra=fields(
+                "deleted",
+                folder=file.folder,
+                path=_shown(file),
+                file_uuid=copy.file_uuid,
+                reason=copy.reason,
+            ),
+        )
 
     def _still_gone(self, file: File, now: float) -> bool:
         """Look a last time before the intent to delete; what came back is recorded."""
@@ -220,7 +235,18 @@ class Deleter:
         self._store.write(
             lambda db: self._ledger.delete_failed(db, copy.id, failure, now, again_at)
         )
-        log.warning("%s: not deleted yet: %s", copy.file_uuid, error)
+        log.warning(
+            "%s: not deleted yet: %s",
+            copy.file_uuid,
+            error,
+            extra=fields(
+                "delete_failed",
+                file_uuid=copy.file_uuid,
+                status=error.status,
+                request_id=error.request_id,
+                cause=f"{error.message} ({error.status})",
+            ),
+        )
 
 
 def _shown(file: File) -> str:

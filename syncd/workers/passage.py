@@ -13,6 +13,7 @@ from syncd import disk
 from syncd.exceptions import FileChangedError, UnreadableError
 from syncd.files_api import (
     Aborted,
+    Answer,
     ConflictError,
     FilesApiError,
     FilesClient,
@@ -27,6 +28,8 @@ from syncd.files_api import (
     content_type_for,
     sent_name,
 )
+from syncd.log import fields
+from syncd.metrics import RETRIES
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
@@ -69,6 +72,8 @@ class InFlight:
     size: int
     since: float
     sent: int = 0
+    #: of the last answer
+    request_id: str | None = None
 
 
 class Prepared(NamedTuple):
@@ -84,8 +89,10 @@ class Sent(NamedTuple):
     """An upload that was answered, and whose outcome is being committed."""
 
     file_id: int
+    folder: str
     shown: str
     file_uuid: str
+    request_id: str | None
     size: int
     seconds: float
     became: "Future[str]"
@@ -168,7 +175,12 @@ class Passage:
             self._store.write(lambda db: self._ledger.unsettle(db, file.id, again_at))
             return
         message, again_at = str(error), now + backoff_seconds(file.attempts + 1)
-        log.warning("%s: %s; tried again later", shown(file), message)
+        log.warning(
+            "%s: %s; tried again later",
+            shown(file),
+            message,
+            extra=fields("unreadable", folder=file.folder, path=shown(file)),
+        )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 
     def carry(self, client: FilesClient, prepared: Prepared) -> Sent | None:
@@ -235,7 +247,7 @@ class Passage:
         with self._lock:
             self._in_flight[copy.id] = transfer
         try:
-            stored = self._transfer(client, file, copy, source)
+            stored = self._transfer(client, file, copy, source, transfer)
         except FilesApiError as error:
             self._failed(file, copy, error)
             return None
@@ -252,8 +264,16 @@ class Passage:
             raise FileChangedError(f"{shown(file)} changed while it was sent")
 
     def _transfer(
-        self, client: FilesClient, file: File, copy: Copy, source: UploadSource
+        self,
+        client: FilesClient,
+        file: File,
+        copy: Copy,
+        source: UploadSource,
+        transfer: InFlight,
     ) -> FileUpload:
+        def note(answer: Answer) -> None:
+            transfer.request_id = answer.request_id
+
         name = sent_name(file.path, copy.token if self._options.token else None)
         if copy.method == "direct":
             return client.upload(
@@ -261,10 +281,12 @@ class Passage:
                 name=name,
                 content_type=copy.content_type,
                 workspace_uuid=copy.workspace_uuid,
+                on_answer=note,
             )
         created = client.create(
             [NewFile(local_file_path=name, content_type=copy.content_type)],
             workspace_uuid=copy.workspace_uuid,
+            on_answer=note,
         ).files[0]
         if created.file_uuid is None or created.file_url is None:
             raise InDoubtError("the answer names no object or no URL", operation="create")
@@ -293,7 +315,16 @@ class Passage:
             lambda db: self._ledger.stored(db, copy.id, stored, now, look=look)
         )
         seconds = now - transfer.since
-        return Sent(file.id, shown(file), answer.file_uuid, copy.size, seconds, became)
+        return Sent(
+            file_id=file.id,
+            folder=file.folder,
+            shown=shown(file),
+            file_uuid=answer.file_uuid,
+            request_id=transfer.request_id,
+            size=copy.size,
+            seconds=seconds,
+            became=became,
+        )
 
     def _failed(self, file: File, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
@@ -304,7 +335,22 @@ class Passage:
             self._gate.failed(error)
             if isinstance(error, ForbiddenError):
                 self._gate.forbidden(copy.workspace_uuid)
-            log.warning("%s: %s", shown(file), error)
+            RETRIES.add(file.folder)
+            log.warning(
+                "%s: %s",
+                shown(file),
+                error,
+                extra=fields(
+                    "upload_failed",
+                    folder=file.folder,
+                    path=shown(file),
+                    bytes=copy.size,
+                    status=error.status,
+                    # What is final is told of each file.
+                    cause=None if _is_final(error) else f"{error.message} ({error.status})",
+                    request_id=error.request_id,
+                ),
+            )
         if isinstance(error, NotSentError):
             stopped = isinstance(error, Aborted)
             self._store.write(
@@ -331,6 +377,10 @@ class Passage:
             self._store.write(lambda db: self._ledger.refused(db, copy.id, failure, now))
         else:
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))
+
+
+def _is_final(error: FilesApiError) -> bool:
+    return isinstance(error, RefusedError) and not isinstance(error, (*PATIENCE, ConflictError))
 
 
 def shown(file: File) -> str:

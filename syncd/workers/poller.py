@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.files_api import FileDetail, FilesApiError, FilesClient, FileStatus, NotFoundError
+from syncd.log import fields
 from syncd.state import due, files
 from syncd.state.copies import Copy
 from syncd.state.ledger import Failure, Ledger
@@ -123,8 +124,16 @@ class Poller:
                 video_metadata=json.dumps(metadata) if metadata else None,
             )
         )
+        path = self._shown(copy)
         log.info(
-            "%s: %s, %s (processed, %s frames)", self._shown(copy), became, copy.file_uuid, count
+            "%s: %s, %s (processed, %s frames)",
+            path,
+            became,
+            copy.file_uuid,
+            count,
+            extra=fields(
+                "processed", path=path, status=became, file_uuid=copy.file_uuid, frames=count
+            ),
         )
 
     def _count_frames(self, copy: Copy) -> int | None:
@@ -143,7 +152,13 @@ class Poller:
         failure = Failure(status.error_message or "the service could not process it")
         now = self._clock()
         self._store.write(lambda db: self._ledger.processing_failed(db, copy.id, failure, now))
-        log.error("%s: processing failed: %s", self._shown(copy), failure.message)
+        path = self._shown(copy)
+        log.error(
+            "%s: processing failed: %s",
+            path,
+            failure.message,
+            extra=fields("processing_failed", path=path, file_uuid=copy.file_uuid),
+        )
 
     def _not_found(self, copy: Copy, error: NotFoundError) -> None:
         """Believe a 404 only while the key is proven good, and only twice in a row."""

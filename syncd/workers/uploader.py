@@ -13,6 +13,8 @@ from contextlib import ExitStack, suppress
 
 from syncd.exceptions import StateError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.log import fields
+from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES
 from syncd.state import due
 from syncd.state.files import File
 from syncd.state.ledger import Ledger
@@ -232,6 +234,8 @@ class Uploader:
                     self._unknown.add(outcome.file_id)
                 continue
             self._give_back(outcome.file_id)
+            UPLOADED_FILES.add(outcome.folder)
+            UPLOADED_BYTES.add(outcome.folder, by=outcome.size)
             log.info(
                 "%s: %s, %s (%d bytes in %.1f s)",
                 outcome.shown,
@@ -239,6 +243,16 @@ class Uploader:
                 outcome.file_uuid,
                 outcome.size,
                 outcome.seconds,
+                extra=fields(
+                    "uploaded",
+                    folder=outcome.folder,
+                    path=outcome.shown,
+                    status=became,
+                    file_uuid=outcome.file_uuid,
+                    bytes=outcome.size,
+                    seconds=round(outcome.seconds, 3),
+                    request_id=outcome.request_id,
+                ),
             )
         return []
 

@@ -26,7 +26,7 @@ def service(monkeypatch):
 
     seen = SimpleNamespace(config=None, outcome=0, options={})
 
-    def run(config, **options):
+    def run(config, _load=None, **options):
         seen.config, seen.options = config, options
         if isinstance(seen.outcome, Exception):
             raise seen.outcome

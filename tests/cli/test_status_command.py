@@ -166,6 +166,33 @@ def test_status_imports_no_http_no_scheduler_and_no_video():
     assert done.stdout == b"[]\n"
 
 
+def test_alive_imports_next_to_nothing():
+    program = (
+        "import sys; from syncd import cli; cli.call(['status', '--alive']); "
+        "print([m for m in ('pydantic', 'rich', 'sqlite_utils', 'sqlite3', 'httpx', 'asyncio') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"[]\n"
+
+
+def test_a_daemon_in_which_something_hangs_for_good_is_not_alive(desk, daemon, syncd):
+    daemon(hung=True)
+    assert syncd("status", "--alive")[0] == 1
+
+
+def test_a_daemon_that_waits_for_a_full_disk_is_alive(desk, daemon, syncd, monkeypatch):
+    daemon(beat_at=desk.now - 3600)
+    assert syncd("status", "--alive")[0] == 1
+
+    def is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("syncd.vitals.write_private", is_full)
+    daemon()
+    assert syncd("status", "--alive")[0] == 0
+
+
 def test_help_imports_nothing_but_click():
     program = (
         "import sys; from syncd import cli; cli.call(['--help']); "
@@ -176,7 +203,7 @@ def test_help_imports_nothing_but_click():
 
 
 def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path, monkeypatch):
-    from syncd.cli import document
+    from syncd import document
 
     monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
     told = document.status(tmp_path, base_url="http://x")

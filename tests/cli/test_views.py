@@ -203,7 +203,7 @@ def test_the_summary_is_one_line(desk):
     desk.refuse(b"z")
     desk.hold("sending", "*")
     assert desk.store.read(views.summary) == (
-        "1 synced, 1 waiting, 1 failed, sending held: the key is refused"
+        "1 synced, 1 queued, 1 failed, sending held: the key is refused"
     )
 
 

@@ -15,7 +15,7 @@ KEY = "sk-live-0123456789"
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Load with nothing from outside but what a test gives; the key is there unless taken."""
-    monkeypatch.setattr(configuration, "SYSTEM_FILE", tmp_path / "etc/syncd.toml")
+    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", tmp_path / "etc/syncd.toml")
 
     def run(toml=None, *directories, env=None, key=KEY, **options):
         if toml is not None:
@@ -83,7 +83,7 @@ def test_the_template_loads(load):
     assert [folder.name for folder in load(TEMPLATE).folders] == ["drop"]
 
 
-def test_every_setting_of_the_template_is_one(load):
+def test_every_setting_of_the_template_is_one(load, tmp_path):
     """What is commented out would load as well: no name in it is stale."""
     lines = TEMPLATE.split("# [[folders]]")[0] + "[api]" + TEMPLATE.split("[api]")[1]
     live = "\n".join(
@@ -91,7 +91,11 @@ def test_every_setting_of_the_template_is_one(load):
         for line in lines.splitlines()
     )
     live = live.replace('"..."', '"w"').replace("/etc/ssl/our-ca.pem", os.devnull)
+    (tmp_path / "token").write_text("a-token-of-the-test")
+    (tmp_path / "token").chmod(0o600)
+    live = live.replace("/etc/syncd/token", str(tmp_path / "token"))
     config = load(live)
+    assert config.server_token.get_secret_value() == "a-token-of-the-test"
     assert config.folders[0].include == ("*.mp4",)
 
 

@@ -73,14 +73,14 @@ def test_what_cannot_be_a_key_is_refused_and_not_shown(value):
 
 def test_a_key_file_that_everyone_may_write_is_refused(key_file):
     key_file.chmod(0o602)
-    with pytest.raises(ConfigError, match=f"may write the key file; run: chmod 600 {key_file}"):
+    with pytest.raises(ConfigError, match=f"may write the file; run: chmod 600 {key_file}"):
         load(AYMARA_AI_API_KEY_FILE=str(key_file))
 
 
 def test_a_key_file_that_everyone_may_read_is_warned_of(key_file):
     key_file.chmod(0o644)
     _, (warning,) = load(AYMARA_AI_API_KEY_FILE=str(key_file))
-    assert f"may read the key file; run: chmod 600 {key_file}" in warning
+    assert f"may read the file; run: chmod 600 {key_file}" in warning
 
 
 def test_a_secret_of_kubernetes_is_not_warned_of(tmp_path, key_file):
@@ -90,5 +90,5 @@ def test_a_secret_of_kubernetes_is_not_warned_of(tmp_path, key_file):
 
 
 def test_a_key_file_that_is_missing_says_who_must_read_it():
-    with pytest.raises(ConfigError, match="cannot read the key file: No such file"):
+    with pytest.raises(ConfigError, match="cannot read the file: No such file"):
         load(AYMARA_AI_API_KEY_FILE="/nope")

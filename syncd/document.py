@@ -19,7 +19,10 @@ LEAST_FREE_BYTES = 1 << 20
 
 
 def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.time) -> JsonObject:
-    """Return the document of `status --json`, and the newest `failures` beside it."""
+    """Return the document of `status --json`, and two facts more.
+
+    `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job.
+    """
     pid = lock_holder(directory)
     beat = vitals.read(directory) if pid is not None else None
     try:
@@ -27,11 +30,13 @@ def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.ti
     except views.NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
         known["no_state"] = True
-    reasons = [*_reasons(known, pid, beat, now()), *_disk_reasons(directory)]
+    in_the_way = [*_obstacles(known, pid, beat, now()), *_disk_reasons(directory)]
+    reasons = [*in_the_way, *_reasons(known)]
     return {
         "version": __version__,
         "well": not reasons,
         "reasons": reasons,
+        "obstacles": in_the_way,
         "daemon": {
             "running": pid is not None,
             "pid": pid or None,
@@ -87,8 +92,15 @@ def _transfers(beat: Vitals | None) -> list[JsonObject]:
     ]
 
 
-def _reasons(known: JsonObject, pid: int | None, beat: Vitals | None, now: float) -> Iterator[str]:
-    """Yield, in words, each thing for which all is not well."""
+def contract(facts: JsonObject) -> JsonObject:
+    """Return what the contract of `status --json` names of the document, and no more."""
+    return {key: fact for key, fact in facts.items() if key not in ("failures", "obstacles")}
+
+
+def _obstacles(
+    known: JsonObject, pid: int | None, beat: Vitals | None, now: float
+) -> Iterator[str]:
+    """Yield, in words, each thing that keeps syncd from doing its job."""
     if known.get("no_state"):
         yield "syncd has not run with this state directory yet"
     if pid is None:
@@ -97,15 +109,25 @@ def _reasons(known: JsonObject, pid: int | None, beat: Vitals | None, now: float
         yield f"the daemon (process {pid}) is just starting, or of another version"
     else:
         yield from _beat_reasons(beat, now)
-    for hold in known["holds"]:
-        scope = "" if hold["scope"] == "*" else f" of {hold['scope']}"
-        yield f"{hold['stops']}{scope} held: {hold['reason']}"
+    yield from _holds(known, "sending")
+
+
+def _reasons(known: JsonObject) -> Iterator[str]:
+    """Yield, in words, what is not well beside that: it waits for a person."""
+    yield from _holds(known, "deletions")
     if unknown := known.get("unknown_objects"):
         objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
         yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
     if failed := known["counts"].get(views.Word.FAILED):
         files = "1 file" if failed == 1 else f"{failed} files"
         yield f"{files} failed (syncd ls --status failed)"
+
+
+def _holds(known: JsonObject, stops: str) -> Iterator[str]:
+    for hold in known["holds"]:
+        if hold["stops"] == stops:
+            scope = "" if hold["scope"] == "*" else f" of {hold['scope']}"
+            yield f"{stops}{scope} held: {hold['reason']}"
 
 
 def _disk_reasons(directory: Path) -> Iterator[str]:

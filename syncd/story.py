@@ -94,12 +94,18 @@ def tell(
 ) -> JsonObject | None:
     """Return the story of the first candidate that is known, or there; None where none is."""
     for place in candidates:
-        if db is not None and (story := views.story(db, place.folder, place.path)):
-            return _known(story, place, config, running=running)
+        if db is not None and (story := of_file(place, config, db, running=running)):
+            return story
     for place in candidates:
         if os.path.lexists(place.absolute):
             return _unknown(place, config, running=running)
     return None
+
+
+def of_file(place: Place, config: Config, db: Transaction, *, running: bool) -> JsonObject | None:
+    """Return the story of a file that the table knows; None where it knows none."""
+    story = views.story(db, place.folder, place.path)
+    return _known(story, place, config, running=running) if story else None
 
 
 def whole(folder: KnownFolder) -> JsonObject:

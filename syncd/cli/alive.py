@@ -1,0 +1,22 @@
+"""`status --alive`, for health checks: asked every few seconds, it loads next to nothing."""
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from syncd import locations, vitals
+from syncd.cli.options import Options, common, pass_options
+
+
+@click.command("status")
+@click.option("--alive", is_flag=True)
+@common
+@pass_options
+def alive(options: Options, *, alive: bool) -> int:  # noqa: ARG001 - it is what brought us here
+    """Say by exit code alone whether the daemon works."""
+    directory = locations.state_directory(options.config, os.environ, Path.cwd())
+    if directory is None:
+        directory = options.load(to_sync=False).state.directory
+    return 0 if vitals.is_alive(directory, time.time()) else 1

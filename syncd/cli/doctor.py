@@ -1,0 +1,44 @@
+"""The command that examines: `doctor`."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from syncd import doctor as examination
+from syncd.cli.options import Options, common, pass_options
+from syncd.doctor import Finding, exit_code
+from syncd.log import printable, redacted
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@common
+@pass_options
+def doctor(options: Options, *, as_json: bool) -> int:
+    """Examine what syncd needs: configuration, key, clock, state, folders, limits.
+
+    Each line is good or bad, and says what would mend it. It changes nothing, and makes one cheap
+    call to the service. Exits with 0 when all is good, 77 when the key is refused, 78 when the
+    configuration or the state cannot be used, else with 1.
+    """
+    found: list[Finding] = []
+    for finding in examination.examine(lambda to_sync: options.load(to_sync=to_sync)):
+        found.append(finding)
+        if not as_json:
+            _tell(finding)
+    code = exit_code(found)
+    if as_json:
+        checks = [
+            {key: value for key, value in asdict(finding).items() if key != "code"}
+            for finding in found
+        ]
+        click.echo(json.dumps({"well": code == 0, "checks": checks}, indent=2, ensure_ascii=False))
+    return code
+
+
+def _tell(finding: Finding) -> None:
+    mark = click.style("good", fg="green") if finding.good else click.style("bad ", fg="red")
+    click.echo(f"{mark}  {finding.name}: {printable(redacted(finding.text))}")
+    if finding.fix:
+        click.echo(f"      -> {printable(redacted(finding.fix))}")

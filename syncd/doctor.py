@@ -1,0 +1,410 @@
+"""What `doctor` examines: each thing that syncd needs, whether it is so, and what would mend it.
+
+It only looks: it takes no lock, writes nothing, and makes one cheap call to the service.
+"""
+
+import os
+import platform
+import re
+import resource
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from syncd import __version__, vitals
+from syncd.config import Config
+from syncd.document import LEAST_FREE_BYTES
+from syncd.exceptions import ConfigError, ForeignStateError, StateError
+from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
+from syncd.log import in_container, printable
+from syncd.parts import make_client
+from syncd.settings import Folder
+from syncd.state import views
+from syncd.state.lock import lock_holder
+from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
+from syncd.watch.filesystems import kind_of, why_polling
+
+#: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
+SKEW_SECONDS = 60.0
+#: Less than that, in bytes, and the state's disk is as good as full.
+LOW_FREE_BYTES = 100 << 20
+#: Directories that are counted in a folder, at most: so many take a second or two.
+MOST_COUNTED = 100_000
+#: Open files that a daemon with its default of workers comes by with.
+LEAST_FILES = 256
+MOUNTS = Path("/proc/self/mountinfo")
+#: Volumes that were made because the image declares one and the run named none.
+_ANONYMOUS = re.compile(r"/volumes/[0-9a-f]{64}(/_data)?$")
+_NETWORK = ("nfs", "cifs", "smb", "ceph", "afs", "9p", "glusterfs", "lustre")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was examined; `fix` where it is not `good`."""
+
+    name: str
+    good: bool
+    text: str
+    fix: str = ""
+    #: with which `doctor` ends if this is the gravest
+    code: int = 0
+
+
+def bad(name: str, text: str, fix: str, code: int = 1) -> Finding:
+    """Return a finding that something is not as it should be."""
+    return Finding(name, good=False, text=text, fix=fix, code=code)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Return the code for the gravest: the configuration, the key, anything, nothing."""
+    codes = {finding.code for finding in findings if not finding.good}
+    return next((code for code in (ConfigError.exit_code, 77, 1) if code in codes), 0)
+
+
+def examine(
+    load: Callable[[bool], Config], clock: Callable[[], float] = time.time
+) -> Iterator[Finding]:
+    """Yield what is found; `load(to_sync)` reads the configuration."""
+    yield Finding(
+        "version",
+        good=True,
+        text=f"syncd {__version__}, Python {platform.python_version()}, "
+        f"SQLite {views.SQLITE_VERSION}, Linux {platform.release()}",
+    )
+    try:
+        config = load(True)
+    except ConfigError as error:
+        yield from _unusable(error)
+        try:
+            config = load(False)
+        except ConfigError:
+            return
+    else:
+        yield from _configuration(config)
+        yield from _service(config, clock)
+    yield from _state(config)
+    for folder in config.folders:
+        yield from _folder(folder)
+    yield from _limits(config)
+
+
+def _unusable(error: ConfigError) -> Iterator[Finding]:
+    for problem in str(error).splitlines():
+        yield bad(
+            "configuration",
+            problem,
+            "mend it; `syncd init` writes a commented one",
+            error.exit_code,
+        )
+
+
+def _configuration(config: Config) -> Iterator[Finding]:
+    where = printable(str(config.file)) if config.file else "the environment alone"
+    yield Finding("configuration", good=True, text=f"read from {where}")
+    for warning in config.warnings:
+        # Kubernetes injects variables of its own: they harm nothing.
+        if not warning.startswith("the environment variable"):
+            text, _, fix = warning.partition("; run: ")
+            yield bad("configuration", text, fix or "see the README, Configuration")
+
+
+# The service
+
+
+def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
+    answers: list[tuple[Answer, float]] = []
+    client = make_client(config, StopFlag())
+    try:
+        if client.is_cleartext:
+            yield bad(
+                "service", f"{client.base_url}: the key can be read on the way", "use https://"
+            )
+        began = clock()
+        try:
+            client.list(limit=1, on_answer=lambda answer: answers.append((answer, clock())))
+        except UnauthorizedError as error:
+            yield bad(
+                "key",
+                f"{config.credentials.source}: {error}",
+                "put a valid key there; the daemon takes it up by itself, or on reload",
+                UnauthorizedError.exit_code,
+            )
+        except FilesApiError as error:
+            yield bad(
+                "service",
+                f"{client.base_url}: {error}",
+                "check base_url, DNS, firewall and [api] proxy; the daemon waits for it meanwhile",
+            )
+        else:
+            yield Finding("key", good=True, text=f"accepted, from {config.credentials.source}")
+            yield Finding("service", good=True, text=f"{client.base_url} answers")
+    finally:
+        client.close()
+    for answer, ended in answers:
+        yield from _clock(answer.headers.get("date", ""), began, ended)
+
+
+def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:
+    try:
+        theirs = parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        yield Finding("clock", good=True, text="the service does not tell the time")
+        return
+    # The answer was dated, in whole seconds, at some time in between.
+    skew = 0.0
+    if theirs + 1 < began:
+        skew = theirs + 1 - began
+    elif theirs > ended:
+        skew = theirs - ended
+    if abs(skew) > SKEW_SECONDS:
+        word = "behind" if skew > 0 else "ahead of"
+        yield bad(
+            "clock",
+            f"this machine is {abs(skew):.0f} s {word} the service",
+            "set the clock: timedatectl set-ntp true",
+        )
+    else:
+        yield Finding("clock", good=True, text="agrees with the service's")
+
+
+# The state
+
+
+def _state(config: Config) -> Iterator[Finding]:
+    directory = config.state.directory
+    shown = printable(str(directory))
+    try:
+        status = directory.stat()
+    except FileNotFoundError:
+        yield from _to_be_made(directory)
+        return
+    except OSError as error:
+        yield bad("state", f"{shown}: {error.strerror}", "ask as the user that syncd runs as")
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        yield bad("state", f"{shown} is open to others ({mode:o})", f"chmod 700 {shown}")
+    elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        yield bad(
+            "state",
+            f"{shown} cannot be written by user {os.getuid()}",
+            f"chown {os.getuid()} {shown}, or ask as the user that syncd runs as",
+        )
+    else:
+        yield Finding("state", good=True, text=f"{shown}, open to its owner alone")
+    yield from _state_disk(directory)
+    yield from _database(config)
+    yield from _daemon(directory)
+
+
+def _to_be_made(directory: Path) -> Iterator[Finding]:
+    parent = next(above for above in directory.parents if above.exists())
+    shown = printable(str(directory))
+    if os.access(parent, os.W_OK | os.X_OK):
+        yield Finding("state", good=True, text=f"{shown} will be made by the first run")
+        yield from _state_disk(parent)
+    else:
+        yield bad(
+            "state",
+            f"{shown} is not there, and user {os.getuid()} cannot make it",
+            f"mkdir -m 700 -p {shown} && chown {os.getuid()} {shown}, or set [state] directory",
+        )
+
+
+def _state_disk(directory: Path) -> Iterator[Finding]:
+    shown = printable(str(directory))
+    kind = kind_of(os.fsencode(directory))
+    free = _free_bytes(directory)
+    if kind.startswith(_NETWORK) or "sshfs" in kind:
+        yield bad(
+            "state disk",
+            f"{shown} is on {kind}, over a network: SQLite's locks do not hold there",
+            "set [state] directory to a place on a local disk",
+        )
+    elif why := lost_with_container(directory):
+        fix = f"mount a volume there: docker run -v syncd-state:{shown} ..."
+        yield bad("state disk", f"{shown}: {why}", fix)
+    elif free < LEAST_FREE_BYTES:
+        yield bad("state disk", f"{shown}: full; nothing is sent", "free some space")
+    elif free < LOW_FREE_BYTES:
+        yield bad(
+            "state disk", f"{shown}: {free >> 20} MiB free", "free some space before it is full"
+        )
+    else:
+        yield Finding("state disk", good=True, text=f"{kind or 'unknown'}, {free >> 20:,} MiB free")
+
+
+def lost_with_container(directory: Path) -> str:
+    """Say why the next container would not find what is in `directory`; empty where it would."""
+    if not in_container(os.environ):
+        return ""
+    if kind_of(os.fsencode(directory)) in ("overlay", "aufs"):
+        return "it is on the container's own layer, and lost with it"
+    with suppress(OSError), MOUNTS.open(encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            root, mounted_on = line.split()[3:5]
+            if mounted_on == str(directory) and _ANONYMOUS.search(root):
+                return "it is a volume without a name, and the next container gets another"
+    return ""
+
+
+def _database(config: Config) -> Iterator[Finding]:
+    try:
+        verdict, base_url, echo = views.read(config.state.directory, _examine_database)
+    except views.NoStateError:
+        yield Finding("database", good=True, text="none yet; the first run makes it")
+        return
+    except ForeignStateError as error:
+        yield bad("database", str(error), "see there", error.exit_code)
+        return
+    except StateError as error:
+        yield bad("database", str(error), "stop syncd, and put the newest backup in its place")
+        return
+    if verdict != "ok":
+        yield bad(
+            "database", f"damaged: {verdict}", "stop syncd, and put the newest backup in its place"
+        )
+    else:
+        yield Finding("database", good=True, text="whole")
+    if base_url not in (None, config.api.base_url):
+        yield bad(
+            "service",
+            f"the state belongs to {base_url}, and not to {config.api.base_url}",
+            "set the base URL back, or give the other service its own [state] directory",
+            ForeignStateError.exit_code,
+        )
+    yield _echo(echo)
+
+
+def _examine_database(db: Transaction) -> tuple[str, str | None, str | None]:
+    return views.quick_check(db), fact(db, "base_url"), fact(db, ECHO)
+
+
+def _echo(echo: str | None) -> Finding:
+    known = {
+        PROVEN: "the service echoes the names it is sent",
+        NO_ECHO: "the service does not echo names: files are sent presigned, see the README",
+    }
+    return Finding(
+        "echo", good=True, text=known.get(echo or "", "not known before the first upload")
+    )
+
+
+def _daemon(directory: Path) -> Iterator[Finding]:
+    pid = lock_holder(directory)
+    if pid is None:
+        yield Finding("daemon", good=True, text="none is running")
+        return
+    beat = vitals.read(directory)
+    if not vitals.is_alive(directory, time.time()):
+        yield bad(
+            "daemon",
+            f"process {pid} has the state, and does not report",
+            "wait if it is a `syncd once`, or has just started; else restart it",
+        )
+    elif beat is not None and beat.version != __version__:
+        yield bad(
+            "daemon",
+            f"process {pid} is version {beat.version}, this is {__version__}",
+            "restart it",
+        )
+    else:
+        yield Finding("daemon", good=True, text=f"process {pid} works")
+
+
+# The folders
+
+
+def _folder(folder: Folder) -> Iterator[Finding]:
+    name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
+    try:
+        with os.scandir(folder.path) as entries:
+            unreadable = [
+                entry.name
+                for entry in entries
+                if not entry.is_symlink() and not os.access(entry.path, _wanted(entry))
+            ]
+    except OSError as error:
+        yield bad(
+            name,
+            f"{shown}: {error.strerror}",
+            f"mount or make it, and let user {os.getuid()} read it; nothing is deleted meanwhile",
+        )
+        return
+    if unreadable:
+        yield bad(
+            name,
+            f"{shown}: {len(unreadable)} cannot be read, such as {printable(unreadable[0])}",
+            f"let user {os.getuid()} read them, or exclude them",
+        )
+        return
+    reason = why_polling(folder.root) if folder.watch == "auto" else ""
+    polled = folder.watch == "polling" or reason
+    how = f"polled ({reason or 'as configured'})" if polled else "watched by events"
+    yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.root) or 'unknown'}, {how}")
+
+
+def _wanted(entry: os.DirEntry[str]) -> int:
+    return os.R_OK | os.X_OK if entry.is_dir(follow_symlinks=False) else os.R_OK
+
+
+# The machine
+
+
+def _limits(config: Config) -> Iterator[Finding]:
+    native = [
+        folder
+        for folder in config.folders
+        if folder.watch == "native" or (folder.watch == "auto" and not why_polling(folder.root))
+    ]
+    needed = sum(_directories(folder.root) for folder in native)
+    limit = _kernel_limit("max_user_watches")
+    if limit is not None and needed > limit:
+        wanted = max(2 * needed, 524_288)
+        yield bad(
+            "watches",
+            f"{needed:,} directories, and the limit is {limit:,}: the others are polled",
+            f"sysctl -w fs.inotify.max_user_watches={wanted} (to stay: /etc/sysctl.d)",
+        )
+    elif native:
+        yield Finding("watches", good=True, text=f"{needed:,} needed, the limit is {limit or 0:,}")
+    instances = _kernel_limit("max_user_instances")
+    if instances is not None and instances < len(native) + 8:
+        yield bad(
+            "watches",
+            f"{len(native)} folders, and the user may have {instances} inotify instances in all",
+            "sysctl -w fs.inotify.max_user_instances=512 (to stay: /etc/sysctl.d)",
+        )
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files < LEAST_FILES:
+        yield bad(
+            "open files", f"the limit is {files}", "ulimit -n 4096, or LimitNOFILE= in the unit"
+        )
+    else:
+        yield Finding("open files", good=True, text=f"the limit is {files:,}")
+
+
+def _directories(root: bytes) -> int:
+    """Count the directories of a folder, up to a bound, following no link."""
+    count = 0
+    for _ in os.walk(root):
+        count += 1
+        if count >= MOST_COUNTED:
+            break
+    return count
+
+
+def _kernel_limit(name: str) -> int | None:
+    try:
+        return int(Path("/proc/sys/fs/inotify", name).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _free_bytes(directory: Path) -> int:
+    disk = os.statvfs(directory)
+    return disk.f_bavail * disk.f_frsize

@@ -1,0 +1,304 @@
+"""What the doctor finds, and what it says would mend it."""
+
+import json
+import os
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from syncd import cli, config as configuration, doctor, vitals
+from syncd.emulator import Emulator
+from syncd.exceptions import ConfigError
+from syncd.state.store import PROVEN, Store
+
+KEY = "a-key-of-the-doctor"
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "drop").mkdir()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory):
+    with Emulator(data=tmp_path_factory.mktemp("emulator"), api_key=KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def examine(home, emulator):
+    """Return the findings by name, and the exit code."""
+
+    def run(**more):
+        environ = {
+            "AYMARA_AI_API_KEY": KEY,
+            "SYNCD_API__BASE_URL": emulator.url,
+            "SYNCD_STATE__DIRECTORY": str(home / "state"),
+            "SYNCD_WATCH": str(home / "drop"),
+        } | more
+        environ = {name: value for name, value in environ.items() if value is not None}
+
+        def load(to_sync):
+            return configuration.load(
+                config=None, environ=environ, working_directory=home, to_sync=to_sync
+            )
+
+        found = list(doctor.examine(load))
+        for finding in found:
+            assert bool(finding.fix) is not finding.good, finding
+            assert KEY not in f"{finding.text} {finding.fix}"
+        return {finding.name: finding for finding in found}, doctor.exit_code(found)
+
+    return run
+
+
+@pytest.fixture
+def store(home, emulator):
+    opened = Store(home / "state")
+    opened.open(time.time())
+    opened.bind("base_url", emulator.url, advice="")
+    yield opened
+    opened.close()
+
+
+def test_a_machine_that_is_well_has_nothing_but_good_lines(examine):
+    found, code = examine()
+    assert code == 0, found
+    assert {"version", "configuration", "key", "service", "clock", "state", "watches"} <= {*found}
+    assert found["state"].text.endswith("will be made by the first run")
+
+
+def test_it_writes_nothing(examine, home):
+    examine()
+    assert not (home / "state").exists()
+
+
+def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine, store, home):
+    store.set_fact("echo", PROVEN)
+    vitals.write(home / "state", vitals.Vitals(doctor.__version__, os.getpid(), 0.0, time.time()))
+    found, code = examine()
+    assert code == 0, found
+    assert found["database"].text == "whole"
+    assert found["echo"].text == "the service echoes the names it is sent"
+    assert found["daemon"].good
+
+
+def test_a_refused_key_is_77_and_names_its_source(examine):
+    found, code = examine(AYMARA_AI_API_KEY="another-key")
+    assert code == 77
+    assert found["key"].text.startswith("AYMARA_AI_API_KEY: ")
+    assert "another-key" not in found["key"].text
+
+
+def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine, home):
+    found, code = examine(AYMARA_AI_API_KEY=None)
+    assert code == 78
+    assert "no API key" in found["configuration"].text
+    assert found["folder drop"].good
+    (home / "syncd.toml").write_text("wrong = 1")
+    found, code = examine()
+    assert code == 78
+    assert "wrong: unknown setting" in found["configuration"].text
+
+
+def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):
+    found, code = examine(SYNCD_API__BASE_URL="http://127.0.0.1:9")
+    assert code == 1
+    assert "Connection refused" in found["service"].text
+    assert "proxy" in found["service"].fix
+
+
+def test_a_key_file_that_everybody_may_read_is_told_with_the_command(examine, home):
+    (home / "key").write_text(KEY)
+    (home / "key").chmod(0o644)
+    found, code = examine(AYMARA_AI_API_KEY=None, AYMARA_AI_API_KEY_FILE=str(home / "key"))
+    assert code == 1
+    assert found["configuration"].fix == f"chmod 600 {home / 'key'}"
+
+
+def test_variables_that_kubernetes_injects_are_no_fault(examine):
+    assert examine(SYNCD_SERVICE_HOST="10.0.0.1", SYNCD_PORT_8766_TCP="x")[1] == 0
+
+
+@pytest.mark.row(42)
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3600, "this machine is 3"),
+        (-3600, "this machine is 3"),
+        (30, "agrees"),
+        (-30, "agrees"),
+        (None, "does not tell"),
+    ],
+)
+def test_the_clock_is_compared_with_the_services(examine, seconds, said):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"items": [], "count": 0}'
+            self.send_response_only(200)
+            if seconds is not None:
+                self.send_header("Date", formatdate(time.time() + seconds, usegmt=True))
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        found, code = examine(SYNCD_API__BASE_URL=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert said in found["clock"].text
+    assert code == (1 if seconds and abs(seconds) > 60 else 0)
+    if seconds and abs(seconds) > 60:
+        assert ("behind" if seconds > 0 else "ahead of") in found["clock"].text
+
+
+@pytest.mark.row(54)
+def test_a_state_that_is_open_to_others_is_bad(examine, store, home):
+    (home / "state").chmod(0o755)
+    found, code = examine()
+    assert code == 1
+    assert found["state"].fix == f"chmod 700 {home / 'state'}"
+
+
+def test_a_state_of_another_service_is_78(examine, store):
+    store.set_fact("base_url", "https://elsewhere.test")
+    found, code = examine()
+    assert code == 78
+    assert "belongs to https://elsewhere.test" in found["service"].text
+
+
+def test_a_damaged_database_is_told(examine, store, home):
+    store.write(lambda db: db.conn.execute("CREATE TABLE more AS SELECT * FROM sqlite_master"))
+    store.close()
+    path = home / "state" / "state.db"
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    found, code = examine()
+    assert code == 1
+    assert not found["database"].good
+    assert "backup" in found["database"].fix
+
+
+def test_a_foreign_database_is_78(examine, home):
+    (home / "state").mkdir(mode=0o700)
+    (home / "state" / "state.db").write_text("a letter to my aunt" * 100)
+    assert examine()[1] == 78
+
+
+def test_a_daemon_that_does_not_report_is_told(examine, store, home):
+    found, code = examine()
+    assert code == 1
+    assert found["daemon"].text == f"process {os.getpid()} has the state, and does not report"
+
+
+def test_a_folder_that_is_not_there_is_told_and_nothing_is_said_of_deleting(examine, home):
+    (home / "drop").rmdir()
+    found, code = examine()
+    assert code == 1
+    assert "No such file" in found["folder drop"].text
+    assert "nothing is deleted" in found["folder drop"].fix
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_what_cannot_be_read_is_told(examine, home):
+    (home / "drop" / "secret").write_text("x")
+    (home / "drop" / "secret").chmod(0)
+    found, code = examine()
+    assert code == 1
+    assert "1 cannot be read, such as secret" in found["folder drop"].text
+
+
+def test_too_few_watches_are_told_with_the_command(examine, home, monkeypatch):
+    for number in range(5):
+        (home / "drop" / str(number)).mkdir()
+    limits = {"max_user_watches": 4, "max_user_instances": 128}
+    monkeypatch.setattr(doctor, "_kernel_limit", limits.get)
+    found, code = examine()
+    assert code == 1
+    assert found["watches"].text.startswith("6 directories, and the limit is 4")
+    assert "fs.inotify.max_user_watches=524288" in found["watches"].fix
+
+
+@pytest.mark.row(50)
+def test_too_few_open_files_are_told(examine, monkeypatch):
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (64, 64))
+    found, code = examine()
+    assert code == 1
+    assert found["open files"].text == "the limit is 64"
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_state_on_a_network_filesystem_is_bad(examine, store, monkeypatch, kind):
+    monkeypatch.setattr(doctor, "kind_of", lambda _: kind)
+    assert "SQLite's locks do not hold" in examine()[0]["state disk"].text
+
+
+def test_a_full_disk_is_told(examine, store, monkeypatch):
+    monkeypatch.setattr(doctor, "_free_bytes", lambda _: 0)
+    assert "full; nothing is sent" in examine()[0]["state disk"].text
+
+
+VOLUME = "/var/lib/docker/volumes/" + "a1" * 32 + "/_data"
+
+
+@pytest.mark.parametrize(
+    ("kind", "root", "said"),
+    [
+        ("overlay", "/", "container's own layer"),
+        ("ext4", VOLUME, "without a name"),
+        ("ext4", "/var/lib/docker/volumes/syncd-state/_data", ""),
+        ("ext4", "/srv/state", ""),
+    ],
+)
+def test_a_state_that_goes_with_its_container_is_told(tmp_path, monkeypatch, kind, root, said):
+    (tmp_path / "mounts").write_text(f"36 35 8:1 {root} /state rw - {kind} /dev/sda1 rw\n")
+    monkeypatch.setattr(doctor, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(doctor, "kind_of", lambda _: kind)
+    monkeypatch.setattr(doctor, "in_container", lambda _: True)
+    assert (said in doctor.lost_with_container(doctor.Path("/state"))) is True
+    assert bool(doctor.lost_with_container(doctor.Path("/state"))) is bool(said)
+    monkeypatch.setattr(doctor, "in_container", lambda _: False)
+    assert doctor.lost_with_container(doctor.Path("/state")) == ""
+
+
+# The command
+
+
+def test_the_command_says_good_or_bad_and_how_to_mend(home, emulator, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    for name, value in {
+        "AYMARA_AI_API_KEY": "another-key",
+        "SYNCD_API__BASE_URL": emulator.url,
+        "SYNCD_STATE__DIRECTORY": str(home / "state"),
+        "SYNCD_WATCH": str(home / "drop"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert cli.call(["doctor"]) == 77
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines if not line.startswith(" ")].count("bad ") == 1
+    assert any(line.startswith("      -> put a valid key there") for line in lines)
+    assert cli.call(["doctor", "--json"]) == 77
+    told = json.loads(capsys.readouterr().out)
+    assert told["well"] is False
+    assert {"name", "good", "text", "fix"} == {*told["checks"][0]}
+
+
+def test_the_gravest_finding_gives_the_code():
+    codes = [ConfigError.exit_code, 77, 1]
+    found = [doctor.bad("x", "x", "x", code) for code in (1, 77, 78)]
+    assert [doctor.exit_code(found[: 3 - n]) for n in range(3)] == codes
+    assert doctor.exit_code([]) == 0
