@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from syncd.config import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.sightings import Settling
@@ -92,6 +93,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     deleter = Deleter(
         store=store,
         ledger=ledger,
+        deletions=Deletions(policies=policies),
         mirrored={
             folder.name: MirroredFolder(
                 folder.path, Settling(folder.settle_seconds, folder.grace_seconds)

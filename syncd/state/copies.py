@@ -74,6 +74,13 @@ def get(db: Database, copy_id: int) -> Copy | None:
     return next(iter(where(db, "id = ?", (copy_id,))), None)
 
 
+def existing(db: Database, copy_id: int) -> Copy:
+    """Return the copy with that id; StateError where its row has vanished."""
+    if (copy := get(db, copy_id)) is None:
+        raise StateError("a copy's row has vanished from the ledger")
+    return copy
+
+
 def of_file(db: Database, file_id: int) -> list[Copy]:
     """Return a file's copies that are not gone, oldest first."""
     return where(db, "file_id = ? AND status <> 'gone' ORDER BY id", (file_id,))

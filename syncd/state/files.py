@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
+from syncd.exceptions import StateError
 from syncd.state.lifecycle import FileStatus
 
 
@@ -56,6 +57,13 @@ def get(db: Database, file_id: int) -> File | None:
     """Return the file with that id, or None."""
     row = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE id = ?", (file_id,)).fetchone()
     return from_row(row) if row else None
+
+
+def existing(db: Database, file_id: int) -> File:
+    """Return the file with that id; StateError where its row has vanished."""
+    if (file := get(db, file_id)) is None:
+        raise StateError("a file's row has vanished from the table")
+    return file
 
 
 def find(db: Database, folder: str, path: bytes) -> File | None:

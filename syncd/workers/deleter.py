@@ -13,6 +13,7 @@ from syncd import disk
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.state import due, files, folders, sightings
 from syncd.state.copies import Copy
+from syncd.state.deletions import Deletions
 from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger, awaits_rename
 from syncd.state.lifecycle import FileStatus
@@ -45,6 +46,7 @@ class Deleter:
         *,
         store: Store,
         ledger: Ledger,
+        deletions: Deletions,
         mirrored: Mapping[str, MirroredFolder],
         policies: Mapping[str, Policy],
         client: FilesClient,
@@ -54,6 +56,7 @@ class Deleter:
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._deletions = deletions
         self._mirrored = mirrored
         self._policies = policies
         self._client = client
@@ -122,7 +125,7 @@ class Deleter:
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
                 evidence = f"missing for {now - (file.missing_since or now):.0f} s, seen twice"
-                self._ledger.confirm_missing(db, file.id, now, evidence)
+                self._deletions.confirm_missing(db, file.id, now, evidence)
             else:
                 self._record_return(db, file, sight, now)
 
@@ -155,7 +158,7 @@ class Deleter:
             later = now + LOOK_AGAIN_SECONDS
             self._store.write(lambda db: self._ledger.look_later(db, retiring.id, later))
             return
-        copy = self._store.write(lambda db: self._ledger.begin_delete(db, retiring.id, now))
+        copy = self._store.write(lambda db: self._deletions.begin_delete(db, retiring.id, now))
         if copy is None or copy.file_uuid is None:
             return
         try:
@@ -170,7 +173,7 @@ class Deleter:
             return
         self._gate.succeeded()
         done_at = self._clock()
-        self._store.write(lambda db: self._ledger.deleted(db, copy.id, done_at))
+        self._store.write(lambda db: self._deletions.deleted(db, copy.id, done_at))
         log.info("%s: deleted %s (%s)", _shown(file), copy.file_uuid, copy.reason)
 
     def _still_gone(self, file: File, now: float) -> bool:
@@ -199,7 +202,7 @@ class Deleter:
         now = self._clock()
         again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
         self._store.write(
-            lambda db: self._ledger.delete_failed(db, copy.id, failure, now, again_at)
+            lambda db: self._deletions.delete_failed(db, copy.id, failure, now, again_at)
         )
         log.warning("%s: not deleted yet: %s", copy.file_uuid, error)
 
