@@ -14,7 +14,7 @@ from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
-from syncd.state.planner import Policy
+from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
@@ -50,7 +50,21 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
             "holds it, or give the systemd credential aymara-api-key"
         )
-    policies = {folder.name: Policy(folder.workspace_uuid) for folder in config.folders}
+    limits = Limits(
+        files=config.deletions.hold_files,
+        percent=config.deletions.hold_percent,
+        most=config.deletions.hold_max,
+    )
+    policies = {
+        folder.name: Policy(
+            workspace_uuid=folder.workspace_uuid,
+            mirror_deletions=folder.mirror_deletions,
+            after_upload=folder.after_upload,
+            remote_gone=config.deletions.remote_gone,
+            limits=limits,
+        )
+        for folder in config.folders
+    }
     folders = [_watch_folder(config, name) for name in policies]
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
@@ -140,6 +154,8 @@ def _watch_folder(config: Config, name: str) -> WatchFolder:
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,
         watch=folder.watch,
+        mirror_deletions=folder.mirror_deletions,
+        marker=os.fsencode(folder.marker),
     )
 
 

@@ -46,6 +46,10 @@ class Copy(NamedTuple):
     stored_at: float | None = None
     live_at: float | None = None
     gone_at: float | None = None
+    #: why a missing file's copy was retired, as JSON
+    evidence: str | None = None
+    #: when syncd took its file away (`after_upload`): it is kept, whatever comes to that path
+    consumed_at: float | None = None
 
     @property
     def in_doubt(self) -> bool:

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
 from syncd.exceptions import StateError
-from syncd.state.lifecycle import FileStatus
+from syncd.state.lifecycle import FileStatus, Verdict
 
 
 class File(NamedTuple):
@@ -28,6 +28,9 @@ class File(NamedTuple):
     due_at: float | None = None
     attempts: int = 0
     error: str | None = None
+    verdict: Verdict | None = None
+    #: the hold under which the verdict was reached
+    hold_id: int | None = None
 
     @property
     def size(self) -> int:
@@ -41,7 +44,7 @@ class File(NamedTuple):
 
 
 _COLUMNS = ", ".join(File._fields).replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
-_STATUS, _REMOVAL_SEEN = map(File._fields.index, ("status", "removal_seen"))
+_STATUS, _REMOVAL_SEEN, _VERDICT = map(File._fields.index, ("status", "removal_seen", "verdict"))
 
 
 def from_row(row: sqlite3.Row) -> File:
@@ -50,6 +53,8 @@ def from_row(row: sqlite3.Row) -> File:
     mark = None if values[4] is None else Fingerprint(*values[4:8])
     values[_STATUS:8] = FileStatus(values[_STATUS]), mark
     values[_REMOVAL_SEEN] = bool(values[_REMOVAL_SEEN])
+    if values[_VERDICT] is not None:
+        values[_VERDICT] = Verdict(values[_VERDICT])
     return File._make(values)
 
 

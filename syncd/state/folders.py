@@ -45,10 +45,28 @@ def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity | N
     )
 
 
-def note_scan(db: Database, name: str, *, at: float, seconds: float, directories: int) -> None:
-    """Record that a scan went through to its end at `at`."""
+def note_scan(
+    db: Database,
+    name: str,
+    *,
+    at: float,
+    seconds: float,
+    directories: int,
+    mirrored: bool | None = None,
+) -> None:
+    """Record that a scan went through to its end at `at`.
+
+    `mirrored` says whether deletions are from now on; None where the scan does not tell what was
+    missing before.
+    """
     db.conn.execute(
         "UPDATE folders SET first_scan_at = coalesce(first_scan_at, ?), last_scan_at = ?, "
-        "last_scan_seconds = ?, directories = ? WHERE name = ?",
-        (at, at, seconds, directories, name),
+        "last_scan_seconds = ?, directories = ?, mirrored = coalesce(?, mirrored) WHERE name = ?",
+        (at, at, seconds, directories, mirrored, name),
     )
+
+
+def is_mirrored(db: Database, name: str) -> bool:
+    """Say whether deletions were mirrored at the last whole scan: what goes missing is news."""
+    row = db.conn.execute("SELECT mirrored FROM folders WHERE name = ?", (name,)).fetchone()
+    return row is None or bool(row[0])

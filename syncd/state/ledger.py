@@ -18,11 +18,11 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError
-from syncd.state import copies, files, history
+from syncd.state import copies, files, history, remote_deletions
 from syncd.state.advance import Policies, advance, make_live, retire
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 
 
@@ -438,17 +438,9 @@ class Ledger:
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
-    def gone_remotely(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that a video is proven gone without our doing; its file is planned anew."""
-        copy = _processing(db, copy_id)
-        if copy is None:
-            return
-        file = _must_file(files.get(db, copy.file_id))
-        copies.move(
-            db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it was gone remotely"
-        )
-        history.add(db, file, "lost", now, copy=copy, detail="it was gone remotely")
-        advance(db, file.id, self._policies, now)
+    def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
+        """Record that a copy is proven gone without our doing: see `remote_deletions.record`."""
+        return remote_deletions.record(db, copy_id, self._policies, now)
 
 
 def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:

@@ -10,19 +10,21 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import ForeignStateError, StateError
-from syncd.state.lifecycle import CopyStatus, FileStatus, arrows_trigger
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: The reason of a copy that others deleted.
+LOST = "it was deleted remotely by others"
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
 migrations = Migrations("syncd")
 
 
-def _values(statuses: type[FileStatus] | type[CopyStatus]) -> str:
+def _values(statuses: type[FileStatus] | type[CopyStatus] | type[Verdict]) -> str:
     return ", ".join(f"'{status}'" for status in statuses)
 
 
@@ -105,7 +107,31 @@ def first_tables(db: Database) -> None:
         ) STRICT""",
         "CREATE INDEX history_path ON history (folder, path, at)",
         f"PRAGMA application_id = {APPLICATION_ID}",
-        f"PRAGMA user_version = {SCHEMA_VERSION}",
+        "PRAGMA user_version = 1",
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def deletions_reviewed(db: Database) -> None:
+    """Version 2: what was decided on held deletions, their evidence, and what syncd took away."""
+    for statement in (
+        # What a person or a rule decided on a file, and under which hold.
+        f"ALTER TABLE files ADD COLUMN verdict TEXT CHECK (verdict IN ({_values(Verdict)}))",
+        "ALTER TABLE files ADD COLUMN hold_id INTEGER",
+        "CREATE INDEX files_decided ON files (hold_id) WHERE hold_id IS NOT NULL",
+        # Why a missing file's copy was deleted, as JSON; when its file was taken away by syncd.
+        "ALTER TABLE copies ADD COLUMN evidence TEXT",
+        "ALTER TABLE copies ADD COLUMN consumed_at REAL",
+        # Whether deletions were mirrored at the last whole scan; the workspace of its copies
+        # (empty: the default one), unknown before the first start that looked.
+        f"CREATE INDEX copies_lost ON copies (gone_at) WHERE reason = '{LOST}'",
+        "CREATE INDEX files_gone ON files (folder, path) WHERE verdict = 'gone'",
+        "ALTER TABLE folders ADD COLUMN mirrored INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE folders ADD COLUMN workspace TEXT",
+        "ALTER TABLE holds ADD COLUMN parent TEXT",
+        "ALTER TABLE holds ADD COLUMN verdict TEXT",
+        "PRAGMA user_version = 2",
     ):
         db.execute(statement)
 

@@ -15,13 +15,13 @@ from syncd import disk
 from syncd.disk import RootIdentity
 from syncd.state import folders, holds, inventory, sightings
 from syncd.state.advance import Policies
+from syncd.state.holds import ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.watch.folder import WatchFolder
 
 log = logging.getLogger(__name__)
 
-ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
 _REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY)
 #: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
 #: taken for the same folder on another mount.
@@ -117,6 +117,22 @@ class Root:
                 return False
             folders.accept_root(db, self._folder.name, self._folder.path, after.identity)
             self._judge(db, after)
+            return True
+
+        return self._store.write(work)
+
+    def take(self) -> bool:
+        """Take whatever stands at the path now for the folder's root: a person said so.
+
+        Returns False where nothing is there to be taken.
+        """
+        seen = view(self._folder.path)
+
+        def work(db: Transaction) -> bool:
+            if seen.identity is None:
+                return False
+            folders.accept_root(db, self._folder.name, self._folder.path, seen.identity)
+            self._judge(db, seen)
             return True
 
         return self._store.write(work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from syncd import disk
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
-from syncd.state import due, files, folders, sightings
+from syncd.state import due, files, folders, remote_deletions, sightings
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
@@ -26,6 +26,12 @@ from syncd.workers.gate import Gate
 log = logging.getLogger(__name__)
 
 BATCH = 200
+#: What a second look makes sure of, in the words that are kept with a deletion.
+CHECKS = (
+    "the root is the same before and after",
+    "its nearest directory was listed to the end, without its name",
+    "no file of its size waits to be hashed",
+)
 #: Seconds until a look that said nothing, or a file that may only have moved, is looked at again.
 LOOK_AGAIN_SECONDS = 10.0
 
@@ -68,6 +74,7 @@ class Deleter:
         """Do what is due; return the seconds until more is."""
         for name in self._mirrored:
             self._look_again(name)
+            self._review(name)
         if shut := self._gate.seconds_shut_for_all():
             return shut
         now = self._clock()
@@ -91,6 +98,14 @@ class Deleter:
             return
         seen = self._look(name, missing)
         self._store.write(lambda db: self._judge(db, name, missing, seen, now))
+
+    def _review(self, name: str) -> None:
+        """Bring the holds on a folder that lost many files, here or remotely, up to date."""
+        now = self._clock()
+        if self._store.read(lambda db: self._deletions.is_review_due(db, name)):
+            self._store.write(lambda db: self._deletions.review(db, name, now))
+        if self._store.read(lambda db: remote_deletions.is_review_due(db, name)):
+            self._store.write(lambda db: remote_deletions.review(db, name, now))
 
     def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
         """Look at paths of a root that is the same before and after; else at nothing."""
@@ -119,13 +134,15 @@ class Deleter:
         same_workspace = [
             other for other, policy in self._policies.items() if policy.workspace_uuid == workspace
         ]
+        if any(file.verdict is None for file in missing):
+            # Whether they are too many is settled before the first of them retires.
+            self._deletions.review(db, name, now)
         for file in missing:
             sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
             if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, same_workspace):
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
-                evidence = f"missing for {now - (file.missing_since or now):.0f} s, seen twice"
-                self._deletions.confirm_missing(db, file.id, now, evidence)
+                self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
             else:
                 self._record_return(db, file, sight, now)
 

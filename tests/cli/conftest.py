@@ -78,7 +78,7 @@ class Desk:
         self.see(path, seen=Seen.MISSING)
         if confirm:
             self.now += 61
-            self.do(self.deletions.confirm_missing, self.file(path).id, self.now, "seen twice")
+            self.do(self.deletions.confirm_missing, self.file(path).id, self.now)
 
     def delete(self, path, copy):
         self.miss(path, confirm=True)

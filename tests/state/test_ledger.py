@@ -72,7 +72,7 @@ class Desk:
         return self.store.read(lambda db: files.get(db, file.id))
 
     def confirm(self, file):
-        return self.do(self.deletions.confirm_missing, file.id, self.now, "seen twice")
+        return self.do(self.deletions.confirm_missing, file.id, self.now)
 
 
 @pytest.fixture
