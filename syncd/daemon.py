@@ -68,7 +68,7 @@ class Daemon:
         self._stop = stop
         self._scheduler = Scheduler()
         #: the steps that a commit or an event may have given something to do
-        self._hinted = ["upload", "poll", "delete", "reconcile"]
+        self._hinted = ["upload", "poll", "delete", "consume", "reconcile"]
         self._since = time.time()
         self._beat_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
@@ -118,6 +118,7 @@ class Daemon:
         add("upload", parts.uploader.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
+        add("consume", parts.consumer.step, every=5.0)
         add("reconcile", parts.reconciler.step, every=30.0)
         add("prune", self._prune, every=DAY_SECONDS)
 

@@ -3,15 +3,18 @@
 `Config` ends here: each part is given what it needs, and no more.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from syncd.config import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.state import reconfiguration
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Limits, Policy
@@ -19,6 +22,7 @@ from syncd.state.sightings import Settling
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
+from syncd.workers.consumer import ConsumedFolder, Consumer
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.passage import Root, UploadOptions
@@ -26,16 +30,20 @@ from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class Parts:
     """Everything that runs, built and not started."""
 
     store: Store
+    policies: Mapping[str, Policy]
     watch: Watch
     uploader: Uploader
     poller: Poller
     deleter: Deleter
+    consumer: Consumer
     reconciler: Reconciler
     gate: Gate
     clients: list[FilesClient]
@@ -110,13 +118,28 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         deletions=Deletions(policies=policies),
         mirrored={
             folder.name: MirroredFolder(
-                folder.path, Settling(folder.settle_seconds, folder.grace_seconds)
+                folder.path,
+                Settling(folder.settle_seconds, folder.grace_seconds),
+                marker=folder.marker,
             )
             for folder in folders
         },
         policies=policies,
         client=clients[1],
         gate=gate,
+        clock=clock,
+        stopped=stop.is_set,
+    )
+    consumer = Consumer(
+        store=store,
+        consumed={
+            folder.name: ConsumedFolder(
+                path, os.fsencode(folder.move_to) if folder.move_to else None
+            )
+            for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
+            if folder.after_upload != "keep"
+        },
+        policies=policies,
         clock=clock,
         stopped=stop.is_set,
     )
@@ -139,7 +162,9 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         clock=clock,
         stopped=stop.is_set,
     )
-    return Parts(store, watch, uploader, poller, deleter, reconciler, gate, clients, stop)
+    return Parts(
+        store, policies, watch, uploader, poller, deleter, consumer, reconciler, gate, clients, stop
+    )
 
 
 def _watch_folder(config: Config, name: str) -> WatchFolder:
@@ -174,6 +199,21 @@ def _client(config: Config, stop: StopFlag) -> FilesClient:
     )
 
 
+def _settle_changes(parts: Parts, *, removed_too: bool) -> None:
+    """Release the copies of folders that are configured no more, or for another workspace."""
+    store, policies = parts.store, parts.policies
+    for name in store.read(lambda db: reconfiguration.removed(db, policies)) if removed_too else ():
+        log.warning("%s is not configured any more; its remote files are kept", name)
+        release = partial(reconfiguration.release_removed, folder=name, policies=policies)
+        while store.write(partial(release, now=time.time())):
+            pass
+    for name in store.read(lambda db: reconfiguration.moved(db, policies)):
+        move = partial(reconfiguration.release_moved, folder=name, policies=policies)
+        after: int | None = 0
+        while after is not None:
+            after = store.write(partial(move, now=time.time(), after=after))
+
+
 @contextmanager
 def opened(config: Config) -> Iterator[Parts]:
     """Open the state directory, see that it is this service's, and build every part."""
@@ -186,6 +226,7 @@ def opened(config: Config) -> Iterator[Parts]:
             advice="set the base URL back, or give the other service its own [state] directory",
         )
         parts = build(config, store)
+        _settle_changes(parts, removed_too=not config.folders_are_chosen)
         try:
             yield parts
         finally:

@@ -42,6 +42,8 @@ class MirroredFolder:
 
     path: bytes
     settling: Settling
+    #: a file beneath it without which it is not the right one
+    marker: bytes = b""
 
 
 class Deleter:
@@ -118,7 +120,8 @@ class Deleter:
     def _is_right_root(self, name: str) -> bool:
         known = self._store.read(lambda db: folders.identity(db, name))
         try:
-            return known is not None and disk.identify(self._mirrored[name].path) == known
+            folder = self._mirrored[name]
+            return known is not None and disk.identify(folder.path, folder.marker) == known
         except OSError:
             return False
 
