@@ -10,6 +10,7 @@ from typing import Any
 
 from syncd.parts import Parts
 from syncd.state import reviews
+from syncd.state.holds import ROOT_REPLACED
 from syncd.state.reviews import Decision, ReviewError, Verdict
 
 JsonObject = dict[str, Any]
@@ -42,15 +43,14 @@ def _decide(parts: Parts, arguments: JsonObject, verdict: Verdict) -> Iterator[J
 
 def _decide_one(parts: Parts, hold_id: int, verdict: Verdict) -> Decision:
     now = time.time()
-    hold = parts.store.read(lambda db: reviews.find(db, hold_id))
-    folder = reviews.folder_of(hold)
-    if hold.reason == "root_replaced" and verdict == "approved":
+    decision = parts.store.write(lambda db: reviews.decide(db, hold_id, verdict, now))
+    if decision.hold.reason == ROOT_REPLACED:
+        folder = reviews.folder_of(decision.hold)
         watched = parts.watch.folders.get(folder)
-        if watched is None:
-            raise ReviewError(f"the folder {folder} is not configured; its copies are kept")
-        if not watched.take_root():
-            raise ReviewError(f"there is nothing at {folder} now that could take its place")
-    return parts.store.write(lambda db: reviews.decide(db, hold_id, verdict, now))
+        # Where it is not taken, the next look at the root holds it again.
+        if watched is None or not watched.take_root():
+            raise ReviewError(f"there is no folder {folder} now that could be taken for it")
+    return decision
 
 
 def _decision(decision: Decision) -> JsonObject:
