@@ -16,7 +16,7 @@ from syncd.doctor import lost_with_container
 from syncd.exceptions import ConfigError, ForeignStateError
 from syncd.log import printable, tell_repeats
 from syncd.metrics import RELOADS
-from syncd.parts import Parts, build, opened
+from syncd.parts import Parts, build, opened, settle_changes
 from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
@@ -124,6 +124,7 @@ class Daemon:
             while self._next is not None:
                 old, self._parts, self._next = self._parts, self._next, None
                 self._parts.watch.inherit(old.watch)
+                settle_changes(self._parts, removed_too=not self._config.folders_are_chosen)
                 self._run_parts(hurry)
         self._last_beat()
         if self._foreign is not None:
@@ -166,7 +167,7 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        self._hinted = ["upload", "poll", "delete", "reconcile"]
+        self._hinted = ["upload", "poll", "delete", "consume", "reconcile"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
             add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
@@ -177,6 +178,7 @@ class Daemon:
         add("upload", parts.uploader.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
+        add("consume", parts.consumer.step, every=5.0)
         add("reconcile", self._reconcile, every=30.0)
         add("remember", parts.store.remember, every=60.0)
         add("back up", self._back_up, every=HOUR_SECONDS)

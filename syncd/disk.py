@@ -74,10 +74,15 @@ class Sight:
     error: str = ""
 
 
-def identify(root: bytes) -> RootIdentity:
-    """Return the identity of the directory `root`; OSError where there is none."""
+def identify(root: bytes, marker: bytes = b"") -> RootIdentity:
+    """Return the identity of the directory `root`; OSError where there is none.
+
+    Where a `marker` is named, a file of that path beneath it must be there, too.
+    """
     descriptor = os.open(root, _LISTING & ~os.O_NOFOLLOW)
     try:
+        if marker:
+            os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
         return RootIdentity(os.statvfs(descriptor).f_fsid, os.fstat(descriptor).st_ino)
     finally:
         os.close(descriptor)

@@ -53,6 +53,8 @@ def once(
         try:
             parts.watch.scan_all()
             _work_through(parts, stop, wait_deletions=wait_deletions, report=report)
+            while not stop.is_set() and parts.consumer.step() == 0.0:
+                pass
         finally:
             parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
             parts.stop.set()

@@ -1,11 +1,13 @@
 """SIGHUP, and a key that was rotated: what is taken up, and what is left alone."""
 
+import json
 import logging
 import os
 import signal
 import socket
 import threading
 import time
+from urllib.request import urlopen
 
 import pytest
 
@@ -127,7 +129,9 @@ def test_a_folder_that_is_taken_out_is_watched_no_more_and_nothing_is_deleted(ru
     assert gone.observer.live_watches == 0
     (running.drop / "one").write_text("1")
     running.until(lambda: "one" in running.synced())
-    assert "two" in running.synced()
+    assert "two" not in running.synced(), "its copy is released: kept, and mirrored no more"
+    with urlopen(f"{emulator.url}/_emulator/objects", timeout=5) as answer:
+        assert [json.loads(line)["state"] for line in answer] == ["live", "live"]
 
 
 @pytest.mark.row(48)

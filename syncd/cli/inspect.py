@@ -107,7 +107,7 @@ def ls(
     config = options.load(to_sync=False)
 
     def write(db: Transaction) -> None:
-        name = _folder_name(folder, story.folders(config, db)) if folder else None
+        name = folder_name(folder, story.folders(config, db)) if folder else None
         entries = views.manifest(db, name, Word(word) if word else None)
         if as_json:
             for entry in entries:
@@ -123,7 +123,8 @@ def ls(
     views.read(config.state.directory, write)
 
 
-def _folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
+def folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
+    """Return the name of the known folder that is `given` by name or path; UsageError else."""
     known = list(known)
     for folder in known:
         if given == folder.name:

@@ -222,7 +222,9 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
             f"  {ago(when or copy['created_at'], now)}",
         )
     )
-    rows = [("reason", copy["reason"]), ("error", copy["error"]), ("token", copy["token"])]
+    evidence = (copy["evidence"] or {}).get("text")
+    rows = [("reason", copy["reason"]), ("evidence", evidence)]
+    rows += [("error", copy["error"]), ("token", copy["token"])]
     video = [copy["processing_status"] or ""]
     video += [f"{copy['frame_count']} frames"] if copy["frame_count"] is not None else []
     rows.append(("processing", ", ".join(filter(None, video))))

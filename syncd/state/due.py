@@ -49,13 +49,17 @@ def next_poll(db: Database, now: float) -> float | None:
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
-    """Return a folder's missing files whose grace is over; none while its deletions are held."""
-    if holds.is_held(db, "deletions", folder):
+    """Return a folder's missing files whose grace is over; none while its deletions are held.
+
+    Held because many are missing, those on which a person has decided still come.
+    """
+    reasons = holds.reasons(db, "deletions", folder)
+    if reasons - {holds.MANY_MISSING}:
         return []
     return files.where(
         db,
         "status = 'missing' AND confirmed_at IS NULL AND due_at <= ? AND folder = ? "
-        "ORDER BY due_at LIMIT ?",
+        f"{'AND verdict IS NOT NULL' if reasons else ''} ORDER BY due_at LIMIT ?",
         (now, folder, limit),
     )
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
-from syncd.state.lifecycle import FileStatus
+from syncd.exceptions import StateError
+from syncd.state.lifecycle import FileStatus, Verdict
 
 
 class File(NamedTuple):
@@ -29,6 +30,9 @@ class File(NamedTuple):
     error: str | None = None
     #: abrupt ends of syncd in a row while this file was being sent
     crashes: int = 0
+    verdict: Verdict | None = None
+    #: the hold under which the verdict was reached
+    hold_id: int | None = None
 
     @property
     def size(self) -> int:
@@ -42,7 +46,7 @@ class File(NamedTuple):
 
 
 _COLUMNS = ", ".join(File._fields).replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
-_STATUS, _REMOVAL_SEEN = map(File._fields.index, ("status", "removal_seen"))
+_STATUS, _REMOVAL_SEEN, _VERDICT = map(File._fields.index, ("status", "removal_seen", "verdict"))
 
 
 def from_row(row: sqlite3.Row) -> File:
@@ -51,6 +55,8 @@ def from_row(row: sqlite3.Row) -> File:
     mark = None if values[4] is None else Fingerprint(*values[4:8])
     values[_STATUS:8] = FileStatus(values[_STATUS]), mark
     values[_REMOVAL_SEEN] = bool(values[_REMOVAL_SEEN])
+    if values[_VERDICT] is not None:
+        values[_VERDICT] = Verdict(values[_VERDICT])
     return File._make(values)
 
 
@@ -58,6 +64,13 @@ def get(db: Database, file_id: int) -> File | None:
     """Return the file with that id, or None."""
     row = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE id = ?", (file_id,)).fetchone()
     return from_row(row) if row else None
+
+
+def existing(db: Database, file_id: int) -> File:
+    """Return the file with that id; StateError where its row has vanished."""
+    if (file := get(db, file_id)) is None:
+        raise StateError("a file's row has vanished from the table")
+    return file
 
 
 def find(db: Database, folder: str, path: bytes) -> File | None:

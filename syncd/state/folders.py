@@ -45,10 +45,46 @@ def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity | N
     )
 
 
-def note_scan(db: Database, name: str, *, at: float, seconds: float, directories: int) -> None:
-    """Record that a scan went through to its end at `at`."""
+def note_scan(
+    db: Database,
+    name: str,
+    *,
+    at: float,
+    seconds: float,
+    directories: int,
+    mirrored: bool | None = None,
+) -> None:
+    """Record that a scan went through to its end at `at`.
+
+    `mirrored` says whether deletions are from now on; None where the scan does not tell what was
+    missing before.
+    """
     db.conn.execute(
         "UPDATE folders SET first_scan_at = coalesce(first_scan_at, ?), last_scan_at = ?, "
-        "last_scan_seconds = ?, directories = ? WHERE name = ?",
-        (at, at, seconds, directories, name),
+        "last_scan_seconds = ?, directories = ?, mirrored = coalesce(?, mirrored) WHERE name = ?",
+        (at, at, seconds, directories, mirrored, name),
     )
+
+
+def is_mirrored(db: Database, name: str) -> bool:
+    """Say whether deletions were mirrored at the last whole scan: what goes missing is news."""
+    row = db.conn.execute("SELECT mirrored FROM folders WHERE name = ?", (name,)).fetchone()
+    return row is None or bool(row[0])
+
+
+def names(db: Database) -> list[str]:
+    """Return the names of all folders that were ever watched."""
+    return [row[0] for row in db.conn.execute("SELECT name FROM folders ORDER BY name")]
+
+
+def workspaces(db: Database) -> dict[str, str | None]:
+    """Return the workspace of each folder's copies: empty for the default, None if not known."""
+    return {
+        row["name"]: row["workspace"]
+        for row in db.conn.execute("SELECT name, workspace FROM folders")
+    }
+
+
+def note_workspace(db: Database, name: str, workspace: str) -> None:
+    """Remember the workspace that all of a folder's mirrored copies are in."""
+    db.conn.execute("UPDATE folders SET workspace = ? WHERE name = ?", (workspace, name))

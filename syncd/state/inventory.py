@@ -101,7 +101,7 @@ def unseen_removals(db: Database, folder: str, limit: int) -> tuple[int, list[by
 
     Returns the number, and the first `limit` paths.
     """
-    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0"
+    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0 AND verdict IS NULL"
     return _count_and_first(db, condition, folder, limit)
 
 

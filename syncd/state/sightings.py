@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files
+from syncd.state import copies, files, folders
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
-from syncd.state.lifecycle import FileStatus
+from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.retry import backoff_seconds
+
+_NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
 
 
 class Seen(enum.StrEnum):
@@ -78,8 +80,11 @@ def _record(
     match sighting.seen:
         case Seen.PRESENT:
             values = _present(file, sighting, settling, now)
+            if file.status is FileStatus.CONSUMED and sighting.fingerprint == file.fingerprint:
+                values = _not_consumed_yet(file, values, policies[folder].after_upload, now)
         case Seen.MISSING:
-            values = _missing(file, sighting, settling, now)
+            mirrored = policies[folder].mirror_deletions and folders.is_mirrored(db, folder)
+            values = _missing(file, sighting, settling, now, mirrored=mirrored)
         case Seen.UNREADABLE:
             values = _unreadable(file, sighting, now)
         case Seen.INELIGIBLE:
@@ -141,6 +146,7 @@ def _present(
     if sighting.fingerprint is None:
         raise AssertionError(sighting)
     back: dict[str, object] = {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
+    back |= _NO_VERDICT
     if sighting.fingerprint != file.fingerprint:
         status, changed_at, due_at = _quiet(sighting.fingerprint, settling, now)
         return back | {
@@ -172,8 +178,17 @@ def _present(
             return back | {"status": FileStatus.READY, "due_at": now, "error": None}
 
 
+def _not_consumed_yet(
+    file: File, values: dict[str, object] | None, after_upload: str, now: float
+) -> dict[str, object] | None:
+    """What syncd set out to take away is still there: a cut came in between, or an old look."""
+    if after_upload == "keep":
+        return values
+    return {"due_at": now} if file.due_at is None else None
+
+
 def _missing(
-    file: File, sighting: Sighting, settling: Settling, now: float
+    file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
 ) -> dict[str, object] | None:
     if not file.present:
         # An event may tell of a removal that a scan has found before it.
@@ -186,6 +201,9 @@ def _missing(
         "removal_seen": int(sighting.removal_seen),
         "due_at": now + settling.grace_seconds,
         "error": None,
+        # What goes missing while deletions are not mirrored is not deleted later either.
+        "verdict": None if mirrored else Verdict.KEPT,
+        "hold_id": None,
     }
 
 
@@ -203,6 +221,7 @@ def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, object]
         # What cannot be read is not missing: the evidence, if there was some, is void.
         "missing_since": None,
         "confirmed_at": None,
+        **({} if file.present else _NO_VERDICT),
     }
 
 
@@ -215,6 +234,7 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, object] | None:
         "error": sighting.reason,
         "missing_since": None,
         "confirmed_at": None,
+        **({} if file.present else _NO_VERDICT),
     }
 
 

@@ -23,3 +23,7 @@ class WatchFolder:
     grace_seconds: float = 60.0
     rescan_seconds: float = 300.0
     watch: WatchKind = "auto"
+    #: whether a deletion here is one there
+    mirror_deletions: bool = True
+    #: path beneath the root of a file without which the root is not the right one
+    marker: bytes = b""

@@ -5,6 +5,7 @@ look at the files and after it, and settles in one transaction with them what ma
 """
 
 import enum
+import errno
 import logging
 import os
 import shlex
@@ -15,13 +16,14 @@ from syncd import disk
 from syncd.disk import RootIdentity
 from syncd.state import folders, holds, inventory, sightings
 from syncd.state.advance import Policies
+from syncd.state.holds import ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.watch.folder import WatchFolder
 
 log = logging.getLogger(__name__)
 
-ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
+_NOT_THERE = os.strerror(errno.ENOENT)
 _REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY)
 #: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
 #: taken for the same folder on another mount.
@@ -47,10 +49,10 @@ class View:
     error: str = ""
 
 
-def view(path: bytes) -> View:
-    """Look at the root at `path`; never raises."""
+def view(path: bytes, marker: bytes = b"") -> View:
+    """Look at the root at `path`, which has to hold the `marker`, if any; never raises."""
     try:
-        identity = disk.identify(path)
+        identity = disk.identify(path, marker)
         with disk.directory(path) as descriptor, os.scandir(descriptor) as entries:
             is_empty = next(entries, None) is None
     except OSError as error:
@@ -78,7 +80,7 @@ class Root:
 
     def check(self) -> tuple[RootState, View]:
         """Look at the root, and bring the holds up to date; a root seen first is accepted."""
-        seen = view(self._folder.path)
+        seen = view(self._folder.path, self._folder.marker)
         if self._store.read(lambda db: self._is_news(db, seen)):
             return self._store.write(lambda db: self._judge(db, seen)), seen
         return self._store.read(lambda db: self._state(db, seen)), seen
@@ -89,7 +91,7 @@ class Root:
         None, with nothing recorded, where the root is not the same any more. Beneath a replaced
         root nothing is recorded as missing.
         """
-        after = view(self._folder.path)
+        after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> int | None:
             state = self._judge(db, after)
@@ -106,7 +108,7 @@ class Root:
 
         Returns whether it was taken; its missing files are then for the next scan to record.
         """
-        after = view(self._folder.path)
+        after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> bool:
             if after.identity is None or after.identity != before.identity:
@@ -117,6 +119,22 @@ class Root:
                 return False
             folders.accept_root(db, self._folder.name, self._folder.path, after.identity)
             self._judge(db, after)
+            return True
+
+        return self._store.write(work)
+
+    def take(self) -> bool:
+        """Take whatever stands at the path now for the folder's root: a person said so.
+
+        Returns False where nothing is there to be taken.
+        """
+        seen = view(self._folder.path, self._folder.marker)
+
+        def work(db: Transaction) -> bool:
+            if seen.identity is None:
+                return False
+            folders.accept_root(db, self._folder.name, self._folder.path, seen.identity)
+            self._judge(db, seen)
             return True
 
         return self._store.write(work)
@@ -142,21 +160,31 @@ class Root:
         if known is None or known.identity is None:
             return RootState.OK
         same = known == folders.FolderRow(self._folder.path, seen.identity)
-        return RootState.OK if same else RootState.REPLACED
+        # A marker vouches for the folder, whatever mount it comes on.
+        return RootState.OK if same or self._folder.marker else RootState.REPLACED
 
     def _is_news(self, db: Transaction, seen: View) -> bool:
         known = folders.get(db, self._folder.name)
-        if known is None or (known.identity is None and seen.identity is not None):
+        if self._is_to_be_taken(known, seen):
             return True
         wanted = self._wanted(db, self._state(db, seen), seen)
         return wanted != self._open(db)
+
+    def _is_to_be_taken(self, known: folders.FolderRow | None, seen: View) -> bool:
+        """Say whether what was seen is to be known as the root: seen first, or by its marker."""
+        if known is None:
+            return True
+        seen_row = folders.FolderRow(self._folder.path, seen.identity)
+        if seen.identity is None or known == seen_row:
+            return False
+        return known.identity is None or bool(self._folder.marker)
 
     def _judge(self, db: Transaction, seen: View) -> RootState:
         """Place the hold that `seen` calls for and release the others; return the root's state."""
         name, now = self._folder.name, self._clock()
         state = self._state(db, seen)
         known = folders.get(db, name)
-        if known is None or (known.identity is None and seen.identity is not None):
+        if self._is_to_be_taken(known, seen):
             folders.accept_root(db, name, self._folder.path, seen.identity)
         wanted, opened = self._wanted(db, state, seen), self._open(db)
         for reason in opened - wanted:
@@ -195,14 +223,30 @@ class Root:
             message=message,
             affects=affects,
             first=[path.decode("utf-8", "backslashreplace") for path in first],
-            commands=[f"ls -la {self._shown}", f"findmnt --target {self._shown}"],
+            commands=self._commands(reason),
             now=now,
         )
         if is_new:
             log.warning("%s: deletions are held: %s", self._folder.name, message)
 
+    def _commands(self, reason: str) -> list[str]:
+        look = f"findmnt --target {self._shown}"
+        match reason:
+            case "root_missing":
+                return [f"ls -la {self._shown}", look]
+            case "root_replaced":
+                return [look, "syncd deletes approve {id}"]
+            case _:
+                return ["syncd deletes approve {id}", "syncd deletes reject {id}"]
+
     def _message(self, reason: str, seen: View) -> str:
         match reason:
+            case "root_missing" if self._folder.marker and seen.error == _NOT_THERE:
+                marker = self._folder.marker.decode("utf-8", "backslashreplace")
+                return (
+                    f"the folder {self._shown}, or the marker {marker} in it, is not there: mount "
+                    "it, or put the marker back; nothing is taken for deleted until then"
+                )
             case "root_missing":
                 return (
                     f"the folder {self._shown} cannot be listed ({seen.error}): mount it, bring "
@@ -212,11 +256,12 @@ class Root:
             case "root_replaced":
                 return (
                     f"{self._shown} is not the folder that it was, and most of its synced files "
-                    "are not in it: mount the right one, or bring the files back; to begin anew "
-                    "with this one, give the folder another name in the configuration"
+                    "are not in it: mount the right one, or bring the files back; if this one "
+                    "is right, approve it"
                 )
             case _:
                 return (
                     f"the folder {self._shown} is empty, and nobody was seen to remove its "
-                    "files: if a disk is not mounted, mount it; else bring the files back"
+                    "files: if a disk is not mounted, mount it; if they were removed on purpose, "
+                    "approve it; to keep their remote copies, reject it"
                 )

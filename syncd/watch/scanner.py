@@ -90,6 +90,7 @@ class Scanner:
         if not report.changed and directories == report.directories and now < at + NOTE_SECONDS:
             return
         self._noted = now, report.directories
+        tells_all = report.state is RootState.OK and not report.unreadable
         self._store.write(
             lambda db: folders.note_scan(
                 db,
@@ -97,6 +98,7 @@ class Scanner:
                 at=self._clock(),
                 seconds=report.seconds,
                 directories=report.directories,
+                mirrored=self._folder.mirror_deletions if tells_all else None,
             )
         )
 

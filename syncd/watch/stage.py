@@ -95,6 +95,13 @@ class Watched:
             self.hints.ask_scan("the folder is back, or another one is in its place")
         return state
 
+    def take_root(self) -> bool:
+        """Take what is there now for the folder's root; False where nothing is there."""
+        taken = self._root.take()
+        if taken:
+            self.hints.ask_scan("another root was approved")
+        return taken
+
     def check_all(self) -> None:
         """Check the root and the watcher; every 10 s or so."""
         self.check()
