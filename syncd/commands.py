@@ -41,8 +41,10 @@ def retry(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     """Rebuild what the ledger has lost from the remote listing, sending no bytes.
 
-    AdoptError where a folder is not there to be compared with.
+    AdoptError where a folder is not there to be compared with, or where the key may be another
+    organization's; ForeignStateError where it is.
     """
+    _see_whose_key_it_is(parts)
     for name, watched in parts.watch.folders.items():
         yield {"step": "scanning", "folder": name}
         report = watched.scan()
@@ -55,7 +57,11 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 
 
 def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
-    """Compare the ledger with the remote listing; yield what differs."""
+    """Compare the ledger with the remote listing; yield what differs.
+
+    AdoptError where the key may be another organization's; ForeignStateError where it is.
+    """
+    _see_whose_key_it_is(parts)
     yield from parts.verifier.verify()
 
 
@@ -104,6 +110,17 @@ def _decision(decision: Decision) -> JsonObject:
         "files": decision.files,
         "undo": f"syncd deletes {other} {decision.hold.id}" if decision.files else None,
     }
+
+
+def _see_whose_key_it_is(parts: Parts) -> None:
+    """Under a key of another organization, all that is ours would read as gone."""
+    if not (parts.gate.introduced and parts.introduction.is_bound):
+        parts.introduction.make()
+    if not parts.gate.introduced:
+        raise AdoptError(
+            "the key is new, and shows none of the files that the ledger knows: it may be of "
+            "another organization; use the key of before"
+        )
 
 
 #: By the name under which the command line and the control socket know them.

@@ -90,6 +90,9 @@ def _work_through(
         if parts.store.read(holds.is_lost):
             log.error("giving up: the state was lost, and `syncd adopt` has not run")
             return
+        if parts.introduction.unproven:
+            log.error("giving up: the key may be of another organization (syncd status)")
+            return
         if parts.gate.refused or parts.gate.state == "unreachable":
             log.error("giving up for now: the Files API is %s", parts.gate.state)
             return

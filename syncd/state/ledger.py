@@ -300,6 +300,8 @@ class Ledger:
         retire(db, copy, now, reason="its content did not arrive")
         advance(db, copy.file_id, self._policies, now)
         file = _must_file(files.get(db, copy.file_id))
+        if failure is None and file.crashes >= QUARANTINE_CRASHES:
+            again_at = now + QUARANTINE_SECONDS
         if file.due_at is not None and again_at is not None:
             files.update(db, file.id, due_at=again_at, attempts=file.attempts + bool(failure))
 
@@ -377,9 +379,13 @@ class Ledger:
     # Files that cannot be sent as they are
 
     def unsettle(self, db: Database, file_id: int, again_at: float) -> None:
-        """Send a file that changed under our eyes back to settling; no error counts."""
+        """Send a file that changed under our eyes back to settling; no error counts.
+
+        It is hashed anew: where the table, and not the file, is wrong, it would not end otherwise.
+        """
         db.conn.execute(
-            "UPDATE files SET status = 'settling', due_at = ? WHERE id = ? AND status = 'ready'",
+            "UPDATE files SET status = 'settling', due_at = ?, sha256 = NULL "
+            "WHERE id = ? AND status = 'ready'",
             (again_at, file_id),
         )
 

@@ -155,7 +155,7 @@ class Store:
         """Within a transaction: end the hold of a loss, now that the ledger is whole again."""
         known = instance.read(self.directory)
         # Whatever older database turns up from now on is behind this one.
-        instance.advance_to(db, (known.progress if known else 0) + 1)
+        instance.advance_to(db, (known.progress if known else 0) + instance.UNSEEN)
         holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST, now=now)
 
     def remember(self) -> None:
@@ -175,9 +175,18 @@ class Store:
         else:
             self._remembered = here
 
-    def become(self, instance_id: str) -> bool:
-        """Take on the id of an earlier instance; False where this one has sent something."""
-        if not self.write(lambda db: _become(db, instance_id)):
+    def become(self, instance_id: str, now: float) -> bool:
+        """Take on the id of an earlier instance; False where this one has sent something.
+
+        Its ledger is lost, and everything is held until it is rebuilt.
+        """
+        if instance_id == self.instance:
+            return True
+        if self.read(_has_sent):
+            return False
+        # First, so that an end in between leaves no file that contradicts the database.
+        instance.forget(self.directory)
+        if not self.write(lambda db: _become(db, instance_id, now)):
             return False
         self.instance = instance_id
         return True
@@ -309,10 +318,15 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
     )
 
 
-def _become(db: Database, instance_id: str) -> bool:
-    if db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone():
+def _has_sent(db: Database) -> bool:
+    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
+
+
+def _become(db: Database, instance_id: str, now: float) -> bool:
+    if _has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
+    _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
     return True
 
 
