@@ -39,8 +39,8 @@ STRANGER = "sy1-ffffffff-" + "0" * 28
 OURS, FOREIGN = "ours", "foreign"
 
 
-class Violation(AssertionError):
-    """An invariant does not hold."""
+class Violation(BaseException):  # noqa: N818 it is the verdict, and no error of the product's
+    """An invariant does not hold. No `except Exception` of the product may swallow it."""
 
 
 @dataclass(slots=True)
