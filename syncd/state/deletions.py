@@ -111,7 +111,9 @@ class Deletions:
         files.update(db, file.id, confirmed_at=now, due_at=None, error=None, verdict=file.verdict)
         if file.verdict is not Verdict.KEPT:
             db.conn.execute(
-                "UPDATE copies SET wanted = 0 WHERE file_id = ? AND status = 'sending'", (file.id,)
+                "UPDATE copies SET wanted = 0 "
+                "WHERE file_id = ? AND status IN ('sending', 'processing')",
+                (file.id,),
             )
             for copy in known:
                 is_kept = copy.status is CopyStatus.RELEASED

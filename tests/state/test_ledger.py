@@ -423,3 +423,17 @@ def test_a_deletion_under_way_is_finished_though_something_else_took_the_files_p
     begun = desk.do(desk.deletions.begin_delete, copy.id, desk.now)
     assert begun is not None
     assert begun.in_flight
+
+
+def test_a_video_of_a_file_that_is_gone_never_goes_live_though_a_doubt_keeps_it_waiting(desk):
+    file = desk.see(b"a.mp4")
+    video = desk.begin(file)
+    desk.arrive(video, status="processing")
+    doubtful = desk.begin(desk.see(b"a.mp4", 2), B)
+    desk.do(desk.ledger.doubt, doubtful.id, Failure("timed out"), desk.now)
+    desk.see(b"a.mp4", seen=Seen.MISSING)
+    desk.now += 61
+    desk.confirm(file)
+    facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
+    became = desk.do(desk.ledger.completed, video.id, desk.now, **facts)
+    assert became == CopyStatus.RETIRING
