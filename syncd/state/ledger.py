@@ -123,14 +123,18 @@ class Ledger:
         hashed = file._replace(**known)
         # The ordinary case, a new file or new content, is decided on what was read just now.
         action = plan(hashed, copies.of_file(db, file.id), self._policies[file.folder])
-        if action.act in LOCAL or file.sha256 is None:
-            files.update(db, file.id, **known, due_at=None)
         if action.act is not Act.PLAN:
+            if action.act in LOCAL or file.sha256 is None:
+                files.update(db, file.id, **known)
             action = advance(db, file.id, self._policies, now)
         if action.act is Act.PLAN:
             sources = self._sources(db, hashed, offer)
             if sources and offer.vacated is None:
+                # A cut before somebody has looked must leave the file due, and its content
+                # unknown: only so does the copy that it may bring along wait for it.
                 return Elsewhere(tuple(file for _, file in sources))
+            if file.sha256 is None:
+                files.update(db, file.id, **known)
             if self._take_over(db, hashed, offer, sources, now):
                 return Declined.SETTLED
             return self._plan(db, hashed, offer, now)

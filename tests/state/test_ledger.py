@@ -293,6 +293,19 @@ def test_content_that_is_live_elsewhere_is_not_sent_before_somebody_looked_there
     assert isinstance(desk.begin(copied, vacated=()), Copy)
 
 
+def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_there(desk):
+    old, _ = desk.sync(b"old")
+    desk.now += 10
+    moved = desk.see(b"moved", 2)
+    assert isinstance(desk.begin(moved, vacated=None), Elsewhere)
+    # Cut here, the next start has to find it, and must not delete the copy that it brings along.
+    assert [file.id for file in desk.do(due.uploads, desk.now, 10)] == [moved.id]
+    desk.see(b"old", seen=Seen.MISSING)
+    assert desk.do(awaits_rename, desk.file(old), POLICIES)
+    assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
+    assert desk.do(due.uploads, desk.now + 1000, 10) == []
+
+
 def test_a_rename_is_decided_by_content_and_not_by_inode(desk):
     old, copy = desk.sync(b"old", A, mark=1)
     desk.see(b"old", seen=Seen.MISSING)
