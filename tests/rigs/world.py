@@ -372,7 +372,7 @@ def _intents(copies: list[JsonObject], there: Remote) -> Iterator[Problem]:
 def _order(copies: list[JsonObject], there: Remote, steady: Sequence[str]) -> Iterator[Problem]:
     arrived = {u: datetime.fromisoformat(o["created_at"]) for u, o in there.objects.items()}
     for request in there.requests:
-        if request["method"] == "PUT":
+        if request["method"] == "PUT" and (request["status"] or 0) < 400:
             # A presigned object is made before its bytes come.
             arrived[request["path"].split("/")[-1]] = datetime.fromisoformat(request["time"])
     for path in steady:
