@@ -26,6 +26,7 @@ import plants
 from world import (
     CALLS,
     KINDS,
+    LATE,
     Launcher,
     Problem,
     Progress,
@@ -166,6 +167,9 @@ class Point:
     method: str
     at: int
     calls: tuple[str, ...] = CALLS
+    #: what the call fails with, instead of being the last; and whether all later ones do, too
+    error: int | None = None
+    every: bool = False
 
     @property
     def key(self) -> str:
@@ -173,7 +177,7 @@ class Point:
 
     @property
     def trap(self) -> dict[str, object]:
-        return {"calls": self.calls, "at": self.at, "error": None, "every": False}
+        return {"calls": self.calls, "at": self.at, "error": self.error, "every": self.every}
 
 
 class Lane:
@@ -211,18 +215,22 @@ class Lane:
         return world.once(trap=point.trap).calls
 
     def crash(self, point: Point, *planted: str) -> tuple[bool, list[Problem]]:
-        """Kill syncd at a point, run it again; return whether it came so far, and what is wrong."""
+        """Spring the trap at a point, run syncd again; return whether it came so far, and what is
+        wrong then.
+        """
         world, scenario = self.begun(point, planted), point.scenario
         self._n += 1
         sent = len(self._service.mutations())
         promised = scenario.change(world, self._n)
-        ended = world.once(*planted, trap=point.trap)
+        # A disk that stays broken is waited for: then it is killed while it waits.
+        ended = world.once(*planted, trap=point.trap, seconds=2 if point.every else 60)
         problems = list(gaps(world, promised))
-        if ended.signal is not None:
+        sprung = bool(ended.last)
+        if sprung:
             again = world.once(*planted)
             if again.code != 0:
                 problems.append(Problem("stuck", f"the next pass ended with {again}"))
-        elif ended.code != 0:
+        if ended.code != 0 and (not sprung or (ended.last == LATE and not point.every)):
             problems.append(Problem("stuck", f"it ended with {ended}"))
         problems += audit(world, steady=scenario.steady)
         done = len(self._service.mutations())
@@ -236,7 +244,7 @@ class Lane:
             problems = [Problem(p.kind, f"{where}: {p.detail}") for p in problems]
             print(world.tell(), file=sys.stderr) if not planted else None
             self._world = None
-        return ended.signal is not None, problems
+        return sprung, problems
 
 
 def late(lane: Lane, *planted: str) -> list[Problem]:

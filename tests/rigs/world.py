@@ -32,6 +32,10 @@ MUTATIONS = ("POST", "PUT", "DELETE")
 FOREIGN_TOKEN = "sy1-ffffffff-" + "0" * 28
 
 
+#: What the launcher says of a process that it had to end.
+LATE = "its time was up"
+
+
 class Problem(NamedTuple):
     """Something that must never be: one of `KINDS`, and what exactly."""
 
