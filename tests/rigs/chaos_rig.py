@@ -182,9 +182,7 @@ def weaker(world: World, method: str, problems: list[Problem]) -> list[Problem]:
         if path not in held
     ]
     kept += [
-        p
-        for p in problems
-        if not any(known in p.detail for known in (*held, *doubts, *earlier))
+        p for p in problems if not any(known in p.detail for known in (*held, *doubts, *earlier))
     ]
     sent = Counter(
         token

@@ -104,9 +104,9 @@ def full_disk(place: Path, service: Service, launcher: Launcher, *planted: str) 
 
 def is_synced(world: World) -> bool:
     copies = [c for c in world.ledger() if c["status"] not in ("gone", "released")]
-    return {c["path"]: c["sha256"] for c in copies if c["status"] == "live"} == world.on_disk() and (
-        all(c["status"] == "live" for c in copies)
-    )
+    return {
+        c["path"]: c["sha256"] for c in copies if c["status"] == "live"
+    } == world.on_disk() and (all(c["status"] == "live" for c in copies))
 
 
 def points(lanes: Sequence[Lane], calls: tuple[str, ...], step: int,
@@ -160,7 +160,12 @@ def main() -> int:
         seen = full_disk(place / "planted", service, launcher, swallowed.__name__)
         report.check(f"caught: {swallowed.__doc__}, on a full disk", well=bool(seen))
         for what, calls, sparse, more in (
-            ("no space from one write on", WRITES, 2 * step, {"error": errno.ENOSPC, "every": True}),
+            (
+                "no space from one write on",
+                WRITES,
+                2 * step,
+                {"error": errno.ENOSPC, "every": True},
+            ),
             ("a sync that fails", SYNCS, 1, {"error": errno.EIO}),
             ("every sync fails from one on", SYNCS, 1, {"error": errno.EIO, "every": True}),
             ("killed at a write of the database", WRITES, step, {}),

@@ -27,6 +27,7 @@ import struct
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 CALLS = {
@@ -111,13 +112,13 @@ class Tracer:
         index = ctypes.c_ulong()
         _ptrace(GETEVENTMSG, tid, data=ctypes.addressof(index))
         name = self.trap["calls"][index.value]
-        with open(f"/proc/{tid}/syscall", encoding="ascii") as file:
-            argument = int(file.read().split()[1], 16)
+        process = Path(f"/proc/{tid}")
+        argument = int((process / "syscall").read_text().split()[1], 16)
         try:
-            target = os.readlink(f"/proc/{tid}/fd/{argument}")
+            target = (process / "fd" / str(argument)).readlink().name
         except OSError:
             target = "-"
-        self.last = f"{name} {os.path.basename(target)}"
+        self.last = f"{name} {target}"
         if self.trap["error"] is None:
             os.kill(self.pid, signal.SIGKILL)
             return

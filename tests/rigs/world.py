@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -32,6 +33,8 @@ MUTATIONS = ("POST", "PUT", "DELETE")
 FOREIGN_TOKEN = "sy1-ffffffff-" + "0" * 28
 
 
+#: What a rig needs at most.
+ROOM_BYTES = 2 << 30
 #: What the launcher says of a process that it had to end.
 LATE = "its time was up"
 
@@ -83,10 +86,14 @@ class Service:
             json.loads(line) for line in self._ask(f"{self.url}/_emulator/objects").splitlines()
         ]
 
-    def mutations(self) -> list[JsonObject]:
-        """Return every request that could change something, oldest first."""
+    def requests(self) -> list[JsonObject]:
+        """Return every request that was answered, or cut off, oldest first."""
         lines = self._ask(f"{self.url}/_emulator/requests").splitlines()
-        return [r for r in map(json.loads, lines) if r["method"] in MUTATIONS]
+        return [json.loads(line) for line in lines]
+
+    def mutations(self) -> list[JsonObject]:
+        """Return every request that could change something."""
+        return [r for r in self.requests() if r["method"] in MUTATIONS]
 
     def faults(self, *rules: JsonObject) -> None:
         body = json.dumps(rules).encode()
@@ -402,15 +409,13 @@ def when(request: JsonObject) -> float:
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """Lend a directory in memory where there is one; what a failed run left is overwritten."""
-    base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
-    place = base / f"syncd-{name}-{os.getpid()}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o700)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    """Lend a directory, in memory where there is room, because it is synced often."""
+    memory = Path("/dev/shm")
+    fits = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_BYTES
+    with tempfile.TemporaryDirectory(
+        prefix=f"syncd-{name}-", dir=memory if fits else None, ignore_cleanup_errors=True
+    ) as place:
+        yield Path(place)
 
 
 class Progress:
