@@ -120,16 +120,17 @@ def outstanding(db: Database, *, attempts: int, deletions: bool) -> Outstanding:
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed; with `deletions`, files whose grace is
-    not over are waited for.
+    not over are waited for. An upload that is held is not, nor is what goes only after it.
     """
     row = db.conn.execute(
         "SELECT (SELECT count(*) FROM copies WHERE status = 'live'), "
         "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status IN ('settling', 'ready') "
         "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
         "status NOT IN ('live', 'gone') AND "
-        "(status IN ('processing', 'retiring') OR (status = 'planned' AND attempts < :attempts) "
-        "OR (status = 'sending' AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at IS NULL "
-        "AND scope = 'copy ' || copies.id)))), "
+        "(status = 'processing' OR (status = 'planned' AND attempts < :attempts) "
+        "OR (status IN ('sending', 'retiring') AND NOT EXISTS (SELECT 1 FROM holds JOIN copies AS "
+        "held ON scope = 'copy ' || held.id WHERE released_at IS NULL "
+        "AND held.file_id = copies.file_id)))), "
         "(SELECT count(*) FROM files WHERE status = 'unreadable') + (SELECT count(*) FROM copies "
         "WHERE status NOT IN ('live', 'gone') AND "
         "(status = 'failed' OR (status = 'planned' AND attempts >= :attempts)))",
