@@ -130,7 +130,8 @@ def outstanding(
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
-    `without`; with `deletions`, files whose grace is not over are waited for.
+    `without`; with `deletions`, files whose grace is not over are waited for. An upload
+    that is held is not, nor is what goes only after it.
     """
     names = {f"held{number}": name for number, name in enumerate(without)}
     held = f"(SELECT id FROM files WHERE folder IN ({', '.join(f':{name}' for name in names)}))"
@@ -140,10 +141,11 @@ def outstanding(
         "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status = 'settling' "
         f"OR (status = 'ready' AND id {may_go}) "
         "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
-        "status NOT IN ('live', 'gone') AND (status IN ('processing', 'retiring') "
+        "status NOT IN ('live', 'gone') AND (status = 'processing' "
         f"OR (status = 'planned' AND attempts < :attempts AND file_id {may_go}) "
-        "OR (status = 'sending' AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at IS NULL "
-        "AND scope = 'copy ' || copies.id)))), "
+        "OR (status IN ('sending', 'retiring') AND NOT EXISTS (SELECT 1 FROM holds JOIN copies AS "
+        "held ON scope = 'copy ' || held.id WHERE released_at IS NULL "
+        "AND held.file_id = copies.file_id)))), "
         "(SELECT count(*) FROM files WHERE status = 'unreadable' "
         f"OR (status = 'ready' AND due_at IS NOT NULL AND NOT id {may_go})) "
         "+ (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND "

@@ -1,7 +1,7 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, due, files, history
+from syncd.state import copies, due, files, history, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import (
@@ -437,3 +437,18 @@ def test_a_video_of_a_file_that_is_gone_never_goes_live_though_a_doubt_keeps_it_
     facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
     became = desk.do(desk.ledger.completed, video.id, desk.now, **facts)
     assert became == CopyStatus.RETIRING
+
+
+def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(desk):
+    _, old = desk.sync(b"a")
+    other = desk.begin(desk.see(b"a", 2), B)
+    desk.do(desk.ledger.doubt, other.id, Failure("no answer"), desk.now)
+    desk.do(copies.move, old, CopyStatus.RETIRING, due_at=desk.now)
+
+    def waiting():
+        return desk.store.read(lambda db: due.outstanding(db, attempts=5, deletions=False)).waiting
+
+    assert waiting() == 2
+    held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
+    desk.do(holds.place, scope=f"copy {other.id}", **held)
+    assert waiting() == 0
