@@ -51,7 +51,7 @@ def view(path: bytes) -> View:
     """Look at the root at `path`; never raises."""
     try:
         identity = disk.identify(path)
-        with disk.directory(path) as descriptor, os.scandir(descriptor) as entries:
+        with disk.directory(path) as descriptor, disk.entries_of(descriptor) as entries:
             is_empty = next(entries, None) is None
     except OSError as error:
         return View(None, error=str(error.strerror))
