@@ -15,7 +15,7 @@ from syncd.state.lifecycle import CopyStatus, FileStatus, arrows_trigger
 FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
@@ -105,7 +105,33 @@ def first_tables(db: Database) -> None:
         ) STRICT""",
         "CREATE INDEX history_path ON history (folder, path, at)",
         f"PRAGMA application_id = {APPLICATION_ID}",
-        f"PRAGMA user_version = {SCHEMA_VERSION}",
+        "PRAGMA user_version = 1",
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def what_is_noticed(db: Database) -> None:
+    """Keep what else is noticed of files and folders, and find what is due folder by folder."""
+    for statement in (
+        # Since when a file settles, and whether it was seen to be open for writing.
+        "ALTER TABLE files ADD COLUMN settling_since REAL",
+        "ALTER TABLE files ADD COLUMN is_open INTEGER NOT NULL DEFAULT 0",
+        # Whether it was there before the folder's first scan, and is left out for that.
+        "ALTER TABLE files ADD COLUMN is_skipped INTEGER NOT NULL DEFAULT 0",
+        # When the root was first seen: what is older was there before.
+        "ALTER TABLE folders ADD COLUMN since REAL",
+        # Where beneath a root something is mounted, and whether it hides files that are known.
+        """
+        CREATE TABLE mounts (
+          folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
+          hides INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID""",
+        # Whole, so that files are counted by it, and by folder, so that none starves another.
+        "DROP INDEX files_due",
+        "CREATE INDEX files_due ON files (status, folder, due_at)",
+        "PRAGMA user_version = 2",
     ):
         db.execute(statement)
 
