@@ -260,13 +260,15 @@ def read_small(directory_descriptor: int, name: bytes, limit: int) -> bytes | No
     """Return the content of the regular file `name` of an open directory; None where there is none.
 
     UnreadableError for anything that is no regular file, is longer than `limit` bytes, or cannot
-    be read.
+    be read. In a directory in which nothing can be opened there is none.
     """
     try:
         descriptor = _open(name, _CONTENT, dir_fd=directory_descriptor)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.EACCES and _cannot_be_searched(directory_descriptor):
+            return None
         # ELOOP is what O_NOFOLLOW answers to a link, ENXIO what a socket does.
         odd = error.errno in (errno.ELOOP, errno.ENXIO)
         reason = "it is not a regular file" if odd else str(error.strerror)
@@ -282,6 +284,14 @@ def read_small(directory_descriptor: int, name: bytes, limit: int) -> bytes | No
         raise UnreadableError(str(error.strerror)) from error
     finally:
         os.close(descriptor)
+
+
+def _cannot_be_searched(directory_descriptor: int) -> bool:
+    try:
+        os.stat(b".", dir_fd=directory_descriptor)
+    except PermissionError:
+        return True
+    return False
 
 
 def sha256(
