@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 #: Seconds by which the wall clock must leave the monotonic one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
+#: Seconds by which a second on the main thread must be longer to count as standing still.
+STOOD_STILL_SECONDS = 10.0
+#: Files that the daemon would like to be able to have open; what is permitted is taken.
+OPEN_FILES = 65_536
 #: Seconds after which the upload step or the writer counts as hanging.
 HUNG_SECONDS = 60.0
 #: Seconds after which a step that waits for disk or network is shown.
@@ -151,7 +156,12 @@ class Daemon:
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
+        seen_at = boottime()
         while not self._stop.wait(1.0):
+            seen_at, stood_still = boottime(), boottime() - seen_at - 1.0
+            if stood_still > STOOD_STILL_SECONDS:
+                log.warning("stood still for %.0f s; every folder is scanned", stood_still)
+                self._parts.watch.ask_scans(f"the daemon stood still for {stood_still:.0f} s")
             self._scheduler.nudge()
             try:
                 self._mind_the_clock()
@@ -262,9 +272,18 @@ def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+def raise_limit_of_open_files() -> None:
+    """Take as many open files as are permitted: the soft limit is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(config: Config) -> int:
     """Run until told to stop; return the exit code."""
     signals = Signals()
     signals.listen()
+    raise_limit_of_open_files()
     with opened(config) as parts:
         return Daemon(config=config, parts=parts, stop=signals.stop).run(signals.hurry)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
-from syncd.exceptions import StateError
+from syncd.exceptions import ShortageError, StateError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.state import due
 from syncd.state.files import File
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 AHEAD = 32
 #: The most files that a thread takes at a time, and the largest of them in bytes.
 BATCH, SMALL_BYTES = 8, 1 << 20
+#: Seconds between two warnings that uploads wait because this process is out of something.
+SHED_SECONDS = 60.0
 
 
 class Uploader:
@@ -71,6 +73,7 @@ class Uploader:
         self._lock = threading.Lock()
         self._taken: set[int] = set()
         self._unknown: set[int] = set()
+        self._shed_at = 0.0
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -189,6 +192,9 @@ class Uploader:
         try:
             if self._gate.may_send() and not self._stop.is_set():
                 ready = self._passage.prepare(file, opened)
+        except ShortageError as error:
+            self._shed(file, error)
+            return None
         except Exception as error:
             self._failed(file, error)
             return None
@@ -231,6 +237,16 @@ class Uploader:
     def _give_back(self, file_id: int) -> None:
         with self._lock:
             self._taken.discard(file_id)
+
+    def _shed(self, file: File, error: ShortageError) -> None:
+        """Leave a file for later, because this process is out of something; no fault of the file's."""
+        until = self._clock() + backoff_seconds(1)
+        self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
+        self._give_back(file.id)
+        now = self._clock()
+        if now > self._shed_at + SHED_SECONDS:
+            self._shed_at = now
+            log.warning("uploads wait: %s", error)
 
     def _failed(self, file: File, error: Exception) -> None:
         """See to it that whatever stood in the way of one file takes no thread, and does not spin.
