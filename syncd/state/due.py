@@ -4,7 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -17,17 +17,39 @@ from syncd.state.store import fact
 
 
 def uploads(db: Database, now: float, limit: int) -> list[File]:
-    """Return files with something to hash or send, the longest due first."""
+    """Return files with something to hash or send: of each folder at most `limit`, longest due first.
+
+    By folder, so that a fresh file of one does not wait for a hundred thousand of another.
+    """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    return files.where(
-        db,
-        "id IN (SELECT id FROM (SELECT id, due_at FROM files WHERE status = 'ready' AND "
-        "due_at <= :now UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
-        "files.id = file_id WHERE copies.status = 'planned' AND copies.due_at <= :now AND "
-        "files.status = 'ready' ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
-        {"now": now, "limit": limit},
+    planned = db.conn.execute(
+        "SELECT files.id, folder, copies.due_at FROM copies JOIN files ON files.id = file_id "
+        "WHERE copies.status = 'planned' AND copies.due_at <= ? AND files.status = 'ready' "
+        "ORDER BY copies.due_at LIMIT ?",
+        (now, limit),
     )
+    wanted: dict[str, list[tuple[float, int]]] = {}
+    for row in planned:
+        wanted.setdefault(row["folder"], []).append((row["due_at"], row["id"]))
+    for (name,) in db.conn.execute("SELECT name FROM folders").fetchall():
+        ready = db.conn.execute(
+            "SELECT id, due_at FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ? "
+            "ORDER BY due_at LIMIT ?",
+            (name, now, limit),
+        )
+        wanted.setdefault(name, []).extend((row["due_at"], row["id"]) for row in ready)
+    ids = [file_id for known in wanted.values() for _, file_id in sorted(known)[:limit]]
+    found = {file.id: file for file in _by_id(db, ids)}
+    return [found[file_id] for file_id in dict.fromkeys(ids)]
+
+
+def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
+    found: list[File] = []
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
+    return found
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -142,9 +164,10 @@ def _earliest(
     db: Database, now: float, *, files_status: str | None, copies_status: str
 ) -> float | None:
     row = db.conn.execute(
-        "SELECT min(due_at) FROM (SELECT min(due_at) AS due_at FROM files "
-        "WHERE status = :files AND due_at > :now UNION ALL SELECT min(due_at) FROM copies "
-        "WHERE status = :copies AND due_at > :now)",
+        # Folder by folder, as the index goes.
+        "SELECT min(due_at) FROM (SELECT (SELECT min(due_at) FROM files WHERE status = :files "
+        "AND folder = folders.name AND due_at > :now) AS due_at FROM folders UNION ALL "
+        "SELECT min(due_at) FROM copies WHERE status = :copies AND due_at > :now)",
         {"files": files_status, "copies": copies_status, "now": now},
     ).fetchone()
     return None if row[0] is None else float(row[0])

@@ -119,8 +119,9 @@ class Store:
 
     def close(self) -> None:
         """Close everything and give the lock back; safe to call twice."""
-        self._writer.stop()
+        # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
+        self._writer.stop()
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None

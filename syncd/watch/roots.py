@@ -78,9 +78,7 @@ class Root:
         self._folder = folder
         self._policies = policies
         self._clock = clock
-        self._settling = Settling(
-            folder.settle_seconds, folder.grace_seconds, folder.skip_existing
-        )
+        self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
         #: mounts beneath which something known was not found in the scan under way
         self._amiss: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
@@ -210,7 +208,9 @@ class Root:
     def _mounts_are_news(self, db: Transaction, seen: View) -> bool:
         known = folders.mounts(db, self._folder.name)
         return bool(seen.mounts - known.keys()) or any(
-            self._is_over(db, path, hides) for path, hides in known.items() if path not in seen.mounts
+            self._is_over(db, path, hides)
+            for path, hides in known.items()
+            if path not in seen.mounts
         )
 
     def _is_over(self, db: Transaction, path: bytes, hides: bool) -> bool:

@@ -6,8 +6,8 @@ share a commit, and the outcomes are committed while the next few are read.
 """
 
 import logging
-import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
@@ -28,11 +28,14 @@ from syncd.workers.passage import (
     UploadOptions,
     shown,
 )
+from syncd.workers.turns import Turns
 
 log = logging.getLogger(__name__)
 
-#: Files handed out ahead for each thread, so that none waits for the next step.
+#: Files of each folder handed out ahead for each thread, so that none waits for the next step.
 AHEAD = 32
+#: Threads of which one can be spared for small files.
+SPARING_WORKERS = 4
 #: The most files that a thread takes at a time, and the largest of them in bytes.
 BATCH, SMALL_BYTES = 8, 1 << 20
 #: Seconds between two warnings that uploads wait because this process is out of something.
@@ -69,24 +72,30 @@ class Uploader:
             clock=clock,
             stop=self._stop,
         )
-        self._queue: queue.SimpleQueue[File | None] = queue.SimpleQueue()
+        self._queue = Turns()
         self._lock = threading.Lock()
-        self._taken: set[int] = set()
+        #: what is handed out and not finished, each with its folder
+        self._taken: dict[int, str] = {}
         self._unknown: set[int] = set()
         self._shed_at = 0.0
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the upload threads."""
+        self._queue.open()
         for number in range(self._workers):
-            thread = threading.Thread(target=self._work, name=f"syncd-upload-{number}", daemon=True)
+            # One is left to small files, where there are enough: those of a whole folder need not
+            # wait until the videos of another are up.
+            largest = SMALL_BYTES if number == 0 and self._workers >= SPARING_WORKERS else None
+            thread = threading.Thread(
+                target=self._work, args=(largest,), name=f"syncd-upload-{number}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
 
     def stop(self, drain_seconds: float) -> None:
         """Let transfers finish for `drain_seconds`, then abort the rest before their last byte."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.close()
         patience = threading.Timer(drain_seconds, self._stop.set)
         patience.start()
         try:
@@ -118,15 +127,15 @@ class Uploader:
         if not self._gate.may_send():
             return max(self._gate.seconds_shut(), 1.0)
         with self._lock:
-            taken = set(self._taken)
-        room = self._workers * AHEAD - len(taken)
-        if room <= 0:
-            return None
+            taken = dict(self._taken)
+        handed_out = Counter(taken.values())
+        most = self._workers * AHEAD
         now = self._clock()
-        for file in self._store.read(lambda db: due.uploads(db, now, room + len(taken))):
-            if file.id not in taken:
+        for file in self._store.read(lambda db: due.uploads(db, now, most)):
+            if file.id not in taken and handed_out[file.folder] < most:
+                handed_out[file.folder] += 1
                 with self._lock:
-                    self._taken.add(file.id)
+                    self._taken[file.id] = file.folder
                 self._queue.put(file)
         next_at = self._store.read(lambda db: due.next_upload(db, now))
         return None if next_at is None else max(next_at - now, 0.0)
@@ -139,21 +148,21 @@ class Uploader:
             self._abandon(file_id)
             with self._lock:
                 self._unknown.discard(file_id)
-                self._taken.discard(file_id)
+                self._taken.pop(file_id, None)
 
     def _abandon(self, file_id: int) -> None:
         now = self._clock()
         self._store.write(lambda db: self._ledger.abandon(db, file_id, now))
 
-    def _work(self) -> None:
-        """Take files until told to end."""
+    def _work(self, largest: int | None) -> None:
+        """Take files, of at most `largest` bytes, until told to end."""
         client = self._make_client(self._stop)
         sent: list[Sent] = []
         try:
             while True:
-                if self._queue.empty():
+                if not len(self._queue):
                     sent = self._settle(sent)
-                if not (batch := self._next_batch()):
+                if not (batch := self._next_batch(largest)):
                     break
                 last, sent = sent, self._bring_up(client, batch)
                 self._settle(last)
@@ -161,17 +170,13 @@ class Uploader:
             self._settle(sent)
             client.close()
 
-    def _next_batch(self) -> list[File]:
+    def _next_batch(self, largest: int | None) -> list[File]:
         """Wait for a file, and take more small ones where there are enough for all threads."""
-        first = self._queue.get()
+        first = self._queue.get(largest)
         batch = [] if first is None else [first]
-        while 0 < len(batch) < BATCH and self._queue.qsize() > self._workers:
-            try:
-                more = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if more is None or more.size > SMALL_BYTES:
-                self._queue.put(more)
+        while 0 < len(batch) < BATCH and len(self._queue) > self._workers:
+            more = self._queue.get_now(SMALL_BYTES)
+            if more is None:
                 break
             batch.append(more)
         return batch
@@ -236,7 +241,7 @@ class Uploader:
 
     def _give_back(self, file_id: int) -> None:
         with self._lock:
-            self._taken.discard(file_id)
+            self._taken.pop(file_id, None)
 
     def _shed(self, file: File, error: ShortageError) -> None:
         """Leave a file for later, because this process is out of something; no fault of the file's."""
