@@ -37,6 +37,8 @@ class Sighting:
     fingerprint: Fingerprint | None = None
     #: why, where it is unreadable or ineligible
     reason: str | None = None
+    #: whether it is ineligible by the folder's rules, whatever is on the disk
+    by_rule: bool = False
     #: whether an event told of the removal, as against a scan that did not find the file
     removal_seen: bool = False
     #: whether events told that it is being written: created or modified, and not closed since

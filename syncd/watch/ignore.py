@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: What programs leave behind on their way to a finished file, and what systems keep for themselves.
 JUNK = (
-    *("*.part", "*.crdownload", "*.tmp", "*.swp", "*~", ".~lock.*"),
+    *("*.part", "*.crdownload", "*.tmp", "*.swp", "*~", "#*#", ".~lock.*"),
     *(".DS_Store", "Thumbs.db", "@eaDir", ".stfolder", "._*", "lost+found"),
 )
 #: Rules that people keep beside the files; itself never uploaded.

@@ -18,6 +18,8 @@ from syncd.watch.writing import Writing
 _T = TypeVar("_T")
 #: Sightings in one transaction.
 BATCH = 1000
+#: How the reason begins why a file is ineligible by a rule.
+EXCLUDED = "excluded: "
 
 
 def judge(
@@ -33,7 +35,7 @@ def judge(
         verdict = rules.of_size(sight.fingerprint.size)
     if verdict.excluded:
         # There or not: what no rule lets in is never deleted either.
-        return Sighting(path, Seen.INELIGIBLE, reason=f"excluded: {verdict.rule}")
+        return Sighting(path, Seen.INELIGIBLE, reason=f"{EXCLUDED}{verdict.rule}", by_rule=True)
     match sight.found:
         case Found.FILE:
             return Sighting(

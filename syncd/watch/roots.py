@@ -164,7 +164,8 @@ class Root:
             return seen
         believed = []
         for sighting in seen:
-            if _mount_of(sighting.path, gone) is not None:
+            # A rule asks nothing of the disk: what it excludes is released, mounted or not.
+            if not sighting.by_rule and _mount_of(sighting.path, gone) is not None:
                 continue
             mount = _mount_of(sighting.path, hiding)
             if mount is not None and sighting.seen is Seen.MISSING:

@@ -22,7 +22,7 @@ from syncd.state.store import Store
 from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import IgnoreFiles, Rules
-from syncd.watch.looks import BATCH, judge
+from syncd.watch.looks import BATCH, EXCLUDED, judge
 from syncd.watch.roots import Root, RootState, View
 from syncd.watch.writing import Writing
 
@@ -271,7 +271,7 @@ class _Pass:
                 self.waiting.append((path, files))
             return -1
         if verdict.excluded:
-            self._ineligible(path, known.pop(path, None), f"excluded: {verdict.rule}")
+            self._ineligible(path, known.pop(path, None), f"{EXCLUDED}{verdict.rule}")
             return -1
         try:
             # The mode decides: the entry's own type may be of something that stood there before.
@@ -289,7 +289,7 @@ class _Pass:
             return -1
         too_large = self.rules.of_size(status.st_size)
         if too_large.excluded:
-            self._ineligible(path, row, f"excluded: {too_large.rule}")
+            self._ineligible(path, row, f"{EXCLUDED}{too_large.rule}")
             return -1
         self.report.files += 1
         self.report.size += status.st_size
@@ -308,7 +308,8 @@ class _Pass:
 
     def _ineligible(self, path: bytes, row: Known | None, reason: str) -> None:
         if row is not None and not row.is_unmirrored:
-            self._add(Sighting(path, Seen.INELIGIBLE, reason=reason))
+            by_rule = reason.startswith(EXCLUDED)
+            self._add(Sighting(path, Seen.INELIGIBLE, reason=reason, by_rule=by_rule))
 
     def _unreadable(self, path: bytes, row: Known | None, reason: str) -> None:
         # Known to be unreadable, it has a time of its own to be looked at again.
@@ -344,7 +345,7 @@ class _Pass:
                 continue
             if verdict and verdict.excluded:
                 for path, row in known.items():
-                    self._ineligible(path, row, f"excluded: {verdict.rule}")
+                    self._ineligible(path, row, f"{EXCLUDED}{verdict.rule}")
             else:
                 self._nominate([path for path, row in known.items() if row.is_mirrored])
 
