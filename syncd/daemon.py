@@ -273,7 +273,7 @@ def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
 
 
 def raise_limit_of_open_files() -> None:
-    """Take as many open files as are permitted: the soft limit is for programs that use select(2)."""
+    """Take as many open files as are permitted: the soft limit is for users of select(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

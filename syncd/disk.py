@@ -20,7 +20,7 @@ from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 
 CHUNK_BYTES = 1 << 20
 #: What os.scandir of a descriptor returns.
-Scandir: TypeAlias = "os._ScandirIterator[str]"
+Scandir: TypeAlias = "os._ScandirIterator[str]"  # noqa: SLF001 typeshed has no other name
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end.

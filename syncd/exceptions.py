@@ -53,4 +53,4 @@ class UnreadableError(DiskError):
 
 
 class ShortageError(SyncdError):
-    """This process, or the machine, is out of open files or memory; it heals, and proves nothing."""
+    """Open files or memory have run out: it heals, and says nothing of any file."""

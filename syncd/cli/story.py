@@ -192,9 +192,8 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
             yield "replace it by a video that plays; new content is sent as a new copy"
         else:
             yield "the service refused it for good; it is tried again when its content changes"
-    if word is Word.IGNORED:
-        if not story["file"]["is_skipped"]:
-            yield _CHANGE_RULES
+    if word is Word.IGNORED and not story["file"]["is_skipped"]:
+        yield _CHANGE_RULES
     for hold in story["holds"] if word is Word.HELD else ():
         yield from hold["commands"]
 

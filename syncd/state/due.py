@@ -17,7 +17,7 @@ from syncd.state.store import fact
 
 
 def uploads(db: Database, now: float, limit: int) -> list[File]:
-    """Return files with something to hash or send: of each folder at most `limit`, longest due first.
+    """Return files with something to hash or send: of each folder the `limit` longest due.
 
     By folder, so that a fresh file of one does not wait for a hundred thousand of another.
     """

@@ -169,7 +169,9 @@ def open_readonly(path: Path) -> Database:
             db = Database(connection, recursive_triggers=False)
             _refuse_newer(db, path)
             if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                if not db.conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+                # The migrations' own book is made before the first of them.
+                tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
+                if not db.conn.execute(tables).fetchone():
                     raise StateError(f"{path} is just being made; try again")
                 raise _foreign(path)
             on_error.pop_all()

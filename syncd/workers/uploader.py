@@ -244,7 +244,7 @@ class Uploader:
             self._taken.pop(file_id, None)
 
     def _shed(self, file: File, error: ShortageError) -> None:
-        """Leave a file for later, because this process is out of something; no fault of the file's."""
+        """Leave a file for later because this process is out of something."""
         until = self._clock() + backoff_seconds(1)
         self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
         self._give_back(file.id)

@@ -51,7 +51,7 @@ def test_what_was_there_before_the_first_scan_is_left_out_until_it_changes(place
     with caplog.at_level(logging.INFO):
         place.scan()
     assert place.statuses() == {b"old": "ineligible", b"d/older": "ineligible"}
-    assert 'the first scan found 2 files, 12 B: they are left as they are' in caplog.text
+    assert "the first scan found 2 files, 12 B: they are left as they are" in caplog.text
     assert place.scan().changed == 0
     place.write("new")
     place.write("old", b"changed")

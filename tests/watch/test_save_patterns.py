@@ -54,7 +54,7 @@ class Saving:
         self.note()
 
     def rename(self, old, new):
-        os.rename(self.path(old), self.path(new))
+        self.path(old).rename(self.path(new))
         self.note()
 
     def link(self, old, new):
@@ -62,11 +62,11 @@ class Saving:
         self.note()
 
     def unlink(self, name):
-        os.unlink(self.path(name))
+        self.path(name).unlink()
         self.note()
 
     def chmod(self, name):
-        os.chmod(self.path(name), 0o600)
+        self.path(name).chmod(0o600)
         self.note()
 
     def utime(self, name):
@@ -91,7 +91,7 @@ def vim(s):
 
 def emacs(s):
     """An auto-save and a lock, the backup by rename, the file written anew."""
-    os.symlink("user@host.1:1", s.path(".#a.txt"))
+    s.path(".#a.txt").symlink_to("user@host.1:1")
     s.create("#a.txt#")
     s.write("#a.txt#", b"auto-saved")
     s.close("#a.txt#")
@@ -209,7 +209,7 @@ def test_a_tree_that_is_copied_in_is_sent_once_and_only_whole(place, slowly):
     place.watched.scan_if_due()
     saving = Saving(place, slowly)
     for directory in ("d", "d/e"):
-        os.mkdir(saving.path(directory))
+        saving.path(directory).mkdir()
         time.sleep(0.05)
         for name in ("x", "y"):
             saving.create(f"{directory}/{name}", os.O_EXCL)
