@@ -214,6 +214,8 @@ def _watch_folder(config: Config, name: str) -> WatchFolder:
         include=folder.include,
         exclude=folder.exclude,
         hidden=folder.hidden,
+        max_size=folder.max_size,
+        skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,

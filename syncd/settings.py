@@ -140,6 +140,10 @@ class Folder(_Section):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     hidden: bool = False
+    #: in bytes; None for no limit
+    max_size: Size | None = None
+    #: what becomes of the files that are there at the very first scan
+    existing: Literal["upload", "skip"] = "upload"
     watch: Literal["auto", "native", "polling"] = "auto"
     settle_seconds: float = Field(default=5, ge=0)
     rescan_seconds: float = Field(default=300, gt=0)

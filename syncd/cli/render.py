@@ -12,6 +12,7 @@ from rich.text import Text
 
 from syncd.log import printable
 from syncd.state.views import Word
+from syncd.units import span
 
 JsonObject = dict[str, Any]
 STYLES = {
@@ -35,18 +36,6 @@ def size(count: int | None) -> str:
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
-
-
-def span(seconds: float) -> str:
-    """Return a length of time for a person: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
-    whole = max(round(seconds), 0)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    if whole < 2 * 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
 def ago(when: str | None, now: float) -> str:

@@ -4,7 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -16,19 +16,37 @@ from syncd.state.lifecycle import CopyStatus
 
 
 def uploads(db: Database, now: float, limit: int, *, without: Collection[str] = ()) -> list[File]:
-    """Return files with something to hash or send, the longest due first; none of `without`."""
+    """Return files with something to hash or send: of each folder the `limit` longest due.
+
+    By folder, so that a fresh file of one does not wait for a hundred thousand of another. None of
+    the folders `without`.
+    """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    names = {f"held{number}": name for number, name in enumerate(without)}
-    held = f"AND folder NOT IN ({', '.join(f':{name}' for name in names)})" if names else ""
-    return files.where(
-        db,
-        "id IN (SELECT id FROM (SELECT id, due_at FROM files WHERE status = 'ready' AND "
-        f"due_at <= :now {held} UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
-        "files.id = file_id WHERE copies.status = 'planned' AND copies.due_at <= :now AND "
-        f"files.status = 'ready' {held} ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
-        {"now": now, "limit": limit, **names},
+    names = [row[0] for row in db.conn.execute("SELECT name FROM folders") if row[0] not in without]
+    ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
+    found = {file.id: file for file in _by_id(db, ids)}
+    return [found[file_id] for file_id in dict.fromkeys(ids)]
+
+
+def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
+    rows = db.conn.execute(
+        "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
+        "AND folder = :folder AND due_at <= :now ORDER BY due_at LIMIT :limit) "
+        "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
+        "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
+        "AND folder = :folder ORDER BY due_at LIMIT :limit)",
+        {"folder": folder, "now": now, "limit": limit},
     )
+    return [row[0] for row in rows]
+
+
+def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
+    found: list[File] = []
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
+    return found
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -160,9 +178,10 @@ def _earliest(
     db: Database, now: float, *, files_status: str | None, copies_status: str
 ) -> float | None:
     row = db.conn.execute(
-        "SELECT min(due_at) FROM (SELECT min(due_at) AS due_at FROM files "
-        "WHERE status = :files AND due_at > :now UNION ALL SELECT min(due_at) FROM copies "
-        "WHERE status = :copies AND due_at > :now)",
+        # Folder by folder, as the index goes.
+        "SELECT min(due_at) FROM (SELECT (SELECT min(due_at) FROM files WHERE status = :files "
+        "AND folder = folders.name AND due_at > :now) AS due_at FROM folders UNION ALL "
+        "SELECT min(due_at) FROM copies WHERE status = :copies AND due_at > :now)",
         {"files": files_status, "copies": copies_status, "now": now},
     ).fetchone()
     return None if row[0] is None else float(row[0])

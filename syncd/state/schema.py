@@ -115,6 +115,31 @@ def first_tables(db: Database) -> None:
 
 
 @migrations()
+def what_is_noticed(db: Database) -> None:
+    """Keep what else is noticed of files and folders, and find what is due folder by folder."""
+    for statement in (
+        # Since when a file settles, and whether it was seen to be open for writing.
+        "ALTER TABLE files ADD COLUMN settling_since REAL",
+        "ALTER TABLE files ADD COLUMN is_open INTEGER NOT NULL DEFAULT 0",
+        # Whether it was there before the folder's first scan, and is left out for that.
+        "ALTER TABLE files ADD COLUMN is_skipped INTEGER NOT NULL DEFAULT 0",
+        # When the root was first seen: what is older was there before.
+        "ALTER TABLE folders ADD COLUMN since REAL",
+        # Where beneath a root something is mounted, and whether it hides files that are known.
+        """
+        CREATE TABLE mounts (
+          folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
+          hides INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID""",
+        # Whole, so that files are counted by it, and by folder, so that none starves another.
+        "DROP INDEX files_due",
+        "CREATE INDEX files_due ON files (status, folder, due_at)",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def deletions_reviewed(db: Database) -> None:
     """Add what was decided on held deletions, their evidence, and what syncd took away."""
     for statement in (
@@ -227,7 +252,9 @@ def open_readonly(path: Path) -> Database:
             db = Database(connection, recursive_triggers=False)
             _refuse_newer(db, path)
             if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                if not db.conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+                # The migrations' own book is made before the first of them.
+                tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
+                if not db.conn.execute(tables).fetchone():
                     raise StateError(f"{path} is just being made; try again")
                 raise _foreign(path)
             on_error.pop_all()

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import queue
 import secrets
 import sqlite3
 import threading
@@ -37,42 +38,64 @@ Transaction = Database
 #: The fact that says whether a listing of the service showed us one of our tokens.
 ECHO = "echo"
 PROVEN, NO_ECHO = "proven", "none"
+#: Connections for reading; a query takes less than a millisecond, as a rule.
+READERS = 4
 #: A probe of the lock by another process is over in less: a start does not fail on it.
 LOCK_SECONDS = 1.0
 
 
 class Readers:
-    """Read-only connections to the table, one a thread."""
+    """Read-only connections to the table, a few for all threads.
+
+    They are opened before anything else may take the last open file: whoever wants to read waits
+    for one to be free, and never for the system.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._all: list[Database] = []
-        self._lock = threading.Lock()
+        #: None, for good, once they are closed
+        self._free: queue.SimpleQueue[Database | None] = queue.SimpleQueue()
+        self._open = 0
+
+    def open(self) -> None:
+        """Open every connection. StateError where that cannot be."""
+        for _ in range(READERS):
+            db = schema.open_readonly(self._path)
+            # The first statement opens the WAL, too.
+            db.conn.execute("SELECT 1 FROM service LIMIT 1").fetchone()
+            self._open += 1
+            self._free.put(db)
 
     def read(self, query: Callable[[Database], T]) -> T:
-        """Run `query` on this thread's connection, on one consistent view; return its result."""
-        db: Database | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = schema.open_readonly(self._path)
-            with self._lock:
-                self._all.append(db)
-        if db.conn.in_transaction:
+        """Run `query` on a free connection, on one consistent view; return its result."""
+        within: Database | None = getattr(self._local, "db", None)
+        if within is not None:
             # A query within a query shares its view.
-            return query(db)
-        db.conn.execute("BEGIN")
+            return query(within)
+        db = self._free.get()
+        if db is None:
+            self._free.put(None)
+            raise StateError("the state database is closed")
         try:
-            return query(db)
+            self._local.db = db
+            db.conn.execute("BEGIN")
+            try:
+                return query(db)
+            finally:
+                db.conn.execute("COMMIT")
         finally:
-            db.conn.execute("COMMIT")
+            self._local.db = None
+            self._free.put(db)
 
     def close(self) -> None:
-        """Close every thread's connection."""
-        with self._lock:
-            for db in self._all:
+        """Close every connection; whoever still reads is waited for. Safe to call twice."""
+        while self._open:
+            db = self._free.get()
+            if db is not None:
                 db.close()
-            self._all.clear()
-        self._local = threading.local()
+                self._open -= 1
+        self._free.put(None)
 
 
 class Store:
@@ -103,6 +126,7 @@ class Store:
             known = instance.read(self.directory)
             loss = self._start_writer(known, now)
             self._writer.write(lambda db: recover(db, now))
+            self._readers.open()
             self._introduce(known, loss, now)
         except BaseException:
             self.close()
@@ -202,7 +226,7 @@ class Store:
             with suppress(StateError, sqlite3.Error):
                 self.remember()
         self.instance = ""
-        # The writer last: whoever closes a database last leaves it without its WAL.
+        # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
         self._writer.stop()
         if self._lock_descriptor is not None:

@@ -36,7 +36,7 @@ class Desk:
         for name in POLICIES:
             root = home / name
             root.mkdir()
-            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2))
+            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2), 1.0)
         (home / "syncd.toml").write_text(
             'state.directory = "state"\n'
             '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'

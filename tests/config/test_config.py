@@ -71,6 +71,8 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "include": (),
         "exclude": (),
         "hidden": False,
+        "max_size": None,
+        "existing": "upload",
         "watch": "auto",
         "settle_seconds": 5,
         "rescan_seconds": 300,

@@ -192,11 +192,11 @@ def test_a_root_swapped_under_a_scan_ends_it_with_nothing_missing(place, tmp_pat
     place.synced(*FILES)
     known = place.watched._rules.entry
 
-    def swap(path, *, is_dir):
+    def swap(path, *, is_dir, files=()):
         if place.root.joinpath("a").exists():
             place.root.rename(tmp_path / "away")
             place.root.mkdir()
-        return known(path, is_dir=is_dir)
+        return known(path, is_dir=is_dir, files=files)
 
     monkeypatch.setattr(place.watched._rules, "entry", swap)
     report = place.scan()
