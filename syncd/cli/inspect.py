@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.live import Live
 
 from syncd import document, story
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import brief_view, size, status_view, story_view
+from syncd.cli.render import brief_view, size, status_view, story_view, watched_text
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
@@ -165,12 +166,20 @@ def why(options: Options, path: Path, *, as_json: bool) -> int:
         told = views.read(directory, lambda db: _tell(path, config, db, running=running))
     except views.NoStateError:
         told = _tell(path, config, None, running=running)
+    told["watched"] = _watched(directory, told["folder"])
     if as_json:
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         view = story_view if "copies" in told else brief_view
         _show(Console(highlight=False), view(told, time.time()))
     return 0 if told["found"] else 1
+
+
+def _watched(directory: Path, folder: str | None) -> str:
+    """Return how a folder's changes are noticed by the daemon that runs; empty where none does."""
+    beat = vitals.read(directory)
+    seen = beat.folders.get(folder or "") if beat else None
+    return watched_text(asdict(seen)) if seen else ""
 
 
 def _tell(path: Path, config: Config, db: Transaction | None, *, running: bool) -> JsonObject:

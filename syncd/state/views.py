@@ -22,6 +22,7 @@ from syncd.state.copies import Copy
 from syncd.state.deletions import evidence_text
 from syncd.state.files import File
 from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state.lifecycle import FileStatus
 from syncd.state.store import fact
 
 T = TypeVar("T")
@@ -301,19 +302,13 @@ def overview(db: Database, now: float) -> JsonObject:
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
-    waiting = (
-        "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
-    )
-    rows = db.conn.execute(
-        f"SELECT f.folder, {_WORD} AS word, count(*) AS number, min({waiting}) AS since {_ROWS} "
-        "GROUP BY 1, 2"
-    )
-    for row in rows:
-        folder = folders[row["folder"]]
-        folder["counts"][row["word"]] = row["number"]
-        total[row["word"]] = total.get(row["word"], 0) + row["number"]
-        if row["word"] == Word.QUEUED and row["since"] is not None:
-            folder["oldest_queued_seconds"] = max(now - row["since"], 0.0)
+    for name, word, number, since in _counted(db):
+        folder = folders[name]
+        folder["counts"][word] = folder["counts"].get(word, 0) + number
+        total[word] = total.get(word, 0) + number
+        if word == Word.QUEUED and since is not None:
+            waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
+            folder["oldest_queued_seconds"] = waited
     return {
         "folders": list(folders.values()),
         "counts": total,
@@ -322,6 +317,58 @@ def overview(db: Database, now: float) -> JsonObject:
         "echo": fact(db, "echo") or "unknown",
         "unknown_objects": unknown.troubling(db),
     }
+
+
+#: The words of files that have no copies but live ones and gone ones.
+_SIMPLE_WORDS = {
+    FileStatus.SETTLING: Word.SETTLING,
+    FileStatus.UNREADABLE: Word.FAILED,
+    FileStatus.INELIGIBLE: Word.IGNORED,
+    FileStatus.CONSUMED: Word.SYNCED,
+}
+_WAITING_SINCE = (
+    "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
+)
+
+
+def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
+    """Yield folder, word, number of files, and since when the first of them waits.
+
+    A million files are counted by an index alone: only those that something is under way for, or
+    that are missing, are looked at one by one.
+    """
+    scoped = db.conn.execute(
+        "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
+        "AND scope NOT LIKE 'copy %'",
+        (EVERYWHERE,),
+    ).fetchone()
+    few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
+    few += "('live', 'gone'))"
+    # Which files a workspace's hold bears on, only their copies tell.
+    rows = db.conn.execute(
+        f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {_WORD} AS word, "
+        f"count(*) AS number, min({_WAITING_SINCE}) AS since {_ROWS} {'' if scoped else few} "
+        "GROUP BY 1, 2, 3, 4"
+    )
+    counted: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        key = (row["folder"], row["status"], row["at_rest"])
+        counted[key] = counted.get(key, 0) + row["number"]
+        yield row["folder"], Word(row["word"]), row["number"], row["since"]
+    held = holds.is_held(db, "sending", EVERYWHERE)
+    groups = db.conn.execute(
+        "SELECT folder, status, due_at IS NULL AS at_rest, count(*) AS number, "
+        "min(due_at) AS since FROM files GROUP BY status, folder, due_at IS NULL"
+    )
+    for row in groups:
+        status = FileStatus(row["status"])
+        number = row["number"] - counted.get((row["folder"], status, row["at_rest"]), 0)
+        if status is FileStatus.READY and not row["at_rest"]:
+            word = Word.HELD if held else Word.QUEUED
+        else:
+            word = _SIMPLE_WORDS.get(status, Word.SYNCED)
+        if number:
+            yield row["folder"], word, number, row["since"]
 
 
 def _folder(row: sqlite3.Row) -> JsonObject:

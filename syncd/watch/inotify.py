@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 WRITES_REST_SECONDS = 0.005
 
 
+#: Why a directory cannot be watched that is no more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
 class ToldEvent(InotifyEvent):
     """An event that the kernel told of, as against those that watchdog makes up for new trees."""
 
@@ -60,7 +64,8 @@ class Inotify(InotifyFD):
         try:
             return super().add_callback(path, mask, callback, id_)
         except OSError as error:
-            self.refused += 1
+            if error.errno not in _GONE:
+                self.refused += 1
             self.out_of_watches = self.out_of_watches or error.errno == errno.ENOSPC
             raise
 
