@@ -208,7 +208,7 @@ def test_the_database_of_another_instance_is_refused(home, tmp_path):
         with one.opened() as store:
             one.sync(store)
     home.put(other.path)
-    with pytest.raises(ForeignStateError, match="remove instance.json"):
+    with pytest.raises(ForeignStateError, match=r"remove instance\.json"):
         home.opened()
 
 

@@ -1,4 +1,4 @@
-"""A lost ledger is rebuilt by token: nothing is sent, nothing is doubled, nothing unknown deleted."""
+"""A lost ledger is rebuilt by token: nothing sent, nothing doubled, nothing unknown deleted."""
 
 import json
 import os
@@ -31,10 +31,9 @@ class Place:
         self.home, self.emulator = home, emulator
         for folder in ("f", "g"):
             for name in NAMES:
-                path = os.path.join(os.fsencode(home / folder), name)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "wb") as file:
-                    file.write(b"content of " + name)
+                path = home / folder / os.fsdecode(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"content of " + name)
                 os.utime(path, (1, 1))
 
     @contextmanager

@@ -1,9 +1,8 @@
-"""What the service asks for is kept to, across restarts, by all, and never asked again in a loop."""
+"""What the service asks for is kept to, across restarts, and nothing is asked in a loop."""
 
 import pytest
 
 from syncd.files_api import ForbiddenError, NewFile, RateLimitedError, ServerError
-from syncd.state import holds
 from syncd.state.ledger import Ledger, recover
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
