@@ -431,8 +431,9 @@ class Schedule:
         copy = known[0]
         others = self.rows(_OTHERS, copy["file_id"])
         if copy["live_at"] is None or any(
-            (other := self.service.objects.get(row["file_uuid"])) and other.there and other.body
-            is not None
+            (other := self.service.objects.get(row["file_uuid"]))
+            and other.there
+            and other.body is not None
             for row in others
         ):
             return
