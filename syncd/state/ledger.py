@@ -470,7 +470,8 @@ class Ledger:
             return "its grace is not over"
         files.update(db, file.id, confirmed_at=now, due_at=None, error=None)
         db.conn.execute(
-            "UPDATE copies SET wanted = 0 WHERE file_id = ? AND status IN ('sending', 'processing')",
+            "UPDATE copies SET wanted = 0 "
+            "WHERE file_id = ? AND status IN ('sending', 'processing')",
             (file.id,),
         )
         history.add(db, file, "missing", now, detail=evidence)

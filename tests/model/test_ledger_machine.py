@@ -159,6 +159,25 @@ class LedgerMachine(RuleBasedStateMachine):
         if copy := self.pick(place, CopyStatus.SENDING, in_flight=True):
             self.arrives(copy, status=status)
 
+    @rule(path=_paths)
+    def brought_up(self, path):
+        """The ordinary way, which chance alone seldom takes to its end."""
+        self.look(path)
+        self.begin(path, cut=False)
+        file = self.file(path)
+        for copy in self.every(CopyStatus.SENDING, in_flight=True):
+            if file and copy.file_id == file.id:
+                self.arrives(copy)
+
+    @rule(old=_paths, new=_paths, cut=st.booleans())
+    def moved(self, old, new, cut):
+        """A rename, noticed at both ends before anything else happens."""
+        self.brought_up(old)
+        self.rename(old, new)
+        self.look(old)
+        self.look(new)
+        self.begin(new, cut=cut)
+
     @rule(place=_places)
     def reserved(self, place):
         copy = self.pick(place, CopyStatus.SENDING, in_flight=True)
@@ -334,6 +353,4 @@ def _reachable(status: CopyStatus) -> set[CopyStatus]:
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(
-    max_examples=settings.default.max_examples // 3, stateful_step_count=40
-)
+TestLedger.settings = settings(max_examples=settings.default.max_examples, stateful_step_count=40)

@@ -39,7 +39,7 @@ STRANGER = "sy1-ffffffff-" + "0" * 28
 OURS, FOREIGN = "ours", "foreign"
 
 
-class Violation(BaseException):  # noqa: N818 it is the verdict, and no error of the product's
+class Violation(BaseException):
     """An invariant does not hold. No `except Exception` of the product may swallow it."""
 
 
