@@ -1,6 +1,6 @@
 import pytest
 
-from .__main__ import place
+from .command import place
 from .history import plan_for, run
 from .planted import BUGS, caught
 
