@@ -354,5 +354,6 @@ def _reachable(status: CopyStatus) -> set[CopyStatus]:
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=settings.default.max_examples // 2, stateful_step_count=40
+    max_examples=settings.default.max_examples // 2,
+    stateful_step_count=40,
 )
