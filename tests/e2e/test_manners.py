@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -118,6 +119,22 @@ def test_whatever_the_umask_all_it_writes_is_its_owners_alone(machine):
     assert stat.S_IMODE(machine.state.stat().st_mode) == 0o700
     for path in seen.values():
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+
+
+@pytest.mark.row(50)
+def test_with_few_descriptors_everything_arrives_and_nothing_is_taken_for_missing(machine):
+    for index in range(FILES):
+        machine.write(f"{index % 4}/{index}.txt", f"content {index}".encode())
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    with (machine.tmp_path / "daemon.log").open("ab") as log:
+        started(machine, preexec_fn=few, stderr=log)
+    machine.settles(40)
+    assert not [r for r in machine.mutations() if r["method"] == "DELETE"]
+    assert machine.command("status", "--alive").returncode == 0
+    assert machine.stop() == 0
 
 
 @pytest.mark.row(31)
