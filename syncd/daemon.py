@@ -13,7 +13,7 @@ from types import FrameType
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
 from syncd.log import printable
-from syncd.parts import Parts, opened
+from syncd.parts import Parts, boottime, opened
 from syncd.scheduler import Scheduler
 from syncd.state import history, sightings, views
 from syncd.vitals import Transfer, Vitals
@@ -34,11 +34,6 @@ DAY_SECONDS = 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
 _FEEDING_STEPS = frozenset({"upload"})
-
-
-def boottime() -> float:
-    """Return seconds that go on while the machine is suspended, and that nobody can set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Signals:

@@ -5,11 +5,13 @@
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from syncd.config import Config
 from syncd.exceptions import ConfigError
@@ -33,6 +35,19 @@ from syncd.workers.uploader import Uploader
 log = logging.getLogger(__name__)
 
 
+def boottime() -> float:
+    """Return seconds that go on while the machine is suspended, and that nobody can set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from any other; random where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
+
+
 @dataclass(slots=True)
 class Parts:
     """Everything that runs, built and not started."""
@@ -50,7 +65,13 @@ class Parts:
     stop: StopFlag
 
 
-def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Parts:
+def build(
+    config: Config,
+    store: Store,
+    *,
+    clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = boottime,
+) -> Parts:
     """Build every part over an open store; starts nothing."""
     credentials = config.credentials
     if credentials.api_key is None and credentials.bearer_token is None:
@@ -128,6 +149,8 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         client=clients[1],
         gate=gate,
         clock=clock,
+        steady=steady,
+        boot=boot_id(),
         stopped=stop.is_set,
     )
     consumer = Consumer(

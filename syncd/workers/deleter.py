@@ -20,12 +20,16 @@ from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store, Transaction
+from syncd.state.store import Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
+#: Seconds by which the wall clock must leave the steady one to count as set.
+CLOCK_JUMP_SECONDS = 30.0
+#: The fact that keeps which start of the machine it was, and how the clocks differed in it.
+CLOCK = "clock"
 #: What a second look makes sure of, in the words that are kept with a deletion.
 CHECKS = (
     "the root is the same before and after",
@@ -60,8 +64,11 @@ class Deleter:
         client: FilesClient,
         gate: Gate,
         clock: Callable[[], float],
+        steady: Callable[[], float],
+        boot: str,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`steady` is a clock that nobody can set, in seconds since `boot`, the id of a start."""
         self._store = store
         self._ledger = ledger
         self._deletions = deletions
@@ -70,10 +77,14 @@ class Deleter:
         self._client = client
         self._gate = gate
         self._clock = clock
+        self._steady = steady
+        self._boot = boot
+        self._drift: float | None = None
         self._stopped = stopped
 
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
+        self._mind_the_clock()
         for name in self._mirrored:
             self._look_again(name)
             self._review(name)
@@ -89,6 +100,31 @@ class Deleter:
             return 0.0
         next_at = self._store.read(lambda db: due.next_deletion(db, now))
         return None if next_at is None else max(next_at - self._clock(), 0.0)
+
+    def _mind_the_clock(self) -> None:
+        """Let every grace begin anew where the clock was set: none is over by that."""
+        drift = self._clock() - self._steady()
+        known, self._drift = self._known_drift(), drift
+        if known is not None and abs(drift - known) < CLOCK_JUMP_SECONDS:
+            return
+        grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
+        now = self._clock()
+
+        def work(db: Transaction) -> None:
+            sightings.restart_grace(db, now, grace)
+            set_fact(db, CLOCK, f"{self._boot} {drift}")
+
+        self._store.write(work)
+
+    def _known_drift(self) -> float | None:
+        """Return by how much the clocks differed before; None if they were never compared.
+
+        Kept beyond this process, and worth nothing once the machine has started anew.
+        """
+        if self._drift is not None:
+            return self._drift
+        boot, _, drift = (self._store.read(lambda db: fact(db, CLOCK)) or "").partition(" ")
+        return float(drift) if boot == self._boot else None
 
     # Is it gone?
 

@@ -62,6 +62,8 @@ class Shop:
             mirrored={"f": MirroredFolder(path, SETTLING)},
             policies=self.policies,
             client=self.client,
+            steady=self.clock,
+            boot="boot",
             **common,
         )
         self.reconciler = Reconciler(client=self.client, options=ReconcileOptions(), **common)
