@@ -67,6 +67,7 @@ class World:
         self.now, self.steady = 1_000_000.0, 0.0
         #: what the right disk holds, mounted or not: path -> (content, fingerprint)
         self.truth = {}
+        #: since when a path is gone for all that anybody could see
         self.gone_since = {}
         self.mounted, self.forbidden = "right", set()
         self.stamp = 0
@@ -128,6 +129,7 @@ class World:
         if self.mounted == "none" or disk.split(path)[0] in self.forbidden:
             return Sight(Found.UNREADABLE, error="not now")
         if path in self.shown():
+            self.gone_since.pop(path, None)
             return Sight(Found.FILE, self.shown()[path][1])
         return Sight(Found.ABSENT)
 
@@ -167,10 +169,9 @@ class World:
         self.stamp += 1
         mark = Fingerprint(self.stamp, len(content), self.stamp, self.stamp)
         self.truth[path] = (content, mark)
-        self.gone_since.pop(path, None)
 
     def take(self, path):
-        self.gone_since[path] = self.steady
+        self.gone_since.setdefault(path, self.steady)
         return self.truth.pop(path)
 
     def may_change(self):
@@ -250,6 +251,8 @@ class World:
                 continue
             known = inventory.in_directory(self.store.db, "f", parent)
             listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
+            for path in listed:
+                self.gone_since.pop(path, None)
             sizes = inventory.synced_sizes(self.store.db, "f", parent)
             there += sum(sizes.get(path) == mark.size for path, mark in listed.items())
             found += [
