@@ -151,6 +151,7 @@ def build(
         clock=clock,
         steady=steady,
         boot=boot_id(),
+        pause=stop.wait,
         stopped=stop.is_set,
     )
     consumer = Consumer(

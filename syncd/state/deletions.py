@@ -147,7 +147,12 @@ class Deletions:
         if proven and not replaced and self._is_held(db, file):
             copies.update(db, copy.id, due_at=now + 10.0)
             return None
-        if not (replaced or proven or copy.live_at is None or not copy.wanted):
+        # It was proven missing when its first DELETE was sent, and nothing will replace it.
+        finishing = copy.delete_sent_at is not None and file.status in (
+            FileStatus.INELIGIBLE,
+            FileStatus.CONSUMED,
+        )
+        if not (replaced or proven or finishing or copy.live_at is None or not copy.wanted):
             copies.update(db, copy.id, due_at=now + 10.0)
             return None
         copies.update(

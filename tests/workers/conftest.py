@@ -64,8 +64,11 @@ class Shop:
             client=self.client,
             steady=self.clock,
             boot="boot",
+            pause=lambda _: False,
             **common,
         )
+        # The clocks are compared for the first time: every grace begins with that.
+        self.deleter.step()
         self.reconciler = Reconciler(client=self.client, options=ReconcileOptions(), **common)
 
     def clock(self):
