@@ -158,7 +158,10 @@ def build(
         store=store,
         consumed={
             folder.name: ConsumedFolder(
-                path, os.fsencode(folder.move_to) if folder.move_to else None
+                path,
+                os.fsencode(folder.move_to)
+                if folder.move_to and folder.after_upload == "move"
+                else None,
             )
             for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
             if folder.after_upload != "keep"

@@ -31,6 +31,14 @@ _EXPLANATIONS = {
 }
 
 
+_OF_VERDICTS = {
+    "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
+    "approved": "It is gone here, and its remote deletion was approved.",
+    "gone": "Its remote copy was deleted by others; it is not sent again before you decide.",
+    "forgotten": "Its remote copy was deleted by others; it is left alone until it changes.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A path beneath a watch folder's root."""
@@ -137,6 +145,9 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
     explanation = _EXPLANATIONS[word]
     if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
         explanation = "It is gone here, and nothing of it was ever stored remotely."
+    explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
+    if story["file"]["status"] == "consumed":
+        explanation = "It was taken away here once it was live; its remote copy stays."
     if any(copy["in_doubt"] for copy in story["copies"]):
         explanation += " An upload got no answer: whether it arrived is looked up first."
     if word is Word.QUEUED and story["file_uuid"]:
@@ -166,7 +177,9 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
             yield "replace it by a video that plays; new content is sent as a new copy"
         else:
             yield "the service refused it for good; it is tried again when its content changes"
-    if word is Word.IGNORED:
+    if story["file"]["verdict"] == "kept" and story["file"]["hold_id"]:
+        yield f"syncd deletes approve {story['file']['hold_id']} deletes it after all"
+    elif word is Word.IGNORED and story["file"]["verdict"] is None:
         yield "change include, exclude or hidden of its folder, or rename it"
     for hold in story["holds"] if word is Word.HELD else ():
         yield from hold["commands"]

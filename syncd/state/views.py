@@ -407,6 +407,7 @@ def _file_object(file: File) -> JsonObject:
         "due_at": timestamp(file.due_at),
         "attempts": file.attempts,
         "verdict": file.verdict,
+        "hold_id": file.hold_id,
         "error": file.error,
     }
 
