@@ -248,14 +248,13 @@ class World:
         state, before = self.root.check()
         if state is RootState.MISSING or not self.may_list(b""):
             return
-        found, there = [], 0
+        found, noticed, there = [], [], 0
         for parent in (b"", b"d"):
             if not self.may_list(parent):
                 continue
             known = inventory.in_directory(self.store.db, "f", parent)
             listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
-            for path in listed:
-                self.gone_since.pop(path, None)
+            noticed += listed
             sizes = inventory.synced_sizes(self.store.db, "f", parent)
             there += sum(sizes.get(path) == mark.size for path, mark in listed.items())
             found += [
@@ -267,7 +266,12 @@ class World:
             found += [judge(self.rules, p, s) for p, s in self.look(b"/f", nominated).items()]
         if self.race:
             self.race()
-        if self.root.record(found, before) is not None and state is RootState.REPLACED:
+        if self.root.record(found, before) is None:
+            # Under another root, what was seen counts for nothing.
+            return
+        for path in noticed:
+            self.gone_since.pop(path, None)
+        if state is RootState.REPLACED:
             self.root.accept(before, there)
 
     def scan_racing(self):
