@@ -144,7 +144,7 @@ class World:
             "SELECT file_id FROM copies WHERE file_uuid = ?", (file_uuid,)
         ).fetchone()
         live = self.store.db.conn.execute(
-            "SELECT 1 FROM copies WHERE file_id = ? AND status = 'live'", (copy[0],)
+            "SELECT 1 FROM copies WHERE file_id = ? AND status IN ('live', 'released')", (copy[0],)
         ).fetchone()
         if file_uuid not in self.begun and not live:
             if path in self.truth:
