@@ -17,11 +17,11 @@ from syncd.doctor import lost_with_container
 from syncd.exceptions import ConfigError, ForeignStateError
 from syncd.log import printable, tell_repeats
 from syncd.metrics import RELOADS
-from syncd.parts import Parts, build, opened, settle_changes
+from syncd.parts import Parts, boottime, build, opened, settle_changes
 from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
-from syncd.state import history, holds, sightings, views
+from syncd.state import history, holds, views
 from syncd.vitals import Transfer, Vitals
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 #: Seconds between two looks at how things are, and at what was asked for.
 TICK_SECONDS = 1.0
-#: Seconds by which the wall clock must leave the monotonic one to count as set.
-CLOCK_JUMP_SECONDS = 30.0
 #: Seconds by which a second on the main thread must be longer to count as standing still.
 STOOD_STILL_SECONDS = 10.0
 #: Files that the daemon would like to be able to have open; what is permitted is taken.
@@ -48,11 +46,6 @@ HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
 _FEEDING_STEPS = frozenset({"upload"})
-
-
-def boottime() -> float:
-    """Return seconds that go on while the machine is suspended, and that nobody can set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Signals:
@@ -107,7 +100,6 @@ class Daemon:
         self._foreign: ForeignStateError | None = None
         self._beat_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
-        self._drift = time.time() - boottime()
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []
 
@@ -260,7 +252,6 @@ class Daemon:
             self._scheduler.nudge()
             tell_repeats()
             try:
-                self._mind_the_clock()
                 self._beat()
             except Exception:
                 # What cannot be written or read now is tried again in a second.
@@ -326,19 +317,6 @@ class Daemon:
         RELOADS.add("done")
         sd_notify.ready()
         return None
-
-    def _mind_the_clock(self) -> None:
-        drift = time.time() - boottime()
-        if abs(drift - self._drift) < CLOCK_JUMP_SECONDS:
-            self._drift = drift
-            return
-        log.warning(
-            "the clock was set by %+.0f s; every deletion's grace begins anew", drift - self._drift
-        )
-        grace = {folder.name: folder.grace_seconds for folder in self._config.folders}
-        now = time.time()
-        self._parts.store.write(lambda db: sightings.restart_grace(db, now, grace))
-        self._drift = drift
 
     def _beat(self) -> None:
         """Leave a beat when it is time or something is new, and tell the service manager."""

@@ -5,11 +5,13 @@
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from syncd.config import Config
 from syncd.exceptions import ConfigError
@@ -38,6 +40,19 @@ from syncd.workers.verifier import Verifier
 log = logging.getLogger(__name__)
 
 
+def boottime() -> float:
+    """Return seconds that go on while the machine is suspended, and that nobody can set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from any other; random where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
+
+
 @dataclass(slots=True)
 class Parts:
     """Everything that runs, built and not started."""
@@ -59,7 +74,13 @@ class Parts:
     stop: StopFlag
 
 
-def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Parts:
+def build(
+    config: Config,
+    store: Store,
+    *,
+    clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = boottime,
+) -> Parts:
     """Build every part over an open store; starts nothing."""
     credentials = config.credentials
     if credentials.api_key is None and credentials.bearer_token is None:
@@ -137,6 +158,9 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         client=clients[1],
         gate=gate,
         clock=clock,
+        steady=steady,
+        boot=boot_id(),
+        pause=stop.wait,
         stopped=stop.is_set,
     )
     introduction = Introduction(
@@ -150,7 +174,10 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         store=store,
         consumed={
             folder.name: ConsumedFolder(
-                path, os.fsencode(folder.move_to) if folder.move_to else None
+                path,
+                os.fsencode(folder.move_to)
+                if folder.move_to and folder.after_upload == "move"
+                else None,
             )
             for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
             if folder.after_upload != "keep"

@@ -169,8 +169,8 @@ class Folder(_Section):
 
     @model_validator(mode="after")
     def _knows_where_to(self) -> "Folder":
-        if (self.after_upload == "move") != (self.move_to is not None):
-            raise ValueError('after_upload = "move" and move_to go together')
+        if self.after_upload == "move" and self.move_to is None:
+            raise ValueError('after_upload = "move" needs move_to, a folder to move files to')
         return self
 
     @field_validator("path")

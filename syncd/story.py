@@ -39,6 +39,14 @@ _EXPLANATIONS = {
 _CHANGE_RULES = "change the rule that is named, or rename it"
 
 
+_OF_VERDICTS = {
+    "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
+    "approved": "It is gone here, and its remote deletion was approved.",
+    "gone": "Its remote copy was deleted by others; it is not sent again before you decide.",
+    "forgotten": "Its remote copy was deleted by others; it is left alone until it changes.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A path beneath a watch folder's root."""
@@ -151,6 +159,9 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
     explanation = _EXPLANATIONS[word]
     if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
         explanation = "It is gone here, and nothing of it was ever stored remotely."
+    explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
+    if story["file"]["status"] == "consumed":
+        explanation = "It was taken away here once it was live; its remote copy stays."
     if any(copy["in_doubt"] for copy in story["copies"]):
         explanation += " An upload got no answer: whether it arrived is looked up first."
     if (crashes := story["file"]["crashes"]) >= QUARANTINE_CRASHES:
@@ -209,7 +220,9 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
             yield f"syncd retry {_quoted(story['path'])} (sends it once more as it is)"
     elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
         yield f"syncd retry {_quoted(story['path'])} (tries it now)"
-    if word is Word.IGNORED and not story["file"]["is_skipped"]:
+    if story["file"]["verdict"] == "kept" and story["file"]["hold_id"]:
+        yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
+    elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
         yield _CHANGE_RULES
     for hold in story["holds"] if word is Word.HELD else ():
         yield from hold["commands"]

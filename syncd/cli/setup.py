@@ -27,6 +27,10 @@ path = "drop"               # the folder to watch; relative to this file
 # rescan_seconds = 300
 # grace_seconds = 60        # a file must be gone for so long before it is deleted remotely
 # workspace_uuid = "..."
+# mirror_deletions = true   # false: what is deleted here stays there
+# marker = ".syncd-root"    # a file without which the folder is not there: for mounts
+# after_upload = "keep"     # or "move", "delete": what becomes of a file once it is live
+# move_to = "/srv/sent"
 
 # [[folders]]               # and another one
 # path = "/srv/videos"
@@ -59,6 +63,10 @@ path = "drop"               # the folder to watch; relative to this file
 
 [deletions]
 # grace_seconds = 60
+# hold_files = 20               # more missing within an hour, and more than hold_percent, are held
+# hold_percent = 20
+# hold_max = 1000               # more than so many always are
+# remote_gone = "hold"          # or "reupload", "forget"
 
 [server]
 # listen = "127.0.0.1:8766"     # /healthz, /readyz, /metrics; default: nowhere

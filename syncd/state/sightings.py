@@ -14,6 +14,8 @@ from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.retry import backoff_seconds
 
+#: Nothing is put off for longer than this, so that a later time is one of another clock.
+LONGEST_WAIT_SECONDS = 3600.0
 _NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
 
 
@@ -281,8 +283,15 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
 
 
 def restart_grace(db: Database, now: float, grace: dict[str, float]) -> int:
-    """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder."""
+    """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
+
+    Set back, it would let whatever is due wait for as long as it went: nothing waits that long.
+    """
     changed = 0
+    for table in ("files", "copies"):
+        db.conn.execute(
+            f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
+        )
     for folder, seconds in grace.items():
         changed += db.conn.execute(
             "UPDATE files SET missing_since = ?, due_at = ? "

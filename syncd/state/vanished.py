@@ -102,8 +102,7 @@ def approve(db: Database, folder: str, hold_id: int, now: float) -> int:
     return _decide(
         db,
         "verdict = 'approved', removal_seen = 1, confirmed_at = CASE WHEN verdict IS NULL THEN "
-        "confirmed_at END, due_at = CASE WHEN verdict IS NULL AND confirmed_at IS NOT NULL THEN "
-        "due_at ELSE :now END",
+        "confirmed_at END, due_at = CASE WHEN verdict IS NULL THEN due_at ELSE :now END",
         f"({PENDING}) OR (hold_id = :hold AND status = 'missing' AND verdict = 'kept')",
         {"folder": folder, "hold": hold_id, "now": now},
     )

@@ -526,6 +526,7 @@ def _file_object(file: File) -> JsonObject:
         "attempts": file.attempts,
         "crashes": file.crashes,
         "verdict": file.verdict,
+        "hold_id": file.hold_id,
         "error": file.error,
     }
 

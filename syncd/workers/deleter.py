@@ -6,7 +6,7 @@ DELETE itself follows a last look and a committed intent. See "Deleting safely" 
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,12 +24,20 @@ from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store, Transaction
+from syncd.state.store import Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
+#: Files that are looked at together a last time before their copies are deleted.
+LAST_LOOKS = 20
+#: The most that is asked of the service, however many deletions were approved.
+DELETES_PER_SECOND = 50.0
+#: Seconds by which the wall clock must leave the steady one to count as set.
+CLOCK_JUMP_SECONDS = 30.0
+#: The fact that keeps which start of the machine it was, and how the clocks differed in it.
+CLOCK = "clock"
 #: What a second look makes sure of, in the words that are kept with a deletion.
 CHECKS = (
     "the root is the same before and after",
@@ -64,8 +72,15 @@ class Deleter:
         client: FilesClient,
         gate: Gate,
         clock: Callable[[], float],
+        steady: Callable[[], float],
+        boot: str,
+        pause: Callable[[float], bool],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`steady` is a clock that nobody can set, in seconds since `boot`, the id of a start.
+
+        `pause(seconds)` waits, and returns True when the daemon is to stop.
+        """
         self._store = store
         self._ledger = ledger
         self._deletions = deletions
@@ -74,6 +89,10 @@ class Deleter:
         self._client = client
         self._gate = gate
         self._clock = clock
+        self._steady = steady
+        self._boot = boot
+        self._pause = pause
+        self._drift: float | None = None
         self._stopped = stopped
         #: files whose DELETE was sent, and its outcome not recorded
         self._unknown: set[int] = set()
@@ -81,6 +100,7 @@ class Deleter:
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
+        self._mind_the_clock()
         for name in self._mirrored:
             self._look_again(name)
             self._review(name)
@@ -88,10 +108,14 @@ class Deleter:
             return shut
         now = self._clock()
         retiring = self._store.read(lambda db: due.deletions(db, now, BATCH))
-        for copy in retiring:
-            if self._stopped() or self._gate.seconds_shut_for_all():
-                return None
-            self._delete(copy)
+        for start in range(0, len(retiring), LAST_LOOKS):
+            for copy, file in self._last_look(retiring[start : start + LAST_LOOKS]):
+                if self._stopped() or self._gate.seconds_shut_for_all():
+                    return None
+                began = self._steady()
+                self._delete(copy, file)
+                if self._pause(max(1.0 / DELETES_PER_SECOND - (self._steady() - began), 0.0)):
+                    return None
         if len(retiring) == BATCH:
             return 0.0
         next_at = self._store.read(lambda db: due.next_deletion(db, now))
@@ -103,6 +127,35 @@ class Deleter:
             now = self._clock()
             self._store.write(partial(self._ledger.abandon, file_id=file_id, now=now))
             self._unknown.discard(file_id)
+
+    def _mind_the_clock(self) -> None:
+        """Let every grace begin anew where the clock was set: none is over by that."""
+        drift = self._clock() - self._steady()
+        known, self._drift = self._known_drift(), drift
+        if known is not None and abs(drift - known) < CLOCK_JUMP_SECONDS:
+            return
+        if known is not None:
+            log.warning(
+                "the clock was set by %+.0f s; every deletion's grace begins anew", drift - known
+            )
+        grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
+        now = self._clock()
+
+        def work(db: Transaction) -> None:
+            sightings.restart_grace(db, now, grace)
+            set_fact(db, CLOCK, f"{self._boot} {drift}")
+
+        self._store.write(work)
+
+    def _known_drift(self) -> float | None:
+        """Return by how much the clocks differed before; None if they were never compared.
+
+        Kept beyond this process, and worth nothing once the machine has started anew.
+        """
+        if self._drift is not None:
+            return self._drift
+        boot, _, drift = (self._store.read(lambda db: fact(db, CLOCK)) or "").partition(" ")
+        return float(drift) if boot == self._boot else None
 
     # Is it gone?
 
@@ -183,15 +236,37 @@ class Deleter:
 
     # Delete it
 
-    def _delete(self, retiring: Copy) -> None:
+    def _last_look(self, retiring: Sequence[Copy]) -> list[tuple[Copy, File]]:
+        """Look a last time at the missing files among a few; return what may be deleted now.
+
+        A few at a time, for a look lists a whole directory, and must not be old when it is used.
+        """
+        known = self._store.read(
+            lambda db: [(copy, files.existing(db, copy.file_id)) for copy in retiring]
+        )
+        missing: dict[str, list[File]] = {}
+        for _, file in known:
+            if file.status is FileStatus.MISSING:
+                missing.setdefault(file.folder, []).append(file)
+        gone = {
+            file.id
+            for name, some in missing.items()
+            if name in self._mirrored
+            for file in self._still_gone(name, some)
+        }
+        may_go = [
+            (copy, file)
+            for copy, file in known
+            if file.status is not FileStatus.MISSING or file.id in gone
+        ]
+        later = self._clock() + LOOK_AGAIN_SECONDS
+        for copy, file in known:
+            if (copy, file) not in may_go:
+                self._store.write(partial(self._ledger.look_later, copy_id=copy.id, look_at=later))
+        return may_go
+
+    def _delete(self, retiring: Copy, file: File) -> None:
         now = self._clock()
-        file = self._store.read(lambda db: files.get(db, retiring.file_id))
-        if file is None:
-            return
-        if file.status is FileStatus.MISSING and not self._still_gone(file, now):
-            later = now + LOOK_AGAIN_SECONDS
-            self._store.write(lambda db: self._ledger.look_later(db, retiring.id, later))
-            return
         try:
             self._delete_now(file, retiring, now)
         except StateError:
@@ -230,17 +305,20 @@ class Deleter:
             ),
         )
 
-    def _still_gone(self, file: File, now: float) -> bool:
-        """Look a last time before the intent to delete; what came back is recorded."""
-        if file.folder not in self._mirrored:
-            return False
-        sight = self._look(file.folder, [file]).get(file.path)
-        if sight is None or sight.found is disk.Found.UNREADABLE:
-            return False
-        if sight.found is disk.Found.ABSENT:
-            return True
-        self._store.write(lambda db: self._record_return(db, file, sight, now))
-        return False
+    def _still_gone(self, name: str, missing: list[File]) -> list[File]:
+        """Return those of a folder's missing files that still are; what came back is recorded."""
+        seen = self._look(name, missing)
+        gone = []
+        for file in missing:
+            sight = seen.get(file.path)
+            if sight is None or sight.found is disk.Found.UNREADABLE:
+                continue
+            if sight.found is disk.Found.ABSENT:
+                gone.append(file)
+            else:
+                back = partial(self._record_return, file=file, sight=sight, now=self._clock())
+                self._store.write(back)
+        return gone
 
     def _key_is_good(self, copy: Copy) -> bool:
         """Tell a 404 for an object that is gone from one for a key that may not see it."""

@@ -379,3 +379,20 @@ def test_folders_take_workspace_and_grace_from_above(load):
         ("w1", 7),
         ("w2", 60),
     ]
+
+
+def test_a_file_is_moved_to_a_place_outside_every_watch_folder(load, tmp_path):
+    move = '\nafter_upload = "move"\nmove_to = "{}"'
+    config = load(FOLDER + move.format("sent"))
+    assert config.folders[0].move_to == tmp_path / "sent"
+    for inside in ("drop", "drop/sent", "."):
+        with pytest.raises(ConfigError, match="outside every watch folder"):
+            load(FOLDER + move.format(inside))
+    with pytest.raises(ConfigError, match="needs move_to"):
+        load(FOLDER + '\nafter_upload = "move"')
+
+
+@pytest.mark.parametrize("marker", ["/etc/passwd", "../up", "a//b", "."])
+def test_a_marker_is_a_file_beneath_its_folder(load, marker):
+    with pytest.raises(ConfigError, match="beneath the folder"):
+        load(FOLDER + f'\nmarker = "{marker}"')

@@ -20,6 +20,7 @@ from simulation.engine import SimulatedStore, fresh_state
 from syncd.disk import Fingerprint
 from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Elsewhere, Failure, Ledger, Offer, Stored, recover
 from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
 from syncd.state.planner import LOCAL, Act, Policy, plan
@@ -45,6 +46,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.store = SimulatedStore(base / "state", lambda _: None)
         self.store.open(0.0)
         self.ledger = Ledger(policies=POLICIES, instance=self.store.instance)
+        self.deletions = Deletions(policies=POLICIES)
         self.numbers = itertools.count(1)
         self.now = 1000.0
         #: path -> content and fingerprint
@@ -253,7 +255,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def second_look(self, path):
         file = self.file(path)
         if file and file.status is FileStatus.MISSING and path not in self.disk:
-            self.do(self.ledger.confirm_missing, file.id, self.now, "seen twice")
+            self.do(self.deletions.confirm_missing, file.id, self.now)
 
     @rule(held=st.booleans())
     def hold(self, held):
@@ -268,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = self.pick(place, CopyStatus.RETIRING, in_flight=False)
         if copy is None:
             return
-        begun = self.do(self.ledger.begin_delete, copy.id, self.now)
+        begun = self.do(self.deletions.begin_delete, copy.id, self.now)
         if begun is None:
             return
         assert begun.delete_sent_at is not None
@@ -289,9 +291,9 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = self.pick(place, CopyStatus.RETIRING, in_flight=True)
         if copy and good:
             self.remote.pop(copy.file_uuid, None)
-            self.do(self.ledger.deleted, copy.id, self.now)
+            self.do(self.deletions.deleted, copy.id, self.now)
         elif copy:
-            self.do(self.ledger.delete_failed, copy.id, FAILURE, self.now, self.now + 1)
+            self.do(self.deletions.delete_failed, copy.id, FAILURE, self.now, self.now + 1)
 
     # What must hold
 

@@ -171,8 +171,7 @@ class Engine:
     def _upload(self) -> None:
         uploader = self.parts.uploader
         uploader.step()
-        uploader._queue.put(None)
-        uploader._work()
+        uploader._work(None)
 
     def adopt(self) -> None:
         """Rebuild what was lost from the remote listing."""
@@ -231,14 +230,20 @@ def simulated(
     state = random.getstate()
     random.seed(rng.random())
     chance = SimpleNamespace(token_hex=lambda count: rng.randbytes(count).hex())
-    ticking = SimpleNamespace(time=clock, monotonic=clock, sleep=lambda _: None)
+    ticking = SimpleNamespace(
+        time=clock,
+        monotonic=clock,
+        sleep=lambda _: None,
+        clock_gettime=lambda _: clock(),
+        CLOCK_BOOTTIME=time.CLOCK_BOOTTIME,
+    )
     with ExitStack() as stack:
         for target, name, value in (
             (copies, "secrets", chance),
             (storage, "secrets", chance),
             (storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)),
             (composition, "time", ticking),
-            (composition, "_client", lambda *_: service),
+            (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),
             (Fingerprint, "of", staticmethod(fingerprint)),
         ):

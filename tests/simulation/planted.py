@@ -13,6 +13,7 @@ from unittest import mock
 
 from syncd.state import copies, files, holds
 from syncd.state.advance import retire
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
 from syncd.watch.roots import Root, RootState
@@ -32,7 +33,7 @@ TRIES = 400
 
 _begin = Ledger.begin
 _plan = Ledger._plan
-_confirm_missing = Ledger.confirm_missing
+_confirm_missing = Deletions.confirm_missing
 _offer = Passage._offer
 
 
@@ -135,8 +136,8 @@ def _promise_nothing(self, offer):
     return future
 
 
-def _want_for_ever(self, db, file_id, now, evidence):
-    said = _confirm_missing(self, db, file_id, now, evidence)
+def _want_for_ever(self, db, file_id, now, **checks):
+    said = _confirm_missing(self, db, file_id, now, **checks)
     db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file_id,))
     return said
 
@@ -149,13 +150,13 @@ BUGS = {
     "the old copy retires before the new one is live": Planted(
         replaced=(
             (Ledger, "_plan", _retire_at_once),
-            (Ledger, "begin_delete", _begin_delete_unseen),
+            (Deletions, "begin_delete", _begin_delete_unseen),
         ),
         plan=FAULTY,
         seen_as=("I5", "I7"),
     ),
     "a DELETE without a committed intent": Planted(
-        replaced=((Ledger, "begin_delete", _begin_delete_unwritten),), seen_as=("I2",)
+        replaced=((Deletions, "begin_delete", _begin_delete_unwritten),), seen_as=("I2",)
     ),
     "an upload without a committed intent": Planted(
         replaced=((Passage, "_begin", _promise_nothing),), seen_as=("I1",)
@@ -201,7 +202,7 @@ BUGS = {
         seen_as=("orphan",),
     ),
     "what is not wanted any more goes live": Planted(
-        replaced=((Ledger, "confirm_missing", _want_for_ever),),
+        replaced=((Deletions, "confirm_missing", _want_for_ever),),
         plan=replace(FAULTY, steps=40, weather=Weather(trouble=0.5)),
         near=14,
         seen_as=("is gone, and yet",),

@@ -264,7 +264,7 @@ class Service:
 
     # What a client may call
 
-    def upload(self, source, *, name, content_type, workspace_uuid=None) -> FileUpload:
+    def upload(self, source, *, name, content_type, workspace_uuid=None, **_) -> FileUpload:
         self._enter("upload", mutates=True)
         self._refuse_key("upload")
         self._trouble_before("upload")
@@ -282,7 +282,7 @@ class Service:
             stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8
         )
 
-    def create(self, files, *, workspace_uuid=None) -> CreatedFiles:
+    def create(self, files, *, workspace_uuid=None, **_) -> CreatedFiles:
         self._enter("create", mutates=True)
         self._refuse_key("create")
         self._trouble_before("create")

@@ -63,8 +63,13 @@ class Shop:
             mirrored={"f": MirroredFolder(path, SETTLING)},
             policies=self.policies,
             client=self.client,
+            steady=self.clock,
+            boot="boot",
+            pause=lambda _: False,
             **common,
         )
+        # The clocks are compared for the first time: every grace begins with that.
+        self.deleter.step()
         introduction = Introduction(
             store=store, client=self.client, gate=self.gate, mark="mark", clock=self.clock
         )

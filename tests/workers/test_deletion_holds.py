@@ -69,6 +69,7 @@ def undo(shop, hold_id, verdict):
     return shop.store.write(lambda db: reviews.decide(db, hold_id, verdict, shop.now)).files
 
 
+@pytest.mark.row(6)
 def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     lose_directory(full)
     grace(full)
@@ -80,6 +81,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 
+@pytest.mark.row(6)
 def test_without_the_review_they_would_all_have_been_deleted(full, monkeypatch):
     """The negative control: the same loss, with the review planted out."""
     monkeypatch.setattr(Deletions, "review", lambda *_: None)

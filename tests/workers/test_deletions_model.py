@@ -1,0 +1,432 @@
+"""Sequences of all that befalls a watch folder, on a disk, a clock and a service that are modelled.
+
+What is recorded of the disk, judged and deleted is the product's own code over its own tables. Not
+one copy may be deleted of a file that is there, or gone for less than its grace; and when all has
+healed, every rightful deletion is done. `SYNCD_SEQUENCES=100000 pytest -n 0 THIS` for many.
+"""
+
+import os
+import random
+import sqlite3
+import threading
+from dataclasses import replace
+from hashlib import sha256
+from types import SimpleNamespace
+
+import pytest
+from sqlite_utils import Database
+
+from syncd import disk
+from syncd.disk import Fingerprint, Found, RootIdentity, Sight
+from syncd.files_api import ServerError
+from syncd.state import due, holds, inventory, reviews, schema
+from syncd.state.deletions import Deletions
+from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
+from syncd.state.planner import Limits, Policy
+from syncd.state.sightings import Settling
+from syncd.watch import roots
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import Rules
+from syncd.watch.looks import judge
+from syncd.watch.roots import Root, RootState, View
+from syncd.watch.writing import Writing
+from syncd.workers.deleter import Deleter, MirroredFolder
+
+#: Nothing is open for writing here.
+WRITING = Writing(b"/f")
+GRACE = 60.0
+PATHS = (b"a", b"b", b"d/c", b"d/e", b"d/f")
+SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "1000")), 24
+RIGHT, OTHER, BARE = RootIdentity(1, 2), RootIdentity(3, 2), RootIdentity(1, 9)
+
+
+class MemoryStore:
+    """The tables in memory; whatever is written is there at once."""
+
+    def __init__(self):
+        self.db = Database(memory=True)
+        self.db.conn.isolation_level = None
+        self.db.conn.row_factory = sqlite3.Row
+        schema.migrations.apply(self.db)
+        self.changed = threading.Event()
+
+    def read(self, query):
+        return query(self.db)
+
+    write = read
+
+    def clear(self):
+        for table in ("copies", "files", "folders", "holds", "history", "service"):
+            self.db.conn.execute(f"DELETE FROM {table}")
+
+
+class World:
+    """A folder on a disk that comes and goes, a clock that is set, and a service."""
+
+    def __init__(self, store, seed):
+        self.random = random.Random(seed)
+        self.store = store
+        store.clear()
+        self.now, self.steady = 1_000_000.0, 0.0
+        #: what the right disk holds, mounted or not: path -> (content, fingerprint)
+        self.truth = {}
+        #: since when a path is gone for all that anybody could see
+        self.gone_since = {}
+        self.mounted, self.forbidden = "right", set()
+        self.stamp = 0
+        self.remote = {}
+        self.begun = set()
+        self.wrong = []
+        self.race = None
+        self.broken = False
+        limits = Limits(files=2, percent=20.0, most=1000)
+        self.policies = {"f": Policy(limits=limits)}
+        self.folder = WatchFolder("f", b"/f", settle_seconds=0.0, grace_seconds=GRACE)
+        self.rules = Rules(self.folder)
+        self.root = Root(
+            store=store, folder=self.folder, policies=self.policies, clock=lambda: self.now
+        )
+        self.ledger = Ledger(policies=self.policies, instance="i")
+        self.reopen()
+
+    def reopen(self):
+        """Build the deleter anew, as after a restart."""
+        gate = SimpleNamespace(
+            seconds_shut_for_all=lambda: 0.0, failed=lambda _: None, succeeded=lambda: None
+        )
+        self.deleter = Deleter(
+            store=self.store,
+            ledger=self.ledger,
+            deletions=Deletions(policies=self.policies),
+            mirrored={"f": MirroredFolder(b"/f", Settling(0.0, GRACE))},
+            policies=self.policies,
+            client=self,
+            gate=gate,
+            clock=lambda: self.now,
+            steady=lambda: self.steady,
+            boot="boot",
+            pause=lambda _: False,
+        )
+
+    # The disk, as the product asks for it
+
+    def shown(self):
+        """What is seen at the root's path now."""
+        return self.truth if self.mounted == "right" else {}
+
+    def may_list(self, directory):
+        return directory not in self.forbidden
+
+    def identify(self, _root, _marker=b""):
+        if self.mounted == "none":
+            raise FileNotFoundError(2, "No such file or directory")
+        return {"right": RIGHT, "other": OTHER, "bare": BARE}[self.mounted]
+
+    def view(self, root, _marker=b""):
+        try:
+            return View(self.identify(root), not self.shown())
+        except OSError as error:
+            return View(None, error=error.strerror)
+
+    def look(self, _root, paths):
+        return {path: self._sight(path) for path in paths}
+
+    def _sight(self, path):
+        if self.mounted == "none" or not self.may_list(disk.split(path)[0]):
+            return Sight(Found.UNREADABLE, error="not now")
+        if path in self.shown():
+            self.gone_since.pop(path, None)
+            return Sight(Found.FILE, self.shown()[path][1])
+        return Sight(Found.ABSENT)
+
+    # The service
+
+    def delete(self, file_uuid):
+        path = self.remote[file_uuid]
+        copy = self.store.db.conn.execute(
+            "SELECT file_id FROM copies WHERE file_uuid = ?", (file_uuid,)
+        ).fetchone()
+        live = self.store.db.conn.execute(
+            "SELECT 1 FROM copies WHERE file_id = ? AND status IN ('live', 'released')", (copy[0],)
+        ).fetchone()
+        if file_uuid not in self.begun and not live:
+            if path in self.truth:
+                self.wrong.append((path, "is there"))
+            elif self.steady - self.gone_since[path] < GRACE:
+                self.wrong.append((path, "is gone for less than its grace"))
+        self.begun.add(file_uuid)
+        if self.broken:
+            raise ServerError("no answer", operation="delete", status=503)
+        del self.remote[file_uuid]
+
+    # What befalls the folder
+
+    def step(self):
+        """Do one thing of all that can happen, at random."""
+        verbs = (
+            *(self.create, self.create, self.change, self.remove, self.remove, self.rename),
+            *(self.mount, self.mount, self.forbid, self.set_clock, self.wait, self.wait),
+            *(self.scan, self.scan, self.scan_racing, self.upload, self.upload),
+            *(self.work, self.work, self.work, self.decide, self.fail, self.restart),
+        )
+        self.random.choice(verbs)()
+
+    def put(self, path, content):
+        self.stamp += 1
+        mark = Fingerprint(self.stamp, len(content), self.stamp, self.stamp)
+        self.truth[path] = (content, mark)
+
+    def take(self, path):
+        self.gone_since.setdefault(path, self.steady)
+        return self.truth.pop(path)
+
+    def may_change(self):
+        return self.mounted == "right"
+
+    def create(self):
+        if self.may_change():
+            self.put(self.random.choice(PATHS), b"x" * self.random.randrange(1, 4))
+            if self.random.random() < 0.5:
+                self.scan()
+                self.upload()
+
+    def change(self):
+        if self.may_change() and self.truth:
+            self.put(self.random.choice(sorted(self.truth)), b"y" * self.random.randrange(1, 4))
+
+    def remove(self):
+        if self.may_change() and self.truth:
+            path = self.random.choice(sorted(self.truth))
+            self.take(path)
+            if self.random.random() < 0.5:
+                self.hint({path: True})
+
+    def rename(self):
+        free = sorted(set(PATHS) - self.truth.keys())
+        if self.may_change() and self.truth and free:
+            old = self.random.choice(sorted(self.truth))
+            content, mark = self.take(old)
+            new = self.random.choice(free)
+            self.put(new, content)
+            self.truth[new] = (content, mark._replace(ctime_ns=self.stamp))
+            if self.random.random() < 0.5:
+                self.hint({old: True, new: False})
+
+    def mount(self):
+        self.mounted = self.random.choice(("right", "right", "none", "bare", "other"))
+
+    def forbid(self):
+        self.forbidden = set(self.random.choice(((), (), (b"d",), (b"",))))
+
+    def set_clock(self):
+        """Set the clock; a round of the deleter is never far, be it after a restart."""
+        self.now += self.random.choice((-86_400.0, 86_400.0, 3_600.0, 40.0))
+        if self.random.random() < 0.5:
+            self.reopen()
+        self.deleter._mind_the_clock()
+
+    def wait(self):
+        seconds = self.random.choice((1.0, 30.0, 61.0, 61.0, 4_000.0))
+        self.now += seconds
+        self.steady += seconds
+
+    def fail(self):
+        self.broken = not self.broken
+
+    def restart(self):
+        self.store.db.conn.execute("UPDATE copies SET in_flight = 0 WHERE in_flight = 1")
+        self.reopen()
+
+    # What the product does of itself
+
+    def hint(self, paths):
+        state, before = self.root.check()
+        if state is not RootState.MISSING:
+            seen = self.look(b"/f", paths)
+            self.root.record(
+                [judge(self.rules, WRITING, p, s, removal_seen=paths[p]) for p, s in seen.items()],
+                before,
+            )
+
+    def scan(self):
+        state, before = self.root.check()
+        if state is RootState.MISSING or not self.may_list(b""):
+            return
+        found, noticed, there = [], [], 0
+        for parent in (b"", b"d"):
+            if not self.may_list(parent):
+                continue
+            known = inventory.in_directory(self.store.db, "f", parent)
+            listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
+            noticed += listed
+            sizes = inventory.synced_sizes(self.store.db, "f", parent)
+            there += sum(sizes.get(path) == mark.size for path, mark in listed.items())
+            found += [
+                judge(self.rules, WRITING, path, Sight(Found.FILE, mark))
+                for path, mark in listed.items()
+                if path not in known or not known[path].agrees_with(mark, skips=False)
+            ]
+            nominated = [p for p, row in known.items() if row.is_mirrored and p not in listed]
+            found += [
+                judge(self.rules, WRITING, p, s) for p, s in self.look(b"/f", nominated).items()
+            ]
+        if self.race:
+            self.race()
+        if self.root.record(found, before) is None:
+            # Under another root, what was seen counts for nothing.
+            return
+        for path in noticed:
+            self.gone_since.pop(path, None)
+        if state is RootState.REPLACED:
+            self.root.accept(before, there)
+
+    def scan_racing(self):
+        """A scan under which something happens to the mount."""
+        self.race = self.mount
+        self.scan()
+        self.race = None
+
+    def upload(self):
+        if not self.may_change() or self.forbidden:
+            return
+        for file in due.uploads(self.store.db, self.now, 10):
+            known = self.shown().get(file.path)
+            if known is None or known[1] != file.fingerprint:
+                continue
+            digest = sha256(known[0]).hexdigest()
+            offer = Offer(file.id, known[1], digest, "text/plain", "direct")
+            begun = self.ledger.begin(self.store.db, offer, self.now)
+            if isinstance(begun, Elsewhere):
+                vacant = [f.id for f in begun.files if self._sight(f.path).found is Found.ABSENT]
+                begun = self.ledger.begin(self.store.db, replace(offer, vacated=vacant), self.now)
+            if isinstance(begun, Copy):
+                uuid = f"u{begun.id}"
+                self.remote[uuid] = file.path
+                stored = Stored(uuid, "r", "completed")
+                self.ledger.stored(self.store.db, begun.id, stored, self.now, look=self.now)
+        for copy_path, uuid in self.store.db.conn.execute(
+            "SELECT path, file_uuid FROM files JOIN copies ON file_id = files.id "
+            "WHERE copies.status = 'live'"
+        ):
+            self.remote[uuid] = copy_path
+
+    def work(self):
+        self.deleter.step()
+
+    def decide(self, verdict=None):
+        for hold in reviews.reviewable(holds.open_holds(self.store.db)):
+            verdict = verdict or self.random.choice(("approved", "rejected"))
+            if hold.reason == "root_replaced" or (verdict == "approved" and not self.may_change()):
+                # A person approves what is true, and what is true of the right disk alone.
+                continue
+            reviews.decide(self.store.db, hold.id, verdict, self.now)
+
+    # The end
+
+    def heal(self):
+        """End every fault, and let the product come to rest."""
+        self.mounted, self.forbidden, self.broken = "right", set(), False
+        for number in range(12):
+            if number > 3 and not any(self.differences()):
+                return
+            self.scan()
+            self.upload()
+            self.work()
+            self.decide("approved")
+            if any(hold.reason == "root_replaced" for hold in holds.open_holds(self.store.db)):
+                # Another one was taken while nothing was synced: a person takes the right one.
+                self.root.take()
+            self.now += 61
+            self.steady += 61
+
+    def differences(self):
+        """Compare disk, ledger and service; kept copies may be there besides."""
+        live = {}
+        kept = set()
+        for path, uuid, status, size in self.store.db.conn.execute(
+            "SELECT path, file_uuid, copies.status, copies.size FROM files JOIN copies "
+            "ON file_id = files.id WHERE copies.status <> 'gone'"
+        ):
+            if status == "live":
+                live[path] = size
+            if status in ("live", "released"):
+                kept.add(uuid)
+            else:
+                yield path, status
+        if live != {path: len(content) for path, (content, _) in self.truth.items()}:
+            yield "live", live, self.truth
+        if kept != self.remote.keys():
+            yield "remote", kept ^ self.remote.keys()
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    return MemoryStore()
+
+
+def run(memory, monkeypatch, seed, length=LENGTH):
+    world = World(memory, seed)
+    monkeypatch.setattr(disk, "identify", world.identify)
+    monkeypatch.setattr(disk, "look", world.look)
+    monkeypatch.setattr(roots, "view", world.view)
+    world.root.check()
+    # The clocks are compared for the first time: every grace begins with that.
+    world.work()
+    for _ in range(length):
+        world.step()
+    assert not world.wrong, (seed, world.wrong)
+    world.heal()
+    assert not world.wrong, (seed, world.wrong)
+    assert list(world.differences()) == [], seed
+
+
+@pytest.mark.row(3)
+@pytest.mark.row(5)
+@pytest.mark.row(6)
+@pytest.mark.row(16)
+@pytest.mark.row(21)
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", range(2))
+def test_no_sequence_deletes_wrongly_and_every_rightful_deletion_is_done(memory, monkeypatch, part):
+    first = random.SystemRandom().randrange(1 << 40)
+    for seed in range(first, first + SEQUENCES // 2):
+        run(memory, monkeypatch, seed)
+
+
+def planted(memory, monkeypatch):
+    """Return whether a planted bug is found within a few hundred sequences."""
+    for seed in range(400):
+        try:
+            run(memory, monkeypatch, seed, length=5 * LENGTH)
+        except AssertionError:
+            return True
+    return False
+
+
+@pytest.mark.row(5)
+@pytest.mark.row(6)
+def test_the_model_finds_a_root_that_is_not_compared(memory, monkeypatch):
+    monkeypatch.setattr(Deleter, "_is_right_root", lambda *_: True)
+    monkeypatch.setattr(Root, "_state", lambda *_: RootState.OK)
+    assert planted(memory, monkeypatch)
+
+
+@pytest.mark.row(3)
+def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, monkeypatch):
+    def listable(self):
+        allowed = self.mounted == "right" and b"" not in self.forbidden
+        return {
+            path: known
+            for path, known in self.truth.items()
+            if allowed and disk.split(path)[0] not in self.forbidden
+        }
+
+    monkeypatch.setattr(World, "shown", listable)
+    monkeypatch.setattr(World, "may_list", lambda *_: True)
+    assert planted(memory, monkeypatch)
+
+
+@pytest.mark.row(16)
+def test_the_model_finds_a_clock_that_is_believed(memory, monkeypatch):
+    monkeypatch.setattr(Deleter, "_mind_the_clock", lambda _: None)
+    assert planted(memory, monkeypatch)
