@@ -208,7 +208,8 @@ class Config(Settings):
 
     def missing_folders(self) -> tuple[Folder, ...]:
         """Return the folders whose path is no directory now."""
-        return tuple(folder for folder in self.folders if not folder.path.is_dir())
+        # Path.is_dir raises where a directory above may not be entered.
+        return tuple(folder for folder in self.folders if not os.path.isdir(folder.path))  # noqa: PTH112
 
 
 def _checked_url(url: str, *, password: bool = False) -> str:

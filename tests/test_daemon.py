@@ -1,5 +1,7 @@
 """The daemon's own manners; what it does to files is in the end-to-end tests."""
 
+import contextlib
+import socket
 import threading
 import time
 
@@ -110,3 +112,48 @@ def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
     daemon._beat_at = 0.0
     time.sleep(2.5)
     assert codes == []
+
+
+@pytest.mark.row(52)
+def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(daemon_module, "HUNG_SECONDS", 0.3)
+    monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.05)
+    free, stop = threading.Event(), threading.Event()
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        opened(config) as parts,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        daemon = Daemon(config=config, parts=parts, stop=stop)
+        thread = threading.Thread(target=daemon.run, args=(threading.Event(),))
+        thread.start()
+        directory = config.state.directory
+        try:
+            until(lambda: vitals.is_alive(directory, time.time()))
+            until(lambda: b"WATCHDOG=1" in received(manager))
+            monkeypatch.setattr(type(parts.uploader), "step", lambda _: free.wait() and None)
+            daemon._scheduler._steps["upload"].run = parts.uploader.step
+            daemon._scheduler.wake("upload")
+            until(lambda: not vitals.is_alive(directory, time.time()))
+            assert any("upload has been running" in t for t in vitals.read(directory).troubles)
+            received(manager)
+            time.sleep(0.3)
+            assert b"WATCHDOG=1" not in received(manager)
+            free.set()
+            until(lambda: b"WATCHDOG=1" in received(manager))
+            until(lambda: vitals.is_alive(directory, time.time()))
+        finally:
+            free.set()
+            stop.set()
+            thread.join(20)
+
+
+def received(manager):
+    """Return what has come from the daemon since it was last asked for."""
+    told = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(manager.recv(1000))
+    return told

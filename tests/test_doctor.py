@@ -233,7 +233,6 @@ def test_too_few_watches_are_told_with_the_command(examine, home, monkeypatch):
     assert "fs.inotify.max_user_watches=524288" in found["watches"].fix
 
 
-@pytest.mark.row(50)
 def test_too_few_open_files_are_told(examine, monkeypatch):
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (64, 64))
     found, code = examine()

@@ -83,7 +83,17 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _fill_streams()
     sys.exit(call(sys.argv[1:]))
+
+
+def _fill_streams() -> None:
+    """See to it that descriptors 0 to 2 are taken: a database there would get what is printed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def call(arguments: Sequence[str]) -> int:

@@ -127,6 +127,7 @@ class _Running(threading.Thread):
         self._running = running
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[JsonObject | None] = asyncio.Queue()
+        running.add(self)
 
     async def lines(self) -> AsyncIterator[str]:
         """Yield what it says, a line each, until it has ended."""
@@ -134,7 +135,6 @@ class _Running(threading.Thread):
             yield json.dumps(said) + "\n"
 
     def run(self) -> None:
-        self._running.add(self)
         try:
             self._carry_out()
         except SyncdError as error:

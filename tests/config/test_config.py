@@ -313,6 +313,13 @@ def test_a_state_directory_that_overlaps_a_folder_is_refused(refused, state):
     assert "overlap; set [state] directory" in message
 
 
+def test_a_folder_that_cannot_even_be_looked_at_is_missing(load):
+    """Such as one beneath a directory that may not be entered: stat fails, and is no crash."""
+    folder = "/" + "x" * 300
+    config = load(f'[[folders]]\npath = "{folder}"\n')
+    assert [str(f.path) for f in config.missing_folders()] == [folder]
+
+
 def test_a_missing_folder_is_no_error_and_is_told(load, tmp_path):
     (tmp_path / "b").mkdir()
     config = load("[[folders]]\npath = 'a'\n[[folders]]\npath = 'b'\n")

@@ -135,6 +135,9 @@ check "it is not root, and has a volume, a health check and a stop signal" \
   is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
   image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
 
+check "its labels say what it is, and of which version" is "syncd $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+  image '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}}'
+
 ### Run
 
 check "it becomes healthy" eventually 30 podman healthcheck run syncd
@@ -146,6 +149,14 @@ check "the daemon is process 1, without capabilities" is $'NoNewPrivs:\t1\nCapEf
 check "its log is JSON, a line each" eval 'podman logs syncd 2>&1 | python3 -c "
 import json, sys
 assert [json.loads(line)[\"level\"] for line in sys.stdin]"'
+check "a state on a volume of a name is not warned of" eval '! podman logs syncd 2>&1 | grep -E "own layer|without a name"'
+check "doctor finds nothing wrong" podman exec syncd syncd doctor
+check "SIGHUP reloads, and the process stays" eval 'podman kill --signal HUP syncd && eventually 10 says "nothing changed" podman logs syncd && podman healthcheck run syncd'
+check "an upload's line has its facts" eval 'podman logs syncd 2>&1 | python3 -c "
+import json, sys
+facts = [f for f in map(json.loads, sys.stdin) if f.get(\"event\") == \"uploaded\"]
+assert facts[0][\"path\"] == \"one.txt\" and facts[0][\"bytes\"] == 9, facts
+assert facts[0][\"file_uuid\"] and facts[0][\"request_id\"] and facts[0][\"seconds\"] >= 0, facts"'
 check "its state is 0700" is 700 podman exec syncd stat -c %a /state
 printf %s "the second" >/srv/new && mv /srv/new /srv/drop/one.txt
 check "a change becomes a new copy" eventually 30 agrees one.txt "the second"
@@ -167,6 +178,17 @@ check "a deleted file's copy goes" eventually 30 has_none "the second"
 
 ### What it refuses, and whom it serves
 
+# warned TEXT OPTION...: a container that warns of its state, and works.
+warned() {
+  local text=$1
+  shift
+  quietly podman run -d --name refused "${hardened[@]}" -v /srv/drop:/data:ro -e AYMARA_AI_API_KEY "$@" syncd || return
+  eventually 20 says "$text" podman logs refused
+  local code=$?
+  quietly podman rm --force --time 0 --volumes refused
+  return $code
+}
+check "a state without a volume of a name is warned of" warned "the next container gets another"
 check "no key: exit 78, said" refused 78 "no API key" -v other:/state
 check "a key that is empty: exit 78, said" refused 78 "AYMARA_AI_API_KEY" -e AYMARA_AI_API_KEY= -v other:/state
 check "a state that its user cannot write: exit 1, and what to do" \

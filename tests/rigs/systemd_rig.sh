@@ -9,6 +9,8 @@ KEY=a-key-of-the-rig
 URL=http://127.0.0.1:8765
 # The lowest that a service can reach that reads folders of others and speaks to the Internet.
 MOST_EXPOSURE=1.1
+# With both drop-ins.
+MOST_HOME_EXPOSURE=1.2
 
 pid1=
 nspawn=
@@ -35,6 +37,11 @@ make_wheels() {
     "${bind[@]}" sh -c \
     'cp -r /source /tmp/source && python3 -m pip download -q --disable-pip-version-check -d /wheels \
        "/tmp/source[emulator]" "hatchling>=1.27,<2" && rm -f /wheels/syncd-*'
+}
+
+# promtool, without the service that its package would start.
+make_promtool() {
+  mkdir "$1" && (cd "$1" && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb)
 }
 
 boot() {
@@ -108,6 +115,10 @@ mkdir "$scratch/source"
 cp -r "$root"/{pyproject.toml,README.md,LICENSE,syncd,systemd} "$scratch/source/"
 find "$scratch/source" -name __pycache__ -prune -exec rm -rf {} +
 started=$(date +%s)
+cached promtool make_promtool
+sed "s|RULES|$root/systemd/syncd.rules.yml|" "$root/tests/rigs/alerts.yml" >"$scratch/alerts.yml"
+check "promtool accepts the alert rules" "$cache/promtool/usr/bin/promtool" check rules "$root/systemd/syncd.rules.yml"
+check "each alert fires, and heals" "$cache/promtool/usr/bin/promtool" test rules "$scratch/alerts.yml"
 cached "rootfs-$SUITE" make_rootfs
 cached "wheels-$wanted" make_wheels
 echo "      made the machine in $(($(date +%s) - started)) s"
@@ -176,17 +187,64 @@ check "a deleted file's copy goes after the grace" eventually 30 has_none "the s
 line "groupadd media && printf %s shared >/srv/drop/shared.txt && chown root:media /srv/drop/shared.txt && chmod 640 /srv/drop/shared.txt"
 sleep 6
 check "a group's file is out of reach, and harms nothing" eval 'has_none shared && is active show ActiveState'
-line "printf '[Service]\nSupplementaryGroups=media\n' >/etc/systemd/system/syncd.service.d/media.conf; systemctl daemon-reload; systemctl restart syncd"
-check "with SupplementaryGroups it arrives" eventually 30 has_one shared
+line "useradd --create-home bob && chmod 711 /home/bob && install -d -o bob -m 755 /home/bob/out && printf %s 'from home' >/home/bob/out/home.txt
+  printf '[[folders]]\npath = \"/home/bob/out\"\n' >>/etc/syncd/syncd.toml && systemctl reload syncd"
+check "a folder in /home is out of reach without its drop-in" eventually 20 says "cannot be listed" syncd status
+check "the README's drop-ins are installed" admin "cd ~/syncd; $(readme drop-in)"
+check "with group.conf, the group's file arrives" eventually 30 has_one shared
+check "with home.conf, the file in /home arrives" eventually 30 has_one "from home"
+check "and all is well" eventually 20 syncd status
+check "its exposure is still at most $MOST_HOME_EXPOSURE" \
+  inside systemd-analyze security --no-pager --threshold="${MOST_HOME_EXPOSURE/./}" syncd.service
 line "mkdir /srv/drop/card && mount -t tmpfs none /srv/drop/card && touch /srv/drop/card/photo.txt"
 check "what is mounted later is within its sight" line "test -e /proc/$(show MainPID)/root/srv/drop/card/photo.txt"
 line "umount /srv/drop/card && rmdir /srv/drop/card"
+
+### What it tells
+
+check "the journal has an upload's facts as fields" line "journalctl -q -u syncd -o json SYNCD_EVENT=uploaded | head -n 1 | python3 -c '
+import json, sys
+facts = json.loads(sys.stdin.readline())
+assert facts[\"PRIORITY\"] == \"6\" and facts[\"SYNCD_PATH\"] == \"one.txt\", facts
+assert facts[\"SYNCD_BYTES\"] == \"9\" and facts[\"SYNCD_FILE_UUID\"] and facts[\"SYNCD_REQUEST_ID\"], facts'"
+check "doctor finds nothing wrong" line "AYMARA_AI_API_KEY_FILE=/etc/syncd/aymara-api-key SYNCD_API__BASE_URL=$URL /opt/syncd/bin/syncd doctor"
+check "with a wrong key it ends with 77" exits 77 line "AYMARA_AI_API_KEY=another SYNCD_API__BASE_URL=$URL /opt/syncd/bin/syncd doctor"
+
+### How it reloads
+
+pid=$(show MainPID)
+ask() { inside python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' "http://127.0.0.1:8766$1"; }
+reloaded() { inside systemctl reload syncd && is active show ActiveState && is "$pid" show MainPID; }
+line "printf '[server]\nlisten = \"127.0.0.1:8766\"\n' >>/etc/syncd/syncd.toml; mkdir /srv/more; printf '[[folders]]\npath = \"/srv/more\"\n' >>/etc/syncd/syncd.toml"
+check "a reload keeps the process" reloaded
+line "printf %s more >/srv/more/more.txt"
+check "and takes up another folder" eventually 30 has_one more
+check "and the listener: healthz" eventually 10 is ok ask /healthz
+check "readyz" says '"ready":true' ask /readyz
+check "metrics" says 'syncd_files{folder="more",status="synced"} 1.0' ask /metrics
+line "cp -a /etc/syncd/syncd.toml /root/good.toml; echo 'colour = 1' >>/etc/syncd/syncd.toml"
+check "a reload with a bad configuration keeps the process" reloaded
+check "and the old one, loudly" eventually 10 says "not reloaded, the old configuration holds" journal
+check "status names the setting" says "colour: unknown setting" syncd status
+check "and the daemon works on" eventually 10 is ok ask /healthz
+line "cp -a /root/good.toml /etc/syncd/syncd.toml"
+check "put right, it reloads" reloaded
+check "and all is well" eventually 20 syncd status
+
+### Another one, by the template
+
+line "install -D -m 600 /etc/syncd/aymara-api-key /etc/syncd/clips-api-key; mkdir /srv/clips; printf %s clip >/srv/clips/clip.txt
+  printf '[state]\ndirectory = \"/var/lib/syncd-clips\"\n[[folders]]\npath = \"/srv/clips\"\n[api]\nbase_url = \"$URL\"\n' >/etc/syncd/clips.toml
+  cp /source/systemd/syncd@.service /etc/systemd/system/ && systemctl daemon-reload && systemctl start syncd@clips"
+check "a template's instance uploads, too" eventually 30 has_one clip
+check "and has a state of its own" says "1 synced" inside /opt/syncd/bin/syncd -c /etc/syncd/clips.toml status
+line "systemctl stop syncd@clips"
 
 ### How it starts, stops, and is started again
 
 check "it is starting until it says that it is ready" says $'activating\nactive' seen_starting
 echo "      ready $(start_ms) ms after its process was started"
-emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 3}}]'
+emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 5}}]'
 write drained.txt "in flight"
 check "an upload is under way" eventually 20 says '"drained.txt"' syncd status --json
 check "stop drains: exit 0, by SIGTERM" eval 'inside systemctl stop syncd && is 0 show ExecMainStatus && is success show Result && is inactive show ActiveState'
@@ -203,7 +261,7 @@ check "kill -9: systemd starts it again" eventually 20 eval '(($(show NRestarts)
 emulator faults '[]'
 check "what was cut off is there once" eventually 40 agrees killed.txt "cut off"
 sleep 2
-check "nothing is there twice" is 3 eval 'emulator live | wc -l'
+check "nothing is there twice" is 6 eval 'emulator live | wc -l'
 
 before=$(show NRestarts)
 inside systemctl kill --kill-who=main --signal=STOP syncd
@@ -224,7 +282,7 @@ line "mv /srv/drop /srv/away"
 check "a folder that goes is a hold, and no end" eventually 30 says root_missing syncd status --json
 line "mv /srv/away /srv/drop"
 check "and heals" eventually 30 syncd status
-check "nothing was deleted meanwhile" is 3 eval 'emulator live | wc -l'
+check "nothing was deleted meanwhile" is 6 eval 'emulator live | wc -l'
 check "the journal holds no traceback" line \
   '! journalctl -q -u syncd -o cat | grep -A 20 "^Traceback"'
 report
