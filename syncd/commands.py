@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from syncd.parts import Parts
+from syncd.state import reviews
+from syncd.state.holds import ROOT_REPLACED
+from syncd.state.reviews import Decision, ReviewError, Verdict
 from syncd.workers.adopter import AdoptError
 
 JsonObject = dict[str, Any]
@@ -38,8 +41,10 @@ def retry(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     """Rebuild what the ledger has lost from the remote listing, sending no bytes.
 
-    AdoptError where a folder is not there to be compared with.
+    AdoptError where a folder is not there to be compared with, or where the key may be another
+    organization's; ForeignStateError where it is.
     """
+    _see_whose_key_it_is(parts)
     for name, watched in parts.watch.folders.items():
         yield {"step": "scanning", "folder": name}
         report = watched.scan()
@@ -52,9 +57,77 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 
 
 def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
-    """Compare the ledger with the remote listing; yield what differs."""
+    """Compare the ledger with the remote listing; yield what differs.
+
+    AdoptError where the key may be another organization's; ForeignStateError where it is.
+    """
+    _see_whose_key_it_is(parts)
     yield from parts.verifier.verify()
 
 
+def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Let what the hold `hold`, or each hold of `folder`, lists be deleted; yield what was decided.
+
+    ReviewError where there is no such hold.
+    """
+    return _decide(parts, arguments, "approved")
+
+
+def reject_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Keep the remote copies of what the hold `hold`, or each hold of `folder`, lists."""
+    return _decide(parts, arguments, "rejected")
+
+
+def _decide(parts: Parts, arguments: JsonObject, verdict: Verdict) -> Iterator[JsonObject]:
+    if (number := arguments.get("hold")) is not None:
+        wanted = [int(number)]
+    else:
+        folder = str(arguments["folder"])
+        wanted = [hold.id for hold in parts.store.read(lambda db: reviews.of_folder(db, folder))]
+    decisions = [_decide_one(parts, hold_id, verdict) for hold_id in wanted]
+    parts.store.changed.set()
+    yield {"verdict": verdict, "holds": [_decision(decision) for decision in decisions]}
+
+
+def _decide_one(parts: Parts, hold_id: int, verdict: Verdict) -> Decision:
+    now = time.time()
+    decision = parts.store.write(lambda db: reviews.decide(db, hold_id, verdict, now))
+    if decision.hold.reason == ROOT_REPLACED:
+        folder = reviews.folder_of(decision.hold)
+        watched = parts.watch.folders.get(folder)
+        # Where it is not taken, the next look at the root holds it again.
+        if watched is None or not watched.take_root():
+            raise ReviewError(f"there is no folder {folder} now that could be taken for it")
+    return decision
+
+
+def _decision(decision: Decision) -> JsonObject:
+    other = "reject" if decision.verdict == "approved" else "approve"
+    return {
+        "id": decision.hold.id,
+        "reason": decision.hold.reason,
+        "folder": reviews.folder_of(decision.hold),
+        "files": decision.files,
+        "undo": f"syncd deletes {other} {decision.hold.id}" if decision.files else None,
+    }
+
+
+def _see_whose_key_it_is(parts: Parts) -> None:
+    """Under a key of another organization, all that is ours would read as gone."""
+    if not (parts.gate.introduced and parts.introduction.is_bound):
+        parts.introduction.make()
+    if not parts.gate.introduced:
+        raise AdoptError(
+            "the key is new, and shows none of the files that the ledger knows: it may be of "
+            "another organization; use the key of before"
+        )
+
+
 #: By the name under which the command line and the control socket know them.
-COMMANDS: dict[str, Command] = {"retry": retry, "adopt": adopt, "verify": verify}
+COMMANDS: dict[str, Command] = {
+    "retry": retry,
+    "adopt": adopt,
+    "verify": verify,
+    "deletes.approve": approve_deletions,
+    "deletes.reject": reject_deletions,
+}

@@ -100,8 +100,13 @@ class _Loader:
             raise ConfigError(self._clean("\n".join(self._problems)))
         return Config.model_validate(
             {name: getattr(settings, name) for name in Settings.model_fields}
-            | {"credentials": credentials, "server_token": token, "file": self._file}
-            | {"warnings": tuple(self._warnings)}
+            | {
+                "credentials": credentials,
+                "server_token": token,
+                "file": self._file,
+                "folders_are_chosen": bool(directories),
+                "warnings": tuple(self._warnings),
+            }
         )
 
     # Sources
@@ -136,7 +141,11 @@ class _Loader:
             (values.get("state"), "directory"),
             (values.get("api"), "ca_file"),
             (values.get("server"), "token_file"),
-            *((folder, "path") for folder in (folders if isinstance(folders, list) else [])),
+            *(
+                (folder, key)
+                for folder in (folders if isinstance(folders, list) else [])
+                for key in ("path", "move_to")
+            ),
         ]
         for table, key in tables:
             if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
@@ -307,6 +316,16 @@ class _Loader:
                     f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
                     "place outside"
                 )
+        for folder in folders:
+            if folder.move_to is None:
+                continue
+            target = os.path.realpath(folder.move_to)
+            for place in (*(other.path for other in folders), settings.state.directory):
+                if _overlap(target, os.path.realpath(place)):
+                    yield (
+                        f"{where}: the folder {folder.path}: move_to = {folder.move_to} overlaps "
+                        f"with {place}; move files to a place outside every watch folder"
+                    )
         ca_file = settings.api.ca_file
         if ca_file and to_sync and not os.access(ca_file, os.R_OK):
             yield f"{self._source(('api', 'ca_file'))}: ca_file: cannot read {ca_file}"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ from syncd.doctor import lost_with_container
 from syncd.exceptions import ConfigError, ForeignStateError
 from syncd.log import printable, tell_repeats
 from syncd.metrics import RELOADS
-from syncd.parts import Parts, build, opened
+from syncd.parts import Parts, build, opened, settle_changes
 from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
@@ -31,6 +32,10 @@ BEAT_SECONDS = 10.0
 TICK_SECONDS = 1.0
 #: Seconds by which the wall clock must leave the monotonic one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
+#: Seconds by which a second on the main thread must be longer to count as standing still.
+STOOD_STILL_SECONDS = 10.0
+#: Files that the daemon would like to be able to have open; what is permitted is taken.
+OPEN_FILES = 65_536
 #: Seconds after which the upload step or the writer counts as hanging.
 HUNG_SECONDS = 60.0
 #: Seconds after which a step that waits for disk or network is shown.
@@ -124,6 +129,7 @@ class Daemon:
             while self._next is not None:
                 old, self._parts, self._next = self._parts, self._next, None
                 self._parts.watch.inherit(old.watch)
+                settle_changes(self._parts, removed_too=not self._config.folders_are_chosen)
                 self._run_parts(hurry)
         self._last_beat()
         if self._foreign is not None:
@@ -166,7 +172,7 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        self._hinted = ["upload", "poll", "delete", "reconcile"]
+        self._hinted = ["upload", "poll", "delete", "consume", "reconcile"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
             add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
@@ -177,6 +183,7 @@ class Daemon:
         add("upload", parts.uploader.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
+        add("consume", parts.consumer.step, every=5.0)
         add("reconcile", self._reconcile, every=30.0)
         add("remember", parts.store.remember, every=60.0)
         add("back up", self._back_up, every=HOUR_SECONDS)
@@ -244,7 +251,12 @@ class Daemon:
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
+        seen_at = boottime()
         while not self._stop.wait(TICK_SECONDS):
+            seen_at, stood_still = boottime(), boottime() - seen_at - TICK_SECONDS
+            if stood_still > STOOD_STILL_SECONDS:
+                log.warning("stood still for %.0f s; every folder is scanned", stood_still)
+                self._parts.watch.ask_scans(f"the daemon stood still for {stood_still:.0f} s")
             self._scheduler.nudge()
             tell_repeats()
             try:
@@ -421,6 +433,14 @@ def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+def raise_limit_of_open_files() -> None:
+    """Take as many open files as are permitted: the soft limit is for users of select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _refuse_move(old: Config, new: Config) -> None:
     """Raise ConfigError where `new` wants what only another start can do."""
     for setting, before, after in (
@@ -445,6 +465,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
     signals = Signals()
     # A terminal that closes says so by SIGHUP: that is an end.
     signals.listen(reloads=not os.isatty(2))
+    raise_limit_of_open_files()
     with opened(config) as parts:
         daemon = Daemon(
             config=config, parts=parts, stop=signals.stop, reload=signals.reload, load=load

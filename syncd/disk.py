@@ -13,22 +13,27 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from syncd.exceptions import FileChangedError, UnreadableError
+from syncd import mounts
+from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 
 CHUNK_BYTES = 1 << 20
+#: What os.scandir of a descriptor returns.
+Scandir: TypeAlias = "os._ScandirIterator[str]"  # noqa: SLF001 typeshed has no other name
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
 _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Fingerprint(NamedTuple):
     """What tells a file's content apart without reading it; times in nanoseconds.
 
-    The device number is left out on purpose: it changes with each mount of the same disk.
+    The device number is left out on purpose: it changes with each mount of the same disk. Where the
+    filesystem makes up inodes and the times of changes, both are 0.
     """
 
     inode: int
@@ -38,6 +43,8 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":
+        if mounts.invents(status.st_dev):
+            return cls(0, status.st_size, status.st_mtime_ns, 0)
         # Some filesystems number beyond what SQLite's signed 64 bits hold.
         inode = (status.st_ino + (1 << 63)) % (1 << 64) - (1 << 63)
         return cls(inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -72,15 +79,47 @@ class Sight:
     found: Found
     fingerprint: Fingerprint | None = None
     error: str = ""
+    #: whether the fingerprint's times are this machine's, and real
+    own_clock: bool = True
 
 
-def identify(root: bytes) -> RootIdentity:
-    """Return the identity of the directory `root`; OSError where there is none."""
-    descriptor = os.open(root, _LISTING & ~os.O_NOFOLLOW)
+def identify(root: bytes, marker: bytes = b"") -> RootIdentity:
+    """Return the identity of the directory `root`; OSError where there is none.
+
+    Where a `marker` is named, a file of that path beneath it must be there, too.
+    """
+    descriptor = _open(root, _LISTING & ~os.O_NOFOLLOW)
     try:
+        if marker:
+            os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
         return RootIdentity(os.statvfs(descriptor).f_fsid, os.fstat(descriptor).st_ino)
     finally:
         os.close(descriptor)
+
+
+def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
+    """Open as os.open does; ShortageError where it is not for the file that it fails."""
+    try:
+        return os.open(path, flags, dir_fd=dir_fd)
+    except OSError as error:
+        raise _judged(error) from error
+
+
+def entries_of(descriptor: int) -> "Scandir":
+    """List an open directory as os.scandir does; ShortageError as above."""
+    try:
+        return os.scandir(descriptor)
+    except OSError as error:
+        raise _judged(error) from error
+
+
+def _judged(error: OSError) -> Exception:
+    if error.errno in _SHORT:
+        return ShortageError(
+            f"{error.strerror}: raise the limit of this process (LimitNOFILE= of its unit, "
+            "ulimit -n), or the machine's"
+        )
+    return error
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
@@ -95,10 +134,10 @@ def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
 
     Yields a descriptor. OSError of the first segment that cannot be entered.
     """
-    descriptor = os.open(root, _LISTING & ~os.O_NOFOLLOW)
+    descriptor = _open(root, _LISTING & ~os.O_NOFOLLOW)
     try:
         for segment in filter(None, path.split(b"/")):
-            below = os.open(segment, _LISTING, dir_fd=descriptor)
+            below = _open(segment, _LISTING, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
         yield descriptor
@@ -115,13 +154,13 @@ def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
     """
     segments = path.split(b"/")
     try:
-        parent = os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        parent = _open(root, _DIRECTORY & ~os.O_NOFOLLOW)
         try:
             for segment in segments[:-1]:
-                below = os.open(segment, _DIRECTORY, dir_fd=parent)
+                below = _open(segment, _DIRECTORY, dir_fd=parent)
                 os.close(parent)
                 parent = below
-            descriptor = os.open(segments[-1], _CONTENT, dir_fd=parent)
+            descriptor = _open(segments[-1], _CONTENT, dir_fd=parent)
         finally:
             os.close(parent)
     except OSError as error:
@@ -191,13 +230,14 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
 
 
 def _names(descriptor: int) -> frozenset[bytes]:
-    with os.scandir(descriptor) as entries:
+    with entries_of(descriptor) as entries:
         return frozenset(os.fsencode(entry.name) for entry in entries)
 
 
 def _sight(status: os.stat_result) -> Sight:
     if stat.S_ISREG(status.st_mode):
-        return Sight(Found.FILE, Fingerprint.of(status))
+        own_clock = mounts.has_own_clock(status.st_dev)
+        return Sight(Found.FILE, Fingerprint.of(status), own_clock=own_clock)
     # Where a file was and a directory is now, the file is gone.
     return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
 
@@ -219,6 +259,44 @@ def _without_parent(listing: _Listing, parent: bytes, error: OSError) -> Sight:
             return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
     except OSError as further:
         return _without_parent(listing, above, further)
+
+
+def read_small(directory_descriptor: int, name: bytes, limit: int) -> bytes | None:
+    """Return the content of the regular file `name` of an open directory; None where there is none.
+
+    UnreadableError for anything that is no regular file, is longer than `limit` bytes, or cannot
+    be read. In a directory in which nothing can be opened there is none.
+    """
+    try:
+        descriptor = _open(name, _CONTENT, dir_fd=directory_descriptor)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EACCES and _cannot_be_searched(directory_descriptor):
+            return None
+        # ELOOP is what O_NOFOLLOW answers to a link, ENXIO what a socket does.
+        odd = error.errno in (errno.ELOOP, errno.ENXIO)
+        reason = "it is not a regular file" if odd else str(error.strerror)
+        raise UnreadableError(reason) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError("it is not a regular file")
+        if status.st_size > limit:
+            raise UnreadableError(f"it is larger than {limit} bytes")
+        return os.read(descriptor, limit)
+    except OSError as error:
+        raise UnreadableError(str(error.strerror)) from error
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_be_searched(directory_descriptor: int) -> bool:
+    try:
+        os.stat(b".", dir_fd=directory_descriptor)
+    except PermissionError:
+        return True
+    return False
 
 
 def sha256(

@@ -10,6 +10,7 @@ SyncdError
 ├── DiskError              a file cannot be read as it should be
 │   ├── FileChangedError   it is no longer what it was when it was looked at
 │   └── UnreadableError    it is there, or may be, and cannot be read
+├── ShortageError          this process is out of open files or memory: it says nothing of any file
 └── FilesApiError          a call to the Files API failed (see `syncd.files_api.errors`)
 
 A message says what failed, where, and what to do. No message carries a secret.
@@ -63,3 +64,7 @@ class FileChangedError(DiskError):
 
 class UnreadableError(DiskError):
     """The file is there, or may be, and cannot be read."""
+
+
+class ShortageError(SyncdError):
+    """Open files or memory have run out: it heals, and says nothing of any file."""

@@ -53,6 +53,8 @@ def once(
         try:
             parts.watch.scan_all()
             _work_through(parts, stop, wait_deletions=wait_deletions, report=report)
+            while not stop.is_set() and parts.consumer.step() == 0.0:
+                pass
         finally:
             parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
             parts.stop.set()
@@ -87,6 +89,9 @@ def _work_through(
         report(tally)
         if parts.store.read(holds.is_lost):
             log.error("giving up: the state was lost, and `syncd adopt` has not run")
+            return
+        if parts.introduction.unproven:
+            log.error("giving up: the key may be of another organization (syncd status)")
             return
         if parts.gate.refused or parts.gate.state == "unreachable":
             log.error("giving up for now: the Files API is %s", parts.gate.state)

@@ -3,24 +3,29 @@
 `Config` ends here: each part is given what it needs, and no more.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from syncd.config import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.metrics import REQUEST_SECONDS, REQUESTS
+from syncd.state import reconfiguration
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
-from syncd.state.planner import Policy
+from syncd.state.planner import Limits, Policy
 from syncd.state.retrying import Retrying
 from syncd.state.sightings import Settling
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.adopter import Adopter
+from syncd.workers.consumer import ConsumedFolder, Consumer
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction, key_mark
@@ -30,16 +35,20 @@ from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 from syncd.workers.verifier import Verifier
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class Parts:
     """Everything that runs, built and not started."""
 
     store: Store
+    policies: Mapping[str, Policy]
     watch: Watch
     uploader: Uploader
     poller: Poller
     deleter: Deleter
+    consumer: Consumer
     reconciler: Reconciler
     gate: Gate
     introduction: Introduction
@@ -58,7 +67,21 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
             "holds it, or give the systemd credential aymara-api-key"
         )
-    policies = {folder.name: Policy(folder.workspace_uuid) for folder in config.folders}
+    limits = Limits(
+        files=config.deletions.hold_files,
+        percent=config.deletions.hold_percent,
+        most=config.deletions.hold_max,
+    )
+    policies = {
+        folder.name: Policy(
+            workspace_uuid=folder.workspace_uuid,
+            mirror_deletions=folder.mirror_deletions,
+            after_upload=folder.after_upload,
+            remote_gone=config.deletions.remote_gone,
+            limits=limits,
+        )
+        for folder in config.folders
+    }
     folders = [_watch_folder(config, name) for name in policies]
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
@@ -101,9 +124,12 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     deleter = Deleter(
         store=store,
         ledger=ledger,
+        deletions=Deletions(policies=policies),
         mirrored={
             folder.name: MirroredFolder(
-                folder.path, Settling(folder.settle_seconds, folder.grace_seconds)
+                folder.path,
+                Settling(folder.settle_seconds, folder.grace_seconds),
+                marker=folder.marker,
             )
             for folder in folders
         },
@@ -119,6 +145,19 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         gate=gate,
         mark=key_mark(store.instance, "\n".join(credentials.secrets())),
         clock=clock,
+    )
+    consumer = Consumer(
+        store=store,
+        consumed={
+            folder.name: ConsumedFolder(
+                path, os.fsencode(folder.move_to) if folder.move_to else None
+            )
+            for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
+            if folder.after_upload != "keep"
+        },
+        policies=policies,
+        clock=clock,
+        stopped=stop.is_set,
     )
     reconciler = Reconciler(
         store=store,
@@ -150,10 +189,12 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     )
     return Parts(
         store=store,
+        policies=policies,
         watch=watch,
         uploader=uploader,
         poller=poller,
         deleter=deleter,
+        consumer=consumer,
         reconciler=reconciler,
         gate=gate,
         introduction=introduction,
@@ -173,10 +214,14 @@ def _watch_folder(config: Config, name: str) -> WatchFolder:
         include=folder.include,
         exclude=folder.exclude,
         hidden=folder.hidden,
+        max_size=folder.max_size,
+        skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,
         watch=folder.watch,
+        mirror_deletions=folder.mirror_deletions,
+        marker=os.fsencode(folder.marker),
     )
 
 
@@ -202,6 +247,21 @@ def _count_request(operation: str, status: int | None, seconds: float) -> None:
     REQUEST_SECONDS.add(operation, by=seconds)
 
 
+def settle_changes(parts: Parts, *, removed_too: bool) -> None:
+    """Release the copies of folders that are configured no more, or for another workspace."""
+    store, policies = parts.store, parts.policies
+    for name in store.read(lambda db: reconfiguration.removed(db, policies)) if removed_too else ():
+        log.warning("%s is not configured any more; its remote files are kept", name)
+        release = partial(reconfiguration.release_removed, folder=name, policies=policies)
+        while store.write(partial(release, now=time.time())):
+            pass
+    for name in store.read(lambda db: reconfiguration.moved(db, policies)):
+        move = partial(reconfiguration.release_moved, folder=name, policies=policies)
+        after: int | None = 0
+        while after is not None:
+            after = store.write(partial(move, now=time.time(), after=after))
+
+
 @contextmanager
 def opened(config: Config) -> Iterator[Parts]:
     """Open the state directory, see that it is this service's, and build every part."""
@@ -214,6 +274,7 @@ def opened(config: Config) -> Iterator[Parts]:
             advice="set the base URL back, or give the other service its own [state] directory",
         )
         parts = build(config, store)
+        settle_changes(parts, removed_too=not config.folders_are_chosen)
         try:
             yield parts
         finally:

@@ -22,7 +22,7 @@ from apscheduler.executors.pool import BasePoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from syncd.exceptions import StateWriteError
+from syncd.exceptions import ShortageError, StateWriteError
 from syncd.state.retry import backoff_seconds
 
 log = logging.getLogger(__name__)
@@ -181,6 +181,10 @@ class Scheduler:
             step.failures_total += 1
             # The writer has told of it, once for all.
             log.debug("%s: %s", step.name, error)
+        except ShortageError as error:
+            step.failures += 1
+            level = logging.ERROR if step.failures == 1 else logging.DEBUG
+            log.log(level, "%s: %s", step.name, error)
         except Exception:
             step.failures += 1
             step.failures_total += 1

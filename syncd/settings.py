@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
@@ -80,6 +80,12 @@ class Deletions(_Section):
     """How sure syncd makes itself before it deletes."""
 
     grace_seconds: float = Field(default=60, ge=0)
+    #: how many files of a folder, or what part of them, may go missing within an hour, and how
+    #: many whatever the part, before a person is asked
+    hold_files: int = Field(default=20, ge=0)
+    hold_percent: float = Field(default=20, ge=0, le=100)
+    hold_max: int = Field(default=1000, ge=0)
+    remote_gone: Literal["hold", "reupload", "forget"] = "hold"
 
 
 class Server(_Section):
@@ -134,15 +140,38 @@ class Folder(_Section):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     hidden: bool = False
+    #: in bytes; None for no limit
+    max_size: Size | None = None
+    #: what becomes of the files that are there at the very first scan
+    existing: Literal["upload", "skip"] = "upload"
     watch: Literal["auto", "native", "polling"] = "auto"
     settle_seconds: float = Field(default=5, ge=0)
     rescan_seconds: float = Field(default=300, gt=0)
     grace_seconds: float = Field(default=60, ge=0)
+    mirror_deletions: bool = True
+    #: relative to `path`: a file without which the folder is not the right one
+    marker: str = ""
+    after_upload: Literal["keep", "move", "delete"] = "keep"
+    #: absolute; outside every watch folder
+    move_to: Path | None = None
 
     @property
     def root(self) -> bytes:
         """The path as the kernel wants it."""
         return os.fsencode(self.path)
+
+    @field_validator("marker")
+    @classmethod
+    def _is_beneath(cls, marker: str) -> str:
+        if marker and (marker.startswith("/") or {"", ".", ".."} & set(marker.split("/"))):
+            raise ValueError("must be the path of a file beneath the folder, such as .syncd-root")
+        return marker
+
+    @model_validator(mode="after")
+    def _knows_where_to(self) -> "Folder":
+        if (self.after_upload == "move") != (self.move_to is not None):
+            raise ValueError('after_upload = "move" and move_to go together')
+        return self
 
     @field_validator("path")
     @classmethod
@@ -194,6 +223,8 @@ class Config(Settings):
     server_token: SecretStr | None = None
     #: the file that was read, if any
     file: Path | None = None
+    #: whether they came with the command line: those that it did not name are left as they are
+    folders_are_chosen: bool = False
     #: what is odd and yet no error, for the log
     warnings: tuple[str, ...] = ()
 

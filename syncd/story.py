@@ -3,19 +3,23 @@
 import os
 import shlex
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from syncd.config import Config, Folder
+from syncd.exceptions import UnreadableError
 from syncd.log import printable
 from syncd.state import views
 from syncd.state.ledger import QUARANTINE_CRASHES
 from syncd.state.store import Transaction
 from syncd.state.views import Word
+from syncd.units import span
 from syncd.watch.folder import WatchFolder
-from syncd.watch.ignore import Rules
+from syncd.watch.ignore import Rules, Verdict
 
 JsonObject = dict[str, Any]
 
@@ -31,6 +35,8 @@ _EXPLANATIONS = {
     Word.HELD: "It waits, because something is held.",
     Word.IGNORED: "It is not synced, because a rule excludes it.",
 }
+
+_CHANGE_RULES = "change the rule that is named, or rename it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,10 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
             f" syncd ended abruptly {crashes} times in a row while it was being sent: it is left "
             "alone for an hour each time."
         )
+    if word is Word.SETTLING:
+        explanation = _settling(story["file"]) or explanation
+    if word is Word.IGNORED and story["file"]["error"]:
+        explanation = f"It is not synced: {story['file']['error']}."
     if word is Word.QUEUED and story["file_uuid"]:
         explanation += " Its previous content is still live."
     if word is Word.FAILED and story["file_uuid"]:
@@ -162,6 +172,22 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "explanation": explanation,
         "advice": list(_advice(word, story, running=running)),
     }
+
+
+def _settling(file: JsonObject) -> str:
+    """Say of a file that is still being written how long that has been so."""
+    if file["settling_since"] is None:
+        return ""
+    since = datetime.fromisoformat(file["settling_since"]).timestamp()
+    for_long = f" for {span(time.time() - since)}" if time.time() - since > 60 else ""
+    if file["is_open"]:
+        return (
+            f"It has been open for writing{for_long}, and is sent once it is closed and has been "
+            "quiet for a while."
+        )
+    if not for_long:
+        return ""
+    return f"It has been changing{for_long}; it is sent once it has been quiet for a while."
 
 
 def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
@@ -183,8 +209,8 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
             yield f"syncd retry {_quoted(story['path'])} (sends it once more as it is)"
     elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
         yield f"syncd retry {_quoted(story['path'])} (tries it now)"
-    if word is Word.IGNORED:
-        yield "change include, exclude or hidden of its folder, or rename it"
+    if word is Word.IGNORED and not story["file"]["is_skipped"]:
+        yield _CHANGE_RULES
     for hold in story["holds"] if word is Word.HELD else ():
         yield from hold["commands"]
 
@@ -193,12 +219,11 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     """Tell of a path that is there, and of which the table has no row."""
     mode = os.lstat(place.absolute).st_mode
     story = _bare(place) | {"rule": rule(place, config, is_dir=stat.S_ISDIR(mode))}
-    excluded = _verdict(place, config, is_dir=stat.S_ISDIR(mode))
-    if excluded:
+    if _verdict(place, config, is_dir=stat.S_ISDIR(mode)).excluded:
         return story | {
             "status": Word.IGNORED,
             "explanation": _EXPLANATIONS[Word.IGNORED],
-            "advice": ["change include, exclude or hidden of its folder, or rename it"],
+            "advice": [_CHANGE_RULES],
         }
     if stat.S_ISDIR(mode):
         return story | {
@@ -223,13 +248,25 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
 
 def rule(place: Place, config: Config, *, is_dir: bool = False) -> str:
     """Return the rule that decides on a path, in words; empty where none does."""
-    settings = _settings(place, config)
-    return _rules(settings).verdict(place.path, is_dir=is_dir).rule if settings else ""
+    return _verdict(place, config, is_dir=is_dir).rule
 
 
-def _verdict(place: Place, config: Config, *, is_dir: bool) -> bool:
+def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:
     settings = _settings(place, config)
-    return bool(settings and _rules(settings).verdict(place.path, is_dir=is_dir).excluded)
+    if settings is None:
+        return Verdict(excluded=False)
+    rules = _rules(settings)
+    try:
+        verdict = rules.verdict(place.path, is_dir=is_dir)
+    except UnreadableError as error:
+        return Verdict(excluded=False, rule=str(error))
+    if verdict.excluded or is_dir:
+        return verdict
+    try:
+        size = rules.of_size(os.lstat(place.absolute).st_size)
+    except OSError:
+        return verdict
+    return size if size.excluded else verdict
 
 
 def _settings(place: Place, config: Config) -> Folder | None:
@@ -244,6 +281,7 @@ def _rules(folder: Folder) -> Rules:
             include=folder.include,
             exclude=folder.exclude,
             hidden=folder.hidden,
+            max_size=folder.max_size,
         )
     )
 

@@ -24,6 +24,18 @@ def parse_seconds(text: str) -> float:
     return _parse(text, _SECONDS, "a duration such as 24h, 90m or 30s")
 
 
+def span(seconds: float) -> str:
+    """Return a length of time for a person: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
+    whole = max(round(seconds), 0)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 2 * 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
 def _parse(text: str, units: dict[str, int], wanted: str) -> float:
     match = _AMOUNT.fullmatch(text)
     factor = units.get(match[2].lower()) if match else None

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": ("inspect", "Say whether all is well, and why not."),
     "ls": ("inspect", "List files with status, uuid and SHA-256."),
     "why": ("inspect", "Tell one file's whole story."),
+    "deletes": ("deletes", "Review deletions that are held."),
     "verify": ("repair", "Compare the ledger with the remote listing."),
     "adopt": ("repair", "Rebuild the ledger from the remote listing."),
     "retry": ("repair", "Forget the back-off and try now."),

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.live import Live
 
 from syncd import document, story
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import brief_view, size, status_view, story_view
+from syncd.cli.render import brief_view, size, status_view, story_view, watched_text
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
@@ -107,7 +108,7 @@ def ls(
     config = options.load(to_sync=False)
 
     def write(db: Transaction) -> None:
-        name = _folder_name(folder, story.folders(config, db)) if folder else None
+        name = folder_name(folder, story.folders(config, db)) if folder else None
         entries = views.manifest(db, name, Word(word) if word else None)
         if as_json:
             for entry in entries:
@@ -123,7 +124,8 @@ def ls(
     views.read(config.state.directory, write)
 
 
-def _folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
+def folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
+    """Return the name of the known folder that is `given` by name or path; UsageError else."""
     known = list(known)
     for folder in known:
         if given == folder.name:
@@ -164,12 +166,20 @@ def why(options: Options, path: Path, *, as_json: bool) -> int:
         told = views.read(directory, lambda db: _tell(path, config, db, running=running))
     except views.NoStateError:
         told = _tell(path, config, None, running=running)
+    told["watched"] = _watched(directory, told["folder"])
     if as_json:
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         view = story_view if "copies" in told else brief_view
         _show(Console(highlight=False), view(told, time.time()))
     return 0 if told["found"] else 1
+
+
+def _watched(directory: Path, folder: str | None) -> str:
+    """Return how a folder's changes are noticed by the daemon that runs; empty where none does."""
+    beat = vitals.read(directory)
+    seen = beat.folders.get(folder or "") if beat else None
+    return watched_text(asdict(seen)) if seen else ""
 
 
 def _tell(path: Path, config: Config, db: Transaction | None, *, running: bool) -> JsonObject:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from syncd.log import printable
 from syncd.state.views import Word
+from syncd.units import span
 
 JsonObject = dict[str, Any]
 STYLES = {
@@ -35,18 +36,6 @@ def size(count: int | None) -> str:
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
-
-
-def span(seconds: float) -> str:
-    """Return a length of time for a person: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
-    whole = max(round(seconds), 0)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    if whole < 2 * 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
 def ago(when: str | None, now: float) -> str:
@@ -95,17 +84,22 @@ def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
     yield Text.assemble((printable(folder["name"]), "bold"), "  ", printable(folder["path"]))
     rows: list[tuple[str, str | Text]] = []
     if folder["watch"]:
-        reason = f" ({printable(folder['watch_reason'])})" if folder["watch_reason"] else ""
-        covered = f"{folder['watched_directories']:,} of {folder['directories']:,} directories"
-        if folder["watch"] == "polling":
-            covered = f"{folder['directories']:,} directories"
-        rows.append(("watched", f"{folder['watch']}{reason}, {covered}"))
+        rows.append(("watched", watched_text(folder)))
     rows.append(("files", counts_text(folder["counts"])))
     if (oldest := folder["oldest_queued_seconds"]) is not None:
         rows.append(("waiting", f"the oldest for {span(oldest)}"))
     event, scan = ago(folder["last_event_at"], now), ago(folder["last_scan_at"], now)
     rows.append(("last", f"event {event}, scan {scan}"))
     yield _facts(rows)
+
+
+def watched_text(folder: JsonObject) -> str:
+    """Return how well a folder is seen: `native, 98 of 100 directories`."""
+    reason = f" ({printable(folder['watch_reason'])})" if folder["watch_reason"] else ""
+    covered = f"{folder['watched_directories']:,} of {folder['directories']:,} directories"
+    if folder["watch"] == "polling":
+        covered = f"{folder['directories']:,} directories"
+    return f"{folder['watch']}{reason}, {covered}"
 
 
 def counts_text(counts: dict[str, int]) -> Text:
@@ -185,7 +179,7 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
 
 def brief_view(story: JsonObject, _now: float) -> RenderableType:
     """Return what `why` shows of a path that the table does not know."""
-    rows = [("folder", story["folder"]), ("rule", story["rule"]), ("helps", None)]
+    rows = [(name, story[name]) for name in ("folder", "rule", "watched")]
     rows = [(name, printable(value)) for name, value in rows if value]
     rows += [("what helps", printable(line)) for line in story["advice"]]
     head = Text(printable(story["path"]), "bold")
@@ -196,6 +190,8 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
     yield "folder", f"{printable(story['folder'])}  {printable(story['root'])}"
     if story["rule"]:
         yield "rule", printable(story["rule"])
+    if story["watched"]:
+        yield "watched", story["watched"]
     file = story["file"]
     if file["size"] is not None:
         place = "last seen" if file["status"] == "missing" else "on disk"
@@ -222,7 +218,9 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
             f"  {ago(when or copy['created_at'], now)}",
         )
     )
-    rows = [("reason", copy["reason"]), ("error", copy["error"]), ("token", copy["token"])]
+    evidence = (copy["evidence"] or {}).get("text")
+    rows = [("reason", copy["reason"]), ("evidence", evidence)]
+    rows += [("error", copy["error"]), ("token", copy["token"])]
     video = [copy["processing_status"] or ""]
     video += [f"{copy['frame_count']} frames"] if copy["frame_count"] is not None else []
     rows.append(("processing", ", ".join(filter(None, video))))

@@ -19,8 +19,11 @@ path = "drop"               # the folder to watch; relative to this file
 # include = ["*.mp4"]       # gitignore patterns; without any, all files are meant
 # exclude = ["drafts/"]
 # hidden = false            # also files whose name begins with a dot
+# max_size = "5GiB"         # larger files are left out; without it there is no limit
+# existing = "upload"       # or "skip": what is there at the very first scan is left out
 # watch = "auto"            # or "native", "polling"
-# settle_seconds = 5        # a file is sent when it has been quiet for so long
+# settle_seconds = 5        # a file is sent when it has been quiet for so long; 0 where it is
+#                           # renamed in when it is finished
 # rescan_seconds = 300
 # grace_seconds = 60        # a file must be gone for so long before it is deleted remotely
 # workspace_uuid = "..."

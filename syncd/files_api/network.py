@@ -55,7 +55,13 @@ class Backend(httpcore.NetworkBackend):
         limit = self.exchange.timeout_seconds if timeout is None else timeout
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for family, address in self._resolve(host, port, limit):
-            stream = Stream(socket.socket(family, socket.SOCK_STREAM), self)
+            try:
+                opened = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:
+                # Out of open files, or no such family here: nothing was sent.
+                failure = httpcore.ConnectError(str(error))
+                continue
+            stream = Stream(opened, self)
             try:
                 stream.connect(address, limit)
                 return stream

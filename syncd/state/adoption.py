@@ -5,7 +5,7 @@ A token tells the place of its file and the beginning of its content's SHA-256 (
 """
 
 import enum
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from sqlite_utils import Database
@@ -121,6 +121,19 @@ def _row(file: File, remote: Remote, became: Became, now: float) -> Copy:
         stored_at=remote.created_at,
         reason=f"found by its token: {became}",
     )
+
+
+def arrived(db: Database, listed: Mapping[str, float], now: float) -> int:
+    """Put in doubt each planned copy whose token is `listed` with its object's time of creation.
+
+    An older database may not know that it was sent: it is looked up, and not sent a second time.
+    """
+    planned = copies.where(db, "status = 'planned' AND status NOT IN ('live', 'gone')")
+    found = [copy for copy in planned if copy.token in listed]
+    for copy in found:
+        created_at = listed[copy.token]
+        copies.move(db, copy, CopyStatus.SENDING, due_at=now, sent_at=created_at)
+    return len(found)
 
 
 def claimed(db: Database) -> list[Copy]:

@@ -55,7 +55,7 @@ def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> 
             history.add(db, file, "released", now, copy=copy, detail=action.reason)
         case Act.REVIVE:
             others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
-            make_live(db, copy, now, others=others, reason=action.reason)
+            make_live(db, copy, now, others=others, reason=action.reason, evidence=None)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
         case _:
             raise AssertionError(action)

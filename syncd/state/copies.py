@@ -46,6 +46,10 @@ class Copy(NamedTuple):
     stored_at: float | None = None
     live_at: float | None = None
     gone_at: float | None = None
+    #: why a missing file's copy was retired, as JSON
+    evidence: str | None = None
+    #: when syncd took its file away (`after_upload`): it is kept, whatever comes to that path
+    consumed_at: float | None = None
 
     @property
     def in_doubt(self) -> bool:
@@ -72,6 +76,13 @@ def from_row(row: sqlite3.Row) -> Copy:
 def get(db: Database, copy_id: int) -> Copy | None:
     """Return the copy with that id, or None."""
     return next(iter(where(db, "id = ?", (copy_id,))), None)
+
+
+def existing(db: Database, copy_id: int) -> Copy:
+    """Return the copy with that id; StateError where its row has vanished."""
+    if (copy := get(db, copy_id)) is None:
+        raise StateError("a copy's row has vanished from the ledger")
+    return copy
 
 
 def of_file(db: Database, file_id: int) -> list[Copy]:

@@ -4,7 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -16,19 +16,37 @@ from syncd.state.lifecycle import CopyStatus
 
 
 def uploads(db: Database, now: float, limit: int, *, without: Collection[str] = ()) -> list[File]:
-    """Return files with something to hash or send, the longest due first; none of `without`."""
+    """Return files with something to hash or send: of each folder the `limit` longest due.
+
+    By folder, so that a fresh file of one does not wait for a hundred thousand of another. None of
+    the folders `without`.
+    """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    names = {f"held{number}": name for number, name in enumerate(without)}
-    held = f"AND folder NOT IN ({', '.join(f':{name}' for name in names)})" if names else ""
-    return files.where(
-        db,
-        "id IN (SELECT id FROM (SELECT id, due_at FROM files WHERE status = 'ready' AND "
-        f"due_at <= :now {held} UNION ALL SELECT file_id, copies.due_at FROM copies JOIN files ON "
-        "files.id = file_id WHERE copies.status = 'planned' AND copies.due_at <= :now AND "
-        f"files.status = 'ready' {held} ORDER BY 2 LIMIT :limit)) ORDER BY due_at",
-        {"now": now, "limit": limit, **names},
+    names = [row[0] for row in db.conn.execute("SELECT name FROM folders") if row[0] not in without]
+    ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
+    found = {file.id: file for file in _by_id(db, ids)}
+    return [found[file_id] for file_id in dict.fromkeys(ids)]
+
+
+def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
+    rows = db.conn.execute(
+        "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
+        "AND folder = :folder AND due_at <= :now ORDER BY due_at LIMIT :limit) "
+        "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
+        "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
+        "AND folder = :folder ORDER BY due_at LIMIT :limit)",
+        {"folder": folder, "now": now, "limit": limit},
     )
+    return [row[0] for row in rows]
+
+
+def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
+    found: list[File] = []
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
+    return found
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -49,13 +67,17 @@ def next_poll(db: Database, now: float) -> float | None:
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
-    """Return a folder's missing files whose grace is over; none while its deletions are held."""
-    if holds.is_held(db, "deletions", folder):
+    """Return a folder's missing files whose grace is over; none while its deletions are held.
+
+    Held because many are missing, those on which a person has decided still come.
+    """
+    reasons = holds.reasons(db, "deletions", folder)
+    if reasons - {holds.MANY_MISSING}:
         return []
     return files.where(
         db,
         "status = 'missing' AND confirmed_at IS NULL AND due_at <= ? AND folder = ? "
-        "ORDER BY due_at LIMIT ?",
+        f"{'AND verdict IS NOT NULL' if reasons else ''} ORDER BY due_at LIMIT ?",
         (now, folder, limit),
     )
 
@@ -126,7 +148,8 @@ def outstanding(
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
-    `without`; with `deletions`, files whose grace is not over are waited for.
+    `without`; with `deletions`, files whose grace is not over are waited for. An upload
+    that is held is not, nor is what goes only after it.
     """
     names = {f"held{number}": name for number, name in enumerate(without)}
     held = f"(SELECT id FROM files WHERE folder IN ({', '.join(f':{name}' for name in names)}))"
@@ -136,10 +159,11 @@ def outstanding(
         "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status = 'settling' "
         f"OR (status = 'ready' AND id {may_go}) "
         "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
-        "status NOT IN ('live', 'gone') AND (status IN ('processing', 'retiring') "
+        "status NOT IN ('live', 'gone') AND (status = 'processing' "
         f"OR (status = 'planned' AND attempts < :attempts AND file_id {may_go}) "
-        "OR (status = 'sending' AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at IS NULL "
-        "AND scope = 'copy ' || copies.id)))), "
+        "OR (status IN ('sending', 'retiring') AND NOT EXISTS (SELECT 1 FROM holds JOIN copies AS "
+        "held ON scope = 'copy ' || held.id WHERE released_at IS NULL "
+        "AND held.file_id = copies.file_id)))), "
         "(SELECT count(*) FROM files WHERE status = 'unreadable' "
         f"OR (status = 'ready' AND due_at IS NOT NULL AND NOT id {may_go})) "
         "+ (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND "
@@ -154,9 +178,10 @@ def _earliest(
     db: Database, now: float, *, files_status: str | None, copies_status: str
 ) -> float | None:
     row = db.conn.execute(
-        "SELECT min(due_at) FROM (SELECT min(due_at) AS due_at FROM files "
-        "WHERE status = :files AND due_at > :now UNION ALL SELECT min(due_at) FROM copies "
-        "WHERE status = :copies AND due_at > :now)",
+        # Folder by folder, as the index goes.
+        "SELECT min(due_at) FROM (SELECT (SELECT min(due_at) FROM files WHERE status = :files "
+        "AND folder = folders.name AND due_at > :now) AS due_at FROM folders UNION ALL "
+        "SELECT min(due_at) FROM copies WHERE status = :copies AND due_at > :now)",
         {"files": files_status, "copies": copies_status, "now": now},
     ).fetchone()
     return None if row[0] is None else float(row[0])

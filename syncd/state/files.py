@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
-from syncd.state.lifecycle import FileStatus
+from syncd.exceptions import StateError
+from syncd.state.lifecycle import FileStatus, Verdict
 
 
 class File(NamedTuple):
@@ -29,6 +30,15 @@ class File(NamedTuple):
     error: str | None = None
     #: abrupt ends of syncd in a row while this file was being sent
     crashes: int = 0
+    verdict: Verdict | None = None
+    #: the hold under which the verdict was reached
+    hold_id: int | None = None
+    #: since when it changes again and again, where it is settling
+    settling_since: float | None = None
+    #: whether it was open for writing when last seen
+    is_open: bool = False
+    #: whether it was there before the folder's first scan, and is left out until it changes
+    is_skipped: bool = False
 
     @property
     def size(self) -> int:
@@ -42,7 +52,8 @@ class File(NamedTuple):
 
 
 _COLUMNS = ", ".join(File._fields).replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
-_STATUS, _REMOVAL_SEEN = map(File._fields.index, ("status", "removal_seen"))
+_STATUS, _VERDICT = map(File._fields.index, ("status", "verdict"))
+_FLAGS = tuple(map(File._fields.index, ("removal_seen", "is_open", "is_skipped")))
 
 
 def from_row(row: sqlite3.Row) -> File:
@@ -50,7 +61,10 @@ def from_row(row: sqlite3.Row) -> File:
     values = list(row)
     mark = None if values[4] is None else Fingerprint(*values[4:8])
     values[_STATUS:8] = FileStatus(values[_STATUS]), mark
-    values[_REMOVAL_SEEN] = bool(values[_REMOVAL_SEEN])
+    for flag in _FLAGS:
+        values[flag] = bool(values[flag])
+    if values[_VERDICT] is not None:
+        values[_VERDICT] = Verdict(values[_VERDICT])
     return File._make(values)
 
 
@@ -58,6 +72,13 @@ def get(db: Database, file_id: int) -> File | None:
     """Return the file with that id, or None."""
     row = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE id = ?", (file_id,)).fetchone()
     return from_row(row) if row else None
+
+
+def existing(db: Database, file_id: int) -> File:
+    """Return the file with that id; StateError where its row has vanished."""
+    if (file := get(db, file_id)) is None:
+        raise StateError("a file's row has vanished from the table")
+    return file
 
 
 def find(db: Database, folder: str, path: bytes) -> File | None:
@@ -87,12 +108,16 @@ def insert(
     changed_at: float,
     due_at: float | None,
     error: str | None = None,
+    settling_since: float | None = None,
+    is_open: bool = False,
+    is_skipped: bool = False,
 ) -> int:
     """Add a row for a path never seen before; return its id."""
     mark = fingerprint
     cursor = db.conn.execute(
         "INSERT INTO files (folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
-        "changed_at, due_at, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "changed_at, due_at, error, settling_since, is_open, is_skipped) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             folder,
             path,
@@ -102,6 +127,9 @@ def insert(
             changed_at,
             due_at,
             error,
+            settling_since,
+            is_open,
+            is_skipped,
         ),
     )
     return int(cursor.lastrowid or 0)

@@ -28,27 +28,102 @@ def get(db: Database, name: str) -> FolderRow | None:
     return FolderRow(row["path"], RootIdentity(int(row["filesystem"]), int(row["inode"])))
 
 
+def skip_before(db: Database, name: str) -> float | None:
+    """Return the time before which a file was there at the folder's very first scan.
+
+    None once that scan is through: whatever is found later is new.
+    """
+    row = db.conn.execute(
+        "SELECT since FROM folders WHERE name = ? AND first_scan_at IS NULL", (name,)
+    ).fetchone()
+    return row["since"] if row else None
+
+
+def is_first_scan_over(db: Database, name: str) -> bool:
+    """Say whether a scan of the folder ever came to its end."""
+    row = db.conn.execute("SELECT first_scan_at FROM folders WHERE name = ?", (name,)).fetchone()
+    return row is not None and row["first_scan_at"] is not None
+
+
+def mounts(db: Database, name: str) -> dict[bytes, bool]:
+    """Return where beneath the folder's root something was mounted, and whether it hides files."""
+    rows = db.conn.execute("SELECT path, hides FROM mounts WHERE folder = ?", (name,))
+    return {row["path"]: bool(row["hides"]) for row in rows}
+
+
+def add_mount(db: Database, name: str, path: bytes, *, hides: bool) -> None:
+    """Remember that something is mounted at `path`, and whether known files were there before."""
+    db.conn.execute(
+        "INSERT INTO mounts (folder, path, hides) VALUES (?, ?, ?) "
+        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides",
+        (name, path, hides),
+    )
+
+
+def forget_mount(db: Database, name: str, path: bytes) -> None:
+    """Forget that something was mounted at `path`: what is there now is all there is."""
+    db.conn.execute("DELETE FROM mounts WHERE folder = ? AND path = ?", (name, path))
+
+
 def identity(db: Database, name: str) -> RootIdentity | None:
     """Return the identity that a folder's root is known by; None before it was seen once."""
     row = get(db, name)
     return row.identity if row else None
 
 
-def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity | None) -> None:
-    """Take `path` and `identity` for the folder's root from now on."""
+def accept_root(
+    db: Database, name: str, path: bytes, identity: RootIdentity | None, now: float
+) -> None:
+    """Take `path` and `identity` for the folder's root from `now` on."""
     mark = (str(identity.filesystem), str(identity.inode)) if identity else (None, None)
     db.conn.execute(
-        "INSERT INTO folders (name, path, filesystem, inode) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET path = excluded.path, "
-        "filesystem = excluded.filesystem, inode = excluded.inode",
-        (name, path, *mark),
+        "INSERT INTO folders (name, path, filesystem, inode, since) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET path = excluded.path, filesystem = excluded.filesystem, "
+        "inode = excluded.inode, since = coalesce(since, excluded.since)",
+        (name, path, *mark, now if identity else None),
     )
 
 
-def note_scan(db: Database, name: str, *, at: float, seconds: float, directories: int) -> None:
-    """Record that a scan went through to its end at `at`."""
+def note_scan(
+    db: Database,
+    name: str,
+    *,
+    at: float,
+    seconds: float,
+    directories: int,
+    mirrored: bool | None = None,
+) -> None:
+    """Record that a scan went through to its end at `at`.
+
+    `mirrored` says whether deletions are from now on; None where the scan does not tell what was
+    missing before.
+    """
     db.conn.execute(
         "UPDATE folders SET first_scan_at = coalesce(first_scan_at, ?), last_scan_at = ?, "
-        "last_scan_seconds = ?, directories = ? WHERE name = ?",
-        (at, at, seconds, directories, name),
+        "last_scan_seconds = ?, directories = ?, mirrored = coalesce(?, mirrored) WHERE name = ?",
+        (at, at, seconds, directories, mirrored, name),
     )
+
+
+def is_mirrored(db: Database, name: str) -> bool:
+    """Say whether deletions were mirrored at the last whole scan: what goes missing is news."""
+    row = db.conn.execute("SELECT mirrored FROM folders WHERE name = ?", (name,)).fetchone()
+    return row is None or bool(row[0])
+
+
+def names(db: Database) -> list[str]:
+    """Return the names of all folders that were ever watched."""
+    return [row[0] for row in db.conn.execute("SELECT name FROM folders ORDER BY name")]
+
+
+def workspaces(db: Database) -> dict[str, str | None]:
+    """Return the workspace of each folder's copies: empty for the default, None if not known."""
+    return {
+        row["name"]: row["workspace"]
+        for row in db.conn.execute("SELECT name, workspace FROM folders")
+    }
+
+
+def note_workspace(db: Database, name: str, workspace: str) -> None:
+    """Remember the workspace that all of a folder's mirrored copies are in."""
+    db.conn.execute("UPDATE folders SET workspace = ? WHERE name = ?", (workspace, name))

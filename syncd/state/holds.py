@@ -13,6 +13,12 @@ EVERYWHERE = "*"
 STATE_LOST = "state_lost"
 #: The reason of the hold on an upload that may neither be found nor sent again.
 NO_ECHO = "no_echo"
+#: The reasons of the holds on a folder whose root is not there, another one, or empty.
+ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
+#: The reason of the hold on the deletions of a folder that lost many files at once.
+MANY_MISSING = "many_missing"
+#: The reason of the hold on files whose copies were deleted remotely by others.
+REMOTE_GONE = "remote_gone"
 #: How many of the affected paths a hold names.
 FIRST = 10
 
@@ -44,6 +50,11 @@ class Hold:
     first: list[str]
     commands: list[str]
     since: float
+    #: the directory that holds all it affects; None where nobody looked
+    parent: str | None = None
+    #: approved or rejected, where a person decided
+    verdict: str | None = None
+    released_at: float | None = None
 
 
 def place(
@@ -57,19 +68,23 @@ def place(
     affects: int = 0,
     first: Sequence[str] = (),
     commands: Sequence[str] = (),
+    parent: str | None = None,
 ) -> bool:
-    """Open a hold, or bring the open one up to date; return whether it is new."""
-    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
+    """Open a hold, or bring the open one up to date; return whether it is new.
+
+    `{id}` in a command stands for the hold's id.
+    """
+    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)), parent)
     known = db.conn.execute(
-        "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ? "
+        "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ?, parent = ? "
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
         (*facts, stops, scope, reason),
     ).rowcount
     if known:
         return False
     db.conn.execute(
-        "INSERT INTO holds (message, affects, first, commands, stops, scope, reason, since) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO holds (message, affects, first, commands, parent, "
+        "stops, scope, reason, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*facts, stops, scope, reason, now),
     )
     return True
@@ -108,9 +123,44 @@ def is_lost(db: Database) -> bool:
     )
 
 
+def reasons(db: Database, stops: Stops, scope: str) -> set[str]:
+    """Return why something is stopped for `scope`, or everywhere; empty where it is not."""
+    rows = db.conn.execute(
+        "SELECT reason FROM holds WHERE stops = ? AND scope IN (?, ?) AND released_at IS NULL",
+        (stops, scope, EVERYWHERE),
+    )
+    return {row[0] for row in rows}
+
+
+def of_folder(folder: str) -> str:
+    """Return the scope of a folder's files where sending is held; deletions have its name."""
+    return f"folder {folder}"
+
+
 def open_holds(db: Database) -> list[Hold]:
     """Return what is held now, oldest first."""
-    rows = db.conn.execute("SELECT * FROM holds WHERE released_at IS NULL ORDER BY id")
+    return _where(db, "released_at IS NULL ORDER BY id")
+
+
+def decided(db: Database, since: float) -> list[Hold]:
+    """Return the holds on which a person decided after `since`, oldest first."""
+    return _where(db, "verdict IS NOT NULL AND released_at >= ? ORDER BY id", (since,))
+
+
+def get(db: Database, hold_id: int) -> Hold | None:
+    """Return the hold with that id, open or not, or None."""
+    return next(iter(_where(db, "id = ?", (hold_id,))), None)
+
+
+def decide(db: Database, hold_id: int, verdict: str, now: float) -> None:
+    """Close a hold by a person's verdict, or change the verdict on one that was closed so."""
+    db.conn.execute(
+        "UPDATE holds SET verdict = ?, released_at = ? WHERE id = ?", (verdict, now, hold_id)
+    )
+
+
+def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> list[Hold]:
+    rows = db.conn.execute(f"SELECT * FROM holds WHERE {condition}", parameters)
     return [
         Hold(
             id=row["id"],
@@ -120,8 +170,13 @@ def open_holds(db: Database) -> list[Hold]:
             message=row["message"],
             affects=row["affects"],
             first=json.loads(row["first"]),
-            commands=json.loads(row["commands"]),
+            commands=[
+                command.replace("{id}", str(row["id"])) for command in json.loads(row["commands"])
+            ],
             since=row["since"],
+            parent=row["parent"],
+            verdict=row["verdict"],
+            released_at=row["released_at"],
         )
         for row in rows
     ]

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.disk import write_private
+from syncd.disk import sync_directory, write_private
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "instance.json"
+#: More than a ledger's progress can be ahead of the file: a minute's, or that of a full disk's day.
+UNSEEN = 1_000_000_000
 
 
 class Instance(NamedTuple):
@@ -40,6 +42,12 @@ def read(directory: Path) -> Instance | None:
 def write(directory: Path, instance: Instance) -> None:
     """Replace the file, durably. OSError where that cannot be."""
     write_private(directory / FILE_NAME, json.dumps(instance._asdict()), durable=True)
+
+
+def forget(directory: Path) -> None:
+    """Remove the file, durably. OSError where that cannot be."""
+    (directory / FILE_NAME).unlink(missing_ok=True)
+    sync_directory(directory)
 
 
 def progress(db: Database) -> int:

@@ -19,17 +19,16 @@ class Known(NamedTuple):
     size: int | None
     mtime_ns: int | None
     ctime_ns: int | None
+    is_skipped: int
 
-    def agrees_with(self, fingerprint: Fingerprint) -> bool:
-        """Say whether a scan that finds this very fingerprint has nothing to record."""
-        mark = fingerprint
+    def agrees_with(self, fingerprint: Fingerprint, *, skips: bool) -> bool:
+        """Say whether a scan that finds this very fingerprint has nothing to record.
+
+        `skips` says whether what was there before the first scan is left out.
+        """
         # One that cannot be read has its own time to be tried again.
-        return self.status in _AT_REST and self[1:] == (
-            mark.inode,
-            mark.size,
-            mark.mtime_ns,
-            mark.ctime_ns,
-        )
+        at_rest = self.status in _AT_REST or (skips and self.is_skipped)
+        return bool(at_rest) and self[1:5] == fingerprint
 
     @property
     def is_mirrored(self) -> bool:
@@ -46,7 +45,7 @@ def in_directory(db: Database, folder: str, parent: bytes) -> dict[bytes, Known]
     """Return what is known of the files that stand directly in `parent`, by path."""
     rows = _plain(
         db,
-        "SELECT path, status, inode, size, mtime_ns, ctime_ns FROM files "
+        "SELECT path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
         "WHERE folder = ? AND parent = ?",
         (folder, parent),
     )
@@ -70,6 +69,18 @@ def beneath(db: Database, folder: str, directory: bytes) -> list[bytes]:
         "(status IN ('ready', 'settling', 'unreadable') OR (status = 'missing' AND "
         "removal_seen = 0 AND confirmed_at IS NULL))",
         (folder, directory + b"/", directory + b"0"),
+    )
+    return [row[0] for row in rows]
+
+
+def synced_beneath(db: Database, folder: str, directory: bytes, limit: int) -> list[bytes]:
+    """Return the first `limit` files at or beneath `directory` that are there and have a copy."""
+    rows = _plain(
+        db,
+        "SELECT path FROM files WHERE folder = ? AND (path = ? OR (path > ? AND path < ?)) AND "
+        "status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
+        "WHERE file_id = files.id AND copies.status <> 'gone') ORDER BY path LIMIT ?",
+        (folder, directory, directory + b"/", directory + b"0", limit),
     )
     return [row[0] for row in rows]
 
@@ -101,7 +112,7 @@ def unseen_removals(db: Database, folder: str, limit: int) -> tuple[int, list[by
 
     Returns the number, and the first `limit` paths.
     """
-    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0"
+    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0 AND verdict IS NULL"
     return _count_and_first(db, condition, folder, limit)
 
 

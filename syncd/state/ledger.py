@@ -4,9 +4,9 @@
 |---------|---------------------------------|---------|----------------------|----------------|
 | upload  | `begin`: sending, token, sha256 | POST    | `stored`             | in doubt       |
 | poll    | nothing                         | GET     | `completed`, ...     | asked again    |
-| delete  | `begin_delete`                  | DELETE  | `deleted`            | DELETE again   |
 
-They run on the writer's thread. Each reads the rows anew and decides on what they say then.
+Deletions have a module of their own, `syncd.state.deletions`. The verbs run on the writer's
+thread. Each reads the rows anew and decides on what they say then.
 """
 
 import enum
@@ -18,11 +18,11 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError
-from syncd.state import copies, files, history, holds
+from syncd.state import copies, files, history, holds, remote_deletions
 from syncd.state.advance import Policies, advance, make_live, retire
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 
 
@@ -300,6 +300,8 @@ class Ledger:
         retire(db, copy, now, reason="its content did not arrive")
         advance(db, copy.file_id, self._policies, now)
         file = _must_file(files.get(db, copy.file_id))
+        if failure is None and file.crashes >= QUARANTINE_CRASHES:
+            again_at = now + QUARANTINE_SECONDS
         if file.due_at is not None and again_at is not None:
             files.update(db, file.id, due_at=again_at, attempts=file.attempts + bool(failure))
 
@@ -377,9 +379,13 @@ class Ledger:
     # Files that cannot be sent as they are
 
     def unsettle(self, db: Database, file_id: int, again_at: float) -> None:
-        """Send a file that changed under our eyes back to settling; no error counts."""
+        """Send a file that changed under our eyes back to settling; no error counts.
+
+        It is hashed anew: where the table, and not the file, is wrong, it would not end otherwise.
+        """
         db.conn.execute(
-            "UPDATE files SET status = 'settling', due_at = ? WHERE id = ? AND status = 'ready'",
+            "UPDATE files SET status = 'settling', due_at = ?, sha256 = NULL "
+            "WHERE id = ? AND status = 'ready'",
             (again_at, file_id),
         )
 
@@ -450,97 +456,9 @@ class Ledger:
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
-    def gone_remotely(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that a video is proven gone without our doing; its file is planned anew."""
-        copy = _processing(db, copy_id)
-        if copy is None:
-            return
-        file = _must_file(files.get(db, copy.file_id))
-        copies.move(
-            db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it was gone remotely"
-        )
-        history.add(db, file, "lost", now, copy=copy, detail="it was gone remotely")
-        advance(db, file.id, self._policies, now)
-
-    # Deletions
-
-    def confirm_missing(self, db: Database, file_id: int, now: float, evidence: str) -> str | None:
-        """Record the second look that found a file missing: its copies retire.
-
-        Returns why nothing was done, if so; the file then keeps its first look.
-        """
-        file = files.get(db, file_id)
-        if file is None or file.status is not FileStatus.MISSING or file.confirmed_at is not None:
-            return "it is no longer missing"
-        if holds.is_held(db, "deletions", file.folder):
-            return "deletions are held"
-        if file.due_at is None or file.due_at > now:
-            return "its grace is not over"
-        files.update(db, file.id, confirmed_at=now, due_at=None, error=None)
-        db.conn.execute(
-            "UPDATE copies SET wanted = 0 WHERE file_id = ? AND status = 'sending'", (file.id,)
-        )
-        history.add(db, file, "missing", now, detail=evidence)
-        advance(db, file.id, self._policies, now)
-        return None
-
-    def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
-        """Commit the intent to delete a copy; None where it must not be deleted now.
-
-        Only a retiring copy whose file has a live one, or is proven missing, or never wanted
-        this one, and only when no other request for its path is under way.
-        """
-        copy = copies.get(db, copy_id)
-        if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
-            return None
-        if holds.is_lost(db):
-            return None
-        advance(db, copy.file_id, self._policies, now)
-        copy = _must(copies.get(db, copy_id))
-        file = _must_file(files.get(db, copy.file_id))
-        if copy.status is not CopyStatus.RETIRING:
-            return None
-        others = copies.of_file(db, file.id)
-        if any(other.in_flight for other in others):
-            copies.update(db, copy.id, due_at=now + 1.0)
-            return None
-        replaced = any(other.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for other in others)
-        proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
-        if proven and not replaced and holds.is_held(db, "deletions", file.folder):
-            copies.update(db, copy.id, due_at=now + 10.0)
-            return None
-        # It was proven missing when its first DELETE was sent, and nothing will replace it.
-        finishing = copy.delete_sent_at is not None and file.status in (
-            FileStatus.INELIGIBLE,
-            FileStatus.CONSUMED,
-        )
-        if not (replaced or proven or finishing or copy.live_at is None or not copy.wanted):
-            copies.update(db, copy.id, due_at=now + 10.0)
-            return None
-        copies.update(
-            db,
-            copy.id,
-            in_flight=1,
-            delete_sent_at=copy.delete_sent_at or now,
-            attempts=copy.attempts + 1,
-            due_at=None,
-        )
-        return _must(copies.get(db, copy.id))
-
-    def deleted(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that the service has soft-deleted a copy, or never knew it."""
-        copy = _must(copies.get(db, copy_id))
-        file = _must_file(files.get(db, copy.file_id))
-        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **_NO_FAILURE)
-        history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
-        advance(db, file.id, self._policies, now)
-
-    def delete_failed(
-        self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
-    ) -> None:
-        """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
-        copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
-        advance(db, _must(copies.get(db, copy_id)).file_id, self._policies, now)
+    def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
+        """Record that a copy is proven gone without our doing: see `remote_deletions.record`."""
+        return remote_deletions.record(db, copy_id, self._policies, now)
 
 
 def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:

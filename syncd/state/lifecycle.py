@@ -48,6 +48,19 @@ class CopyStatus(enum.StrEnum):
     FAILED = "failed"
 
 
+class Verdict(enum.StrEnum):
+    """What was decided on a file that is gone on one of the two sides."""
+
+    #: missing, and a person approved its deletion: its number is no reason to hold it any more
+    APPROVED = "approved"
+    #: missing, and its remote copies are kept
+    KEPT = "kept"
+    #: its copy was deleted remotely by others: it is not sent again before somebody decides
+    GONE = "gone"
+    #: its copy was deleted remotely, and that is right: it is not sent again until it changes
+    FORGOTTEN = "forgotten"
+
+
 _S = CopyStatus
 #: The arrows, and no others: a trigger in the schema refuses the rest.
 ARROWS: dict[CopyStatus, frozenset[CopyStatus]] = {

@@ -7,10 +7,12 @@ made them due, until what is left needs the disk or the network, or nothing.
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import Literal
 
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 
 
 class Act(enum.StrEnum):
@@ -56,10 +58,33 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How many of a folder's files may vanish within an hour before a person is asked."""
+
+    files: int = 20
+    percent: float = 20.0
+    most: int = 1000
+
+    def are_exceeded(self, lost: int, of: int) -> bool:
+        """Say whether `lost` of `of` synced files are too many to go on without asking."""
+        return lost > min(max(self.files, of * self.percent / 100), self.most)
+
+    def enough(self, lost: int) -> int:
+        """Return how many synced files there must be for `lost` of them to be few: at least."""
+        return max(lost, ceil(lost * 100 / self.percent)) if self.percent else lost
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What of a folder's configuration bears on its copies."""
 
     workspace_uuid: str | None = None
+    #: whether a missing file's copies are deleted; else they are kept
+    mirror_deletions: bool = True
+    after_upload: Literal["keep", "move", "delete"] = "keep"
+    #: what becomes of a file whose copy others deleted remotely
+    remote_gone: Literal["hold", "reupload", "forget"] = "hold"
+    limits: Limits = Limits()
 
 
 def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
@@ -70,11 +95,21 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.in_doubt:
             return Action(Act.LOOK_UP, copy, "it may have arrived", copy.due_at)
+    # What syncd took the file away for is nobody's business any more.
+    copies = [copy for copy in copies if copy.consumed_at is None]
+    for copy in copies:
+        if copy.workspace_uuid != policy.workspace_uuid:
+            # A new workspace is a new folder: what is in the other one is left there.
+            if copy.status is CopyStatus.LIVE:
+                return Action(Act.RELEASE, copy, "its folder has another workspace now")
+            if copy.status is CopyStatus.PLANNED:
+                return Action(Act.DROP, copy, "its folder has another workspace now")
+    here = [copy for copy in copies if copy.workspace_uuid == policy.workspace_uuid]
     match file.status:
         case FileStatus.READY:
-            return _plan_ready(file, copies, policy)
+            return _plan_ready(file, here)
         case FileStatus.MISSING:
-            return _plan_missing(file, copies)
+            return _plan_missing(file, here)
         case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
             return _plan_unmirrored(copies)
         case _:
@@ -82,14 +117,10 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
-def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
+def _plan_ready(file: File, copies: Sequence[Copy]) -> Action:
     if file.sha256 is None:
         return Action(Act.HASH, None, "its content is not known yet", file.due_at)
-    right = [
-        copy
-        for copy in copies
-        if copy.sha256 == file.sha256 and copy.workspace_uuid == policy.workspace_uuid
-    ]
+    right = [copy for copy in copies if copy.sha256 == file.sha256]
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
         return _tidy(copies, keep=live)
@@ -107,16 +138,22 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         return Action(Act.WAIT, processing, "the service processes it", processing.due_at)
     if failed := _first(right, CopyStatus.FAILED):
         return Action(Act.NOTHING, failed, "it was refused; it is tried again when it changes")
+    if file.verdict in (Verdict.GONE, Verdict.FORGOTTEN):
+        return Action(Act.NOTHING, None, "its copy was deleted remotely")
     return Action(Act.PLAN, None, "new content" if live else "new file")
 
 
 def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     if file.confirmed_at is None:
         return Action(Act.LOOK_AGAIN, None, "the file is missing", file.due_at)
+    if file.verdict is Verdict.KEPT:
+        return _plan_kept(copies)
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "the file is gone")
+            case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED:
+                return Action(Act.RETIRE, copy, "the file is gone, and is not kept after all")
             case CopyStatus.FAILED if copy.file_uuid is not None:
                 return Action(Act.RETIRE, copy, "the file is gone")
             case CopyStatus.PLANNED | CopyStatus.FAILED:
@@ -126,10 +163,32 @@ def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     return Action(Act.NOTHING)
 
 
+def _plan_kept(copies: Sequence[Copy]) -> Action:
+    """The file is missing, and whatever is stored of it stays."""
+    if (last := _last_to_keep(copies)) is not None:
+        return Action(Act.REVIVE, last, "it is kept")
+    for copy in copies:
+        match copy.status:
+            case CopyStatus.LIVE:
+                return Action(Act.RELEASE, copy, "the file is gone, and its copy is kept")
+            case CopyStatus.PLANNED:
+                return Action(Act.DROP, copy, "the file is gone")
+            case CopyStatus.FAILED if copy.file_uuid is None:
+                return Action(Act.DROP, copy, "the file is gone")
+            case _:
+                continue
+    return Action(Act.NOTHING)
+
+
+def _last_to_keep(copies: Sequence[Copy]) -> Copy | None:
+    """Return the copy that retires because the file was missing, where no other one is kept."""
+    if any(copy.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for copy in copies):
+        return None
+    return next((copy for copy in reversed(copies) if _can_be_live_again(copy)), None)
+
+
 def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
-    kept = any(copy.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for copy in copies)
-    last = next((copy for copy in reversed(copies) if _can_be_live_again(copy)), None)
-    if last is not None and not kept:
+    if (last := _last_to_keep(copies)) is not None:
         # It retires because the file was missing: what took its place is no reason to delete it.
         return Action(Act.REVIVE, last, "something else is in the file's place")
     for copy in copies:

@@ -8,6 +8,7 @@ from syncd.state import copies, files, history, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.ledger import QUARANTINE_CRASHES
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
 _FORGOTTEN = {
@@ -23,12 +24,16 @@ _WAITING_FILES = "due_at > :now AND (status = 'unreadable' OR (status = 'ready' 
 
 
 def forget_backoff(db: Database, now: float) -> None:
-    """Let what failed before be tried now, but for what the service itself asked to wait for."""
+    """Let what failed before be tried now, but for what the service itself asked to wait for.
+
+    A file over which syncd ended abruptly again and again keeps its rest: only a person ends that.
+    """
     db.conn.execute(
         "UPDATE copies SET due_at = ?, attempts = 0 WHERE status = 'planned' "
         "AND status NOT IN ('live', 'gone') "
-        "AND (error_status IS NULL OR error_status NOT IN (429, 503))",
-        (now,),
+        "AND (error_status IS NULL OR error_status NOT IN (429, 503)) "
+        "AND file_id NOT IN (SELECT id FROM files WHERE crashes >= ?)",
+        (now, QUARANTINE_CRASHES),
     )
     db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
 

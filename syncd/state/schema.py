@@ -12,19 +12,21 @@ from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
 from syncd.state import backups
-from syncd.state.lifecycle import CopyStatus, FileStatus, arrows_trigger
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 2
+#: The reason of a copy that others deleted.
+LOST = "it was deleted remotely by others"
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
 migrations = Migrations("syncd")
 
 
-def _values(statuses: type[FileStatus] | type[CopyStatus]) -> str:
+def _values(statuses: type[FileStatus] | type[CopyStatus] | type[Verdict]) -> str:
     return ", ".join(f"'{status}'" for status in statuses)
 
 
@@ -113,8 +115,56 @@ def first_tables(db: Database) -> None:
 
 
 @migrations()
+def what_is_noticed(db: Database) -> None:
+    """Keep what else is noticed of files and folders, and find what is due folder by folder."""
+    for statement in (
+        # Since when a file settles, and whether it was seen to be open for writing.
+        "ALTER TABLE files ADD COLUMN settling_since REAL",
+        "ALTER TABLE files ADD COLUMN is_open INTEGER NOT NULL DEFAULT 0",
+        # Whether it was there before the folder's first scan, and is left out for that.
+        "ALTER TABLE files ADD COLUMN is_skipped INTEGER NOT NULL DEFAULT 0",
+        # When the root was first seen: what is older was there before.
+        "ALTER TABLE folders ADD COLUMN since REAL",
+        # Where beneath a root something is mounted, and whether it hides files that are known.
+        """
+        CREATE TABLE mounts (
+          folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
+          hides INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID""",
+        # Whole, so that files are counted by it, and by folder, so that none starves another.
+        "DROP INDEX files_due",
+        "CREATE INDEX files_due ON files (status, folder, due_at)",
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def deletions_reviewed(db: Database) -> None:
+    """Add what was decided on held deletions, their evidence, and what syncd took away."""
+    for statement in (
+        # What a person or a rule decided on a file, and under which hold.
+        f"ALTER TABLE files ADD COLUMN verdict TEXT CHECK (verdict IN ({_values(Verdict)}))",
+        "ALTER TABLE files ADD COLUMN hold_id INTEGER",
+        "CREATE INDEX files_decided ON files (hold_id) WHERE hold_id IS NOT NULL",
+        # Why a missing file's copy was deleted, as JSON; when its file was taken away by syncd.
+        "ALTER TABLE copies ADD COLUMN evidence TEXT",
+        "ALTER TABLE copies ADD COLUMN consumed_at REAL",
+        # Whether deletions were mirrored at the last whole scan; the workspace of its copies
+        # (empty: the default one), unknown before the first start that looked.
+        f"CREATE INDEX copies_lost ON copies (gone_at) WHERE reason = '{LOST}'",
+        "CREATE INDEX files_gone ON files (folder, path) WHERE verdict = 'gone'",
+        "ALTER TABLE folders ADD COLUMN mirrored INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE folders ADD COLUMN workspace TEXT",
+        "ALTER TABLE holds ADD COLUMN parent TEXT",
+        "ALTER TABLE holds ADD COLUMN verdict TEXT",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def crashes_and_unknown_objects(db: Database) -> None:
-    """Version 2: how often syncd ended abruptly over a file, and remote objects without a copy."""
+    """Add how often syncd ended abruptly over a file, and remote objects without a copy."""
     for statement in (
         "ALTER TABLE files ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX files_crashed ON files (crashes) WHERE crashes > 0",
@@ -202,7 +252,9 @@ def open_readonly(path: Path) -> Database:
             db = Database(connection, recursive_triggers=False)
             _refuse_newer(db, path)
             if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                if not db.conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+                # The migrations' own book is made before the first of them.
+                tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
+                if not db.conn.execute(tables).fetchone():
                     raise StateError(f"{path} is just being made; try again")
                 raise _foreign(path)
             on_error.pop_all()

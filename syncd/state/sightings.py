@@ -3,15 +3,18 @@
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files
+from syncd.state import copies, files, folders
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
-from syncd.state.lifecycle import FileStatus
+from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.retry import backoff_seconds
+
+_NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
 
 
 class Seen(enum.StrEnum):
@@ -36,16 +39,30 @@ class Sighting:
     fingerprint: Fingerprint | None = None
     #: why, where it is unreadable or ineligible
     reason: str | None = None
+    #: whether it is ineligible by the folder's rules, whatever is on the disk
+    by_rule: bool = False
     #: whether an event told of the removal, as against a scan that did not find the file
     removal_seen: bool = False
+    #: whether events told that it is being written: created or modified, and not closed since
+    is_open: bool = False
+    #: whether the fingerprint's times are this machine's; else it is quiet from its first sight on
+    own_clock: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """A folder's patience, in seconds."""
+    """A folder's patience, in seconds, and what it makes of files that were there before it."""
 
     settle_seconds: float
     grace_seconds: float
+    #: whether what is there at the very first scan is left out until it changes
+    skip_existing: bool = False
+
+
+#: Seconds until a file that is open is looked at again, should its close not be told of.
+OPEN_SECONDS = 10.0
+#: Why a file of the first scan has no copy.
+SKIPPED = 'it was there before the first scan (existing = "skip"); it is sent once it changes'
 
 
 def record(
@@ -61,7 +78,8 @@ def record(
 
     An unchanged file costs a look-up and no write.
     """
-    return sum(_record(db, folder, s, settling, policies, now) for s in sightings)
+    skip_before = folders.skip_before(db, folder) if settling.skip_existing else None
+    return sum(_record(db, folder, s, settling, policies, now, skip_before) for s in sightings)
 
 
 def _record(
@@ -71,15 +89,19 @@ def _record(
     settling: Settling,
     policies: Policies,
     now: float,
+    skip_before: float | None,
 ) -> bool:
     file = files.find(db, folder, sighting.path)
     if file is None:
-        return _first_sight(db, folder, sighting, settling, now)
+        return _first_sight(db, folder, sighting, settling, now, skip_before)
     match sighting.seen:
         case Seen.PRESENT:
             values = _present(file, sighting, settling, now)
+            if file.status is FileStatus.CONSUMED and sighting.fingerprint == file.fingerprint:
+                values = _not_consumed_yet(file, values, policies[folder].after_upload, now)
         case Seen.MISSING:
-            values = _missing(file, sighting, settling, now)
+            mirrored = policies[folder].mirror_deletions and folders.is_mirrored(db, folder)
+            values = _missing(file, sighting, settling, now, mirrored=mirrored)
         case Seen.UNREADABLE:
             values = _unreadable(file, sighting, now)
         case Seen.INELIGIBLE:
@@ -98,83 +120,118 @@ def _record(
 
 
 def _first_sight(
-    db: Database, folder: str, sighting: Sighting, settling: Settling, now: float
+    db: Database,
+    folder: str,
+    sighting: Sighting,
+    settling: Settling,
+    now: float,
+    skip_before: float | None,
 ) -> bool:
-    if sighting.seen is Seen.PRESENT and sighting.fingerprint:
-        status, changed_at, due_at = _quiet(sighting.fingerprint, settling, now)
+    mark = sighting.fingerprint
+    if sighting.seen is Seen.PRESENT and mark:
+        values = _quiet(sighting, mark, settling, now)
+        if skip_before is not None and not sighting.is_open and _changed_at(mark) < skip_before:
+            values |= {"status": FileStatus.INELIGIBLE, "due_at": None, "settling_since": None}
+            values |= {"is_skipped": True, "error": SKIPPED}
     elif sighting.seen is Seen.UNREADABLE:
-        status, changed_at, due_at = FileStatus.UNREADABLE, now, now + backoff_seconds(1)
+        values = {"status": FileStatus.UNREADABLE, "changed_at": now, "error": sighting.reason}
+        values["due_at"] = now + backoff_seconds(1)
     else:
         # What is missing or excluded and was never ours needs no row.
         return False
-    files.insert(
-        db,
-        folder=folder,
-        path=sighting.path,
-        status=status,
-        fingerprint=sighting.fingerprint,
-        changed_at=changed_at,
-        due_at=due_at,
-        error=sighting.reason,
-    )
+    files.insert(db, folder=folder, path=sighting.path, fingerprint=mark, **values)
     return True
 
 
-def _quiet(
-    fingerprint: Fingerprint, settling: Settling, now: float
-) -> tuple[FileStatus, float, float]:
-    """Say whether a file that was just seen anew is quiet, since when, and when it is due.
+def _changed_at(fingerprint: Fingerprint) -> float:
+    """Return when the file changed last, as far as its filesystem tells."""
+    return (fingerprint.ctime_ns or fingerprint.mtime_ns) / 1e9
 
-    Quiet counts from ctime, which no program can set back; one in the future proves nothing.
+
+def _quiet(
+    sighting: Sighting, fingerprint: Fingerprint, settling: Settling, now: float
+) -> dict[str, Any]:
+    """Return the columns that say whether a file just seen anew is quiet, and when it is due.
+
+    Quiet counts from ctime, which no program can set back; one in the future proves nothing, nor
+    does another machine's.
     """
-    changed_at = fingerprint.ctime_ns / 1e9
-    changed_at = min(changed_at, now)
+    changed_at = min(fingerprint.ctime_ns / 1e9, now) if sighting.own_clock else now
     quiet_at = changed_at + settling.settle_seconds
+    values = {"changed_at": changed_at, "is_open": sighting.is_open, "settling_since": None}
+    if sighting.is_open:
+        due_at = max(quiet_at, now + OPEN_SECONDS)
+        return values | {"status": FileStatus.SETTLING, "due_at": due_at, "settling_since": now}
     if quiet_at <= now:
-        return FileStatus.READY, changed_at, now
-    return FileStatus.SETTLING, changed_at, quiet_at
+        return values | {"status": FileStatus.READY, "due_at": now}
+    return values | {"status": FileStatus.SETTLING, "due_at": quiet_at, "settling_since": now}
 
 
 def _present(
     file: File, sighting: Sighting, settling: Settling, now: float
-) -> dict[str, object] | None:
+) -> dict[str, Any] | None:
     if sighting.fingerprint is None:
         raise AssertionError(sighting)
-    back: dict[str, object] = {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
+    back: dict[str, Any] = {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
+    back |= _NO_VERDICT
     if sighting.fingerprint != file.fingerprint:
-        status, changed_at, due_at = _quiet(sighting.fingerprint, settling, now)
-        return back | {
+        values = back | _quiet(sighting, sighting.fingerprint, settling, now)
+        if values["settling_since"] is not None and file.settling_since is not None:
+            values["settling_since"] = file.settling_since
+        return values | {
             "fingerprint": sighting.fingerprint,
-            "status": status,
-            "changed_at": changed_at,
-            "due_at": due_at,
             "generation": file.generation + 1,
             "sha256": None,
             "attempts": 0,
             "error": None,
             "crashes": 0,
+            "is_skipped": 0,
         }
     match file.status:
         case FileStatus.READY:
             return None
         case FileStatus.SETTLING:
-            quiet_at = file.changed_at + settling.settle_seconds
-            # Set back, the clock would let a file settle for as long as it went.
-            if quiet_at <= now or file.changed_at > now + 1:
-                return {"status": FileStatus.READY, "due_at": now}
-            return None if file.due_at == quiet_at else {"due_at": quiet_at}
+            return _still(file, sighting, settling, now)
         case FileStatus.UNREADABLE:
             # The same file that could not be read: its own time to try again stands.
             if file.due_at is not None and file.due_at > now:
                 return None
+            if file.is_skipped and settling.skip_existing:
+                return {"status": FileStatus.INELIGIBLE, "due_at": None, "error": SKIPPED}
             return {"status": FileStatus.READY, "due_at": now}
+        case FileStatus.INELIGIBLE if file.is_skipped and settling.skip_existing:
+            return None
         case _:
-            return back | {"status": FileStatus.READY, "due_at": now, "error": None}
+            values = {"status": FileStatus.READY, "due_at": now, "error": None, "is_skipped": 0}
+            return back | values
+
+
+def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> dict[str, Any] | None:
+    """Judge a settling file that is the same as at the last look."""
+    if sighting.is_open:
+        return {"due_at": now + OPEN_SECONDS, "is_open": True}
+    quiet_at = file.changed_at + settling.settle_seconds
+    # Set back, the clock would let a file settle for as long as it went.
+    if quiet_at <= now or file.changed_at > now + 1:
+        values = {"status": FileStatus.READY, "due_at": now}
+        return values | {"is_open": False, "settling_since": None}
+    if file.due_at == quiet_at and not file.is_open:
+        return None
+    return {"due_at": quiet_at, "is_open": False}
+
+
+def _not_consumed_yet(
+    file: File, values: dict[str, object] | None, after_upload: str, now: float
+) -> dict[str, object] | None:
+    """What syncd set out to take away is still there: a cut came in between, or an old look."""
+    if after_upload == "keep":
+        return values
+    return {"due_at": now} if file.due_at is None else None
 
 
 def _missing(
-    file: File, sighting: Sighting, settling: Settling, now: float
-) -> dict[str, object] | None:
+    file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
+) -> dict[str, Any] | None:
     if not file.present:
         # An event may tell of a removal that a scan has found before it.
         news = sighting.removal_seen and not file.removal_seen and file.confirmed_at is None
@@ -186,10 +243,13 @@ def _missing(
         "removal_seen": int(sighting.removal_seen),
         "due_at": now + settling.grace_seconds,
         "error": None,
+        # What goes missing while deletions are not mirrored is not deleted later either.
+        "verdict": None if mirrored else Verdict.KEPT,
+        "hold_id": None,
     }
 
 
-def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, object] | None:
+def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, Any] | None:
     waiting = file.due_at is not None and file.due_at > now
     if file.status is FileStatus.UNREADABLE and waiting:
         # Its own time to try again stands: being looked at is no attempt.
@@ -203,10 +263,11 @@ def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, object]
         # What cannot be read is not missing: the evidence, if there was some, is void.
         "missing_since": None,
         "confirmed_at": None,
+        **({} if file.present else _NO_VERDICT),
     }
 
 
-def _ineligible(file: File, sighting: Sighting) -> dict[str, object] | None:
+def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
     if file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED):
         return None
     return {
@@ -215,6 +276,7 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, object] | None:
         "error": sighting.reason,
         "missing_since": None,
         "confirmed_at": None,
+        **({} if file.present else _NO_VERDICT),
     }
 
 

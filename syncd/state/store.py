@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import queue
 import secrets
 import sqlite3
 import threading
@@ -37,42 +38,64 @@ Transaction = Database
 #: The fact that says whether a listing of the service showed us one of our tokens.
 ECHO = "echo"
 PROVEN, NO_ECHO = "proven", "none"
+#: Connections for reading; a query takes less than a millisecond, as a rule.
+READERS = 4
 #: A probe of the lock by another process is over in less: a start does not fail on it.
 LOCK_SECONDS = 1.0
 
 
 class Readers:
-    """Read-only connections to the table, one a thread."""
+    """Read-only connections to the table, a few for all threads.
+
+    They are opened before anything else may take the last open file: whoever wants to read waits
+    for one to be free, and never for the system.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._all: list[Database] = []
-        self._lock = threading.Lock()
+        #: None, for good, once they are closed
+        self._free: queue.SimpleQueue[Database | None] = queue.SimpleQueue()
+        self._open = 0
+
+    def open(self) -> None:
+        """Open every connection. StateError where that cannot be."""
+        for _ in range(READERS):
+            db = schema.open_readonly(self._path)
+            # The first statement opens the WAL, too.
+            db.conn.execute("SELECT 1 FROM service LIMIT 1").fetchone()
+            self._open += 1
+            self._free.put(db)
 
     def read(self, query: Callable[[Database], T]) -> T:
-        """Run `query` on this thread's connection, on one consistent view; return its result."""
-        db: Database | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = schema.open_readonly(self._path)
-            with self._lock:
-                self._all.append(db)
-        if db.conn.in_transaction:
+        """Run `query` on a free connection, on one consistent view; return its result."""
+        within: Database | None = getattr(self._local, "db", None)
+        if within is not None:
             # A query within a query shares its view.
-            return query(db)
-        db.conn.execute("BEGIN")
+            return query(within)
+        db = self._free.get()
+        if db is None:
+            self._free.put(None)
+            raise StateError("the state database is closed")
         try:
-            return query(db)
+            self._local.db = db
+            db.conn.execute("BEGIN")
+            try:
+                return query(db)
+            finally:
+                db.conn.execute("COMMIT")
         finally:
-            db.conn.execute("COMMIT")
+            self._local.db = None
+            self._free.put(db)
 
     def close(self) -> None:
-        """Close every thread's connection."""
-        with self._lock:
-            for db in self._all:
+        """Close every connection; whoever still reads is waited for. Safe to call twice."""
+        while self._open:
+            db = self._free.get()
+            if db is not None:
                 db.close()
-            self._all.clear()
-        self._local = threading.local()
+                self._open -= 1
+        self._free.put(None)
 
 
 class Store:
@@ -103,6 +126,7 @@ class Store:
             known = instance.read(self.directory)
             loss = self._start_writer(known, now)
             self._writer.write(lambda db: recover(db, now))
+            self._readers.open()
             self._introduce(known, loss, now)
         except BaseException:
             self.close()
@@ -155,7 +179,7 @@ class Store:
         """Within a transaction: end the hold of a loss, now that the ledger is whole again."""
         known = instance.read(self.directory)
         # Whatever older database turns up from now on is behind this one.
-        instance.advance_to(db, (known.progress if known else 0) + 1)
+        instance.advance_to(db, (known.progress if known else 0) + instance.UNSEEN)
         holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST, now=now)
 
     def remember(self) -> None:
@@ -175,9 +199,18 @@ class Store:
         else:
             self._remembered = here
 
-    def become(self, instance_id: str) -> bool:
-        """Take on the id of an earlier instance; False where this one has sent something."""
-        if not self.write(lambda db: _become(db, instance_id)):
+    def become(self, instance_id: str, now: float) -> bool:
+        """Take on the id of an earlier instance; False where this one has sent something.
+
+        Its ledger is lost, and everything is held until it is rebuilt.
+        """
+        if instance_id == self.instance:
+            return True
+        if self.read(_has_sent):
+            return False
+        # First, so that an end in between leaves no file that contradicts the database.
+        instance.forget(self.directory)
+        if not self.write(lambda db: _become(db, instance_id, now)):
             return False
         self.instance = instance_id
         return True
@@ -193,7 +226,7 @@ class Store:
             with suppress(StateError, sqlite3.Error):
                 self.remember()
         self.instance = ""
-        # The writer last: whoever closes a database last leaves it without its WAL.
+        # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
         self._writer.stop()
         if self._lock_descriptor is not None:
@@ -309,10 +342,15 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
     )
 
 
-def _become(db: Database, instance_id: str) -> bool:
-    if db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone():
+def _has_sent(db: Database) -> bool:
+    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
+
+
+def _become(db: Database, instance_id: str, now: float) -> bool:
+    if _has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
+    _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
     return True
 
 

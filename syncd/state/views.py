@@ -7,6 +7,7 @@ filtered without being fetched.
 
 import base64
 import enum
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,10 +17,12 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
-from syncd.state import copies, files, holds, schema, unknown
+from syncd.state import copies, files, history, holds, reviews as reviewing, schema, unknown
 from syncd.state.copies import Copy
+from syncd.state.deletions import evidence_text
 from syncd.state.files import File
 from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state.lifecycle import FileStatus
 from syncd.state.store import fact
 
 T = TypeVar("T")
@@ -54,7 +57,7 @@ class Word(enum.StrEnum):
     DELETED = "deleted"
     #: it waits for a person, or for something to heal
     HELD = "held"
-    #: a rule excludes it
+    #: a rule excludes it, or it is gone here and its copy is kept
     IGNORED = "ignored"
 
 
@@ -89,11 +92,14 @@ _WORD = f"""
     WHEN f.status = 'ineligible' THEN 'ignored'
     WHEN f.status = 'consumed' THEN 'synced'
     WHEN f.status = 'missing' THEN CASE
+      WHEN f.verdict = 'kept' THEN 'ignored'
       WHEN f.confirmed_at IS NOT NULL AND (wish.id IS NULL OR wish.status = 'released')
         THEN 'deleted'
-      WHEN wish.delete_sent_at IS NULL AND {_DELETING_HELD} THEN 'held'
+      WHEN f.verdict IS NULL AND wish.delete_sent_at IS NULL AND {_DELETING_HELD} THEN 'held'
       ELSE 'deleting' END
     WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
+    WHEN wish.id IS NULL AND f.verdict = 'gone' THEN 'held'
+    WHEN wish.id IS NULL AND f.verdict = 'forgotten' THEN 'ignored'
     WHEN wish.status = 'processing' THEN 'processing'
     WHEN wish.status = 'failed' THEN 'failed'
     WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
@@ -296,19 +302,13 @@ def overview(db: Database, now: float) -> JsonObject:
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
-    waiting = (
-        "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
-    )
-    rows = db.conn.execute(
-        f"SELECT f.folder, {_WORD} AS word, count(*) AS number, min({waiting}) AS since {_ROWS} "
-        "GROUP BY 1, 2"
-    )
-    for row in rows:
-        folder = folders[row["folder"]]
-        folder["counts"][row["word"]] = row["number"]
-        total[row["word"]] = total.get(row["word"], 0) + row["number"]
-        if row["word"] == Word.QUEUED and row["since"] is not None:
-            folder["oldest_queued_seconds"] = max(now - row["since"], 0.0)
+    for name, word, number, since in _counted(db):
+        folder = folders[name]
+        folder["counts"][word] = folder["counts"].get(word, 0) + number
+        total[word] = total.get(word, 0) + number
+        if word == Word.QUEUED and since is not None:
+            waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
+            folder["oldest_queued_seconds"] = waited
     return {
         "folders": list(folders.values()),
         "counts": total,
@@ -317,6 +317,58 @@ def overview(db: Database, now: float) -> JsonObject:
         "echo": fact(db, "echo") or "unknown",
         "unknown_objects": unknown.troubling(db),
     }
+
+
+#: The words of files that have no copies but live ones and gone ones.
+_SIMPLE_WORDS = {
+    FileStatus.SETTLING: Word.SETTLING,
+    FileStatus.UNREADABLE: Word.FAILED,
+    FileStatus.INELIGIBLE: Word.IGNORED,
+    FileStatus.CONSUMED: Word.SYNCED,
+}
+_WAITING_SINCE = (
+    "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
+)
+
+
+def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
+    """Yield folder, word, number of files, and since when the first of them waits.
+
+    A million files are counted by an index alone: only those that something is under way for, or
+    that are missing, are looked at one by one.
+    """
+    scoped = db.conn.execute(
+        "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
+        "AND scope NOT LIKE 'copy %'",
+        (EVERYWHERE,),
+    ).fetchone()
+    few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
+    few += "('live', 'gone'))"
+    # Which files a workspace's hold bears on, only their copies tell.
+    rows = db.conn.execute(
+        f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {_WORD} AS word, "
+        f"count(*) AS number, min({_WAITING_SINCE}) AS since {_ROWS} {'' if scoped else few} "
+        "GROUP BY 1, 2, 3, 4"
+    )
+    counted: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        key = (row["folder"], row["status"], row["at_rest"])
+        counted[key] = counted.get(key, 0) + row["number"]
+        yield row["folder"], Word(row["word"]), row["number"], row["since"]
+    held = holds.is_held(db, "sending", EVERYWHERE)
+    groups = db.conn.execute(
+        "SELECT folder, status, due_at IS NULL AS at_rest, count(*) AS number, "
+        "min(due_at) AS since FROM files GROUP BY status, folder, due_at IS NULL"
+    )
+    for row in groups:
+        status = FileStatus(row["status"])
+        number = row["number"] - counted.get((row["folder"], status, row["at_rest"]), 0)
+        if status is FileStatus.READY and not row["at_rest"]:
+            word = Word.HELD if held else Word.QUEUED
+        else:
+            word = _SIMPLE_WORDS.get(status, Word.SYNCED)
+        if number:
+            yield row["folder"], word, number, row["since"]
 
 
 def _folder(row: sqlite3.Row) -> JsonObject:
@@ -354,6 +406,45 @@ def hold_object(hold: Hold) -> JsonObject:
     }
 
 
+def reviews(db: Database, now: float, *, with_decided: bool) -> list[JsonObject]:
+    """Return the holds that a person can decide on, the open ones last.
+
+    With those that were decided in the last year, if asked for.
+    """
+    found = reviewing.reviewable(holds.open_holds(db))
+    if with_decided:
+        found = holds.decided(db, now - history.DELETIONS_KEPT_SECONDS) + found
+    return [_review(hold) for hold in found]
+
+
+def _review(hold: Hold) -> JsonObject:
+    other = {"approved": "reject", "rejected": "approve"}.get(hold.verdict or "")
+    return {
+        "id": hold.id,
+        "folder": reviewing.folder_of(hold),
+        "reason": hold.reason,
+        "message": hold.message,
+        "since": timestamp(hold.since),
+        "affects": hold.affects,
+        "first": hold.first,
+        "parent": hold.parent,
+        "verdict": hold.verdict,
+        "decided_at": timestamp(hold.released_at),
+        "commands": [f"syncd deletes {other} {hold.id}"] if other else hold.commands,
+    }
+
+
+def held_files(db: Database, hold_id: int) -> Iterator[JsonObject]:
+    """Yield each file that a hold names, or that was decided on under it."""
+    hold = reviewing.find(db, hold_id)
+    rows = db.conn.execute(
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE f.id IN ({reviewing.FILES}) "
+        "ORDER BY f.folder, f.path",
+        reviewing.files_of(hold),
+    )
+    return map(_manifest_entry, rows)
+
+
 def summary(db: Database) -> str:
     """Return one line on how things stand; cheap, for it is asked for with every beat."""
     row = db.conn.execute(
@@ -388,7 +479,7 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
     row = db.conn.execute(
         f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE f.id = ?", (file.id,)
     ).fetchone()
-    history = db.conn.execute(
+    lines = db.conn.execute(
         "SELECT at, event, file_uuid, detail FROM history WHERE folder = ? AND path = ? "
         "ORDER BY id",
         (folder, path),
@@ -400,15 +491,24 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
         "holds": [
             hold_object(hold) for hold in holds.open_holds(db) if _bears(hold, folder, every)
         ],
-        "history": [dict(line) | {"at": timestamp(line["at"])} for line in history],
+        "history": [dict(line) | {"at": timestamp(line["at"])} for line in lines],
     }
 
 
 def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
-    scopes = {EVERYWHERE, folder}
+    scopes = {EVERYWHERE, folder, holds.of_folder(folder)}
     for copy in every:
         scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes
+
+
+def _evidence(copy: Copy) -> JsonObject | None:
+    """Return why a copy was taken for unneeded, as JSON has it, and in words."""
+    if copy.evidence is None:
+        return None
+    known: JsonObject = json.loads(copy.evidence)
+    times = {key: timestamp(known[key]) for key in ("first_look_at", "second_look_at")}
+    return known | times | {"text": evidence_text(known)}
 
 
 def _file_object(file: File) -> JsonObject:
@@ -418,17 +518,23 @@ def _file_object(file: File) -> JsonObject:
         "sha256": file.sha256,
         "generation": file.generation,
         "changed_at": timestamp(file.changed_at),
+        "settling_since": timestamp(file.settling_since),
+        "is_open": file.is_open,
+        "is_skipped": file.is_skipped,
         "missing_since": timestamp(file.missing_since),
         "due_at": timestamp(file.due_at),
         "attempts": file.attempts,
         "crashes": file.crashes,
+        "verdict": file.verdict,
         "error": file.error,
     }
 
 
 def _copy_object(copy: Copy) -> JsonObject:
     times = ("created_at", "sent_at", "stored_at", "live_at", "delete_sent_at", "gone_at", "due_at")
-    known: Mapping[str, Any] = {name: timestamp(getattr(copy, name)) for name in times}
+    known: Mapping[str, Any] = {
+        name: timestamp(getattr(copy, name)) for name in (*times, "consumed_at")
+    }
     return {
         "status": copy.status,
         "in_doubt": copy.in_doubt,
@@ -445,6 +551,7 @@ def _copy_object(copy: Copy) -> JsonObject:
         "video_metadata": copy.video_metadata,
         "attempts": copy.attempts,
         "reason": copy.reason,
+        "evidence": _evidence(copy),
         "error": error_text(
             copy.error_message, copy.error_status, copy.error_code, copy.error_request_id
         ),

@@ -127,23 +127,30 @@ class Writer:
     def _commit(self, jobs: list[_Job]) -> None:
         try:
             db = self._usable()
+            before = db.conn.total_changes
             db.conn.execute("BEGIN IMMEDIATE")
             results = _run_together(db, jobs)
             db.conn.execute("COMMIT")
+            written = db.conn.total_changes > before
         except Exception as error:  # whatever it was, no caller may wait for ever
             self._lost(jobs, error)
             return
-        self._failures = 0
         self.commits += 1
-        if self._in_trouble:
-            self._in_trouble = False
-            log.info("the state database takes commits again")
+        # A commit of nothing succeeds on any disk, and proves nothing.
+        if written:
+            self._recovered()
         for job, value, raised in results:
             if raised is None:
                 job.future.set_result(value)
             else:
                 job.future.set_exception(raised)
         self.changed.set()
+
+    def _recovered(self) -> None:
+        self._failures = 0
+        if self._in_trouble:
+            self._in_trouble = False
+            log.info("the state database takes commits again")
 
     def _usable(self) -> Database:
         if self._db is None:

@@ -1,8 +1,9 @@
 """On which filesystems inotify tells of every change, and on which it cannot."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+
+from syncd.mounts import mounts
 
 #: Where changes are made behind the back of this kernel, or of the layer that is watched.
 _DEAF = {
@@ -24,10 +25,24 @@ _DEAF = {
 
 def why_polling(path: bytes) -> str:
     """Return why the directory `path` must be polled; empty where events tell of every change."""
-    kind = kind_of(path)
+    return why_deaf(kind_of(path))
+
+
+def why_deaf(kind: str) -> str:
+    """Return why a filesystem of type `kind` must be polled; empty where it need not be."""
     if kind.startswith("fuse"):
         return f"{kind}: changes made behind FUSE give no events"
     return f"{kind}: {_DEAF[kind]}" if kind in _DEAF else ""
+
+
+def deaf_mounts(root: bytes) -> list[bytes]:
+    """Return where beneath the directory `root` something is mounted that must be polled."""
+    prefix = root.rstrip(b"/") + b"/"
+    return [
+        mount.path[len(prefix) :]
+        for mount in mounts()
+        if mount.path.startswith(prefix) and why_deaf(mount.kind)
+    ]
 
 
 def kind_of(path: bytes) -> str:
@@ -38,8 +53,8 @@ def kind_of(path: bytes) -> str:
         return ""
     try:
         # The descriptor's own mount, and no guess by prefix: one mount may hide another.
-        mount = _field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
-        return next((kind for number, kind in _mounts() if number == mount), "")
+        number = _field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
+        return next((mount.kind for mount in mounts() if mount.number == number), "")
     except OSError:
         return ""
     finally:
@@ -49,11 +64,3 @@ def kind_of(path: bytes) -> str:
 def _field(file: str, name: str) -> str:
     with Path(file).open(encoding="ascii") as lines:
         return next((line.split()[1] for line in lines if line.startswith(name)), "")
-
-
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield each mount's number and filesystem type (proc(5), /proc/pid/mountinfo)."""
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            yield before.split(" ", 1)[0], after.split(" ", 1)[0]

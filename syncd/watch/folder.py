@@ -19,7 +19,15 @@ class WatchFolder:
     exclude: tuple[str, ...] = ()
     #: whether files and directories whose name begins with a dot are eligible
     hidden: bool = False
+    #: bytes above which a file is not eligible; None for no limit
+    max_size: int | None = None
+    #: whether what is there at the very first scan is left out until it changes
+    skip_existing: bool = False
     settle_seconds: float = 5.0
     grace_seconds: float = 60.0
     rescan_seconds: float = 300.0
     watch: WatchKind = "auto"
+    #: whether a deletion here is one there
+    mirror_deletions: bool = True
+    #: path beneath the root of a file without which the root is not the right one
+    marker: bytes = b""

@@ -6,27 +6,45 @@ from typing import TypeVar
 
 from syncd import disk
 from syncd.disk import Found, Sight
+from syncd.exceptions import UnreadableError
 from syncd.state import inventory, sightings
 from syncd.state.sightings import Seen, Sighting
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.roots import Root, RootState, View
+from syncd.watch.writing import Writing
 
 _T = TypeVar("_T")
 #: Sightings in one transaction.
 BATCH = 1000
+#: How the reason begins why a file is ineligible by a rule.
+EXCLUDED = "excluded: "
 
 
-def judge(rules: Rules, path: bytes, sight: Sight, *, removal_seen: bool = False) -> Sighting:
+def judge(
+    rules: Rules, writing: Writing, path: bytes, sight: Sight, *, removal_seen: bool = False
+) -> Sighting:
     """Return what a look at `path` means to the table, by the folder's rules."""
-    verdict = rules.verdict(path, is_dir=False)
+    try:
+        verdict = rules.verdict(path, is_dir=False)
+    except UnreadableError as error:
+        # What should stay here might be sent.
+        return Sighting(path, Seen.UNREADABLE, reason=str(error))
+    if not verdict.excluded and sight.fingerprint:
+        verdict = rules.of_size(sight.fingerprint.size)
     if verdict.excluded:
         # There or not: what no rule lets in is never deleted either.
-        return Sighting(path, Seen.INELIGIBLE, reason=f"excluded: {verdict.rule}")
+        return Sighting(path, Seen.INELIGIBLE, reason=f"{EXCLUDED}{verdict.rule}", by_rule=True)
     match sight.found:
         case Found.FILE:
-            return Sighting(path, Seen.PRESENT, sight.fingerprint)
+            return Sighting(
+                path,
+                Seen.PRESENT,
+                sight.fingerprint,
+                is_open=writing.has(path),
+                own_clock=sight.own_clock,
+            )
         case Found.OTHER:
             return Sighting(path, Seen.INELIGIBLE, reason="not a regular file")
         case Found.ABSENT:
@@ -44,12 +62,14 @@ class Looker:
         store: Store,
         folder: WatchFolder,
         rules: Rules,
+        writing: Writing,
         root: Root,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._folder = folder
         self._rules = rules
+        self._writing = writing
         self._root = root
         self._clock = clock
 
@@ -99,7 +119,7 @@ class Looker:
 
     def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
         seen = [
-            judge(self._rules, path, sight, removal_seen=paths[path])
+            judge(self._rules, self._writing, path, sight, removal_seen=paths[path])
             for path, sight in disk.look(self._folder.path, paths).items()
         ]
         return self._root.record(seen, before) if seen else 0

@@ -14,14 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter
 
 from syncd import disk
-from syncd.watch.filesystems import why_polling
+from syncd.watch.coverage import Coverage
+from syncd.watch.filesystems import deaf_mounts, why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.handler import EVENTS, Handler
 from syncd.watch.hints import Hints
-from syncd.watch.inotify import Inotify
+from syncd.watch.inotify import Emitter, Inotify
+from syncd.watch.writing import Writing
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ class FolderObserver:
         self._past_overflows = 0
         self._retry_at = 0.0
         self._limit = 0
+        self._refused = 0
+        #: which files are open for writing, as far as is known
+        self.writing = Writing(os.path.realpath(folder.path), monotonic=monotonic)
         #: native or polling
         self.kind = "polling"
         #: why it is polling
@@ -67,15 +71,20 @@ class FolderObserver:
         """How many directories are watched now."""
         return self._inotify.live_watches() if self._inotify else 0
 
+    def coverage(self) -> Coverage | None:
+        """Return what is watched, where something is not or may not be; None for all or nothing."""
+        if self._inotify is None:
+            return None
+        root = os.path.realpath(self._folder.path)
+        deaf = deaf_mounts(root) if self._folder.watch == "auto" else []
+        if not self._inotify.refused and not deaf:
+            return None
+        return Coverage(self._inotify.watched(), deaf)
+
     @property
     def overflows(self) -> int:
         """How often events were lost because the kernel's queue was full."""
         return self._past_overflows + (self._inotify.overflows if self._inotify else 0)
-
-    @property
-    def sees_all(self) -> bool:
-        """Whether events tell of changes in every directory."""
-        return self._inotify is not None and not self._inotify.refused
 
     def start(self) -> None:
         """Begin to watch; where that cannot be, say why and leave it to polling."""
@@ -106,6 +115,8 @@ class FolderObserver:
 
     def _begin(self) -> None:
         self.kind, self.reason, self.trouble = "polling", "", ""
+        self.writing.forget()
+        self._refused = 0
         try:
             self._identity = disk.identify(self._folder.path)
         except OSError as error:
@@ -152,7 +163,7 @@ class FolderObserver:
         root = os.path.realpath(self._folder.path)
         self._inotify = Inotify(self._lost)
         self._inotify.start()
-        self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._inotify)
+        self._observer = BaseObserver(Emitter, inotify_fd=self._inotify, writing=self.writing)
         self._observer.schedule(
             Handler(root, self._hints), os.fsdecode(root), recursive=True, event_filter=EVENTS
         )
@@ -164,6 +175,7 @@ class FolderObserver:
             raise
 
     def _lost(self, reason: str) -> None:
+        self.writing.forget()
         self._hints.ask_check()
         self._hints.ask_scan(reason)
 
@@ -191,18 +203,22 @@ class FolderObserver:
         if not self._inotify.live_watches():
             # After an overflow watchdog sets all watches anew, and only logs that it could not.
             return "no directory is watched any more"
-        if self._inotify.refused and _limit("max_user_watches") != self._limit:
+        if self._inotify.out_of_watches and _limit("max_user_watches") != self._limit:
             return "the limit of watches was changed"
         return ""
 
     def _see_refused(self) -> None:
-        """Say, with the remedy, that some directories could not be watched."""
-        if self._inotify is None or not self._inotify.refused or self.trouble:
+        """Say, with the remedy, that some directories could not be watched, and have them found."""
+        if self._inotify is None or self._inotify.refused == self._refused:
+            return
+        self._refused = self._inotify.refused
+        self._hints.ask_scan("some directories could not be watched")
+        if not self._inotify.out_of_watches or self.trouble:
             return
         self._limit = _limit("max_user_watches")
         self._complain(
-            "the limit of inotify watches is reached: changes in some directories are only found "
-            f"by scans; run: {_more_watches()}"
+            "the limit of inotify watches is reached: the directories beyond it are polled; run: "
+            f"{_more_watches()}"
         )
 
     def _complain(self, trouble: str) -> None:

@@ -5,27 +5,32 @@ look at the files and after it, and settles in one transaction with them what ma
 """
 
 import enum
+import errno
 import logging
 import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.disk import RootIdentity
 from syncd.state import folders, holds, inventory, sightings
 from syncd.state.advance import Policies
+from syncd.state.holds import ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.watch.folder import WatchFolder
 
 log = logging.getLogger(__name__)
 
-ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
-_REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY)
+_NOT_THERE = os.strerror(errno.ENOENT)
+MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
+_REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY, MOUNT_MISSING, MOUNT_NEW)
 #: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
 #: taken for the same folder on another mount.
 ACCEPTED_FILES, ACCEPTED_PART = 20, 0.2
+#: Files beneath one mount up to which a hold counts how many it affects.
+COUNTED = 100_000
 
 
 class RootState(enum.StrEnum):
@@ -45,17 +50,19 @@ class View:
     identity: RootIdentity | None
     is_empty: bool = False
     error: str = ""
+    #: where something is mounted beneath the root
+    mounts: frozenset[bytes] = frozenset()
 
 
-def view(path: bytes) -> View:
-    """Look at the root at `path`; never raises."""
+def view(path: bytes, marker: bytes = b"") -> View:
+    """Look at the root at `path`, which has to hold the `marker`, if any; never raises."""
     try:
-        identity = disk.identify(path)
-        with disk.directory(path) as descriptor, os.scandir(descriptor) as entries:
+        identity = disk.identify(path, marker)
+        with disk.directory(path) as descriptor, disk.entries_of(descriptor) as entries:
             is_empty = next(entries, None) is None
     except OSError as error:
         return View(None, error=str(error.strerror))
-    return View(identity, is_empty)
+    return View(identity, is_empty, mounts=mounts.beneath(path))
 
 
 class Root:
@@ -73,12 +80,14 @@ class Root:
         self._folder = folder
         self.policies = policies
         self._clock = clock
-        self._settling = Settling(folder.settle_seconds, folder.grace_seconds)
+        self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
+        #: mounts beneath which something known was not found in the scan under way
+        self._amiss: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
     def check(self) -> tuple[RootState, View]:
         """Look at the root, and bring the holds up to date; a root seen first is accepted."""
-        seen = view(self._folder.path)
+        seen = view(self._folder.path, self._folder.marker)
         if self._store.read(lambda db: self._is_news(db, seen)):
             return self._store.write(lambda db: self._judge(db, seen)), seen
         return self._store.read(lambda db: self._state(db, seen)), seen
@@ -89,15 +98,16 @@ class Root:
         None, with nothing recorded, where the root is not the same any more. Beneath a replaced
         root nothing is recorded as missing.
         """
-        after = view(self._folder.path)
+        after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> int | None:
             state = self._judge(db, after)
             if state is RootState.MISSING or after.identity != before.identity:
                 return None
+            believed = self._believed(db, seen, after)
             if state is RootState.OK:
-                return self._record(db, seen, after)
-            return self._record(db, [s for s in seen if s.seen is not Seen.MISSING], after)
+                return self._record(db, believed, after)
+            return self._record(db, [s for s in believed if s.seen is not Seen.MISSING], after)
 
         return self._store.write(work)
 
@@ -106,7 +116,7 @@ class Root:
 
         Returns whether it was taken; its missing files are then for the next scan to record.
         """
-        after = view(self._folder.path)
+        after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> bool:
             if after.identity is None or after.identity != before.identity:
@@ -115,11 +125,74 @@ class Root:
             missing = known - there
             if missing > max(ACCEPTED_FILES, ACCEPTED_PART * known) or 2 * missing > known:
                 return False
-            folders.accept_root(db, self._folder.name, self._folder.path, after.identity)
+            folders.accept_root(
+                db, self._folder.name, self._folder.path, after.identity, self._clock()
+            )
             self._judge(db, after)
             return True
 
         return self._store.write(work)
+
+    def take(self) -> bool:
+        """Take whatever stands at the path now for the folder's root: a person said so.
+
+        Returns False where nothing is there to be taken.
+        """
+        seen = view(self._folder.path, self._folder.marker)
+
+        def work(db: Transaction) -> bool:
+            if seen.identity is None:
+                return False
+            folders.accept_root(
+                db, self._folder.name, self._folder.path, seen.identity, self._clock()
+            )
+            self._judge(db, seen)
+            return True
+
+        return self._store.write(work)
+
+    def begin_scan(self) -> None:
+        """Begin to take note of what a scan does not find beneath new mounts."""
+        self._amiss.clear()
+
+    def end_scan(self) -> None:
+        """After a scan to the end: a new mount that hides nothing known is like any other."""
+        if not self._store.read(lambda db: any(folders.mounts(db, self._folder.name).values())):
+            return
+        after = view(self._folder.path, self._folder.marker)
+
+        def work(db: Transaction) -> None:
+            for path, hides in folders.mounts(db, self._folder.name).items():
+                if hides and path in after.mounts and path not in self._amiss:
+                    folders.add_mount(db, self._folder.name, path, hides=False)
+            self._judge(db, after)
+
+        self._store.write(work)
+
+    def _believed(
+        self, db: Transaction, seen: Sequence[Sighting], after: View
+    ) -> Sequence[Sighting]:
+        """Return what may be believed of `seen`, with an eye on the mounts beneath the root.
+
+        Where a mount is missing nothing that is seen counts; beneath one that is new over known
+        files, what is missing does not.
+        """
+        known = folders.mounts(db, self._folder.name)
+        gone = [path for path in known if path not in after.mounts]
+        hiding = [path for path, hides in known.items() if hides and path in after.mounts]
+        if not gone and not hiding:
+            return seen
+        believed = []
+        for sighting in seen:
+            # A rule asks nothing of the disk: what it excludes is released, mounted or not.
+            if not sighting.by_rule and _mount_of(sighting.path, gone) is not None:
+                continue
+            mount = _mount_of(sighting.path, hiding)
+            if mount is not None and sighting.seen is Seen.MISSING:
+                self._amiss.add(mount)
+                continue
+            believed.append(sighting)
+        return believed
 
     def _record(self, db: Transaction, seen: Sequence[Sighting], after: View) -> int:
         changed = sightings.record(
@@ -142,22 +215,59 @@ class Root:
         if known is None or known.identity is None:
             return RootState.OK
         same = known == folders.FolderRow(self._folder.path, seen.identity)
-        return RootState.OK if same else RootState.REPLACED
+        # A marker vouches for the folder, whatever mount it comes on.
+        return RootState.OK if same or self._folder.marker else RootState.REPLACED
 
     def _is_news(self, db: Transaction, seen: View) -> bool:
         known = folders.get(db, self._folder.name)
-        if known is None or (known.identity is None and seen.identity is not None):
+        if self._is_to_be_taken(known, seen):
+            return True
+        if seen.identity is not None and self._mounts_are_news(db, seen):
             return True
         wanted = self._wanted(db, self._state(db, seen), seen)
         return wanted != self._open(db)
+
+    def _is_to_be_taken(self, known: folders.FolderRow | None, seen: View) -> bool:
+        """Say whether what was seen is to be known as the root: seen first, or by its marker."""
+        if known is None:
+            return True
+        seen_row = folders.FolderRow(self._folder.path, seen.identity)
+        if seen.identity is None or known == seen_row:
+            return False
+        return known.identity is None or bool(self._folder.marker)
+
+    def _mounts_are_news(self, db: Transaction, seen: View) -> bool:
+        known = folders.mounts(db, self._folder.name)
+        return bool(seen.mounts - known.keys()) or any(
+            self._is_over(db, path, hides)
+            for path, hides in known.items()
+            if path not in seen.mounts
+        )
+
+    def _is_over(self, db: Transaction, path: bytes, hides: bool) -> bool:
+        """Say whether a mount that is not there any more need not be waited for."""
+        return hides or not inventory.synced_beneath(db, self._folder.name, path, 1)
+
+    def _learn_mounts(self, db: Transaction, seen: View) -> None:
+        """Bring what is known of mounts beneath the root up to date."""
+        name = self._folder.name
+        known = folders.mounts(db, name)
+        for path in seen.mounts - known.keys():
+            hides = bool(inventory.synced_beneath(db, name, path, 1))
+            folders.add_mount(db, name, path, hides=hides)
+        for path, hides in known.items():
+            if path not in seen.mounts and self._is_over(db, path, hides):
+                folders.forget_mount(db, name, path)
 
     def _judge(self, db: Transaction, seen: View) -> RootState:
         """Place the hold that `seen` calls for and release the others; return the root's state."""
         name, now = self._folder.name, self._clock()
         state = self._state(db, seen)
         known = folders.get(db, name)
-        if known is None or (known.identity is None and seen.identity is not None):
-            folders.accept_root(db, name, self._folder.path, seen.identity)
+        if self._is_to_be_taken(known, seen):
+            folders.accept_root(db, name, self._folder.path, seen.identity, now)
+        if seen.identity is not None:
+            self._learn_mounts(db, seen)
         wanted, opened = self._wanted(db, state, seen), self._open(db)
         for reason in opened - wanted:
             holds.release(db, stops="deletions", scope=name, reason=reason, now=now)
@@ -174,6 +284,11 @@ class Root:
         wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
         if seen.is_empty and inventory.unseen_removals(db, self._folder.name, 0)[0]:
             wanted.add(ROOT_EMPTY)
+        for path, hides in folders.mounts(db, self._folder.name).items():
+            if path not in seen.mounts:
+                wanted.add(MOUNT_MISSING)
+            elif hides:
+                wanted.add(MOUNT_NEW)
         return wanted
 
     def _open(self, db: Transaction) -> set[str]:
@@ -184,9 +299,15 @@ class Root:
         }
 
     def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
-        count = inventory.unseen_removals if reason == ROOT_EMPTY else inventory.synced
-        affects, first = count(db, self._folder.name, holds.FIRST)
-        message = self._message(reason, seen)
+        name = self._folder.name
+        over = self._mounts_of(db, reason, seen)
+        if reason in (MOUNT_MISSING, MOUNT_NEW):
+            affected = [p for m in over for p in inventory.synced_beneath(db, name, m, COUNTED)]
+            affects, first = len(affected), affected[: holds.FIRST]
+        else:
+            count = inventory.unseen_removals if reason == ROOT_EMPTY else inventory.synced
+            affects, first = count(db, name, holds.FIRST)
+        message = self._message(reason, seen, over)
         is_new = holds.place(
             db,
             stops="deletions",
@@ -195,14 +316,44 @@ class Root:
             message=message,
             affects=affects,
             first=[path.decode("utf-8", "backslashreplace") for path in first],
-            commands=[f"ls -la {self._shown}", f"findmnt --target {self._shown}"],
+            commands=self._commands(reason),
             now=now,
         )
         if is_new:
             log.warning("%s: deletions are held: %s", self._folder.name, message)
 
-    def _message(self, reason: str, seen: View) -> str:
+    def _commands(self, reason: str) -> list[str]:
+        look = f"findmnt --target {self._shown}"
         match reason:
+            case "root_missing" | "mount_missing" | "mount_new":
+                return [f"ls -la {self._shown}", look]
+            case "root_replaced":
+                return [look, "syncd deletes approve {id}"]
+            case _:
+                return ["syncd deletes approve {id}", "syncd deletes reject {id}"]
+
+    def _mounts_of(self, db: Transaction, reason: str, seen: View) -> list[bytes]:
+        """Return the mounts that a hold is about, if it is about mounts."""
+        known = folders.mounts(db, self._folder.name)
+        if reason == MOUNT_MISSING:
+            return sorted(known.keys() - seen.mounts)
+        return sorted(path for path in known.keys() & seen.mounts if known[path])
+
+    def _message(self, reason: str, seen: View, over: Sequence[bytes]) -> str:
+        where = ", ".join(path.decode("utf-8", "backslashreplace") for path in over)
+        match reason:
+            case "mount_missing":
+                return (
+                    f"something was mounted in {self._shown} and is not any more ({where}): mount "
+                    "it again, or exclude it; nothing beneath is taken for changed or deleted "
+                    "until then"
+                )
+            case "root_missing" if self._folder.marker and seen.error == _NOT_THERE:
+                marker = self._folder.marker.decode("utf-8", "backslashreplace")
+                return (
+                    f"the folder {self._shown}, or the marker {marker} in it, is not there: mount "
+                    "it, or put the marker back; nothing is taken for deleted until then"
+                )
             case "root_missing":
                 return (
                     f"the folder {self._shown} cannot be listed ({seen.error}): mount it, bring "
@@ -212,11 +363,17 @@ class Root:
             case "root_replaced":
                 return (
                     f"{self._shown} is not the folder that it was, and most of its synced files "
-                    "are not in it: mount the right one, or bring the files back; to begin anew "
-                    "with this one, give the folder another name in the configuration"
+                    "are not in it: mount the right one, or bring the files back; if this one "
+                    "is right, approve it"
                 )
             case _:
                 return (
                     f"the folder {self._shown} is empty, and nobody was seen to remove its "
-                    "files: if a disk is not mounted, mount it; else bring the files back"
+                    "files: if a disk is not mounted, mount it; if they were removed on purpose, "
+                    "approve it; to keep their remote copies, reject it"
                 )
+
+
+def _mount_of(path: bytes, mounted: Sequence[bytes]) -> bytes | None:
+    """Return the mount at or beneath which `path` is; None where it is in none of them."""
+    return next((m for m in mounted if path == m or path.startswith(m + b"/")), None)

@@ -8,20 +8,23 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.disk import Fingerprint
+from syncd.exceptions import UnreadableError
 from syncd.state import folders, inventory
 from syncd.state.inventory import Known
 from syncd.state.lifecycle import FileStatus
 from syncd.state.sightings import Seen, Sighting
 from syncd.state.store import Store
+from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
-from syncd.watch.ignore import Rules
-from syncd.watch.looks import BATCH, judge
+from syncd.watch.ignore import IgnoreFiles, Rules
+from syncd.watch.looks import BATCH, EXCLUDED, judge
 from syncd.watch.roots import Root, RootState, View
+from syncd.watch.writing import Writing
 
 #: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
 NOTE_SECONDS = 60.0
@@ -38,7 +41,11 @@ class ScanReport:
     changed: int = 0
     #: files found to be missing
     missing: int = 0
+    #: of the eligible files together, in bytes
+    size: int = 0
     directories: int = 0
+    #: directories in which events do not tell of every change, where that was asked for
+    uncovered: list[bytes] = field(default_factory=list)
     #: directories that could not be listed, and why: nothing is said of what is beneath them
     unreadable: dict[bytes, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -56,6 +63,7 @@ class Scanner:
         store: Store,
         folder: WatchFolder,
         rules: Rules,
+        writing: Writing,
         root: Root,
         clock: Callable[[], float] = time.time,
         stopped: Callable[[], bool] = lambda: False,
@@ -63,25 +71,58 @@ class Scanner:
         self._store = store
         self._folder = folder
         self._rules = rules
+        self._writing = writing
         self._root = root
         self._clock = clock
         self._stopped = stopped
         self._noted = (-NOTE_SECONDS, -1)
 
-    def scan(self) -> ScanReport:
-        """Scan the folder from root to leaves, and record what differs from the table."""
+    def scan(self, coverage: Coverage | None = None) -> ScanReport:
+        """Scan the folder from root to leaves, and record what differs from the table.
+
+        With `coverage` the report also tells which directories it does not cover.
+        """
         began = time.monotonic()
+        # Read anew with each scan: where there are no events, nobody tells of a change in them.
+        self._rules.forget()
         state, before = self._root.check()
         report = ScanReport(state=state)
         if state is not RootState.MISSING:
-            scan = _Pass(
-                self._store, self._folder, self._rules, self._root, self._stopped, report, before
-            )
-            scan.run()
+            self._root.begin_scan()
+            self._pass(report, before, coverage).run()
         report.seconds = time.monotonic() - began
         if report.complete:
+            self._root.end_scan()
             self._note(report)
         return report
+
+    def scan_parts(self, directories: Sequence[bytes], coverage: Coverage) -> ScanReport:
+        """Scan these directories, and those beneath them that `coverage` does not cover."""
+        began = time.monotonic()
+        state, before = self._root.check()
+        report = ScanReport(state=state)
+        if state is RootState.OK:
+            self._pass(report, before, coverage).run_parts(directories)
+        report.seconds = time.monotonic() - began
+        return report
+
+    @property
+    def ever_ended(self) -> bool:
+        """Whether a scan of this folder ever came to its end."""
+        return self._store.read(lambda db: folders.is_first_scan_over(db, self._folder.name))
+
+    def _pass(self, report: ScanReport, before: View, coverage: Coverage | None) -> "_Pass":
+        return _Pass(
+            store=self._store,
+            folder=self._folder,
+            rules=self._rules,
+            writing=self._writing,
+            root=self._root,
+            stopped=self._stopped,
+            report=report,
+            before=before,
+            coverage=coverage,
+        )
 
     def _note(self, report: ScanReport) -> None:
         """Note the scan in the table; where it changed nothing, not more than once a minute."""
@@ -90,6 +131,7 @@ class Scanner:
         if not report.changed and directories == report.directories and now < at + NOTE_SECONDS:
             return
         self._noted = now, report.directories
+        tells_all = report.state is RootState.OK and not report.unreadable
         self._store.write(
             lambda db: folders.note_scan(
                 db,
@@ -97,6 +139,7 @@ class Scanner:
                 at=self._clock(),
                 seconds=report.seconds,
                 directories=report.directories,
+                mirrored=self._folder.mirror_deletions if tells_all else None,
             )
         )
 
@@ -105,30 +148,35 @@ class _EndedEarlyError(Exception):
     """The scan was stopped, or its root is another one by now: nothing more can be said."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Pass:
     """One scan under way."""
 
     store: Store
     folder: WatchFolder
     rules: Rules
+    writing: Writing
     root: Root
     stopped: Callable[[], bool]
     report: ScanReport
     before: View
-    waiting: list[bytes] = field(default_factory=lambda: [b""])
+    coverage: Coverage | None
+    #: directories to come to, with the rules that bear on what is above them
+    waiting: list[tuple[bytes, IgnoreFiles]] = field(default_factory=list)
     listed: set[bytes] = field(default_factory=set)
     batch: list[Sighting] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
     #: at a replaced root: synced files that are there, with their size
     there: int = 0
+    #: whether only what events do not cover is scanned
+    in_parts: bool = False
 
     def run(self) -> None:
         report = self.report
+        self.waiting.append((b"", ()))
         try:
-            while self.waiting:
-                self._directory(self.waiting.pop())
+            self._come_to_all()
             self._vanished_directories()
             self._look_again()
             self._flush()
@@ -139,7 +187,35 @@ class _Pass:
         if report.state is RootState.REPLACED:
             report.accepted = self.root.accept(self.before, self.there)
 
-    def _directory(self, directory: bytes) -> None:
+    def run_parts(self, directories: Sequence[bytes]) -> None:
+        self.in_parts = True
+        try:
+            for directory in directories:
+                try:
+                    if self.rules.excludes_directory(directory):
+                        continue
+                    above = self.rules.above(directory)
+                except UnreadableError as error:
+                    self.report.unreadable[directory] = str(error)
+                    continue
+                self.waiting.append((directory, above))
+                self._come_to_all()
+                if directory not in self.listed and directory not in self.report.unreadable:
+                    self._nominate([p for p, k in self._known(directory).items() if k.is_mirrored])
+            self._look_again()
+            self._flush()
+        except _EndedEarlyError:
+            return
+        self.report.complete = True
+
+    def _come_to_all(self) -> None:
+        while self.waiting:
+            directory, above = self.waiting.pop()
+            # A part may be come to twice: in its turn, and from the part above it.
+            if directory not in self.listed:
+                self._directory(directory, above)
+
+    def _directory(self, directory: bytes, above: IgnoreFiles) -> None:
         """List one directory to its end, and compare it with what is known of it."""
         known = self._known(directory)
         on_trial = self._on_trial(directory)
@@ -147,15 +223,22 @@ class _Pass:
         try:
             with (
                 disk.directory(self.folder.path, directory) as descriptor,
-                os.scandir(descriptor) as entries,
+                disk.entries_of(descriptor) as entries,
             ):
+                if self._is_covered(descriptor, directory):
+                    self.listed.add(directory)
+                    return
+                files = self.rules.read(descriptor, directory, above)
                 for entry in entries:
                     if self.stopped():
                         raise _EndedEarlyError
                     path = prefix + os.fsencode(entry.name)
-                    size = self._entry(entry, path, known)
+                    size = self._entry(entry, path, known, files)
                     if on_trial and on_trial.get(path) == size:
                         self.there += 1
+        except UnreadableError as error:
+            self.report.unreadable[directory] = str(error)
+            return
         except OSError as error:
             # Gone while we came to it, or no directory now: judged with the vanished ones.
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -166,16 +249,31 @@ class _Pass:
         self.report.directories += 1
         self._nominate([path for path, row in known.items() if row.is_mirrored])
 
-    def _entry(self, entry: "os.DirEntry[str]", path: bytes, known: dict[bytes, Known]) -> int:
+    def _is_covered(self, descriptor: int, directory: bytes) -> bool:
+        """Note a directory that events do not cover; say whether it can be left to them."""
+        if self.coverage is None:
+            return False
+        covered = self.coverage.has(directory, os.fstat(descriptor))
+        if not covered:
+            self.report.uncovered.append(directory)
+        return covered and self.in_parts
+
+    def _entry(
+        self,
+        entry: "os.DirEntry[str]",
+        path: bytes,
+        known: dict[bytes, Known],
+        files: IgnoreFiles,
+    ) -> int:
         """Compare one entry with what is known of it; return a file's size, else -1."""
         is_dir = entry.is_dir(follow_symlinks=False)
-        verdict = self.rules.entry(path, is_dir=is_dir)
+        verdict = self.rules.entry(path, is_dir=is_dir, files=files)
         if is_dir:
             if not verdict.excluded:
-                self.waiting.append(path)
+                self.waiting.append((path, files))
             return -1
         if verdict.excluded:
-            self._ineligible(path, known.pop(path, None), f"excluded: {verdict.rule}")
+            self._ineligible(path, known.pop(path, None), f"{EXCLUDED}{verdict.rule}")
             return -1
         try:
             # The mode decides: the entry's own type may be of something that stood there before.
@@ -191,15 +289,29 @@ class _Pass:
         if not stat.S_ISREG(status.st_mode):
             self._ineligible(path, row, "not a regular file")
             return -1
+        too_large = self.rules.of_size(status.st_size)
+        if too_large.excluded:
+            self._ineligible(path, row, f"{EXCLUDED}{too_large.rule}")
+            return -1
         self.report.files += 1
+        self.report.size += status.st_size
         fingerprint = Fingerprint.of(status)
-        if row is None or not row.agrees_with(fingerprint):
-            self._add(Sighting(path, Seen.PRESENT, fingerprint))
+        if row is None or not row.agrees_with(fingerprint, skips=self.folder.skip_existing):
+            self._add(
+                Sighting(
+                    path,
+                    Seen.PRESENT,
+                    fingerprint,
+                    is_open=self.writing.has(path),
+                    own_clock=mounts.has_own_clock(status.st_dev),
+                )
+            )
         return fingerprint.size
 
     def _ineligible(self, path: bytes, row: Known | None, reason: str) -> None:
         if row is not None and not row.is_unmirrored:
-            self._add(Sighting(path, Seen.INELIGIBLE, reason=reason))
+            by_rule = reason.startswith(EXCLUDED)
+            self._add(Sighting(path, Seen.INELIGIBLE, reason=reason, by_rule=by_rule))
 
     def _unreadable(self, path: bytes, row: Known | None, reason: str) -> None:
         # Known to be unreadable, it has a time of its own to be looked at again.
@@ -215,7 +327,7 @@ class _Pass:
     def _look_again(self) -> None:
         paths, self.nominated = self.nominated, []
         for path, sight in disk.look(self.folder.path, paths).items():
-            sighting = judge(self.rules, path, sight)
+            sighting = judge(self.rules, self.writing, path, sight)
             self.report.missing += sighting.seen is Seen.MISSING
             self._add(sighting)
 
@@ -228,10 +340,14 @@ class _Pass:
             if parent in self.listed or self._beneath_unreadable(parent):
                 continue
             known = self._known(parent)
-            verdict = self.rules.verdict(parent, is_dir=True)
-            if parent and verdict.excluded:
+            try:
+                verdict = self.rules.verdict(parent, is_dir=True) if parent else None
+            except UnreadableError as error:
+                self.report.unreadable[parent] = str(error)
+                continue
+            if verdict and verdict.excluded:
                 for path, row in known.items():
-                    self._ineligible(path, row, f"excluded: {verdict.rule}")
+                    self._ineligible(path, row, f"{EXCLUDED}{verdict.rule}")
             else:
                 self._nominate([path for path, row in known.items() if row.is_mirrored])
 

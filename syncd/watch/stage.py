@@ -4,17 +4,18 @@ Each step does what is due now, and goes round the folders; none runs beside its
 """
 
 import logging
+import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from syncd.state.advance import Policies
 from syncd.state.store import Store
 from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
-from syncd.watch.ignore import Rules
+from syncd.watch.ignore import IGNORE_FILE, Rules
 from syncd.watch.looks import Looker
 from syncd.watch.observer import FolderObserver
 from syncd.watch.roots import Root, RootState, View
@@ -26,6 +27,12 @@ log = logging.getLogger(__name__)
 JITTER = 0.1
 #: Polling takes no more than this part of the time, and comes round no sooner than this.
 POLLING_PART, POLLING_SECONDS = 0.05, 5.0
+#: No scan, of whatever folder, takes more than this part of the time: a disk that is so slow that
+#: `rescan_seconds` would keep it at work all the time is spared.
+SCANNING_PART = 0.2
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+#: Seconds for which a count of live watches is believed.
+COUNTED_SECONDS = 10.0
 #: The shortest pause after a scan before another that was asked for, in seconds; and as long as
 #: the scan took.
 ASKED_SECONDS = 1.0
@@ -55,12 +62,18 @@ class Watched:
         self._rules = Rules(folder)
         self._root = Root(store=store, folder=folder, policies=policies, clock=clock)
         self._looker = Looker(
-            store=store, folder=folder, rules=self._rules, root=self._root, clock=clock
+            store=store,
+            folder=folder,
+            rules=self._rules,
+            writing=self.observer.writing,
+            root=self._root,
+            clock=clock,
         )
         self._scanner = Scanner(
             store=store,
             folder=folder,
             rules=self._rules,
+            writing=self.observer.writing,
             root=self._root,
             clock=clock,
             stopped=self._is_stopped,
@@ -69,6 +82,10 @@ class Watched:
         self._seen: tuple[RootState, View] | None = None
         self._scan_at = monotonic()
         self._rests_until = monotonic()
+        #: directories in which events do not tell of every change, and when they are polled next
+        self._uncovered: list[bytes] = []
+        self._poll_at = monotonic()
+        self._counted = (-COUNTED_SECONDS, 0)
         self.last_scan: ScanReport | None = None
 
     def _is_stopped(self) -> bool:
@@ -95,6 +112,13 @@ class Watched:
             self.hints.ask_scan("the folder is back, or another one is in its place")
         return state
 
+    def take_root(self) -> bool:
+        """Take what is there now for the folder's root; False where nothing is there."""
+        taken = self._root.take()
+        if taken:
+            self.hints.ask_scan("another root was approved")
+        return taken
+
     def check_all(self) -> None:
         """Check the root and the watcher; every 10 s or so."""
         self.check()
@@ -107,6 +131,10 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
+        if any(is_ignore_file(path) for path in hints):
+            # Before any look: what came with it is judged by the rules as they are now.
+            self._rules.forget()
+            self.hints.ask_scan("a .syncdignore file changed")
         try:
             changed = self._looker.look(hints)
         except Exception:
@@ -125,10 +153,14 @@ class Watched:
         """Scan if it is time; return the seconds until the next scan."""
         now = self._monotonic()
         due_at = self._rests_until if self.hints.scan_asked else self._scan_at
-        if due_at > now:
-            return due_at - now
-        self.scan()
-        return max(self._scan_at - self._monotonic(), 0.0)
+        if due_at <= now:
+            self.scan()
+        elif self._uncovered and self._poll_at <= now:
+            self._poll()
+        due_at = min(self._scan_at, self._poll_at) if self._uncovered else self._scan_at
+        if self.hints.scan_asked:
+            due_at = min(due_at, self._rests_until)
+        return max(due_at - self._monotonic(), 0.0)
 
     def scan(self) -> ScanReport:
         """Scan now, whatever is due; never beside another scan of this folder."""
@@ -138,16 +170,35 @@ class Watched:
     def _scan(self) -> ScanReport:
         # Taken before the scan: what is asked for during it asks for another.
         reason = self.hints.take_scan()
-        report = self._scanner.scan()
+        coverage = self.observer.coverage()
+        is_first = not self._scanner.ever_ended
+        report = self._scanner.scan(coverage)
         ended = self._monotonic()
         self._rests_until = ended + max(ASKED_SECONDS, report.seconds)
         self._scan_at = ended + self._pause(report)
+        self._uncovered = report.uncovered
+        self._poll_at = ended + self._polling_pause(report)
         self.last_scan = report
         if report.accepted:
             log.info("%s: the folder is the same, on another mount", self.folder.name)
             self.hints.ask_scan("another root was accepted")
         self._log(report, reason)
+        if is_first and report.complete:
+            self._log_first(report)
         return report
+
+    def _poll(self) -> None:
+        """Scan the directories that events do not cover."""
+        coverage = self.observer.coverage()
+        if coverage is None:
+            # Everything is covered by now, or nothing is: a whole scan is due for that alone.
+            self._uncovered = []
+            self.hints.ask_scan("the watching has changed")
+            return
+        report = self._scanner.scan_parts(self._uncovered, coverage)
+        if report.complete:
+            self._uncovered = list(dict.fromkeys(report.uncovered))
+        self._poll_at = self._monotonic() + self._polling_pause(report)
 
     def vitals(self) -> FolderVitals:
         """Return how well the folder is seen."""
@@ -155,11 +206,23 @@ class Watched:
         return FolderVitals(
             watch=self.observer.kind,
             watch_reason=self.observer.reason,
-            watched_directories=self.observer.live_watches,
+            watched_directories=self._watched_directories(),
             directories=report.directories if report else 0,
             last_event_at=self.hints.last_event_at,
             trouble="; ".join(filter(None, self._troubles())),
         )
+
+    def _watched_directories(self) -> int:
+        """Return in how many directories events tell of every change."""
+        now = self._monotonic()
+        counted_at, watches = self._counted
+        if now >= counted_at + COUNTED_SECONDS or self.observer.kind == "polling":
+            watches = self.observer.live_watches
+            self._counted = now, watches
+        if self.last_scan is None or not watches:
+            return watches
+        # What is excluded is watched, too; that is nobody's concern.
+        return min(watches, self.last_scan.directories - len(self._uncovered))
 
     def _troubles(self) -> list[str]:
         missing = self._seen is not None and self._seen[0] is RootState.MISSING
@@ -167,16 +230,33 @@ class Watched:
         return [
             "the folder cannot be listed" if missing else "",
             self.observer.trouble,
-            f"{len(unreadable)} directories cannot be listed" if unreadable else "",
+            _unreadable_text(unreadable),
+            *self._rules.complaints.values(),
         ]
 
     def _pause(self, report: ScanReport) -> float:
         if report.state is RootState.MISSING:
             return MISSING_SECONDS
         pause = self.folder.rescan_seconds
-        if not self.observer.sees_all:
-            pause = min(pause, max(POLLING_SECONDS, report.seconds / POLLING_PART))
+        if self.observer.kind == "polling":
+            pause = min(pause, self._polling_pause(report))
+        pause = max(pause, report.seconds / SCANNING_PART - report.seconds)
         return pause * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 no secret
+
+    @staticmethod
+    def _polling_pause(report: ScanReport) -> float:
+        return max(POLLING_SECONDS, report.seconds / POLLING_PART - report.seconds)
+
+    def _log_first(self, report: ScanReport) -> None:
+        """Tell, once in a folder's life, what was there."""
+        log.info(
+            "%s: the first scan found %s: %s",
+            self.folder.name,
+            amount(report.files, report.size),
+            'they are left as they are until they change (existing = "skip")'
+            if self.folder.skip_existing
+            else "they are sent",
+        )
 
     def _log(self, report: ScanReport, reason: str) -> None:
         level = logging.INFO if report.changed or reason else logging.DEBUG
@@ -192,6 +272,29 @@ class Watched:
             "" if report.complete else ", not to the end",
             f" ({reason})" if reason else "",
         )
+
+
+def is_ignore_file(path: bytes) -> bool:
+    """Say whether `path` is one of the files that hold rules."""
+    return path.rpartition(b"/")[2] == IGNORE_FILE.encode()
+
+
+def amount(files: int, size: int) -> str:
+    """Return `1,203 files, 4.2 GiB`."""
+    value, unit = float(size), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    shown = f"{value:.1f} {_UNITS[unit]}" if unit else f"{size} B"
+    return f"{files:,} {'file' if files == 1 else 'files'}, {shown}"
+
+
+def _unreadable_text(unreadable: Mapping[bytes, str]) -> str:
+    if not unreadable:
+        return ""
+    path, why = next(iter(unreadable.items()))
+    first = f"{os.fsdecode(path) or 'its root'}: {why}"
+    what = "1 directory" if len(unreadable) == 1 else f"{len(unreadable)} directories"
+    return f"{what} cannot be scanned ({first})"
 
 
 class Watch:
@@ -261,6 +364,12 @@ class Watch:
     def scan_due(self) -> float | None:
         """Step: scan the folders whose time has come; return the seconds until the next is."""
         return min((watched.scan_if_due() for watched in self.folders.values()), default=None)
+
+    def ask_scans(self, reason: str) -> None:
+        """Have every folder be scanned as soon as may be."""
+        for watched in self.folders.values():
+            watched.hints.ask_scan(reason)
+            watched.hints.ask_check()
 
     def check_roots(self) -> None:
         """Step, every 10 s: check every root and every watcher."""

@@ -26,7 +26,7 @@ from syncd.state.planner import Policy
 from syncd.state.store import ECHO, PROVEN, Store, Transaction, set_fact
 from syncd.state.unknown import Unknown
 from syncd.workers.introduction import Introduction
-from syncd.workers.tokens import of_instance
+from syncd.workers.tokens import by_token, of_instance
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class Adopter:
             self._introduction.learn(listing.items)
             others.update(self._instances(listing))
             counts["gone"] += self._forget_gone(workspace, listing)
+            self._doubt_planned(listing)
             found = self._forgotten(workspace, listing)
             yield from self._match(found, counts, left)
             counts["listed"] += len(listing.items)
@@ -140,7 +141,7 @@ class Adopter:
             raise AdoptError(
                 f"{instance} is no instance: it is the 8 hex digits after sy1- in names"
             )
-        if not self._store.become(instance):
+        if not self._store.become(instance, self._clock()):
             raise AdoptError(
                 "this state has sent files of its own, and cannot become another instance: give "
                 "the earlier one an empty [state] directory"
@@ -190,6 +191,15 @@ class Adopter:
         return False
 
     # What the service has and the ledger has not
+
+    def _doubt_planned(self, listing: Listing) -> None:
+        """Let what an older ledger has yet to send be looked up, where it has arrived."""
+        listed = {
+            token: min(item.created_at.timestamp() for item in items)
+            for token, items in by_token(listing).items()
+        }
+        now = self._clock()
+        self._store.write(lambda db: adoption.arrived(db, listed, now))
 
     def _forgotten(self, workspace: str | None, listing: Listing) -> list[Found]:
         ours = of_instance(listing, self._store.instance, workspace, self._clock())

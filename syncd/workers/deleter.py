@@ -15,8 +15,9 @@ from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
-from syncd.state import due, files, folders, sightings
+from syncd.state import due, files, folders, remote_deletions, sightings
 from syncd.state.copies import Copy
+from syncd.state.deletions import Deletions
 from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger, awaits_rename
 from syncd.state.lifecycle import FileStatus
@@ -29,6 +30,12 @@ from syncd.workers.gate import Gate
 log = logging.getLogger(__name__)
 
 BATCH = 200
+#: What a second look makes sure of, in the words that are kept with a deletion.
+CHECKS = (
+    "the root is the same before and after",
+    "its nearest directory was listed to the end, without its name",
+    "no file of its size waits to be hashed",
+)
 #: Seconds until a look that said nothing, or a file that may only have moved, is looked at again.
 LOOK_AGAIN_SECONDS = 10.0
 
@@ -39,6 +46,8 @@ class MirroredFolder:
 
     path: bytes
     settling: Settling
+    #: a file beneath it without which it is not the right one
+    marker: bytes = b""
 
 
 class Deleter:
@@ -49,6 +58,7 @@ class Deleter:
         *,
         store: Store,
         ledger: Ledger,
+        deletions: Deletions,
         mirrored: Mapping[str, MirroredFolder],
         policies: Mapping[str, Policy],
         client: FilesClient,
@@ -58,6 +68,7 @@ class Deleter:
     ) -> None:
         self._store = store
         self._ledger = ledger
+        self._deletions = deletions
         self._mirrored = mirrored
         self._policies = policies
         self._client = client
@@ -72,6 +83,7 @@ class Deleter:
         self._clear_unknown()
         for name in self._mirrored:
             self._look_again(name)
+            self._review(name)
         if shut := self._gate.seconds_shut_for_all():
             return shut
         now = self._clock()
@@ -103,6 +115,14 @@ class Deleter:
         seen = self._look(name, missing)
         self._store.write(lambda db: self._judge(db, name, missing, seen, now))
 
+    def _review(self, name: str) -> None:
+        """Bring the holds on a folder that lost many files, here or remotely, up to date."""
+        now = self._clock()
+        if self._store.read(lambda db: self._deletions.is_review_due(db, name)):
+            self._store.write(lambda db: self._deletions.review(db, name, now))
+        if self._store.read(lambda db: remote_deletions.is_review_due(db, name)):
+            self._store.write(lambda db: remote_deletions.review(db, name, now))
+
     def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
         """Look at paths of a root that is the same before and after; else at nothing."""
         root = self._mirrored[name].path
@@ -114,7 +134,8 @@ class Deleter:
     def _is_right_root(self, name: str) -> bool:
         known = self._store.read(lambda db: folders.identity(db, name))
         try:
-            return known is not None and disk.identify(self._mirrored[name].path) == known
+            folder = self._mirrored[name]
+            return known is not None and disk.identify(folder.path, folder.marker) == known
         except OSError:
             return False
 
@@ -130,13 +151,15 @@ class Deleter:
         same_workspace = [
             other for other, policy in self._policies.items() if policy.workspace_uuid == workspace
         ]
+        if any(file.verdict is None for file in missing):
+            # Whether they are too many is settled before the first of them retires.
+            self._deletions.review(db, name, now)
         for file in missing:
             sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
             if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, same_workspace):
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
-                evidence = f"missing for {now - (file.missing_since or now):.0f} s, seen twice"
-                self._ledger.confirm_missing(db, file.id, now, evidence)
+                self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
             else:
                 self._record_return(db, file, sight, now)
 
@@ -176,7 +199,7 @@ class Deleter:
             raise
 
     def _delete_now(self, file: File, retiring: Copy, now: float) -> None:
-        copy = self._store.write(lambda db: self._ledger.begin_delete(db, retiring.id, now))
+        copy = self._store.write(lambda db: self._deletions.begin_delete(db, retiring.id, now))
         if copy is None or copy.file_uuid is None:
             return
         try:
@@ -191,7 +214,7 @@ class Deleter:
             return
         self._gate.succeeded()
         done_at = self._clock()
-        self._store.write(lambda db: self._ledger.deleted(db, copy.id, done_at))
+        self._store.write(lambda db: self._deletions.deleted(db, copy.id, done_at))
         DELETED_FILES.add(file.folder)
         log.info(
             "%s: deleted %s (%s)",
@@ -233,7 +256,7 @@ class Deleter:
         now = self._clock()
         again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
         self._store.write(
-            lambda db: self._ledger.delete_failed(db, copy.id, failure, now, again_at)
+            lambda db: self._deletions.delete_failed(db, copy.id, failure, now, again_at)
         )
         log.warning(
             "%s: not deleted yet: %s",

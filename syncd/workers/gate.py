@@ -120,11 +120,11 @@ class Gate:
             return max(self.seconds_shut(), 1.0)
         return KEY_PROBE_SECONDS if self._refused else self.seconds_shut()
 
-    def may_send(self, workspace: str | None = None) -> bool:
-        """Say whether an upload, to `workspace`, may be made now."""
+    def may_send(self) -> bool:
+        """Say whether an upload may be made now, to a workspace that is not `closed`."""
         if self._refused or not self._introduced or self._resting():
             return False
-        return self.seconds_shut() == 0.0 and workspace not in self._closed
+        return self.seconds_shut() == 0.0
 
     def try_now(self) -> None:
         """Forget what the wait was for, but for what the service itself asked for."""
@@ -147,10 +147,11 @@ class Gate:
         """The workspaces to which nothing may be sent."""
         return self._closed
 
-    def questionable(self) -> frozenset[str | None]:
-        """Return the workspaces that are closed, or may be: a cheap request shows it."""
+    @property
+    def suspects(self) -> frozenset[str | None]:
+        """The workspaces that may be closed: a cheap request shows it."""
         with self._lock:
-            return self._closed | self._suspects
+            return frozenset(self._suspects)
 
     def judge(self, workspace: str | None, *, refusal: FilesApiError | None) -> None:
         """Hold sending to one workspace for `refusal`; None releases it."""

@@ -47,6 +47,8 @@ class Introduction:
         self._clock = clock
         known = store.read(lambda db: (fact(db, ORGANIZATION), fact(db, KEY_MARK)))
         self._bound = known[0]
+        #: whether nothing was found that shows whose key it is
+        self.unproven = False
         if self._bound is not None and known[1] != mark:
             gate.await_introduction()
 
@@ -103,10 +105,12 @@ class Introduction:
             holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=UNPROVEN, now=now)
 
         self._store.write(record)
+        self.unproven = False
         self._gate.introduce()
         self._store.changed.set()
 
     def _hold(self) -> None:
+        self.unproven = True
         now = self._clock()
         self._store.write(
             lambda db: holds.place(

@@ -191,7 +191,7 @@ class Passage:
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._gate.may_send(begun.workspace_uuid):
+        if not self._gate.may_send() or begun.workspace_uuid in self._gate.closed:
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None

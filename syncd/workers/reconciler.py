@@ -6,6 +6,7 @@ and in a daily sweep for strays.
 
 import json
 import logging
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from syncd.state.store import (
     fact,
     set_fact,
 )
-from syncd.workers.gate import Gate
+from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.introduction import Introduction
 from syncd.workers.tokens import by_token, of_instance
 
@@ -88,6 +89,8 @@ class Reconciler:
         self._options = options
         self._clock = clock
         self._sweep_at, self._look_back = self._next_looks()
+        #: when what was refused was last asked for, on `clock`
+        self._asked_at: dict[str, float] = {}
 
     def _next_looks(self) -> tuple[float, tuple[float, float] | None]:
         """Return when the next sweep is due, and the next look back with what it reads back to."""
@@ -104,8 +107,13 @@ class Reconciler:
         ForeignStateError where the key turns out to be another organization's.
         """
         if self._gate.refused:
-            self._probe()
-        if not self._gate.introduced and not self._gate.seconds_shut():
+            if self._may_ask_again("key"):
+                self._probe()
+        elif (
+            not self._gate.introduced
+            and not self._gate.seconds_shut()
+            and (not self._introduction.unproven or self._may_ask_again("key"))
+        ):
             self._introduce()
         if shut := self._gate.seconds_shut_for_all():
             return shut
@@ -126,6 +134,18 @@ class Reconciler:
             log.warning("what is in doubt cannot be looked up now: %s", error)
             return LOOK_SECONDS
         return self._next_seconds()
+
+    def _may_ask_again(self, what: str) -> bool:
+        """Say whether `what` was refused may be asked for once more: not with every hint.
+
+        The hold that a refusal places is a commit, and so a hint to look again.
+        """
+        now = self._clock()
+        # A clock that was set back must not put it off.
+        if abs(now - self._asked_at.get(what, -math.inf)) < KEY_PROBE_SECONDS:
+            return False
+        self._asked_at[what] = now
+        return True
 
     def _next_seconds(self) -> float | None:
         times = [copy.due_at or 0.0 for copy in self._store.read(due.doubts)]
@@ -149,7 +169,10 @@ class Reconciler:
 
     def _judge_workspaces(self) -> None:
         """See which workspaces the key may use, where an upload made it doubtful."""
-        for workspace in self._gate.questionable():
+        doubtful = self._gate.suspects
+        if self._gate.closed and self._may_ask_again("workspaces"):
+            doubtful |= self._gate.closed
+        for workspace in doubtful:
             try:
                 self._client.list(workspace_uuid=workspace, limit=1)
             except ForbiddenError as error:

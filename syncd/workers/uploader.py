@@ -6,12 +6,12 @@ share a commit, and the outcomes are committed while the next few are read.
 """
 
 import logging
-import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
-from syncd.exceptions import StateError
+from syncd.exceptions import ShortageError, StateError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.log import fields
 from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES
@@ -30,13 +30,18 @@ from syncd.workers.passage import (
     UploadOptions,
     shown,
 )
+from syncd.workers.turns import Turns
 
 log = logging.getLogger(__name__)
 
-#: Files handed out ahead for each thread, so that none waits for the next step.
+#: Files of each folder handed out ahead for each thread, so that none waits for the next step.
 AHEAD = 32
+#: Threads of which one can be spared for small files.
+SPARING_WORKERS = 4
 #: The most files that a thread takes at a time, and the largest of them in bytes.
 BATCH, SMALL_BYTES = 8, 1 << 20
+#: Seconds between two warnings that uploads wait because this process is out of something.
+SHED_SECONDS = 60.0
 
 
 class Uploader:
@@ -70,24 +75,30 @@ class Uploader:
             clock=clock,
             stop=self._stop,
         )
-        self._queue: queue.SimpleQueue[File | None] = queue.SimpleQueue()
+        self._queue = Turns()
         self._lock = threading.Lock()
-        #: files handed out, and whether syncd has ended abruptly over them before
-        self._taken: dict[int, bool] = {}
+        #: what is handed out and not finished
+        self._taken: dict[int, File] = {}
         self._unknown: set[int] = set()
+        self._shed_at = 0.0
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the upload threads."""
+        self._queue.open()
         for number in range(self._workers):
-            thread = threading.Thread(target=self._work, name=f"syncd-upload-{number}", daemon=True)
+            # One is left to small files, where there are enough: those of a whole folder need not
+            # wait until the videos of another are up.
+            largest = SMALL_BYTES if number == 0 and self._workers >= SPARING_WORKERS else None
+            thread = threading.Thread(
+                target=self._work, args=(largest,), name=f"syncd-upload-{number}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
 
     def stop(self, drain_seconds: float) -> None:
         """Let transfers finish for `drain_seconds`, then abort the rest before their last byte."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.close()
         patience = threading.Timer(drain_seconds, self._stop.set)
         patience.start()
         try:
@@ -120,22 +131,25 @@ class Uploader:
             return max(self._gate.seconds_shut(), 1.0)
         with self._lock:
             taken = dict(self._taken)
-        # While requests fail one after another, one at a time shows whether the next would not.
-        room = (1 if self._gate.tripped else self._workers * AHEAD) - len(taken)
-        if room <= 0:
+        if self._gate.tripped and taken:
+            # While requests fail one after another, one at a time shows whether the next would not.
             return None
+        handed_out = Counter(file.folder for file in taken.values())
+        most = 1 if self._gate.tripped else self._workers * AHEAD
+        suspected = any(file.crashes for file in taken.values())
         now, held = self._clock(), self.held_folders()
-        suspected = any(taken.values())
-        due_now = self._store.read(lambda db: due.uploads(db, now, room + len(taken), without=held))
-        for file in due_now:
-            suspect = file.crashes > 0
+        for file in self._store.read(lambda db: due.uploads(db, now, most, without=held)):
             # What may have ended syncd before goes alone, so that it is known if it does again.
-            if file.id in taken or (suspect and suspected) or room == 0:
+            goes_alone = file.crashes > 0 and suspected
+            if file.id in taken or goes_alone or handed_out[file.folder] >= most:
                 continue
-            suspected, room = suspected or suspect, room - 1
+            suspected = suspected or file.crashes > 0
+            handed_out[file.folder] += 1
             with self._lock:
-                self._taken[file.id] = suspect
+                self._taken[file.id] = file
             self._queue.put(file)
+            if self._gate.tripped:
+                break
         next_at = self._store.read(lambda db: due.next_upload(db, now))
         return None if next_at is None else max(next_at - now, 0.0)
 
@@ -158,15 +172,15 @@ class Uploader:
         now = self._clock()
         self._store.write(lambda db: self._ledger.abandon(db, file_id, now))
 
-    def _work(self) -> None:
-        """Take files until told to end."""
+    def _work(self, largest: int | None) -> None:
+        """Take files, of at most `largest` bytes, until told to end."""
         client = self._make_client(self._stop)
         sent: list[Sent] = []
         try:
             while True:
-                if self._queue.empty():
+                if not len(self._queue):
                     sent = self._settle(sent)
-                if not (batch := self._next_batch()):
+                if not (batch := self._next_batch(largest)):
                     break
                 last, sent = sent, self._bring_up(client, batch)
                 self._settle(last)
@@ -174,17 +188,13 @@ class Uploader:
             self._settle(sent)
             client.close()
 
-    def _next_batch(self) -> list[File]:
+    def _next_batch(self, largest: int | None) -> list[File]:
         """Wait for a file, and take more small ones where there are enough for all threads."""
-        first = self._queue.get()
+        first = self._queue.get(largest)
         batch = [] if first is None else [first]
-        while 0 < len(batch) < BATCH and self._queue.qsize() > self._workers:
-            try:
-                more = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if more is None or more.size > SMALL_BYTES:
-                self._queue.put(more)
+        while 0 < len(batch) < BATCH and len(self._queue) > self._workers:
+            more = self._queue.get_now(SMALL_BYTES)
+            if more is None:
                 break
             batch.append(more)
         return batch
@@ -205,6 +215,9 @@ class Uploader:
         try:
             if self._gate.may_send() and not self._stop.is_set():
                 ready = self._passage.prepare(file, opened)
+        except ShortageError as error:
+            self._shed(file, error)
+            return None
         except Exception as error:
             self._failed(file, error)
             return None
@@ -259,6 +272,16 @@ class Uploader:
     def _give_back(self, file_id: int) -> None:
         with self._lock:
             self._taken.pop(file_id, None)
+
+    def _shed(self, file: File, error: ShortageError) -> None:
+        """Leave a file for later because this process is out of something."""
+        until = self._clock() + backoff_seconds(1)
+        self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
+        self._give_back(file.id)
+        now = self._clock()
+        if now > self._shed_at + SHED_SECONDS:
+            self._shed_at = now
+            log.warning("uploads wait: %s", error)
 
     def _failed(self, file: File, error: Exception) -> None:
         """See to it that whatever stood in the way of one file takes no thread, and does not spin.

@@ -7,6 +7,7 @@ import pytest
 from syncd import cli
 from syncd.disk import Fingerprint, RootIdentity
 from syncd.state import copies, files, folders, holds
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting, record
@@ -31,10 +32,11 @@ class Desk:
         self.now = float(int(time.time()))
         self.store.open(self.now)
         self.ledger = Ledger(policies=POLICIES, instance=self.store.instance)
+        self.deletions = Deletions(policies=POLICIES)
         for name in POLICIES:
             root = home / name
             root.mkdir()
-            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2))
+            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2), 1.0)
         (home / "syncd.toml").write_text(
             'state.directory = "state"\n'
             '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'
@@ -76,12 +78,12 @@ class Desk:
         self.see(path, seen=Seen.MISSING)
         if confirm:
             self.now += 61
-            self.do(self.ledger.confirm_missing, self.file(path).id, self.now, "seen twice")
+            self.do(self.deletions.confirm_missing, self.file(path).id, self.now)
 
     def delete(self, path, copy):
         self.miss(path, confirm=True)
-        self.do(self.ledger.begin_delete, copy.id, self.now)
-        self.do(self.ledger.deleted, copy.id, self.now)
+        self.do(self.deletions.begin_delete, copy.id, self.now)
+        self.do(self.deletions.deleted, copy.id, self.now)
 
     def hold(self, stops, scope, message="the key is refused", **more):
         self.do(

@@ -1,5 +1,7 @@
 """One user word a file, and the manifest."""
 
+from collections import Counter
+
 import pytest
 
 from syncd.exceptions import StateError
@@ -226,3 +228,23 @@ def test_a_state_directory_that_cannot_be_entered_says_so(tmp_path, monkeypatch)
     monkeypatch.setattr("pathlib.Path.stat", denied)
     with pytest.raises(StateError, match=r"cannot read the state directory .*ask as the user"):
         views.read(tmp_path, views.summary)
+
+
+@pytest.mark.parametrize("hold", [None, "*", "w"])
+def test_counting_by_the_index_and_file_by_file_says_the_same(desk, hold):
+    for number in range(5):
+        desk.sync(b"%d" % number, number + 1)
+    desk.arrive(desk.begin(desk.see(b"5")), 6, status="pending")
+    desk.refuse(b"6")
+    desk.see(b"7")
+    desk.see(b"8", age=1.0)
+    desk.see(b"0", 2, size=8)
+    desk.miss(b"1")
+    desk.see(b"2", seen=Seen.UNREADABLE)
+    desk.see(b"3", seen=Seen.INELIGIBLE)
+    if hold:
+        desk.hold("sending", hold)
+    overview = desk.store.read(lambda db: views.overview(db, desk.now))
+    one_by_one = Counter(words(desk).values())
+    assert overview["counts"] == one_by_one
+    assert len(one_by_one) >= 6

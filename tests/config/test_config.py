@@ -71,10 +71,23 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "include": (),
         "exclude": (),
         "hidden": False,
+        "max_size": None,
+        "existing": "upload",
         "watch": "auto",
         "settle_seconds": 5,
         "rescan_seconds": 300,
         "grace_seconds": 60,
+        "mirror_deletions": True,
+        "marker": "",
+        "after_upload": "keep",
+        "move_to": None,
+    }
+    assert config.deletions.model_dump() == {
+        "grace_seconds": 60,
+        "hold_files": 20,
+        "hold_percent": 20,
+        "hold_max": 1000,
+        "remote_gone": "hold",
     }
     assert config.warnings == ()
 

@@ -374,14 +374,15 @@ class Schedule:
                 raise Violation(f"I2: {row['path']!r} is live by an object that is not ours")
             if row["sha256"] and item.sha256 != row["sha256"]:
                 raise Violation(f"I6: the bytes of {row['path']!r} are not what the ledger says")
-            live[row["path"].decode()] = item
+            if item.there and item.body is not None:
+                live[row["path"].decode()] = item
+        self.covered -= self.world.vacated
+        self.world.vacated.clear()
         lost = self.rows(_LOST)
         for name in () if lost else list(self.covered):
-            if self.world.mounted and name not in here:
-                self.covered.discard(name)
-            elif name in here and not (name in live and live[name].there):
+            if name in here and name not in live:
                 raise Violation(f"I5: {name} was synced, is there, and has no live copy")
-        self.covered |= {name for name in here if name in live and live[name].there}
+        self.covered |= here.keys() & live.keys()
         for row in self.rows(_NEW_HISTORY, self.history_seen):
             self.history_seen = row["id"]
             if row["event"] == "synced" and row["gone"]:
@@ -501,7 +502,7 @@ WAITS = (6.0, 6.0, 65.0, 65.0, 130.0, 310.0, 3700.0)
 FOREIGN_NAMES = ("theirs.txt", "a.txt", f"a.{'sy1-ffffffff-' + '0' * 28}.txt")
 _LIVE = (
     "SELECT path, copies.* FROM copies JOIN files ON files.id = file_id "
-    "WHERE copies.status = 'live'"
+    "WHERE copies.status IN ('live', 'released')"
 )
 _KEPT = (
     "SELECT path, copies.status, file_uuid FROM copies JOIN files ON files.id = file_id "

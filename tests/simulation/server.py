@@ -39,8 +39,8 @@ STRANGER = "sy1-ffffffff-" + "0" * 28
 OURS, FOREIGN = "ours", "foreign"
 
 
-class Violation(AssertionError):
-    """An invariant does not hold."""
+class Violation(BaseException):  # noqa: N818 it is the verdict, and no error of the product's
+    """An invariant does not hold. No `except Exception` of the product may swallow it."""
 
 
 @dataclass(slots=True)
@@ -120,6 +120,7 @@ class Service:
     mutations: int = 0
     listings: int = 0
     stored_by_token: dict[str, int] = field(default_factory=dict)
+    _arrived_at: float | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     # What happens by itself
@@ -129,8 +130,14 @@ class Service:
         now = self.clock()
         due = [item for item in self.pending if everything or item[0] <= now]
         self.pending = [item for item in self.pending if item not in due]
-        for _, work in sorted(due, key=lambda item: item[0]):
+        for at, work in sorted(due, key=lambda item: item[0]):
+            self._arrived_at = at
             work()
+        self._arrived_at = None
+
+    def _now(self) -> float:
+        """Return the time at which what is carried out now arrived."""
+        return self.clock() if self._arrived_at is None else self._arrived_at
 
     def add_foreign(self, body: bytes, name: str) -> None:
         """Somebody else uploads."""
@@ -154,7 +161,7 @@ class Service:
         return str(uuid.UUID(int=(1 << 100) + next(self._numbers)))
 
     def _add(self, owner: str, name: str, content_type: str, body: bytes | None) -> Object:
-        now = self.clock()
+        now = self._now()
         item = Object(
             file_uuid=self._uuid(),
             owner=owner,
@@ -176,7 +183,7 @@ class Service:
             for token in item.tokens():
                 self.stored_by_token[token] = self.stored_by_token.get(token, 0) + 1
         item.body = body
-        item.stored_at = self.clock()
+        item.stored_at = self._now()
         item.processing_seconds = self.rng.uniform(0, self.weather.processing_seconds)
         item.fails = item.is_video and body in self.poisoned
 

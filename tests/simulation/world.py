@@ -48,6 +48,8 @@ class World:
     _stamps: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
     _next_inode: int = 1000
+    #: paths that were vacant for a moment at least since somebody last asked
+    vacated: set[str] = field(default_factory=set)
     absences: dict[str, Absences] = field(default_factory=dict)
     unmounted_events: list[tuple[int, bool]] = field(default_factory=lambda: [(0, True)])
 
@@ -221,6 +223,8 @@ class World:
             self.tell(what)
         spans, here = self.absences[name], (self.event, self.clock())
         absent = name not in self.files
+        if absent:
+            self.vacated.add(name)
         if absent and not spans.absent:
             spans.spans.append([here, None])
         elif not absent and spans.absent:

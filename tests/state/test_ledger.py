@@ -1,8 +1,9 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, due, files, history
+from syncd.state import copies, due, files, history, holds
 from syncd.state.copies import Copy
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import (
     Declined,
     Elsewhere,
@@ -30,6 +31,7 @@ class Desk:
         self.store = store
         self.now = 1000.0
         self.ledger = Ledger(policies=POLICIES, instance=store.instance)
+        self.deletions = Deletions(policies=POLICIES)
         for name in POLICIES:
             store.write(
                 lambda db, n=name: db.conn.execute(
@@ -70,7 +72,7 @@ class Desk:
         return self.store.read(lambda db: files.get(db, file.id))
 
     def confirm(self, file):
-        return self.do(self.ledger.confirm_missing, file.id, self.now, "seen twice")
+        return self.do(self.deletions.confirm_missing, file.id, self.now)
 
 
 @pytest.fixture
@@ -202,7 +204,7 @@ def test_a_twin_gets_a_row_of_its_own_and_retires(desk):
     assert desk.do(desk.ledger.twins, strays=strays, now=desk.now) == 0
     twin = desk.store.read(lambda db: copies.where(db, "file_uuid = ?", (f"{UUID}9",)))[0]
     assert (twin.status, twin.token) == (CopyStatus.RETIRING, copy.token)
-    assert desk.do(desk.ledger.begin_delete, twin.id, desk.now) is not None
+    assert desk.do(desk.deletions.begin_delete, twin.id, desk.now) is not None
     assert desk.copy(copy).status is CopyStatus.LIVE
 
 
@@ -253,7 +255,7 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         desk.now += 60
         desk.confirm(file)
         if delete_sent:
-            assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is not None
+            assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is not None
         desk.see(b"a", 1)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
@@ -261,14 +263,14 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
 
 def test_only_what_retires_is_ever_deleted(desk):
     _, copy = desk.sync(b"a")
-    assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is None
 
 
 def test_no_delete_while_an_upload_of_the_path_is_under_way(desk):
     _, old = desk.sync(b"a", A, 1, mark=1)
     desk.arrive(desk.begin(desk.see(b"a", 2), B), 2)
     desk.begin(desk.see(b"a", 3), "c" * 64)
-    assert desk.do(desk.ledger.begin_delete, old.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, old.id, desk.now) is None
     assert desk.copy(old).delete_sent_at is None
 
 
@@ -357,7 +359,7 @@ def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_file
     assert desk.copy(copy).status is CopyStatus.RETIRING
     assert desk.file(file).due_at == desk.now + 9
     assert isinstance(desk.begin(file), Copy)
-    assert desk.do(desk.ledger.begin_delete, copy.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is None
 
 
 def test_a_failed_video_keeps_its_object_until_its_file_is_gone(desk):
@@ -415,9 +417,38 @@ def test_a_deletion_under_way_is_finished_though_something_else_took_the_files_p
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 61
     desk.confirm(file)
-    desk.do(desk.ledger.begin_delete, copy.id, desk.now)
+    desk.do(desk.deletions.begin_delete, copy.id, desk.now)
     desk.do(recover, desk.now)
     desk.see(b"a", seen=Seen.INELIGIBLE)
-    begun = desk.do(desk.ledger.begin_delete, copy.id, desk.now)
+    begun = desk.do(desk.deletions.begin_delete, copy.id, desk.now)
     assert begun is not None
     assert begun.in_flight
+
+
+def test_a_video_of_a_file_that_is_gone_never_goes_live_though_a_doubt_keeps_it_waiting(desk):
+    file = desk.see(b"a.mp4")
+    video = desk.begin(file)
+    desk.arrive(video, status="processing")
+    doubtful = desk.begin(desk.see(b"a.mp4", 2), B)
+    desk.do(desk.ledger.doubt, doubtful.id, Failure("timed out"), desk.now)
+    desk.see(b"a.mp4", seen=Seen.MISSING)
+    desk.now += 61
+    desk.confirm(file)
+    facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
+    became = desk.do(desk.ledger.completed, video.id, desk.now, **facts)
+    assert became == CopyStatus.RETIRING
+
+
+def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(desk):
+    _, old = desk.sync(b"a")
+    other = desk.begin(desk.see(b"a", 2), B)
+    desk.do(desk.ledger.doubt, other.id, Failure("no answer"), desk.now)
+    desk.do(copies.move, old, CopyStatus.RETIRING, due_at=desk.now)
+
+    def waiting():
+        return desk.store.read(lambda db: due.outstanding(db, attempts=5, deletions=False)).waiting
+
+    assert waiting() == 2
+    held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
+    desk.do(holds.place, scope=f"copy {other.id}", **held)
+    assert waiting() == 0

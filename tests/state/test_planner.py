@@ -3,7 +3,7 @@ import pytest
 from syncd.disk import Fingerprint
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import Act, Policy, plan
 
 A, B = "a" * 64, "b" * 64
@@ -58,8 +58,41 @@ def test_content_that_is_live_for_this_path_is_not_sent_again():
     assert act(READY, copy("live")) == (Act.NOTHING, None)
 
 
-def test_content_that_is_live_in_another_workspace_is_sent():
-    assert act(READY, copy("live", workspace="w1"), policy=Policy("w2")) == (Act.PLAN, None)
+def test_a_copy_in_another_workspace_is_released_and_the_file_is_sent_to_the_new_one():
+    for file in (READY, MISSING, GONE):
+        assert act(file, copy("live", workspace="w1"), policy=Policy("w2")) == (Act.RELEASE, 1)
+    released = copy("released", workspace="w1")
+    assert act(READY, released, policy=Policy("w2")) == (Act.PLAN, None)
+    here = copy("live", workspace="w2", id=2)
+    assert act(READY, released, here, policy=Policy("w2")) == (Act.NOTHING, None)
+    assert act(GONE, released, policy=Policy("w2")) == (Act.NOTHING, None)
+
+
+def test_a_copy_whose_file_syncd_took_away_is_never_touched_again():
+    consumed = copy("released", consumed_at=1.0)
+    assert act(READY, consumed) == (Act.PLAN, None)
+    assert act(READY, consumed, copy("live", id=2)) == (Act.NOTHING, None)
+    for file in (GONE, GONE._replace(verdict=Verdict.APPROVED)):
+        assert act(file, consumed) == (Act.NOTHING, None)
+
+
+def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
+    kept = GONE._replace(verdict=Verdict.KEPT)
+    assert act(kept, copy("live")) == (Act.RELEASE, 1)
+    assert act(kept, copy("processing")) == (Act.NOTHING, None)
+    assert act(kept, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
+    assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.NOTHING, None)
+    assert act(kept, copy("released")) == (Act.NOTHING, None)
+    approved = GONE._replace(verdict=Verdict.APPROVED)
+    assert act(approved, copy("released")) == (Act.RETIRE, 1)
+
+
+@pytest.mark.row(39)
+@pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.FORGOTTEN])
+def test_a_file_deleted_remotely_by_others_is_sent_again_only_when_it_changes(verdict):
+    file = READY._replace(verdict=verdict)
+    assert act(file) == (Act.NOTHING, None)
+    assert act(file._replace(verdict=None)) == (Act.PLAN, None)
 
 
 def test_changed_content_is_sent_while_the_old_copy_stays_live():

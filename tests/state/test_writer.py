@@ -80,6 +80,20 @@ def test_two_failed_commits_in_a_row_are_fatal(writer):
     assert writer.failed
 
 
+def test_a_commit_of_nothing_is_no_sign_that_the_disk_is_well_again(writer, caplog):
+    caplog.set_level("INFO", "syncd.state.writer")
+
+    def breaks_the_disk(db):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for _ in range(2):
+        with pytest.raises(StateWriteError):
+            writer.write(breaks_the_disk)
+        writer.write(lambda db: fact(db, "nothing"))
+    assert writer.failed
+    assert len(caplog.records) == 1, "one alert, and none of its end"
+
+
 def test_a_full_disk_is_no_reason_to_give_up(writer):
     def fills_the_disk(db):
         error = sqlite3.OperationalError("database or disk is full")

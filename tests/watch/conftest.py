@@ -57,6 +57,10 @@ class Place:
         path.write_bytes(content)
         return path
 
+    def closed(self):
+        """Wait until the events have come that tell of every file's close."""
+        wait_for(lambda: not self.watched.observer.writing._open)
+
     def scan(self):
         return self.watched.scan()
 
@@ -78,6 +82,7 @@ class Place:
         """Make files of these names, scan them, and have each be live."""
         for name in names:
             self.write(name, b"content of " + name)
+        self.closed()
         self.later()
         self.scan()
         ledger = Ledger(policies=POLICIES, instance=self.store.instance)

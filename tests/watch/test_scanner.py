@@ -115,10 +115,10 @@ def test_a_file_that_vanishes_between_listing_and_stat_is_no_error(place, monkey
     place.synced(b"a", b"b")
     known = place.watched._rules.entry
 
-    def remove_first(path, *, is_dir):
+    def remove_first(path, *, is_dir, files=()):
         if path == b"a":
             place.root.joinpath("a").unlink(missing_ok=True)
-        return known(path, is_dir=is_dir)
+        return known(path, is_dir=is_dir, files=files)
 
     monkeypatch.setattr(place.watched._rules, "entry", remove_first)
     report = place.scan()

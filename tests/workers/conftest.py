@@ -10,6 +10,7 @@ from syncd import disk
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, StopFlag, UnauthorizedError
 from syncd.state import copies, files, holds, sightings
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting
@@ -35,6 +36,7 @@ class Shop:
         self.root.mkdir(exist_ok=True)
         self.policies = {"f": Policy()}
         self.ledger = Ledger(policies=self.policies, instance=store.instance)
+        self.deletions = Deletions(policies=self.policies)
         path = os.fsencode(self.root)
         identity = disk.identify(path)
         store.write(
@@ -57,6 +59,7 @@ class Shop:
             client=self.client, options=PollOptions(), pause=lambda _: False, **common
         )
         self.deleter = Deleter(
+            deletions=self.deletions,
             mirrored={"f": MirroredFolder(path, SETTLING)},
             policies=self.policies,
             client=self.client,

@@ -67,7 +67,7 @@ def test_a_deletion_whose_outcome_could_not_be_recorded_is_made_again(synced, mo
     lose(synced)
     synced.now += 61
     with monkeypatch.context() as patch:
-        patch.setattr(synced.ledger, "deleted", fail)
+        patch.setattr(synced.deletions, "deleted", fail)
         with pytest.raises(StateWriteError):
             synced.deleter.step()
     assert synced.copy("a").in_flight

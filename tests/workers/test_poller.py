@@ -64,7 +64,7 @@ def test_a_404_is_believed_only_the_second_time_and_only_with_a_good_key(shop, v
         shop.now = shop.copies("v.mp4")[0].due_at
         shop.poller.step()
         assert shop.copies("v.mp4")[0].status is expected
-    assert shop.file("v.mp4").due_at is not None, "it is planned anew"
+    assert shop.holds() == [("sending", "remote_gone")], "it is held, and not sent again"
 
 
 def test_a_video_that_changed_meanwhile_goes_live_and_is_superseded(shop, video):

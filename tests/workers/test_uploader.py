@@ -231,3 +231,29 @@ def test_a_presigned_put_that_fails_gives_its_object_up_and_starts_anew(shop):
     assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
     assert len(shop.live()) == 1
     assert not [o for o in shop.ask("objects") if o["state"] == "reserved"]
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted"])
+def test_an_upload_without_its_last_gate_is_seen(shop, monkeypatch, planted):
+    """A negative control for row 20: what changes under an upload is committed torn."""
+    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    size = 3 * 262_144
+    path = shop.root / "torn"
+    shop.drop("torn", b"a" * size)
+    hashed = disk.sha256
+
+    def hash_then_change(descriptor, length, **more):
+        digest = hashed(descriptor, length, **more)
+        with path.open("r+b") as file:
+            file.seek(size // 2)
+            file.write(b"changed")
+        monkeypatch.setattr(disk, "fingerprint", lambda _: shop.file("torn").fingerprint)
+        return digest
+
+    monkeypatch.setattr(disk, "sha256", hash_then_change)
+    if planted:
+        monkeypatch.setattr(type(shop.uploader._passage), "_gatekeeper", lambda *_: None)
+    shop.upload()
+    assert bool(shop.live()) is planted
+    if planted:
+        assert shop.live()[shop.copy("torn").file_uuid] != shop.copy("torn").sha256

@@ -1,0 +1,157 @@
+"""`syncd deletes`: the review of deletions that are held."""
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from syncd import story
+from syncd.cli.control import perform
+from syncd.cli.inspect import folder_name
+from syncd.cli.options import Options, common, pass_options
+from syncd.cli.render import ago
+from syncd.config import Config
+from syncd.log import printable
+from syncd.state import views
+from syncd.state.store import Transaction, lock_holder
+
+JsonObject = dict[str, Any]
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_what = click.argument("what", metavar="HOLD|FOLDER")
+
+
+@click.group()
+def deletes() -> None:
+    """Review deletions that are held: list them, approve or reject them."""
+
+
+@deletes.command("list")
+@click.argument("hold", required=False, type=int)
+@click.option("--all", "with_decided", is_flag=True, help="Also what was decided in the last year.")
+@_as_json
+@common
+@pass_options
+def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_json: bool) -> int:
+    """List the holds to be reviewed; with HOLD (its number), every file that it names.
+
+    Exits with 1 while something waits for a decision.
+    """
+    config = options.load(to_sync=False)
+
+    def read(db: Transaction) -> int:
+        if hold is not None:
+            _show_files(views.held_files(db, hold), as_json=as_json)
+            return 0
+        found = views.reviews(db, time.time(), with_decided=with_decided)
+        if as_json:
+            click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        else:
+            _show_holds(found)
+        return 1 if any(item["verdict"] is None for item in found) else 0
+
+    return views.read(config.state.directory, read)
+
+
+def _show_files(files: Iterator[JsonObject], *, as_json: bool) -> None:
+    for entry in files:
+        if as_json:
+            click.echo(json.dumps(entry, ensure_ascii=False))
+        else:
+            uuid = printable(entry["file_uuid"] or "-")
+            click.echo(f"{uuid:<36}  {printable(entry['folder'])}/{printable(entry['path'])}")
+
+
+def _show_holds(found: list[JsonObject]) -> None:
+    if not found:
+        click.echo("nothing waits for a decision")
+    now = time.time()
+    for item in found:
+        verdict = f", {item['verdict']}" if item["verdict"] else ""
+        click.echo(
+            f"{item['id']}  {printable(item['folder'])}  {item['reason']}{verdict}, "
+            f"since {ago(item['since'], now)}"
+        )
+        click.echo(f"   {printable(item['message'])}")
+        files = "1 file" if item["affects"] == 1 else f"{item['affects']:,} files"
+        inside = f", all in {printable(item['parent'])}" if item["parent"] else ""
+        click.echo(f"   {files}{inside}")
+        for path in islice(item["first"], item["affects"]):
+            click.echo(f"     {printable(path)}")
+        if item["affects"] > len(item["first"]):
+            click.echo(f"     ... (syncd deletes list {item['id']} lists all)")
+        for command in item["commands"]:
+            click.echo(f"   > {printable(command)}")
+
+
+@deletes.command()
+@_what
+@_as_json
+@common
+@pass_options
+def approve(options: Options, what: str, *, as_json: bool) -> None:
+    """Let the files that a hold names be deleted remotely: HOLD is its number.
+
+    Just what is missing now is deleted; what goes missing later is judged anew. By FOLDER (name or
+    path) every hold on it is approved.
+    """
+    _decide(options, "deletes.approve", what, as_json=as_json)
+
+
+@deletes.command()
+@_what
+@_as_json
+@common
+@pass_options
+def reject(options: Options, what: str, *, as_json: bool) -> None:
+    """Keep the remote copies of the files that a hold names: HOLD is its number.
+
+    They are no longer mirrored; a file that comes back is taken up again. By FOLDER (name or path)
+    every hold on it is rejected.
+    """
+    _decide(options, "deletes.reject", what, as_json=as_json)
+
+
+def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None:
+    config = options.load(to_sync=True)
+    result = perform(config, command, _arguments(config, what))
+    if as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for item in result["holds"]:
+        click.echo(_said(item, result["verdict"]))
+        if item["undo"]:
+            click.echo(f"to undo it: {item['undo']}")
+    if lock_holder(config.state.directory) is None:
+        click.echo("no daemon is running: `syncd run` or `syncd once` carries it out", err=True)
+
+
+def _arguments(config: Config, what: str) -> JsonObject:
+    if what.isdigit():
+        return {"hold": int(what)}
+    known = views.read(config.state.directory, lambda db: story.folders(config, db))
+    return {"folder": folder_name(what, known)}
+
+
+def _said(item: JsonObject, verdict: str) -> str:
+    where = f"hold {item['id']} of {printable(item['folder'])} ({item['reason']})"
+    number = item["files"]
+    files = "1 file" if number == 1 else f"{number:,} files"
+    approved = verdict == "approved"
+    match item["reason"]:
+        case "root_replaced":
+            return (
+                f"{where}: the folder that is there now is taken for the right one; what is "
+                "missing in it shows with the next scan, and is held again if it is much"
+            )
+        case "remote_gone" if approved:
+            return f"{where}: {files} left alone until they change"
+        case "remote_gone":
+            return f"{where}: {files} are sent again"
+        case _ if approved:
+            return f"{where}: {files} deleted remotely, after a last look at each"
+        case _:
+            return f"{where}: the remote copies of {files} are kept"

@@ -1,0 +1,92 @@
+"""What is mounted where, by /proc/self/mountinfo, and how far its stamps can be trusted.
+
+A leaf, as `syncd.disk` is, which asks it of each file's filesystem.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+#: Seconds for which the types of filesystems are believed: numbers of devices are given anew.
+_BELIEVED_SECONDS = 10.0
+#: They number files as it comes, anew with each mount, and keep no time of their own for a change.
+_INVENTING = frozenset({"vfat", "msdos", "exfat", "fuseblk"})
+#: Their times are another machine's.
+_REMOTE = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "vboxsf", "ceph", "afs", "glusterfs"}
+)
+
+
+class Mount(NamedTuple):
+    """One mount as this process sees it; `path` is where, `number` what fdinfo calls `mnt_id`."""
+
+    number: str
+    device: int
+    path: bytes
+    kind: str
+
+
+def mounts() -> Iterator[Mount]:
+    """Yield every mount (proc(5)), later ones after those that they may hide."""
+    with _MOUNTINFO.open("rb") as lines:
+        for line in lines:
+            before, _, after = line.partition(b" - ")
+            number, _, device, _, path = before.split(b" ", 5)[:5]
+            major, minor = device.split(b":")
+            yield Mount(
+                number.decode(),
+                os.makedev(int(major), int(minor)),
+                _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
+                after.split(b" ", 1)[0].decode("utf-8", "surrogateescape"),
+            )
+
+
+def beneath(root: bytes) -> frozenset[bytes]:
+    """Return where something is mounted beneath the directory `root`, relative to it.
+
+    `root` is absolute, its links resolved. An automounter's own mounts do not count: they come and
+    go by themselves.
+    """
+    prefix = root.rstrip(b"/") + b"/"
+    return frozenset(
+        mount.path[len(prefix) :]
+        for mount in mounts()
+        if mount.path.startswith(prefix) and mount.kind != "autofs"
+    )
+
+
+class _Kinds:
+    """The type of filesystem of each device, read again every few seconds."""
+
+    def __init__(self) -> None:
+        self._kinds: Mapping[int, str] = {}
+        self._read_at = -_BELIEVED_SECONDS
+
+    def of(self, device: int) -> str:
+        now = time.monotonic()
+        if now >= self._read_at + _BELIEVED_SECONDS:
+            try:
+                self._kinds = {mount.device: mount.kind for mount in mounts()}
+            except OSError:
+                self._kinds = {}
+            self._read_at = now
+        return self._kinds.get(device, "")
+
+
+_kinds = _Kinds()
+
+
+def invents(device: int) -> bool:
+    """Say whether the filesystem of `device` makes up inodes and the times of changes."""
+    kind = _kinds.of(device)
+    return kind in _INVENTING or kind.startswith("fuse.") or kind == "fuse"
+
+
+def has_own_clock(device: int) -> bool:
+    """Say whether times on the filesystem of `device` are this machine's, and real."""
+    return not invents(device) and _kinds.of(device) not in _REMOTE

@@ -1,0 +1,215 @@
+"""The verbs of deletion: each one transaction around a DELETE, before it or after it.
+
+| step    | committed before                | call    | committed after      | cut in between |
+|---------|---------------------------------|---------|----------------------|----------------|
+| missing | `confirm_missing`: evidence     | none    | the copies retire    | looked again   |
+| delete  | `begin_delete`: delete_sent_at  | DELETE  | `deleted`            | DELETE again   |
+
+They run on the writer's thread. Each reads the rows anew and decides on what they say then.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from sqlite_utils import Database
+
+from syncd.state import copies, files, history, holds, vanished
+from syncd.state.advance import Policies, advance
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.holds import MANY_MISSING
+from syncd.state.ledger import Failure
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+
+log = logging.getLogger(__name__)
+
+_NO_FAILURE = dict.fromkeys(Failure("").columns())
+#: What retires when its file is gone: the evidence is kept with it.
+_TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
+
+
+class Deletions:
+    """The verbs, with what they need to know of the folders."""
+
+    def __init__(self, *, policies: Policies) -> None:
+        self._policies = policies
+
+    # Too many at once
+
+    def is_review_due(self, db: Database, folder: str) -> bool:
+        """Say whether the hold on a folder that lost many files is not up to date."""
+        affects = vanished.held(db, folder)
+        return affects is not None and affects != vanished.count(db, folder)
+
+    def review(self, db: Database, folder: str, now: float) -> None:
+        """Hold a folder's deletions where too many files are missing; release them where none is.
+
+        Once held, they are until each of those files is back, moved, or decided on: few that are
+        left may be few because somebody is just bringing them back.
+        """
+        held = vanished.held(db, folder)
+        if held is None and not self._are_too_many(db, folder, now):
+            return
+        there = vanished.pending(db, folder, holds.FIRST)
+        if not there.affects:
+            if holds.release(db, stops="deletions", scope=folder, reason=MANY_MISSING, now=now):
+                log.info("%s: deletions are free again (%s)", folder, MANY_MISSING)
+            return
+        where = f" in {there.parent}" if there.parent else ""
+        is_new = holds.place(
+            db,
+            stops="deletions",
+            scope=folder,
+            reason=MANY_MISSING,
+            message=f"{there.affects} synced files{where} went missing at about the same time: if "
+            "that is right, approve it, and their remote copies are deleted; else bring the files "
+            "back, or reject it, and the copies are kept",
+            affects=there.affects,
+            first=there.first,
+            parent=there.parent,
+            commands=("syncd deletes approve {id}", "syncd deletes reject {id}"),
+            now=now,
+        )
+        if is_new:
+            log.warning("%s: deletions are held: %d files missing", folder, there.affects)
+
+    def _are_too_many(self, db: Database, folder: str, now: float) -> bool:
+        policy = self._policies[folder]
+        limits = policy.limits
+        neighbours = [
+            name
+            for name, other in self._policies.items()
+            if other.workspace_uuid == policy.workspace_uuid
+        ]
+        lost = vanished.lately(db, folder, neighbours, now)
+        if not limits.are_exceeded(lost, 0):
+            return False
+        return limits.are_exceeded(lost, vanished.synced(db, folder, limits.enough(lost)))
+
+    # A missing file
+
+    def confirm_missing(
+        self, db: Database, file_id: int, now: float, *, checks: Sequence[str] = ()
+    ) -> str | None:
+        """Record the second look that found a file missing: its copies retire, or are released.
+
+        `checks` are what the look made sure of. Returns why nothing was done, if so; the file
+        then keeps its first look.
+        """
+        file = files.get(db, file_id)
+        if file is None or file.status is not FileStatus.MISSING or file.confirmed_at is not None:
+            return "it is no longer missing"
+        if self._is_held(db, file):
+            return "deletions are held"
+        if file.due_at is None or file.due_at > now:
+            return "its grace is not over"
+        if not self._policies[file.folder].mirror_deletions:
+            file = file._replace(verdict=Verdict.KEPT)
+        evidence = _evidence(file, now, checks)
+        known = copies.of_file(db, file.id)
+        files.update(db, file.id, confirmed_at=now, due_at=None, error=None, verdict=file.verdict)
+        if file.verdict is not Verdict.KEPT:
+            db.conn.execute(
+                "UPDATE copies SET wanted = 0 "
+                "WHERE file_id = ? AND status IN ('sending', 'processing')",
+                (file.id,),
+            )
+            for copy in known:
+                is_kept = copy.status is CopyStatus.RELEASED
+                if copy.status in _TO_RETIRE or (is_kept and file.verdict is Verdict.APPROVED):
+                    copies.update(db, copy.id, evidence=json.dumps(evidence))
+        history.add(db, file, "missing", now, detail=evidence_text(evidence))
+        advance(db, file.id, self._policies, now)
+        return None
+
+    def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
+        """Commit the intent to delete a copy; None where it must not be deleted now.
+
+        Only a retiring copy whose file has a live one, or is proven missing, or never wanted
+        this one, and only when no other request for its path is under way.
+        """
+        copy = copies.get(db, copy_id)
+        if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
+            return None
+        if holds.is_lost(db):
+            return None
+        advance(db, copy.file_id, self._policies, now)
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
+        if copy.status is not CopyStatus.RETIRING:
+            return None
+        others = copies.of_file(db, file.id)
+        if any(other.in_flight for other in others):
+            copies.update(db, copy.id, due_at=now + 1.0)
+            return None
+        replaced = any(
+            other.status in (CopyStatus.LIVE, CopyStatus.RELEASED) and other.consumed_at is None
+            for other in others
+        )
+        proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
+        if proven and not replaced and self._is_held(db, file):
+            copies.update(db, copy.id, due_at=now + 10.0)
+            return None
+        # It was proven missing when its first DELETE was sent, and nothing will replace it.
+        finishing = copy.delete_sent_at is not None and file.status in (
+            FileStatus.INELIGIBLE,
+            FileStatus.CONSUMED,
+        )
+        if not (replaced or proven or finishing or copy.live_at is None or not copy.wanted):
+            copies.update(db, copy.id, due_at=now + 10.0)
+            return None
+        copies.update(
+            db,
+            copy.id,
+            in_flight=1,
+            delete_sent_at=copy.delete_sent_at or now,
+            attempts=copy.attempts + 1,
+            due_at=None,
+        )
+        return copies.existing(db, copy.id)
+
+    def deleted(self, db: Database, copy_id: int, now: float) -> None:
+        """Record that the service has soft-deleted a copy, or never knew it."""
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
+        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **_NO_FAILURE)
+        history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
+        advance(db, file.id, self._policies, now)
+
+    def delete_failed(
+        self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
+    ) -> None:
+        """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
+        copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
+        advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
+
+    def _is_held(self, db: Database, file: File) -> bool:
+        """Say whether a hold keeps a missing file's copies from being deleted.
+
+        What was decided on is not stopped by the number of files that are missing besides.
+        """
+        reasons = holds.reasons(db, "deletions", file.folder)
+        return bool(reasons - {MANY_MISSING} if file.verdict is not None else reasons)
+
+
+def _evidence(file: File, now: float, checks: Sequence[str]) -> dict[str, object]:
+    return {
+        "first_look_at": file.missing_since,
+        "first_look_by": "event" if file.removal_seen else "scan",
+        "second_look_at": now,
+        "missing_seconds": now - (file.missing_since or now),
+        "checks": list(checks),
+        "approved_in_hold": file.hold_id if file.verdict is Verdict.APPROVED else None,
+    }
+
+
+def evidence_text(evidence: dict[str, object]) -> str:
+    """Return evidence of an absence in one line."""
+    by = "an event told of it" if evidence["first_look_by"] == "event" else "a scan found it"
+    parts = [f"missing for {evidence['missing_seconds']:.0f} s, seen twice", by]
+    checks = evidence["checks"]
+    parts += [str(check) for check in checks] if isinstance(checks, list) else []
+    if evidence["approved_in_hold"] is not None:
+        parts.append(f"approved (hold {evidence['approved_in_hold']})")
+    return "; ".join(parts)

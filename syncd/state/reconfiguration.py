@@ -1,0 +1,85 @@
+"""What a changed configuration means for what is known: copies are released, never deleted.
+
+A folder that is not configured any more releases its copies; so does one with another workspace,
+whose files are then sent there. What is mirrored again is taken up by its SHA-256.
+"""
+
+from collections.abc import Collection
+
+from sqlite_utils import Database
+
+from syncd.state import files, folders
+from syncd.state.advance import Policies, advance
+from syncd.state.files import File
+from syncd.state.lifecycle import FileStatus
+
+#: Files in one transaction.
+BATCH = 500
+NOT_CONFIGURED = "its folder is not configured any more"
+
+
+def removed(db: Database, configured: Collection[str]) -> list[str]:
+    """Return the folders that are known, not configured, and not released yet."""
+    names = [name for name in folders.names(db) if name not in configured]
+    return [name for name in names if _mirrored(db, name, 1)]
+
+
+def release_removed(db: Database, folder: str, policies: Policies, now: float) -> int:
+    """Release the copies of some files of a removed folder; return how many files that were."""
+    found = _mirrored(db, folder, BATCH)
+    for file in found:
+        files.update(
+            db,
+            file.id,
+            status=FileStatus.INELIGIBLE,
+            due_at=None,
+            error=NOT_CONFIGURED,
+            missing_since=None,
+            confirmed_at=None,
+            verdict=None,
+            hold_id=None,
+        )
+        advance(db, file.id, policies, now)
+    return len(found)
+
+
+def _mirrored(db: Database, folder: str, limit: int) -> list[File]:
+    return files.where(
+        db,
+        "folder = ? AND status NOT IN ('ineligible', 'consumed') AND NOT (status = 'missing' "
+        "AND confirmed_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM copies "
+        "WHERE file_id = files.id AND copies.status NOT IN ('gone', 'released'))) LIMIT ?",
+        (folder, limit),
+    )
+
+
+def moved(db: Database, policies: Policies) -> list[str]:
+    """Return the configured folders whose workspace is another one than before, or not known."""
+    known = folders.workspaces(db)
+    return [
+        name
+        for name, policy in policies.items()
+        if name in known and known[name] != (policy.workspace_uuid or "")
+    ]
+
+
+def release_moved(
+    db: Database, folder: str, policies: Policies, now: float, *, after: int = 0
+) -> int | None:
+    """Release what some files of a folder have in other workspaces, from file id `after` on.
+
+    Returns the id to go on after; None once the folder is through, which is then remembered.
+    """
+    workspace = policies[folder].workspace_uuid
+    found = files.where(
+        db,
+        "folder = ? AND id > ? AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND "
+        "copies.status IN ('live', 'planned') AND workspace_uuid IS NOT ?) ORDER BY id LIMIT ?",
+        (folder, after, workspace, BATCH),
+    )
+    for file in found:
+        advance(db, file.id, policies, now)
+    if found:
+        return found[-1].id
+    folders.note_workspace(db, folder, workspace or "")
+    return None

@@ -1,0 +1,154 @@
+import json
+
+import pytest
+
+from syncd import disk
+from syncd.state import folders, holds
+from syncd.state.store import Store
+
+
+@pytest.fixture
+def held(desk, monkeypatch):
+    """A state in which 21 of 22 files of f are missing, and held."""
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
+    identity = disk.identify(str(desk.home / "f").encode())
+    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity)
+    for number in range(22):
+        desk.sync(b"d/%02d" % number, number)
+    for number in range(21):
+        desk.miss(b"d/%02d" % number)
+    desk.now += 61
+    desk.do(desk.deletions.review, "f", desk.now)
+    return desk
+
+
+@pytest.fixture
+def closed(held):
+    """The same, with no daemon at work."""
+    held.store.close()
+    return held
+
+
+def reopen(desk):
+    desk.store = Store(desk.directory)
+    desk.store.open(desk.now)
+    return desk
+
+
+def test_the_list_says_what_is_missing_and_both_commands(held, syncd):
+    code, out, _ = syncd("deletes", "list")
+    assert code == 1
+    for words in ("many_missing", "21 files, all in d", "d/00", "syncd deletes approve 1"):
+        assert words in out
+    assert "syncd deletes reject 1" in out
+    code, out, _ = syncd("status")
+    assert "syncd deletes approve 1" in out
+
+
+def test_the_list_as_json_has_every_fact_and_the_files_a_line_each(held, syncd):
+    code, out, _ = syncd("deletes", "list", "--json")
+    (item,) = json.loads(out)
+    assert (item["id"], item["folder"], item["affects"], item["parent"]) == (1, "f", 21, "d")
+    assert (len(item["first"]), item["verdict"]) == (10, None)
+    _, out, _ = syncd("deletes", "list", "1", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["path"] for line in lines] == [f"d/{number:02}" for number in range(21)]
+    assert all(line["file_uuid"] and line["status"] == "held" for line in lines)
+
+
+def test_nothing_to_review_is_said_and_is_well(desk, syncd):
+    assert syncd("deletes", "list") == (0, "nothing waits for a decision\n", "")
+
+
+@pytest.mark.parametrize("what", ["1", "f"])
+@pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
+def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verdict, what):
+    code, out, err = syncd("deletes", verb, what)
+    other = {"approve": "reject", "reject": "approve"}[verb]
+    assert code == 0
+    assert "21 files" in out
+    assert f"to undo it: syncd deletes {other} 1" in out
+    assert "syncd run" in err
+    assert syncd("deletes", "list")[0] == 0
+    code, out, _ = syncd("deletes", "list", "--all", "--json")
+    (item,) = json.loads(out)
+    assert item["verdict"] == {"approve": "approved", "reject": "rejected"}[verb]
+    assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 21
+    assert str(reopen(closed).file(b"d/03").verdict) == verdict
+    assert closed.file(b"d/21").verdict is None
+
+
+def test_an_undone_verdict_is_the_other_one(closed, syncd):
+    assert syncd("deletes", "approve", "1")[0] == 0
+    _, out, _ = syncd("deletes", "reject", "1", "--json")
+    assert json.loads(out) == {
+        "verdict": "rejected",
+        "holds": [
+            {
+                "id": 1,
+                "reason": "many_missing",
+                "folder": "f",
+                "files": 21,
+                "undo": "syncd deletes approve 1",
+            }
+        ],
+    }
+    assert {row.verdict for row in map(reopen(closed).file, [b"d/00", b"d/20"])} == {"kept"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("approve", "77"), "there is no hold 77"),
+        (("approve", "g"), "no deletions of g are held"),
+        (("reject", "nowhere"), "no folder 'nowhere'"),
+        (("list", "77"), "there is no hold 77"),
+    ],
+)
+def test_what_cannot_be_decided_is_an_error_that_says_why(closed, syncd, arguments, says):
+    code, _, err = syncd("deletes", *arguments)
+    assert code != 0
+    assert says in err
+
+
+def test_a_missing_root_is_nothing_to_approve(held, syncd):
+    held.hold("deletions", "g", "the folder g cannot be listed: mount it")
+    held.do(
+        lambda db: db.conn.execute("UPDATE holds SET reason = 'root_missing' WHERE scope = 'g'")
+    )
+    held.store.close()
+    code, _, err = syncd("deletes", "approve", "2")
+    assert code == 1
+    assert "mount it" in err
+
+
+def test_another_root_is_taken_once_it_is_approved(held, syncd):
+    (held.home / "f").rename(held.home / "away")
+    (held.home / "f").mkdir()
+    hold = {"stops": "deletions", "scope": "f", "reason": "root_replaced"}
+    held.do(holds.place, **hold, message="another one", now=held.now)
+    held.store.close()
+    code, out, _ = syncd("deletes", "approve", "2")
+    assert code == 0, out
+    assert "taken for the right one" in out
+    identity = disk.identify(str(held.home / "f").encode())
+    assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == identity
+
+
+def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):
+    held.do(lambda db: db.conn.execute("UPDATE holds SET released_at = 1"))
+    copy = held.store.read(
+        lambda db: db.conn.execute("SELECT id, file_uuid FROM copies ORDER BY id").fetchone()
+    )
+    file = held.file(b"d/00")
+    held.do(held.deletions.confirm_missing, file.id, held.now, checks=["the root is right"])
+    held.do(held.deletions.begin_delete, copy[0], held.now)
+    held.do(held.deletions.deleted, copy[0], held.now)
+    code, told = syncd_json("why", "f/d/00", "--json")
+    assert told["status"] == "deleted"
+    evidence = told["copies"][0]["evidence"]
+    assert (evidence["missing_seconds"], evidence["checks"]) == (61, ["the root is right"])
+    assert [(h["event"], h["file_uuid"]) for h in told["history"]][-1] == ("deleted", copy[1])
+    _, out, _ = syncd("why", "f/d/00")
+    assert copy[1] in out
+    assert "seen twice" in out

@@ -1,0 +1,156 @@
+"""Bugs, planted into the product in a child of the launcher: a rig that misses one proves nothing.
+
+Each function changes what is imported, in its own process alone. None of it is a switch of the
+product's. `quicken` is no bug: it makes the same waits shorter.
+"""
+
+import time
+from importlib import import_module
+from typing import Any
+
+from syncd.state import advance, copies, writer
+from syncd.state.ledger import Ledger
+from syncd.state.lifecycle import CopyStatus
+from syncd.workers.passage import Passage
+from syncd.workers.reconciler import Reconciler
+
+
+def _set(place: str, value: Any) -> None:
+    """Give `module.NAME` another value; AttributeError where the product has it no longer."""
+    module, _, name = place.rpartition(".")
+    found = import_module(module)
+    getattr(found, name)
+    setattr(found, name, value)
+
+
+def quicken() -> None:
+    """Wait tenths of seconds where the product waits seconds."""
+    for place, seconds in {
+        "syncd.once.ROUND_SECONDS": 0.05,
+        "syncd.once.SHORTEST_ROUND_SECONDS": 0.01,
+        "syncd.workers.reconciler.LOOK_SECONDS": 0.1,
+        "syncd.workers.reconciler.RELOOK_SECONDS": 0.1,
+        "syncd.workers.deleter.LOOK_AGAIN_SECONDS": 0.1,
+        "syncd.workers.gate.KEY_PROBE_SECONDS": 0.2,
+        "syncd.state.retry.FIRST_SECONDS": 0.05,
+        "syncd.state.retry.LONGEST_SECONDS": 0.5,
+        "syncd.state.retry.SHORTEST_ASKED_SECONDS": 0.05,
+    }.items():
+        _set(place, seconds)
+
+
+def sweep_at_once() -> None:
+    """Sweep with every step, not each day."""
+    _set("syncd.workers.reconciler.SWEEP_SECONDS", 0.0)
+
+
+# The bugs. Each docstring is what the rig says of it.
+
+
+def intent_after_the_call() -> None:
+    """an intent counts as committed before it is"""
+
+    def commit(self: Any, jobs: list[Any]) -> None:
+        db = self._usable()
+        db.conn.execute("BEGIN IMMEDIATE")
+        for job, value, raised in writer._run_together(db, jobs):
+            job.future.set_exception(raised) if raised else job.future.set_result(value)
+        time.sleep(0.02)
+        db.conn.execute("COMMIT")
+        self.changed.set()
+
+    writer.Writer._commit = commit
+
+
+def commits_unsynced() -> None:
+    """a commit does not wait for the disk (synchronous=NORMAL)"""
+    usable = writer.Writer._usable
+
+    def unsynced(self: Any) -> Any:
+        db = usable(self)
+        db.conn.execute("PRAGMA synchronous = NORMAL")
+        return db
+
+    writer.Writer._usable = unsynced
+
+
+def failed_commit_swallowed() -> None:
+    """a commit that failed counts as done"""
+
+    def commit(self: Any, jobs: list[Any]) -> None:
+        db = self._usable()
+        results = []
+        try:
+            db.conn.execute("BEGIN IMMEDIATE")
+            results = writer._run_together(db, jobs)
+            db.conn.execute("COMMIT")
+        except Exception:
+            if db.conn.in_transaction:
+                db.conn.execute("ROLLBACK")
+        for job, value, raised in results:
+            job.future.set_exception(raised) if raised else job.future.set_result(value)
+        for job in jobs[len(results) :]:
+            job.future.set_result(None)
+        self.changed.set()
+
+    writer.Writer._commit = commit
+
+
+def resent_without_a_look() -> None:
+    """what is in doubt is sent again without a look"""
+
+    def settle(self: Any, _workspace: Any, doubts: Any) -> None:
+        now = self._clock()
+        for copy in doubts:
+            if copy.file_uuid is None:
+                self._store.write(lambda db, copy=copy: self._ledger.absent(db, copy.id, now))
+            else:
+                self._settle_reserved(copy)
+
+    Reconciler._settle = settle
+
+
+def twins_stay() -> None:
+    """a twin that arrives late is not looked for"""
+    Reconciler._retire_twins = lambda *_: None
+
+
+def old_copy_first() -> None:
+    """the old copy retires before the new one is live"""
+    begin = Ledger.begin
+
+    def early(self: Any, db: Any, offer: Any, now: float) -> Any:
+        begun = begin(self, db, offer, now)
+        if isinstance(begun, copies.Copy):
+            for old in copies.where(db, "file_id = ? AND status = 'live'", (begun.file_id,)):
+                advance.retire(db, old, now, reason="planted", wanted=0)
+        return begun
+
+    Ledger.begin = early
+
+
+def delete_without_intent() -> None:
+    """a DELETE is sent without its intent"""
+
+    def begin(_self: Any, db: Any, copy_id: int, _now: float) -> Any:
+        copy = copies.get(db, copy_id)
+        return copy if copy and copy.status is CopyStatus.RETIRING else None
+
+    Ledger.begin_delete = begin
+
+
+def takes_over_what_changed() -> None:
+    """a rename takes over the copy of a path that merely changed"""
+    Passage._vacated = lambda _self, sources: [source.id for source in sources]
+
+
+def foreign_adopted() -> None:
+    """equal content of somebody else is taken for our own"""
+
+    def settle(self: Any, workspace: Any, doubts: Any) -> None:
+        listing = self._client.read_listing(workspace_uuid=workspace)
+        for copy in doubts:
+            found = [i for i in listing.items if i.file_size_bytes == copy.size]
+            self._adopt(copy, found) if found else self._not_found(copy, listing)
+
+    Reconciler._settle = settle

@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+
+from syncd.disk import Fingerprint, RootIdentity
+from syncd.state import copies, files, folders, reconfiguration
+from syncd.state.ledger import Ledger, Offer, Stored
+from syncd.state.lifecycle import FileStatus
+from syncd.state.planner import Policy
+from syncd.state.sightings import Seen, Settling, Sighting, record
+
+A = "a" * 64
+SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
+
+
+class Known:
+    """Folders f and g with two synced files each."""
+
+    def __init__(self, store):
+        self.store = store
+        self.policies = {"f": Policy(), "g": Policy()}
+        for number, name in enumerate(self.policies):
+            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity(1, 2))
+            for part in (1, 2):
+                self.sync(name, b"%d" % part, 2 * number + part)
+
+    def do(self, verb, *args, **kwargs):
+        return self.store.write(lambda db: verb(db, *args, **kwargs))
+
+    def see(self, folder, path, seen=Seen.PRESENT):
+        mark = Fingerprint(1, 7, 10**9, 10**9) if seen is Seen.PRESENT else None
+        sighting = Sighting(path, seen, mark)
+        self.do(record, folder, [sighting], settling=SETTLING, policies=self.policies, now=1e6)
+        return self.store.read(lambda db: files.find(db, folder, path))
+
+    def sync(self, folder, path, number):
+        ledger = Ledger(policies=self.policies, instance="i")
+        file = self.see(folder, path)
+        offer = Offer(file.id, file.fingerprint, A, "text/plain", "direct", vacated=())
+        copy = self.do(ledger.begin, offer, 1e6)
+        stored = Stored(f"u{number}", "r", "completed")
+        self.do(ledger.stored, copy.id, stored, 1e6, look=1e6)
+
+    def release_removed(self):
+        for name in self.do(reconfiguration.removed, self.policies):
+            while self.do(reconfiguration.release_removed, name, self.policies, 1e6):
+                pass
+
+    def release_moved(self):
+        for name in self.do(reconfiguration.moved, self.policies):
+            after = 0
+            while after is not None:
+                after = self.do(
+                    reconfiguration.release_moved, name, self.policies, 1e6, after=after
+                )
+
+    def statuses(self, folder):
+        rows = self.store.read(
+            lambda db: copies.where(
+                db, "file_id IN (SELECT id FROM files WHERE folder = ?) ORDER BY id", (folder,)
+            )
+        )
+        return [str(copy.status) for copy in rows]
+
+
+@pytest.fixture
+def known(store):
+    return Known(store)
+
+
+def test_a_folder_that_is_configured_no_more_releases_its_copies(known):
+    known.see("f", b"2", Seen.MISSING)
+    kept = known.policies.pop("f")
+    known.release_removed()
+    assert known.statuses("f") == ["released", "released"]
+    assert known.statuses("g") == ["live", "live"]
+    assert known.do(reconfiguration.removed, known.policies) == []
+    # Configured again, what is still there is taken up without being read.
+    known.policies["f"] = kept
+    assert known.see("f", b"1").status is FileStatus.READY
+    assert known.statuses("f") == ["live", "released"]
+
+
+def test_a_new_workspace_is_a_new_folder(known):
+    known.release_moved()
+    assert known.do(reconfiguration.moved, known.policies) == []
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
+    assert known.do(reconfiguration.moved, known.policies) == ["f"]
+    known.release_moved()
+    assert known.statuses("f") == ["released", "released"]
+    file = known.see("f", b"1")
+    assert file.due_at is not None, "it is sent to the new workspace"
+    known.sync("f", b"1", 9)
+    assert known.statuses("f") == ["released", "released", "live"]
+    # And back: what is there is taken up, what is in the other one stays there.
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid=None)
+    known.release_moved()
+    known.see("f", b"1")
+    assert known.statuses("f")[2] == "released"
+
+
+@pytest.mark.row(21)
+def test_mirroring_turned_on_late_deletes_nothing_that_was_gone_before_the_first_whole_scan(known):
+    scan = {"at": 1e6, "seconds": 1.0, "directories": 1}
+    known.do(folders.note_scan, "f", **scan, mirrored=False)
+    assert known.see("f", b"1", Seen.MISSING).verdict == "kept"
+    known.do(folders.note_scan, "f", **scan, mirrored=None)
+    assert known.see("f", b"2", Seen.MISSING).verdict == "kept"
+    known.do(folders.note_scan, "f", **scan, mirrored=True)
+    known.see("f", b"2")
+    assert known.see("f", b"2", Seen.MISSING).verdict is None

@@ -1,0 +1,201 @@
+"""Mounts beneath a root: what goes with one is not deleted, what is hidden by one neither."""
+
+import os
+
+import pytest
+
+from syncd import mounts
+from syncd.state import inventory
+from syncd.watch import roots
+from syncd.watch.inotify import Inotify
+
+FILES = (b"a", b"disk/x", b"disk/d/y")
+
+
+@pytest.fixture
+def mounted(place, monkeypatch):
+    """A place whose mounts are told by hand: `mounted.at` are the paths."""
+    place.at = {b"disk"}
+    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(place.at))
+    place.synced(*FILES)
+    return place
+
+
+def take_away(place):
+    """Unmount: what is beneath is no longer there."""
+    (place.root / "disk").rename(place.root.parent / "away")
+    (place.root / "disk").mkdir()
+    place.at.clear()
+
+
+def bring_back(place):
+    (place.root / "disk").rmdir()
+    (place.root.parent / "away").rename(place.root / "disk")
+    place.at.add(b"disk")
+
+
+@pytest.mark.row(5)
+def test_what_was_on_an_unmounted_disk_is_neither_missing_nor_changed(mounted):
+    take_away(mounted)
+    mounted.write("disk/x", b"another x, beneath the mount")
+    mounted.scan()
+    mounted.look(b"disk/x", b"disk/d/y", b"disk", removal_seen=True)
+    assert set(mounted.statuses().values()) == {"ready"}
+    hold = mounted.holds()["mount_missing"]
+    assert (hold.affects, hold.first) == (2, ["disk/d/y", "disk/x"])
+    assert "(disk)" in hold.message
+    (mounted.root / "disk/x").unlink()
+    bring_back(mounted)
+    mounted.watched.check()
+    assert mounted.holds() == {}
+    assert mounted.scan().changed == 0
+
+
+@pytest.mark.row(5)
+def test_the_rest_of_the_folder_is_still_seen(mounted):
+    take_away(mounted)
+    (mounted.root / "a").unlink()
+    mounted.scan()
+    assert mounted.missing() == [b"a"]
+
+
+@pytest.mark.row(5)
+def test_what_a_new_mount_hides_is_not_missing_and_its_end_makes_no_change(mounted):
+    bring_back_later = mounted.root.parent / "away"
+    (mounted.root / "disk").rename(bring_back_later)
+    (mounted.root / "disk").mkdir()
+    mounted.at.clear()
+    mounted.reopen()
+    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+    mounted.at.add(b"disk")
+    mounted.write("disk/new")
+    mounted.scan()
+    assert mounted.missing() == []
+    assert set(mounted.holds()) == {"mount_new"}
+    (mounted.root / "disk/new").unlink()
+    (mounted.root / "disk").rmdir()
+    bring_back_later.rename(mounted.root / "disk")
+    mounted.at.clear()
+    mounted.watched.check()
+    mounted.scan()
+    assert mounted.holds() == {}
+    assert {mounted.statuses()[name] for name in FILES} == {"ready"}
+
+
+def test_a_new_mount_that_holds_the_known_files_is_like_any_other(mounted):
+    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+    mounted.scan()
+    assert mounted.holds() == {}
+    (mounted.root / "disk/x").unlink()
+    mounted.scan()
+    assert mounted.missing() == [b"disk/x"]
+
+
+def test_an_unmounted_disk_that_held_nothing_known_is_forgotten(place, monkeypatch):
+    at = {b"disk"}
+    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    (place.root / "disk").mkdir()
+    place.synced(b"a")
+    at.clear()
+    place.scan()
+    assert place.holds() == {}
+
+
+def test_excluding_the_mount_frees_deletions(mounted):
+    take_away(mounted)
+    mounted.scan()
+    assert set(mounted.holds()) == {"mount_missing"}
+    mounted.reopen(exclude=("/disk",))
+    mounted.scan()
+    mounted.watched.check()
+    assert mounted.holds() == {}
+    assert mounted.statuses()[b"disk/x"] == "ineligible"
+    assert mounted.missing() == []
+
+
+@pytest.mark.row(5)
+def test_believing_what_is_seen_without_the_mount_loses_files(mounted, monkeypatch):
+    """A negative control: the tests above see this bug."""
+    monkeypatch.setattr(roots, "_mount_of", lambda *_: None)
+    take_away(mounted)
+    mounted.scan()
+    assert sorted(mounted.missing()) == [b"disk/d/y", b"disk/x"]
+
+
+def test_the_mount_table_is_read_with_its_escapes(tmp_path, monkeypatch):
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "29 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "30 29 0:49 / /r\\040t/a\\012b rw shared:1 - fuse.sshfs host: rw\n"
+        "31 29 0:50 / /r\\040t/auto rw - autofs systemd-1 rw\n"
+        "32 29 0:51 / /r\\040tx rw - nfs4 host:/ rw\n"
+    )
+    monkeypatch.setattr(mounts, "_MOUNTINFO", table)
+    assert mounts.beneath(b"/r t") == {b"a\nb"}
+    monkeypatch.setattr(mounts, "_kinds", mounts._Kinds())
+    assert mounts.invents(os.makedev(0, 49))
+    assert not mounts.has_own_clock(os.makedev(0, 51))
+    assert not mounts.invents(os.makedev(0, 51))
+    assert mounts.has_own_clock(os.makedev(8, 1))
+
+
+def test_stamps_that_are_made_up_are_not_compared(place, monkeypatch):
+    """A remounted exFAT disk numbers its files anew: nothing is read again for that."""
+    monkeypatch.setattr(mounts, "invents", lambda _: True)
+    monkeypatch.setattr(mounts, "has_own_clock", lambda _: False)
+    place.write("a")
+    place.later(1000)
+    place.scan()
+    assert place.statuses() == {b"a": "settling"}
+    place.later()
+    place.scan()
+    assert place.statuses() == {b"a": "ready"}
+    status = (place.root / "a").stat()
+    (place.root / "b").write_bytes(b"content")
+    (place.root / "b").rename(place.root / "a")
+    os.utime(place.root / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert place.scan().changed == 0
+
+
+@pytest.mark.row(8)
+def test_directories_that_could_not_be_watched_are_polled_and_no_others(place, until, monkeypatch):
+    (place.root / "seen/sub").mkdir(parents=True)
+    (place.root / "blind/sub").mkdir(parents=True)
+    add = Inotify.add_callback
+
+    def refuse(self, path, *more):
+        if b"/blind" in path:
+            self.refused += 1
+            self.out_of_watches = True
+            raise OSError(28, "inotify watch limit reached")
+        return add(self, path, *more)
+
+    monkeypatch.setattr(Inotify, "add_callback", refuse)
+    place.reopen(watch="native")
+    place.watched.start()
+    pause = place.watched.scan_if_due()
+    assert 0 < pause <= 6
+    vitals = place.watched.vitals()
+    assert (vitals.watch, vitals.watched_directories, vitals.directories) == ("native", 3, 5)
+    assert "the directories beyond it are polled; run: sysctl -w fs.inotify" in vitals.trouble
+    place.write("blind/a")
+    place.write("blind/sub/new/b")
+    whole = place.watched.last_scan
+    listed = []
+
+    in_directory = inventory.in_directory
+    monkeypatch.setattr(
+        inventory, "in_directory", lambda db, f, d: listed.append(d) or in_directory(db, f, d)
+    )
+    place.later(6)
+    place.watched.scan_if_due()
+    assert place.watched.last_scan is whole
+    assert {b"blind/a", b"blind/sub/new/b"} <= place.statuses().keys()
+    assert set(listed) == {b"blind", b"blind/sub", b"blind/sub/new"}
+    place.later(6)
+    place.watched.scan_if_due()
+    (place.root / "blind/sub/new/b").unlink()
+    (place.root / "blind/sub/new").rmdir()
+    place.later(6)
+    place.watched.scan_if_due()
+    assert b"blind/sub/new/b" not in place.statuses()

@@ -1,0 +1,173 @@
+import os
+from dataclasses import replace
+
+import pytest
+
+from syncd import moving
+from syncd.state import consumption
+from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.sightings import Seen
+from syncd.workers.consumer import ConsumedFolder, Consumer
+
+
+@pytest.fixture(params=["move", "delete"])
+def emptied(request, shop, tmp_path):
+    shop.target = tmp_path / "sent"
+    shop.policies["f"] = replace(shop.policies["f"], after_upload=request.param)
+    target = os.fsencode(shop.target) if request.param == "move" else None
+    shop.consumer = Consumer(
+        store=shop.store,
+        consumed={"f": ConsumedFolder(os.fsencode(shop.root), target)},
+        policies=shop.policies,
+        clock=shop.clock,
+    )
+    return shop
+
+
+def sent(shop):
+    """What was moved, by name; the other way of taking away leaves nothing to compare."""
+    found = shop.target.rglob("*") if shop.target.exists() else ()
+    return {str(path.relative_to(shop.target)): path.read_bytes() for path in found}
+
+
+def quiet(shop):
+    """A day goes by; whatever could still be deleted is."""
+    for _ in range(4):
+        shop.now += 20_000
+        shop.deleter.step()
+
+
+def test_a_live_file_is_taken_away_and_its_copy_stays_for_good(emptied):
+    emptied.drop("a", b"one")
+    emptied.consumer.step()
+    assert (emptied.root / "a").exists(), "nothing is taken that is not live"
+    emptied.upload()
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()
+    assert emptied.file("a").status is FileStatus.CONSUMED
+    assert emptied.copy("a").status is CopyStatus.RELEASED
+    emptied.notice("a", Seen.MISSING)
+    quiet(emptied)
+    assert len(emptied.live()) == 1
+    if emptied.policies["f"].after_upload == "move":
+        assert sent(emptied) == {"a": b"one"}
+
+
+@pytest.mark.parametrize("second", [b"two", b"one"], ids=["other content", "the same content"])
+def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    emptied.consumer.step()
+    emptied.drop("a", second)
+    emptied.upload()
+    quiet(emptied)
+    assert len(emptied.live()) == 2
+    emptied.consumer.step()
+    emptied.notice("a", Seen.MISSING)
+    quiet(emptied)
+    assert len(emptied.live()) == 2
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED] * 2
+
+
+def test_a_new_drop_that_is_deleted_takes_only_its_own_copy_along(emptied):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    emptied.consumer.step()
+    emptied.drop("a", b"two")
+    emptied.upload()
+    (emptied.root / "a").unlink()
+    emptied.notice("a", Seen.MISSING)
+    quiet(emptied)
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.GONE]
+
+
+def test_a_file_that_is_no_longer_what_was_sent_stays(emptied):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    (emptied.root / "a").write_bytes(b"two")
+    emptied.consumer.step()
+    assert (emptied.root / "a").read_bytes() == b"two"
+    assert emptied.copy("a").status is CopyStatus.LIVE
+
+
+def test_the_same_size_and_time_do_not_pass_for_the_same_bytes(emptied, monkeypatch):
+    """A filesystem whose stamps say nothing: only reading the file tells."""
+    emptied.drop("a", b"one")
+    emptied.upload()
+    mark = emptied.file("a").fingerprint
+    (emptied.root / "a").write_bytes(b"two")
+    monkeypatch.setattr("syncd.disk.fingerprint", lambda _: mark)
+    emptied.consumer.step()
+    assert (emptied.root / "a").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_cut_before_or_after_the_file_is_taken_away_ends_the_same(emptied, monkeypatch, cut):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    verb = "move" if emptied.policies["f"].after_upload == "move" else "remove"
+    honest = getattr(moving, verb)
+
+    def cutting(*args, **kwargs):
+        if cut == "after":
+            honest(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moving, verb, cutting)
+    with pytest.raises(KeyboardInterrupt):
+        emptied.consumer.step()
+    monkeypatch.undo()
+    assert emptied.file("a").status is FileStatus.CONSUMED
+    assert emptied.copy("a").status is CopyStatus.RELEASED
+    # What a scan says meanwhile changes nothing.
+    emptied.notice("a", Seen.PRESENT if cut == "before" else Seen.MISSING)
+    emptied.now += 61
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()
+    assert emptied.file("a").due_at is None
+    quiet(emptied)
+    assert len(emptied.live()) == 1
+    if verb == "move":
+        assert sent(emptied) == {"a": b"one"}
+
+
+def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptied, monkeypatch):
+    """The negative control: taken away first, told later."""
+    emptied.drop("a", b"one")
+    emptied.upload()
+    begin = consumption.begin
+
+    def untold(db, file_id, fingerprint, now):
+        db.conn.execute("SAVEPOINT trial")
+        may = begin(db, file_id, fingerprint, now)
+        db.conn.execute("ROLLBACK TO trial")
+        db.conn.execute("RELEASE trial")
+        return may
+
+    monkeypatch.setattr(consumption, "begin", untold)
+    monkeypatch.setattr(consumption, "done", lambda *_, **__: None)
+    emptied.consumer.step()
+    emptied.notice("a", Seen.MISSING)
+    quiet(emptied)
+    assert emptied.live() == {}
+
+
+def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(moving, "move", refused)
+    monkeypatch.setattr(moving, "remove", refused)
+    emptied.consumer.step()
+    assert emptied.file("a").status is FileStatus.READY
+    assert "Permission denied" in emptied.file("a").error
+    assert emptied.copy("a").status is CopyStatus.LIVE
+    monkeypatch.undo()
+    emptied.consumer.step()
+    assert (emptied.root / "a").exists(), "it is not tried again at once"
+    emptied.now += 1000
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()

@@ -1,0 +1,95 @@
+import os
+import threading
+import time
+
+import pytest
+
+from syncd.disk import Fingerprint, RootIdentity
+from syncd.state import due, files, folders
+from syncd.state.files import File
+from syncd.state.lifecycle import FileStatus
+from syncd.workers.turns import Turns
+
+
+def drop(store, folder, count, due_at):
+    def work(db):
+        folders.accept_root(db, folder, os.fsencode(f"/{folder}"), RootIdentity(1, 2), 0.0)
+        for number in range(count):
+            files.insert(
+                db,
+                folder=folder,
+                path=b"%d" % number,
+                status=FileStatus.READY,
+                fingerprint=Fingerprint(number, 10, 0, 0),
+                changed_at=0.0,
+                due_at=due_at,
+            )
+
+    store.write(work)
+
+
+@pytest.mark.row(61)
+def test_a_fresh_file_comes_up_at_once_beside_a_great_drop_in_another_folder(store):
+    drop(store, "great", 5000, due_at=1.0)
+    drop(store, "small", 1, due_at=2.0)
+    found = store.read(lambda db: due.uploads(db, 10.0, 256))
+    assert [file.folder for file in found].count("small") == 1
+    assert len(found) == 257
+    assert store.read(lambda db: due.next_upload(db, 1.5)) == 2.0
+
+
+@pytest.mark.row(61)
+def test_what_is_due_is_found_by_the_index_alone(store):
+    drop(store, "f", 1, due_at=1.0)
+    plan = store.read(
+        lambda db: [
+            row[3]
+            for row in db.conn.execute(
+                "EXPLAIN QUERY PLAN SELECT id, due_at FROM files WHERE status = 'ready' AND "
+                "folder = 'f' AND due_at <= 9 ORDER BY due_at LIMIT 5"
+            )
+        ]
+    )
+    assert len(plan) == 1
+    assert "USING COVERING INDEX files_due (status=? AND folder=? AND due_at<?)" in plan[0]
+
+
+def a_file(number, folder, size=1):
+    mark = Fingerprint(number, size, 0, 0)
+    return File(number, folder, b"%d" % number, FileStatus.READY, mark, 1, None, 0.0)
+
+
+def test_each_folder_has_its_turn():
+    turns = Turns()
+    for number in range(4):
+        turns.put(a_file(number, "great"))
+    turns.put(a_file(9, "small"))
+    assert [turns.get_now().id for _ in range(5)] == [0, 9, 1, 2, 3]
+    assert turns.get_now() is None
+
+
+def test_a_thread_for_small_files_passes_great_ones_by():
+    turns = Turns()
+    turns.open()
+    turns.put(a_file(1, "videos", size=1000))
+    got = []
+    thread = threading.Thread(target=lambda: got.append(turns.get(largest=10)))
+    thread.start()
+    time.sleep(0.05)
+    assert got == []
+    turns.put(a_file(2, "texts"))
+    thread.join(5)
+    assert [file.id for file in got] == [2]
+    assert turns.get().id == 1
+
+
+def test_whoever_waits_is_told_of_the_end():
+    turns = Turns()
+    turns.open()
+    threads = [threading.Thread(target=turns.get) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    turns.close()
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
