@@ -55,7 +55,9 @@ def store(tmp_path):
     opened.open(time.time())
 
     def fill(db):
-        folders.accept_root(db, "drop", bytes(tmp_path / "drop"), RootIdentity(1, 2))
+        folders.accept_root(
+            db, "drop", bytes(tmp_path / "drop"), RootIdentity(1, 2), time.time()
+        )
         for number, name in enumerate(NAMES):
             files.insert(
                 db,
