@@ -312,22 +312,23 @@ class Daemon:
             parts = build(config, self._parts.store)
         except Exception as error:
             self._rejected = "the configuration has changed and cannot be used: the old one holds"
-            RELOADS.add("failed")
             why = "; ".join(str(error).splitlines())
             log.error("not reloaded, the old configuration holds: %s", why)
+            RELOADS.add("failed")
             sd_notify.ready()
             return None
         self._config, self._rejected = config, ""
-        RELOADS.add("done")
         if (old.server, old.server_token) != (config.server, config.server_token):
             self._listener.stop()
             self._listener.start()
         if _without_surface(old) != _without_surface(config):
             log.info("reloaded; transfers get %g seconds", old.upload.drain_seconds)
+            RELOADS.add("done")
             return parts
         for client in parts.clients:
             client.close()
         log.info("reloaded: nothing changed that touches files")
+        RELOADS.add("done")
         sd_notify.ready()
         return None
 

@@ -55,9 +55,7 @@ def store(tmp_path):
     opened.open(time.time())
 
     def fill(db):
-        folders.accept_root(
-            db, "drop", bytes(tmp_path / "drop"), RootIdentity(1, 2), time.time()
-        )
+        folders.accept_root(db, "drop", bytes(tmp_path / "drop"), RootIdentity(1, 2), 1.0)
         for number, name in enumerate(NAMES):
             files.insert(
                 db,

@@ -14,7 +14,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from syncd import document, story
+from syncd import document, story, vitals
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, size, status_view, story_view, watched_text
 from syncd.config import Config

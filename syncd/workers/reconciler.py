@@ -96,6 +96,10 @@ class Reconciler:
         """Return when the next sweep is due, and the next look back with what it reads back to."""
         now = self._clock()
         sweep, back = self._store.read(lambda db: (fact(db, SWEEP_AT), fact(db, LOOK_BACK)))
+        if sweep is None:
+            # From the first start on: a process that never lives for a day sweeps, too.
+            first = str(now + SWEEP_SECONDS)
+            self._store.write(lambda db: set_fact(db, SWEEP_AT, first))
         # A clock that was set back must not put the sweep off for months.
         sweep_at = min(float(sweep), now + SWEEP_SECONDS) if sweep else now + SWEEP_SECONDS
         look = json.loads(back) if back else None

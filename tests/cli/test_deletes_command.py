@@ -12,7 +12,7 @@ def held(desk, monkeypatch):
     """A state in which 21 of 22 files of f are missing, and held."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
     identity = disk.identify(str(desk.home / "f").encode())
-    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity)
+    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity, 1.0)
     for number in range(22):
         desk.sync(b"d/%02d" % number, number)
     for number in range(21):

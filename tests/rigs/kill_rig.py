@@ -193,14 +193,20 @@ class Lane:
         self._of: tuple[str, tuple[str, ...]] = ("", ())
         self._n = 0
 
-    def begun(self, point: Point, planted: tuple[str, ...]) -> World:
+    def begun(self, point: Point, planted: tuple[str, ...], resend: str = "0.6") -> World:
         """Return a world in which a point's scenario has begun."""
         of = (point.key, planted)
         fresh = self._world is None or of != self._of or self._n >= OF_ONE_WORLD
         if self._world is None or fresh or point.scenario.fresh:
             self._worlds += 1
             place = self._place / f"{self._worlds}"
-            self._world = World(place, self._service, self._launcher, method=point.method)
+            self._world = World(
+                place,
+                self._service,
+                self._launcher,
+                method=point.method,
+                SYNCD_UPLOAD__RESEND_AFTER_SECONDS=resend,
+            )
             self._of, self._n = of, 0
             point.scenario.begin(self._world)
             if not point.scenario.fresh and self._world.once().code != 0:
@@ -218,7 +224,9 @@ class Lane:
         """Spring the trap at a point, run syncd again; return whether it came so far, and what is
         wrong then.
         """
-        world, scenario = self.begun(point, planted), point.scenario
+        # Late enough for what a planted bug does too early to be seen, on a busy machine as well.
+        world = self.begun(point, planted, "2" if planted else "0.6")
+        scenario = point.scenario
         self._n += 1
         sent = len(self._service.mutations())
         promised = scenario.change(world, self._n)

@@ -55,7 +55,7 @@ def intent_after_the_call() -> None:
         db.conn.execute("BEGIN IMMEDIATE")
         for job, value, raised in writer._run_together(db, jobs):
             job.future.set_exception(raised) if raised else job.future.set_result(value)
-        time.sleep(0.02)
+        time.sleep(0.2)
         db.conn.execute("COMMIT")
         self.changed.set()
 

@@ -41,7 +41,10 @@ make_wheels() {
 
 # promtool, without the service that its package would start.
 make_promtool() {
-  mkdir "$1" && (cd "$1" && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb)
+  mkdir "$1" && cd "$1" || return
+  apt-get download prometheus || { apt-get update && apt-get download prometheus; } || return
+  dpkg -x prometheus_*.deb . && rm prometheus_*.deb; local code=$?
+  cd "$root" && return $code
 }
 
 boot() {

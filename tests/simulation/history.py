@@ -93,7 +93,7 @@ def plan_for(seed: int) -> Plan:
     )
 
 
-class _Held(Exception):  # noqa: N818 an end, no error
+class _Held(Exception):
     """An upload is held that may have arrived: syncd waits for a person."""
 
 
@@ -260,7 +260,7 @@ class Schedule:
                     self.engine.store.kill()
 
     def _something(self) -> None:
-        rng, plan = self.rng, self.plan
+        rng = self.rng
         kind = rng.random()
         if kind < 0.3:
             self.world.change()
@@ -431,8 +431,9 @@ class Schedule:
         copy = known[0]
         others = self.rows(_OTHERS, copy["file_id"])
         if copy["live_at"] is None or any(
-            (other := self.service.objects.get(row["file_uuid"])) and other.there and other.body
-            is not None
+            (other := self.service.objects.get(row["file_uuid"]))
+            and other.there
+            and other.body is not None
             for row in others
         ):
             return
@@ -509,8 +510,10 @@ _KEPT = (
     "WHERE copies.status IN ('live', 'released', 'failed')"
 )
 _OPEN = (
-    "SELECT 1 FROM copies WHERE status IN ('planned', 'sending', 'processing', 'retiring') UNION ALL "
-    "SELECT 1 FROM files WHERE status = 'settling' OR (status = 'missing' AND due_at IS NOT NULL)"
+    "SELECT 1 FROM copies WHERE status IN ('planned', 'sending', 'processing', 'retiring') "
+    "UNION ALL "
+    "SELECT 1 FROM files WHERE status = 'settling' "
+    "OR (status = 'missing' AND due_at IS NOT NULL)"
 )
 _HELD_UPLOADS = (
     "SELECT path FROM copies JOIN files ON files.id = file_id JOIN holds ON released_at IS NULL "

@@ -39,7 +39,7 @@ STRANGER = "sy1-ffffffff-" + "0" * 28
 OURS, FOREIGN = "ours", "foreign"
 
 
-class Violation(BaseException):  # noqa: N818 it is the verdict, and no error of the product's
+class Violation(BaseException):
     """An invariant does not hold. No `except Exception` of the product may swallow it."""
 
 
@@ -145,9 +145,7 @@ class Service:
 
     def heal(self) -> None:
         """End every fault; what was delayed arrives."""
-        self.weather = Weather(
-            lag_seconds=0.0, processing_seconds=self.weather.processing_seconds
-        )
+        self.weather = Weather(lag_seconds=0.0, processing_seconds=self.weather.processing_seconds)
         self.key = "good"
         self.deliver(everything=True)
         for item in self.objects.values():
@@ -277,12 +275,12 @@ class Service:
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
         stored: list[Object] = []
-        self._commit(
-            "upload", lambda: stored.append(self._add(OURS, name, content_type, body))
-        )
+        self._commit("upload", lambda: stored.append(self._add(OURS, name, content_type, body)))
         self.tell(f"stored {name} as {stored[0].file_uuid[-4:]}")
         self._done("upload")
-        return self._upload_answer(stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8)
+        return self._upload_answer(
+            stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8
+        )
 
     def create(self, files, *, workspace_uuid=None) -> CreatedFiles:
         self._enter("create", mutates=True)
@@ -292,9 +290,7 @@ class Service:
         name, content_type = new.local_file_path, new.content_type
         self.audit("create", name=name)
         reserved: list[Object] = []
-        self._commit(
-            "create", lambda: reserved.append(self._add(OURS, name, content_type, None))
-        )
+        self._commit("create", lambda: reserved.append(self._add(OURS, name, content_type, None)))
         self._done("create")
         return CreatedFiles(files=(self._upload_answer(reserved[0], url=True),))
 

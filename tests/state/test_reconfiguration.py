@@ -20,7 +20,7 @@ class Known:
         self.store = store
         self.policies = {"f": Policy(), "g": Policy()}
         for number, name in enumerate(self.policies):
-            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity(1, 2))
+            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity(1, 2), 1.0)
             for part in (1, 2):
                 self.sync(name, b"%d" % part, 2 * number + part)
 

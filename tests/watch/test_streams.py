@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import Place
 from hypothesis import HealthCheck, given, settings, strategies as st
+from watch_place import Place
 
 from syncd.state.store import Store
 

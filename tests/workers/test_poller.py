@@ -81,7 +81,6 @@ def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(
 
     shop.drop("broken.mp4", b"no video")
     shop.upload()
-    (copy,) = shop.copies("broken.mp4")
     shop.poller._client = SimpleNamespace(
         get_status=lambda uuid: FileStatus(file_uuid=uuid, processing_status="completed"),
         get=lambda _: SimpleNamespace(video_metadata=None, remote_file_path=None),

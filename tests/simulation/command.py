@@ -1,0 +1,99 @@
+"""Run many schedules on every core, then show that each planted bug is caught.
+
+    python -m tests.simulation --runs 100000
+    python -m tests.simulation --seed 42        what happened in one schedule
+
+Exit code 1 where an invariant was broken or a planted bug went unnoticed.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from .history import Plan, plan_for, run
+from .planted import BUGS, caught
+from .server import Violation
+
+#: Schedules that a process runs between two words of progress.
+PART = 50
+
+
+@contextmanager
+def place():
+    """Yield a directory of this process's own, in memory where there is some."""
+    shared = Path("/dev/shm")
+    home = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="syncd-simulation-", dir=home) as directory:
+        yield Path(directory)
+
+
+def _part(first: int) -> list[tuple[int, str]]:
+    broken = []
+    with place() as base:
+        for seed in range(first, first + PART):
+            try:
+                run(plan_for(seed), base)
+            except Violation as violation:
+                broken.append((seed, str(violation)))
+    return broken
+
+
+def _bug(name: str) -> tuple[str, int | None, str]:
+    with place() as base:
+        try:
+            found = caught(BUGS[name], base)
+        except Violation as violation:
+            return name, None, f"noticed only as: {violation}"
+    return (name, None, "not noticed") if found is None else (name, found[0], str(found[1]))
+
+
+def told(plan: Plan) -> int:
+    """Run one schedule and print its history; return the exit code."""
+    with place() as base:
+        try:
+            schedule, said = run(plan, base), "every invariant holds"
+        except Violation as violation:
+            schedule, said = violation.schedule, f"violation: {violation}"
+    print(*schedule.trace, plan, said, sep="\n")
+    return said.startswith("violation")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000, help="how many schedules")
+    parser.add_argument("--seed", type=int, help="run one schedule and tell what happened")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        return told(plan_for(arguments.seed))
+    broken: list[tuple[int, str]] = []
+    failed = False
+    with ProcessPoolExecutor() as pool:
+        starts = range(0, arguments.runs, PART)
+        for number, part in enumerate(pool.map(_part, starts), 1):
+            broken += part
+            if sys.stderr.isatty():
+                print(f"\r{number * PART} schedules", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+        for seed, what in sorted(broken):
+            print(f"schedule {seed}: {what}; repeat it with --seed {seed}")
+        kinds = {"lost": 0, "duplicate": 0, "orphan": 0}
+        for _, what in broken:
+            kinds[_kind(what)] += 1
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        print(f"{len(starts) * PART} schedules, {counts}")
+        for name, count, what in pool.map(_bug, BUGS):
+            failed |= count is None
+            took = "NOT CAUGHT" if count is None else f"caught after {count} schedules"
+            print(f"planted: {name}: {took} ({what})")
+    return int(failed or bool(broken))
+
+
+def _kind(what: str) -> str:
+    if "twice" in what:
+        return "duplicate"
+    return "orphan" if "orphan" in what else "lost"

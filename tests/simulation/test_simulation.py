@@ -1,0 +1,57 @@
+import pytest
+
+from .command import place
+from .history import plan_for, run
+from .planted import BUGS, caught
+
+PARTS, SCHEDULES = 6, 25
+
+
+@pytest.fixture
+def base():
+    with place() as directory:
+        yield directory
+
+
+@pytest.mark.row(24)
+@pytest.mark.row(33)
+@pytest.mark.row(37)
+@pytest.mark.row(38)
+@pytest.mark.row(39)
+@pytest.mark.row(44)
+@pytest.mark.row(45)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_history_loses_doubles_or_orphans_anything(base, part):
+    for seed in range(part * SCHEDULES, (part + 1) * SCHEDULES):
+        run(plan_for(seed), base)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_noticed(base, name):
+    assert caught(BUGS[name], base, first=BUGS[name].near) is not None
+
+
+def test_the_same_seed_gives_the_same_history(base):
+    traces = [run(plan_for(seed), base).trace for seed in (5, 40, 5, 40)]
+    assert traces[:2] == traces[2:]
+    assert traces[0] != traces[1]
+
+
+def test_the_histories_hold_what_they_are_about(base):
+    """One in which nothing happens would prove nothing."""
+    text = "\n".join(line for seed in range(20) for line in run(plan_for(seed), base).trace)
+    for event in (
+        "power fails (before commit)",
+        "power fails (after commit)",
+        "a commit fails",
+        "the answer to upload is lost",
+        "will be carried out in",
+        "(within",
+        "the folder is unmounted",
+        "the key is",
+        "swap",
+        "its mtime kept",
+        "put the bytes",
+        "deleted",
+    ):
+        assert event in text, event

@@ -1,0 +1,231 @@
+"""A lost ledger is rebuilt by token: nothing sent, nothing doubled, nothing unknown deleted."""
+
+import json
+import os
+from contextlib import contextmanager
+from urllib.request import urlopen
+
+import pytest
+
+from syncd import commands, config as configuration
+from syncd.emulator import Emulator
+from syncd.exceptions import ForeignStateError, StateError
+from syncd.files_api import NewFile
+from syncd.parts import opened
+from syncd.state import holds, views
+from syncd.workers.adopter import AdoptError
+
+OURS, THEIRS = "our-key", "their-key"
+ORGANIZATIONS = {
+    OURS: "aaaaaaaa-0000-4000-8000-000000000001",
+    "rotated-key": "aaaaaaaa-0000-4000-8000-000000000001",
+    THEIRS: "bbbbbbbb-0000-4000-8000-000000000002",
+}
+NAMES = [b"a.txt", b"sub/b.txt", b"twin/b.txt", b"caf\xe9.bin", b"new\nline", b"n" * 251 + b".txt"]
+
+
+class Place:
+    """Two folders with equal content, and the service."""
+
+    def __init__(self, home, emulator):
+        self.home, self.emulator = home, emulator
+        for folder in ("f", "g"):
+            for name in NAMES:
+                path = home / folder / os.fsdecode(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"content of " + name)
+                os.utime(path, (1, 1))
+
+    @contextmanager
+    def parts(self, key=OURS):
+        environ = {
+            "AYMARA_AI_API_KEY": key,
+            "SYNCD_API__BASE_URL": self.emulator.url,
+            "SYNCD_STATE__DIRECTORY": str(self.home / "state"),
+            "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": "1",
+            "SYNCD_FOLDERS": f'[{{"path": "{self.home}/f", "settle_seconds": 0}},'
+            f' {{"path": "{self.home}/g", "settle_seconds": 0}}]',
+        }
+        config = configuration.load(config=None, environ=environ, working_directory=self.home)
+        with opened(config) as parts:
+            yield parts
+
+    def sync(self, parts):
+        for _ in range(3):
+            parts.watch.scan_all()
+            parts.watch.look_due()
+            parts.reconciler.step()
+            parts.uploader.start()
+            parts.uploader.step()
+            parts.uploader.stop(30)
+            parts.deleter.step()
+
+    def command(self, parts, name, **arguments):
+        *_, result = commands.COMMANDS[name](parts, arguments)
+        return result
+
+    def lose(self):
+        for part in (self.home / "state").glob("state.db*"):
+            part.unlink()
+
+    def mutations(self):
+        with urlopen(f"{self.emulator.url}/_emulator/requests", timeout=5) as answer:
+            every = [json.loads(line) for line in answer]
+        return [r["method"] for r in every if r["method"] in ("POST", "PUT", "DELETE")]
+
+    def manifest(self, parts):
+        return {
+            (row["folder"], row["path"]): (row["status"], row["file_uuid"], row["sha256"])
+            for row in parts.store.read(lambda db: list(views.manifest(db)))
+        }
+
+
+@pytest.fixture
+def place(tmp_path):
+    data = tmp_path / "emulator"
+    with Emulator(data=data, api_keys=ORGANIZATIONS) as emulator:
+        yield Place(tmp_path, emulator)
+
+
+@pytest.fixture
+def synced(place):
+    with place.parts() as parts:
+        place.sync(parts)
+        place.before = place.manifest(parts)
+        place.instance = parts.store.instance
+    assert {status for status, *_ in place.before.values()} == {"synced"}
+    assert len(place.before) == 2 * len(NAMES)
+    return place
+
+
+@pytest.mark.row(27)
+def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
+    sent = synced.mutations()
+    synced.lose()
+    with synced.parts() as parts:
+        synced.sync(parts)
+        assert synced.mutations() == sent, "held"
+        result = synced.command(parts, "adopt")
+        assert (result["live"], result["unknown"], result["twin"]) == (2 * len(NAMES), 0, 0)
+        assert parts.store.read(holds.open_holds) == []
+        synced.sync(parts)
+        assert synced.manifest(parts) == synced.before
+        assert synced.command(parts, "verify")["findings"] == []
+    assert synced.mutations() == sent
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("cut", [1, 3, 7, 12])
+def test_an_adoption_that_was_cut_short_is_repeated(synced, monkeypatch, cut):
+    sent = synced.mutations()
+    synced.lose()
+    with synced.parts() as parts:
+        write, left = parts.store.write, [cut]
+
+        def cut_short(work):
+            left[0] -= 1
+            if left[0] < 0:
+                raise StateError("cut")
+            return write(work)
+
+        parts.adopter._store = _Cut(parts.store, cut_short)
+        with pytest.raises(StateError, match="cut"):
+            synced.command(parts, "adopt")
+    with synced.parts() as parts:
+        assert parts.store.read(holds.is_lost)
+        synced.command(parts, "adopt")
+        synced.sync(parts)
+        assert synced.manifest(parts) == synced.before
+    assert synced.mutations() == sent
+
+
+class _Cut:
+    """A store whose writes are ours."""
+
+    def __init__(self, store, write):
+        self._store, self.write = store, write
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+
+@pytest.mark.row(27)
+def test_an_instance_whose_whole_state_was_lost_is_taken_up_by_its_id(synced):
+    sent = synced.mutations()
+    synced.lose()
+    (synced.home / "state" / "instance.json").unlink()
+    with synced.parts() as parts:
+        assert parts.store.instance != synced.instance
+        assert synced.command(parts, "adopt", instance=synced.instance)["live"] == 2 * len(NAMES)
+    with synced.parts() as parts:
+        synced.sync(parts)
+        assert synced.manifest(parts) == synced.before
+    assert synced.mutations() == sent
+
+
+@pytest.mark.row(27)
+def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(synced):
+    synced.lose()
+    (synced.home / "f" / "a.txt").write_bytes(b"changed")
+    (synced.home / "g" / "a.txt").unlink()
+    with synced.parts() as parts:
+        result = synced.command(parts, "adopt")
+        assert (result["live"], result["previous"], result["unknown"]) == (10, 1, 1)
+        synced.sync(parts)
+        old = synced.before["f", "a.txt"][1], synced.before["g", "a.txt"][1]
+        assert synced.manifest(parts)["f", "a.txt"][0] == "synced"
+        findings = synced.command(parts, "verify")["findings"]
+        assert [(f["kind"], f["file_uuid"], f["accepted"]) for f in findings] == [
+            ("unknown", old[1], True)
+        ]
+    assert synced.mutations().count("DELETE") == 1, "of the earlier content alone"
+
+
+def test_a_folder_that_is_not_there_refuses_adoption(synced):
+    synced.lose()
+    (synced.home / "g").rename(synced.home / "away")
+    with synced.parts() as parts:
+        with pytest.raises(AdoptError, match="folder g cannot be compared"):
+            synced.command(parts, "adopt")
+        assert parts.store.read(holds.is_lost)
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("command", ["adopt", "verify"])
+def test_under_a_key_of_another_organization_nothing_reads_as_gone(synced, command):
+    with synced.parts(THEIRS) as parts:
+        with pytest.raises(AdoptError, match="another organization"):
+            synced.command(parts, command)
+        synced.sync(parts)
+        assert {word for word, *_ in synced.manifest(parts).values()} == {"synced"}
+    assert "DELETE" not in synced.mutations()
+
+
+@pytest.mark.row(38)
+def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sent(synced):
+    with synced.parts(THEIRS) as parts:
+        parts.clients[0].create([NewFile(local_file_path="theirs")])
+    sent = synced.mutations()
+    (synced.home / "f" / "new").write_bytes(b"new")
+    with synced.parts(THEIRS) as parts, pytest.raises(ForeignStateError, match="belongs to"):
+        parts.watch.scan_all()
+        parts.uploader.step()
+        parts.reconciler.step()
+    assert synced.mutations() == sent
+
+
+def test_a_rotated_key_of_the_same_organization_goes_on_after_one_list_call(synced):
+    with synced.parts("rotated-key") as parts:
+        assert not parts.gate.may_send()
+        parts.reconciler.step()
+        assert parts.gate.may_send()
+    with synced.parts("rotated-key") as parts:
+        assert parts.gate.may_send(), "a known key costs no request"
+
+
+def test_an_empty_listing_under_a_new_key_holds_and_is_not_asked_for_in_a_loop(synced):
+    with synced.parts(THEIRS) as parts:
+        for _ in range(10):
+            parts.reconciler.step()
+        assert [h.reason for h in parts.store.read(holds.open_holds)] == ["organization_unproven"]
+        assert not parts.gate.may_send()
