@@ -69,7 +69,8 @@ def test_the_policy_lets_in_this_script_and_this_style_and_nothing_else():
 @pytest.mark.row(58)
 def test_no_name_ever_becomes_markup_or_script():
     assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function|DOMParser", SCRIPT
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function|DOMParser",
+        SCRIPT,
     )
     # What the policy would refuse: handlers and styles in attributes.
     assert not re.search(r"<[^>]+\s(on\w+|style)=", HTML.replace(SCRIPT, ""))

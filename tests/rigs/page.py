@@ -96,7 +96,15 @@ class Machine:
             folder.mkdir(parents=True)
         emulated = free_port()
         self.emulator_url = f"http://127.0.0.1:{emulated}"
-        self.emulator = self._run("emulator", "--listen", f"127.0.0.1:{emulated}", "--data", scratch / "remote", "--api-key", KEY)
+        self.emulator = self._run(
+            "emulator",
+            "--listen",
+            f"127.0.0.1:{emulated}",
+            "--data",
+            scratch / "remote",
+            "--api-key",
+            KEY,
+        )
         until(lambda: urllib.request.urlopen(f"{self.emulator_url}/_emulator/objects", timeout=2))
         self.wire = SlowWire(emulated)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -111,7 +119,9 @@ class Machine:
             "SYNCD_SERVER__LISTEN": f"127.0.0.1:{self.port}",
             "SYNCD_UPLOAD__METHOD": "direct",
             "SYNCD_UPLOAD__WORKERS": "4",
-            "SYNCD_FOLDERS": json.dumps([{"path": str(path), **folder} for path in (self.clips, self.runs)]),
+            "SYNCD_FOLDERS": json.dumps(
+                [{"path": str(path), **folder} for path in (self.clips, self.runs)]
+            ),
         }
 
     def start(self):
@@ -129,7 +139,9 @@ class Machine:
 
     def faults(self, *rules):
         body = json.dumps(rules).encode()
-        request = urllib.request.Request(f"{self.emulator_url}/_emulator/faults", body, method="PUT")
+        request = urllib.request.Request(
+            f"{self.emulator_url}/_emulator/faults", body, method="PUT"
+        )
         urllib.request.urlopen(request, timeout=5).close()
 
     def _run(self, *words, environment=None):
@@ -162,15 +174,30 @@ class Viewer:
     def __init__(self, browser, url, shots):
         self.page = browser.new_context(color_scheme="light").new_page()
         self.shots, self.dialogs, self.elsewhere, self.errors = shots, [], [], []
-        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda line: "Content Security" in line.text and self.errors.append(line.text))
-        self.page.on("request", lambda request: request.url.startswith((url, "data:")) or self.elsewhere.append(request.url))
+
+        def dismiss(dialog):
+            self.dialogs.append(dialog.message)
+            dialog.dismiss()
+
+        def hear(line):
+            if "Content Security" in line.text:
+                self.errors.append(line.text)
+
+        def see(request):
+            if not request.url.startswith((url, "data:")):
+                self.elsewhere.append(request.url)
+
+        self.page.on("dialog", dismiss)
+        self.page.on("console", hear)
+        self.page.on("request", see)
         self.page.set_viewport_size({"width": 1280, "height": 860})
 
     def state(self, name, seconds=20):
         with check(f"the page tells: {name}"):
-            expect(self.page.locator("body")).to_have_attribute("data-state", name, timeout=seconds * 1000)
+            expect(self.page.locator("body")).to_have_attribute(
+                "data-state", name, timeout=seconds * 1000
+            )
 
     def photograph(self, name):
         for theme in ("light", "dark"):
@@ -183,7 +210,9 @@ class Viewer:
                     assert over <= 0, f"{over} px too wide"
                     found = Axe().run(self.page).response["violations"]
                     serious = [v for v in found if v["impact"] in ("serious", "critical")]
-                    assert not serious, json.dumps([(v["id"], v["nodes"][0]["html"], v["nodes"][0].get("failureSummary")) for v in serious])
+                    assert not serious, json.dumps(
+                        [(v["id"], v["nodes"][0]["html"]) for v in serious]
+                    )
         self.page.emulate_media(color_scheme="light")
         self.page.set_viewport_size({"width": 1280, "height": 860})
 
@@ -216,7 +245,8 @@ def journey(browser, machine, shots):
 
     machine.wire.rate = 1.5e6
     for number, megabytes in enumerate((34, 57, 41, 22)):
-        put(machine.clips, b"drive-%d-lidar-%02d.mcap" % (number, number * 7 + 3), os.urandom(megabytes << 20))
+        name = b"drive-%d-lidar-%02d.mcap" % (number, number * 7 + 3)
+        put(machine.clips, name, os.urandom(megabytes << 20))
     for number in range(9):
         put(machine.runs, b"later-%02d.csv" % number, os.urandom(5000))
     viewer.state("busy")
@@ -228,7 +258,10 @@ def journey(browser, machine, shots):
         assert page.evaluate("document.querySelector('progress').value") > before
     viewer.photograph("busy")
     with check("a screen reader does not hear each tick"):
-        page.evaluate("window.heard = 0; new MutationObserver(() => heard++).observe(document.getElementById('said'), {childList: true, characterData: true, subtree: true})")
+        page.evaluate(
+            "window.heard = 0; new MutationObserver(() => heard++).observe("
+            "document.getElementById('said'), {childList: true, characterData: true, subtree: true})"
+        )
         time.sleep(4)
         assert page.evaluate("heard") == 0
     machine.wire.rate = float("inf")
@@ -252,12 +285,17 @@ def journey(browser, machine, shots):
     with check("failures have their reason and request id"):
         expect(page.locator("#failures-list > li")).to_have_count(3)
         page.get_by_role("button", name="Copy the request id").first.click()
-        assert page.evaluate("navigator.clipboard.readText()") in page.locator("#failures").inner_text()
+        assert (
+            page.evaluate("navigator.clipboard.readText()")
+            in page.locator("#failures").inner_text()
+        )
     viewer.photograph("failing")
 
     for name in HOSTILE:
         put(machine.clips, name, b"hostile " + name)
-    machine.faults({"match": "POST /v2/files/-/uploads", "times": len(HOSTILE), "action": {"status": 415}})
+    machine.faults(
+        {"match": "POST /v2/files/-/uploads", "times": len(HOSTILE), "action": {"status": 415}}
+    )
     with check("hostile names are text, each shown and found by its exact name"):
         page.get_by_role("searchbox").fill(".txt")
         expect(page.locator("#results li")).to_have_count(len(HOSTILE), timeout=15000)
@@ -265,10 +303,18 @@ def journey(browser, machine, shots):
             row.click()
             expect(page.locator(".story h3")).to_have_count(opened)
         told = page.locator("#results").inner_text()
-        for words in ("<img src=x onerror=alert(1)>", "\\u202egpj.exe", "line\\nbreak \\e[31mred\\u0007", "caf\\xe9"):
+        for words in (
+            "<img src=x onerror=alert(1)>",
+            "\\u202egpj.exe",
+            "line\\nbreak \\e[31mred\\u0007",
+            "caf\\xe9",
+        ):
             assert words in told, words
         assert page.locator("img, #results script").count() == 0
-        assert page.evaluate("[...document.querySelectorAll('bdi')].every(e => getComputedStyle(e).unicodeBidi === 'isolate')")
+        assert page.evaluate(
+            "[...document.querySelectorAll('bdi')].every("
+            "e => getComputedStyle(e).unicodeBidi === 'isolate')"
+        )
     viewer.photograph("hostile")
     page.get_by_role("searchbox").press("Escape")
 
@@ -288,15 +334,16 @@ def journey(browser, machine, shots):
         assert (viewer.dialogs, viewer.errors, viewer.elsewhere) == ([], [], [])
     with check("the page is there within 200 ms, in under 60 kB, with a keyboard's order"):
         page.reload(wait_until="load")
-        entry = page.evaluate("(e => [e.loadEventEnd - e.startTime, e.decodedBodySize])(performance.getEntriesByType('navigation')[0])")
-        print(f"      load {entry[0]:.0f} ms, {entry[1]} bytes")
-        assert entry[0] < 200
-        assert entry[1] < 60_000
+        entry = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
+        milliseconds, size = entry["loadEventEnd"] - entry["startTime"], entry["decodedBodySize"]
+        print(f"      load {milliseconds:.0f} ms, {size} bytes")
+        assert milliseconds < 200
+        assert size < 60_000
         page.locator("#failures-list > li").first.wait_for()
         focused = []
         for _ in range(3):
             page.keyboard.press("Tab")
-            focused.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+            focused.append(page.evaluate("(e => e.id || e.textContent)(document.activeElement)"))
         assert focused[:2] == ["To the status", "find"], focused
 
 
@@ -305,8 +352,12 @@ def listener_on(scratch, **more):
     drop = scratch / "drop"
     drop.mkdir(parents=True)
     environ = {
-        "AYMARA_AI_API_KEY": KEY, "SYNCD_API__BASE_URL": "http://127.0.0.1:9", "SYNCD_WATCH": str(drop),
-        "SYNCD_STATE__DIRECTORY": str(scratch / "state"), "SYNCD_SERVER__LISTEN": "127.0.0.1:0", **more,
+        "AYMARA_AI_API_KEY": KEY,
+        "SYNCD_API__BASE_URL": "http://127.0.0.1:9",
+        "SYNCD_WATCH": str(drop),
+        "SYNCD_STATE__DIRECTORY": str(scratch / "state"),
+        "SYNCD_SERVER__LISTEN": "127.0.0.1:0",
+        **more,
     }
     config = configuration.load(config=None, environ=environ, working_directory=scratch)
     return Listener(config=lambda: config, steps=list), config
@@ -318,18 +369,23 @@ def a_million_files(browser, scratch, shots):
     store.open(time.time())
 
     def fill(db):
-        folders.accept_root(db, "drop", bytes(scratch / "million" / "drop"), RootIdentity(1, 2), time.time())
+        folders.accept_root(
+            db, "drop", bytes(scratch / "million" / "drop"), RootIdentity(1, 2), time.time()
+        )
         count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         db.conn.execute(
-            "INSERT INTO files (id, folder, path, parent, status, inode, size, mtime_ns, ctime_ns, sha256, "
-            f"hashed_generation, changed_at) {count} SELECT i, 'drop', CAST(printf('%03d/f%07d.bin', i / 1000, i) "
-            "AS BLOB), CAST(printf('%03d', i / 1000) AS BLOB), 'ready', i, 7, 0, 0, printf('%064x', i), 1, 1.7e9 FROM n",
+            "INSERT INTO files (id, folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
+            f"sha256, hashed_generation, changed_at) {count} "
+            "SELECT i, 'drop', CAST(printf('%03d/f%07d.bin', i / 1000, i) AS BLOB), "
+            "CAST(printf('%03d', i / 1000) AS BLOB), 'ready', i, 7, 0, 0, "
+            "printf('%064x', i), 1, 1.7e9 FROM n",
             (ROWS,),
         )
         db.conn.execute(
-            "INSERT INTO copies (file_id, token, file_uuid, status, generation, sha256, size, content_type, method, "
-            f"created_at, live_at) {count} SELECT i, printf('t%d', i), printf('00000000-0000-4000-8000-%012d', i), "
-            "'live', 1, printf('%064x', i), 7, 'application/octet-stream', 'direct', 1.7e9, 1.7e9 FROM n",
+            "INSERT INTO copies (file_id, token, file_uuid, status, generation, sha256, size, "
+            f"content_type, method, created_at, live_at) {count} "
+            "SELECT i, printf('t%d', i), printf('00000000-0000-4000-8000-%012d', i), "
+            "'live', 1, printf('%064x', i), 7, 'text/plain', 'direct', 1.7e9, 1.7e9 FROM n",
             (ROWS,),
         )
 
@@ -343,11 +399,15 @@ def a_million_files(browser, scratch, shots):
         loaded = time.monotonic() - began
         with check("a million files: counted and shown"):
             expect(page.locator("#folders")).to_contain_text("1,000,000 synced", timeout=30000)
-            print(f"      load {loaded * 1000:.0f} ms, counted after {time.monotonic() - began:.1f} s")
+            print(
+                f"      load {loaded * 1000:.0f} ms, counted after {time.monotonic() - began:.1f} s"
+            )
         with check("a million files: one is found, and its story told"):
             began = time.monotonic()
             page.get_by_role("searchbox").fill("f0999999.bin")
-            expect(page.locator(".story code").first).to_have_text("00000000-0000-4000-8000-000000999999", timeout=30000)
+            expect(page.locator(".story code").first).to_have_text(
+                "00000000-0000-4000-8000-000000999999", timeout=30000
+            )
             print(f"      found after {time.monotonic() - began:.1f} s")
         with check("a million files: pages follow one another"):
             page.get_by_role("searchbox").fill("123/")
