@@ -46,7 +46,7 @@ def test_the_list_says_what_is_missing_and_both_commands(held, syncd):
 
 
 def test_the_list_as_json_has_every_fact_and_the_files_a_line_each(held, syncd):
-    code, out, _ = syncd("deletes", "list", "--json")
+    _, out, _ = syncd("deletes", "list", "--json")
     (item,) = json.loads(out)
     assert (item["id"], item["folder"], item["affects"], item["parent"]) == (1, "f", 21, "d")
     assert (len(item["first"]), item["verdict"]) == (10, None)
@@ -144,7 +144,7 @@ def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, sync
     held.do(held.deletions.confirm_missing, file.id, held.now, checks=["the root is right"])
     held.do(held.deletions.begin_delete, copy[0], held.now)
     held.do(held.deletions.deleted, copy[0], held.now)
-    code, told = syncd_json("why", "f/d/00", "--json")
+    _, told = syncd_json("why", "f/d/00", "--json")
     assert told["status"] == "deleted"
     evidence = told["copies"][0]["evidence"]
     assert (evidence["missing_seconds"], evidence["checks"]) == (61, ["the root is right"])

@@ -163,9 +163,10 @@ def until(done, seconds=30):
 
 
 def put(folder, name, content):
-    draft = os.fsencode(folder) + b"/.draft"
-    Path(os.fsdecode(draft)).write_bytes(content)
-    os.rename(draft, os.fsencode(folder) + b"/" + name)
+    """Rename a finished file in, by its exact name."""
+    draft = folder / ".draft"
+    draft.write_bytes(content)
+    draft.rename(folder / os.fsdecode(name))
 
 
 class Viewer:
@@ -260,7 +261,8 @@ def journey(browser, machine, shots):
     with check("a screen reader does not hear each tick"):
         page.evaluate(
             "window.heard = 0; new MutationObserver(() => heard++).observe("
-            "document.getElementById('said'), {childList: true, characterData: true, subtree: true})"
+            "document.getElementById('said'), "
+            "{childList: true, characterData: true, subtree: true})"
         )
         time.sleep(4)
         assert page.evaluate("heard") == 0
