@@ -103,6 +103,11 @@ class Daemon:
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []
 
+    @property
+    def page_url(self) -> str:
+        """Where the status page is served; empty while it is not."""
+        return f"http://{self._listener.address}/" if self._listener.address else ""
+
     def run(self, hurry: threading.Event) -> int:
         """Start everything in order, stay until told to stop, stop in reverse; return the code.
 

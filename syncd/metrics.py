@@ -5,7 +5,9 @@ a path or a secret.
 """
 
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 
 
 class Tally:
@@ -28,6 +30,39 @@ class Tally:
         with self._lock:
             return dict(self._values)
 
+
+class LastHour:
+    """Files and bytes in each of the last 60 minutes. Thread-safe."""
+
+    MINUTES = 60
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._minute = int(monotonic() // 60)
+        self._counts = deque([(0, 0)] * self.MINUTES, self.MINUTES)
+
+    def add(self, size: int) -> None:
+        """Count one file of `size` bytes, now."""
+        with self._lock:
+            self._advance()
+            files, total = self._counts[-1]
+            self._counts[-1] = (files + 1, total + size)
+
+    def minutes(self) -> list[tuple[int, int]]:
+        """Return files and bytes of each minute; the last is the one that runs."""
+        with self._lock:
+            self._advance()
+            return list(self._counts)
+
+    def _advance(self) -> None:
+        minute = int(self._monotonic() // 60)
+        self._counts.extend([(0, 0)] * min(minute - self._minute, self.MINUTES))
+        self._minute = minute
+
+
+#: What the service stored in the last hour: for the page, which draws it.
+UPLOADED_LAST_HOUR = LastHour()
 
 UPLOADED_FILES = Tally("syncd_uploaded_files", "Files stored by the service.", "folder")
 UPLOADED_BYTES = Tally("syncd_uploaded_bytes", "Bytes of files stored by the service.", "folder")

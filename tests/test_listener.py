@@ -17,10 +17,12 @@ from syncd.disk import Fingerprint, RootIdentity
 from syncd.exceptions import ConfigError
 from syncd.parts import opened
 from syncd.scheduler import StepReport
-from syncd.server import Listener
+from syncd.server import Listener, listener as listener_module, page
 from syncd.server.guard import Guard
 from syncd.state import files, folders, holds
+from syncd.state.ledger import Failure, Ledger, Offer
 from syncd.state.lifecycle import FileStatus
+from syncd.state.planner import Policy
 from syncd.state.store import Store
 
 TOKEN = "0123456789abcdef-of-the-test"
@@ -265,7 +267,57 @@ def test_off_loopback_it_is_called_by_any_address_or_its_own_name():
     assert not guard._is_ours("evil.example")
 
 
+@pytest.mark.row(58)
+def test_the_page_is_given_without_a_token_for_it_asks_for_one_and_holds_none(
+    serve, store, tmp_path
+):
+    asker = serve(SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
+    status, headers, body = asker("/")
+    assert (status, body) == (200, page.HTML)
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers.get_all("Content-Security-Policy") == [page.POLICY]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert asker("/", Host="evil.example")[0] == 403
+    assert asker("/page.json")[0] == 401
+    assert asker("/page.json", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
 # What it answers
+
+
+def test_the_page_reads_the_document_the_failures_and_the_last_hour(serve, store, monkeypatch):
+    minutes = [0.0]
+    hour = metrics.LastHour(monotonic=lambda: 60 * minutes[0])
+    monkeypatch.setattr(listener_module, "UPLOADED_LAST_HOUR", hour)
+    hour.add(5)
+    minutes[0] = 2
+    hour.add(7)
+    hour.add(8)
+
+    def fail(db):
+        file = files.find(db, "drop", b"b/d \xff.txt")
+        offer = Offer(file.id, file.fingerprint, "a" * 64, "text/plain", "direct", vacated=())
+        ledger = Ledger(policies={"drop": Policy()}, instance=store.instance)
+        copy = ledger.begin(db, offer, time.time())
+        ledger.refused(db, copy.id, Failure("no", status=415, request_id="req-1"), time.time())
+
+    store.write(fail)
+    beat(store.directory)
+    told = serve().json("/page.json")
+    assert told["counts"] == {"queued": 3, "failed": 1}
+    assert told["failures"] == [
+        {
+            "folder": "drop",
+            "path": "b/d \\xff.txt",
+            "path_b64": "Yi9kIP8udHh0",
+            "error": "no (status 415, request req-1)",
+            "request_id": "req-1",
+        }
+    ]
+    assert told["hour"][-3:] == [[1, 5], [0, 0], [2, 15]]
+    assert len(told["hour"]) == 60
+    minutes[0] = 500
+    assert hour.minutes() == [(0, 0)] * 60
 
 
 def test_healthz_is_about_the_process_and_readyz_about_its_job(serve, store):

@@ -57,10 +57,12 @@ class Tour:
     parts: Parts
     console: Console
     stop: threading.Event
+    page_url: Callable[[], str]
     began: float = field(default_factory=time.monotonic)
     caption: str = ""
     said: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     live: Live | None = None
+    told_page: bool = False
 
     def rows(self) -> dict[str, Row]:
         """Return the manifest by path: present files, then deleted ones."""
@@ -71,6 +73,9 @@ class Tour:
 
     def show(self) -> None:
         """Bring the screen up to date; without a terminal, print a line for each change."""
+        if not self.told_page and (url := self.page_url()):
+            self.told_page = True
+            self.console.print(f"The status page, as long as this runs: {url}")
         rows = self.rows()
         if self.live is not None:
             self.live.update(self._screen(rows))
@@ -166,7 +171,7 @@ def _running(
             halt = threading.Event()
             daemon = Daemon(config=config, parts=parts, stop=halt)
             thread = threading.Thread(target=daemon.run, args=(stop,), name="syncd-demo")
-            tour = Tour(drop, emulator.url, parts, console, stop)
+            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url)
             thread.start()
             try:
                 with _screen(tour):
@@ -198,6 +203,7 @@ def _environment(scratch: Path, drop: Path, url: str) -> dict[str, str]:
         "AYMARA_AI_API_KEY": "demo",
         "SYNCD_API__BASE_URL": url,
         "SYNCD_STATE__DIRECTORY": os.fspath(scratch / "state"),
+        "SYNCD_SERVER__LISTEN": "127.0.0.1:0",
         "SYNCD_PROCESSING__FIRST_POLL_SECONDS": str(POLL_SECONDS),
         "SYNCD_FOLDERS": json.dumps([folder]),
     }

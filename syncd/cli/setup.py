@@ -69,7 +69,7 @@ path = "drop"               # the folder to watch; relative to this file
 # remote_gone = "hold"          # or "reupload", "forget"
 
 [server]
-# listen = "127.0.0.1:8766"     # /healthz, /readyz, /metrics; default: nowhere
+# listen = "127.0.0.1:8766"     # the status page, /healthz, /metrics; default: nowhere
 # token_file = "/etc/syncd/token"   # must be shown as a bearer token; needed off loopback
 
 [log]

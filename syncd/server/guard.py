@@ -15,12 +15,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: What every answer carries: nothing is kept, framed, guessed, or loaded from elsewhere.
+from syncd.server import page
+
+#: What every answer carries: nothing is kept, framed, guessed, or loaded. The page has a policy
+#: of its own, which lets itself in and nothing else.
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
@@ -44,19 +46,24 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, guarded)
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return _answer(403, "this host name is not ours: use the address that is listened on")
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
             return _answer(403, "another site has no business here")
-        if self._token and not self._shows_token(headers.getlist("authorization")):
+        # The page itself holds no secret, and asks a person for the token.
+        wants_token = self._token and scope["path"] != page.PATH
+        if wants_token and not self._shows_token(headers.getlist("authorization")):
             answer = _answer(401, "show the token of token_file: Authorization: Bearer TOKEN")
             answer.headers["www-authenticate"] = 'Bearer realm="syncd"'
             return answer

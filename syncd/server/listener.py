@@ -1,4 +1,4 @@
-"""The optional listener: health, metrics, and what a status page reads. It changes nothing."""
+"""The optional listener: the status page and what it reads, health, metrics. It changes nothing."""
 
 import base64
 import json
@@ -21,7 +21,9 @@ from starlette.routing import Route
 from syncd import document, story, vitals
 from syncd.config import Config
 from syncd.exceptions import SyncdError
+from syncd.metrics import UPLOADED_LAST_HOUR
 from syncd.scheduler import StepReport
+from syncd.server import page
 from syncd.server.exposition import Standing, registry
 from syncd.server.guard import Guard, own_names
 from syncd.server.http_thread import HttpThread
@@ -91,7 +93,7 @@ class Listener:
             self.trouble = f"cannot listen on {server.listen}: {error.strerror or error}"
             log.error("%s; the next reload tries again", self.trouble)
             return
-        log.info("health and metrics on http://%s", self.address)
+        log.info("the page, health and metrics on http://%s", self.address)
 
     def stop(self) -> None:
         """Listen no more; safe to call twice."""
@@ -101,6 +103,8 @@ class Listener:
 
     def _routes(self) -> list[Route]:
         return [
+            Route(page.PATH, self._page),
+            Route("/page.json", self._page_json),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),
@@ -109,7 +113,14 @@ class Listener:
             Route("/why.json", self._why_json),
         ]
 
-    # Each runs on a thread of a pool, for the table may make it wait.
+    async def _page(self, _request: Request) -> Response:
+        return Response(
+            page.HTML,
+            media_type="text/html",
+            headers={"content-security-policy": page.POLICY, "cache-control": "no-cache"},
+        )
+
+    # Each of these runs on a thread of a pool, for the table may make it wait.
 
     def _healthz(self, _request: Request) -> Response:
         works = vitals.is_alive(self._directory, time.time())
@@ -127,6 +138,13 @@ class Listener:
 
     def _status_json(self, _request: Request) -> Response:
         return JSONResponse(document.contract(self._status.get()))
+
+    def _page_json(self, _request: Request) -> Response:
+        """Answer with all that the page shows: the document, failures, and the last hour."""
+        facts = self._status.get()
+        return JSONResponse(
+            facts | {"now": views.timestamp(time.time()), "hour": UPLOADED_LAST_HOUR.minutes()}
+        )
 
     def _ls_json(self, request: Request) -> Response:
         asked = request.query_params

@@ -298,7 +298,7 @@ def overview(db: Database, now: float) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
     A folder has name, path, counts, oldest_queued_seconds, last_scan_at and directories; the
-    newest failures have folder, path and error.
+    newest failures have folder, path, error and request_id.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
@@ -388,8 +388,12 @@ def _failures(db: Database) -> list[JsonObject]:
         "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT ?",
         (FAILURES,),
     )
-    wanted = ("folder", "path", "error")
-    return [{key: entry[key] for key in wanted} for entry in map(_manifest_entry, rows)]
+    wanted = ("folder", "path", "path_b64", "error")
+    return [
+        {key: entry[key] for key in wanted if key in entry}
+        | {"request_id": row["error_request_id"]}
+        for row, entry in ((row, _manifest_entry(row)) for row in rows)
+    ]
 
 
 def hold_object(hold: Hold) -> JsonObject:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from syncd.exceptions import ShortageError, StateError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.log import fields
-from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES
+from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES, UPLOADED_LAST_HOUR
 from syncd.state import due
 from syncd.state.files import File
 from syncd.state.ledger import Ledger
@@ -249,6 +249,7 @@ class Uploader:
             self._give_back(outcome.file_id)
             UPLOADED_FILES.add(outcome.folder)
             UPLOADED_BYTES.add(outcome.folder, by=outcome.size)
+            UPLOADED_LAST_HOUR.add(outcome.size)
             log.info(
                 "%s: %s, %s (%d bytes in %.1f s)",
                 outcome.shown,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from urllib.request import urlopen
 
 
 def demo(*words, **more):
@@ -55,7 +56,11 @@ def test_a_demo_that_stays_ends_cleanly_on_ctrl_c():
     with demo("--stay") as process:
         for line in process.stdout:
             lines.append(line)
+            if "The status page" in line:
+                with urlopen(line.split()[-1], timeout=10) as answer:
+                    assert b"<title>syncd</title>" in answer.read()
             if "From another terminal" in line:
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 0, "".join(lines)
+    assert "The status page" in "".join(lines)
     assert "Traceback" not in "".join(lines)

@@ -1,0 +1,471 @@
+"""Drives the status page through all its states: `page.py SCRATCH SHOTS`."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+from syncd import config as configuration
+from syncd.disk import RootIdentity
+from syncd.server import Listener
+from syncd.state import folders
+from syncd.state.store import Store
+
+CHROMIUM = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+]
+SIZES = {"wide": (1280, 860), "narrow": (360, 740)}
+KEY, TOKEN = "a-key-of-the-rig", "a-token-of-the-rig-0123"
+ROWS = 1_000_000
+HOSTILE = [
+    b"<img src=x onerror=alert(1)>.txt",
+    b"<script>alert(2)<!-- .txt",
+    "\u202egpj.exe \u05d0\u05d1\u05d2 \u0645\u0644\u0641.txt".encode(),
+    b"line\nbreak \x1b[31mred\x07.txt",
+    b"caf\xe9.txt",
+    b"n" * 251 + b".txt",
+    "\U0001f469\u200d\U0001f680 \u65e5\u672c\u8a9e & \"quotes\" 'too'.txt".encode(),
+]
+counted = {True: 0, False: 0}
+
+
+@contextmanager
+def check(what):
+    """Count what the block asserts as passed or failed."""
+    try:
+        yield
+    except Exception:
+        counted[False] += 1
+        print(f"FAIL  {what}\n{traceback.format_exc(limit=3)}", flush=True)
+    else:
+        counted[True] += 1
+        print(f"ok    {what}", flush=True)
+
+
+def free_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return server.getsockname()[1]
+
+
+class SlowWire:
+    """A TCP relay to the emulator that lets through `rate` bytes a second on each connection."""
+
+    def __init__(self, port):
+        self.rate, self._port = float("inf"), port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            near, _ = self._server.accept()
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            far = socket.create_connection(("127.0.0.1", self._port))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._relay, args=pair, daemon=True).start()
+
+    def _relay(self, source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+                if self.rate != float("inf"):
+                    time.sleep(len(data) / self.rate)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+class Machine:
+    """An emulator and a daemon with two folders, each a process of its own."""
+
+    def __init__(self, scratch):
+        self.scratch, self.port = scratch, free_port()
+        self.clips, self.runs = scratch / "clips", scratch / "runs"
+        for folder in (self.clips, self.runs):
+            folder.mkdir(parents=True)
+        emulated = free_port()
+        self.emulator_url = f"http://127.0.0.1:{emulated}"
+        self.emulator = self._run(
+            "emulator",
+            "--listen",
+            f"127.0.0.1:{emulated}",
+            "--data",
+            scratch / "remote",
+            "--api-key",
+            KEY,
+        )
+        until(lambda: urllib.request.urlopen(f"{self.emulator_url}/_emulator/objects", timeout=2))
+        self.wire = SlowWire(emulated)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def environment(self):
+        folder = {"settle_seconds": 0.3, "grace_seconds": 1, "rescan_seconds": 5}
+        return {
+            "PATH": os.environ["PATH"],
+            "AYMARA_AI_API_KEY": KEY,
+            "SYNCD_API__BASE_URL": self.wire.url,
+            "SYNCD_STATE__DIRECTORY": str(self.scratch / "state"),
+            "SYNCD_SERVER__LISTEN": f"127.0.0.1:{self.port}",
+            "SYNCD_UPLOAD__METHOD": "direct",
+            "SYNCD_UPLOAD__WORKERS": "4",
+            "SYNCD_FOLDERS": json.dumps(
+                [{"path": str(path), **folder} for path in (self.clips, self.runs)]
+            ),
+        }
+
+    def start(self):
+        self.daemon = self._run("run", environment=self.environment())
+        until(lambda: urllib.request.urlopen(f"{self.url}/healthz", timeout=2))
+
+    def kill(self):
+        self.daemon.send_signal(signal.SIGKILL)
+        self.daemon.wait()
+
+    def stop(self):
+        for process in (self.daemon, self.emulator):
+            process.terminate()
+            process.wait(20)
+
+    def faults(self, *rules):
+        body = json.dumps(rules).encode()
+        request = urllib.request.Request(
+            f"{self.emulator_url}/_emulator/faults", body, method="PUT"
+        )
+        urllib.request.urlopen(request, timeout=5).close()
+
+    def _run(self, *words, environment=None):
+        log = (self.scratch / f"{words[0]}.log").open("ab")
+        command = [sys.executable, "-m", "syncd", *map(str, words)]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def until(done, seconds=30):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if answer := done():
+                return answer
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "not within its time"
+        time.sleep(0.1)
+
+
+def put(folder, name, content):
+    """Rename a finished file in, by its exact name."""
+    draft = folder / ".draft"
+    draft.write_bytes(content)
+    draft.rename(folder / os.fsdecode(name))
+
+
+class Viewer:
+    """One page, open the whole time; each state is photographed in both themes and two widths."""
+
+    def __init__(self, browser, url, shots):
+        self.page = browser.new_context(color_scheme="light").new_page()
+        self.shots, self.dialogs, self.elsewhere, self.errors = shots, [], [], []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+        def dismiss(dialog):
+            self.dialogs.append(dialog.message)
+            dialog.dismiss()
+
+        def hear(line):
+            if "Content Security" in line.text:
+                self.errors.append(line.text)
+
+        def see(request):
+            if not request.url.startswith((url, "data:")):
+                self.elsewhere.append(request.url)
+
+        self.page.on("dialog", dismiss)
+        self.page.on("console", hear)
+        self.page.on("request", see)
+        self.page.set_viewport_size({"width": 1280, "height": 860})
+
+    def state(self, name, seconds=20):
+        with check(f"the page tells: {name}"):
+            expect(self.page.locator("body")).to_have_attribute(
+                "data-state", name, timeout=seconds * 1000
+            )
+
+    def photograph(self, name):
+        for theme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=theme)
+            for size, (width, height) in SIZES.items():
+                self.page.set_viewport_size({"width": width, "height": height})
+                self.page.screenshot(path=self.shots / f"{name}-{theme}-{size}.png", full_page=True)
+                with check(f"{name}, {theme}, {size}: fits, and axe finds nothing serious"):
+                    over = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                    assert over <= 0, f"{over} px too wide"
+                    found = Axe().run(self.page).response["violations"]
+                    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+                    assert not serious, json.dumps(
+                        [(v["id"], v["nodes"][0]["html"]) for v in serious]
+                    )
+        self.page.emulate_media(color_scheme="light")
+        self.page.set_viewport_size({"width": 1280, "height": 860})
+
+
+def journey(browser, machine, shots):
+    machine.start()
+    viewer = Viewer(browser, machine.url, shots)
+    page = viewer.page
+    page.goto(machine.url)
+    viewer.state("empty")
+    viewer.photograph("empty")
+
+    for number in range(40):
+        put(machine.runs, b"eval-%03d.json" % number, os.urandom(400 + number))
+    viewer.state("well", 40)
+    viewer.photograph("well")
+
+    with check("a path is found, its story told, and its uuid copied"):
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.keyboard.press("/")
+        page.keyboard.type("EVAL-007")
+        expect(page.locator(".story")).to_contain_text("Its newest content is live remotely.")
+        uuid = page.locator(".story code").first.inner_text()
+        page.get_by_role("button", name="Copy the uuid").click()
+        assert page.evaluate("navigator.clipboard.readText()") == uuid
+        assert len(uuid) == 36
+        viewer.photograph("story")
+        page.get_by_role("searchbox").press("Escape")
+        expect(page.locator("#results li")).to_have_count(0)
+
+    machine.wire.rate = 1.5e6
+    for number, megabytes in enumerate((34, 57, 41, 22)):
+        name = b"drive-%d-lidar-%02d.mcap" % (number, number * 7 + 3)
+        put(machine.clips, name, os.urandom(megabytes << 20))
+    for number in range(9):
+        put(machine.runs, b"later-%02d.csv" % number, os.urandom(5000))
+    viewer.state("busy")
+    with check("transfers have bars that move, rates and time left"):
+        expect(page.locator("#transfers-list")).to_contain_text("left")
+        expect(page.locator("#transfers-list progress").first).to_be_visible()
+        before = page.evaluate("document.querySelector('progress').value")
+        time.sleep(3)
+        assert page.evaluate("document.querySelector('progress').value") > before
+    viewer.photograph("busy")
+    with check("a screen reader does not hear each tick"):
+        page.evaluate(
+            "window.heard = 0; new MutationObserver(() => heard++).observe("
+            "document.getElementById('said'), "
+            "{childList: true, characterData: true, subtree: true})"
+        )
+        time.sleep(4)
+        assert page.evaluate("heard") == 0
+    machine.wire.rate = float("inf")
+    viewer.state("well", 60)
+
+    for path in sorted(machine.runs.iterdir())[:30]:
+        path.unlink()
+    viewer.state("held", 40)
+    with check("a hold tells what, why, the first ten, and the two commands"):
+        card = page.locator("#holds .card")
+        expect(card.locator(".names li")).to_have_count(10)
+        expect(card.locator(".commands code")).to_have_count(2)
+        card.locator(".commands .copy").first.click()
+        assert page.evaluate("navigator.clipboard.readText()").startswith("syncd deletes")
+    viewer.photograph("held")
+
+    machine.faults({"match": "POST /v2/files/-/uploads", "times": 3, "action": {"status": 415}})
+    for name in (b"notes.docx", b"report <final>.pages", b"archive.rar"):
+        put(machine.clips, name, os.urandom(9000))
+    viewer.state("failing")
+    with check("failures have their reason and request id"):
+        expect(page.locator("#failures-list > li")).to_have_count(3)
+        page.get_by_role("button", name="Copy the request id").first.click()
+        assert (
+            page.evaluate("navigator.clipboard.readText()")
+            in page.locator("#failures").inner_text()
+        )
+    viewer.photograph("failing")
+
+    for name in HOSTILE:
+        put(machine.clips, name, b"hostile " + name)
+    machine.faults(
+        {"match": "POST /v2/files/-/uploads", "times": len(HOSTILE), "action": {"status": 415}}
+    )
+    with check("hostile names are text, each shown and found by its exact name"):
+        page.get_by_role("searchbox").fill(".txt")
+        expect(page.locator("#results li")).to_have_count(len(HOSTILE), timeout=15000)
+        for opened, row in enumerate(page.locator("#results > li > button").all(), 1):
+            row.click()
+            expect(page.locator(".story h3")).to_have_count(opened)
+        told = page.locator("#results").inner_text()
+        for words in (
+            "<img src=x onerror=alert(1)>",
+            "\\u202egpj.exe",
+            "line\\nbreak \\e[31mred\\u0007",
+            "caf\\xe9",
+        ):
+            assert words in told, words
+        assert page.locator("img, #results script").count() == 0
+        assert page.evaluate(
+            "[...document.querySelectorAll('bdi')].every("
+            "e => getComputedStyle(e).unicodeBidi === 'isolate')"
+        )
+    viewer.photograph("hostile")
+    page.get_by_role("searchbox").press("Escape")
+
+    machine.kill()
+    viewer.state("dead")
+    with check("what was last known stays, with its age, which grows"):
+        expect(page.locator("#folders .card")).to_have_count(2)
+        before = page.locator("#sub").inner_text()
+        assert "ago" in before
+        time.sleep(2.5)
+        assert page.locator("#sub").inner_text() != before
+    viewer.photograph("dead")
+    machine.start()
+    viewer.state("failing")
+
+    with check("nothing ran but the page, and nobody else was asked"):
+        assert (viewer.dialogs, viewer.errors, viewer.elsewhere) == ([], [], [])
+    with check("the page is there within 200 ms, in under 60 kB, with a keyboard's order"):
+        page.reload(wait_until="load")
+        entry = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
+        milliseconds, size = entry["loadEventEnd"] - entry["startTime"], entry["decodedBodySize"]
+        print(f"      load {milliseconds:.0f} ms, {size} bytes")
+        assert milliseconds < 200
+        assert size < 60_000
+        page.locator("#failures-list > li").first.wait_for()
+        focused = []
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            focused.append(page.evaluate("(e => e.id || e.textContent)(document.activeElement)"))
+        assert focused[:2] == ["To the status", "find"], focused
+
+
+def listener_on(scratch, **more):
+    """Start a listener on a state of its own, without a daemon; return it and its configuration."""
+    drop = scratch / "drop"
+    drop.mkdir(parents=True)
+    environ = {
+        "AYMARA_AI_API_KEY": KEY,
+        "SYNCD_API__BASE_URL": "http://127.0.0.1:9",
+        "SYNCD_WATCH": str(drop),
+        "SYNCD_STATE__DIRECTORY": str(scratch / "state"),
+        "SYNCD_SERVER__LISTEN": "127.0.0.1:0",
+        **more,
+    }
+    config = configuration.load(config=None, environ=environ, working_directory=scratch)
+    return Listener(config=lambda: config, steps=list), config
+
+
+def a_million_files(browser, scratch, shots):
+    listener, config = listener_on(scratch / "million")
+    store = Store(config.state.directory)
+    store.open(time.time())
+
+    def fill(db):
+        folders.accept_root(
+            db, "drop", bytes(scratch / "million" / "drop"), RootIdentity(1, 2), time.time()
+        )
+        count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        db.conn.execute(
+            "INSERT INTO files (id, folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
+            f"sha256, hashed_generation, changed_at) {count} "
+            "SELECT i, 'drop', CAST(printf('%03d/f%07d.bin', i / 1000, i) AS BLOB), "
+            "CAST(printf('%03d', i / 1000) AS BLOB), 'ready', i, 7, 0, 0, "
+            "printf('%064x', i), 1, 1.7e9 FROM n",
+            (ROWS,),
+        )
+        db.conn.execute(
+            "INSERT INTO copies (file_id, token, file_uuid, status, generation, sha256, size, "
+            f"content_type, method, created_at, live_at) {count} "
+            "SELECT i, printf('t%d', i), printf('00000000-0000-4000-8000-%012d', i), "
+            "'live', 1, printf('%064x', i), 7, 'text/plain', 'direct', 1.7e9, 1.7e9 FROM n",
+            (ROWS,),
+        )
+
+    store.write(fill)
+    listener.start()
+    try:
+        viewer = Viewer(browser, f"http://{listener.address}", shots)
+        page = viewer.page
+        began = time.monotonic()
+        page.goto(f"http://{listener.address}")
+        loaded = time.monotonic() - began
+        with check("a million files: counted and shown"):
+            expect(page.locator("#folders")).to_contain_text("1,000,000 synced", timeout=30000)
+            print(
+                f"      load {loaded * 1000:.0f} ms, counted after {time.monotonic() - began:.1f} s"
+            )
+        with check("a million files: one is found, and its story told"):
+            began = time.monotonic()
+            page.get_by_role("searchbox").fill("f0999999.bin")
+            expect(page.locator(".story code").first).to_have_text(
+                "00000000-0000-4000-8000-000000999999", timeout=30000
+            )
+            print(f"      found after {time.monotonic() - began:.1f} s")
+        with check("a million files: pages follow one another"):
+            page.get_by_role("searchbox").fill("123/")
+            expect(page.locator("#results li")).to_have_count(20, timeout=20000)
+            page.get_by_role("button", name="Show more").click()
+            expect(page.locator("#results li")).to_have_count(40, timeout=20000)
+    finally:
+        listener.stop()
+        store.close()
+
+
+def a_token(browser, scratch, shots):
+    file = scratch / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o600)
+    listener, config = listener_on(scratch / "guarded", SYNCD_SERVER__TOKEN_FILE=str(file))
+    with closing(Store(config.state.directory)) as store:
+        store.open(time.time())
+        listener.start()
+        try:
+            viewer = Viewer(browser, f"http://{listener.address}", shots)
+            page = viewer.page
+            page.goto(f"http://{listener.address}")
+            with check("where a token is wanted, it is asked for, refused, and taken"):
+                page.get_by_label("Token").fill("wrong")
+                page.get_by_role("button", name="Show the status").click()
+                expect(page.locator("#wrong")).to_have_text("That is not the token.")
+                viewer.photograph("token")
+                page.get_by_label("Token").fill(TOKEN)
+                page.get_by_label("Token").press("Enter")
+                expect(page.locator("#footer")).to_contain_text("syncd")
+                expect(page.locator("#token")).to_be_hidden()
+                assert TOKEN not in page.content()
+        finally:
+            listener.stop()
+
+
+def main(scratch, shots):
+    shots.mkdir(parents=True, exist_ok=True)
+    machine = Machine(scratch)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        parts = [
+            lambda: journey(browser, machine, shots),
+            lambda: a_million_files(browser, scratch, shots),
+            lambda: a_token(browser, scratch, shots),
+        ]
+        try:
+            for part in parts:
+                with check("this part came to its end"):
+                    part()
+        finally:
+            machine.stop()
+            browser.close()
+    print(f"{counted[True]} passed, {counted[False]} failed")
+    return counted[False] > 0
+
+
+sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

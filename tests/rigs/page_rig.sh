@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The status page in a real browser, over a real daemon and emulator: page.py drives it. Root (it
+# installs Chromium where there is none); about a minute and a half. SYNCD_RIG_SHOTS=DIR keeps the
+# screenshots.
+source "$(dirname "$0")/lib.sh"
+trap 'rm -rf "$scratch"' EXIT
+
+tools=(chromium fonts-inter fonts-noto-core)
+if ! dpkg --status "${tools[@]}" >/dev/null 2>&1; then
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${tools[@]}"; } \
+    >"$scratch/apt.log" 2>&1 || { tail -n 20 "$scratch/apt.log"; give_up "cannot install Chromium"; }
+fi
+# The wheel is installed, not the tree: the page must be in it.
+make_browser() {
+  "${PYTHON:-python3}" -m venv "$1" && "$1/bin/pip" install -q "$root[emulator]" 'playwright>=1.55,<2' 'axe-playwright-python>=0.1.4,<0.2'
+}
+python=${SYNCD_RIG_PYTHON:-}
+if [[ -z $python ]]; then
+  cached "browser-$(cat "$root"/syncd/server/page.* "$root"/syncd/server/listener.py "$root/pyproject.toml" | sha256sum | cut -c -16)" make_browser
+  python=$(echo "$cache"/browser-*/bin/python)
+fi
+cd "$scratch" && timeout 600 "$python" "$root/tests/rigs/page.py" "$scratch" "${SYNCD_RIG_SHOTS:-$scratch/shots}"
