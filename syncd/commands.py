@@ -59,7 +59,8 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
     """Compare the ledger with the remote listing; yield what differs.
 
-    AdoptError where the key may be another organization's; ForeignStateError where it is.
+    What is gone remotely is recorded, and its files are treated as `remote_gone` says. AdoptError
+    where the key may be another organization's; ForeignStateError where it is.
     """
     _see_whose_key_it_is(parts)
     yield from parts.verifier.verify()

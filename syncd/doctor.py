@@ -21,12 +21,13 @@ from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import ConfigError, ForeignStateError, StateError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
 from syncd.log import in_container, printable
+from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
 from syncd.state import views
 from syncd.state.lock import lock_holder
 from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
-from syncd.watch.filesystems import kind_of, why_polling
+from syncd.watch.filesystems import why_polling
 
 #: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
 SKEW_SECONDS = 60.0

@@ -22,6 +22,10 @@ _REMOTE = frozenset(
 )
 
 
+#: Where SQLite's locks and its shared memory cannot be relied on.
+NETWORKS = _REMOTE - {"9p", "virtiofs", "vboxsf"} | {"afs", "glusterfs", "fuse.sshfs"}
+
+
 class Mount(NamedTuple):
     """One mount as this process sees it; `path` is where, `number` what fdinfo calls `mnt_id`."""
 
@@ -90,3 +94,24 @@ def invents(device: int) -> bool:
 def has_own_clock(device: int) -> bool:
     """Say whether times on the filesystem of `device` are this machine's, and real."""
     return not invents(device) and _kinds.of(device) not in _REMOTE
+
+
+def kind_of(path: bytes) -> str:
+    """Return the type of the filesystem that holds `path`, as /proc names it; empty if unknown."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        # The descriptor's own mount, and no guess by prefix: one mount may hide another.
+        number = _first_field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
+        return next((mount.kind for mount in mounts() if mount.number == number), "")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _first_field(file: str, name: str) -> str:
+    with Path(file).open(encoding="ascii") as lines:
+        return next((line.split()[1] for line in lines if line.startswith(name)), "")

@@ -93,6 +93,9 @@ def _work_through(
         if parts.introduction.unproven:
             log.error("giving up: the key may be of another organization (syncd status)")
             return
+        if parts.gate.resting and not parts.uploader.busy:
+            log.error("giving up for now: a quota is used up (syncd status)")
+            return
         if parts.gate.refused or parts.gate.state == "unreachable":
             log.error("giving up for now: the Files API is %s", parts.gate.state)
             return

@@ -227,7 +227,9 @@ def build(
         introduction=introduction,
         retrying=Retrying(policies=policies, instance=store.instance),
         adopter=adopter,
-        verifier=Verifier(store=store, client=clients[2], policies=policies, clock=clock),
+        verifier=Verifier(
+            store=store, ledger=ledger, client=clients[2], policies=policies, clock=clock
+        ),
         clients=clients,
         stop=stop,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from syncd import config as configuration, daemon as daemon_module, vitals
 from syncd.daemon import Daemon
-from syncd.parts import opened
+from syncd.parts import boottime, opened
 from syncd.state import files
 from syncd.state.lifecycle import FileStatus
 
@@ -90,8 +90,7 @@ def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
             due_at=long_ago + 60,
         )
     )
-    boottime = daemon_module.boottime
-    monkeypatch.setattr(daemon_module, "boottime", lambda: boottime() - 3600)
+    monkeypatch.setattr(parts.deleter, "_steady", lambda: boottime() - 3600)
     until(lambda: parts.store.read(lambda db: files.get(db, file_id)).due_at > time.time() + 50)
 
 

@@ -36,8 +36,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON docume
 @common
 @pass_options
 def verify(options: Options, *, as_json: bool) -> int:
-    """Compare the ledger with the remote listing, and say what differs; nothing is changed.
+    """Compare the ledger with the remote listing, and say what differs.
 
+    What others deleted is recorded, and its files are treated as [deletions] remote_gone says.
     Exits with 1 where something differs.
     """
     result = _with_progress(options.load(to_sync=True), "verify", {})

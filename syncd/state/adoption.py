@@ -136,6 +136,24 @@ def arrived(db: Database, listed: Mapping[str, float], now: float) -> int:
     return len(found)
 
 
+def spare_missing(db: Database, folder: str, now: float) -> int:
+    """Keep the copies of a folder's missing files: what was lost may be that syncd took them away.
+
+    For a folder whose files are taken away after their upload; returns how many are kept.
+    """
+    gone = copies.where(
+        db,
+        "status = 'live' AND file_id IN (SELECT id FROM files WHERE folder = ? "
+        "AND status = 'missing' AND confirmed_at IS NULL)",
+        (folder,),
+    )
+    for copy in gone:
+        reason = "it may have been taken away before the ledger was lost"
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, consumed_at=now, reason=reason)
+        files.update(db, copy.file_id, status=FileStatus.CONSUMED, due_at=None, missing_since=None)
+    return len(gone)
+
+
 def claimed(db: Database) -> list[Copy]:
     """Return the copies that should be there: stored, and not known to be gone."""
     return copies.where(

@@ -18,6 +18,7 @@ class Claim(NamedTuple):
     status: str
     folder: str
     path: bytes
+    copy_id: int
 
     def path_texts(self) -> dict[str, str]:
         """Return its path as JSON has it."""
@@ -28,7 +29,8 @@ class Claim(NamedTuple):
 def claims(db: Database, workspace: str | None) -> list[Claim]:
     """Return the copies in a workspace that should be there, by folder and path."""
     rows = db.conn.execute(
-        "SELECT file_uuid, copies.size, copies.status, folder, path FROM copies "
+        "SELECT file_uuid, copies.size, copies.status, folder, path, copies.id "
+        "FROM copies "
         "JOIN files ON files.id = file_id WHERE file_uuid IS NOT NULL AND workspace_uuid IS ? "
         "AND copies.status IN ('live', 'processing', 'released') ORDER BY folder, path",
         (workspace,),

@@ -47,8 +47,9 @@ def make(database: Path, now: float) -> Path | None:
             log.warning("no backup of %s: the disk has too little room", database)
             return None
         name = datetime.fromtimestamp(now, UTC).strftime("state-%Y%m%dT%H%M%SZ.db")
+        for unfinished in directory.glob("*.new*"):
+            unfinished.unlink()
         draft = directory / f"{name}.new"
-        draft.unlink(missing_ok=True)
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             db.execute("VACUUM INTO ?", (os.fspath(draft),))
         # The age counts from what it holds, on the clock that asks for it.

@@ -50,6 +50,8 @@ class Copy(NamedTuple):
     evidence: str | None = None
     #: when syncd took its file away (`after_upload`): it is kept, whatever comes to that path
     consumed_at: float | None = None
+    #: when nobody waited for its answer any more
+    doubted_at: float | None = None
 
     @property
     def in_doubt(self) -> bool:

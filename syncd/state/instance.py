@@ -27,6 +27,11 @@ class Instance(NamedTuple):
     progress: int
 
 
+def exists(directory: Path) -> bool:
+    """Say whether there is such a file in `directory`, readable or not."""
+    return (directory / FILE_NAME).exists()
+
+
 def read(directory: Path) -> Instance | None:
     """Return what the file in `directory` says; None where there is none that can be read."""
     try:

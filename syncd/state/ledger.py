@@ -237,7 +237,7 @@ class Ledger:
         file = _must_file(files.get(db, copy.file_id))
         if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
-            self.doubt(db, copy.id, failure, now + UNTRUE_SECONDS)
+            self.doubt(db, copy.id, failure, now, look_at=now + UNTRUE_SECONDS)
             return "in doubt"
         if file.crashes:
             files.update(db, file.id, crashes=0)
@@ -312,13 +312,23 @@ class Ledger:
     def abandon(self, db: Database, file_id: int, now: float) -> None:
         """Put a file's requests in doubt whose outcome could not be recorded."""
         db.conn.execute(
-            "UPDATE copies SET in_flight = 0, due_at = ? WHERE file_id = ? AND in_flight = 1",
-            (now, file_id),
+            "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now "
+            "WHERE file_id = :file AND in_flight = 1",
+            {"now": now, "file": file_id},
         )
 
-    def doubt(self, db: Database, copy_id: int, failure: Failure, look_at: float) -> None:
-        """Record that the request may have been delivered: it is looked up, due `look_at`."""
-        copies.update(db, copy_id, in_flight=0, due_at=look_at, **failure.columns())
+    def doubt(
+        self,
+        db: Database,
+        copy_id: int,
+        failure: Failure,
+        now: float,
+        *,
+        look_at: float | None = None,
+    ) -> None:
+        """Record that the request may have been delivered: it is looked up, at `look_at` or now."""
+        due_at = now if look_at is None else look_at
+        copies.update(db, copy_id, in_flight=0, due_at=due_at, doubted_at=now, **failure.columns())
 
     def look_later(self, db: Database, copy_id: int, look_at: float) -> None:
         """Put the next look-up of a copy in doubt off until `look_at`."""
@@ -487,7 +497,8 @@ def recover(db: Database, now: float) -> int:
         known,
     )
     return db.conn.execute(
-        "UPDATE copies SET in_flight = 0, due_at = ? WHERE in_flight = 1", (now,)
+        "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now WHERE in_flight = 1",
+        {"now": now},
     ).rowcount
 
 

@@ -164,9 +164,10 @@ def deletions_reviewed(db: Database) -> None:
 
 @migrations()
 def crashes_and_unknown_objects(db: Database) -> None:
-    """Add how often syncd ended abruptly over a file, and remote objects without a copy."""
+    """Add crashes over a file, when a doubt arose, and remote objects without a copy."""
     for statement in (
         "ALTER TABLE files ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE copies ADD COLUMN doubted_at REAL",
         "CREATE INDEX files_crashed ON files (crashes) WHERE crashes > 0",
         """
         CREATE TABLE unknown_objects (

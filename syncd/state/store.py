@@ -22,6 +22,7 @@ from syncd.exceptions import (
     StateError,
     StateLockedError,
 )
+from syncd.mounts import NETWORKS, kind_of
 from syncd.state import backups, holds, instance, schema
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
@@ -124,10 +125,11 @@ class Store:
         self._lock_descriptor = _lock(self.directory / LOCK_NAME)
         try:
             known = instance.read(self.directory)
+            unreadable = known is None and instance.exists(self.directory)
             loss = self._start_writer(known, now)
             self._writer.write(lambda db: recover(db, now))
             self._readers.open()
-            self._introduce(known, loss, now)
+            self._introduce(known, loss, now, unreadable=unreadable)
         except BaseException:
             self.close()
             raise
@@ -138,6 +140,11 @@ class Store:
             schema.refuse_foreign(self._path, ours_before=known is not None)
             self._writer.start()
         except DamagedStateError as error:
+            if known is not None:
+                # First, so that an end in between is noticed: no backup has come that far.
+                instance.write(
+                    self.directory, known._replace(progress=known.progress + instance.UNSEEN)
+                )
             aside, backup = backups.put_back(self._path, now, is_whole=schema.is_whole)
             log.critical("%s; it is kept in %s", error, aside)
             self._writer.start()
@@ -148,8 +155,13 @@ class Store:
             )
         return ""
 
-    def _introduce(self, known: Instance | None, loss: str, now: float) -> None:
-        """Learn or keep who we are, and hold everything where the ledger has lost something."""
+    def _introduce(
+        self, known: Instance | None, loss: str, now: float, *, unreadable: bool
+    ) -> None:
+        """Learn or keep who we are, and hold everything where the ledger has lost something.
+
+        An instance file that is `unreadable` beside a new database tells at least of an old one.
+        """
 
         def compare(db: Database) -> Instance:
             own = fact(db, "instance")
@@ -157,7 +169,7 @@ class Store:
                 set_fact(db, "instance", known.id if known else secrets.token_hex(4))
             here = Instance(fact(db, "instance") or "", instance.progress(db))
             said = loss
-            if known is not None and own is None:
+            if own is None and (known is not None or unreadable):
                 said = loss or f"the state database in {self.directory} is gone"
             elif known is not None and own == known.id and here.progress < known.progress:
                 said = loss or f"an older state database was put into {self.directory}"
@@ -301,6 +313,12 @@ def prepare_directory(directory: Path) -> None:
             directory.chmod(0o700)
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(13, "permission denied")
+        kind = kind_of(os.fsencode(directory))
+        if kind in NETWORKS:
+            raise StateError(
+                f"the state directory {directory} is on a network filesystem ({kind}), where "
+                "SQLite's locks cannot be relied on: set [state] directory to a local disk"
+            )
     except OSError as error:
         raise StateError(
             f"cannot use the state directory {directory}: {error.strerror}; make it writable for "

@@ -1,9 +1,6 @@
 """On which filesystems inotify tells of every change, and on which it cannot."""
 
-import os
-from pathlib import Path
-
-from syncd.mounts import mounts
+from syncd.mounts import kind_of, mounts
 
 #: Where changes are made behind the back of this kernel, or of the layer that is watched.
 _DEAF = {
@@ -43,24 +40,3 @@ def deaf_mounts(root: bytes) -> list[bytes]:
         for mount in mounts()
         if mount.path.startswith(prefix) and why_deaf(mount.kind)
     ]
-
-
-def kind_of(path: bytes) -> str:
-    """Return the type of the filesystem that holds `path`, as /proc names it; empty if unknown."""
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        # The descriptor's own mount, and no guess by prefix: one mount may hide another.
-        number = _field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
-        return next((mount.kind for mount in mounts() if mount.number == number), "")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _field(file: str, name: str) -> str:
-    with Path(file).open(encoding="ascii") as lines:
-        return next((line.split()[1] for line in lines if line.startswith(name)), "")

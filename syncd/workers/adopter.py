@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from syncd import disk
@@ -18,7 +19,7 @@ from syncd.files_api import (
     sent_name,
     tokens_in,
 )
-from syncd.state import adoption, due, unknown
+from syncd.state import adoption, due, holds, unknown
 from syncd.state.adoption import Became, Remote
 from syncd.state.copies import Copy, instance_of, place_of
 from syncd.state.files import File
@@ -99,6 +100,8 @@ class Adopter:
         """
         if instance is not None:
             self._become(instance)
+        if self._store.read(holds.is_lost):
+            self._spare_what_may_be_taken_away()
         counts: Counter[str] = Counter()
         others: Counter[str] = Counter()
         left: list[Unknown] = []
@@ -135,6 +138,12 @@ class Adopter:
 
         self._store.write(record)
         self._store.remember()
+
+    def _spare_what_may_be_taken_away(self) -> None:
+        now = self._clock()
+        for name, policy in self._policies.items():
+            if policy.after_upload != "keep":
+                self._store.write(partial(adoption.spare_missing, folder=name, now=now))
 
     def _become(self, instance: str) -> None:
         if not _INSTANCE.match(instance):
@@ -224,6 +233,9 @@ class Adopter:
                 continue
             if file.id not in hashed:
                 hashed[file.id] = self._hashed(file)
+            if not self._is_for(hashed[file.id], item):
+                left.append(item.forgotten)
+                continue
             counts[self._take_up(hashed[file.id], self._sized(item.remote))] += 1
 
     def _file_of(self, found: Found, files: list[File]) -> File | None:
@@ -236,6 +248,17 @@ class Adopter:
             and found.carries(sent_name(file.path, found.forgotten.token))
         ]
         return right[0] if len(right) == 1 else None
+
+    def _is_for(self, file: File, found: Found) -> bool:
+        """Say whether an object is to be taken up for a file.
+
+        Where files are taken away after their upload, an earlier object of the same name is a file
+        of its own, and no earlier version: only what the file holds now is its copy.
+        """
+        if self._policies[file.folder].after_upload == "keep":
+            return True
+        content = place_of(found.forgotten.token)[1]
+        return file.sha256 is not None and file.sha256.startswith(content)
 
     def _hashed(self, file: File) -> File:
         """Return `file` with its content's SHA-256; without where it cannot be read as it is."""

@@ -270,6 +270,11 @@ class Gate:
             self._quota_until = self._monotonic() + QUOTA_REST_SECONDS
         self._hold(QUOTA, f"a quota is used up: {error}", ())
 
+    @property
+    def resting(self) -> bool:
+        """Whether sending rests because a quota is used up."""
+        return self._resting()
+
     def end_rest(self) -> None:
         """Release the quota's hold once its rest is over: the next upload shows whether it is."""
         if self._quota_until and not self._resting():

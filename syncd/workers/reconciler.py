@@ -139,14 +139,14 @@ class Reconciler:
             return LOOK_SECONDS
         return self._next_seconds()
 
-    def _may_ask_again(self, what: str) -> bool:
-        """Say whether `what` was refused may be asked for once more: not with every hint.
+    def _may_ask_again(self, what: str, seconds: float = KEY_PROBE_SECONDS) -> bool:
+        """Say whether `what` may be asked for once more: not with every hint.
 
         The hold that a refusal places is a commit, and so a hint to look again.
         """
         now = self._clock()
         # A clock that was set back must not put it off.
-        if abs(now - self._asked_at.get(what, -math.inf)) < KEY_PROBE_SECONDS:
+        if abs(now - self._asked_at.get(what, -math.inf)) < seconds:
             return False
         self._asked_at[what] = now
         return True
@@ -290,7 +290,9 @@ class Reconciler:
     def _not_found(self, copy: Copy, listing: Listing) -> None:
         """Conclude absence only from a complete listing, long enough after the last attempt."""
         now = self._clock()
-        safe_at = (copy.sent_at or now) + self._options.resend_after_seconds
+        # A long upload that got no answer may still be carried out a while after its end.
+        ended_at = max(copy.sent_at or now, copy.doubted_at or 0.0)
+        safe_at = ended_at + self._options.resend_after_seconds
         # A create that did arrive left a record without content: repeating it loses nothing.
         harmless = copy.method == "presigned"
         proven = harmless or self._store.read(lambda db: fact(db, ECHO)) == PROVEN
@@ -326,7 +328,7 @@ class Reconciler:
                 first=(path,),
                 commands=(
                     f"syncd retry {path} (sends it again: the service may then keep it twice)",
-                    "or change the file: a new version is sent",
+                    "syncd status",
                 ),
                 now=now,
             )
@@ -345,7 +347,7 @@ class Reconciler:
         """After the first upload, see whether its token is in the listing."""
         known = self._introduction.is_bound and self._store.read(lambda db: fact(db, ECHO))
         sample = None if known else self._store.read(due.echo_sample)
-        if sample is None:
+        if sample is None or not self._may_ask_again("echo", LOOK_SECONDS):
             return
         listing = self._client.read_listing(
             workspace_uuid=sample.workspace_uuid,

@@ -1,12 +1,13 @@
-"""Compares the ledger with the remote listing, and says what differs; it changes nothing."""
+"""Compares the ledger with the remote listing, says what differs, and records what is gone."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from syncd.files_api import FilesClient, Listing, NotFoundError
-from syncd.state import audit, due
+from syncd.state import audit, due, holds
 from syncd.state.audit import Claim
+from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.store import Store
 from syncd.workers.tokens import by_token, of_instance
@@ -23,11 +24,13 @@ class Verifier:
         self,
         *,
         store: Store,
+        ledger: Ledger,
         client: FilesClient,
         policies: Mapping[str, Policy],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._ledger = ledger
         self._client = client
         self._policies = policies
         self._clock = clock
@@ -51,7 +54,9 @@ class Verifier:
             yield {"step": "comparing", "workspace": workspace}
             claims = self._store.read(partial(audit.claims, workspace=workspace))
             ours += len(claims)
-            findings += self._compare(listing, claims)
+            differing = list(self._compare(listing, claims))
+            self._record(differing)
+            findings += differing
             findings += self._uninvited(listing, workspace)
         yield {
             "listed": listed,
@@ -84,6 +89,14 @@ class Verifier:
             elif item is not None and item.file_size_bytes not in (None, claim.size):
                 yield _finding("size", claim) | {"remote_size": item.file_size_bytes}
 
+    def _record(self, findings: Iterable[JsonObject]) -> None:
+        """Treat the files of what others deleted as `remote_gone` says."""
+        for finding in findings:
+            copy_id = finding.pop("copy")
+            if finding["kind"] == "gone" and not self._store.read(holds.is_lost):
+                now = self._clock()
+                self._store.write(partial(self._ledger.gone_remotely, copy_id=copy_id, now=now))
+
     def _is_gone(self, file_uuid: str) -> bool:
         try:
             self._client.get(file_uuid)
@@ -112,6 +125,7 @@ class Verifier:
 def _finding(kind: str, claim: Claim) -> JsonObject:
     return {
         "kind": kind,
+        "copy": claim.copy_id,
         "file_uuid": claim.file_uuid,
         "folder": claim.folder,
         **claim.path_texts(),

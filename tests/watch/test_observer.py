@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from syncd.mounts import kind_of
 from syncd.watch import observer as observer_module
-from syncd.watch.filesystems import kind_of, why_polling
+from syncd.watch.filesystems import why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
 from syncd.watch.inotify import Inotify
@@ -261,7 +262,7 @@ observer = FolderObserver(
     folder=WatchFolder("f", os.fsencode(sys.argv[1]), watch="native"), hints=Hints(lambda: None)
 )
 observer.start()
-print(observer.kind, observer.live_watches, observer.sees_all, observer.trouble)
+print(observer.kind, observer.live_watches, observer.trouble)
 observer.stop()
 """
 
@@ -281,10 +282,10 @@ def test_the_real_watch_limit_below_the_root_is_told_with_its_remedy(root):
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    if done.returncode:
+    if "unshare" in done.stderr or "Permission denied" in done.stderr:
         pytest.skip(f"user namespaces are not permitted here: {done.stderr[-200:]}")
-    kind, watches, sees_all, trouble = done.stdout.split(" ", 3)
-    assert (kind, watches, sees_all) == ("native", "4", "False")
+    kind, watches, trouble = done.stdout.split(" ", 2)
+    assert (kind, watches) == ("native", "4"), done.stderr
     assert "sysctl -w fs.inotify.max_user_watches=" in trouble
 
 

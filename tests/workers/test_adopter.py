@@ -247,7 +247,11 @@ def test_an_object_of_ours_that_the_ledger_does_not_know_is_told_of_and_never_de
 
 def verify(shop):
     verifier = Verifier(
-        store=shop.store, client=shop.client, policies=shop.policies, clock=shop.clock
+        store=shop.store,
+        ledger=shop.ledger,
+        client=shop.client,
+        policies=shop.policies,
+        clock=shop.clock,
     )
     return list(verifier.verify())[-1]
 
@@ -270,7 +274,8 @@ def test_a_file_that_others_deleted_is_found_with_its_path(shop):
     shop.client.delete(shop.copy("a").file_uuid)
     (finding,) = verify(shop)["findings"]
     assert (finding["kind"], finding["folder"], finding["path"]) == ("gone", "f", "a")
-    assert shop.copy("a").status is CopyStatus.LIVE, "it only tells"
+    assert ("sending", "remote_gone") in shop.holds(), "it is recorded"
+    assert verify(shop)["findings"] == [], "and told once"
 
 
 def test_another_size_a_twin_and_an_unknown_object_are_found(shop):
