@@ -465,3 +465,47 @@ def test_a_wal_damaged_in_its_middle_is_a_loss(whole):
     with whole.opened(2 * DAY) as store:
         assert store.read(instance.progress) < told["progress"]
         assert_nothing_goes_out(whole, store)
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("text", ["", "{", "\0" * 40])
+def test_an_unreadable_instance_file_beside_a_new_database_tells_of_a_loss(home, text):
+    with home.opened() as store:
+        home.sync(store)
+    home.remove()
+    (home.directory / instance.FILE_NAME).write_text(text)
+    with home.opened() as store:
+        assert_nothing_goes_out(home, store)
+        assert "is gone" in message(store)
+
+
+@pytest.mark.row(26)
+def test_an_end_between_a_restored_backup_and_its_hold_is_noticed(home, monkeypatch):
+    with home.opened() as store:
+        home.sync(store)
+        store.back_up_if_due(0)
+    # The header is lost, and power fails as soon as the backup is in its place.
+    with (home.directory / "state.db").open("r+b") as file:
+        file.write(b"\0" * 100)
+    real = backups.put_back
+
+    def put_back_and_die(*arguments, **more):
+        real(*arguments, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(backups, "put_back", put_back_and_die)
+        with home.opened():
+            pass
+    with home.opened() as store:
+        assert_nothing_goes_out(home, store)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_state_directory_on_a_network_filesystem_is_refused(home, monkeypatch, kind):
+    monkeypatch.setattr("syncd.state.store.kind_of", lambda _: kind)
+    with (
+        pytest.raises(StateError, match=rf"network filesystem \({kind}\).*local disk"),
+        home.opened(),
+    ):
+        pass

@@ -7,6 +7,8 @@ import pytest
 
 from syncd.state import copies, holds, unknown
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.planner import Policy
+from syncd.state.sightings import Seen
 from syncd.state.store import Store
 from syncd.workers.adopter import Adopter, AdoptError
 from syncd.workers.introduction import Introduction
@@ -144,6 +146,42 @@ def test_what_is_gone_here_is_kept_there_and_no_trouble_any_more(shop, lost):
     work(again)
     assert len(again.live()) == 1
     assert again.store.read(unknown.troubling) == 0
+
+
+def test_where_files_are_taken_away_an_adoption_deletes_nothing(shop, lost):
+    """An earlier object of a name is a file of its own, and no earlier version."""
+    shop.drop("a", b"first drop")
+    shop.upload()
+    (shop.root / "a").write_bytes(b"second drop")
+    again = lost()
+    again.policies["f"] = Policy(after_upload="delete")
+    told = adopt(again)
+    assert (told["previous"], told["unknown"]) == (0, 1)
+    work(again)
+    assert len(again.live()) == 2
+
+
+def test_a_rolled_back_ledger_deletes_nothing_that_may_have_been_taken_away(shop):
+    shop.policies["f"] = Policy(after_upload="delete")
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.store.write(
+        lambda db: holds.place(
+            db,
+            stops="sending",
+            scope=holds.EVERYWHERE,
+            reason=holds.STATE_LOST,
+            message="an older database was put back",
+            now=shop.now,
+        )
+    )
+    (shop.root / "a").unlink()
+    shop.notice("a", Seen.MISSING)
+    adopt(shop)
+    shop.now += 100
+    work(shop)
+    assert len(shop.live()) == 1
+    assert shop.copies()[0].status is CopyStatus.RELEASED
 
 
 def test_the_newest_of_twins_is_taken_up_and_the_other_retires(shop, lost):

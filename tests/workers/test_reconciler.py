@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
 from syncd.workers.passage import UploadOptions
@@ -182,3 +183,17 @@ def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(sh
     assert copy.status is CopyStatus.LIVE
     assert shop.live()[copy.file_uuid] == copy.sha256
     assert [o["state"] for o in shop.ask("objects")] == ["live", "deleted", "live"]
+
+
+@pytest.mark.row(44)
+def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answer_any_more(shop):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    copy = shop.copy("a")
+    # It took ten minutes to send before its answer was lost.
+    shop.store.write(lambda db: copies.update(db, copy.id, sent_at=shop.now - 600))
+    shop.reconciler.step()
+    assert shop.copy("a").in_doubt
+    shop.now += 121
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
