@@ -128,6 +128,7 @@ def test_it_answers_before_anything_has_run(tmp_path, monkeypatch, syncd):
     assert "has not been noticed yet" in syncd("why", "drop/x")[1]
 
 
+@pytest.mark.row(60)
 def test_names_are_escaped(desk, syncd):
     desk.see(b"\x1b]0;evil\x07\xff")
     out = syncd("why", desk.home / "f" / "\x1b]0;evil\x07\udcff")[1]

@@ -11,6 +11,8 @@ what the README words for it is what must hold.
     python tests/rigs/chaos_rig.py --long --resume FILE  goes on where FILE says it was ended
 """
 
+# row: 33, 37, 47
+
 import argparse
 import json
 import os

@@ -9,6 +9,8 @@ the launcher. At last bugs are planted, and must be caught. As root; needs e2fsp
     python tests/rigs/disk_rig.py --long   every write, every sync, of more that happens
 """
 
+# row: 1, 23, 24
+
 import argparse
 import errno
 import os

@@ -10,6 +10,8 @@ ledger and service are compared path by path. At last bugs are planted, and must
     python tests/rigs/kill_rig.py --long --resume FILE  goes on where FILE says it was ended
 """
 
+# row: 24, 33, 47
+
 import argparse
 import json
 import queue

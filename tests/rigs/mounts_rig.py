@@ -6,6 +6,8 @@ has more than its grace to be wrong; the mount comes back. Not one DELETE may ha
 not one request that changes anything on the return. Root; about a minute; needs `bindfs`.
 """
 
+# row: 5, 6
+
 import json
 import os
 import shutil

@@ -11,6 +11,8 @@ planted, must fail here. As root; needs nbdkit, nbdfuse, e2fsprogs.
     python tests/rigs/power_rig.py --long   500 cuts
 """
 
+# row: 25
+
 import argparse
 import os
 import random

@@ -10,6 +10,8 @@ process, interpreter included.
     python tests/rigs/recovery_rig.py --long   200 kills
 """
 
+# row: 47
+
 import argparse
 import json
 import os

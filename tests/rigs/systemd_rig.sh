@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The unit, under a real systemd: Debian 12 booted in a container without network, syncd installed by
 # the README's own commands, an emulator beside it. Root; under three minutes. See lib.sh.
+# row: 52
 source "$(dirname "$0")/lib.sh"
 
 SUITE=bookworm

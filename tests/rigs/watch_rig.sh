@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Watching, on real filesystems and at real limits: tmpfs, ext4, an overlay, sshfs and exFAT under one
 # daemon; an overflow of 20,000 files; too few watches; too few open files. Root; about 90 seconds.
+# row: 7, 8, 50, 51
 if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
   # Mounts of its own: whatever is left mounted ends with the rig.
   exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation private bash "$0" "$@"

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -220,3 +221,22 @@ def test_no_transaction_is_left_waiting_when_the_writer_stops(tmp_path):
     for thread in threads:
         thread.join(5)
     assert len(outcomes) == 4
+
+
+@pytest.mark.row(22)
+def test_a_table_that_another_process_locks_is_waited_for_and_nothing_is_believed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
+    store = Store(tmp_path)
+    store.open(0.0)
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for _ in range(5):
+            with pytest.raises(StateWriteError, match="locked"):
+                store.write(lambda db: set_fact(db, "known", "too early"))
+        other.execute("ROLLBACK")
+    assert not store.failed, "a lock heals by itself: no restart, and no loop of them"
+    store.write(lambda db: set_fact(db, "known", "yes"))
+    assert store.fact("known") == "yes"
+    store.close()

@@ -1,5 +1,7 @@
+import errno
 import os
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +259,50 @@ def test_an_upload_without_its_last_gate_is_seen(shop, monkeypatch, planted):
     assert bool(shop.live()) is planted
     if planted:
         assert shop.live()[shop.copy("torn").file_uuid] != shop.copy("torn").sha256
+
+
+@pytest.mark.row(13)
+def test_two_names_of_one_file_are_two_copies_and_both_follow_what_is_written(shop):
+    (shop.root / "a").write_bytes(b"before")
+    (shop.root / "b").hardlink_to(shop.root / "a")
+    for name in "ab":
+        shop.notice(name)
+    shop.upload()
+    first = {shop.copy(name).file_uuid for name in "ab"}
+    assert len(first) == 2
+    (shop.root / "b").write_bytes(b"afterwards")
+    shop.now += 1
+    for name in "ab":
+        shop.notice(name)
+    shop.upload()
+    for _ in range(2):
+        shop.deleter.step()
+    assert set(shop.live().values()) == {sha256(b"afterwards").hexdigest()}
+    assert len(shop.live()) == 2
+    assert not first & shop.live().keys()
+
+
+@pytest.mark.row(2)
+def test_a_file_that_the_disk_fails_to_read_is_unreadable_and_keeps_nobody_else_waiting(
+    shop, monkeypatch
+):
+    real = os.pread
+
+    def pread(descriptor, count, offset):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "bad":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, count, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        shop.drop("bad", b"bad")
+        shop.drop("good", b"good")
+        shop.upload()
+    assert shop.copy("good").status is CopyStatus.LIVE
+    bad = shop.file("bad")
+    assert (bad.status, bad.due_at > shop.now) == (FileStatus.UNREADABLE, True)
+    assert "Input/output error" in bad.error
+    shop.now = bad.due_at + 1
+    shop.notice("bad")
+    shop.upload()
+    assert len(shop.live()) == 2
