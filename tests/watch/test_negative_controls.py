@@ -8,9 +8,11 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 
 from syncd import disk
 from syncd.disk import Found, Sight
+from syncd.exceptions import FileChangedError, UnreadableError
 from syncd.watch.hints import Hints
 
 
+@pytest.mark.row(3)
 def test_taking_what_cannot_be_read_for_missing_is_seen(place, monkeypatch):
     """Row 3: an error on the way to a file, believed to be its absence, deletes a whole tree."""
     place.synced(b"shut/a", b"keep")
@@ -30,6 +32,7 @@ def test_taking_what_cannot_be_read_for_missing_is_seen(place, monkeypatch):
     assert place.missing() == [b"shut/a"]
 
 
+@pytest.mark.row(7)
 @pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted"])
 def test_an_overflow_that_asks_for_no_scan_is_seen(place, until, monkeypatch, planted):
     """Row 7: events that were lost are never made up for."""
@@ -49,6 +52,7 @@ def test_an_overflow_that_asks_for_no_scan_is_seen(place, until, monkeypatch, pl
     assert (b"a" in place.statuses()) is not planted
 
 
+@pytest.mark.row(17)
 @pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted"])
 def test_a_comparison_without_ctime_is_seen(place, monkeypatch, planted):
     """Row 17: new bytes of the same size, with the old mtime put back."""
@@ -65,3 +69,26 @@ def test_a_comparison_without_ctime_is_seen(place, monkeypatch, planted):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     assert bool(place.scan().changed) is not planted
+
+
+@pytest.mark.row(56)
+@pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted"])
+def test_a_walk_that_follows_links_is_seen(place, tmp_path, monkeypatch, planted):
+    """Row 56: a directory that became a link leads out of the root."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (place.root / "d").mkdir()
+    place.scan()
+    if planted:
+        for flags in ("_DIRECTORY", "_LISTING", "_CONTENT"):
+            monkeypatch.setattr(disk, flags, getattr(disk, flags) & ~os.O_NOFOLLOW)
+    # Between the look at the directory and its opening, it becomes a link.
+    (place.root / "d").rmdir()
+    (place.root / "d").symlink_to(outside)
+    try:
+        with disk.open_beneath(os.fsencode(place.root), b"d/secret") as descriptor:
+            content = os.pread(descriptor, 10, 0)
+    except (FileChangedError, UnreadableError):
+        content = b""
+    assert (content == b"secret") is planted
