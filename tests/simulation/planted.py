@@ -198,7 +198,7 @@ BUGS = {
     "a 404 is believed whatever the key": Planted(
         replaced=((Deleter, "_key_is_good", lambda *_: True),),
         plan=replace(CALM, key_trouble=True, steps=40),
-        near=39,
+        near=19,
         seen_as=("orphan",),
     ),
     "what is not wanted any more goes live": Planted(

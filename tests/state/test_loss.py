@@ -20,7 +20,7 @@ from syncd.state.store import Store, set_fact
 
 DAY = 86_400.0
 #: Positions at which a byte is flipped; SYNCD_FLIPS=1000 is the long form.
-FLIPS = int(os.environ.get("SYNCD_FLIPS", "60"))
+FLIPS = int(os.environ.get("SYNCD_FLIPS", "40"))
 POLICIES = {"f": Policy()}
 
 
