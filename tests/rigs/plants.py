@@ -9,10 +9,17 @@ from importlib import import_module
 from typing import Any
 
 from syncd.state import advance, copies, writer
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
+
+
+def _plant(target: Any, name: str, value: Any) -> None:
+    """Put `value` in the place of what the product has there: what is gone cannot be planted."""
+    getattr(target, name)
+    setattr(target, name, value)
 
 
 def _set(place: str, value: Any) -> None:
@@ -59,7 +66,7 @@ def intent_after_the_call() -> None:
         db.conn.execute("COMMIT")
         self.changed.set()
 
-    writer.Writer._commit = commit
+    _plant(writer.Writer, "_commit", commit)
 
 
 def commits_unsynced() -> None:
@@ -71,7 +78,7 @@ def commits_unsynced() -> None:
         db.conn.execute("PRAGMA synchronous = NORMAL")
         return db
 
-    writer.Writer._usable = unsynced
+    _plant(writer.Writer, "_usable", unsynced)
 
 
 def failed_commit_swallowed() -> None:
@@ -93,7 +100,7 @@ def failed_commit_swallowed() -> None:
             job.future.set_result(None)
         self.changed.set()
 
-    writer.Writer._commit = commit
+    _plant(writer.Writer, "_commit", commit)
 
 
 def resent_without_a_look() -> None:
@@ -107,12 +114,12 @@ def resent_without_a_look() -> None:
             else:
                 self._settle_reserved(copy)
 
-    Reconciler._settle = settle
+    _plant(Reconciler, "_settle", settle)
 
 
 def twins_stay() -> None:
     """a twin that arrives late is not looked for"""
-    Reconciler._retire_twins = lambda *_: None
+    _plant(Reconciler, "_retire_twins", lambda *_: None)
 
 
 def old_copy_first() -> None:
@@ -126,7 +133,7 @@ def old_copy_first() -> None:
                 advance.retire(db, old, now, reason="planted", wanted=0)
         return begun
 
-    Ledger.begin = early
+    _plant(Ledger, "begin", early)
 
 
 def delete_without_intent() -> None:
@@ -136,12 +143,12 @@ def delete_without_intent() -> None:
         copy = copies.get(db, copy_id)
         return copy if copy and copy.status is CopyStatus.RETIRING else None
 
-    Ledger.begin_delete = begin
+    _plant(Deletions, "begin_delete", begin)
 
 
 def takes_over_what_changed() -> None:
     """a rename takes over the copy of a path that merely changed"""
-    Passage._vacated = lambda _self, sources: [source.id for source in sources]
+    _plant(Passage, "_vacated", lambda _self, sources: [source.id for source in sources])
 
 
 def foreign_adopted() -> None:
@@ -153,4 +160,4 @@ def foreign_adopted() -> None:
             found = [i for i in listing.items if i.file_size_bytes == copy.size]
             self._adopt(copy, found) if found else self._not_found(copy, listing)
 
-    Reconciler._settle = settle
+    _plant(Reconciler, "_settle", settle)
