@@ -12,8 +12,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.request import urlopen
 
-from syncd import vitals
-from syncd.cli import document
+from syncd import document, vitals
 from syncd.emulator import Emulator
 from syncd.state import views
 
