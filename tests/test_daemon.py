@@ -135,8 +135,13 @@ def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatc
             monkeypatch.setattr(type(parts.uploader), "step", lambda _: free.wait() and None)
             daemon._scheduler._steps["upload"].run = parts.uploader.step
             daemon._scheduler.wake("upload")
-            until(lambda: not vitals.is_alive(directory, time.time()))
-            assert any("upload has been running" in t for t in vitals.read(directory).troubles)
+            until(
+                lambda: any(
+                    "upload has been running" in trouble
+                    for trouble in vitals.read(directory).troubles
+                )
+            )
+            assert not vitals.is_alive(directory, time.time())
             received(manager)
             time.sleep(0.3)
             assert b"WATCHDOG=1" not in received(manager)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from urllib.request import urlopen
 
+import pytest
+
 
 def demo(*words, **more):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SYNCD_", "AYMARA_"))}
@@ -51,6 +53,7 @@ def test_the_demo_of_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
     assert "there is no folder" in out
 
 
+@pytest.mark.long
 def test_a_demo_that_stays_ends_cleanly_on_ctrl_c():
     lines = []
     with demo("--stay") as process:

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 def settings(machine, **more):
     folders = json.loads(machine.settings["SYNCD_FOLDERS"])

@@ -38,6 +38,7 @@ def test_files_are_created_changed_renamed_and_deleted_and_the_service_follows(m
     assert machine.stop() == 0
 
 
+@pytest.mark.long
 def test_changes_made_while_it_was_down_are_noticed_at_the_start(machine):
     for name in ("stays", "changes", "goes", "moves"):
         machine.write(name, name.encode() * 100)
@@ -55,6 +56,7 @@ def test_changes_made_while_it_was_down_are_noticed_at_the_start(machine):
     assert (rows["stays"]["file_uuid"], rows["moved"]["file_uuid"]) == tuple(kept.values())
 
 
+@pytest.mark.long
 def test_a_second_start_with_nothing_changed_makes_no_mutating_request(machine):
     machine.write("a", b"a")
     machine.start()
@@ -94,6 +96,7 @@ def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(ma
     assert len(contents) == len(set(contents)) == 6
 
 
+@pytest.mark.long
 def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
     machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults(
@@ -112,6 +115,7 @@ def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
     assert uploads[-1]["status"] == 200
 
 
+@pytest.mark.long
 def test_one_bad_file_is_marked_with_the_reason_and_the_others_are_unharmed(machine):
     machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults(
@@ -140,6 +144,7 @@ def test_a_broken_video_fails_with_the_services_words_and_keeps_nothing_else_wai
     assert "cannot be read" in str(machine.manifest()["broken.mp4"]["error"])
 
 
+@pytest.mark.long
 def test_a_wrong_key_holds_everything_and_loses_nothing(machine):
     machine.settings["AYMARA_AI_API_KEY"] = "wrong-key-canary"
     machine.write("a", b"a")
@@ -154,6 +159,7 @@ def test_a_wrong_key_holds_everything_and_loses_nothing(machine):
     machine.settles()
 
 
+@pytest.mark.long
 def test_a_missing_root_deletes_nothing_and_its_return_causes_no_traffic(machine):
     machine.write("a", b"a")
     machine.write("b", b"b")
@@ -171,6 +177,7 @@ def test_a_missing_root_deletes_nothing_and_its_return_causes_no_traffic(machine
     assert len(machine.mutations()) == sent
 
 
+@pytest.mark.long
 def test_a_root_replaced_by_an_empty_folder_deletes_nothing(machine):
     machine.write("a", b"a")
     machine.start()
@@ -204,6 +211,7 @@ def test_once_sends_everything_and_ends(machine, video):
     assert machine.difference() == []
 
 
+@pytest.mark.long
 def test_a_pass_after_one_that_reached_nobody_tries_at_once(machine, emulator):
     # So many that the first round of them shows that nobody is there.
     for number in range(6):
@@ -217,6 +225,7 @@ def test_a_pass_after_one_that_reached_nobody_tries_at_once(machine, emulator):
     assert machine.difference() == []
 
 
+@pytest.mark.long
 def test_sigterm_in_the_middle_of_an_upload_leaves_no_half_file_and_no_doubt(machine):
     machine.settings["SYNCD_UPLOAD__DRAIN_SECONDS"] = "0.2"
     machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"

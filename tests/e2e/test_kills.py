@@ -8,6 +8,8 @@ from contextlib import closing
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 def ledger(machine, query):
     with closing(sqlite3.connect(f"file:{machine.state}/state.db?mode=ro", uri=True)) as db:

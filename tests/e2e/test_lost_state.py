@@ -6,6 +6,7 @@ import signal
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 def test_a_running_daemon_without_its_ledger_sends_nothing_until_adopt_has_rebuilt_it(
     machine, video

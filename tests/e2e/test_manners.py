@@ -15,6 +15,9 @@ import pytest
 from syncd import commands, vitals
 from syncd.state import views
 
+pytestmark = pytest.mark.long
+
+
 FILES = 12
 
 

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def two_folders(machine):

@@ -115,6 +115,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_what_was_answered_and_no_more(
     assert (line["file_uuid"], line["state"]) == (answered["file_uuid"], "live")
 
 
+@pytest.mark.long
 def test_memory_stays_flat_whatever_is_sent(process):
     child, url = process(api_key=KEY)
     ask("GET", f"{url}/_emulator/health")

@@ -5,7 +5,7 @@ from .history import plan_for, run
 from .planted import BUGS, caught
 
 #: So many in every run; `python -m tests.simulation --runs 100000` for more.
-PARTS, SCHEDULES = 6, 16
+PARTS, SCHEDULES = 6, 8
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def test_no_history_loses_doubles_or_orphans_anything(base, part):
         run(plan_for(seed), base)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_noticed(base, name):
     assert caught(BUGS[name], base, first=BUGS[name].near) is not None
@@ -38,6 +39,7 @@ def test_the_same_seed_gives_the_same_history(base):
     assert traces[0] != traces[1]
 
 
+@pytest.mark.long
 def test_the_histories_hold_what_they_are_about(base):
     """One in which nothing happens would prove nothing."""
     text = "\n".join(
