@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from syncd.exceptions import ConfigError
+from syncd.state import files
 from syncd.state.planner import Policy
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
@@ -32,6 +33,7 @@ def test_a_new_file_is_in_the_table_at_its_event_and_ready_once_quiet(started, u
     started.write(b"a")
     assert looks(started, until, lambda s: s == {b"a": "settling"})
     assert started.woken
+    started.closed()
     started.later()
     started.watched.look_due()
     assert started.statuses() == {b"a": "ready"}
@@ -146,15 +148,13 @@ def test_it_watches_several_folders_and_stops_every_thread(store, tmp_path, unti
     assert watch.scan_due() > 200
     tmp_path.joinpath("one/a").write_bytes(b"x")
     tmp_path.joinpath("two/b").write_bytes(b"x")
-    changed = 0
 
-    def both():
-        nonlocal changed
-        changed += watch.look_hints()
-        return changed >= 2
+    def ready():
+        watch.look_hints()
+        rows = store.read(lambda db: files.where(db, "status = 'ready'"))
+        return {file.path for file in rows} == {b"a", b"b"} and watch.look_due() is None
 
-    assert until(both)
-    assert watch.look_due() is None
+    assert until(ready)
     watch.check_roots()
     assert set(watch.vitals()) == {"one", "two"}
     watch.stop()
