@@ -151,4 +151,4 @@ def test_stopping_at_any_moment_ends_and_leaves_no_thread():
         ending.start()
         ending.join(5)
         assert not ending.is_alive(), "deadlock"
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
