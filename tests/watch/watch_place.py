@@ -61,9 +61,9 @@ class Place:
         # Events come in order: those of a file made last come last. It is excluded by its name.
         writing = self.watched.observer.writing
         ended, told = writing.ended, set()
-        writing.ended = lambda path: (ended(path), told.add(os.path.basename(path)))
+        writing.ended = lambda path: (ended(path), told.add(path))
         last = self.write(b"last-%d.tmp" % next(_numbers), b"")
-        assert wait_for(lambda: os.fsencode(last.name) in told)
+        assert wait_for(lambda: os.fsencode(last.resolve()) in told)
         writing.ended = ended
         last.unlink()
         wait_for(lambda: not writing._open)
