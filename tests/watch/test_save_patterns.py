@@ -1,17 +1,25 @@
-"""How programs save, as scripts of system calls recorded from them (strace): one version each.
+"""How programs save, recorded from them by tests/rigs/saving_rig.py: one version each.
 
-`slowly` lets more than the settle time pass between two calls.
+`slowly` lets more than the settle time pass after each step, except between a file's close and what
+follows: there no program waits.
 """
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from syncd import disk
 from syncd.watch.writing import Writing
 
-NEW = b"the new content, whole"
+RECORDINGS = {path.stem: path for path in (Path(__file__).parent / "saves").glob("*.txt")}
+FLAGS = {
+    "create": os.O_CREAT,
+    "exclusive": os.O_EXCL,
+    "truncate": os.O_TRUNC,
+    "append": os.O_APPEND,
+}
 
 
 class Saving:
@@ -41,152 +49,63 @@ class Saving:
     def on_disk(self, path):
         return disk.look(os.fsencode(self.place.root), [path])[path].fingerprint
 
-    def create(self, name, flags=0):
-        self.open[name] = os.open(self.path(name), os.O_RDWR | os.O_CREAT | flags, 0o644)
-        self.note()
+    def play(self, recording):
+        for line in recording.read_text("utf-8").splitlines():
+            if line.startswith("#"):
+                continue
+            verb, *names = line.split("\t")
+            verb, *words = verb.split()
+            getattr(self, f"_{verb}")(*words, *map(self.path, names))
+            if verb != "close":
+                self.note()
 
-    def write(self, name, content=NEW):
-        os.write(self.open[name], content)
-        self.note()
+    def _open(self, number, flags, path):
+        chosen = sum(FLAGS[flag] for flag in flags.split(",") if flag != "-")
+        self.open[number] = os.open(path, os.O_RDWR | chosen, 0o644)
 
-    def close(self, name):
-        os.close(self.open.pop(name))
-        self.note()
+    def _write(self, number, size):
+        # No two handles write the same.
+        os.write(self.open[number], f"of handle {number} ".encode().ljust(int(size), b"."))
 
-    def rename(self, old, new):
-        self.path(old).rename(self.path(new))
-        self.note()
+    def _truncate(self, number, size):
+        os.ftruncate(self.open[number], int(size))
 
-    def link(self, old, new):
-        os.link(self.path(old), self.path(new))
-        self.note()
+    def _close(self, number):
+        os.close(self.open.pop(number))
 
-    def unlink(self, name):
-        self.path(name).unlink()
-        self.note()
+    def _rename(self, old, new):
+        old.rename(new)
 
-    def chmod(self, name):
-        self.path(name).chmod(0o600)
-        self.note()
+    def _unlink(self, path):
+        path.unlink()
 
-    def utime(self, name):
-        os.utime(self.path(name), (1e9, 1e9))
-        self.note()
+    def _symlink(self, path):
+        path.symlink_to("user@host.1:1")
 
+    def _mkdir(self, path):
+        path.mkdir()
 
-def vim(s):
-    """`:w` with backup: a probe, the old file moved aside, the new one made, the backup removed."""
-    s.create(".a.txt.swp", os.O_EXCL)
-    os.close(os.open(s.path("4913"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-    s.unlink("4913")
-    s.rename("a.txt", "a.txt~")
-    s.create("a.txt")
-    s.write("a.txt")
-    s.close("a.txt")
-    s.chmod("a.txt")
-    s.unlink("a.txt~")
-    s.close(".a.txt.swp")
-    s.unlink(".a.txt.swp")
+    def _chmod(self, what):
+        os.chmod(self.open.get(what, what), 0o600)  # noqa: PTH101 a path or a descriptor
+
+    def _utime(self, what):
+        os.utime(self.open.get(what, what), (1e9, 1e9))
 
 
-def emacs(s):
-    """An auto-save and a lock, the backup by rename, the file written anew."""
-    s.path(".#a.txt").symlink_to("user@host.1:1")
-    s.create("#a.txt#")
-    s.write("#a.txt#", b"auto-saved")
-    s.close("#a.txt#")
-    s.rename("a.txt", "a.txt~")
-    s.create("a.txt", os.O_TRUNC)
-    s.write("a.txt")
-    s.close("a.txt")
-    s.unlink("#a.txt#")
-    s.unlink(".#a.txt")
-
-
-def libreoffice(s):
-    """A lock, the whole written to a temporary file, renamed over the old one."""
-    s.create(".~lock.a.txt#")
-    s.close(".~lock.a.txt#")
-    s.create("lu81542k9pz.tmp", os.O_EXCL)
-    s.write("lu81542k9pz.tmp")
-    s.close("lu81542k9pz.tmp")
-    s.rename("lu81542k9pz.tmp", "a.txt")
-    s.unlink(".~lock.a.txt#")
-
-
-def rsync(s):
-    """A hidden temporary file, its times set, renamed over the old one."""
-    s.create(".a.txt.Xy12Zk", os.O_EXCL)
-    s.write(".a.txt.Xy12Zk", NEW[:9])
-    s.write(".a.txt.Xy12Zk", NEW[9:])
-    s.close(".a.txt.Xy12Zk")
-    s.utime(".a.txt.Xy12Zk")
-    s.chmod(".a.txt.Xy12Zk")
-    s.rename(".a.txt.Xy12Zk", "a.txt")
-
-
-def rsync_inplace(s):
-    s.create("a.txt")
-    s.write("a.txt", NEW[:9])
-    s.write("a.txt", NEW[9:])
-    os.ftruncate(s.open["a.txt"], len(NEW))
-    s.close("a.txt")
-
-
-def scp(s):
-    """Written under its own name, in pieces, then cut to its length."""
-    s.create("a.txt", os.O_TRUNC)
-    s.write("a.txt", NEW[:4])
-    s.write("a.txt", NEW[4:])
-    os.ftruncate(s.open["a.txt"], len(NEW))
-    s.close("a.txt")
-
-
-def curl(s):
-    """Made when the first bytes come, written as they come."""
-    s.create("a.txt", os.O_TRUNC)
-    for start in range(0, len(NEW), 6):
-        s.write("a.txt", NEW[start : start + 6])
-    s.close("a.txt")
-
-
-def chromium(s):
-    """Unconfirmed until it is whole, then renamed over what is there."""
-    s.create("Unconfirmed 553274.crdownload", os.O_EXCL)
-    s.write("Unconfirmed 553274.crdownload", NEW[:9])
-    s.write("Unconfirmed 553274.crdownload", NEW[9:])
-    s.close("Unconfirmed 553274.crdownload")
-    s.rename("Unconfirmed 553274.crdownload", "a.txt")
-
-
-def replaced_by_link(s):
-    """Some editors: the new one beside, the old one kept as a link for a moment."""
-    s.create("a.txt.tmp", os.O_EXCL)
-    s.write("a.txt.tmp")
-    s.close("a.txt.tmp")
-    s.link("a.txt", "a.txt~")
-    s.rename("a.txt.tmp", "a.txt")
-    s.unlink("a.txt~")
-
-
-PATTERNS = [
-    vim, emacs, libreoffice, rsync, rsync_inplace, scp, curl, chromium, replaced_by_link
-]  # fmt: skip
-
-
-@pytest.mark.row(18)
-@pytest.mark.parametrize("slowly", [False, True], ids=["at once", "slowly"])
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_saving_makes_one_new_version_and_sends_no_temporary_file(place, pattern, slowly):
+def saved_by(place, name, *, slowly):
+    """Play what a program did; return what was ever ready to be sent, and what it left."""
     place.reopen(watch="native")
     place.watched.start()
     place.watched.scan_if_due()
-    place.synced(b"a.txt")
+    recording = RECORDINGS[name]
+    target = "a.odt" if name == "libreoffice" else "a.txt"
+    if f"\t{target}" in recording.read_text("utf-8"):
+        place.synced(target.encode())
     place.watched.look_hints()
     place.ahead = 0.0
-    old = (place.root / "a.txt").read_bytes()
+    before = {path.name: path.read_bytes() for path in place.root.iterdir()}
     saving = Saving(place, slowly)
-    pattern(saving)
+    saving.play(recording)
     place.closed()
     for _ in range(2):
         place.later(60)
@@ -194,43 +113,39 @@ def test_saving_makes_one_new_version_and_sends_no_temporary_file(place, pattern
         place.watched.look_due()
         place.scan()
     saving.note()
-    assert saving.ready.keys() == {b"a.txt"}
-    assert saving.ready[b"a.txt"] - {old} == {NEW}
-    assert place.statuses() == {b"a.txt": "ready"}
-    assert "retiring" not in place.copies()
+    for old, content in before.items():
+        saving.ready[os.fsencode(old)].discard(content)
+    return saving.ready, before
 
 
 @pytest.mark.row(18)
 @pytest.mark.parametrize("slowly", [False, True], ids=["at once", "slowly"])
-def test_a_tree_that_is_copied_in_is_sent_once_and_only_whole(place, slowly):
-    """`cp -r`: directories made, each file made, written and closed in turn."""
-    place.reopen(watch="native")
-    place.watched.start()
-    place.watched.scan_if_due()
-    saving = Saving(place, slowly)
-    for directory in ("d", "d/e"):
-        saving.path(directory).mkdir()
-        time.sleep(0.05)
-        for name in ("x", "y"):
-            saving.create(f"{directory}/{name}", os.O_EXCL)
-            saving.write(f"{directory}/{name}", NEW[:9])
-            saving.write(f"{directory}/{name}", NEW[9:])
-            saving.close(f"{directory}/{name}")
-    place.closed()
-    place.later(60)
-    saving.note()
-    place.watched.look_due()
-    saving.note()
-    assert saving.ready.keys() == {b"d/x", b"d/y", b"d/e/x", b"d/e/y"}
-    assert all(versions == {NEW} for versions in saving.ready.values())
+@pytest.mark.parametrize("name", sorted(RECORDINGS))
+def test_saving_makes_one_new_version_and_sends_no_temporary_file(place, name, slowly):
+    ready, before = saved_by(place, name, slowly=slowly)
+    saved = {
+        path.relative_to(place.root).as_posix(): path.read_bytes()
+        for path in place.root.rglob("*")
+        if path.is_file() and not path.name.endswith("~")
+    }
+    assert saved.keys() >= before.keys()
+    assert all(saved[name] != content for name, content in before.items())
+    assert {os.fsdecode(path): versions for path, versions in ready.items()} == {
+        name: {content} for name, content in saved.items()
+    }
+    assert place.statuses() == {os.fsencode(name): "ready" for name in saved}
+    assert "retiring" not in place.copies()
 
 
-def test_taking_a_file_for_closed_that_is_open_is_seen(place, monkeypatch):
+def test_every_program_that_the_readers_use_is_recorded():
+    assert RECORDINGS.keys() >= {
+        "vim", "emacs", "libreoffice", "rsync", "scp", "curl", "chromium", "cp-recursive"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["curl", "wget", "vim"])
+def test_taking_a_file_for_closed_that_is_open_is_seen(place, monkeypatch, name):
     """A negative control: with the settle rule alone, a slow writer's half goes out."""
     monkeypatch.setattr(Writing, "has", lambda *_: False)
-    place.reopen(watch="native")
-    place.watched.start()
-    place.watched.scan_if_due()
-    saving = Saving(place, slowly=True)
-    curl(saving)
-    assert len(saving.ready[b"a.txt"]) > 1
+    ready, _ = saved_by(place, name, slowly=True)
+    assert len(ready[b"a.txt"]) > 1
