@@ -4,7 +4,8 @@
 The files, their table and a backlog of others are made once (in SYNCD_RIG_CACHE, where it names a
 directory). Then, again and again: `syncd run` is started, until the service sees its first useful
 request (an upload, or a look for one in doubt), and killed. The time runs from the start of the
-process, interpreter included.
+process, interpreter included. Between the kills a bare interpreter imports the libraries: where it
+takes longer than it would on two idle cores, the machine is busy, and the limit grows by as much.
 
     python tests/rigs/recovery_rig.py          30 kills
     python tests/rigs/recovery_rig.py --long   200 kills
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 SHORT_KILLS, LONG_KILLS = 30, 200
 FILES, BACKLOG = 100_000, 5000
 LIMIT_SECONDS = 2.0
+#: The peer, what it takes on two idle cores, and how many kills lie between two of its runs.
+PEER = "import apscheduler.schedulers.background, httpx, pydantic_settings, sqlite_utils"
+PEER_SECONDS, PEER_EVERY = 0.5, 3
 #: Files of one transaction, and of one folder.
 BATCH = 1000
 #: Raised when what `build` makes is made differently.
@@ -129,7 +133,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help=f"{LONG_KILLS} kills")
     chosen = parser.parse_args()
     kills = LONG_KILLS if chosen.long else SHORT_KILLS
-    report, times = Report(), []
+    report, times, peers = Report(), [], []
     with (
         scratch("recovery") as place,
         prepared(place) as drop,
@@ -138,7 +142,9 @@ def main() -> int:
         # Slow enough for the backlog to last.
         service.faults({"match": "POST /*", "action": {"delay": 0.1}})
         progress = Progress("kills", kills)
-        for _ in range(kills):
+        for number in range(kills):
+            if number % PEER_EVERY == 0:
+                peers.append(imported())
             times.append(recover(place, drop, service))
             progress.step()
     times.sort()
@@ -147,8 +153,21 @@ def main() -> int:
         f"{kills} kills, {FILES} files: first useful request after {p50:.2f} s (median), "
         f"{p99:.2f} s (p99), {times[-1]:.2f} s (longest)"
     )
-    report.check(f"p99 is below {LIMIT_SECONDS:g} s", well=p99 < LIMIT_SECONDS)
+    # The worst of the one is judged by the worst of the other.
+    slowness = max(1.0, max(peers) / PEER_SECONDS)
+    report.check(
+        f"p99 is below {LIMIT_SECONDS:g} s, where the machine is at worst {slowness:.1f} times as "
+        "slow as two idle cores",
+        well=p99 < LIMIT_SECONDS * slowness,
+    )
     return report.end()
+
+
+def imported() -> float:
+    """Return the seconds that a bare interpreter takes to import the libraries."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", PEER], check=True)
+    return time.monotonic() - began
 
 
 def recover(place: Path, drop: Path, service: Service) -> float:
