@@ -183,7 +183,7 @@ class Filesystems:
         run("sshfs", f"rig:{far}", self.paths["sshfs"], "-o", f"ssh_command={command}")
 
     def __exit__(self, *_):
-        for path in self.paths.values():
+        for path in (*self.paths.values(), self.base / "layers"):
             subprocess.run(["umount", "-l", path], capture_output=True, check=False)
         subprocess.run(["losetup", "--detach", self.loop], capture_output=True, check=False)
 
