@@ -3,7 +3,7 @@
 import logging
 import random
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -483,7 +483,7 @@ def _sha256(body: bytes) -> str:
 
 def _copy_of(path: Path) -> bytes:
     """Return the database as one file, its WAL included."""
-    with sqlite3.connect(path) as source, sqlite3.connect(":memory:") as target:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as target:
         source.backup(target)
         return target.serialize()
 

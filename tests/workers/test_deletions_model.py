@@ -360,8 +360,10 @@ class World:
 
 
 @pytest.fixture
-def memory(monkeypatch):
-    return MemoryStore()
+def memory():
+    store = MemoryStore()
+    yield store
+    store.db.close()
 
 
 def run(memory, monkeypatch, seed, length=LENGTH):
