@@ -44,8 +44,9 @@ from world import (
 SHORT_POINTS = 320
 #: Lanes side by side: much of a point is waiting.
 LANES = 4
-#: Crash points of one world: after them it is made anew, so that none grows without bound.
-OF_ONE_WORLD = 25
+#: Crash points of one world: after them it is made anew, so that none grows without bound, and no
+#: more files are deleted in it than a folder may lose without a hold.
+OF_ONE_WORLD = 18
 
 
 class Scenario:
