@@ -116,8 +116,8 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
 
 
 def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None:
-    config = options.load(to_sync=True)
-    result = perform(config, command, _arguments(config, what))
+    config = options.load(to_sync=False)
+    result = perform(options, command, _arguments(config, what))
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
