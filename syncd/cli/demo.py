@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -32,6 +33,8 @@ from syncd.state import views
 
 #: Seconds that each part of the tour may take before the demo counts as failed.
 PART_SECONDS = 30.0
+#: Lines of its log that are shown where it fails.
+LOG_LINES = 20
 #: The demo is impatient, so that it is short; a real folder keeps the defaults.
 SETTLE_SECONDS, GRACE_SECONDS, POLL_SECONDS = 0.5, 2.0, 0.5
 _COLOURS = {
@@ -58,6 +61,7 @@ class Tour:
     console: Console
     stop: threading.Event
     page_url: Callable[[], str]
+    log_file: Path
     began: float = field(default_factory=time.monotonic)
     caption: str = ""
     said: dict[str, tuple[str, str | None]] = field(default_factory=dict)
@@ -84,7 +88,7 @@ class Tour:
             news = (row["status"], row["file_uuid"])
             if self.said.get(path) != news:
                 self.said[path] = news
-                self.console.print(f"{self._clock()}  {path}: {row['status']}", _uuid(row))
+                self.console.print(f"{self._clock()}  {path}: {row['status']}{_uuid(row)}")
 
     def say(self, caption: str) -> None:
         """Tell what happens next."""
@@ -114,10 +118,10 @@ class Tour:
 
     def _screen(self, rows: dict[str, Row]) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("file", overflow="ellipsis", no_wrap=True, ratio=2)
-        table.add_column("bytes", justify="right", no_wrap=True)
+        table.add_column("file", overflow="ellipsis", no_wrap=True, min_width=14)
+        table.add_column("bytes", justify="right", no_wrap=True, min_width=9)
         table.add_column("status", no_wrap=True, min_width=10)
-        table.add_column("file_uuid", no_wrap=True, style="dim", min_width=36)
+        table.add_column("file_uuid", no_wrap=True, style="dim", overflow="ellipsis")
         for path, row in list(rows.items())[-20:]:
             status = Text(row["status"], _COLOURS.get(row["status"], ""))
             size = f"{row['size']:,}" if row["size"] is not None else ""
@@ -127,7 +131,7 @@ class Tour:
 
 
 def _uuid(row: Row) -> str:
-    return f"({row['file_uuid']})" if row["file_uuid"] else ""
+    return f" ({row['file_uuid']})" if row["file_uuid"] else ""
 
 
 @click.command(short_help="Show the whole journey on this machine, without key or network.")
@@ -163,7 +167,8 @@ def _running(
 
     drop = directory.resolve() if directory else scratch / "drop"
     drop.mkdir(exist_ok=True)
-    logging.getLogger().handlers[:] = [logging.FileHandler(scratch / "syncd.log")]
+    log_file = scratch / "syncd.log"
+    logging.getLogger().handlers[:] = [logging.FileHandler(log_file)]
     logging.getLogger().setLevel(logging.INFO)
     with load_emulator().Emulator(data=scratch / "emulator", api_key="demo") as emulator:
         config = configuration.load(config=None, environ=_environment(scratch, drop, emulator.url))
@@ -171,7 +176,7 @@ def _running(
             halt = threading.Event()
             daemon = Daemon(config=config, parts=parts, stop=halt)
             thread = threading.Thread(target=daemon.run, args=(stop,), name="syncd-demo")
-            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url)
+            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url, log_file)
             thread.start()
             try:
                 with _screen(tour):
@@ -300,15 +305,24 @@ def _is_equal(tour: Tour, names: set[str]) -> bool:
 def _farewell(tour: Tour, directory: Path | None, *, complete: bool) -> None:
     say = tour.console.print
     if not complete:
-        why = "interrupted" if tour.stop.is_set() else "not everything arrived in time"
-        say(f"\n[bold red]{why}[/]; run it again with [bold]-v[/], or report what you see")
+        if tour.stop.is_set():
+            say("\n[bold red]interrupted[/]")
+            return
+        say("\n[bold red]not everything arrived in time[/]; the end of its log:")
+        text = tour.log_file.read_text("utf-8", "replace")
+        for line in text.splitlines()[-LOG_LINES:]:
+            say(line, markup=False)
         return
     say(
         f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: the Files API held "
         "exactly what the folder held."
     )
-    target = directory or Path("DIR")
+    target = shlex.quote(log.printable(str(directory or "DIR")))
+    commands = {
+        f"syncd demo {target} --stay": "the same with a folder of yours, until Ctrl-C",
+        f"syncd run {target}": "the real service; needs AYMARA_AI_API_KEY",
+        "syncd --help": "status, ls, why PATH: how, which uuid, and why",
+    }
     say("What next:")
-    say(f"  syncd demo {target} --stay        the same with a folder of yours, until Ctrl-C")
-    say(f"  syncd run {target}                the real service; needs AYMARA_AI_API_KEY")
-    say("  syncd --help                 status, ls, why PATH: how, which uuid, and why")
+    for command, what in commands.items():
+        say(f"  {command:<{max(map(len, commands))}}  {what}", markup=False)

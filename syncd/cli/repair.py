@@ -142,8 +142,11 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
         click.echo(json.dumps(result))
     else:
         tried = result["tried"]
-        click.echo("1 file is tried now" if tried == 1 else f"{tried} files are tried now")
-        if lock_holder(config.state.directory) is None:
+        if not tried:
+            click.echo("nothing waits to be tried")
+        else:
+            click.echo("1 file is tried now" if tried == 1 else f"{tried:,} files are tried now")
+        if tried and lock_holder(config.state.directory) is None:
             click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
     return 0
 

@@ -75,13 +75,16 @@ def test_all_is_well_when_a_daemon_works_and_nothing_is_wrong(desk, daemon, sync
 def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk, daemon, syncd):
     desk.refuse(b"bad\x1b[31m\n" + b"long/" * 30, "it is too large")
     desk.see(b"y")
-    desk.hold("deletions", "f", "its root is missing", affects=12, first=["x"], commands=["ls f"])
+    desk.hold(
+        "deletions", "f", "its root is missing", affects=12, first=["x"], commands=["syncd ls f"]
+    )
     daemon(transfers=[Transfer("f", "clips/" * 20, 3 << 20, 7 << 20, desk.now)])
     code, out, _ = syncd("status")
     assert code == 1
     assert "3.0 MiB of 7.0 MiB" in out
     assert "affects 12 files: x, ..." in out
-    assert "> ls f" in out
+    assert "> syncd ls f" in out
+    assert out.count("its root is missing") == 1
     assert "bad\\x1b[31m\\n" in out
     assert "it is too large (status 413, file.too_large, request req-7)" in out.replace(
         "\n    ", " "
