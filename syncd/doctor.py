@@ -84,11 +84,13 @@ def examine(
     try:
         config = load(True)
     except ConfigError as error:
-        yield from _unusable(error)
         try:
             config = load(False)
         except ConfigError:
+            yield from _unusable(error)
             return
+        beat = _seen_by_daemon(config, error, clock())
+        yield from _unusable(error) if beat is None else _as_the_daemon_has_it(beat)
     else:
         yield from _configuration(config)
         yield from _service(config, clock)
@@ -96,6 +98,36 @@ def examine(
     for folder in config.folders:
         yield from _folder(folder)
     yield from _limits(config)
+
+
+def _seen_by_daemon(config: Config, error: ConfigError, now: float) -> vitals.Vitals | None:
+    """Return what a working daemon says of itself where this shell lacks only what it has."""
+    lacks_only = all(problem.startswith("no ") for problem in str(error).splitlines())
+    directory = config.state.directory
+    return vitals.read(directory) if lacks_only and vitals.is_alive(directory, now) else None
+
+
+def _as_the_daemon_has_it(beat: vitals.Vitals) -> Iterator[Finding]:
+    """Yield how key and service are, where only the daemon has the key: a systemd credential."""
+    yield Finding("configuration", good=True, text="key and folders are the running daemon's")
+    match beat.api_state:
+        case "refused":
+            yield bad(
+                "key",
+                "the service refuses the daemon's",
+                "put a valid key where it comes from (a systemd credential: and restart)",
+                UnauthorizedError.exit_code,
+            )
+        case "unreachable":
+            yield bad(
+                "service",
+                "the daemon cannot reach it",
+                "check base_url, DNS, firewall and [api] proxy; the daemon waits for it meanwhile",
+            )
+        case "ok":
+            yield Finding("key", good=True, text="the service accepts the daemon's")
+        case _:
+            yield Finding("key", good=True, text="the daemon's, not used yet")
 
 
 def _unusable(error: ConfigError) -> Iterator[Finding]:

@@ -87,6 +87,28 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
     assert found["daemon"].good
 
 
+@pytest.mark.parametrize(
+    ("api_state", "code", "name", "text"),
+    [
+        ("ok", 0, "key", "the service accepts the daemon's"),
+        ("unknown", 0, "key", "the daemon's, not used yet"),
+        ("refused", 77, "key", "the service refuses the daemon's"),
+        ("unreachable", 1, "service", "the daemon cannot reach it"),
+    ],
+)
+def test_where_only_the_daemon_has_the_key_it_is_asked(
+    examine, store, home, api_state, code, name, text
+):
+    facts = vitals.Vitals(
+        doctor.__version__, os.getpid(), 0.0, time.time(), {}, [], api_state, None
+    )
+    vitals.write(home / "state", facts)
+    found, ended = examine(AYMARA_AI_API_KEY=None)
+    assert (ended, found[name].text) == (code, text)
+    # What else is wrong is told all the same.
+    assert examine(AYMARA_AI_API_KEY=None, SYNCD_UPLOAD__WORKERS="0")[1] == 78
+
+
 def test_a_refused_key_is_77_and_names_its_source(examine):
     found, code = examine(AYMARA_AI_API_KEY="another-key")
     assert code == 77
