@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import click
-import pytest
+import yaml
 
 from syncd import cli, config, credentials, locations
 from syncd.server.listener import Listener
@@ -125,7 +125,6 @@ def test_every_file_it_names_is_there():
 
 
 def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
-    yaml = pytest.importorskip("yaml")
     compose, pod = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
     service = compose["services"]["syncd"]
     key_file = service["environment"]["AYMARA_AI_API_KEY_FILE"]
