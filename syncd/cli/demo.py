@@ -31,7 +31,7 @@ from syncd.daemon import Daemon
 from syncd.parts import Parts, opened
 from syncd.state import views
 
-#: Seconds that each part of the tour may take before the demo counts as failed.
+#: Seconds in which something must happen, or the demo counts as failed.
 PART_SECONDS = 30.0
 #: Lines of its log that are shown where it fails.
 LOG_LINES = 20
@@ -67,13 +67,16 @@ class Tour:
     said: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     live: Live | None = None
     told_page: bool = False
+    #: the manifest as it was seen last
+    known: dict[str, Row] = field(default_factory=dict)
 
     def rows(self) -> dict[str, Row]:
         """Return the manifest by path: present files, then deleted ones."""
         listed = self.parts.store.read(
             lambda db: [*views.manifest(db), *views.manifest(db, status="deleted")]
         )
-        return {row["path"]: row for row in listed}
+        self.known = {row["path"]: row for row in listed}
+        return self.known
 
     def show(self) -> None:
         """Bring the screen up to date; without a terminal, print a line for each change."""
@@ -97,13 +100,18 @@ class Tour:
             self.console.print(f"{self._clock()}  {caption}")
 
     def until(self, done: Callable[[dict[str, Row]], bool]) -> bool:
-        """Show until `done`; False where that does not come about in time, or on Ctrl-C."""
-        deadline = time.monotonic() + PART_SECONDS
-        while time.monotonic() < deadline and not self.stop.is_set():
+        """Show until `done`; False where nothing happens for long before that, or on Ctrl-C."""
+        deadline, before = 0.0, None
+        while not self.stop.is_set():
             self.show()
-            if done(self.rows()):
+            rows = self.rows()
+            if done(rows):
                 self.show()
                 return True
+            if rows != before:
+                deadline, before = time.monotonic() + PART_SECONDS, rows
+            elif time.monotonic() > deadline:
+                return False
             time.sleep(0.1)
         return False
 
@@ -250,7 +258,7 @@ def _tour_of_theirs(tour: Tour) -> bool:
     tour.say(f"sending what is in {tour.drop} to a Files API on this machine")
     settled = ("synced", "ignored", "failed")
     return tour.until(
-        lambda rows: bool(rows) and all(row["status"] in settled for row in rows.values())
+        lambda rows: all(row["status"] in settled for row in rows.values()) and _is_scanned(tour)
     ) and not any(row["status"] == "failed" for row in tour.rows().values())
 
 
@@ -281,6 +289,15 @@ def _files(drop: Path) -> Iterator[str]:
     yield "clip.mp4"
 
 
+def _is_scanned(tour: Tour) -> bool:
+    """Say whether the folder was seen whole, so that there is no file beside those that are known.
+
+    Its scan is dated once all that it saw is in the table.
+    """
+    known = tour.parts.store.read(lambda db: views.overview(db, time.time()))["folders"]
+    return bool(known) and known[0]["last_scan_at"] is not None
+
+
 def _is_listed(rows: dict[str, Row], *, name: str) -> bool:
     return name in rows
 
@@ -308,15 +325,22 @@ def _farewell(tour: Tour, directory: Path | None, *, complete: bool) -> None:
         if tour.stop.is_set():
             say("\n[bold red]interrupted[/]")
             return
+        failed = [row for row in tour.known.values() if row["status"] == "failed"]
+        for row in failed:
+            text = f"{log.printable(row['path'])} failed: {log.printable(row['error'] or '')}"
+            say(text, style="red", markup=False)
+        if failed:
+            return
         say("\n[bold red]not everything arrived in time[/]; the end of its log:")
         text = tour.log_file.read_text("utf-8", "replace")
         for line in text.splitlines()[-LOG_LINES:]:
             say(line, markup=False)
         return
-    say(
-        f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: the Files API held "
-        "exactly what the folder held."
-    )
+    what = "the Files API held exactly what the folder held"
+    if directory:
+        sent = sum(_is_synced(tour.known, name) for name in tour.known)
+        what = "1 file was synced" if sent == 1 else f"{sent:,} files were synced"
+    say(f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: {what}.")
     target = shlex.quote(log.printable(str(directory or "DIR")))
     commands = {
         f"syncd demo {target} --stay": "the same with a folder of yours, until Ctrl-C",
