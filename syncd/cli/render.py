@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from syncd.document import stopped
 from syncd.log import printable
 from syncd.state.views import Word
 from syncd.units import span
@@ -143,10 +144,8 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
 
 
 def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
-    scope = "" if hold["scope"] == "*" else f" of {printable(hold['scope'])}"
-    yield _indented(
-        Text.assemble((f"{hold['stops']}{scope}", "bold"), f", since {ago(hold['since'], now)}")
-    )
+    what = printable(stopped(hold))
+    yield _indented(Text.assemble((what, "bold"), f", since {ago(hold['since'], now)}"))
     yield _indented(Text(printable(hold["reason"])), 4)
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,25 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert "polling (it is on NFS), 3 directories" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("stops", "scope", "words"),
+    [
+        ("sending", "*", "sending held: r"),
+        ("sending", "default", "sending to the default workspace held: r"),
+        ("sending", "ws-7", "sending to workspace ws-7 held: r"),
+        ("sending", "folder f", "sending of f held: r"),
+        ("sending", "copy 12", "sending of one file held: r"),
+        ("deletions", "f", "deletions of f held: r"),
+    ],
+)
+def test_what_a_hold_stops_is_said_in_words(desk, daemon, syncd, stops, scope, words):
+    desk.hold(stops, scope)
+    daemon()
+    (reason,) = json.loads(syncd("status", "--json")[1])["reasons"]
+    assert reason == f"{words}: the key is refused"
+    assert words.removesuffix(" held: r") + ", since" in syncd("status")[1]
 
 
 @pytest.mark.parametrize(
