@@ -231,3 +231,9 @@ def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path,
     monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
     told = document.status(tmp_path, base_url="http://x")
     assert any("nothing is sent or deleted" in reason for reason in told["reasons"])
+
+
+def test_watching_without_a_terminal_is_refused_and_not_silent(desk, syncd):
+    code, out, err = syncd("status", "--watch")
+    assert (code, out) == (2, "")
+    assert "--watch needs a terminal" in err
