@@ -143,7 +143,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
     else:
         tried = result["tried"]
         if not tried:
-            click.echo("nothing waits to be tried")
+            click.echo("no file waits for its next try")
         else:
             click.echo("1 file is tried now" if tried == 1 else f"{tried:,} files are tried now")
         if tried and lock_holder(config.state.directory) is None:
