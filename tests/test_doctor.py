@@ -106,7 +106,7 @@ def test_where_only_the_daemon_has_the_key_it_is_asked(
     found, ended = examine(AYMARA_AI_API_KEY=None)
     assert (ended, found[name].text) == (code, text)
     # What else is wrong is told all the same.
-    assert examine(AYMARA_AI_API_KEY=None, SYNCD_UPLOAD__WORKERS="0")[1] == 78
+    assert examine(AYMARA_AI_API_KEY=None, SYNCD_API__CA_FILE="/none")[1] == 78
 
 
 def test_a_refused_key_is_77_and_names_its_source(examine):
