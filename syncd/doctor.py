@@ -9,6 +9,7 @@ import re
 import resource
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from syncd import __version__, vitals
 from syncd.config import Config
 from syncd.document import LEAST_FREE_BYTES
-from syncd.exceptions import ConfigError, ForeignStateError, StateError
+from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
 from syncd.log import in_container, printable
 from syncd.mounts import kind_of
@@ -27,7 +28,9 @@ from syncd.settings import Folder
 from syncd.state import views
 from syncd.state.lock import lock_holder
 from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
+from syncd.story import rules_of
 from syncd.watch.filesystems import why_polling
+from syncd.watch.ignore import Rules
 
 #: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
 SKEW_SECONDS = 60.0
@@ -35,6 +38,8 @@ SKEW_SECONDS = 60.0
 LOW_FREE_BYTES = 100 << 20
 #: Directories that are counted in a folder, at most: so many take a second or two.
 MOST_COUNTED = 100_000
+#: Files and directories of a folder whose permissions are looked at, at most: well under a second.
+MOST_LOOKED_AT = 20_000
 #: Open files that a daemon with its default of workers comes by with.
 LEAST_FILES = 256
 MOUNTS = Path("/proc/self/mountinfo")
@@ -79,11 +84,13 @@ def examine(
     try:
         config = load(True)
     except ConfigError as error:
-        yield from _unusable(error)
         try:
             config = load(False)
         except ConfigError:
+            yield from _unusable(error)
             return
+        beat = _seen_by_daemon(config, error, clock())
+        yield from _unusable(error) if beat is None else _as_the_daemon_has_it(beat)
     else:
         yield from _configuration(config)
         yield from _service(config, clock)
@@ -93,14 +100,41 @@ def examine(
     yield from _limits(config)
 
 
+def _seen_by_daemon(config: Config, error: ConfigError, now: float) -> vitals.Vitals | None:
+    """Return what a working daemon says of itself where this shell lacks only what it has."""
+    lacks_only = all(problem.startswith("no ") for problem in str(error).splitlines())
+    directory = config.state.directory
+    return vitals.read(directory) if lacks_only and vitals.is_alive(directory, now) else None
+
+
+def _as_the_daemon_has_it(beat: vitals.Vitals) -> Iterator[Finding]:
+    """Yield how key and service are, where only the daemon has the key: a systemd credential."""
+    yield Finding("configuration", good=True, text="key and folders are the running daemon's")
+    match beat.api_state:
+        case "refused":
+            yield bad(
+                "key",
+                "the service refuses the daemon's",
+                "put a valid key where it comes from (a systemd credential: and restart)",
+                UnauthorizedError.exit_code,
+            )
+        case "unreachable":
+            yield bad(
+                "service",
+                "the daemon cannot reach it",
+                "check base_url, DNS, firewall and [api] proxy; the daemon waits for it meanwhile",
+            )
+        case "ok":
+            yield Finding("key", good=True, text="the service accepts the daemon's")
+        case _:
+            yield Finding("key", good=True, text="the daemon's, not used yet")
+
+
 def _unusable(error: ConfigError) -> Iterator[Finding]:
     for problem in str(error).splitlines():
-        yield bad(
-            "configuration",
-            problem,
-            "mend it; `syncd init` writes a commented one",
-            error.exit_code,
-        )
+        # What is lacking is followed by where to put it, what is wrong by what would be right.
+        text, _, fix = problem.partition(": " if problem.startswith("no ") else "; ")
+        yield bad("configuration", text, fix or "mend it there", error.exit_code)
 
 
 def _configuration(config: Config) -> Iterator[Finding]:
@@ -236,7 +270,8 @@ def _state_disk(directory: Path) -> Iterator[Finding]:
             "state disk", f"{shown}: {free >> 20} MiB free", "free some space before it is full"
         )
     else:
-        yield Finding("state disk", good=True, text=f"{kind or 'unknown'}, {free >> 20:,} MiB free")
+        text = f"{kind or 'unknown'}, {free / 2**30:,.1f} GiB free"
+        yield Finding("state disk", good=True, text=text)
 
 
 def lost_with_container(directory: Path) -> str:
@@ -323,12 +358,7 @@ def _daemon(directory: Path) -> Iterator[Finding]:
 def _folder(folder: Folder) -> Iterator[Finding]:
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
-        with os.scandir(folder.path) as entries:
-            unreadable = [
-                entry.name
-                for entry in entries
-                if not entry.is_symlink() and not os.access(entry.path, _wanted(entry))
-            ]
+        unreadable = _unreadable(folder)
     except OSError as error:
         yield bad(
             name,
@@ -349,8 +379,41 @@ def _folder(folder: Folder) -> Iterator[Finding]:
     yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.root) or 'unknown'}, {how}")
 
 
-def _wanted(entry: os.DirEntry[str]) -> int:
-    return os.R_OK | os.X_OK if entry.is_dir(follow_symlinks=False) else os.R_OK
+def _unreadable(folder: Folder) -> list[bytes]:
+    """Return what should be synced and cannot be read, the uppermost first, up to a bound.
+
+    OSError where the folder itself cannot be listed.
+    """
+    rules, unreadable, looked_at = rules_of(folder), list[bytes](), 0
+    directories = deque([b""])
+    while directories and looked_at < MOST_LOOKED_AT:
+        directory = directories.popleft()
+        try:
+            entries = list(os.scandir(os.path.join(folder.root, directory)))  # noqa: PTH118 - bytes
+        except OSError as error:
+            if not directory:
+                raise
+            if not isinstance(error, FileNotFoundError):
+                unreadable.append(directory)
+            continue
+        looked_at += len(entries)
+        for entry in entries:
+            is_dir = entry.is_dir(follow_symlinks=False)
+            wanted = os.R_OK | os.X_OK if is_dir else os.R_OK
+            readable = entry.is_symlink() or os.access(entry.path, wanted)
+            path = directory + b"/" + entry.name if directory else entry.name
+            if (readable and not is_dir) or _is_excluded(rules, path, is_dir=is_dir):
+                continue
+            (directories if readable else unreadable).append(path)
+    return unreadable
+
+
+def _is_excluded(rules: Rules, path: bytes, *, is_dir: bool) -> bool:
+    try:
+        return rules.verdict(path, is_dir=is_dir).excluded
+    except UnreadableError:
+        # A `.syncdignore` file that cannot be read keeps it here, and that is what is found.
+        return False
 
 
 # The machine

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncd import __version__, vitals
 from syncd.state import views
+from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
 from syncd.state.views import timestamp
 from syncd.vitals import FolderVitals, Vitals
@@ -126,8 +127,21 @@ def _reasons(known: JsonObject) -> Iterator[str]:
 def _holds(known: JsonObject, stops: str) -> Iterator[str]:
     for hold in known["holds"]:
         if hold["stops"] == stops:
-            scope = "" if hold["scope"] == "*" else f" of {hold['scope']}"
-            yield f"{stops}{scope} held: {hold['reason']}"
+            yield f"{stopped(hold)} held: {hold['reason']}"
+
+
+def stopped(hold: JsonObject) -> str:
+    """Return what a hold stops, in words: `sending to workspace W`."""
+    stops, scope = hold["stops"], hold["scope"]
+    if scope == EVERYWHERE:
+        return f"{stops}"
+    if stops == "deletions":
+        return f"deletions of {scope}"
+    kind, _, which = scope.partition(" ")
+    if kind in ("copy", "folder") and which:
+        return f"sending of {which}" if kind == "folder" else "sending of one file"
+    workspace = workspace_of(scope)
+    return f"sending to workspace {workspace}" if workspace else "sending to the default workspace"
 
 
 def _disk_reasons(directory: Path) -> Iterator[str]:

@@ -96,8 +96,11 @@ def _work_through(
         if parts.gate.resting and not parts.uploader.busy:
             log.error("giving up for now: a quota is used up (syncd status)")
             return
-        if parts.gate.refused or parts.gate.state == "unreachable":
-            log.error("giving up for now: the Files API is %s", parts.gate.state)
+        if parts.gate.refused:
+            log.error("giving up for now: the Files API refuses the key")
+            return
+        if parts.gate.state == "unreachable":
+            log.error("giving up for now: the Files API cannot be reached")
             return
         if not tally.waiting and not parts.uploader.busy:
             return

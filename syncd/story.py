@@ -265,10 +265,9 @@ def rule(place: Place, config: Config, *, is_dir: bool = False) -> str:
 
 
 def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:
-    settings = _settings(place, config)
-    if settings is None:
-        return Verdict(excluded=False)
-    rules = _rules(settings)
+    # A folder that came with the command line (`syncd run DIR`) has the rules of every folder.
+    settings = _settings(place, config) or Folder(path=Path(os.fsdecode(place.root)))
+    rules = rules_of(settings)
     try:
         verdict = rules.verdict(place.path, is_dir=is_dir)
     except UnreadableError as error:
@@ -286,7 +285,8 @@ def _settings(place: Place, config: Config) -> Folder | None:
     return next((folder for folder in config.folders if folder.name == place.folder), None)
 
 
-def _rules(folder: Folder) -> Rules:
+def rules_of(folder: Folder) -> Rules:
+    """Return the rules by which a folder's files are in or out."""
     return Rules(
         WatchFolder(
             name=folder.name,

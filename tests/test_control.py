@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from syncd import commands, config as configuration
+from syncd import commands
 from syncd.cli import control as client
+from syncd.cli.options import Options
 from syncd.exceptions import ConfigError, StateLockedError, SyncdError
 from syncd.server import Control
 from syncd.state.store import LOCK_NAME
@@ -25,16 +26,21 @@ def until(condition, seconds=10.0):
 
 
 @pytest.fixture
-def config(tmp_path):
+def options(tmp_path, monkeypatch):
+    """The options of a call in whose environment all is configured."""
     (tmp_path / "drop").mkdir()
     (tmp_path / "state").mkdir(mode=0o700)
-    environ = {
-        "AYMARA_AI_API_KEY": "k",
-        "SYNCD_API__BASE_URL": "http://127.0.0.1:9",
-        "SYNCD_STATE__DIRECTORY": str(tmp_path / "state"),
-        "SYNCD_WATCH": str(tmp_path / "drop"),
-    }
-    return configuration.load(config=None, environ=environ, working_directory=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "k")
+    monkeypatch.setenv("SYNCD_API__BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.setenv("SYNCD_WATCH", str(tmp_path / "drop"))
+    return Options()
+
+
+@pytest.fixture
+def config(options):
+    return options.load(to_sync=True)
 
 
 @pytest.fixture
@@ -91,37 +97,55 @@ def daemon(locked, known):
     control.stop()
 
 
-def test_a_command_is_carried_out_by_the_daemon_and_its_progress_is_told(daemon, config):
+def test_a_command_is_carried_out_by_the_daemon_and_its_progress_is_told(daemon, options):
     seen = []
-    result = client.perform(config, "count", {"to": 3}, progress=seen.append)
+    result = client.perform(options, "count", {"to": 3}, progress=seen.append)
     assert result == {"counted": 3, "parts": "the parts"}
     assert seen == [{"done": 0}, {"done": 1}, {"done": 2}]
 
 
-def test_without_a_daemon_the_command_is_carried_out_here_under_the_lock(config, monkeypatch):
+def test_without_a_daemon_the_command_is_carried_out_here_under_the_lock(
+    options, config, monkeypatch
+):
     def locked_by(parts, _arguments):
         holder = client.lock_holder(parts.store.directory)
         yield {"holder": holder}
 
     monkeypatch.setitem(commands.COMMANDS, "locked_by", locked_by)
-    assert client.perform(config, "locked_by", {}) == {"holder": os.getpid()}
+    assert client.perform(options, "locked_by", {}) == {"holder": os.getpid()}
     assert client.lock_holder(config.state.directory) is None
 
 
-def test_an_error_of_the_command_comes_back_with_its_message_and_exit_code(daemon, config):
+def test_only_without_a_daemon_must_key_and_folders_be_configured(
+    options, locked, known, monkeypatch
+):
+    for name in ("AYMARA_AI_API_KEY", "SYNCD_WATCH"):
+        monkeypatch.delenv(name)
+    control = Control(directory=locked, parts=lambda: None, commands=known)
+    control.start()
+    try:
+        assert client.perform(options, "count", {"to": 1})["counted"] == 1
+    finally:
+        control.stop()
+    monkeypatch.setattr(client, "lock_holder", lambda _: None)
+    with pytest.raises(ConfigError, match="no API key"):
+        client.perform(options, "count", {"to": 1})
+
+
+def test_an_error_of_the_command_comes_back_with_its_message_and_exit_code(daemon, options):
     with pytest.raises(SyncdError, match="another setting is needed") as raised:
-        client.perform(config, "refuse", {})
+        client.perform(options, "refuse", {})
     assert raised.value.exit_code == ConfigError.exit_code == 78
 
 
-def test_a_command_that_breaks_is_told_of_and_the_next_one_is_served(daemon, config, caplog):
+def test_a_command_that_breaks_is_told_of_and_the_next_one_is_served(daemon, options, caplog):
     with pytest.raises(SyncdError, match="internal error: ZeroDivisionError"):
-        client.perform(config, "fail", {})
+        client.perform(options, "fail", {})
     assert "of the test" in caplog.text
-    assert client.perform(config, "count", {"to": 0})["counted"] == 0
+    assert client.perform(options, "count", {"to": 0})["counted"] == 0
 
 
-def test_a_command_goes_on_to_its_end_when_its_caller_hangs_up(daemon, config, known):
+def test_a_command_goes_on_to_its_end_when_its_caller_hangs_up(daemon, options, config, known):
     caller = client._daemon(config.state.directory)
     caller.request("POST", "/control/wait", "{}")
     assert known.begun.wait(10)
@@ -129,25 +153,25 @@ def test_a_command_goes_on_to_its_end_when_its_caller_hangs_up(daemon, config, k
     time.sleep(0.05)
     known.free.set()
     assert known.ended.wait(10)
-    assert client.perform(config, "count", {"to": 1})["counted"] == 1
+    assert client.perform(options, "count", {"to": 1})["counted"] == 1
 
 
-def test_a_caller_that_does_not_read_holds_up_no_command(daemon, config, known):
+def test_a_caller_that_does_not_read_holds_up_no_command(daemon, options, config, known):
     caller = client._daemon(config.state.directory)
     try:
         caller.request("POST", "/control/count", json.dumps({"to": 200_000}))
-        assert client.perform(config, "count", {"to": 1})["counted"] == 1
+        assert client.perform(options, "count", {"to": 1})["counted"] == 1
         until(lambda: not daemon._running)
     finally:
         caller.close()
 
 
-def test_a_daemon_that_stops_ends_its_commands_and_says_so(daemon, config, known):
+def test_a_daemon_that_stops_ends_its_commands_and_says_so(daemon, options, config, known):
     errors = []
 
     def ask():
         try:
-            client.perform(config, "wait", {})
+            client.perform(options, "wait", {})
         except SyncdError as error:
             errors.append(str(error))
 
@@ -196,14 +220,14 @@ def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
         control.stop()
 
 
-def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, config):
+def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, options):
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(locked / commands.SOCKET_NAME))
     left.close()
     control = Control(directory=locked, parts=lambda: None, commands=known)
     control.start()
     try:
-        assert client.perform(config, "count", {"to": 1})["counted"] == 1
+        assert client.perform(options, "count", {"to": 1})["counted"] == 1
     finally:
         control.stop()
 
@@ -229,7 +253,7 @@ def test_where_no_socket_can_be_the_daemon_goes_on_and_says_so(locked, known, ca
     assert "commands cannot reach this daemon" in caplog.text
 
 
-def test_a_process_that_takes_no_commands_is_named(locked, config, monkeypatch):
+def test_a_process_that_takes_no_commands_is_named(locked, options, monkeypatch):
     monkeypatch.setattr(client, "START_SECONDS", 0.1)
     with pytest.raises(StateLockedError, match=rf"process {os.getpid()}\) uses .* no commands"):
-        client.perform(config, "count", {"to": 1})
+        client.perform(options, "count", {"to": 1})

@@ -87,6 +87,28 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
     assert found["daemon"].good
 
 
+@pytest.mark.parametrize(
+    ("api_state", "code", "name", "text"),
+    [
+        ("ok", 0, "key", "the service accepts the daemon's"),
+        ("unknown", 0, "key", "the daemon's, not used yet"),
+        ("refused", 77, "key", "the service refuses the daemon's"),
+        ("unreachable", 1, "service", "the daemon cannot reach it"),
+    ],
+)
+def test_where_only_the_daemon_has_the_key_it_is_asked(
+    examine, store, home, api_state, code, name, text
+):
+    facts = vitals.Vitals(
+        doctor.__version__, os.getpid(), 0.0, time.time(), {}, [], api_state, None
+    )
+    vitals.write(home / "state", facts)
+    found, ended = examine(AYMARA_AI_API_KEY=None)
+    assert (ended, found[name].text) == (code, text)
+    # What else is wrong is told all the same.
+    assert examine(AYMARA_AI_API_KEY=None, SYNCD_API__CA_FILE="/none")[1] == 78
+
+
 def test_a_refused_key_is_77_and_names_its_source(examine):
     found, code = examine(AYMARA_AI_API_KEY="another-key")
     assert code == 77
@@ -219,13 +241,62 @@ def test_a_folder_that_is_not_there_is_told_and_nothing_is_said_of_deleting(exam
     assert "nothing is deleted" in found["folder drop"].fix
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_what_cannot_be_read_is_told(examine, home):
-    (home / "drop" / "secret").write_text("x")
-    (home / "drop" / "secret").chmod(0)
+@pytest.fixture
+def closed(home, monkeypatch):
+    """Make files and directories that may not be read: root may read everything."""
+    closed = set()
+    allowed = os.access
+    monkeypatch.setattr(
+        doctor.os, "access", lambda path, mode: path not in closed and allowed(path, mode)
+    )
+
+    def close(*paths):
+        for path in paths:
+            (home / "drop" / path).parent.mkdir(parents=True, exist_ok=True)
+            (home / "drop" / path).touch()
+            closed.add(os.fsencode(home / "drop" / path))
+
+    return close
+
+
+def test_what_cannot_be_read_is_told_however_deep(examine, closed):
+    closed("a/b/c/secret", "a/secret")
     found, code = examine()
     assert code == 1
-    assert "1 cannot be read, such as secret" in found["folder drop"].text
+    assert "2 cannot be read, such as a/secret" in found["folder drop"].text
+
+
+def test_what_no_rule_lets_in_may_be_unreadable(examine, home, closed):
+    (home / "drop" / ".syncdignore").write_text("drafts/\n")
+    closed("lost+found", ".hidden/x", "drafts/x", "x.part")
+    assert examine()[1] == 0
+
+
+def test_the_look_into_a_folder_has_a_bound(examine, home, closed, monkeypatch):
+    monkeypatch.setattr(doctor, "MOST_LOOKED_AT", 3)
+    for number in range(4):
+        (home / "drop" / str(number)).mkdir()
+    closed("0/secret")
+    assert examine()[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "fix"),
+    [
+        ({"AYMARA_AI_API_KEY": None}, "no API key", "set AYMARA_AI_API_KEY, or"),
+        ({"SYNCD_WATCH": None}, "no folder to watch", "name one (syncd run DIR)"),
+        (
+            {"SYNCD_WATCH": None, "SYNCD_FOLDERS": '[{"path": "/x", "nmae": "x"}]'},
+            "unknown setting",
+            "did you mean name?",
+        ),
+    ],
+)
+def test_each_problem_of_the_configuration_has_a_fix_of_its_own(examine, more, text, fix):
+    found, code = examine(**more)
+    assert code == 78
+    assert text in found["configuration"].text
+    assert found["configuration"].fix.startswith(fix)
 
 
 def test_too_few_watches_are_told_with_the_command(examine, home, monkeypatch):

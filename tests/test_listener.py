@@ -384,6 +384,38 @@ def test_a_question_that_makes_no_sense_is_told_so(serve, store, query):
     assert "error" in json.loads(body)
 
 
+def test_many_searches_wait_for_their_turn_and_keep_nothing_else_waiting(store, serve, monkeypatch):
+    monkeypatch.setattr(listener_module, "TURN_SECONDS", 0.1)
+    asker = serve()
+    begun = threading.Semaphore(0)
+    free = threading.Event()
+    look = listener_module.views.page
+
+    def slow(*args, **kwargs):
+        begun.release()
+        assert free.wait(10)
+        return look(*args, **kwargs)
+
+    monkeypatch.setattr(listener_module.views, "page", slow)
+    answers = []
+    searches = [
+        threading.Thread(target=lambda: answers.append(asker("/ls.json?search=a")[0]))
+        for _ in range(listener_module.LOOKS)
+    ]
+    for search in searches:
+        search.start()
+    for _ in searches:
+        assert begun.acquire(timeout=10)
+    status, _, body = asker("/ls.json?search=b")
+    assert (status, json.loads(body)) == (503, {"error": "others are searching; try again"})
+    assert asker("/status.json")[0] == 200
+    free.set()
+    for search in searches:
+        search.join(10)
+    assert answers == [200] * listener_module.LOOKS
+    assert asker("/ls.json?search=b")[0] == 200
+
+
 def test_a_files_story_is_told_by_its_exact_name(serve, store):
     asker = serve()
     assert asker.json("/why.json?folder=drop&path=b/c.txt")["path"] == "b/c.txt"

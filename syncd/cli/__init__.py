@@ -1,5 +1,6 @@
 """The terminal: a group of commands, each family in a module that is imported when it is called."""
 
+import difflib
 import os
 import sys
 import traceback
@@ -10,9 +11,9 @@ from typing import Any
 import click
 
 from syncd import __version__
+from syncd.cli.lines import complain
 from syncd.cli.options import Options, common
 from syncd.exceptions import SyncdError
-from syncd.log import is_journal, printable, redacted
 
 WELL, NOT_WELL, USAGE = 0, 1, 2
 
@@ -60,6 +61,10 @@ class Families(click.Group):
         # Health checks come every few seconds: they get by without what `status` else needs.
         if name == "status" and "--alive" in rest and not {"--watch", "--json", "--help"} & {*rest}:
             return name, import_module(f"{__name__}.alive").alive, rest
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"there is no command {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -110,7 +115,9 @@ def call(arguments: Sequence[str]) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        error.show()
+        complain(error.format_message())
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"try: {error.ctx.command_path} --help", err=True)
         return error.exit_code
     except click.Abort:
         return 130
@@ -140,8 +147,5 @@ def _tell(error: Exception, options: Options) -> int:
         text = "".join(traceback.format_exception(error)) + text
     elif not known:
         text += "; `syncd -v -v ...` shows where"
-    # What ends a service is to be found among the journal's errors.
-    priority = "<3>" if is_journal(sys.stderr, os.environ) else ""
-    for line in redacted(text).splitlines():
-        click.echo(f"{priority}syncd: {printable(line)}", err=True)
+    complain(text)
     return error.exit_code if isinstance(error, SyncdError) else NOT_WELL

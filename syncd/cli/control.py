@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from syncd.cli.options import Options
 from syncd.commands import COMMANDS, SOCKET_NAME
-from syncd.config import Config
 from syncd.disk import short_path
 from syncd.exceptions import StateLockedError, SyncdError
 from syncd.parts import opened
@@ -31,7 +31,7 @@ class CommandError(SyncdError):
 
 
 def perform(
-    config: Config,
+    options: Options,
     command: str,
     arguments: JsonObject,
     *,
@@ -39,25 +39,27 @@ def perform(
 ) -> JsonObject:
     """Carry out `command` and return its result; `progress` is told each object before it.
 
+    A daemon that runs has key and folders: only without one must the configuration name them.
     SyncdError as the command raises it, here or in the daemon; StateLockedError where another
     process has the state and takes no commands.
     """
     result: JsonObject = {}
-    for said in _carried_out(config, command, arguments):
+    for said in _carried_out(options, command, arguments):
         if result:
             progress(result)
         result = said
     return result
 
 
-def _carried_out(config: Config, command: str, arguments: JsonObject) -> Iterator[JsonObject]:
-    if (connection := _daemon(config.state.directory)) is not None:
+def _carried_out(options: Options, command: str, arguments: JsonObject) -> Iterator[JsonObject]:
+    directory = options.load(to_sync=False).state.directory
+    if (connection := _daemon(directory)) is not None:
         try:
             yield from _asked(connection, command, arguments)
         finally:
             connection.close()
         return
-    with opened(config) as parts:
+    with opened(options.load(to_sync=True)) as parts:
         yield from COMMANDS[command](parts, arguments)
 
 

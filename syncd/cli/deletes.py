@@ -12,7 +12,7 @@ from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.inspect import folder_name
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import ago
+from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
@@ -29,7 +29,7 @@ def deletes() -> None:
     """Review deletions that are held: list them, approve or reject them."""
 
 
-@deletes.command("list")
+@deletes.command("list", short_help="List what waits for a decision.")
 @click.argument("hold", required=False, type=int)
 @click.option("--all", "with_decided", is_flag=True, help="Also what was decided in the last year.")
 @_as_json
@@ -84,10 +84,10 @@ def _show_holds(found: list[JsonObject]) -> None:
         if item["affects"] > len(item["first"]):
             click.echo(f"     ... (syncd deletes list {item['id']} lists all)")
         for command in item["commands"]:
-            click.echo(f"   > {printable(command)}")
+            click.echo(f"   {printable(as_advice(command))}")
 
 
-@deletes.command()
+@deletes.command(short_help="Let what a hold names be deleted remotely.")
 @_what
 @_as_json
 @common
@@ -101,7 +101,7 @@ def approve(options: Options, what: str, *, as_json: bool) -> None:
     _decide(options, "deletes.approve", what, as_json=as_json)
 
 
-@deletes.command()
+@deletes.command(short_help="Keep the remote copies of what a hold names.")
 @_what
 @_as_json
 @common
@@ -116,8 +116,8 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
 
 
 def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None:
-    config = options.load(to_sync=True)
-    result = perform(config, command, _arguments(config, what))
+    config = options.load(to_sync=False)
+    result = perform(options, command, _arguments(config, what))
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -30,8 +31,10 @@ from syncd.daemon import Daemon
 from syncd.parts import Parts, opened
 from syncd.state import views
 
-#: Seconds that each part of the tour may take before the demo counts as failed.
+#: Seconds in which something must happen, or the demo counts as failed.
 PART_SECONDS = 30.0
+#: Lines of its log that are shown where it fails.
+LOG_LINES = 20
 #: The demo is impatient, so that it is short; a real folder keeps the defaults.
 SETTLE_SECONDS, GRACE_SECONDS, POLL_SECONDS = 0.5, 2.0, 0.5
 _COLOURS = {
@@ -58,18 +61,22 @@ class Tour:
     console: Console
     stop: threading.Event
     page_url: Callable[[], str]
+    log_file: Path
     began: float = field(default_factory=time.monotonic)
     caption: str = ""
     said: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     live: Live | None = None
     told_page: bool = False
+    #: the manifest as it was seen last
+    known: dict[str, Row] = field(default_factory=dict)
 
     def rows(self) -> dict[str, Row]:
         """Return the manifest by path: present files, then deleted ones."""
         listed = self.parts.store.read(
             lambda db: [*views.manifest(db), *views.manifest(db, status="deleted")]
         )
-        return {row["path"]: row for row in listed}
+        self.known = {row["path"]: row for row in listed}
+        return self.known
 
     def show(self) -> None:
         """Bring the screen up to date; without a terminal, print a line for each change."""
@@ -84,7 +91,7 @@ class Tour:
             news = (row["status"], row["file_uuid"])
             if self.said.get(path) != news:
                 self.said[path] = news
-                self.console.print(f"{self._clock()}  {path}: {row['status']}", _uuid(row))
+                self.console.print(f"{self._clock()}  {path}: {row['status']}{_uuid(row)}")
 
     def say(self, caption: str) -> None:
         """Tell what happens next."""
@@ -93,13 +100,18 @@ class Tour:
             self.console.print(f"{self._clock()}  {caption}")
 
     def until(self, done: Callable[[dict[str, Row]], bool]) -> bool:
-        """Show until `done`; False where that does not come about in time, or on Ctrl-C."""
-        deadline = time.monotonic() + PART_SECONDS
-        while time.monotonic() < deadline and not self.stop.is_set():
+        """Show until `done`; False where nothing happens for long before that, or on Ctrl-C."""
+        deadline, before = 0.0, None
+        while not self.stop.is_set():
             self.show()
-            if done(self.rows()):
+            rows = self.rows()
+            if done(rows):
                 self.show()
                 return True
+            if rows != before:
+                deadline, before = time.monotonic() + PART_SECONDS, rows
+            elif time.monotonic() > deadline:
+                return False
             time.sleep(0.1)
         return False
 
@@ -114,10 +126,10 @@ class Tour:
 
     def _screen(self, rows: dict[str, Row]) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("file", overflow="ellipsis", no_wrap=True, ratio=2)
-        table.add_column("bytes", justify="right", no_wrap=True)
+        table.add_column("file", overflow="ellipsis", no_wrap=True, min_width=14)
+        table.add_column("bytes", justify="right", no_wrap=True, min_width=9)
         table.add_column("status", no_wrap=True, min_width=10)
-        table.add_column("file_uuid", no_wrap=True, style="dim", min_width=36)
+        table.add_column("file_uuid", no_wrap=True, style="dim", overflow="ellipsis")
         for path, row in list(rows.items())[-20:]:
             status = Text(row["status"], _COLOURS.get(row["status"], ""))
             size = f"{row['size']:,}" if row["size"] is not None else ""
@@ -127,7 +139,7 @@ class Tour:
 
 
 def _uuid(row: Row) -> str:
-    return f"({row['file_uuid']})" if row["file_uuid"] else ""
+    return f" ({row['file_uuid']})" if row["file_uuid"] else ""
 
 
 @click.command(short_help="Show the whole journey on this machine, without key or network.")
@@ -163,7 +175,8 @@ def _running(
 
     drop = directory.resolve() if directory else scratch / "drop"
     drop.mkdir(exist_ok=True)
-    logging.getLogger().handlers[:] = [logging.FileHandler(scratch / "syncd.log")]
+    log_file = scratch / "syncd.log"
+    logging.getLogger().handlers[:] = [logging.FileHandler(log_file)]
     logging.getLogger().setLevel(logging.INFO)
     with load_emulator().Emulator(data=scratch / "emulator", api_key="demo") as emulator:
         config = configuration.load(config=None, environ=_environment(scratch, drop, emulator.url))
@@ -171,7 +184,7 @@ def _running(
             halt = threading.Event()
             daemon = Daemon(config=config, parts=parts, stop=halt)
             thread = threading.Thread(target=daemon.run, args=(stop,), name="syncd-demo")
-            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url)
+            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url, log_file)
             thread.start()
             try:
                 with _screen(tour):
@@ -245,7 +258,7 @@ def _tour_of_theirs(tour: Tour) -> bool:
     tour.say(f"sending what is in {tour.drop} to a Files API on this machine")
     settled = ("synced", "ignored", "failed")
     return tour.until(
-        lambda rows: bool(rows) and all(row["status"] in settled for row in rows.values())
+        lambda rows: all(row["status"] in settled for row in rows.values()) and _is_scanned(tour)
     ) and not any(row["status"] == "failed" for row in tour.rows().values())
 
 
@@ -276,6 +289,15 @@ def _files(drop: Path) -> Iterator[str]:
     yield "clip.mp4"
 
 
+def _is_scanned(tour: Tour) -> bool:
+    """Say whether the folder was seen whole, so that there is no file beside those that are known.
+
+    Its scan is dated once all that it saw is in the table.
+    """
+    known = tour.parts.store.read(lambda db: views.overview(db, time.time()))["folders"]
+    return bool(known) and known[0]["last_scan_at"] is not None
+
+
 def _is_listed(rows: dict[str, Row], *, name: str) -> bool:
     return name in rows
 
@@ -300,15 +322,31 @@ def _is_equal(tour: Tour, names: set[str]) -> bool:
 def _farewell(tour: Tour, directory: Path | None, *, complete: bool) -> None:
     say = tour.console.print
     if not complete:
-        why = "interrupted" if tour.stop.is_set() else "not everything arrived in time"
-        say(f"\n[bold red]{why}[/]; run it again with [bold]-v[/], or report what you see")
+        if tour.stop.is_set():
+            say("\n[bold red]interrupted[/]")
+            return
+        failed = [row for row in tour.known.values() if row["status"] == "failed"]
+        for row in failed:
+            text = f"{log.printable(row['path'])} failed: {log.printable(row['error'] or '')}"
+            say(text, style="red", markup=False)
+        if failed:
+            return
+        say("\n[bold red]not everything arrived in time[/]; the end of its log:")
+        text = tour.log_file.read_text("utf-8", "replace")
+        for line in text.splitlines()[-LOG_LINES:]:
+            say(line, markup=False)
         return
-    say(
-        f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: the Files API held "
-        "exactly what the folder held."
-    )
-    target = directory or Path("DIR")
+    what = "the Files API held exactly what the folder held"
+    if directory:
+        sent = sum(_is_synced(tour.known, name) for name in tour.known)
+        what = "1 file was synced" if sent == 1 else f"{sent:,} files were synced"
+    say(f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: {what}.")
+    target = shlex.quote(log.printable(str(directory or "DIR")))
+    commands = {
+        f"syncd demo {target} --stay": "the same with a folder of yours, until Ctrl-C",
+        f"syncd run {target}": "the real service; needs AYMARA_AI_API_KEY",
+        "syncd --help": "status, ls, why PATH: how, which uuid, and why",
+    }
     say("What next:")
-    say(f"  syncd demo {target} --stay        the same with a folder of yours, until Ctrl-C")
-    say(f"  syncd run {target}                the real service; needs AYMARA_AI_API_KEY")
-    say("  syncd --help                 status, ls, why PATH: how, which uuid, and why")
+    for command, what in commands.items():
+        say(f"  {command:<{max(map(len, commands))}}  {what}", markup=False)

@@ -1,14 +1,15 @@
 """The command that examines: `doctor`."""
 
 import json
+import sys
 from dataclasses import asdict
 
 import click
 
 from syncd import doctor as examination
+from syncd.cli.lines import folded
 from syncd.cli.options import Options, common, pass_options
 from syncd.doctor import Finding, exit_code
-from syncd.log import printable, redacted
 
 
 @click.command()
@@ -38,7 +39,8 @@ def doctor(options: Options, *, as_json: bool) -> int:
 
 
 def _tell(finding: Finding) -> None:
-    mark = click.style("good", fg="green") if finding.good else click.style("bad ", fg="red")
-    click.echo(f"{mark}  {finding.name}: {printable(redacted(finding.text))}")
+    mark, colour = ("good", "green") if finding.good else ("bad ", "red")
+    line = folded(f"{mark}  {finding.name}: {finding.text}", sys.stdout, indent=6)
+    click.echo(click.style(mark, fg=colour) + line.removeprefix(mark))
     if finding.fix:
-        click.echo(f"      -> {printable(redacted(finding.fix))}")
+        click.echo(folded(f"      -> {finding.fix}", sys.stdout, indent=9))

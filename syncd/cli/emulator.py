@@ -84,15 +84,19 @@ def emulator(
     serve = load_emulator().serve
     log.configure(level="debug" if options.verbosity else "info")
     host, port = listen
-    serve(
-        host=host,
-        port=port,
-        data=data,
-        api_key=api_key,
-        echo=echo,
-        rate_limit=rate_limit,
-        max_body=max_body,
-    )
+    try:
+        serve(
+            host=host,
+            port=port,
+            data=data,
+            api_key=api_key,
+            echo=echo,
+            rate_limit=rate_limit,
+            max_body=max_body,
+        )
+    except OSError as error:
+        where = f"keep data in {data}" if error.filename else f"listen on {host}:{port}"
+        raise click.ClickException(f"cannot {where}: {error.strerror or error}") from error
 
 
 def load_emulator(command: str = "emulator") -> ModuleType:

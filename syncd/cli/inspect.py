@@ -51,6 +51,8 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
     directory = config.state.directory
     console = Console(highlight=False)
     if watch:
+        if not console.is_terminal:
+            raise click.UsageError("--watch needs a terminal (docker exec -it); else use --json")
         _watch(config, console)
         return 0
     facts = document.status(directory, base_url=config.api.base_url)
@@ -71,7 +73,7 @@ def _show(console: Console, view: RenderableType) -> None:
 
 
 def _watch(config: Config, console: Console) -> None:
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 started = time.monotonic()

@@ -16,11 +16,13 @@ _TRANSFERS = 10
 def tally_view(tally: Tally, width: int) -> RenderableType:
     """Return the progress of `once`."""
     table = Table.grid(padding=(0, 1, 0, 0))
-    table.add_column(width=max(width - 48, 20), overflow="ellipsis", no_wrap=True)
-    table.add_column(width=20)
+    bar_width = min(width // 4, 20)
+    # The bytes of the largest ones take 22 columns.
+    table.add_column(width=max(width - bar_width - 24, 12), overflow="ellipsis", no_wrap=True)
+    table.add_column(width=bar_width)
     table.add_column(justify="right", no_wrap=True)
     for path, sent, whole in tally.sending[:_TRANSFERS]:
-        bar = ProgressBar(total=max(whole, 1), completed=sent, width=20)
+        bar = ProgressBar(total=max(whole, 1), completed=sent, width=bar_width)
         table.add_row(Text(printable(path)), bar, f"{size(sent)} of {size(whole)}")
     return Group(table, Text(tally_line(tally), "bold"))
 

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from syncd.document import stopped
 from syncd.log import printable
 from syncd.state.views import Word
 from syncd.units import span
@@ -66,7 +67,10 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     parts: list[RenderableType] = [
         Text("● All is well", "bold green") if document["well"] else Text("● Not well", "bold red")
     ]
-    parts += [_indented(Text(printable(reason))) for reason in document["reasons"]]
+    parts += [
+        _indented(Text(printable(_brief(reason, document["holds"]))))
+        for reason in document["reasons"]
+    ]
     running = "not running"
     if daemon["running"]:
         since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
@@ -78,6 +82,14 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         ("service", f"{printable(api['base_url'])}: {api['state']}{answer}{echo}"),
     ]
     return Group(*parts, "", _facts(rows))
+
+
+def _brief(reason: str, held: list[JsonObject]) -> str:
+    """Return a reason, without what the hold that it is about tells further down."""
+    for hold in held:
+        if reason.endswith(f": {hold['reason']}"):
+            return f"{reason.removesuffix(hold['reason'])[:-2]}: see below"
+    return reason
 
 
 def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
@@ -132,10 +144,8 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
 
 
 def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
-    scope = "" if hold["scope"] == "*" else f" of {printable(hold['scope'])}"
-    yield _indented(
-        Text.assemble((f"{hold['stops']}{scope}", "bold"), f", since {ago(hold['since'], now)}")
-    )
+    what = printable(stopped(hold))
+    yield _indented(Text.assemble((what, "bold"), f", since {ago(hold['since'], now)}"))
     yield _indented(Text(printable(hold["reason"])), 4)
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])
@@ -143,7 +153,19 @@ def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
         files = "1 file" if hold["affects"] == 1 else f"{hold['affects']:,} files"
         yield _indented(Text(f"affects {files}{': ' if first else ''}{first}{rest}"), 4)
     for command in hold["commands"]:
-        yield _indented(Text(f"> {printable(command)}", "cyan"), 4)
+        # Who reads this knows that command.
+        if command != "syncd status":
+            yield _indented(_advice(command), 4)
+
+
+def as_advice(advice: str) -> str:
+    """Return advice as it is shown: marked where it is to be typed, and not only to be read."""
+    return f"> {advice}" if advice.startswith("syncd ") else advice
+
+
+def _advice(advice: str) -> Text:
+    shown = as_advice(advice)
+    return Text(printable(shown), "cyan" if shown is not advice else "")
 
 
 def _failures(failures: list[JsonObject]) -> Iterator[RenderableType]:
@@ -168,12 +190,13 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
         parts += ["", Text("Copies, oldest first", "bold")]
         parts += [part for copy in story["copies"] for part in _copy(copy, now)]
     for hold in story["holds"]:
-        parts += ["", Text("Held", "bold yellow"), *_hold(hold, now)]
+        # Its commands are what helps, and come last.
+        parts += ["", Text("Held", "bold yellow"), *_hold(hold | {"commands": []}, now)]
     if story["history"]:
         parts += ["", Text("History", "bold"), _history(story["history"])]
     if story["advice"]:
         parts += ["", Text("What helps", "bold")]
-        parts += [_indented(Text(printable(line))) for line in story["advice"]]
+        parts += [_indented(_advice(line)) for line in story["advice"]]
     return Group(*parts)
 
 
@@ -181,8 +204,9 @@ def brief_view(story: JsonObject, _now: float) -> RenderableType:
     """Return what `why` shows of a path that the table does not know."""
     rows = [(name, story[name]) for name in ("folder", "rule", "watched")]
     rows = [(name, printable(value)) for name, value in rows if value]
-    rows += [("what helps", printable(line)) for line in story["advice"]]
-    head = Text(printable(story["path"]), "bold")
+    labels = ["what helps", *[""] * len(story["advice"])]
+    rows += [(label, printable(line)) for label, line in zip(labels, story["advice"], strict=False)]
+    head = Text(printable(story["root"] if story["path"] == "." else story["path"]), "bold")
     return Group(head, _indented(Text(story["explanation"])), "", _facts(rows))
 
 

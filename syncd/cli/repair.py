@@ -41,7 +41,7 @@ def verify(options: Options, *, as_json: bool) -> int:
     What others deleted is recorded, and its files are treated as [deletions] remote_gone says.
     Exits with 1 where something differs.
     """
-    result = _with_progress(options.load(to_sync=True), "verify", {})
+    result = _with_progress(options, "verify", {})
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
@@ -98,10 +98,10 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
     Every object that carries this instance's token is compared with the folders: what matches is
     taken up, what is gone is forgotten, what nobody knows is kept. Then sending goes on.
     """
-    config = options.load(to_sync=True)
-    if instance is not None and lock_holder(config.state.directory) is not None:
+    directory = options.load(to_sync=False).state.directory
+    if instance is not None and lock_holder(directory) is not None:
         raise click.UsageError("stop the daemon first: it goes by the instance it began with")
-    result = _with_progress(config, "adopt", {"instance": instance})
+    result = _with_progress(options, "adopt", {"instance": instance})
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return 0
@@ -131,19 +131,22 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
     A PATH is tried whatever it waits for: also where it failed for good, or where an upload is
     held because nobody can tell whether it arrived (the service may then keep it twice).
     """
-    config = options.load(to_sync=True)
+    config = options.load(to_sync=False)
     arguments: JsonObject = {"failed": failed}
     if paths:
         arguments["files"] = views.read(
             config.state.directory, lambda db: [_file(path, config, db) for path in paths]
         )
-    result = perform(config, "retry", arguments)
+    result = perform(options, "retry", arguments)
     if as_json:
         click.echo(json.dumps(result))
     else:
         tried = result["tried"]
-        click.echo("1 file is tried now" if tried == 1 else f"{tried} files are tried now")
-        if lock_holder(config.state.directory) is None:
+        if not tried:
+            click.echo("no file waits for its next try")
+        else:
+            click.echo("1 file is tried now" if tried == 1 else f"{tried:,} files are tried now")
+        if tried and lock_holder(config.state.directory) is None:
             click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
     return 0
 
@@ -159,13 +162,13 @@ def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
     raise click.UsageError(f"syncd knows no file {printable(str(path))} (syncd why tells more)")
 
 
-def _with_progress(config: Config, command: str, arguments: JsonObject) -> JsonObject:
+def _with_progress(options: Options, command: str, arguments: JsonObject) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        return perform(config, command, arguments)
+        return perform(options, command, arguments)
     with console.status(f"{command} ...") as status:
-        return perform(config, command, arguments, progress=lambda o: status.update(_said(o)))
+        return perform(options, command, arguments, progress=lambda o: status.update(_said(o)))
 
 
 def _said(progress: JsonObject) -> str:

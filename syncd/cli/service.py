@@ -84,7 +84,7 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
             )
     click.echo(tally_line(last))
     if code == 1:
-        click.echo("`syncd status` says why", err=True)
+        click.echo("`syncd status` and `syncd ls` say more", err=True)
     return code
 
 

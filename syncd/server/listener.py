@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 JsonObject = dict[str, Any]
 #: Files on a page: what is given, and the most that is asked for.
 PAGE, LONGEST_PAGE = 100, 1000
+#: A page may have to be looked for in the whole table, for which a million files take a second and
+#: more: so many are looked for at once, and others wait for their turn so many seconds.
+LOOKS, TURN_SECONDS = 2, 5.0
 #: The document of `status` is made anew at most so often, in seconds, and in so small a part of
 #: the time: counting a million files takes seconds.
 FRESH_SECONDS, BUSY_PART = 1.0, 0.2
@@ -57,6 +60,7 @@ class Listener:
             free_bytes=self._free_bytes,
         )
         self._registry = registry(standing)
+        self._looks = threading.BoundedSemaphore(LOOKS)
         self._server: HttpThread | None = None
         #: what keeps it from listening, for a person
         self.trouble = ""
@@ -156,17 +160,22 @@ class Listener:
             return JSONResponse({"error": "after, limit or status is not one"}, 400)
         if not 1 <= limit <= LONGEST_PAGE:
             return JSONResponse({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
-        files, last = views.read(
-            self._directory,
-            lambda db: views.page(
-                db,
-                after=after,
-                limit=limit,
-                folder=asked.get("folder") or None,
-                status=status,
-                search=asked.get("search") or None,
-            ),
-        )
+        if not self._looks.acquire(timeout=TURN_SECONDS):
+            return JSONResponse({"error": "others are searching; try again"}, 503)
+        try:
+            files, last = views.read(
+                self._directory,
+                lambda db: views.page(
+                    db,
+                    after=after,
+                    limit=limit,
+                    folder=asked.get("folder") or None,
+                    status=status,
+                    search=asked.get("search") or None,
+                ),
+            )
+        finally:
+            self._looks.release()
         return JSONResponse({"files": files, "next": _cursor_text(last) if last else None})
 
     def _why_json(self, request: Request) -> Response:

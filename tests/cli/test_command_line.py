@@ -1,5 +1,7 @@
 """Options, exit codes and error lines of the command line as a whole."""
 
+import io
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd import cli
+from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
 from syncd.once import Tally
 
@@ -128,6 +131,9 @@ def test_the_configuration_is_named_before_or_after_the_command(syncd, tmp_path)
 
 def test_an_unknown_command_and_no_command_are_usage_errors(syncd):
     assert syncd("frobnicate")[0] == 2
+    code, _, err = syncd("statsu")
+    assert code == 2
+    assert "did you mean status?" in err
     code, _, err = syncd()
     assert code == 2
     assert "status" in err
@@ -192,6 +198,27 @@ def test_an_address_that_is_none_is_a_usage_error(syncd, listen):
     code, _, err = syncd("emulator", "--data", "d", "--listen", listen)
     assert code == 2
     assert "is not HOST:PORT" in err
+
+
+def test_what_keeps_the_emulator_from_serving_is_one_clear_line(syncd, tmp_path):
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, err = syncd("emulator", "--data", "d", "--listen", address)
+    assert (code, err) == (1, f"syncd: cannot listen on {address}: Address already in use\n")
+    code, _, err = syncd("emulator", "--data", "file/d", "--listen", "127.0.0.1:0")
+    assert (code, err) == (1, "syncd: cannot keep data in file/d: Not a directory\n")
+
+
+def test_on_a_terminal_an_error_is_folded_between_words_and_nowhere_else(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "bad  key: no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to the path"
+    assert folded(text, io.StringIO()) == text
+    terminal = SimpleNamespace(isatty=lambda: True)
+    lines = folded(text, terminal, indent=6).splitlines()
+    assert [line[:6] for line in lines[1:]] == [" " * 6]
+    assert max(map(len, lines)) < 60
+    assert " ".join(line.strip() for line in lines) == text
 
 
 def test_the_console_script_exits_with_the_code(monkeypatch):

@@ -44,6 +44,14 @@ def test_the_demo_says_so_and_fails_when_a_file_does_not_arrive(tmp_path):
     out, _ = process.communicate(timeout=50)
     assert process.returncode == 1, out
     assert "broken.mp4: failed" in out
+    assert "broken.mp4 failed: " in out
+
+
+def test_the_demo_of_an_empty_folder_has_nothing_to_send_and_says_so(tmp_path):
+    process = demo(tmp_path)
+    out, _ = process.communicate(timeout=25)
+    assert process.returncode == 0, out
+    assert "0 files were synced" in out
 
 
 def test_the_demo_of_a_folder_that_is_not_there_is_a_usage_error(tmp_path):

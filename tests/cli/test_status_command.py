@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -75,13 +76,16 @@ def test_all_is_well_when_a_daemon_works_and_nothing_is_wrong(desk, daemon, sync
 def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk, daemon, syncd):
     desk.refuse(b"bad\x1b[31m\n" + b"long/" * 30, "it is too large")
     desk.see(b"y")
-    desk.hold("deletions", "f", "its root is missing", affects=12, first=["x"], commands=["ls f"])
+    desk.hold(
+        "deletions", "f", "its root is missing", affects=12, first=["x"], commands=["syncd ls f"]
+    )
     daemon(transfers=[Transfer("f", "clips/" * 20, 3 << 20, 7 << 20, desk.now)])
     code, out, _ = syncd("status")
     assert code == 1
     assert "3.0 MiB of 7.0 MiB" in out
     assert "affects 12 files: x, ..." in out
-    assert "> ls f" in out
+    assert "> syncd ls f" in out
+    assert out.count("its root is missing") == 1
     assert "bad\\x1b[31m\\n" in out
     assert "it is too large (status 413, file.too_large, request req-7)" in out.replace(
         "\n    ", " "
@@ -89,6 +93,25 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert "polling (it is on NFS), 3 directories" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("stops", "scope", "words"),
+    [
+        ("sending", "*", "sending held: r"),
+        ("sending", "default", "sending to the default workspace held: r"),
+        ("sending", "ws-7", "sending to workspace ws-7 held: r"),
+        ("sending", "folder f", "sending of f held: r"),
+        ("sending", "copy 12", "sending of one file held: r"),
+        ("deletions", "f", "deletions of f held: r"),
+    ],
+)
+def test_what_a_hold_stops_is_said_in_words(desk, daemon, syncd, stops, scope, words):
+    desk.hold(stops, scope)
+    daemon()
+    (reason,) = json.loads(syncd("status", "--json")[1])["reasons"]
+    assert reason == f"{words}: the key is refused"
+    assert words.removesuffix(" held: r") + ", since" in syncd("status")[1]
 
 
 @pytest.mark.parametrize(
@@ -208,3 +231,9 @@ def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path,
     monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
     told = document.status(tmp_path, base_url="http://x")
     assert any("nothing is sent or deleted" in reason for reason in told["reasons"])
+
+
+def test_watching_without_a_terminal_is_refused_and_not_silent(desk, syncd):
+    code, out, err = syncd("status", "--watch")
+    assert (code, out) == (2, "")
+    assert "--watch needs a terminal" in err

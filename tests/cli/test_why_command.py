@@ -108,7 +108,7 @@ def test_a_held_file_shows_the_hold_and_its_commands(desk, syncd):
     desk.hold("sending", "*", "the key is refused", commands=["export AYMARA_AI_API_KEY=..."])
     out = syncd("why", "f/x")[1]
     assert "x  is held" in out
-    assert "> export AYMARA_AI_API_KEY=..." in out
+    assert out.count("export AYMARA_AI_API_KEY=...") == 1
 
 
 def test_a_deleted_file_still_has_its_history(desk, syncd):
@@ -126,6 +126,14 @@ def test_it_answers_before_anything_has_run(tmp_path, monkeypatch, syncd):
     monkeypatch.setenv("SYNCD_WATCH", "drop")
     monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(tmp_path / "state"))
     assert "has not been noticed yet" in syncd("why", "drop/x")[1]
+
+
+def test_a_folder_that_came_with_the_command_line_has_its_rules_too(desk, syncd):
+    (desk.home / "syncd.toml").write_text('state.directory = "state"\n')
+    (desk.home / "f" / "x.part").touch()
+    out = syncd("why", "f/x.part")[1]
+    assert "a rule excludes it" in out
+    assert "junk *.part" in out
 
 
 @pytest.mark.row(60)

@@ -38,6 +38,32 @@ HOSTILE = [
     b"n" * 251 + b".txt",
     "\U0001f469\u200d\U0001f680 \u65e5\u672c\u8a9e & \"quotes\" 'too'.txt".encode(),
 ]
+#: What stops sending: the page's state and headline, what the hold's card says, and the rules of
+#: the emulator that bring it about; with none, the wire is cut.
+REFUSALS = [
+    (
+        "key-refused",
+        "failing",
+        "The service refuses the key",
+        ["The Files API refuses the key", "Check AYMARA_AI_API_KEY"],
+        [{"match": "* /v2/*", "action": {"status": 401}}],
+    ),
+    (
+        "workspace-forbidden",
+        "held",
+        "Sending is held",
+        ["Give the key access"],
+        [{"match": "* /v2/*", "action": {"status": 403}}],
+    ),
+    (
+        "quota",
+        "held",
+        "Sending is held",
+        ["A quota is used up"],
+        [{"match": "POST /v2/*", "action": {"status": 402}}],
+    ),
+    ("unreachable", "failing", "The service cannot be reached", [], []),
+]
 counted = {True: 0, False: 0}
 
 
@@ -60,10 +86,10 @@ def free_port():
 
 
 class SlowWire:
-    """A TCP relay to the emulator that lets through `rate` bytes a second on each connection."""
+    """A TCP relay to the emulator: `rate` bytes a second on each connection, none while `cut`."""
 
     def __init__(self, port):
-        self.rate, self._port = float("inf"), port
+        self.rate, self.cut, self._port = float("inf"), False, port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -71,6 +97,9 @@ class SlowWire:
     def _accept(self):
         while True:
             near, _ = self._server.accept()
+            if self.cut:
+                near.close()
+                continue
             near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             far = socket.create_connection(("127.0.0.1", self._port))
             for pair in ((near, far), (far, near)):
@@ -78,7 +107,7 @@ class SlowWire:
 
     def _relay(self, source, target):
         with suppress(OSError):
-            while data := source.recv(65536):
+            while (data := source.recv(65536)) and not self.cut:
                 target.sendall(data)
                 if self.rate != float("inf"):
                     time.sleep(len(data) / self.rate)
@@ -119,6 +148,8 @@ class Machine:
             "SYNCD_SERVER__LISTEN": f"127.0.0.1:{self.port}",
             "SYNCD_UPLOAD__METHOD": "direct",
             "SYNCD_UPLOAD__WORKERS": "4",
+            # What was under way when the wire was cut is in doubt, and soon looked up.
+            "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": "2",
             "SYNCD_FOLDERS": json.dumps(
                 [{"path": str(path), **folder} for path in (self.clips, self.runs)]
             ),
@@ -136,6 +167,11 @@ class Machine:
         for process in (self.daemon, self.emulator):
             process.terminate()
             process.wait(20)
+
+    def retry(self):
+        """Have what waits tried at once, and not when its pause is over."""
+        command = [sys.executable, "-m", "syncd", "retry"]
+        subprocess.run(command, env=self.environment(), check=True, capture_output=True, timeout=30)
 
     def faults(self, *rules):
         body = json.dumps(rules).encode()
@@ -269,6 +305,25 @@ def journey(browser, machine, shots):
     machine.wire.rate = float("inf")
     viewer.state("well", 60)
 
+    for number, (name, state, headline, about, rules) in enumerate(REFUSALS):
+        machine.faults(*rules)
+        machine.wire.cut = not rules
+        put(machine.clips, b"next-%d.csv" % number, os.urandom(9000))
+        viewer.state(state, 40)
+        with check(f"{name}: what is the matter, that it is not lost, and what helps"):
+            expect(page.locator("#headline")).to_have_text(headline, timeout=40000)
+            expect(page.locator("#main")).to_contain_text("othing is lost")
+            for words in about:
+                expect(page.locator("#holds")).to_contain_text(words)
+            # What is no command is not offered to a shell.
+            commands = page.locator("#holds .commands code").all_inner_texts()
+            assert all(command.startswith("syncd ") for command in commands), commands
+        viewer.photograph(name)
+        machine.faults()
+        machine.wire.cut = False
+        machine.retry()
+        viewer.state("well", 60)
+
     for path in sorted(machine.runs.iterdir())[:30]:
         path.unlink()
     viewer.state("held", 40)
@@ -303,7 +358,7 @@ def journey(browser, machine, shots):
         expect(page.locator("#results li")).to_have_count(len(HOSTILE), timeout=15000)
         for opened, row in enumerate(page.locator("#results > li > button").all(), 1):
             row.click()
-            expect(page.locator(".story h3")).to_have_count(opened)
+            expect(page.locator(".story dl")).to_have_count(opened)
         told = page.locator("#results").inner_text()
         for words in (
             "<img src=x onerror=alert(1)>",

@@ -212,6 +212,8 @@ facts = json.loads(sys.stdin.readline())
 assert facts[\"PRIORITY\"] == \"6\" and facts[\"SYNCD_PATH\"] == \"one.txt\", facts
 assert facts[\"SYNCD_BYTES\"] == \"9\" and facts[\"SYNCD_FILE_UUID\"] and facts[\"SYNCD_REQUEST_ID\"], facts'"
 check "doctor finds nothing wrong" line "AYMARA_AI_API_KEY_FILE=/etc/syncd/aymara-api-key SYNCD_API__BASE_URL=$URL /opt/syncd/bin/syncd doctor"
+check "root, who has no key, may ask the doctor, and give commands" line \
+  "export SYNCD_API__BASE_URL=$URL; /opt/syncd/bin/syncd doctor && /opt/syncd/bin/syncd retry && /opt/syncd/bin/syncd verify"
 check "with a wrong key it ends with 77" exits 77 line "AYMARA_AI_API_KEY=another SYNCD_API__BASE_URL=$URL /opt/syncd/bin/syncd doctor"
 
 ### How it reloads

@@ -1,0 +1,153 @@
+"""The README: each setting, variable, command, path and reason in it exists, none is left out."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import yaml
+
+from syncd import cli, config, credentials, locations
+from syncd.server.listener import Listener
+from syncd.settings import Folder, Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SOURCE = "".join(path.read_text() for path in (ROOT / "syncd").rglob("*.py"))
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+#: The whole configuration, and each section's part of it.
+TOML = next(text for kind, text in BLOCKS if kind == "toml")
+PARTS = dict(re.findall(r"^\[+(\w+)\]+\n(.*?)(?=^\[|\Z)", TOML, re.DOTALL | re.MULTILINE))
+VARIABLES = {
+    *config._variables(),
+    *(locations.FILE_VARIABLE, config.WATCH_VARIABLE),
+    *(credentials.KEY_VARIABLE, credentials.KEY_FILE_VARIABLE, credentials.TOKEN_VARIABLE),
+    *(config.URL_VARIABLE, config.SANDBOX_VARIABLE),
+}
+
+
+def keys(section):
+    field = Settings.model_fields[section]
+    return set((Folder if section == "folders" else field.annotation).model_fields)
+
+
+def called():
+    """Return every call of syncd that the README shows, as words."""
+    lines = [line.split("#")[0] for kind, text in BLOCKS if not kind for line in text.splitlines()]
+    # Code among words may be broken over two lines.
+    text = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    for code in [*lines, *re.findall(r"`([^`]+)`", text)]:
+        shown = code.replace("\n", " ").strip()
+        if match := re.search(
+            r"(?:^(?:sudo )?|bin/|exec syncd )syncd ((?:-c \S+ )?[a-z].*)", shown
+        ):
+            yield [word.strip("[].,") for word in re.sub(r"^-c \S+ ", "", match[1]).split()]
+
+
+def command_of(words):
+    """Return the command that `words` call, and its options; None for the group alone."""
+    group, options, found = cli.cli, [], None
+    for word in words:
+        if word.startswith("-"):
+            options.append(word.split("=")[0])
+        elif isinstance(group, click.Group):
+            found = group.get_command(click.Context(group), word)
+            assert found is not None, f"there is no command {word!r}: syncd {' '.join(words)}"
+            group = found
+    return found, options
+
+
+def test_every_setting_stands_in_its_section_and_nothing_else_does():
+    assert set(PARTS) == set(Settings.model_fields)
+    for section, part in PARTS.items():
+        named = set(re.findall(r"\b([a-z]+(?:_[a-z0-9]+)*)\b", part))
+        assert keys(section) <= named, (section, keys(section) - named)
+        assigned = set(re.findall(r"\b(\w+) = ", part))
+        assert assigned <= keys(section), (section, assigned - keys(section))
+
+
+def test_the_configuration_can_be_used_as_it_stands_and_shows_the_defaults(tmp_path):
+    Settings.model_validate(tomllib.loads(TOML))
+    # Each line that is commented out is one, too.
+    whole = re.sub(r"^# (?=\w+ = )", "", TOML, flags=re.MULTILINE)
+    settings = Settings.model_validate(tomllib.loads(whole))
+    shown = tomllib.loads(TOML)
+    for section in shown.keys() - {"folders"}:
+        for key, value in shown[section].items():
+            default = getattr(Settings.model_validate({section: {key: value}}), section)
+            assert getattr(type(default)(), key) == getattr(default, key), (section, key)
+    folder = Folder(path=tmp_path)
+    for key, value in shown["folders"][0].items():
+        if key not in ("path", "exclude"):
+            assert getattr(folder, key) == getattr(settings.folders[0], key), (key, value)
+
+
+def test_every_variable_exists_and_those_that_stand_alone_are_named():
+    named = set(re.findall(r"\b((?:SYNCD|AYMARA_AI)_[A-Z_]+)\b", README))
+    assert named <= VARIABLES, named - VARIABLES
+    assert {name for name in VARIABLES if "__" not in name} <= named
+
+
+def test_every_command_is_in_the_table_and_every_call_is_one():
+    table = re.findall(r"^\| `syncd (\w+)", README, re.MULTILINE)
+    assert set(table) == set(cli.COMMANDS)
+    assert len(list(called())) > 30
+    for words in called():
+        command, options = command_of(words)
+        known = {name for parameter in cli.cli.params for name in parameter.opts} | {"--help"}
+        if command is not None:
+            known |= {name for parameter in command.params for name in parameter.opts}
+        assert set(options) <= known, words
+
+
+def test_every_path_of_the_page_exists():
+    routes = {route.path for route in Listener(config=lambda: None, steps=list)._routes()}
+    named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", README))
+    assert named == routes - {"/", "/page.json"}
+
+
+def test_every_reason_at_two_in_the_morning_is_one_that_syncd_gives():
+    table = README.split("## At two in the morning")[1].split("\n## ")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    reasons = {reason for cell in first for reason in re.findall(r"`(\w+)`", cell)}
+    assert len(reasons) > 8
+    assert [reason for reason in reasons if f'"{reason}"' not in SOURCE] == []
+
+
+def test_every_file_it_names_is_there():
+    for path in re.findall(r"(?<![/\w])((?:systemd|tests|\.github)/[\w./@-]+\w)", README):
+        assert (ROOT / path).exists(), path
+    image = (ROOT / "Dockerfile").read_text()
+    assert "SYNCD_WATCH=/data" in image
+    assert "SYNCD_STATE__DIRECTORY=/state" in image
+    assert "10001" in image
+
+
+def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
+    compose, pod = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
+    service = compose["services"]["syncd"]
+    key_file = service["environment"]["AYMARA_AI_API_KEY_FILE"]
+    assert Path(key_file).name in service["secrets"]
+    assert set(service["secrets"]) == set(compose["secrets"])
+    assert [mount.split(":")[1] for mount in service["volumes"]] == ["/data", "/state"]
+    drain = float(service["environment"]["SYNCD_UPLOAD__DRAIN_SECONDS"])
+    assert drain < float(service["stop_grace_period"].removesuffix("s"))
+
+    spec = pod["spec"]["template"]["spec"]
+    (sidecar,) = spec["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    given = {variable["name"]: variable["value"] for variable in sidecar["env"]}
+    assert given.keys() <= VARIABLES
+    assert float(given["SYNCD_UPLOAD__DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
+    assert (mounts["drop"], mounts["state"]) == ("/data", "/state")
+    assert Path(given["AYMARA_AI_API_KEY_FILE"]).parent == Path(mounts["key"])
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    volumes |= {claim["metadata"]["name"] for claim in pod["spec"]["volumeClaimTemplates"]}
+    assert volumes == set(mounts)
+    for probe in ("startupProbe", "livenessProbe"):
+        command, options = command_of(sidecar[probe]["exec"]["command"][1:])
+        assert (command.name, options) == ("status", ["--alive"])
+    # A key there may be read by its group: it is no key that lies about.
+    assert json.dumps(spec["volumes"]).count("secretName") == 1
