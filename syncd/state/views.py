@@ -168,7 +168,7 @@ def manifest(
 
     `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
     """
-    conditions = ["word = :word" if status else f"word <> '{Word.DELETED}'"]
+    conditions = [_of_word(status)]
     if folder is not None:
         conditions.append("f.folder = :folder")
     rows = db.conn.execute(
@@ -193,7 +193,7 @@ def page(
     `after` is the folder and path of the last one seen; None asks for the first page, and says
     that there is no more. `search` is a part of the path, in either case of ASCII letters.
     """
-    conditions = ["word = :word" if status else f"word <> '{Word.DELETED}'"]
+    conditions = [_of_word(status)]
     if folder is not None:
         conditions.append("f.folder = :folder")
     if after is not None:
@@ -254,6 +254,21 @@ def _manifest_entry(row: sqlite3.Row) -> JsonObject:
         "error": row["file_error"] or _error(row),
         "synced_at": timestamp(row["live_at"]),
     }
+
+
+def _of_word(status: str | None) -> str:
+    """Return the condition for files of one word, or for all but deleted ones.
+
+    Failed files are few, and found by an index: a million others are not judged one by one.
+    """
+    if status is None:
+        return f"word <> '{Word.DELETED}'"
+    if status != Word.FAILED:
+        return "word = :word"
+    return (
+        "word = :word AND (f.status = 'unreadable' OR f.id IN "
+        "(SELECT file_id FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed'))"
+    )
 
 
 def _next_attempt(row: sqlite3.Row) -> float | None:
@@ -384,9 +399,9 @@ def _folder(row: sqlite3.Row) -> JsonObject:
 
 def _failures(db: Database) -> list[JsonObject]:
     rows = db.conn.execute(
-        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE word = '{Word.FAILED}' "
-        "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT ?",
-        (FAILURES,),
+        f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE {_of_word(Word.FAILED)} "
+        "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT :rows",
+        {"word": Word.FAILED, "rows": FAILURES},
     )
     wanted = ("folder", "path", "path_b64", "error")
     return [

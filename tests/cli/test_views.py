@@ -245,6 +245,10 @@ def test_counting_by_the_index_and_file_by_file_says_the_same(desk, hold):
     if hold:
         desk.hold("sending", hold)
     overview = desk.store.read(lambda db: views.overview(db, desk.now))
-    one_by_one = Counter(words(desk).values())
+    by_path = words(desk)
+    one_by_one = Counter(by_path.values())
     assert overview["counts"] == one_by_one
     assert len(one_by_one) >= 6
+    for status in one_by_one:
+        rows = desk.store.read(lambda db, s=status: [*views.manifest(db, status=s)])
+        assert {row["path"] for row in rows} == {p for p, word in by_path.items() if word == status}
