@@ -72,6 +72,22 @@ class _Environment(EnvSettingsSource):
         return {name: value for name, value in self._variables.items() if value}
 
 
+#: What a value of another type should have been, in TOML's words, by pydantic's kinds of errors.
+_WANTED = {
+    "bool_parsing": "should be true or false",
+    "dict_type": "should be a table",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "int_from_float": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "model_type": "should be a table",
+    "path_type": "should be a path, in quotes",
+    "string_type": "should be text, in quotes",
+    "tuple_type": "should be a list",
+}
+
+
 class _Loader:
     """One reading of the configuration: what was found where, and what is wrong with it."""
 
@@ -266,7 +282,9 @@ class _Loader:
         """Say what is wrong with one setting, where it stands, and what is right."""
         where, path = self._source(location), _setting(location)
         if kind != "extra_forbidden":
-            text = message.removeprefix("Value error, ")
+            text = _WANTED.get(kind) or message.removeprefix("Value error, ")
+            if location == ("folders",):
+                text += "; in a file each folder is a table of its own: [[folders]]"
             return f"{where}: {path}: {text[:1].lower()}{text[1:]}"
         key = str(location[-1])
         if key in ("api_key", "key", "bearer_token", "token_file"):

@@ -58,9 +58,10 @@ class FilesApiError(SyncdError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
+        # Codes of our own tell a person nothing that the message does not.
         facts = [
             f"status {self.status}" if self.status is not None else None,
-            self.code,
+            None if self.code and self.code.startswith("local.") else self.code,
             f"request {self.request_id}" if self.request_id else None,
         ]
         known = ", ".join(fact for fact in facts if fact)

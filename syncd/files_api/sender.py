@@ -30,6 +30,7 @@ from syncd.files_api.transport import EXCHANGE
 #: Headers that frame or route the request: they are the sender's alone.
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _ERROR_BYTES = 1 << 20
 #: Failures before a connection stood, whatever transport reports them.
 _UNSENT = (
@@ -246,7 +247,7 @@ def _failure(
     if isinstance(error, StopSeen):
         kind: type[FilesApiError] = AbortedUnsent if unsent else AbortedInDoubt
         return kind("stopped", operation=operation, code="local.stopped")
-    what = secrets.shown(str(error) or type(error).__name__)
+    what = _ERRNO.sub("", secrets.shown(str(error) or type(error).__name__))
     if isinstance(error, DeadlinePassed):
         code, what = "local.deadline", "it took too long"
     elif isinstance(error, _UNSENT):

@@ -288,7 +288,8 @@ def error_text(
     """Return a copy's last error in one line, None where it has none."""
     if message is None:
         return None
-    facts = [f"status {status}" if status else "", code or ""]
+    facts = [f"status {status}" if status else ""]
+    facts.append(code if code and not code.startswith("local.") else "")
     facts.append(f"request {request_id}" if request_id else "")
     known = ", ".join(filter(None, facts))
     return f"{message} ({known})" if known else message

@@ -271,8 +271,8 @@ def test_a_key_in_the_file_is_refused_without_showing_it(refused):
         ('[processing]\nstalled_after = "soon"', "stalled_after: is not a duration such as 24h"),
         ("[processing]\nmax_poll_seconds = nan", "max_poll_seconds: input should be a finite"),
         ('[log]\nformat = "xml"', "[log] format: input should be 'auto', 'text'"),
-        ('upload = "fast"', "upload: input should be a valid dictionary"),
-        ('folders = "x"', "folders: input should be a valid tuple"),
+        ('upload = "fast"', "upload: should be a table"),
+        ('folders = "x"', "folders: should be a list; in a file each folder is a table of its own"),
         ('[api]\nca_file = "/nope.pem"', "ca_file: cannot read /nope.pem"),
     ],
 )
@@ -289,7 +289,7 @@ def test_several_problems_are_one_message(refused):
 
 def test_a_wrong_variable_is_named(refused):
     assert refused(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "many"}).startswith(
-        "SYNCD_UPLOAD__WORKERS: [upload] workers: input should be a valid integer"
+        "SYNCD_UPLOAD__WORKERS: [upload] workers: should be a whole number"
     )
 
 
