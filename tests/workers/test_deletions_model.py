@@ -364,7 +364,7 @@ def memory(monkeypatch):
     return MemoryStore()
 
 
-def run(memory, monkeypatch, seed, length=LENGTH):
+def begun(memory, monkeypatch, seed):
     world = World(memory, seed)
     monkeypatch.setattr(disk, "identify", world.identify)
     monkeypatch.setattr(disk, "look", world.look)
@@ -372,12 +372,39 @@ def run(memory, monkeypatch, seed, length=LENGTH):
     world.root.check()
     # The clocks are compared for the first time: every grace begins with that.
     world.work()
+    return world
+
+
+def run(memory, monkeypatch, seed, length=LENGTH):
+    world = begun(memory, monkeypatch, seed)
     for _ in range(length):
         world.step()
     assert not world.wrong, (seed, world.wrong)
     world.heal()
     assert not world.wrong, (seed, world.wrong)
     assert list(world.differences()) == [], seed
+
+
+@pytest.fixture
+def world(memory, monkeypatch):
+    """A world in which nothing has befallen the folder yet."""
+    return begun(memory, monkeypatch, seed=1)
+
+
+@pytest.mark.row(21)
+def test_a_path_whose_old_copy_was_moved_elsewhere_keeps_the_grace_of_its_new_one(world):
+    """Found by the sequences: an old copy, superseded, was taken over by a file of its content."""
+    for content in (b"old", b"newer"):
+        world.put(b"d/f", content)
+        world.scan()
+        world.upload()
+    world.take(b"d/f")
+    world.put(b"b", b"old")
+    world.hint({b"b": False})
+    world.upload()
+    world.work()
+    assert world.wrong == []
+    assert len(world.remote) == 2
 
 
 @pytest.mark.row(3)
