@@ -92,7 +92,7 @@ class Scanner:
             self._pass(report, before, coverage).run()
         report.seconds = time.monotonic() - began
         if report.complete:
-            self._root.end_scan()
+            self._root.end_scan(report.unreadable)
             self._note(report)
         return report
 

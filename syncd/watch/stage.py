@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from syncd.state import reviews
 from syncd.state.advance import Policies
 from syncd.state.store import Store
 from syncd.vitals import FolderVitals
@@ -118,6 +119,12 @@ class Watched:
         if taken:
             self.hints.ask_scan("another root was approved")
         return taken
+
+    def decide_on_mounts(self, hold_id: int, verdict: reviews.Verdict) -> reviews.Decision:
+        """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
+        decision = self._root.decide_on_mounts(hold_id, verdict)
+        self.hints.ask_scan("what a mount held, or hides, was decided on")
+        return decision
 
     def check_all(self) -> None:
         """Check the root and the watcher; every 10 s or so."""

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from syncd import mounts
-from syncd.state import inventory
+from syncd import disk, mounts
+from syncd.state import inventory, reviews
+from syncd.state.views import held_files
 from syncd.watch import roots
 from syncd.watch.inotify import Inotify
 
@@ -89,6 +90,168 @@ def test_a_new_mount_that_holds_the_known_files_is_like_any_other(mounted):
     (mounted.root / "disk/x").unlink()
     mounted.scan()
     assert mounted.missing() == [b"disk/x"]
+
+
+def decide(place, verdict, reason="mount_missing"):
+    return place.watched.decide_on_mounts(place.holds()[reason].id, verdict)
+
+
+def verdicts(place):
+    return {path: file.verdict and str(file.verdict) for path, file in place.files().items()}
+
+
+def listed(place, reason="mount_missing"):
+    hold = place.holds()[reason]
+    return [entry["path"] for entry in place.store.read(lambda db: [*held_files(db, hold.id)])]
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize(("verdict", "becomes"), [("approved", "approved"), ("rejected", "kept")])
+def test_a_verdict_on_a_mount_that_is_gone_is_on_what_was_on_it_and_on_nothing_else(
+    mounted, verdict, becomes
+):
+    take_away(mounted)
+    (mounted.root / "a").unlink()
+    mounted.write("disk/x", b"another x, beneath the mount")
+    mounted.scan()
+    assert listed(mounted) == ["disk/d/y", "disk/x"]
+    hold = mounted.holds()["mount_missing"]
+    assert hold.commands == [f"syncd deletes {verb} {hold.id}" for verb in ("approve", "reject")]
+    assert decide(mounted, verdict).files == 1
+    assert mounted.holds() == {}
+    assert verdicts(mounted) == {b"a": None, b"disk/d/y": becomes, b"disk/x": None}
+    assert sorted(mounted.missing()) == [b"a", b"disk/d/y"]
+    file = mounted.files()[b"disk/d/y"]
+    assert file.due_at == pytest.approx(file.missing_since + 60)
+    # What stands there now is a file like any other.
+    mounted.later()
+    mounted.scan()
+    assert mounted.files()[b"disk/x"].generation == 2
+    assert mounted.store.read(lambda db: reviews.find(db, hold.id)).verdict == verdict
+
+
+@pytest.mark.row(5)
+def test_a_verdict_on_a_mount_is_void_once_it_is_back(mounted):
+    take_away(mounted)
+    mounted.scan()
+    decide(mounted, "approved")
+    assert sorted(mounted.missing()) == [b"disk/d/y", b"disk/x"]
+    bring_back(mounted)
+    mounted.scan()
+    assert set(mounted.statuses().values()) == {"ready"}
+    assert set(verdicts(mounted).values()) == {None}
+    assert mounted.holds() == {}
+
+
+def test_a_verdict_on_mounts_can_be_undone(mounted):
+    take_away(mounted)
+    mounted.scan()
+    hold = mounted.holds()["mount_missing"]
+    decide(mounted, "approved")
+    undone = mounted.store.write(lambda db: reviews.decide(db, hold.id, "rejected", mounted.now()))
+    assert undone.files == 2
+    assert verdicts(mounted) == {b"a": None, b"disk/d/y": "kept", b"disk/x": "kept"}
+
+
+@pytest.mark.row(5)
+def test_a_mount_that_is_back_is_not_decided_on(mounted):
+    take_away(mounted)
+    mounted.scan()
+    hold = mounted.holds()["mount_missing"]
+    bring_back(mounted)
+    with pytest.raises(reviews.ReviewError, match="ended by itself"):
+        mounted.watched.decide_on_mounts(hold.id, "approved")
+    assert mounted.missing() == []
+
+
+@pytest.mark.row(5)
+def test_a_mount_that_comes_back_under_the_decision_is_not_decided_on(mounted, monkeypatch):
+    take_away(mounted)
+    mounted.scan()
+    hold = mounted.holds()["mount_missing"]
+    look = disk.look
+
+    def back_after_the_look(root, paths):
+        seen = look(root, paths)
+        bring_back(mounted)
+        return seen
+
+    monkeypatch.setattr(disk, "look", back_after_the_look)
+    with pytest.raises(reviews.ReviewError):
+        mounted.watched.decide_on_mounts(hold.id, "approved")
+    assert mounted.missing() == []
+
+
+@pytest.mark.row(6)
+def test_under_another_root_nothing_is_decided_on(hidden, monkeypatch):
+    hold = hidden.holds()["mount_new"]
+    look = disk.look
+
+    def replaced_before_the_look(root, paths):
+        hidden.root.rename(hidden.root.parent / "another")
+        hidden.root.mkdir()
+        return look(root, paths)
+
+    monkeypatch.setattr(disk, "look", replaced_before_the_look)
+    with pytest.raises(reviews.ReviewError, match="once more"):
+        hidden.watched.decide_on_mounts(hold.id, "approved")
+    assert hidden.missing() == []
+
+
+@pytest.mark.row(5)
+def test_the_hold_names_each_mount_that_goes_while_it_is_open(place, monkeypatch):
+    at = {b"disk", b"di\xffsk"}
+    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    place.synced(b"a", b"disk/x", b"di\xffsk/y")
+    for directory, number in ((b"disk", 1), (b"di\xffsk", 2)):
+        path = place.root / os.fsdecode(directory)
+        path.rename(place.root.parent / str(number))
+        at.remove(directory)
+        place.watched.check()
+        assert place.holds()["mount_missing"].affects == number
+    assert "(disk, di\\xffsk)" in place.holds()["mount_missing"].message
+    assert listed(place) == ["disk/x", "di\\xffsk/y"]
+
+
+@pytest.fixture
+def hidden(mounted):
+    """Something new is mounted over `disk`, in which one of two files is."""
+    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+    (mounted.root / "disk/d/y").rename(mounted.root.parent / "hidden")
+    mounted.scan()
+    assert set(mounted.holds()) == {"mount_new"}
+    return mounted
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize(("verdict", "becomes"), [("approved", "approved"), ("rejected", "kept")])
+def test_a_verdict_on_a_new_mount_is_on_what_is_not_in_it(hidden, verdict, becomes):
+    assert "over files that are synced and not in it (disk)" in hidden.holds()["mount_new"].message
+    (hidden.root / "a").unlink()
+    assert listed(hidden, "mount_new") == ["disk/d/y", "disk/x"]
+    assert decide(hidden, verdict, "mount_new").files == 1
+    assert verdicts(hidden) == {b"a": None, b"disk/d/y": becomes, b"disk/x": None}
+    assert hidden.holds() == {}
+    hidden.scan()
+    assert sorted(hidden.missing()) == [b"a", b"disk/d/y"]
+    assert hidden.holds() == {}
+
+
+@pytest.mark.row(3)
+def test_a_new_mount_that_cannot_be_listed_to_its_end_is_not_taken_for_right(hidden, monkeypatch):
+    directory = disk.directory
+
+    def refuse(root, path=b""):
+        if path == b"disk/d":
+            raise PermissionError(13, "Permission denied")
+        return directory(root, path)
+
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(disk, "directory", refuse)
+        assert hidden.scan().complete
+    assert set(hidden.holds()) == {"mount_new"}
+    hidden.scan()
+    assert hidden.missing() == []
 
 
 def test_an_unmounted_disk_that_held_nothing_known_is_forgotten(place, monkeypatch):
