@@ -212,7 +212,7 @@ class Watched:
         report = self.last_scan
         return FolderVitals(
             watch=self.observer.kind,
-            watch_reason=self.observer.reason,
+            watch_reason=self.observer.reason or _overflow_text(self.observer.overflows),
             watched_directories=self._watched_directories(),
             directories=report.directories if report else 0,
             last_event_at=self.hints.last_event_at,
@@ -293,6 +293,11 @@ def amount(files: int, size: int) -> str:
         value, unit = value / 1024, unit + 1
     shown = f"{value:.1f} {_UNITS[unit]}" if unit else f"{size} B"
     return f"{files:,} {'file' if files == 1 else 'files'}, {shown}"
+
+
+def _overflow_text(overflows: int) -> str:
+    times = "once" if overflows == 1 else f"{overflows} times"
+    return f"events were lost {times}, and a scan made up for it" if overflows else ""
 
 
 def _unreadable_text(unreadable: Mapping[bytes, str]) -> str:
