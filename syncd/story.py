@@ -1,5 +1,6 @@
 """What `why` says of a path: which file is meant, how it is with it, and what would help."""
 
+import json
 import os
 import shlex
 import stat
@@ -261,7 +262,30 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
 
 def rule(place: Place, config: Config, *, is_dir: bool = False) -> str:
     """Return the rule that decides on a path, in words; empty where none does."""
-    return _verdict(place, config, is_dir=is_dir).rule
+    verdict = _verdict(place, config, is_dir=is_dir)
+    if verdict.place is None or not config.folders_source:
+        return verdict.rule
+    return f"{verdict.rule} ({_where(*verdict.place, place.folder, config)})"
+
+
+def _where(setting: str, index: int, folder: str, config: Config) -> str:
+    """Say where a pattern of the configuration stands: by its line, where one alone has it."""
+    source = config.folders_source
+    settings = next(known for known in config.folders if known.name == folder)
+    pattern = getattr(settings, setting)[index]
+    quoted = (json.dumps(pattern, ensure_ascii=False), f"'{pattern}'")
+    try:
+        text = "" if config.file is None else config.file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    having = [
+        number
+        for number, line in enumerate(text.split("\n"), start=1)
+        if any(words in line for words in quoted)
+    ]
+    if source == str(config.file) and len(having) == 1:
+        return f"{source} line {having[0]}"
+    return f"number {index + 1} of folder {folder} in {source}"
 
 
 def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:

@@ -43,6 +43,8 @@ class Verdict:
 
     excluded: bool
     rule: str = ""
+    #: where in the configuration the rule stands: its setting, and which of its patterns, from 0
+    place: tuple[str, int] | None = None
 
 
 _ELIGIBLE = Verdict(excluded=False)
@@ -93,9 +95,10 @@ class Rules:
         if name == _IGNORE_NAME:
             return _IGNORE_ITSELF
         if self._exclude.are_any:
-            matches, pattern = self._exclude.match(path, is_dir=is_dir)
-            if matches is not None:
-                return Verdict(matches, f"exclude {pattern}")
+            matches, index = self._exclude.find(path, is_dir=is_dir)
+            if matches is not None and index is not None:
+                pattern = self._exclude.lines[index]
+                return Verdict(matches, f"exclude {pattern}", ("exclude", index))
         for file in reversed(files):
             matches, pattern = file.match(path, is_dir=is_dir)
             if matches is not None:
@@ -107,8 +110,10 @@ class Rules:
         # A directory is never excluded for matching no `include`: what is beneath may match.
         if is_dir or not self._include.let_in:
             return _ELIGIBLE
-        matches, pattern = self._include.match(path, is_dir=False)
-        return Verdict(False, f"include {pattern}") if matches else _NOT_INCLUDED
+        matches, index = self._include.find(path, is_dir=False)
+        if not matches or index is None:
+            return _NOT_INCLUDED
+        return Verdict(False, f"include {self._include.lines[index]}", ("include", index))
 
     def of_size(self, size: int) -> Verdict:
         """Judge an eligible file by its size in bytes."""
@@ -203,13 +208,11 @@ class _Patterns:
     def are_any(self) -> bool:
         return bool(self.patterns)
 
-    def match(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, str]:
-        """Return whether `path` matches (None: no line says so, False: a `!line`), and the line."""
-        matches, index = self.find(path, is_dir=is_dir)
-        return matches, "" if index is None else self.lines[index]
-
     def find(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, int | None]:
-        """Return the same, and the line's index."""
+        """Return whether `path` matches (None: no line says so, False: a `!line`), by which line.
+
+        The line is an index of `lines`.
+        """
         # The `.*` of a compiled pattern would not go past a newline.
         text = os.fsdecode(path).replace("\n", "\ufffd")
         checked = self._spec.check_file(text + "/" if is_dir else text)

@@ -34,13 +34,28 @@ def test_a_path_is_found_through_a_link_above_its_folder(desk, syncd_json):
     assert syncd_json("why", desk.home / "link/f/x", "--json")[1]["path"] == "x"
 
 
-def test_an_excluded_file_names_the_rule(desk, syncd):
+def test_an_excluded_file_names_the_rule_and_its_line(desk, syncd, syncd_json):
     (desk.home / "f/drafts").mkdir()
     (desk.home / "f/drafts/a").touch()
     code, out, _ = syncd("why", "f/drafts/a")
     assert code == 0
     assert "a rule excludes it" in out
     assert "exclude drafts/" in out
+    _, told = syncd_json("why", "f/drafts/a", "--json")
+    assert told["rule"] == f"exclude drafts/ ({desk.home}/syncd.toml line 4)"
+
+
+def test_a_rule_whose_line_cannot_be_told_is_named_by_its_number(desk, syncd_json, monkeypatch):
+    file = desk.home / "syncd.toml"
+    file.write_text(file.read_text() + 'exclude = ["*.x", "drafts/"]\n')
+    (desk.home / "f/drafts").mkdir()
+    (desk.home / "g/drafts").mkdir()
+    rules = [syncd_json("why", f"{name}/drafts", "--json")[1]["rule"] for name in ("f", "g")]
+    numbers = [f"number {number} of folder {name}" for number, name in ((1, "f"), (2, "g"))]
+    assert rules == [f"exclude drafts/ ({number} in {file})" for number in numbers]
+    monkeypatch.setenv("SYNCD_FOLDERS", '[{"path": "f", "exclude": ["drafts/"]}]')
+    _, told = syncd_json("why", "f/drafts", "--json")
+    assert told["rule"] == "exclude drafts/ (number 1 of folder f in SYNCD_FOLDERS)"
 
 
 def test_a_hidden_file_names_the_rule(desk, syncd):
