@@ -88,6 +88,8 @@ class Watched:
         self._poll_at = monotonic()
         self._counted = (-COUNTED_SECONDS, 0)
         self.last_scan: ScanReport | None = None
+        #: what the first scan in the folder's life found, in words; empty if that was not here
+        self.first_found = ""
 
     def _is_stopped(self) -> bool:
         return self._stopped()
@@ -191,7 +193,8 @@ class Watched:
             self.hints.ask_scan("another root was accepted")
         self._log(report, reason)
         if is_first and report.complete:
-            self._log_first(report)
+            self.first_found = self._first_text(report)
+            log.info("%s", self.first_found)
         return report
 
     def _poll(self) -> None:
@@ -254,16 +257,14 @@ class Watched:
     def _polling_pause(report: ScanReport) -> float:
         return max(POLLING_SECONDS, report.seconds / POLLING_PART - report.seconds)
 
-    def _log_first(self, report: ScanReport) -> None:
-        """Tell, once in a folder's life, what was there."""
-        log.info(
-            "%s: the first scan found %s: %s",
-            self.folder.name,
-            amount(report.files, report.size),
+    def _first_text(self, report: ScanReport) -> str:
+        found = amount(report.files, report.size)
+        what = (
             'they are left as they are until they change (existing = "skip")'
             if self.folder.skip_existing
-            else "they are sent",
+            else "they are sent"
         )
+        return f"{self.folder.name}: the first scan found {found}: {what}"
 
     def _log(self, report: ScanReport, reason: str) -> None:
         level = logging.INFO if report.changed or reason else logging.DEBUG
