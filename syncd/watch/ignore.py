@@ -69,12 +69,18 @@ class Rules:
         self._above: dict[bytes, _Above] = {}
         #: what is wrong in `.syncdignore` files, by their path
         self.complaints: dict[bytes, str] = {}
+        #: those that the log has, so that not every scan repeats them
+        self._logged: dict[bytes, str] = {}
 
     def forget(self) -> None:
         """Read every `.syncdignore` file anew from now on."""
         with self._lock:
             self._above = {}
             self.complaints = {}
+
+    def knows(self, directory: bytes) -> bool:
+        """Say whether the rules of `directory` are remembered."""
+        return directory in self._above
 
     def verdict(self, path: bytes, *, is_dir: bool) -> Verdict:
         """Judge `path` with every directory above it: beneath an excluded one, all is excluded.
@@ -145,9 +151,9 @@ class Rules:
         file, bad = _parsed(path, directory, content)
         if bad:
             complaint = f"{os.fsdecode(path)} {bad}: not in gitignore syntax, it has no effect"
-            if self.complaints.get(path) != complaint:
+            if self._logged.get(path) != complaint:
                 log.warning("%s: %s", self._folder.name, complaint)
-            self.complaints[path] = complaint
+            self.complaints[path] = self._logged[path] = complaint
         return (*above, file)
 
     def _directory(self, path: bytes) -> "_Above":

@@ -99,6 +99,7 @@ class Scanner:
     def scan_parts(self, directories: Sequence[bytes], coverage: Coverage) -> ScanReport:
         """Scan these directories, and those beneath them that `coverage` does not cover."""
         began = time.monotonic()
+        self._rules.forget()
         state, before = self._root.check()
         report = ScanReport(state=state)
         if state is RootState.OK:

@@ -140,9 +140,11 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        if any(is_ignore_file(path) for path in hints):
+        ignore_changed = any(map(is_ignore_file, hints))
+        if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
+        if ignore_changed:
             self.hints.ask_scan("a .syncdignore file changed")
         try:
             changed = self._looker.look(hints)
