@@ -67,7 +67,7 @@ def beneath(db: Database, folder: str, directory: bytes) -> list[bytes]:
         # "0" follows "/": the range holds all that begins with `directory/`.
         "SELECT path FROM files WHERE folder = ? AND path > ? AND path < ? AND "
         "(status IN ('ready', 'settling', 'unreadable') OR (status = 'missing' AND "
-        "removal_seen = 0 AND confirmed_at IS NULL))",
+        "confirmed_at IS NULL))",
         (folder, directory + b"/", directory + b"0"),
     )
     return [row[0] for row in rows]

@@ -83,8 +83,12 @@ class Looker:
         if state is RootState.MISSING:
             return None
         changed = 0
-        for paths in _batches(self._with_beneath(hints)):
-            recorded = self._look_at(dict(paths), before)
+        for batch in _batches(self._with_beneath(hints)):
+            paths: dict[bytes, bool] = {}
+            for path, removal_seen in batch:
+                # Of one that has events of its own, its directory's removal tells as well.
+                paths[path] = removal_seen or paths.get(path, False)
+            recorded = self._look_at(paths, before)
             if recorded is None:
                 return None
             changed += recorded

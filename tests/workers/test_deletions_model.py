@@ -199,6 +199,8 @@ class World:
             path = self.random.choice(sorted(self.truth))
             self.take(path)
             if self.random.random() < 0.5:
+                # Told of, it counts from here, however short the file was back.
+                self.gone_since[path] = self.steady
                 self.hint({path: True})
 
     def rename(self):
@@ -405,6 +407,29 @@ def test_a_path_whose_old_copy_was_moved_elsewhere_keeps_the_grace_of_its_new_on
     world.work()
     assert world.wrong == []
     assert len(world.remote) == 2
+
+
+@pytest.mark.row(21)
+def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_its_own(world):
+    world.put(b"a", b"x")
+    world.scan()
+    world.upload()
+    world.take(b"a")
+    world.hint({b"a": True})
+    world.deleter._gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
+    for _ in range(2):
+        world.now, world.steady = world.now + 61, world.steady + 61
+        world.work()
+    assert world.remote
+    # Back and removed again, of which events alone tell.
+    world.gone_since[b"a"] = world.steady
+    world.hint({b"a": True})
+    world.reopen()
+    world.work()
+    assert (world.wrong, len(world.remote)) == ([], 1)
+    world.now, world.steady = world.now + 61, world.steady + 61
+    world.work()
+    assert (world.wrong, len(world.remote)) == ([], 0)
 
 
 @pytest.mark.row(3)
