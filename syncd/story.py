@@ -114,6 +114,12 @@ def tell(
     for place in candidates:
         if os.path.lexists(place.absolute):
             return _unknown(place, config, running=running)
+    for place in candidates:
+        if db is not None and (moved := _moved(views.past(db, place.folder, place.path))):
+            return _bare(place) | {
+                "explanation": f"It is gone here. {moved}",
+                "advice": ["ask for the story of its new path"],
+            }
     return None
 
 
@@ -170,6 +176,8 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
             f" syncd ended abruptly {crashes} times in a row while it was being sent: it is left "
             "alone for an hour each time."
         )
+    if word in (Word.DELETING, Word.DELETED) and (moved := _moved(story["history"])):
+        explanation += f" {moved}"
     if word is Word.SETTLING:
         explanation = _settling(story["file"]) or explanation
     if word is Word.IGNORED and story["file"]["error"]:
@@ -184,6 +192,16 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "explanation": explanation,
         "advice": list(_advice(word, story, running=running)),
     }
+
+
+def _moved(history: Sequence[JsonObject]) -> str:
+    """Say of a path that holds nothing more where its file was moved to; empty if it was not."""
+    for line in reversed(history):
+        if line["event"] == "moved" and line["detail"].startswith("to "):
+            return f"Its copy {line['file_uuid']} went with its content {line['detail']}."
+        if line["event"] not in ("missing", "deleted"):
+            break
+    return ""
 
 
 def _settling(file: JsonObject) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from syncd.state.ledger import Failure
+from syncd.state.ledger import Declined, Failure, Offer
 from syncd.state.sightings import Seen
 
 
@@ -132,6 +132,24 @@ def test_a_deleted_file_still_has_its_history(desk, syncd):
     assert "x  is deleted" in out
     assert "deleted" in out
     assert "seen twice" in out
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_the_old_path_of_a_renamed_file_says_where_it_went(desk, syncd, superseded):
+    desk.sync(b"x")
+    if superseded:
+        copy = desk.begin(desk.see(b"x", mark=3, age=50.0), "b" * 64)
+        desk.arrive(copy, 2)
+    desk.miss(b"x")
+    offer = desk.see(b"y", mark=3 if superseded else 1)
+    sha256 = ("b" if superseded else "a") * 64
+    moved = Offer(offer.id, offer.fingerprint, sha256, "text/plain", "direct", (1,))
+    assert desk.do(desk.ledger.begin, moved, desk.now) is Declined.SETTLED
+    code, out, _ = syncd("why", desk.home / "f/x")
+    assert code == 0
+    assert "It is gone here" in out
+    assert "went with its content to f:y." in out.replace("\n  ", " ")
+    assert "went with" not in syncd("why", "f/y")[1]
 
 
 def test_it_answers_before_anything_has_run(tmp_path, monkeypatch, syncd):
