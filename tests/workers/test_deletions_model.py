@@ -75,6 +75,8 @@ class World:
         self.mounted, self.forbidden = "right", set()
         self.stamp = 0
         self.remote = {}
+        #: the path that each object was made for
+        self.sent_as = {}
         self.begun = set()
         self.wrong = []
         self.race = None
@@ -149,7 +151,7 @@ class World:
         live = self.store.db.conn.execute(
             "SELECT 1 FROM copies WHERE file_id = ? AND status IN ('live', 'released')", (copy[0],)
         ).fetchone()
-        if file_uuid not in self.begun and not live:
+        if file_uuid not in self.begun and not (live or self._is_superseded(file_uuid)):
             if path in self.truth:
                 self.wrong.append((path, "is there"))
             elif self.steady - self.gone_since[path] < GRACE:
@@ -158,6 +160,15 @@ class World:
         if self.broken:
             raise ServerError("no answer", operation="delete", status=503)
         del self.remote[file_uuid]
+
+    def _is_superseded(self, file_uuid):
+        """Say whether newer content of the same path is live, be it by another name by now."""
+        rows = self.store.db.conn.execute(
+            "SELECT file_uuid FROM copies WHERE status = 'live' AND id > "
+            "(SELECT id FROM copies WHERE file_uuid = ?)",
+            (file_uuid,),
+        )
+        return any(self.sent_as[row[0]] == self.sent_as[file_uuid] for row in rows)
 
     # What befalls the folder
 
@@ -303,7 +314,7 @@ class World:
                 begun = self.ledger.begin(self.store.db, replace(offer, vacated=vacant), self.now)
             if isinstance(begun, Copy):
                 uuid = f"u{begun.id}"
-                self.remote[uuid] = file.path
+                self.remote[uuid] = self.sent_as[uuid] = file.path
                 stored = Stored(uuid, "r", "completed")
                 self.ledger.stored(self.store.db, begun.id, stored, self.now, look=self.now)
         for copy_path, uuid in self.store.db.conn.execute(
