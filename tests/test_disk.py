@@ -32,9 +32,17 @@ def test_a_look_tells_files_from_all_else(root):
 def test_files_of_vanished_directories_are_absent_by_the_nearest_that_is_left(root):
     root.joinpath("a/b").mkdir(parents=True)
     root.joinpath("file").write_bytes(b"")
-    root.joinpath("link").symlink_to("a")
-    paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1", b"link/b/1")
+    paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1")
     assert set(look(root, *paths).values()) == {Found.ABSENT}
+
+
+@pytest.mark.parametrize("path", [b"link/b/1", b"link/1", b"dangling/1", b"link/x/y/1"])
+def test_what_is_beneath_a_link_is_neither_followed_nor_absent(root, path):
+    root.joinpath("a/b").mkdir(parents=True)
+    root.joinpath("a/b/1").write_bytes(b"")
+    root.joinpath("link").symlink_to("a")
+    root.joinpath("dangling").symlink_to("nowhere")
+    assert look(root, path) == {path: Found.OTHER}
 
 
 def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monkeypatch):

@@ -46,7 +46,7 @@ def judge(
                 own_clock=sight.own_clock,
             )
         case Found.OTHER:
-            return Sighting(path, Seen.INELIGIBLE, reason="not a regular file")
+            return Sighting(path, Seen.INELIGIBLE, reason=sight.error or "not a regular file")
         case Found.ABSENT:
             return Sighting(path, Seen.MISSING, removal_seen=removal_seen)
         case Found.UNREADABLE:

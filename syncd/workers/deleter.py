@@ -223,7 +223,7 @@ class Deleter:
             file.path,
             Seen.PRESENT if present else Seen.INELIGIBLE,
             sight.fingerprint,
-            reason=None if present else "not a regular file",
+            reason=None if present else sight.error or "not a regular file",
         )
         sightings.record(
             db,
