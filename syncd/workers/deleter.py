@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
@@ -177,7 +177,10 @@ class Deleter:
             self._store.write(lambda db: remote_deletions.review(db, name, now))
 
     def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
-        """Look at paths of a root that is the same before and after; else at nothing."""
+        """Look at paths of a root that is the same before and after, with its mounts; else at none.
+
+        A mount that came or went is for the watching to judge before anything is believed.
+        """
         root = self._mirrored[name].path
         if not self._is_right_root(name):
             return {}
@@ -185,10 +188,14 @@ class Deleter:
         return seen if self._is_right_root(name) else {}
 
     def _is_right_root(self, name: str) -> bool:
-        known = self._store.read(lambda db: folders.identity(db, name))
+        known, mounted = self._store.read(
+            lambda db: (folders.identity(db, name), folders.mounts(db, name).keys())
+        )
         try:
             folder = self._mirrored[name]
-            return known is not None and disk.identify(folder.path, folder.marker) == known
+            if known is None or mounts.beneath(folder.path) != mounted:
+                return False
+            return disk.identify(folder.path, folder.marker) == known
         except OSError:
             return False
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from watch_place import POLICIES
 
+from syncd import mounts
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.sightings import Settling
@@ -130,6 +131,24 @@ def test_a_directory_that_was_moved_to_another_disk_and_linked_keeps_its_copies(
     work(swaps)
     assert swaps.files()[b"d/x"].status == "ready"
     assert swaps.copies().count("live") == 23
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize("change", [{b"d"}, set()], ids=["a new mount", "unmounted"])
+def test_no_second_look_counts_before_a_change_of_mounts_was_judged(swaps, monkeypatch, change):
+    """Missing for a moment, back, and then something is mounted there, or not any more."""
+    at = {b"d"} - change
+    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    swaps.scan()
+    (swaps.root / "d").rename(swaps.root.parent / "hidden")
+    swaps.look(b"d", removal_seen=True)
+    # Back, of which nobody has told yet; and hidden by the mount, or gone with it.
+    (swaps.root / "d").mkdir()
+    at.symmetric_difference_update({b"d"})
+    swaps.later(61)
+    for _ in range(2):
+        swaps.deleter.step()
+    assert swaps.deleted == []
 
 
 @pytest.mark.row(12)
