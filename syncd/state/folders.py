@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlite_utils import Database
 
@@ -26,6 +27,14 @@ class MountState(enum.IntEnum):
     HIDES = 1
     #: it is not there any more, and files on it are known
     GONE = 2
+
+
+class Mounted(NamedTuple):
+    """What is, or was, mounted somewhere beneath a root."""
+
+    state: MountState
+    #: what tells it from another thing that is mounted there; empty where nobody has looked
+    mark: str = ""
 
 
 def get(db: Database, name: str) -> FolderRow | None:
@@ -57,18 +66,18 @@ def is_first_scan_over(db: Database, name: str) -> bool:
     return row is not None and row["first_scan_at"] is not None
 
 
-def mounts(db: Database, name: str) -> dict[bytes, MountState]:
-    """Return where beneath the folder's root something was mounted, and how it is with it."""
-    rows = db.conn.execute("SELECT path, hides FROM mounts WHERE folder = ?", (name,))
-    return {row["path"]: MountState(row["hides"]) for row in rows}
+def mounts(db: Database, name: str) -> dict[bytes, Mounted]:
+    """Return where beneath the folder's root something is or was mounted, and what."""
+    rows = db.conn.execute("SELECT path, hides, mark FROM mounts WHERE folder = ?", (name,))
+    return {row["path"]: Mounted(MountState(row["hides"]), row["mark"]) for row in rows}
 
 
-def note_mount(db: Database, name: str, path: bytes, state: MountState) -> None:
-    """Remember that something is mounted at `path`, or was, and how it is with it."""
+def note_mount(db: Database, name: str, path: bytes, mounted: Mounted) -> None:
+    """Remember what is mounted at `path`, or was."""
     db.conn.execute(
-        "INSERT INTO mounts (folder, path, hides) VALUES (?, ?, ?) "
-        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides",
-        (name, path, state),
+        "INSERT INTO mounts (folder, path, hides, mark) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides, mark = excluded.mark",
+        (name, path, *mounted),
     )
 
 

@@ -9,14 +9,14 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from syncd import disk, mounts
 from syncd.disk import Found, RootIdentity
-from syncd.state import folders, holds, inventory, reviews, sightings, vanished
+from syncd.state import copies, files, folders, holds, inventory, reviews, sightings, vanished
 from syncd.state.advance import Policies
-from syncd.state.folders import MountState
+from syncd.state.folders import Mounted, MountState
 from syncd.state.holds import MOUNT_MISSING, MOUNT_NEW, ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
 from syncd.state.reviews import OF_MOUNTS, Decision, ReviewError, Verdict
 from syncd.state.sightings import Seen, Settling, Sighting
@@ -49,8 +49,8 @@ class View:
     identity: RootIdentity | None
     is_empty: bool = False
     error: str = ""
-    #: where something is mounted beneath the root
-    mounts: frozenset[bytes] = frozenset()
+    #: where something is mounted beneath the root, and the mark of it
+    mounts: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def view(path: bytes, marker: bytes = b"") -> View:
@@ -80,7 +80,9 @@ class Root:
         self.policies = policies
         self._clock = clock
         self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
-        #: mounts beneath which something known was not found in the scan under way
+        #: mounts that were new or gone when the scan under way began, and those of them beneath
+        #: which something known is not as it was
+        self._on_trial: dict[bytes, Mounted] = {}
         self._amiss: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
@@ -175,7 +177,8 @@ class Root:
                 )
             for path in decided_on:
                 if path in after.mounts:
-                    folders.note_mount(db, name, path, MountState.RIGHT)
+                    right = Mounted(MountState.RIGHT, after.mounts[path])
+                    folders.note_mount(db, name, path, right)
                 else:
                     folders.forget_mount(db, name, path)
             missing = [Sighting(path, Seen.MISSING) for path in gone]
@@ -188,29 +191,41 @@ class Root:
         return self._store.write(work)
 
     def begin_scan(self) -> None:
-        """Begin to take note of what a scan does not find beneath new mounts."""
+        """Begin to take note of what a scan does not find where mounts are new, or gone."""
         self._amiss.clear()
+        known = self._store.read(lambda db: folders.mounts(db, self._folder.name))
+        self._on_trial = {
+            path: mounted
+            for path, mounted in known.items()
+            if mounted.state is not MountState.RIGHT
+        }
 
     def end_scan(self, unreadable: Collection[bytes]) -> None:
         """After a scan to the end: a new mount that hides nothing known is like any other.
 
+        And one that is gone need not be waited for where all that was known is there without it.
         Nothing is said of one in which a directory was `unreadable`, or that is in such a one.
         """
         name = self._folder.name
-        known = self._store.read(lambda db: folders.mounts(db, name))
-        if MountState.HIDES not in known.values():
-            return
-        amiss = self._amiss | {
-            mount
-            for mount in known
-            if any(_is_in(path, mount) or _is_in(mount, path) for path in unreadable)
+        passed = {
+            path: mounted
+            for path, mounted in self._on_trial.items()
+            if path not in self._amiss
+            and not any(_is_in(dark, path) or _is_in(path, dark) for dark in unreadable)
         }
+        if not passed:
+            return
         after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> None:
-            for path, state in folders.mounts(db, name).items():
-                if state is MountState.HIDES and path in after.mounts - amiss:
-                    folders.note_mount(db, name, path, MountState.RIGHT)
+            self._judge(db, after)
+            for path, mounted in folders.mounts(db, name).items():
+                if passed.get(path) != mounted:
+                    continue
+                if mounted.state is MountState.GONE:
+                    folders.forget_mount(db, name, path)
+                else:
+                    folders.note_mount(db, name, path, mounted._replace(state=MountState.RIGHT))
             self._judge(db, after)
 
         self._store.write(work)
@@ -225,20 +240,31 @@ class Root:
         """
         known = folders.mounts(db, self._folder.name)
         gone = [path for path in known if path not in after.mounts]
-        hiding = [path for path, state in known.items() if state is MountState.HIDES]
+        hiding = [path for path, mounted in known.items() if mounted.state is MountState.HIDES]
         if not gone and not hiding:
             return seen
         believed = []
         for sighting in seen:
             # A rule asks nothing of the disk: what it excludes is released, mounted or not.
-            if not sighting.by_rule and _mount_of(sighting.path, gone) is not None:
+            mount = _mount_of(sighting.path, gone)
+            if not sighting.by_rule and mount is not None:
+                if self._is_amiss(db, sighting):
+                    self._amiss.add(mount)
                 continue
             mount = _mount_of(sighting.path, hiding)
             if mount is not None and sighting.seen is Seen.MISSING:
-                self._amiss.add(mount)
+                if self._is_amiss(db, sighting):
+                    self._amiss.add(mount)
                 continue
             believed.append(sighting)
         return believed
+
+    def _is_amiss(self, db: Transaction, sighting: Sighting) -> bool:
+        """Say whether a file that has a copy is not as it was."""
+        file = files.find(db, self._folder.name, sighting.path)
+        if file is None or file.fingerprint == sighting.fingerprint:
+            return False
+        return bool(copies.where(db, "file_id = ? AND status <> 'gone' LIMIT 1", (file.id,)))
 
     def _record_all(self, db: Transaction, seen: Sequence[Sighting]) -> int:
         return sightings.record(
@@ -287,23 +313,28 @@ class Root:
 
     def _news_of_mounts(
         self, db: Transaction, seen: View
-    ) -> Iterator[tuple[bytes, MountState | None]]:
-        """Yield each mount of which more is known now: how it is, None where it is to be forgotten.
+    ) -> Iterator[tuple[bytes, Mounted | None]]:
+        """Yield each mount of which more is known now: what it is; None where it is forgotten.
 
-        One that is gone is waited for as long as anything on it is known, and not just hidden by
-        it.
+        Another thing where something was mounted before is a new mount. One that is gone is waited
+        for as long as anything on it is known, or a scan finds all of that without it.
         """
         known = folders.mounts(db, self._folder.name)
-        for path in seen.mounts - known.keys():
-            yield path, MountState.HIDES if self._has_synced(db, path) else MountState.RIGHT
-        for path, state in known.items():
+        for path, mark in seen.mounts.items():
+            state, before = known.get(path, Mounted(MountState.RIGHT, "nothing"))
+            if before not in ("", mark):
+                state = MountState.HIDES if self._has_synced(db, path) else MountState.RIGHT
+            elif state is MountState.GONE:
+                state = MountState.RIGHT
+            if known.get(path) != (state, mark):
+                yield path, Mounted(state, mark)
+        for path, mounted in known.items():
             if path in seen.mounts:
-                if state is MountState.GONE:
-                    yield path, MountState.RIGHT
-            elif state is MountState.HIDES or not self._has_synced(db, path):
+                continue
+            if not self._has_synced(db, path):
                 yield path, None
-            elif state is not MountState.GONE:
-                yield path, MountState.GONE
+            elif mounted.state is not MountState.GONE:
+                yield path, mounted._replace(state=MountState.GONE)
 
     def _has_synced(self, db: Transaction, path: bytes) -> bool:
         return bool(inventory.synced_beneath(db, self._folder.name, path, 1))
@@ -311,11 +342,11 @@ class Root:
     def _learn_mounts(self, db: Transaction, seen: View) -> bool:
         """Bring what is known of mounts beneath the root up to date; say if there was news."""
         news = list(self._news_of_mounts(db, seen))
-        for path, state in news:
-            if state is None:
+        for path, mounted in news:
+            if mounted is None:
                 folders.forget_mount(db, self._folder.name, path)
             else:
-                folders.note_mount(db, self._folder.name, path, state)
+                folders.note_mount(db, self._folder.name, path, mounted)
         return bool(news)
 
     def _judge(self, db: Transaction, seen: View) -> RootState:
@@ -344,7 +375,7 @@ class Root:
         wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
         if seen.is_empty and inventory.unseen_removals(db, self._folder.name, 0)[0]:
             wanted.add(ROOT_EMPTY)
-        states = folders.mounts(db, self._folder.name).values()
+        states = {mounted.state for mounted in folders.mounts(db, self._folder.name).values()}
         return wanted | {reason for reason, state in OF_MOUNTS.items() if state in states}
 
     def _open(self, db: Transaction) -> set[str]:
@@ -391,7 +422,7 @@ class Root:
     def _mounts_of(self, db: Transaction, reason: str) -> list[bytes]:
         """Return the mounts that a hold is about, if it is about mounts."""
         known = folders.mounts(db, self._folder.name)
-        return sorted(path for path, state in known.items() if state == OF_MOUNTS.get(reason))
+        return sorted(path for path, m in known.items() if m.state == OF_MOUNTS.get(reason))
 
     def _beneath(self, db: Transaction, mounted: Sequence[bytes]) -> list[bytes]:
         """Return the files on these mounts, or hidden by them; one may be in another."""

@@ -113,6 +113,8 @@ class Watched:
             return state
         if (known[0], known[1].identity) != (state, seen.identity):
             self.hints.ask_scan("the folder is back, or another one is in its place")
+        elif known[1].mounts != seen.mounts:
+            self.hints.ask_scan("what is mounted in the folder has changed")
         return state
 
     def take_root(self) -> bool:

@@ -189,11 +189,12 @@ class Deleter:
 
     def _is_right_root(self, name: str) -> bool:
         known, mounted = self._store.read(
-            lambda db: (folders.identity(db, name), folders.mounts(db, name).keys())
+            lambda db: (folders.identity(db, name), folders.mounts(db, name))
         )
         try:
             folder = self._mirrored[name]
-            if known is None or mounts.beneath(folder.path) != mounted:
+            marks = {path: known_mount.mark for path, known_mount in mounted.items()}
+            if known is None or mounts.beneath(folder.path) != marks:
                 return False
             return disk.identify(folder.path, folder.marker) == known
         except OSError:

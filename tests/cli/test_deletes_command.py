@@ -146,7 +146,8 @@ def test_a_verdict_on_a_disk_that_is_gone_is_carried_out(
     for number, path in enumerate((b"a", b"disk/x", b"disk/y"), start=1):
         desk.sync(path, number)
     (desk.home / "f/a").write_bytes(b"there")
-    desk.do(folders.note_mount, "f", b"disk", folders.MountState.GONE)
+    gone = folders.Mounted(folders.MountState.GONE)
+    desk.do(folders.note_mount, "f", b"disk", gone)
     hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "affects": 2}
     desk.do(holds.place, **hold, message="gone", now=desk.now)
     desk.store.close()

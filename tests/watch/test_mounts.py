@@ -1,14 +1,16 @@
 """Mounts beneath a root: what goes with one is not deleted, what is hidden by one neither."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from syncd import disk, mounts
-from syncd.state import inventory, reviews
+from syncd.state import folders, inventory, reviews
 from syncd.state.views import held_files
 from syncd.watch import roots
 from syncd.watch.inotify import Inotify
+from syncd.watch.scanner import Scanner
 
 FILES = (b"a", b"disk/x", b"disk/d/y")
 
@@ -16,8 +18,8 @@ FILES = (b"a", b"disk/x", b"disk/d/y")
 @pytest.fixture
 def mounted(place, monkeypatch):
     """A place whose mounts are told by hand: `mounted.at` are the paths."""
-    place.at = {b"disk"}
-    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(place.at))
+    place.at = {b"disk": "a disk"}
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict(place.at))
     place.synced(*FILES)
     return place
 
@@ -32,7 +34,7 @@ def take_away(place):
 def bring_back(place):
     (place.root / "disk").rmdir()
     (place.root.parent / "away").rename(place.root / "disk")
-    place.at.add(b"disk")
+    place.at[b"disk"] = "a disk"
 
 
 @pytest.mark.row(5)
@@ -68,7 +70,7 @@ def test_what_a_new_mount_hides_is_not_missing_and_its_end_makes_no_change(mount
     mounted.at.clear()
     mounted.reopen()
     mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
-    mounted.at.add(b"disk")
+    mounted.at[b"disk"] = "a disk"
     mounted.write("disk/new")
     mounted.scan()
     assert mounted.missing() == []
@@ -182,6 +184,65 @@ def test_a_mount_that_comes_back_under_the_decision_is_not_decided_on(mounted, m
     assert mounted.missing() == []
 
 
+@pytest.mark.row(5)
+@pytest.mark.parametrize("is_running", [True, False], ids=["under our eyes", "while we were down"])
+def test_another_disk_in_the_place_of_one_is_a_new_mount(mounted, is_running):
+    take_away(mounted)
+    mounted.at[b"disk"] = "another disk"
+    mounted.write("disk/x", b"of the other disk")
+    if not is_running:
+        mounted.reopen()
+    mounted.look(b"disk", b"disk/d/y", removal_seen=True)
+    mounted.scan()
+    assert (mounted.missing(), set(mounted.holds())) == ([], {"mount_new"})
+    (mounted.root / "disk/x").unlink()
+    (mounted.root / "disk").rmdir()
+    mounted.at.clear()
+    (mounted.root / "disk").mkdir()
+    mounted.scan()
+    assert (mounted.missing(), set(mounted.holds())) == ([], {"mount_missing"})
+    bring_back(mounted)
+    mounted.scan()
+    mounted.scan()
+    assert (mounted.missing(), mounted.holds()) == ([], {})
+    assert mounted.store.read(lambda db: folders.mounts(db, "f")) == {
+        b"disk": (folders.MountState.RIGHT, "a disk")
+    }
+
+
+@pytest.mark.row(5)
+@pytest.mark.parametrize("goes", [True, False], ids=["goes", "comes"])
+def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypatch, goes):
+    """What the scan saw before is of no mount, or of another one."""
+    if not goes:
+        mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+        mounted.at.clear()
+        mounted.reopen()
+    look = Scanner._pass
+
+    def change_after(self, *arguments):
+        begun = look(self, *arguments)
+        run = begun.run
+
+        def run_and_change():
+            run()
+            if goes:
+                take_away(mounted)
+            else:
+                mounted.at[b"disk"] = "a disk"
+                (mounted.root / "disk/x").unlink()
+            mounted.watched.check()
+
+        return SimpleNamespace(run=run_and_change)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(Scanner, "_pass", change_after)
+        mounted.scan()
+    assert set(mounted.holds()) == {"mount_missing" if goes else "mount_new"}
+    mounted.scan()
+    assert mounted.missing() == []
+
+
 @pytest.mark.row(6)
 def test_under_another_root_nothing_is_decided_on(hidden, monkeypatch):
     hold = hidden.holds()["mount_new"]
@@ -201,7 +262,7 @@ def test_under_another_root_nothing_is_decided_on(hidden, monkeypatch):
 @pytest.mark.row(5)
 def test_the_hold_names_each_mount_that_goes_while_it_is_open(place, monkeypatch):
     at = {b"disk", b"di\xffsk"}
-    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict.fromkeys(at, "a disk"))
     place.synced(b"a", b"disk/x", b"di\xffsk/y")
     for directory, number in ((b"disk", 1), (b"di\xffsk", 2)):
         path = place.root / os.fsdecode(directory)
@@ -256,7 +317,7 @@ def test_a_new_mount_that_cannot_be_listed_to_its_end_is_not_taken_for_right(hid
 
 def test_an_unmounted_disk_that_held_nothing_known_is_forgotten(place, monkeypatch):
     at = {b"disk"}
-    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict.fromkeys(at, "a disk"))
     (place.root / "disk").mkdir()
     place.synced(b"a")
     at.clear()
@@ -294,7 +355,7 @@ def test_the_mount_table_is_read_with_its_escapes(tmp_path, monkeypatch):
         "32 29 0:51 / /r\\040tx rw - nfs4 host:/ rw\n"
     )
     monkeypatch.setattr(mounts, "_MOUNTINFO", table)
-    assert mounts.beneath(b"/r t") == {b"a\nb"}
+    assert mounts.beneath(b"/r t") == {b"a\nb": "fuse.sshfs host: /"}
     monkeypatch.setattr(mounts, "_kinds", mounts._Kinds())
     assert mounts.invents(os.makedev(0, 49))
     assert not mounts.has_own_clock(os.makedev(0, 51))

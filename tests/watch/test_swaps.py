@@ -138,7 +138,7 @@ def test_a_directory_that_was_moved_to_another_disk_and_linked_keeps_its_copies(
 def test_no_second_look_counts_before_a_change_of_mounts_was_judged(swaps, monkeypatch, change):
     """Missing for a moment, back, and then something is mounted there, or not any more."""
     at = {b"d"} - change
-    monkeypatch.setattr(mounts, "beneath", lambda _: frozenset(at))
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict.fromkeys(at, "a disk"))
     swaps.scan()
     (swaps.root / "d").rename(swaps.root.parent / "hidden")
     swaps.look(b"d", removal_seen=True)
