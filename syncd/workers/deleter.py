@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from syncd import disk, mounts
+from syncd import disk
 from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
-from syncd.state import due, files, folders, remote_deletions, sightings
+from syncd.state import due, files, remote_deletions, sightings
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
@@ -26,6 +26,7 @@ from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
+from syncd.workers.looks import look
 
 log = logging.getLogger(__name__)
 
@@ -177,28 +178,9 @@ class Deleter:
             self._store.write(lambda db: remote_deletions.review(db, name, now))
 
     def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
-        """Look at paths of a root that is the same before and after, with its mounts; else at none.
-
-        A mount that came or went is for the watching to judge before anything is believed.
-        """
-        root = self._mirrored[name].path
-        if not self._is_right_root(name):
-            return {}
-        seen = disk.look(root, [file.path for file in missing])
-        return seen if self._is_right_root(name) else {}
-
-    def _is_right_root(self, name: str) -> bool:
-        known, mounted = self._store.read(
-            lambda db: (folders.identity(db, name), folders.mounts(db, name))
-        )
-        try:
-            folder = self._mirrored[name]
-            marks = {path: known_mount.mark for path, known_mount in mounted.items()}
-            if known is None or mounts.beneath(folder.path) != marks:
-                return False
-            return disk.identify(folder.path, folder.marker) == known
-        except OSError:
-            return False
+        folder = self._mirrored[name]
+        paths = [file.path for file in missing]
+        return look(self._store, name, folder.path, paths, marker=folder.marker)
 
     def _judge(
         self,

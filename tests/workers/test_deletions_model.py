@@ -30,6 +30,7 @@ from syncd.watch.ignore import Rules
 from syncd.watch.looks import judge
 from syncd.watch.roots import Root, RootState, View
 from syncd.watch.writing import Writing
+from syncd.workers import looks
 from syncd.workers.deleter import Deleter, MirroredFolder
 
 #: Nothing is open for writing here.
@@ -469,7 +470,7 @@ def planted(memory, monkeypatch):
 @pytest.mark.row(5)
 @pytest.mark.row(6)
 def test_the_model_finds_a_root_that_is_not_compared(memory, monkeypatch):
-    monkeypatch.setattr(Deleter, "_is_right_root", lambda *_: True)
+    monkeypatch.setattr(looks, "is_right_root", lambda *_: True)
     monkeypatch.setattr(Root, "_state", lambda *_: RootState.OK)
     assert planted(memory, monkeypatch)
 
