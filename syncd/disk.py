@@ -218,7 +218,7 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
     for path in children:
         name = split(path)[1]
         try:
-            yield path, _sight(os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 yield path, Sight(Found.UNREADABLE, error=str(error.strerror))
@@ -228,6 +228,15 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
             # In the listing though stat says no such file: believe neither.
             absent = name not in names
             yield path, Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
+            continue
+        if mounts.folds_case(status.st_dev) and (names is None or name not in names):
+            # Listed after it was found there: an older listing may be of before it was made.
+            names = _names(descriptor)
+            if name not in names:
+                # It is there by another name, in another case.
+                yield path, Sight(Found.ABSENT)
+                continue
+        yield path, _sight(status)
 
 
 def _names(descriptor: int) -> frozenset[bytes]:

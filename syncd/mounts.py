@@ -17,6 +17,8 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _BELIEVED_SECONDS = 10.0
 #: They number files as it comes, anew with each mount, and keep no time of their own for a change.
 _INVENTING = frozenset({"vfat", "msdos", "exfat", "fuseblk"})
+#: Where a file is found by its name in any case; it is listed by the one that it has.
+_FOLDING = frozenset({"vfat", "msdos", "exfat", "fuseblk", "ntfs3", "cifs", "smb3", "hfsplus"})
 #: Their times are another machine's.
 _REMOTE = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "vboxsf", "ceph", "afs", "glusterfs"}
@@ -108,6 +110,11 @@ def invents(device: int) -> bool:
     """Say whether the filesystem of `device` makes up inodes and the times of changes."""
     kind = _kinds.of(device)
     return kind in _INVENTING or kind.startswith("fuse.") or kind == "fuse"
+
+
+def folds_case(device: int) -> bool:
+    """Say whether the filesystem of `device` finds a file by other names than its own."""
+    return _kinds.of(device) in _FOLDING
 
 
 def has_own_clock(device: int) -> bool:
