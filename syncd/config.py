@@ -120,6 +120,10 @@ class _Loader:
                 "credentials": credentials,
                 "server_token": token,
                 "file": self._file,
+                # Of folders that are only named elsewhere, the file has the settings.
+                "folders_source": FOLDERS_VARIABLE
+                if self._folders_from == FOLDERS_VARIABLE
+                else str(self._file or ""),
                 "folders_are_chosen": bool(directories),
                 "warnings": tuple(self._warnings),
             }

@@ -63,7 +63,7 @@ class Found(enum.StrEnum):
 
     #: a regular file, with its fingerprint
     FILE = "file"
-    #: something that is never uploaded: a link, device, socket or FIFO
+    #: something that is never uploaded: a link or what is beneath one, a device, socket or FIFO
     OTHER = "other"
     #: proven absent: its nearest existing ancestor was listed to the end and has no such name,
     #: or has a directory of that name
@@ -78,6 +78,7 @@ class Sight:
 
     found: Found
     fingerprint: Fingerprint | None = None
+    #: why it cannot be read, or is never uploaded, where there is more to say
     error: str = ""
     #: whether the fingerprint's times are this machine's, and real
     own_clock: bool = True
@@ -217,7 +218,7 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
     for path in children:
         name = split(path)[1]
         try:
-            yield path, _sight(os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 yield path, Sight(Found.UNREADABLE, error=str(error.strerror))
@@ -227,6 +228,15 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
             # In the listing though stat says no such file: believe neither.
             absent = name not in names
             yield path, Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
+            continue
+        if mounts.folds_case(status.st_dev) and (names is None or name not in names):
+            # Listed after it was found there: an older listing may be of before it was made.
+            names = _names(descriptor)
+            if name not in names:
+                # It is there by another name, in another case.
+                yield path, Sight(Found.ABSENT)
+                continue
+        yield path, _sight(status)
 
 
 def _names(descriptor: int) -> frozenset[bytes]:
@@ -254,6 +264,9 @@ def _without_parent(listing: _Listing, parent: bytes, error: OSError) -> Sight:
             except FileNotFoundError:
                 gone = not listing.has(descriptor, above, name)
             else:
+                if stat.S_ISLNK(status.st_mode):
+                    # What is behind it is not followed, and may well be all that was here.
+                    return Sight(Found.OTHER, error="beneath a link")
                 # Something that holds no files, or it was swapped meanwhile.
                 gone = not stat.S_ISDIR(status.st_mode)
             return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")

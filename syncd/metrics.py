@@ -77,6 +77,11 @@ REQUESTS = Tally(
 REQUEST_SECONDS = Tally(
     "syncd_api_request_seconds", "Seconds spent on requests to the Files API.", "operation"
 )
+WATCH_OVERFLOWS = Tally(
+    "syncd_watch_overflows",
+    "Overflows of the kernel's queue of events; a scan made up for each.",
+    "folder",
+)
 RELOADS = Tally("syncd_reloads", "Reloads of the configuration.", "outcome")
 
 TALLIES = (
@@ -86,5 +91,6 @@ TALLIES = (
     RETRIES,
     REQUESTS,
     REQUEST_SECONDS,
+    WATCH_OVERFLOWS,
     RELOADS,
 )

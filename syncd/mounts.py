@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _BELIEVED_SECONDS = 10.0
 #: They number files as it comes, anew with each mount, and keep no time of their own for a change.
 _INVENTING = frozenset({"vfat", "msdos", "exfat", "fuseblk"})
+#: Where a file is found by its name in any case; it is listed by the one that it has.
+_FOLDING = frozenset({"vfat", "msdos", "exfat", "fuseblk", "ntfs3", "cifs", "smb3", "hfsplus"})
 #: Their times are another machine's.
 _REMOTE = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "vboxsf", "ceph", "afs", "glusterfs"}
@@ -27,12 +30,17 @@ NETWORKS = _REMOTE - {"9p", "virtiofs", "vboxsf"} | {"afs", "glusterfs", "fuse.s
 
 
 class Mount(NamedTuple):
-    """One mount as this process sees it; `path` is where, `number` what fdinfo calls `mnt_id`."""
+    """One mount as this process sees it; `path` is where, `number` what fdinfo calls `mnt_id`.
+
+    `source` is what is mounted, and `part` the directory in it that the mount shows.
+    """
 
     number: str
     device: int
     path: bytes
     kind: str
+    part: bytes = b""
+    source: bytes = b""
 
 
 def mounts() -> Iterator[Mount]:
@@ -40,28 +48,41 @@ def mounts() -> Iterator[Mount]:
     with _MOUNTINFO.open("rb") as lines:
         for line in lines:
             before, _, after = line.partition(b" - ")
-            number, _, device, _, path = before.split(b" ", 5)[:5]
+            number, _, device, part, path = before.split(b" ", 5)[:5]
+            kind, source = after.split(b" ", 2)[:2]
             major, minor = device.split(b":")
             yield Mount(
                 number.decode(),
                 os.makedev(int(major), int(minor)),
                 _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
-                after.split(b" ", 1)[0].decode("utf-8", "surrogateescape"),
+                kind.decode("utf-8", "surrogateescape"),
+                part,
+                source,
             )
 
 
-def beneath(root: bytes) -> frozenset[bytes]:
-    """Return where something is mounted beneath the directory `root`, relative to it.
+def beneath(root: bytes) -> dict[bytes, str]:
+    """Return where something is mounted beneath the directory `root`, relative to it, and its mark.
 
-    `root` is absolute, its links resolved. An automounter's own mounts do not count: they come and
-    go by themselves.
+    The mark tells what is mounted there from another thing, through restarts. `root` is absolute,
+    its links resolved. An automounter's own mounts do not count: they come and go by themselves.
     """
     prefix = root.rstrip(b"/") + b"/"
-    return frozenset(
-        mount.path[len(prefix) :]
-        for mount in mounts()
+    return {
+        mount.path[len(prefix) :]: _mark(mount)
+        for mount in {mount.path: mount for mount in mounts()}.values()
         if mount.path.startswith(prefix) and mount.kind != "autofs"
-    )
+    }
+
+
+def _mark(mount: Mount) -> str:
+    if mount.kind not in _REMOTE and not mount.kind.startswith("fuse"):
+        # Names of devices are given anew with each start of the machine; a filesystem's id is not.
+        # Who does not answer is never asked: that might take for ever.
+        with suppress(OSError):
+            status = os.stat(mount.path)  # noqa: PTH116 a Path holds no bytes
+            return f"{mount.kind} {os.statvfs(mount.path).f_fsid} {status.st_ino}"
+    return f"{mount.kind} {os.fsdecode(mount.source)} {os.fsdecode(mount.part)}"
 
 
 class _Kinds:
@@ -89,6 +110,11 @@ def invents(device: int) -> bool:
     """Say whether the filesystem of `device` makes up inodes and the times of changes."""
     kind = _kinds.of(device)
     return kind in _INVENTING or kind.startswith("fuse.") or kind == "fuse"
+
+
+def folds_case(device: int) -> bool:
+    """Say whether the filesystem of `device` finds a file by other names than its own."""
+    return _kinds.of(device) in _FOLDING
 
 
 def has_own_clock(device: int) -> bool:

@@ -31,6 +31,8 @@ class Tally:
     waiting: int
     failed: int
     sending: tuple[tuple[str, int, int], ...] = ()
+    #: what first scans found, in words
+    first_found: tuple[str, ...] = ()
 
 
 def once(
@@ -119,4 +121,5 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
         (transfer.path.decode("utf-8", "backslashreplace"), transfer.sent, transfer.size)
         for transfer in parts.uploader.transfers()
     )
-    return Tally(counts.synced, counts.waiting, counts.failed, sending)
+    first = tuple(w.first_found for w in parts.watch.folders.values() if w.first_found)
+    return Tally(counts.synced, counts.waiting, counts.failed, sending, first)

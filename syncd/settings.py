@@ -223,6 +223,8 @@ class Config(Settings):
     server_token: SecretStr | None = None
     #: the file that was read, if any
     file: Path | None = None
+    #: where the folders' settings stand, for a person: the file or a variable
+    folders_source: str = ""
     #: whether they came with the command line: those that it did not name are left as they are
     folders_are_chosen: bool = False
     #: what is odd and yet no error, for the log

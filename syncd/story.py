@@ -1,5 +1,6 @@
 """What `why` says of a path: which file is meant, how it is with it, and what would help."""
 
+import json
 import os
 import shlex
 import stat
@@ -113,6 +114,12 @@ def tell(
     for place in candidates:
         if os.path.lexists(place.absolute):
             return _unknown(place, config, running=running)
+    for place in candidates:
+        if db is not None and (moved := _moved(views.past(db, place.folder, place.path))):
+            return _bare(place) | {
+                "explanation": f"It is gone here. {moved}",
+                "advice": ["ask for the story of its new path"],
+            }
     return None
 
 
@@ -169,6 +176,8 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
             f" syncd ended abruptly {crashes} times in a row while it was being sent: it is left "
             "alone for an hour each time."
         )
+    if word in (Word.DELETING, Word.DELETED) and (moved := _moved(story["history"])):
+        explanation += f" {moved}"
     if word is Word.SETTLING:
         explanation = _settling(story["file"]) or explanation
     if word is Word.IGNORED and story["file"]["error"]:
@@ -183,6 +192,16 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "explanation": explanation,
         "advice": list(_advice(word, story, running=running)),
     }
+
+
+def _moved(history: Sequence[JsonObject]) -> str:
+    """Say of a path that holds nothing more where its file was moved to; empty if it was not."""
+    for line in reversed(history):
+        if line["event"] == "moved" and line["detail"].startswith("to "):
+            return f"Its copy {line['file_uuid']} went with its content {line['detail']}."
+        if line["event"] not in ("missing", "deleted"):
+            break
+    return ""
 
 
 def _settling(file: JsonObject) -> str:
@@ -261,7 +280,30 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
 
 def rule(place: Place, config: Config, *, is_dir: bool = False) -> str:
     """Return the rule that decides on a path, in words; empty where none does."""
-    return _verdict(place, config, is_dir=is_dir).rule
+    verdict = _verdict(place, config, is_dir=is_dir)
+    if verdict.place is None or not config.folders_source:
+        return verdict.rule
+    return f"{verdict.rule} ({_where(*verdict.place, place.folder, config)})"
+
+
+def _where(setting: str, index: int, folder: str, config: Config) -> str:
+    """Say where a pattern of the configuration stands: by its line, where one alone has it."""
+    source = config.folders_source
+    settings = next(known for known in config.folders if known.name == folder)
+    pattern = getattr(settings, setting)[index]
+    quoted = (json.dumps(pattern, ensure_ascii=False), f"'{pattern}'")
+    try:
+        text = "" if config.file is None else config.file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    having = [
+        number
+        for number, line in enumerate(text.split("\n"), start=1)
+        if any(words in line for words in quoted)
+    ]
+    if source == str(config.file) and len(having) == 1:
+        return f"{source} line {having[0]}"
+    return f"number {index + 1} of folder {folder} in {source}"
 
 
 def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:

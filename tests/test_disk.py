@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.disk import Found
 
 
@@ -32,9 +32,39 @@ def test_a_look_tells_files_from_all_else(root):
 def test_files_of_vanished_directories_are_absent_by_the_nearest_that_is_left(root):
     root.joinpath("a/b").mkdir(parents=True)
     root.joinpath("file").write_bytes(b"")
-    root.joinpath("link").symlink_to("a")
-    paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1", b"link/b/1")
+    paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1")
     assert set(look(root, *paths).values()) == {Found.ABSENT}
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_where_case_makes_no_difference_only_the_name_that_is_listed_is_there(
+    root, monkeypatch, folds
+):
+    """Renamed from `A` to `a`, a file is still to be opened as `A`, which is gone all the same."""
+    for name in ("A", "b"):
+        (root / name).write_bytes(b"")
+    monkeypatch.setattr(mounts, "folds_case", lambda _: folds)
+    monkeypatch.setattr(disk, "_names", lambda _: frozenset({b"a", b"b"}))
+    found = Found.ABSENT if folds else Found.FILE
+    assert look(root, b"A", b"b") == {b"A": found, b"b": Found.FILE}
+
+
+def test_what_was_made_after_a_listing_is_there_where_case_makes_no_difference(root, monkeypatch):
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"")
+    listings = [frozenset({b"a"}), frozenset({b"a", b"b"})]
+    monkeypatch.setattr(mounts, "folds_case", lambda _: True)
+    monkeypatch.setattr(disk, "_names", lambda _: listings.pop(0))
+    assert look(root, b"a", b"b") == {b"a": Found.FILE, b"b": Found.FILE}
+
+
+@pytest.mark.parametrize("path", [b"link/b/1", b"link/1", b"dangling/1", b"link/x/y/1"])
+def test_what_is_beneath_a_link_is_neither_followed_nor_absent(root, path):
+    root.joinpath("a/b").mkdir(parents=True)
+    root.joinpath("a/b/1").write_bytes(b"")
+    root.joinpath("link").symlink_to("a")
+    root.joinpath("dangling").symlink_to("nowhere")
+    assert look(root, path) == {path: Found.OTHER}
 
 
 def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monkeypatch):

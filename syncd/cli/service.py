@@ -76,6 +76,9 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
             _start_log(config, options, level="warning")
 
             def show(tally: Tally) -> None:
+                for found in tally.first_found[len(last.first_found) :]:
+                    # Above the progress, where it stays.
+                    live.console.print(printable(found), markup=False)
                 remember(tally)
                 live.update(tally_view(tally, console.width))
 

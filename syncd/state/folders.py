@@ -1,6 +1,8 @@
 """The `folders` table: each watch folder's root, as it was when it was last right."""
 
+import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlite_utils import Database
 
@@ -14,6 +16,25 @@ class FolderRow:
     path: bytes
     #: None until the root was seen once
     identity: RootIdentity | None
+
+
+class MountState(enum.IntEnum):
+    """What is known of a mount beneath a root, as the column `hides` keeps it."""
+
+    #: it is there, and its files are like any others
+    RIGHT = 0
+    #: it is new there, over known files of which not all were found in it
+    HIDES = 1
+    #: it is not there any more, and files on it are known
+    GONE = 2
+
+
+class Mounted(NamedTuple):
+    """What is, or was, mounted somewhere beneath a root."""
+
+    state: MountState
+    #: what tells it from another thing that is mounted there; empty where nobody has looked
+    mark: str = ""
 
 
 def get(db: Database, name: str) -> FolderRow | None:
@@ -45,18 +66,18 @@ def is_first_scan_over(db: Database, name: str) -> bool:
     return row is not None and row["first_scan_at"] is not None
 
 
-def mounts(db: Database, name: str) -> dict[bytes, bool]:
-    """Return where beneath the folder's root something was mounted, and whether it hides files."""
-    rows = db.conn.execute("SELECT path, hides FROM mounts WHERE folder = ?", (name,))
-    return {row["path"]: bool(row["hides"]) for row in rows}
+def mounts(db: Database, name: str) -> dict[bytes, Mounted]:
+    """Return where beneath the folder's root something is or was mounted, and what."""
+    rows = db.conn.execute("SELECT path, hides, mark FROM mounts WHERE folder = ?", (name,))
+    return {row["path"]: Mounted(MountState(row["hides"]), row["mark"]) for row in rows}
 
 
-def add_mount(db: Database, name: str, path: bytes, *, hides: bool) -> None:
-    """Remember that something is mounted at `path`, and whether known files were there before."""
+def note_mount(db: Database, name: str, path: bytes, mounted: Mounted) -> None:
+    """Remember what is mounted at `path`, or was."""
     db.conn.execute(
-        "INSERT INTO mounts (folder, path, hides) VALUES (?, ?, ?) "
-        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides",
-        (name, path, hides),
+        "INSERT INTO mounts (folder, path, hides, mark) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides, mark = excluded.mark",
+        (name, path, *mounted),
     )
 
 

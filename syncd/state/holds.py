@@ -15,6 +15,8 @@ STATE_LOST = "state_lost"
 NO_ECHO = "no_echo"
 #: The reasons of the holds on a folder whose root is not there, another one, or empty.
 ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
+#: The reasons of the holds on a folder in which a mount is gone, or hides what was there before.
+MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
 #: The reason of the hold on the deletions of a folder that lost many files at once.
 MANY_MISSING = "many_missing"
 #: The reason of the hold on files whose copies were deleted remotely by others.

@@ -67,20 +67,31 @@ def beneath(db: Database, folder: str, directory: bytes) -> list[bytes]:
         # "0" follows "/": the range holds all that begins with `directory/`.
         "SELECT path FROM files WHERE folder = ? AND path > ? AND path < ? AND "
         "(status IN ('ready', 'settling', 'unreadable') OR (status = 'missing' AND "
-        "removal_seen = 0 AND confirmed_at IS NULL))",
+        "confirmed_at IS NULL))",
         (folder, directory + b"/", directory + b"0"),
     )
     return [row[0] for row in rows]
 
 
-def synced_beneath(db: Database, folder: str, directory: bytes, limit: int) -> list[bytes]:
-    """Return the first `limit` files at or beneath `directory` that are there and have a copy."""
+#: SQL for files that are there, as far as is known, and have a copy.
+SYNCED = (
+    "files.status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
+    "WHERE file_id = files.id AND copies.status <> 'gone')"
+)
+
+
+def synced_beneath(
+    db: Database, folder: str, directory: bytes, limit: int | None = None
+) -> list[bytes]:
+    """Return the files at or beneath `directory` that are there and have a copy.
+
+    Only the first `limit` by path, where there is one.
+    """
     rows = _plain(
         db,
         "SELECT path FROM files WHERE folder = ? AND (path = ? OR (path > ? AND path < ?)) AND "
-        "status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
-        "WHERE file_id = files.id AND copies.status <> 'gone') ORDER BY path LIMIT ?",
-        (folder, directory, directory + b"/", directory + b"0", limit),
+        f"{SYNCED} ORDER BY path LIMIT ?",
+        (folder, directory, directory + b"/", directory + b"0", -1 if limit is None else limit),
     )
     return [row[0] for row in rows]
 

@@ -223,7 +223,9 @@ class Ledger:
         if not copies.where(db, "file_id = ? LIMIT 1", (source.id,)):
             db.conn.execute("DELETE FROM files WHERE id = ?", (source.id,))
             return
-        if source.present:
+        # Taken was an older copy: whether the newest one goes takes two looks like any other's.
+        mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
+        if source.present and not copies.where(db, mirrored, (source.id,)):
             files.update(db, source.id, status=FileStatus.MISSING, missing_since=now, due_at=now)
         advance(db, source.id, self._policies, now)
 

@@ -8,9 +8,10 @@ from collections.abc import Collection
 
 from sqlite_utils import Database
 
-from syncd.state import files, folders
+from syncd.state import files, folders, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
+from syncd.state.holds import Hold
 from syncd.state.lifecycle import FileStatus
 
 #: Files in one transaction.
@@ -19,13 +20,18 @@ NOT_CONFIGURED = "its folder is not configured any more"
 
 
 def removed(db: Database, configured: Collection[str]) -> list[str]:
-    """Return the folders that are known, not configured, and not released yet."""
+    """Return the folders that are known, not configured, and not released yet, or still held."""
     names = [name for name in folders.names(db) if name not in configured]
-    return [name for name in names if _mirrored(db, name, 1)]
+    return [name for name in names if _mirrored(db, name, 1) or _holds(db, name)]
 
 
 def release_removed(db: Database, folder: str, policies: Policies, now: float) -> int:
-    """Release the copies of some files of a removed folder; return how many files that were."""
+    """Release the copies of some files of a removed folder; return how many files that were.
+
+    Its holds end with it: nobody looks after them any more.
+    """
+    for hold in _holds(db, folder):
+        holds.release(db, stops=hold.stops, scope=hold.scope, reason=hold.reason, now=now)
     found = _mirrored(db, folder, BATCH)
     for file in found:
         files.update(
@@ -41,6 +47,11 @@ def release_removed(db: Database, folder: str, policies: Policies, now: float) -
         )
         advance(db, file.id, policies, now)
     return len(found)
+
+
+def _holds(db: Database, folder: str) -> list[Hold]:
+    scopes = {"deletions": folder, "sending": holds.of_folder(folder)}
+    return [hold for hold in holds.open_holds(db) if hold.scope == scopes[hold.stops]]
 
 
 def _mirrored(db: Database, folder: str, limit: int) -> list[File]:

@@ -10,12 +10,23 @@ from typing import Literal
 from sqlite_utils import Database
 
 from syncd.exceptions import SyncdError
-from syncd.state import holds, remote_deletions, vanished
-from syncd.state.holds import MANY_MISSING, REMOTE_GONE, ROOT_EMPTY, ROOT_REPLACED, Hold
+from syncd.state import holds, inventory, remote_deletions, vanished
+from syncd.state.folders import MountState
+from syncd.state.holds import (
+    MANY_MISSING,
+    MOUNT_MISSING,
+    MOUNT_NEW,
+    REMOTE_GONE,
+    ROOT_EMPTY,
+    ROOT_REPLACED,
+    Hold,
+)
 
 Verdict = Literal["approved", "rejected"]
 #: The reasons of holds that name files to be deleted, or that were.
-_ABOUT_FILES = (MANY_MISSING, ROOT_EMPTY, REMOTE_GONE)
+_ABOUT_FILES = (MANY_MISSING, ROOT_EMPTY, REMOTE_GONE, MOUNT_MISSING, MOUNT_NEW)
+#: Those of holds that name the files beneath mounts, and how it is with these mounts.
+OF_MOUNTS = {MOUNT_MISSING: MountState.GONE, MOUNT_NEW: MountState.HIDES}
 
 
 class ReviewError(SyncdError):
@@ -47,19 +58,29 @@ def find(db: Database, hold_id: int) -> Hold:
 
 #: SQL for the ids of the files that a hold is about; see `files_of` for its values.
 FILES = (
-    "SELECT id FROM files WHERE (hold_id = :hold AND :decided) OR (NOT :decided "
-    f"AND :here AND {vanished.PENDING}) OR (NOT :decided AND NOT :here AND folder = :folder "
-    "AND verdict = 'gone')"
+    "SELECT id FROM files WHERE (:about = 'decided' AND hold_id = :hold) "
+    f"OR (:about = 'missing' AND {vanished.PENDING}) "
+    "OR (:about = 'remote' AND folder = :folder AND verdict = 'gone') "
+    f"OR (:about = 'mounts' AND folder = :folder AND {inventory.SYNCED} AND EXISTS (SELECT 1 "
+    "FROM mounts WHERE mounts.folder = files.folder AND hides = :mounts AND (files.path = "
+    "mounts.path OR substr(files.path, 1, length(mounts.path) + 1) = "
+    "CAST(mounts.path || '/' AS BLOB))))"
 )
 
 
 def files_of(hold: Hold) -> dict[str, object]:
     """Return the values for `FILES`."""
+    if hold.verdict is not None:
+        about = "decided"
+    elif hold.reason in OF_MOUNTS:
+        about = "mounts"
+    else:
+        about = "missing" if hold.stops == "deletions" else "remote"
     return {
         "hold": hold.id,
         "folder": folder_of(hold),
-        "decided": hold.verdict is not None,
-        "here": hold.stops == "deletions",
+        "about": about,
+        "mounts": OF_MOUNTS.get(hold.reason),
     }
 
 
@@ -85,7 +106,7 @@ def decide(db: Database, hold_id: int, verdict: Verdict, now: float) -> Decision
     """Carry a verdict out, or change the one there was, in the caller's transaction.
 
     What is approved is deleted after a last look, and just what is missing now. A replaced root is
-    accepted by whoever has looked at it.
+    accepted by whoever has looked at it. Of mounts, what the hold names has to be recorded before.
     """
     hold = find(db, hold_id)
     folder, approved = folder_of(hold), verdict == "approved"
@@ -102,10 +123,9 @@ def decide(db: Database, hold_id: int, verdict: Verdict, now: float) -> Decision
                     f"{hold_id} ends by itself"
                 )
             number = 0
-        case _ if approved:
-            number = vanished.approve(db, folder, hold_id, now)
         case _:
-            number = vanished.keep(db, folder, hold_id, now)
+            carry_out = vanished.approve if approved else vanished.keep
+            number = carry_out(db, folder, hold_id, now, named=hold.reason in OF_MOUNTS)
     if hold.verdict is not None and not number:
         raise ReviewError(
             f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"

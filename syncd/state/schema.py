@@ -180,6 +180,12 @@ def crashes_and_unknown_objects(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def mounts_marked(db: Database) -> None:
+    """Keep what tells the thing that is mounted beneath a root from another one."""
+    db.execute("ALTER TABLE mounts ADD COLUMN mark TEXT NOT NULL DEFAULT ''")
+
+
 def open_writable(path: Path, *, check: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

@@ -16,6 +16,8 @@ from syncd.state.retry import backoff_seconds
 
 #: Nothing is put off for longer than this, so that a later time is one of another clock.
 LONGEST_WAIT_SECONDS = 3600.0
+#: SQL for the copies of a missing file that are still to be deleted.
+_STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
 _NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
 
 
@@ -103,7 +105,10 @@ def _record(
                 values = _not_consumed_yet(file, values, policies[folder].after_upload, now)
         case Seen.MISSING:
             mirrored = policies[folder].mirror_deletions and folders.is_mirrored(db, folder)
-            values = _missing(file, sighting, settling, now, mirrored=mirrored)
+            if file.status is FileStatus.MISSING:
+                values = _missing_again(db, file, sighting, settling, now)
+            else:
+                values = _missing(file, sighting, settling, now, mirrored=mirrored)
         case Seen.UNREADABLE:
             values = _unreadable(file, sighting, now)
         case Seen.INELIGIBLE:
@@ -235,9 +240,7 @@ def _missing(
     file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
 ) -> dict[str, Any] | None:
     if not file.present:
-        # An event may tell of a removal that a scan has found before it.
-        news = sighting.removal_seen and not file.removal_seen and file.confirmed_at is None
-        return {"removal_seen": 1} if news else None
+        return None
     return {
         "status": FileStatus.MISSING,
         "missing_since": now,
@@ -249,6 +252,21 @@ def _missing(
         "verdict": None if mirrored else Verdict.KEPT,
         "hold_id": None,
     }
+
+
+def _missing_again(
+    db: Database, file: File, sighting: Sighting, settling: Settling, now: float
+) -> dict[str, Any] | None:
+    """Let the grace of a missing file begin anew where an event told of a removal after all.
+
+    It was back in between, however shortly; or a scan has found the removal before its event came.
+    """
+    if not sighting.removal_seen:
+        return None
+    if file.confirmed_at is not None and not copies.where(db, _STILL_THERE, (file.id,)):
+        return None
+    due_at = now + settling.grace_seconds
+    return {"removal_seen": 1, "missing_since": now, "confirmed_at": None, "due_at": due_at}
 
 
 def _unreadable(file: File, sighting: Sighting, now: float) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """The missing files of a folder, counted: how many there are lately, and what would be deleted."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,32 +94,47 @@ def synced(db: Database, folder: str, enough: int) -> int:
 # What is decided on them
 
 
-def approve(db: Database, folder: str, hold_id: int, now: float) -> int:
+def name(db: Database, folder: str, hold_id: int, paths: Iterable[bytes]) -> None:
+    """Note of missing files that a hold names just them, and no others of the folder."""
+    db.conn.executemany(
+        "UPDATE files SET hold_id = ? WHERE folder = ? AND path = ? AND status = 'missing'",
+        ((hold_id, folder, path) for path in paths),
+    )
+
+
+def approve(db: Database, folder: str, hold_id: int, now: float, *, named: bool = False) -> int:
     """Let the copies of a folder's missing files be deleted after a last look; return how many.
 
-    Also those that were kept by an earlier verdict on the same hold.
+    Also those that were kept by an earlier verdict on the same hold; and where files are `named`
+    by the hold, only those.
     """
     return _decide(
         db,
         "verdict = 'approved', removal_seen = 1, confirmed_at = CASE WHEN verdict IS NULL THEN "
         "confirmed_at END, due_at = CASE WHEN verdict IS NULL THEN due_at ELSE :now END",
-        f"({PENDING}) OR (hold_id = :hold AND status = 'missing' AND verdict = 'kept')",
+        f"({_undecided(named=named)}) "
+        "OR (hold_id = :hold AND status = 'missing' AND verdict = 'kept')",
         {"folder": folder, "hold": hold_id, "now": now},
     )
 
 
-def keep(db: Database, folder: str, hold_id: int, now: float) -> int:
+def keep(db: Database, folder: str, hold_id: int, now: float, *, named: bool = False) -> int:
     """Keep the copies of a folder's missing files; return how many.
 
-    Also those whose deletion was approved on the same hold, and not begun.
+    Also those whose deletion was approved on the same hold, and not begun; `named` as above.
     """
     return _decide(
         db,
         "verdict = 'kept', removal_seen = 1, confirmed_at = NULL, due_at = :now",
-        f"({PENDING}) OR (hold_id = :hold AND status = 'missing' AND verdict = 'approved' "
+        f"({_undecided(named=named)}) "
+        "OR (hold_id = :hold AND status = 'missing' AND verdict = 'approved' "
         f"AND {_SOMETHING_STORED})",
         {"folder": folder, "hold": hold_id, "now": now},
     )
+
+
+def _undecided(*, named: bool) -> str:
+    return f"{PENDING} AND hold_id = :hold" if named else PENDING
 
 
 def _decide(db: Database, values: str, condition: str, known: dict[str, Any]) -> int:

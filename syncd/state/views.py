@@ -499,11 +499,6 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
     row = db.conn.execute(
         f"SELECT {_MANIFEST_COLUMNS} {_ROWS} WHERE f.id = ?", (file.id,)
     ).fetchone()
-    lines = db.conn.execute(
-        "SELECT at, event, file_uuid, detail FROM history WHERE folder = ? AND path = ? "
-        "ORDER BY id",
-        (folder, path),
-    )
     every = copies.where(db, "file_id = ? ORDER BY id", (file.id,))
     return _manifest_entry(row) | {
         "file": _file_object(file),
@@ -511,8 +506,18 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
         "holds": [
             hold_object(hold) for hold in holds.open_holds(db) if _bears(hold, folder, every)
         ],
-        "history": [dict(line) | {"at": timestamp(line["at"])} for line in lines],
+        "history": past(db, folder, path),
     }
+
+
+def past(db: Database, folder: str, path: bytes) -> list[JsonObject]:
+    """Return what was done to a path so far, the oldest first; kept beyond the file's own row."""
+    lines = db.conn.execute(
+        "SELECT at, event, file_uuid, detail FROM history WHERE folder = ? AND path = ? "
+        "ORDER BY id",
+        (folder, path),
+    )
+    return [dict(line) | {"at": timestamp(line["at"])} for line in lines]
 
 
 def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:

@@ -43,6 +43,8 @@ class Verdict:
 
     excluded: bool
     rule: str = ""
+    #: where in the configuration the rule stands: its setting, and which of its patterns, from 0
+    place: tuple[str, int] | None = None
 
 
 _ELIGIBLE = Verdict(excluded=False)
@@ -67,12 +69,18 @@ class Rules:
         self._above: dict[bytes, _Above] = {}
         #: what is wrong in `.syncdignore` files, by their path
         self.complaints: dict[bytes, str] = {}
+        #: those that the log has, so that not every scan repeats them
+        self._logged: dict[bytes, str] = {}
 
     def forget(self) -> None:
         """Read every `.syncdignore` file anew from now on."""
         with self._lock:
             self._above = {}
             self.complaints = {}
+
+    def knows(self, directory: bytes) -> bool:
+        """Say whether the rules of `directory` are remembered."""
+        return directory in self._above
 
     def verdict(self, path: bytes, *, is_dir: bool) -> Verdict:
         """Judge `path` with every directory above it: beneath an excluded one, all is excluded.
@@ -93,9 +101,10 @@ class Rules:
         if name == _IGNORE_NAME:
             return _IGNORE_ITSELF
         if self._exclude.are_any:
-            matches, pattern = self._exclude.match(path, is_dir=is_dir)
-            if matches is not None:
-                return Verdict(matches, f"exclude {pattern}")
+            matches, index = self._exclude.find(path, is_dir=is_dir)
+            if matches is not None and index is not None:
+                pattern = self._exclude.lines[index]
+                return Verdict(matches, f"exclude {pattern}", ("exclude", index))
         for file in reversed(files):
             matches, pattern = file.match(path, is_dir=is_dir)
             if matches is not None:
@@ -107,8 +116,10 @@ class Rules:
         # A directory is never excluded for matching no `include`: what is beneath may match.
         if is_dir or not self._include.let_in:
             return _ELIGIBLE
-        matches, pattern = self._include.match(path, is_dir=False)
-        return Verdict(False, f"include {pattern}") if matches else _NOT_INCLUDED
+        matches, index = self._include.find(path, is_dir=False)
+        if not matches or index is None:
+            return _NOT_INCLUDED
+        return Verdict(False, f"include {self._include.lines[index]}", ("include", index))
 
     def of_size(self, size: int) -> Verdict:
         """Judge an eligible file by its size in bytes."""
@@ -140,9 +151,9 @@ class Rules:
         file, bad = _parsed(path, directory, content)
         if bad:
             complaint = f"{os.fsdecode(path)} {bad}: not in gitignore syntax, it has no effect"
-            if self.complaints.get(path) != complaint:
+            if self._logged.get(path) != complaint:
                 log.warning("%s: %s", self._folder.name, complaint)
-            self.complaints[path] = complaint
+            self.complaints[path] = self._logged[path] = complaint
         return (*above, file)
 
     def _directory(self, path: bytes) -> "_Above":
@@ -203,13 +214,11 @@ class _Patterns:
     def are_any(self) -> bool:
         return bool(self.patterns)
 
-    def match(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, str]:
-        """Return whether `path` matches (None: no line says so, False: a `!line`), and the line."""
-        matches, index = self.find(path, is_dir=is_dir)
-        return matches, "" if index is None else self.lines[index]
-
     def find(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, int | None]:
-        """Return the same, and the line's index."""
+        """Return whether `path` matches (None: no line says so, False: a `!line`), by which line.
+
+        The line is an index of `lines`.
+        """
         # The `.*` of a compiled pattern would not go past a newline.
         text = os.fsdecode(path).replace("\n", "\ufffd")
         checked = self._spec.check_file(text + "/" if is_dir else text)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 WRITES_REST_SECONDS = 0.005
 
 
+#: What is said of events that were lost because the kernel's queue was full.
+OVERFLOWED = "the kernel's queue of events overflowed"
 #: Why a directory cannot be watched that is no more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -53,7 +55,6 @@ class Inotify(InotifyFD):
         #: how often a directory could not be watched; and whether for want of watches
         self.refused = 0
         self.out_of_watches = False
-        self.overflows = 0
         #: what ended the watching, as far as this thread knows; empty while it goes on
         self.broken = ""
 
@@ -73,7 +74,7 @@ class Inotify(InotifyFD):
         """Pass an event on. An exception here would end this thread and leave all others alive."""
         lost = ""
         if event.is_queue_overflow:
-            lost = "the kernel's queue of events overflowed"
+            lost = OVERFLOWED
         elif event.mask & InotifyConstants.IN_UNMOUNT:
             lost = self.broken = "its filesystem was unmounted"
         told = ToldEvent(event.wd, event.mask, event.cookie, event.name)
@@ -82,9 +83,8 @@ class Inotify(InotifyFD):
         except Exception as error:
             log.exception("watchdog failed on an event; the folder is watched anew")
             lost = self.broken = f"watchdog failed on an event: {error}"
-        # Only now: watchdog has set all watches anew, and what it missed meanwhile is scanned too.
-        self.overflows += event.is_queue_overflow
         if lost:
+            # Only now: watchdog has set all watches anew, and what it missed meanwhile is scanned.
             self._on_loss(lost)
 
     def read_events(

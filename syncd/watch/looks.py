@@ -46,7 +46,7 @@ def judge(
                 own_clock=sight.own_clock,
             )
         case Found.OTHER:
-            return Sighting(path, Seen.INELIGIBLE, reason="not a regular file")
+            return Sighting(path, Seen.INELIGIBLE, reason=sight.error or "not a regular file")
         case Found.ABSENT:
             return Sighting(path, Seen.MISSING, removal_seen=removal_seen)
         case Found.UNREADABLE:
@@ -83,8 +83,12 @@ class Looker:
         if state is RootState.MISSING:
             return None
         changed = 0
-        for paths in _batches(self._with_beneath(hints)):
-            recorded = self._look_at(dict(paths), before)
+        for batch in _batches(self._with_beneath(hints)):
+            paths: dict[bytes, bool] = {}
+            for path, removal_seen in batch:
+                # Of one that has events of its own, its directory's removal tells as well.
+                paths[path] = removal_seen or paths.get(path, False)
+            recorded = self._look_at(paths, before)
             if recorded is None:
                 return None
             changed += recorded

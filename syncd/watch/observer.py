@@ -16,12 +16,13 @@ from pathlib import Path
 from watchdog.observers.api import BaseObserver
 
 from syncd import disk
+from syncd.metrics import WATCH_OVERFLOWS
 from syncd.watch.coverage import Coverage
 from syncd.watch.filesystems import deaf_mounts, why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.handler import EVENTS, Handler
 from syncd.watch.hints import Hints
-from syncd.watch.inotify import Emitter, Inotify
+from syncd.watch.inotify import OVERFLOWED, Emitter, Inotify
 from syncd.watch.writing import Writing
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ class FolderObserver:
         self._inotify: Inotify | None = None
         self._observer: BaseObserver | None = None
         self._identity: disk.RootIdentity | None = None
-        self._past_overflows = 0
+        #: how often events were lost because the kernel's queue was full
+        self.overflows = 0
         self._retry_at = 0.0
         self._limit = 0
         self._refused = 0
@@ -81,13 +83,10 @@ class FolderObserver:
             return None
         return Coverage(self._inotify.watched(), deaf)
 
-    @property
-    def overflows(self) -> int:
-        """How often events were lost because the kernel's queue was full."""
-        return self._past_overflows + (self._inotify.overflows if self._inotify else 0)
-
     def start(self) -> None:
         """Begin to watch; where that cannot be, say why and leave it to polling."""
+        # From none on, so that the first shows as an increase.
+        WATCH_OVERFLOWS.add(self._folder.name, by=0.0)
         with self._lock:
             self._begin()
 
@@ -144,7 +143,6 @@ class FolderObserver:
             observer.stop()
             _join(observer)
         if inotify is not None:
-            self._past_overflows += inotify.overflows
             inotify.stop()
             _join(inotify)
 
@@ -175,6 +173,9 @@ class FolderObserver:
             raise
 
     def _lost(self, reason: str) -> None:
+        if reason == OVERFLOWED:
+            self.overflows += 1
+            WATCH_OVERFLOWS.add(self._folder.name)
         self.writing.forget()
         self._hints.ask_check()
         self._hints.ask_scan(reason)

@@ -9,14 +9,16 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from syncd import disk, mounts
-from syncd.disk import RootIdentity
-from syncd.state import folders, holds, inventory, sightings
+from syncd.disk import Found, RootIdentity
+from syncd.state import copies, files, folders, holds, inventory, reviews, sightings, vanished
 from syncd.state.advance import Policies
-from syncd.state.holds import ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
+from syncd.state.folders import Mounted, MountState
+from syncd.state.holds import MOUNT_MISSING, MOUNT_NEW, ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
+from syncd.state.reviews import OF_MOUNTS, Decision, ReviewError, Verdict
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.watch.folder import WatchFolder
@@ -24,13 +26,10 @@ from syncd.watch.folder import WatchFolder
 log = logging.getLogger(__name__)
 
 _NOT_THERE = os.strerror(errno.ENOENT)
-MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
 _REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY, MOUNT_MISSING, MOUNT_NEW)
 #: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
 #: taken for the same folder on another mount.
 ACCEPTED_FILES, ACCEPTED_PART = 20, 0.2
-#: Files beneath one mount up to which a hold counts how many it affects.
-COUNTED = 100_000
 
 
 class RootState(enum.StrEnum):
@@ -50,8 +49,8 @@ class View:
     identity: RootIdentity | None
     is_empty: bool = False
     error: str = ""
-    #: where something is mounted beneath the root
-    mounts: frozenset[bytes] = frozenset()
+    #: where something is mounted beneath the root, and the mark of it
+    mounts: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def view(path: bytes, marker: bytes = b"") -> View:
@@ -81,7 +80,9 @@ class Root:
         self.policies = policies
         self._clock = clock
         self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
-        #: mounts beneath which something known was not found in the scan under way
+        #: mounts that were new or gone when the scan under way began, and those of them beneath
+        #: which something known is not as it was
+        self._on_trial: dict[bytes, Mounted] = {}
         self._amiss: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
@@ -151,20 +152,80 @@ class Root:
 
         return self._store.write(work)
 
-    def begin_scan(self) -> None:
-        """Begin to take note of what a scan does not find beneath new mounts."""
-        self._amiss.clear()
+    def decide_on_mounts(self, hold_id: int, verdict: Verdict) -> Decision:
+        """Carry out a person's verdict on a hold about mounts: what is there now is all there is.
 
-    def end_scan(self) -> None:
-        """After a scan to the end: a new mount that hides nothing known is like any other."""
-        if not self._store.read(lambda db: any(folders.mounts(db, self._folder.name).values())):
+        What the hold names and is not there is recorded as missing, with the verdict on it.
+        ReviewError where the hold has ended, or its mounts changed meanwhile.
+        """
+        name = self._folder.name
+        _, before = self.check()
+        hold = self._store.read(lambda db: reviews.find(db, hold_id))
+        decided_on = self._store.read(lambda db: self._mounts_of(db, hold.reason))
+        named = self._store.read(lambda db: self._beneath(db, decided_on))
+        sights = disk.look(self._folder.path, named)
+        gone = [path for path, sight in sights.items() if sight.found is Found.ABSENT]
+        after = view(self._folder.path, self._folder.marker)
+
+        def work(db: Transaction) -> Decision:
+            self._judge(db, after)
+            reviews.find(db, hold_id)
+            if before != after or self._mounts_of(db, hold.reason) != decided_on:
+                raise ReviewError(
+                    f"what is mounted in {name} changes just now: look at hold {hold_id} once more "
+                    "(syncd deletes list)"
+                )
+            for path in decided_on:
+                if path in after.mounts:
+                    right = Mounted(MountState.RIGHT, after.mounts[path])
+                    folders.note_mount(db, name, path, right)
+                else:
+                    folders.forget_mount(db, name, path)
+            missing = [Sighting(path, Seen.MISSING) for path in gone]
+            self._record_all(db, missing)
+            vanished.name(db, name, hold_id, gone)
+            decision = reviews.decide(db, hold_id, verdict, self._clock())
+            self._judge(db, after)
+            return decision
+
+        return self._store.write(work)
+
+    def begin_scan(self) -> None:
+        """Begin to take note of what a scan does not find where mounts are new, or gone."""
+        self._amiss.clear()
+        known = self._store.read(lambda db: folders.mounts(db, self._folder.name))
+        self._on_trial = {
+            path: mounted
+            for path, mounted in known.items()
+            if mounted.state is not MountState.RIGHT
+        }
+
+    def end_scan(self, unreadable: Collection[bytes]) -> None:
+        """After a scan to the end: a new mount that hides nothing known is like any other.
+
+        And one that is gone need not be waited for where all that was known is there without it.
+        Nothing is said of one in which a directory was `unreadable`, or that is in such a one.
+        """
+        name = self._folder.name
+        passed = {
+            path: mounted
+            for path, mounted in self._on_trial.items()
+            if path not in self._amiss
+            and not any(_is_in(dark, path) or _is_in(path, dark) for dark in unreadable)
+        }
+        if not passed:
             return
         after = view(self._folder.path, self._folder.marker)
 
         def work(db: Transaction) -> None:
-            for path, hides in folders.mounts(db, self._folder.name).items():
-                if hides and path in after.mounts and path not in self._amiss:
-                    folders.add_mount(db, self._folder.name, path, hides=False)
+            self._judge(db, after)
+            for path, mounted in folders.mounts(db, name).items():
+                if passed.get(path) != mounted:
+                    continue
+                if mounted.state is MountState.GONE:
+                    folders.forget_mount(db, name, path)
+                else:
+                    folders.note_mount(db, name, path, mounted._replace(state=MountState.RIGHT))
             self._judge(db, after)
 
         self._store.write(work)
@@ -179,23 +240,34 @@ class Root:
         """
         known = folders.mounts(db, self._folder.name)
         gone = [path for path in known if path not in after.mounts]
-        hiding = [path for path, hides in known.items() if hides and path in after.mounts]
+        hiding = [path for path, mounted in known.items() if mounted.state is MountState.HIDES]
         if not gone and not hiding:
             return seen
         believed = []
         for sighting in seen:
             # A rule asks nothing of the disk: what it excludes is released, mounted or not.
-            if not sighting.by_rule and _mount_of(sighting.path, gone) is not None:
+            mount = _mount_of(sighting.path, gone)
+            if not sighting.by_rule and mount is not None:
+                if self._is_amiss(db, sighting):
+                    self._amiss.add(mount)
                 continue
             mount = _mount_of(sighting.path, hiding)
             if mount is not None and sighting.seen is Seen.MISSING:
-                self._amiss.add(mount)
+                if self._is_amiss(db, sighting):
+                    self._amiss.add(mount)
                 continue
             believed.append(sighting)
         return believed
 
-    def _record(self, db: Transaction, seen: Sequence[Sighting], after: View) -> int:
-        changed = sightings.record(
+    def _is_amiss(self, db: Transaction, sighting: Sighting) -> bool:
+        """Say whether a file that has a copy is not as it was."""
+        file = files.find(db, self._folder.name, sighting.path)
+        if file is None or file.fingerprint == sighting.fingerprint:
+            return False
+        return bool(copies.where(db, "file_id = ? AND status <> 'gone' LIMIT 1", (file.id,)))
+
+    def _record_all(self, db: Transaction, seen: Sequence[Sighting]) -> int:
+        return sightings.record(
             db,
             self._folder.name,
             seen,
@@ -203,6 +275,9 @@ class Root:
             policies=self.policies,
             now=self._clock(),
         )
+
+    def _record(self, db: Transaction, seen: Sequence[Sighting], after: View) -> int:
+        changed = self._record_all(db, seen)
         if after.is_empty:
             # What was just recorded as missing may be the cause of a hold: no commit in between.
             self._judge(db, after)
@@ -222,7 +297,7 @@ class Root:
         known = folders.get(db, self._folder.name)
         if self._is_to_be_taken(known, seen):
             return True
-        if seen.identity is not None and self._mounts_are_news(db, seen):
+        if seen.identity is not None and any(self._news_of_mounts(db, seen)):
             return True
         wanted = self._wanted(db, self._state(db, seen), seen)
         return wanted != self._open(db)
@@ -236,28 +311,43 @@ class Root:
             return False
         return known.identity is None or bool(self._folder.marker)
 
-    def _mounts_are_news(self, db: Transaction, seen: View) -> bool:
+    def _news_of_mounts(
+        self, db: Transaction, seen: View
+    ) -> Iterator[tuple[bytes, Mounted | None]]:
+        """Yield each mount of which more is known now: what it is; None where it is forgotten.
+
+        Another thing where something was mounted before is a new mount. One that is gone is waited
+        for as long as anything on it is known, or a scan finds all of that without it.
+        """
         known = folders.mounts(db, self._folder.name)
-        return bool(seen.mounts - known.keys()) or any(
-            self._is_over(db, path, hides)
-            for path, hides in known.items()
-            if path not in seen.mounts
-        )
+        for path, mark in seen.mounts.items():
+            state, before = known.get(path, Mounted(MountState.RIGHT, "nothing"))
+            if before not in ("", mark):
+                state = MountState.HIDES if self._has_synced(db, path) else MountState.RIGHT
+            elif state is MountState.GONE:
+                state = MountState.RIGHT
+            if known.get(path) != (state, mark):
+                yield path, Mounted(state, mark)
+        for path, mounted in known.items():
+            if path in seen.mounts:
+                continue
+            if not self._has_synced(db, path):
+                yield path, None
+            elif mounted.state is not MountState.GONE:
+                yield path, mounted._replace(state=MountState.GONE)
 
-    def _is_over(self, db: Transaction, path: bytes, hides: bool) -> bool:
-        """Say whether a mount that is not there any more need not be waited for."""
-        return hides or not inventory.synced_beneath(db, self._folder.name, path, 1)
+    def _has_synced(self, db: Transaction, path: bytes) -> bool:
+        return bool(inventory.synced_beneath(db, self._folder.name, path, 1))
 
-    def _learn_mounts(self, db: Transaction, seen: View) -> None:
-        """Bring what is known of mounts beneath the root up to date."""
-        name = self._folder.name
-        known = folders.mounts(db, name)
-        for path in seen.mounts - known.keys():
-            hides = bool(inventory.synced_beneath(db, name, path, 1))
-            folders.add_mount(db, name, path, hides=hides)
-        for path, hides in known.items():
-            if path not in seen.mounts and self._is_over(db, path, hides):
-                folders.forget_mount(db, name, path)
+    def _learn_mounts(self, db: Transaction, seen: View) -> bool:
+        """Bring what is known of mounts beneath the root up to date; say if there was news."""
+        news = list(self._news_of_mounts(db, seen))
+        for path, mounted in news:
+            if mounted is None:
+                folders.forget_mount(db, self._folder.name, path)
+            else:
+                folders.note_mount(db, self._folder.name, path, mounted)
+        return bool(news)
 
     def _judge(self, db: Transaction, seen: View) -> RootState:
         """Place the hold that `seen` calls for and release the others; return the root's state."""
@@ -266,15 +356,16 @@ class Root:
         known = folders.get(db, name)
         if self._is_to_be_taken(known, seen):
             folders.accept_root(db, name, self._folder.path, seen.identity, now)
-        if seen.identity is not None:
-            self._learn_mounts(db, seen)
+        mounts_changed = seen.identity is not None and self._learn_mounts(db, seen)
         wanted, opened = self._wanted(db, state, seen), self._open(db)
         for reason in opened - wanted:
             holds.release(db, stops="deletions", scope=name, reason=reason, now=now)
             log.info("%s: deletions are free again (%s)", name, reason)
         for reason in wanted:
-            # How many are affected is counted once; only an empty root's missing files grow.
-            if reason not in opened or reason == ROOT_EMPTY:
+            # How many are affected is counted once; only an empty root's missing files grow, and
+            # more mounts may go.
+            grows = reason == ROOT_EMPTY or (mounts_changed and reason in OF_MOUNTS)
+            if reason not in opened or grows:
                 self._place(db, reason, seen, now)
         return state
 
@@ -284,12 +375,8 @@ class Root:
         wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
         if seen.is_empty and inventory.unseen_removals(db, self._folder.name, 0)[0]:
             wanted.add(ROOT_EMPTY)
-        for path, hides in folders.mounts(db, self._folder.name).items():
-            if path not in seen.mounts:
-                wanted.add(MOUNT_MISSING)
-            elif hides:
-                wanted.add(MOUNT_NEW)
-        return wanted
+        states = {mounted.state for mounted in folders.mounts(db, self._folder.name).values()}
+        return wanted | {reason for reason, state in OF_MOUNTS.items() if state in states}
 
     def _open(self, db: Transaction) -> set[str]:
         return {
@@ -300,9 +387,9 @@ class Root:
 
     def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
         name = self._folder.name
-        over = self._mounts_of(db, reason, seen)
-        if reason in (MOUNT_MISSING, MOUNT_NEW):
-            affected = [p for m in over for p in inventory.synced_beneath(db, name, m, COUNTED)]
+        over = self._mounts_of(db, reason)
+        if reason in OF_MOUNTS:
+            affected = self._beneath(db, over)
             affects, first = len(affected), affected[: holds.FIRST]
         else:
             count = inventory.unseen_removals if reason == ROOT_EMPTY else inventory.synced
@@ -325,19 +412,22 @@ class Root:
     def _commands(self, reason: str) -> list[str]:
         look = f"findmnt --target {self._shown}"
         match reason:
-            case "root_missing" | "mount_missing" | "mount_new":
+            case "root_missing":
                 return [f"ls -la {self._shown}", look]
             case "root_replaced":
                 return [look, "syncd deletes approve {id}"]
             case _:
                 return ["syncd deletes approve {id}", "syncd deletes reject {id}"]
 
-    def _mounts_of(self, db: Transaction, reason: str, seen: View) -> list[bytes]:
+    def _mounts_of(self, db: Transaction, reason: str) -> list[bytes]:
         """Return the mounts that a hold is about, if it is about mounts."""
         known = folders.mounts(db, self._folder.name)
-        if reason == MOUNT_MISSING:
-            return sorted(known.keys() - seen.mounts)
-        return sorted(path for path in known.keys() & seen.mounts if known[path])
+        return sorted(path for path, m in known.items() if m.state == OF_MOUNTS.get(reason))
+
+    def _beneath(self, db: Transaction, mounted: Sequence[bytes]) -> list[bytes]:
+        """Return the files on these mounts, or hidden by them; one may be in another."""
+        name = self._folder.name
+        return sorted({p for m in mounted for p in inventory.synced_beneath(db, name, m)})
 
     def _message(self, reason: str, seen: View, over: Sequence[bytes]) -> str:
         where = ", ".join(path.decode("utf-8", "backslashreplace") for path in over)
@@ -345,8 +435,16 @@ class Root:
             case "mount_missing":
                 return (
                     f"something was mounted in {self._shown} and is not any more ({where}): mount "
-                    "it again, or exclude it; nothing beneath is taken for changed or deleted "
-                    "until then"
+                    "it again, and nothing beneath is taken for changed or deleted until then; if "
+                    "it is gone for good, approve it, and the remote copies of what was on it are "
+                    "deleted, or reject it, and they are kept"
+                )
+            case "mount_new":
+                return (
+                    f"something is mounted in {self._shown}, over files that are synced and not "
+                    f"in it ({where}): unmount it, and nothing beneath is taken for deleted until "
+                    "then; if it is right, approve it, and the remote copies of what is not in it "
+                    "are deleted, or reject it, and they are kept"
                 )
             case "root_missing" if self._folder.marker and seen.error == _NOT_THERE:
                 marker = self._folder.marker.decode("utf-8", "backslashreplace")
@@ -376,4 +474,8 @@ class Root:
 
 def _mount_of(path: bytes, mounted: Sequence[bytes]) -> bytes | None:
     """Return the mount at or beneath which `path` is; None where it is in none of them."""
-    return next((m for m in mounted if path == m or path.startswith(m + b"/")), None)
+    return next((mount for mount in mounted if _is_in(path, mount)), None)
+
+
+def _is_in(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory + b"/")

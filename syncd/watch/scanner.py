@@ -92,13 +92,14 @@ class Scanner:
             self._pass(report, before, coverage).run()
         report.seconds = time.monotonic() - began
         if report.complete:
-            self._root.end_scan()
+            self._root.end_scan(report.unreadable)
             self._note(report)
         return report
 
     def scan_parts(self, directories: Sequence[bytes], coverage: Coverage) -> ScanReport:
         """Scan these directories, and those beneath them that `coverage` does not cover."""
         began = time.monotonic()
+        self._rules.forget()
         state, before = self._root.check()
         report = ScanReport(state=state)
         if state is RootState.OK:

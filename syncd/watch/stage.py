@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from syncd.state import reviews
 from syncd.state.advance import Policies
 from syncd.state.store import Store
 from syncd.vitals import FolderVitals
@@ -87,6 +88,8 @@ class Watched:
         self._poll_at = monotonic()
         self._counted = (-COUNTED_SECONDS, 0)
         self.last_scan: ScanReport | None = None
+        #: what the first scan in the folder's life found, in words; empty if that was not here
+        self.first_found = ""
 
     def _is_stopped(self) -> bool:
         return self._stopped()
@@ -110,6 +113,8 @@ class Watched:
             return state
         if (known[0], known[1].identity) != (state, seen.identity):
             self.hints.ask_scan("the folder is back, or another one is in its place")
+        elif known[1].mounts != seen.mounts:
+            self.hints.ask_scan("what is mounted in the folder has changed")
         return state
 
     def take_root(self) -> bool:
@@ -118,6 +123,12 @@ class Watched:
         if taken:
             self.hints.ask_scan("another root was approved")
         return taken
+
+    def decide_on_mounts(self, hold_id: int, verdict: reviews.Verdict) -> reviews.Decision:
+        """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
+        decision = self._root.decide_on_mounts(hold_id, verdict)
+        self.hints.ask_scan("what a mount held, or hides, was decided on")
+        return decision
 
     def check_all(self) -> None:
         """Check the root and the watcher; every 10 s or so."""
@@ -131,9 +142,11 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        if any(is_ignore_file(path) for path in hints):
+        ignore_changed = any(map(is_ignore_file, hints))
+        if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
+        if ignore_changed:
             self.hints.ask_scan("a .syncdignore file changed")
         try:
             changed = self._looker.look(hints)
@@ -184,7 +197,8 @@ class Watched:
             self.hints.ask_scan("another root was accepted")
         self._log(report, reason)
         if is_first and report.complete:
-            self._log_first(report)
+            self.first_found = self._first_text(report)
+            log.info("%s", self.first_found)
         return report
 
     def _poll(self) -> None:
@@ -205,7 +219,7 @@ class Watched:
         report = self.last_scan
         return FolderVitals(
             watch=self.observer.kind,
-            watch_reason=self.observer.reason,
+            watch_reason=self.observer.reason or _overflow_text(self.observer.overflows),
             watched_directories=self._watched_directories(),
             directories=report.directories if report else 0,
             last_event_at=self.hints.last_event_at,
@@ -247,16 +261,14 @@ class Watched:
     def _polling_pause(report: ScanReport) -> float:
         return max(POLLING_SECONDS, report.seconds / POLLING_PART - report.seconds)
 
-    def _log_first(self, report: ScanReport) -> None:
-        """Tell, once in a folder's life, what was there."""
-        log.info(
-            "%s: the first scan found %s: %s",
-            self.folder.name,
-            amount(report.files, report.size),
+    def _first_text(self, report: ScanReport) -> str:
+        found = amount(report.files, report.size)
+        what = (
             'they are left as they are until they change (existing = "skip")'
             if self.folder.skip_existing
-            else "they are sent",
+            else "they are sent"
         )
+        return f"{self.folder.name}: the first scan found {found}: {what}"
 
     def _log(self, report: ScanReport, reason: str) -> None:
         level = logging.INFO if report.changed or reason else logging.DEBUG
@@ -286,6 +298,11 @@ def amount(files: int, size: int) -> str:
         value, unit = value / 1024, unit + 1
     shown = f"{value:.1f} {_UNITS[unit]}" if unit else f"{size} B"
     return f"{files:,} {'file' if files == 1 else 'files'}, {shown}"
+
+
+def _overflow_text(overflows: int) -> str:
+    times = "once" if overflows == 1 else f"{overflows} times"
+    return f"events were lost {times}, and a scan made up for it" if overflows else ""
 
 
 def _unreadable_text(unreadable: Mapping[bytes, str]) -> str:

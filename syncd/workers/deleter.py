@@ -15,7 +15,7 @@ from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
-from syncd.state import due, files, folders, remote_deletions, sightings
+from syncd.state import due, files, remote_deletions, sightings
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
@@ -26,6 +26,7 @@ from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
+from syncd.workers.looks import look
 
 log = logging.getLogger(__name__)
 
@@ -177,20 +178,9 @@ class Deleter:
             self._store.write(lambda db: remote_deletions.review(db, name, now))
 
     def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
-        """Look at paths of a root that is the same before and after; else at nothing."""
-        root = self._mirrored[name].path
-        if not self._is_right_root(name):
-            return {}
-        seen = disk.look(root, [file.path for file in missing])
-        return seen if self._is_right_root(name) else {}
-
-    def _is_right_root(self, name: str) -> bool:
-        known = self._store.read(lambda db: folders.identity(db, name))
-        try:
-            folder = self._mirrored[name]
-            return known is not None and disk.identify(folder.path, folder.marker) == known
-        except OSError:
-            return False
+        folder = self._mirrored[name]
+        paths = [file.path for file in missing]
+        return look(self._store, name, folder.path, paths, marker=folder.marker)
 
     def _judge(
         self,
@@ -223,7 +213,7 @@ class Deleter:
             file.path,
             Seen.PRESENT if present else Seen.INELIGIBLE,
             sight.fingerprint,
-            reason=None if present else "not a regular file",
+            reason=None if present else sight.error or "not a regular file",
         )
         sightings.record(
             db,

@@ -36,6 +36,7 @@ from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stor
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import ECHO, PROVEN, Store
 from syncd.workers.gate import PATIENCE, Gate
+from syncd.workers.looks import look
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,8 @@ class Passage:
             root = self._roots.get(source.folder)
             if root is None:
                 continue
-            if disk.look(root.path, [source.path])[source.path].found is disk.Found.ABSENT:
+            sight = look(self._store, source.folder, root.path, [source.path]).get(source.path)
+            if sight is not None and sight.found is disk.Found.ABSENT:
                 vacated.append(source.id)
         return vacated
 

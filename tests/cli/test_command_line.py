@@ -34,7 +34,8 @@ def service(monkeypatch):
         if isinstance(seen.outcome, Exception):
             raise seen.outcome
         if "report" in options:
-            options["report"](Tally(1203, 0, 1))
+            options["report"](Tally(1203, 0, 1, first_found=("a: the first scan found 2 files",)))
+            options["report"](Tally(1203, 0, 1, first_found=("a: the first scan found 2 files",)))
         return seen.outcome
 
     monkeypatch.setattr(service.daemon, "run", run)
@@ -58,6 +59,15 @@ def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkey
     code, out, _ = syncd("once", "--wait-deletions", "a")
     assert (code, out) == (77, "1,203 synced, 0 waiting, 1 failed\n")
     assert service.options["wait_deletions"] is True
+
+
+def test_once_on_a_terminal_tells_what_a_first_scan_found(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    (tmp_path / "a").mkdir()
+    code, _, err = syncd("once", "a")
+    assert code == 0
+    assert err.count("a: the first scan found 2 files") == 1
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,36 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == identity
 
 
+@pytest.mark.parametrize("what", ["1", "f"])
+@pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
+def test_a_verdict_on_a_disk_that_is_gone_is_carried_out(
+    desk, syncd, monkeypatch, verb, verdict, what
+):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
+    root = str(desk.home / "f").encode()
+    desk.do(folders.accept_root, "f", root, disk.identify(root), 1.0)
+    for number, path in enumerate((b"a", b"disk/x", b"disk/y"), start=1):
+        desk.sync(path, number)
+    (desk.home / "f/a").write_bytes(b"there")
+    gone = folders.Mounted(folders.MountState.GONE)
+    desk.do(folders.note_mount, "f", b"disk", gone)
+    hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "affects": 2}
+    desk.do(holds.place, **hold, message="gone", now=desk.now)
+    desk.store.close()
+    _, out, _ = syncd("deletes", "list", "1")
+    assert [line.split()[1] for line in out.splitlines()] == ["f/disk/x", "f/disk/y"]
+    code, out, err = syncd("deletes", verb, what)
+    assert (code, "2 files" in out, "syncd once" in err) == (0, True, True)
+    assert syncd("deletes", "list")[0] == 0
+    assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 2
+    code, out, _ = syncd("deletes", {"approve": "reject", "reject": "approve"}[verb], "1")
+    assert (code, "2 files" in out) == (0, True)
+    assert syncd("deletes", verb, "1")[0] == 0
+    reopen(desk)
+    known = [desk.file(path).verdict for path in (b"a", b"disk/x", b"disk/y")]
+    assert known == [None, verdict, verdict]
+
+
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):
     held.do(lambda db: db.conn.execute("UPDATE holds SET released_at = 1"))
     copy = held.store.read(

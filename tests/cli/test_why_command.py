@@ -1,6 +1,6 @@
 import pytest
 
-from syncd.state.ledger import Failure
+from syncd.state.ledger import Declined, Failure, Offer
 from syncd.state.sightings import Seen
 
 
@@ -34,13 +34,28 @@ def test_a_path_is_found_through_a_link_above_its_folder(desk, syncd_json):
     assert syncd_json("why", desk.home / "link/f/x", "--json")[1]["path"] == "x"
 
 
-def test_an_excluded_file_names_the_rule(desk, syncd):
+def test_an_excluded_file_names_the_rule_and_its_line(desk, syncd, syncd_json):
     (desk.home / "f/drafts").mkdir()
     (desk.home / "f/drafts/a").touch()
     code, out, _ = syncd("why", "f/drafts/a")
     assert code == 0
     assert "a rule excludes it" in out
     assert "exclude drafts/" in out
+    _, told = syncd_json("why", "f/drafts/a", "--json")
+    assert told["rule"] == f"exclude drafts/ ({desk.home}/syncd.toml line 4)"
+
+
+def test_a_rule_whose_line_cannot_be_told_is_named_by_its_number(desk, syncd_json, monkeypatch):
+    file = desk.home / "syncd.toml"
+    file.write_text(file.read_text() + 'exclude = ["*.x", "drafts/"]\n')
+    (desk.home / "f/drafts").mkdir()
+    (desk.home / "g/drafts").mkdir()
+    rules = [syncd_json("why", f"{name}/drafts", "--json")[1]["rule"] for name in ("f", "g")]
+    numbers = [f"number {number} of folder {name}" for number, name in ((1, "f"), (2, "g"))]
+    assert rules == [f"exclude drafts/ ({number} in {file})" for number in numbers]
+    monkeypatch.setenv("SYNCD_FOLDERS", '[{"path": "f", "exclude": ["drafts/"]}]')
+    _, told = syncd_json("why", "f/drafts", "--json")
+    assert told["rule"] == "exclude drafts/ (number 1 of folder f in SYNCD_FOLDERS)"
 
 
 def test_a_hidden_file_names_the_rule(desk, syncd):
@@ -117,6 +132,24 @@ def test_a_deleted_file_still_has_its_history(desk, syncd):
     assert "x  is deleted" in out
     assert "deleted" in out
     assert "seen twice" in out
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_the_old_path_of_a_renamed_file_says_where_it_went(desk, syncd, superseded):
+    desk.sync(b"x")
+    if superseded:
+        copy = desk.begin(desk.see(b"x", mark=3, age=50.0), "b" * 64)
+        desk.arrive(copy, 2)
+    desk.miss(b"x")
+    offer = desk.see(b"y", mark=3 if superseded else 1)
+    sha256 = ("b" if superseded else "a") * 64
+    moved = Offer(offer.id, offer.fingerprint, sha256, "text/plain", "direct", (1,))
+    assert desk.do(desk.ledger.begin, moved, desk.now) is Declined.SETTLED
+    code, out, _ = syncd("why", desk.home / "f/x")
+    assert code == 0
+    assert "It is gone here" in out
+    assert "went with its content to f:y." in out.replace("\n  ", " ")
+    assert "went with" not in syncd("why", "f/y")[1]
 
 
 def test_it_answers_before_anything_has_run(tmp_path, monkeypatch, syncd):

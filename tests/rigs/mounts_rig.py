@@ -185,9 +185,60 @@ class FuseEmpty(Fuse):
         run("umount", "-l", self.root)
 
 
+class Within(Case):
+    """a disk within the folder, unmounted"""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.disk, self.point = place / "disk", self.root / "d1"
+        (self.source / "d1").rename(self.disk)
+        (self.source / "d1").mkdir()
+
+    def mount(self) -> None:
+        super().mount()
+        self.mount_disk()
+
+    def mount_disk(self) -> None:
+        run("mount", "--bind", self.disk, self.point)
+
+    def take(self) -> None:
+        run("umount", "-l", self.point)
+
+    def give_back(self) -> None:
+        self.mount_disk()
+
+    def end(self) -> None:
+        for _ in range(3):
+            subprocess.run(["umount", "-l", self.point], check=False, capture_output=True)
+        super().end()
+
+
+class WithinOver(Within):
+    """an empty disk mounted over one within the folder"""
+
+    def take(self) -> None:
+        run("mount", "-t", "tmpfs", "tmpfs", self.point)
+
+    def give_back(self) -> None:
+        run("umount", "-l", self.point)
+
+
+class WithinSwapped(WithinOver):
+    """a disk within the folder, swapped for an empty one"""
+
+    def take(self) -> None:
+        run("umount", "-l", self.point)
+        super().take()
+
+    def give_back(self) -> None:
+        super().give_back()
+        self.mount_disk()
+
+
 CASES = (
     *(Unmounted, Detached, BoundOver, EmptyDisk, EmptyDiskOver, Forbidden),
     *(FuseDead, FuseHung, FuseEmpty),
+    *(Within, WithinOver, WithinSwapped),
 )
 
 

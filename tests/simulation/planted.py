@@ -17,6 +17,7 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
 from syncd.watch.roots import Root, RootState
+from syncd.workers import looks
 from syncd.workers.deleter import Deleter
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
@@ -210,7 +211,7 @@ BUGS = {
     "any root is the right one": Planted(
         replaced=(
             (Root, "_state", _every_root_is_right),
-            (Deleter, "_is_right_root", lambda *_: True),
+            (looks, "is_right_root", lambda *_: True),
             (holds, "is_held", lambda *_: False),
         ),
         plan=replace(CALM, unmounts=True),

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from syncd.disk import Fingerprint, RootIdentity
-from syncd.state import copies, files, folders, reconfiguration
+from syncd.state import copies, files, folders, holds, reconfiguration
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
@@ -109,3 +109,25 @@ def test_mirroring_turned_on_late_deletes_nothing_that_was_gone_before_the_first
     known.do(folders.note_scan, "f", **scan, mirrored=True)
     known.see("f", b"2")
     assert known.see("f", b"2", Seen.MISSING).verdict is None
+
+
+@pytest.mark.parametrize("reason", ["root_missing", "mount_missing", "many_missing"])
+def test_holds_on_a_folder_that_is_configured_no_more_end(known, reason):
+    for name in ("f", "g"):
+        hold = {"stops": "deletions", "scope": name, "reason": reason, "message": "m"}
+        known.do(holds.place, **hold, now=1e6)
+    known.do(
+        holds.place, stops="sending", scope="folder f", reason="remote_gone", message="m", now=1.0
+    )
+    del known.policies["f"]
+    known.release_removed()
+    assert [hold.scope for hold in known.store.read(holds.open_holds)] == ["g"]
+    assert known.do(reconfiguration.removed, known.policies) == []
+
+
+def test_a_hold_on_a_folder_without_files_ends_with_it(known):
+    known.do(folders.accept_root, "h", b"/h", None, 1.0)
+    hold = {"stops": "deletions", "scope": "h", "reason": "root_missing", "message": "m"}
+    known.do(holds.place, **hold, now=1e6)
+    known.release_removed()
+    assert known.store.read(holds.open_holds) == []

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 
+from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 
@@ -96,6 +97,8 @@ def test_a_line_that_is_not_in_the_syntax_is_told_of_with_its_number(place, capl
         place.scan()
     assert place.statuses() == {}
     assert ".syncdignore line 2: not in gitignore syntax" in place.watched.vitals().trouble
+    place.scan()
+    assert caplog.text.count("line 2: not in gitignore syntax") == 1
     assert "line 2" in caplog.text
 
 
@@ -103,3 +106,36 @@ def test_lines_of_other_systems_are_read(place):
     place.write(".syncdignore", b"\xef\xbb\xbf*.log\r\ncaf\xe9*\r\n")
     assert rule_of(place, b"a.log").excluded
     assert rule_of(place, b"caf\xe9.mp4").excluded
+
+
+@pytest.mark.parametrize("target", ["away", "in/elsewhere"])
+def test_rules_go_with_the_directory_that_held_them(place, until, target):
+    place.reopen(watch="native")
+    place.watched.start()
+    place.watched.scan_if_due()
+    place.write("d/sub/.syncdignore", b"!*.tmp")
+    place.write("d/sub/a.tmp")
+
+    def is_taken(path):
+        place.watched.look_hints()
+        return place.statuses().get(path) in ("settling", "ready")
+
+    assert until(lambda: is_taken(b"d/sub/a.tmp"))
+    (place.root / "d").rename(place.root.parent / target)
+    assert until(lambda: not is_taken(b"d/sub/a.tmp"))
+    place.write("d/sub/a.tmp", b"junk again")
+    place.write("d/sub/last")
+    assert until(lambda: is_taken(b"d/sub/last"))
+    assert not is_taken(b"d/sub/a.tmp")
+
+
+def test_rules_are_read_anew_where_only_polling_tells_of_them(place):
+    place.write("d/.syncdignore", b"*.x")
+    place.write("d/a.x")
+    place.scan()
+    assert place.look(b"d/a.x") == 0
+    (place.root / "d/.syncdignore").unlink()
+    place.watched._scanner.scan_parts([b"d"], Coverage([]))
+    place.later()
+    place.watched.look_due()
+    assert place.statuses() == {b"d/a.x": "ready"}

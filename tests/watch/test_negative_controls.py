@@ -9,6 +9,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 from syncd import disk
 from syncd.disk import Found, Sight
 from syncd.exceptions import FileChangedError, UnreadableError
+from syncd.metrics import WATCH_OVERFLOWS
 from syncd.watch.hints import Hints
 
 
@@ -44,9 +45,11 @@ def test_an_overflow_that_asks_for_no_scan_is_seen(place, until, monkeypatch, pl
     # The queue is full, so that none of these events comes through.
     monkeypatch.setattr(Hints, "add", lambda *_, **__: None)
     place.write("a")
+    counted = WATCH_OVERFLOWS.values()["f",]
     overflow = InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b"")
     place.watched.observer._inotify.handle_event(overflow)
-    assert place.watched.observer.overflows == 1
+    assert place.watched.vitals().watch_reason == "events were lost once, and a scan made up for it"
+    assert WATCH_OVERFLOWS.values()["f",] == counted + 1
     place.later(2)
     place.watched.scan_if_due()
     assert (b"a" in place.statuses()) is not planted

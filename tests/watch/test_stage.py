@@ -50,6 +50,41 @@ def test_a_file_removed_under_our_eyes_is_missing_with_its_removal_seen(started,
     )
 
 
+@pytest.mark.row(21)
+def test_a_second_removal_that_events_alone_told_of_begins_the_grace_anew(place):
+    place.synced(b"a", b"keep")
+    (place.root / "a").unlink()
+    place.look(b"a", removal_seen=True)
+    first = place.files()[b"a"]
+    place.later(50)
+    # Back and gone again before anybody looked: its events came together.
+    place.look(b"a", removal_seen=True)
+    second = place.files()[b"a"]
+    assert second.missing_since == pytest.approx(first.missing_since + 50, abs=2)
+    assert second.due_at == pytest.approx(first.due_at + 50, abs=2)
+    # A scan, or an event of its making alone, is no news.
+    place.later(5)
+    place.look(b"a")
+    place.scan()
+    assert place.files()[b"a"] == second
+
+
+@pytest.mark.row(21)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_second_removal_of_its_directory_begins_the_grace_anew(place, order):
+    place.synced(b"d/a", b"keep")
+    away = place.root.parent / "away"
+    (place.root / "d").rename(away)
+    place.look(b"d", removal_seen=True)
+    first = place.files()[b"d/a"]
+    place.later(50)
+    # It was back, with events for its files, and gone again with one for itself.
+    for path, removal_seen in ((b"d/a", False), (b"d", True))[::order]:
+        place.watched.hints.add(path, removal_seen=removal_seen)
+    place.watched.look_hints()
+    assert place.files()[b"d/a"].due_at == pytest.approx(first.due_at + 50, abs=2)
+
+
 def test_a_renamed_file_is_missing_here_and_present_there(started, until):
     started.synced(b"a")
     started.root.joinpath("a").rename(started.root / "b")

@@ -1,0 +1,49 @@
+"""A file of many gigabytes, sent by a process of its own to a service that keeps nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SINK = Path(__file__).parent.parent / "benchmarks" / "sink.py"
+GIB = int(os.environ.get("SYNCD_GREAT_GIB", "6"))
+MOST_KIB = 150 * 1024
+
+
+@pytest.fixture
+def sink():
+    """The port of a service that reads each upload to its end."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, SINK, "0"], **pipes) as process:
+        yield int(process.stdout.readline())
+        process.stdin.close()
+
+
+@pytest.mark.row(14)
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_six_gigabytes_are_sent_in_little_memory(tmp_path, sink):
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in/great.bin").open("wb") as file:
+        os.truncate(file.fileno(), GIB << 30)
+    settings = {
+        "AYMARA_AI_API_KEY": "key-of-the-test",
+        "SYNCD_API__BASE_URL": f"http://127.0.0.1:{sink}",
+        "SYNCD_STATE__DIRECTORY": str(tmp_path / "state"),
+        "SYNCD_UPLOAD__METHOD": "direct",
+        "SYNCD_FOLDERS": f'[{{"path": "{tmp_path / "in"}", "settle_seconds": 0}}]',
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "syncd", "once"],
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, err.decode()
+    assert out == b"1 synced, 0 waiting, 0 failed\n"
+    assert usage.ru_maxrss < MOST_KIB, f"{usage.ru_maxrss} KiB"

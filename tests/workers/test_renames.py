@@ -1,0 +1,42 @@
+"""A rename brings a copy along, where the old path is seen to be vacant on the right disk."""
+
+import pytest
+
+from syncd.state import folders
+from syncd.state.folders import Mounted, MountState
+
+
+@pytest.fixture
+def moved(shop):
+    """A shop whose one file has left its path, and is there by another name."""
+    (shop.root / "d").mkdir()
+    shop.drop("d/x", b"content")
+    shop.upload()
+    shop.upload()
+    (shop.root / "d/x").rename(shop.root / "y")
+    shop.drop("y", b"content")
+    return shop
+
+
+def uploaded(shop):
+    shop.upload()
+    shop.upload()
+    return len(shop.live()), [copy.status for copy in shop.copies()]
+
+
+def test_a_renamed_file_takes_its_copy_along(moved):
+    assert uploaded(moved) == (1, ["live"])
+
+
+@pytest.mark.row(5)
+def test_no_copy_is_taken_from_a_disk_that_is_not_mounted(moved):
+    """What is there is a copy of what is on that disk: deleted here, it must not be there."""
+    gone = Mounted(MountState.GONE, "a disk")
+    moved.store.write(lambda db: folders.note_mount(db, "f", b"d", gone))
+    assert uploaded(moved) == (2, ["live", "live"])
+
+
+@pytest.mark.row(6)
+def test_no_copy_is_taken_from_a_root_that_is_not_the_right_one(moved):
+    moved.store.write(lambda db: db.conn.execute("UPDATE folders SET inode = '1'"))
+    assert uploaded(moved) == (2, ["live", "live"])
