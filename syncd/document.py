@@ -11,6 +11,7 @@ from syncd.state import views
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
 from syncd.state.views import timestamp
+from syncd.units import counted
 from syncd.vitals import FolderVitals, Vitals
 
 JsonObject = dict[str, Any]
@@ -120,8 +121,7 @@ def _reasons(known: JsonObject) -> Iterator[str]:
         objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
         yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
     if failed := known["counts"].get(views.Word.FAILED):
-        files = "1 file" if failed == 1 else f"{failed} files"
-        yield f"{files} failed (syncd ls --status failed)"
+        yield f"{counted(failed, 'file')} failed (syncd ls --status failed)"
 
 
 def _holds(known: JsonObject, stops: str) -> Iterator[str]:

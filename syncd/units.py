@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and counts as people write them, and read them."""
 
 import re
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ _BYTES = {"": 1, "b": 1} | {
     for power, letter in enumerate("kmgt", start=1)
     for ending, base in (("ib", 1024), ("b", 1000))
 }
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -22,6 +23,21 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Return the seconds that `24h`, `90s`, `1.5m` or `2d` stands for; ValueError otherwise."""
     return _parse(text, _SECONDS, "a duration such as 24h, 90m or 30s")
+
+
+def size(count: int | None) -> str:
+    """Return bytes for a person: `512 B`, `4.2 MiB`; `-` where they are not known."""
+    if count is None:
+        return "-"
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_SIZES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f} {_SIZES[unit]}" if unit else f"{count} B"
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """Return a number of things for a person: `1 file`, `1,203 files`; `many` is their plural."""
+    return f"1 {what}" if number == 1 else f"{number:,} {many or what + 's'}"
 
 
 def span(seconds: float) -> str:

@@ -17,6 +17,7 @@ from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
 from syncd.state.store import Transaction, lock_holder
+from syncd.units import counted
 
 JsonObject = dict[str, Any]
 
@@ -76,7 +77,7 @@ def _show_holds(found: list[JsonObject]) -> None:
             f"since {ago(item['since'], now)}"
         )
         click.echo(f"   {printable(item['message'])}")
-        files = "1 file" if item["affects"] == 1 else f"{item['affects']:,} files"
+        files = counted(item["affects"], "file")
         inside = f", all in {printable(item['parent'])}" if item["parent"] else ""
         click.echo(f"   {files}{inside}")
         for path in islice(item["first"], item["affects"]):
@@ -139,7 +140,7 @@ def _arguments(config: Config, what: str) -> JsonObject:
 def _said(item: JsonObject, verdict: str) -> str:
     where = f"hold {item['id']} of {printable(item['folder'])} ({item['reason']})"
     number = item["files"]
-    files = "1 file" if number == 1 else f"{number:,} files"
+    files = counted(number, "file")
     approved = verdict == "approved"
     match item["reason"]:
         case "root_replaced":

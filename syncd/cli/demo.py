@@ -30,6 +30,7 @@ from syncd import config as configuration, log
 from syncd.daemon import Daemon
 from syncd.parts import Parts, opened
 from syncd.state import views
+from syncd.units import counted
 
 #: Seconds in which something must happen, or the demo counts as failed.
 PART_SECONDS = 30.0
@@ -339,7 +340,7 @@ def _farewell(tour: Tour, directory: Path | None, *, complete: bool) -> None:
     what = "the Files API held exactly what the folder held"
     if directory:
         sent = sum(_is_synced(tour.known, name) for name in tour.known)
-        what = "1 file was synced" if sent == 1 else f"{sent:,} files were synced"
+        what = f"{counted(sent, 'file')} {'was' if sent == 1 else 'were'} synced"
     say(f"\n[bold green]Done[/] in {time.monotonic() - tour.began:.0f} s: {what}.")
     target = shlex.quote(log.printable(str(directory or "DIR")))
     commands = {

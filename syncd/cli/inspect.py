@@ -16,12 +16,13 @@ from rich.live import Live
 
 from syncd import document, story, vitals
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import brief_view, size, status_view, story_view, watched_text
+from syncd.cli.render import brief_view, status_view, story_view, watched_text
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
 from syncd.state.store import Transaction, lock_holder
 from syncd.state.views import Word
+from syncd.units import size
 
 JsonObject = dict[str, Any]
 #: Seconds between two looks of `status --watch`.

@@ -5,9 +5,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from syncd.cli.render import size
 from syncd.log import printable
 from syncd.once import Tally
+from syncd.units import size
 
 #: Transfers shown at once.
 _TRANSFERS = 10

@@ -13,7 +13,7 @@ from rich.text import Text
 from syncd.document import stopped
 from syncd.log import printable
 from syncd.state.views import Word
-from syncd.units import span
+from syncd.units import counted, size, span
 
 JsonObject = dict[str, Any]
 STYLES = {
@@ -24,19 +24,8 @@ STYLES = {
     Word.PROCESSING: "cyan",
     Word.DELETING: "magenta",
 }
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 #: Transfers shown at once.
 _TRANSFERS = 10
-
-
-def size(count: int | None) -> str:
-    """Return bytes for a person: `4.2 MiB`."""
-    if count is None:
-        return "-"
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def ago(when: str | None, now: float) -> str:
@@ -150,7 +139,7 @@ def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])
         rest = ", ..." if hold["affects"] > len(hold["first"]) else ""
-        files = "1 file" if hold["affects"] == 1 else f"{hold['affects']:,} files"
+        files = counted(hold["affects"], "file")
         yield _indented(Text(f"affects {files}{': ' if first else ''}{first}{rest}"), 4)
     for command in hold["commands"]:
         # Who reads this knows that command.

@@ -12,11 +12,11 @@ from rich.console import Console
 from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import size
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import views
 from syncd.state.store import Transaction, lock_holder
+from syncd.units import counted, size
 
 JsonObject = dict[str, Any]
 #: Findings that are shown; `--json` has them all.
@@ -145,7 +145,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
         if not tried:
             click.echo("no file waits for its next try")
         else:
-            click.echo("1 file is tried now" if tried == 1 else f"{tried:,} files are tried now")
+            click.echo(f"{counted(tried, 'file')} {'is' if tried == 1 else 'are'} tried now")
         if tried and lock_holder(config.state.directory) is None:
             click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
     return 0

@@ -21,6 +21,7 @@ from syncd.state.files import File
 from syncd.state.holds import MANY_MISSING
 from syncd.state.ledger import Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+from syncd.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,18 @@ class Deletions:
                 log.info("%s: deletions are free again (%s)", folder, MANY_MISSING)
             return
         where = f" in {there.parent}" if there.parent else ""
+        others = " within an hour"
+        if there.affects <= self._policies[folder].limits.files:
+            # The first ones' copies were deleted before they were many.
+            others = f", the last of {self._lost_lately(db, folder, now):,} within an hour"
         is_new = holds.place(
             db,
             stops="deletions",
             scope=folder,
             reason=MANY_MISSING,
-            message=f"{there.affects} synced files{where} went missing at about the same time: if "
-            "that is right, approve it, and their remote copies are deleted; else bring the files "
-            "back, or reject it, and the copies are kept",
+            message=f"{counted(there.affects, 'synced file')}{where} went missing{others}: if that "
+            "is right, approve it, and what is remote is deleted; else bring back what is missing, "
+            "or reject it, and what is remote is kept",
             affects=there.affects,
             first=there.first,
             parent=there.parent,
@@ -72,17 +77,18 @@ class Deletions:
             now=now,
         )
         if is_new:
-            log.warning("%s: deletions are held: %d files missing", folder, there.affects)
+            missing = counted(there.affects, "file")
+            log.warning("%s: deletions are held: %s missing", folder, missing)
+
+    def _lost_lately(self, db: Database, folder: str, now: float) -> int:
+        workspace = self._policies[folder].workspace_uuid
+        neighbours = [
+            name for name, other in self._policies.items() if other.workspace_uuid == workspace
+        ]
+        return vanished.lately(db, folder, neighbours, now)
 
     def _are_too_many(self, db: Database, folder: str, now: float) -> bool:
-        policy = self._policies[folder]
-        limits = policy.limits
-        neighbours = [
-            name
-            for name, other in self._policies.items()
-            if other.workspace_uuid == policy.workspace_uuid
-        ]
-        lost = vanished.lately(db, folder, neighbours, now)
+        limits, lost = self._policies[folder].limits, self._lost_lately(db, folder, now)
         if not limits.are_exceeded(lost, 0):
             return False
         return limits.are_exceeded(lost, vanished.synced(db, folder, limits.enough(lost)))

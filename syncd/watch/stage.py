@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from syncd.state import reviews
 from syncd.state.advance import Policies
 from syncd.state.store import Store
+from syncd.units import counted, size
 from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
@@ -31,7 +32,6 @@ POLLING_PART, POLLING_SECONDS = 0.05, 5.0
 #: No scan, of whatever folder, takes more than this part of the time: a disk that is so slow that
 #: `rescan_seconds` would keep it at work all the time is spared.
 SCANNING_PART = 0.2
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 #: Seconds for which a count of live watches is believed.
 COUNTED_SECONDS = 10.0
 #: The shortest pause after a scan before another that was asked for, in seconds; and as long as
@@ -262,22 +262,24 @@ class Watched:
         return max(POLLING_SECONDS, report.seconds / POLLING_PART - report.seconds)
 
     def _first_text(self, report: ScanReport) -> str:
-        found = amount(report.files, report.size)
+        found = f"{self.folder.name}: the first scan found"
+        if not report.files:
+            return f"{found} no file"
         what = (
-            'they are left as they are until they change (existing = "skip")'
+            'left as they are until they change (existing = "skip")'
             if self.folder.skip_existing
-            else "they are sent"
+            else "to be sent"
         )
-        return f"{self.folder.name}: the first scan found {found}: {what}"
+        return f"{found} {counted(report.files, 'file')}, {size(report.size)}, {what}"
 
     def _log(self, report: ScanReport, reason: str) -> None:
         level = logging.INFO if report.changed or reason else logging.DEBUG
         log.log(
             level,
-            "%s: scanned %d files in %d directories in %.2f s: %d changed, %d missing%s%s",
+            "%s: scanned %s in %s in %.2f s: %d changed, %d missing%s%s",
             self.folder.name,
-            report.files,
-            report.directories,
+            counted(report.files, "file"),
+            counted(report.directories, "directory", "directories"),
             report.seconds,
             report.changed,
             report.missing,
@@ -291,15 +293,6 @@ def is_ignore_file(path: bytes) -> bool:
     return path.rpartition(b"/")[2] == IGNORE_FILE.encode()
 
 
-def amount(files: int, size: int) -> str:
-    """Return `1,203 files, 4.2 GiB`."""
-    value, unit = float(size), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    shown = f"{value:.1f} {_UNITS[unit]}" if unit else f"{size} B"
-    return f"{files:,} {'file' if files == 1 else 'files'}, {shown}"
-
-
 def _overflow_text(overflows: int) -> str:
     times = "once" if overflows == 1 else f"{overflows} times"
     return f"events were lost {times}, and a scan made up for it" if overflows else ""
@@ -310,7 +303,7 @@ def _unreadable_text(unreadable: Mapping[bytes, str]) -> str:
         return ""
     path, why = next(iter(unreadable.items()))
     first = f"{os.fsdecode(path) or 'its root'}: {why}"
-    what = "1 directory" if len(unreadable) == 1 else f"{len(unreadable)} directories"
+    what = counted(len(unreadable), "directory", "directories")
     return f"{what} cannot be scanned ({first})"
 
 

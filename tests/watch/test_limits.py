@@ -51,7 +51,7 @@ def test_what_was_there_before_the_first_scan_is_left_out_until_it_changes(place
     with caplog.at_level(logging.INFO):
         place.scan()
     assert place.statuses() == {b"old": "ineligible", b"d/older": "ineligible"}
-    assert "the first scan found 2 files, 12 B: they are left as they are" in caplog.text
+    assert "the first scan found 2 files, 12 B, left as they are" in caplog.text
     assert place.scan().changed == 0
     place.write("new")
     place.write("old", b"changed")
@@ -92,7 +92,7 @@ def test_the_first_scan_tells_what_it_found_once(place, caplog):
     with caplog.at_level(logging.INFO):
         place.scan()
         place.scan()
-    assert caplog.text.count("the first scan found 1 file, 2.0 KiB: they are sent") == 1
+    assert caplog.text.count("the first scan found 1 file, 2.0 KiB, to be sent") == 1
 
 
 @pytest.mark.row(50)

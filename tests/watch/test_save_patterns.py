@@ -34,7 +34,10 @@ class Saving:
         return self.place.root / name
 
     def note(self):
-        time.sleep(0.02)
+        if self.slowly:
+            self.place.caught_up()
+        else:
+            time.sleep(0.02)
         self.place.watched.look_hints()
         if self.slowly:
             self.place.later(6)

@@ -54,8 +54,8 @@ class Place:
         path.write_bytes(content)
         return path
 
-    def closed(self):
-        """Wait until the events have come of all that was done, so of every file's close."""
+    def caught_up(self):
+        """Wait until the events have come of all that was done so far."""
         if self.watched.observer.kind != "native":
             return
         # Events come in order: those of a file made last come last. It is excluded by its name.
@@ -66,7 +66,11 @@ class Place:
         assert wait_for(lambda: os.fsencode(last.resolve()) in told)
         writing.ended = ended
         last.unlink()
-        wait_for(lambda: not writing._open)
+
+    def closed(self):
+        """Wait until the events have come of all that was done, and no file is open."""
+        self.caught_up()
+        wait_for(lambda: not self.watched.observer.writing._open)
 
     def scan(self):
         return self.watched.scan()
