@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
-from syncd.state import backups
+from syncd.state import backups, damage
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
@@ -180,12 +180,12 @@ def crashes_and_unknown_objects(db: Database) -> None:
         db.execute(statement)
 
 
-def open_writable(path: Path, *, check: bool = False) -> Database:
+def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 
-    With `check`, DamagedStateError where it is not whole. ForeignStateError where it is a newer
-    syncd's; StateError where it cannot be opened or does not keep to its promises.
-    `refuse_foreign` comes before the first call.
+    With `check`, DamagedStateError where it is not whole (see `damage.found`). ForeignStateError
+    where it is a newer syncd's; StateError where it cannot be opened or does not keep to its
+    promises. `refuse_foreign` comes before the first call.
     """
     try:
         with ExitStack() as on_error:
@@ -195,13 +195,13 @@ def open_writable(path: Path, *, check: bool = False) -> Database:
             _keep_promises(db, path)
             _refuse_newer(db, path)
             if check:
-                _refuse_damaged(db, path)
+                refuse_damaged(db, path, thorough=thorough)
             if migrations.pending(db):
                 _migrate(db, path)
             on_error.pop_all()
             return db
     except sqlite3.Error as error:
-        if _is_damage(error):
+        if damage.is_damage(error):
             raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
         raise StateError(f"cannot open the state database {path}: {error}") from error
 
@@ -213,7 +213,7 @@ def is_whole(path: Path) -> bool:
     except StateError:
         return False
     try:
-        _refuse_damaged(db, path)
+        refuse_damaged(db, path, thorough=True)
     except (StateError, sqlite3.Error):
         return False
     finally:
@@ -228,17 +228,10 @@ def _migrate(db: Database, path: Path) -> None:
     migrations.apply(db)
 
 
-def _refuse_damaged(db: Database, path: Path) -> None:
-    # Pages, their order, types and constraints; not whether each index matches its table, which
-    # would cost a minute for a million files.
-    verdict = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise DamagedStateError(f"the state database {path} is damaged: {verdict}")
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+def refuse_damaged(db: Database, path: Path, *, thorough: bool) -> None:
+    """DamagedStateError, or SQLite's own error, where the database is not whole."""
+    if wrong := damage.found(db, thorough=thorough):
+        raise DamagedStateError(f"the state database {path} is damaged: {wrong}")
 
 
 def open_readonly(path: Path) -> Database:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from syncd.exceptions import StateWriteError
-from syncd.state import schema
+from syncd.state import damage, schema
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class _Job:
 class Writer:
     """Runs transactions one after another; `changed` is set after each commit, as a hint.
 
-    `failed` turns true when two commits in a row failed: the daemon then ends with code 1, so
-    that the service manager starts it anew on what the disk really holds.
+    `failed` turns true when two commits in a row failed, or one met damage: the daemon then ends
+    with code 1, so that the service manager starts it anew on what the disk really holds.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,16 +55,19 @@ class Writer:
         self._in_trouble = False
         self.changed = threading.Event()
         self.failed = False
+        #: whether something was read that is damaged
+        self.met_damage = False
         #: when the thread last came round, on `clock`: the watchdog's evidence
         self.last_alive = clock()
         self.commits = 0
 
-    def start(self) -> None:
+    def start(self, *, thorough: bool = False) -> None:
         """Open (and migrate) the database, then take transactions. StateError where it cannot.
 
-        DamagedStateError where it is not whole; `start` may then be called again.
+        DamagedStateError where it is not whole, examined `thorough`ly if there is reason to;
+        `start` may then be called again.
         """
-        self._db = schema.open_writable(self._path, check=True)
+        self._db = schema.open_writable(self._path, check=True, thorough=thorough)
         self._thread.start()
 
     def stop(self) -> None:
@@ -161,7 +164,8 @@ class Writer:
         """Tell every caller that the outcome is unknown, and reopen: believe only the disk."""
         if not _is_waiting(error):
             self._failures += 1
-        self.failed = self._failures >= FATAL_FAILURES
+        self.met_damage = self.met_damage or damage.is_damage(error)
+        self.failed = self.met_damage or self._failures >= FATAL_FAILURES
         if not self._in_trouble:
             # Once: whoever wanted to write comes again and again until it heals.
             log.error("nothing is sent or deleted: cannot write %s: %s", self._path, error)

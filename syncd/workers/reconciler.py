@@ -33,6 +33,7 @@ from syncd.state.store import (
     Store,
     Transaction,
     fact,
+    read_fact,
     set_fact,
 )
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
@@ -95,15 +96,15 @@ class Reconciler:
     def _next_looks(self) -> tuple[float, tuple[float, float] | None]:
         """Return when the next sweep is due, and the next look back with what it reads back to."""
         now = self._clock()
-        sweep, back = self._store.read(lambda db: (fact(db, SWEEP_AT), fact(db, LOOK_BACK)))
+        sweep = self._store.read(lambda db: read_fact(db, SWEEP_AT, float))
+        look = self._store.read(lambda db: read_fact(db, LOOK_BACK, _look_back))
         if sweep is None:
             # From the first start on: a process that never lives for a day sweeps, too.
             first = str(now + SWEEP_SECONDS)
             self._store.write(lambda db: set_fact(db, SWEEP_AT, first))
         # A clock that was set back must not put the sweep off for months.
-        sweep_at = min(float(sweep), now + SWEEP_SECONDS) if sweep else now + SWEEP_SECONDS
-        look = json.loads(back) if back else None
-        return sweep_at, (look["at"], look["since"]) if look else None
+        latest = now + SWEEP_SECONDS
+        return latest if sweep is None else min(sweep, latest), look
 
     def step(self) -> float | None:
         """Look for what is in doubt; return the seconds until the next look is due.
@@ -425,6 +426,11 @@ class Reconciler:
             if strays:
                 self._store.write(partial(self._ledger.twins, strays=strays, now=now))
                 log.warning("%d stray twins of known copies retire", len(strays))
+
+
+def _look_back(text: str) -> tuple[float, float] | None:
+    known = json.loads(text)
+    return (float(known["at"]), float(known["since"])) if known else None
 
 
 def _scope(copy: Copy) -> str:
