@@ -41,39 +41,38 @@ class Home:
     def ledger(self, store):
         return Ledger(policies=POLICIES, instance=store.instance)
 
-    def offer(self, store):
+    def offer(self, db):
         """Make a new file that is ready to be sent, and the offer to send it."""
         number = next(self.numbers)
         mark = Fingerprint(number, 7, number, number)
-
-        def insert(db):
-            db.conn.execute("INSERT OR IGNORE INTO folders (name, path) VALUES ('f', x'2f')")
-            return files.insert(
-                db,
-                folder="f",
-                path=b"%d" % number,
-                status=FileStatus.READY,
-                fingerprint=mark,
-                changed_at=0.0,
-                due_at=0.0,
-            )
-
-        file_id = store.write(insert)
+        db.conn.execute("INSERT OR IGNORE INTO folders (name, path) VALUES ('f', x'2f')")
+        file_id = files.insert(
+            db,
+            folder="f",
+            path=b"%d" % number,
+            status=FileStatus.READY,
+            fingerprint=mark,
+            changed_at=0.0,
+            due_at=0.0,
+        )
         return Offer(file_id, mark, f"{number:064x}", "text/plain", "direct", vacated=())
 
     def sync(self, store, count=1):
-        for _ in range(count):
-            ledger, offer = self.ledger(store), self.offer(store)
-            copy = store.write(lambda db, o=offer, x=ledger: x.begin(db, o, 1.0))
+        ledger = self.ledger(store)
+
+        def sync_one(db):
+            copy = ledger.begin(db, self.offer(db), 1.0)
             stored = Stored(f"00000000-0000-4000-8000-{copy.id:012d}", "remote")
-            store.write(lambda db, c=copy, s=stored, x=ledger: x.stored(db, c.id, s, 1.0, look=1))
+            ledger.stored(db, copy.id, stored, 1.0, look=1)
+
+        store.write(lambda db: [sync_one(db) for _ in range(count)])
 
     def live(self, store):
         return store.read(lambda db: copies.where(db, "status = 'live'"))
 
     def may_send(self, store):
-        offer = self.offer(store)
-        begun = store.write(lambda db: self.ledger(store).begin(db, offer, 2.0))
+        ledger = self.ledger(store)
+        begun = store.write(lambda db: ledger.begin(db, self.offer(db), 2.0))
         return begun is not Declined.LATER
 
     def may_delete(self, store):
