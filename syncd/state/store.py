@@ -42,6 +42,8 @@ ECHO = "echo"
 PROVEN, NO_ECHO = "proven", "none"
 #: The file that says that damage was met: the next start examines every value and every index.
 SUSPECT_NAME = "suspect"
+#: The facts that say what the ledger belongs to: they outlive it.
+BASE_URL, ORGANIZATION, KEY_MARK = "base_url", "organization", "key_mark"
 #: Connections for reading; a query takes less than a millisecond, as a rule.
 READERS = 4
 #: A probe of the lock by another process is over in less: a start does not fail on it.
@@ -179,7 +181,10 @@ class Store:
             own = fact(db, "instance")
             if own is None:
                 set_fact(db, "instance", known.id if known else secrets.token_hex(4))
-            here = Instance(fact(db, "instance") or "", instance.progress(db))
+            if known is not None and own in (None, known.id):
+                for key, value in known.bound_to.items():
+                    _bind(db, key, value)
+            here = _here(db)
             said = loss
             if own is None and (known is not None or unreadable):
                 said = loss or f"the state database in {self.directory} is gone"
@@ -211,9 +216,7 @@ class Store:
 
         About once a minute, and at the end.
         """
-        here = self.read(
-            lambda db: None if holds.is_lost(db) else Instance(self.instance, instance.progress(db))
-        )
+        here = self.read(lambda db: None if holds.is_lost(db) else _here(db))
         if here is None or here == self._remembered:
             return
         try:
@@ -401,6 +404,12 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
         commands=("syncd adopt", "syncd verify"),
         now=now,
     )
+
+
+def _here(db: Database) -> Instance:
+    known = {key: fact(db, key) for key in (BASE_URL, ORGANIZATION, KEY_MARK)}
+    bound_to = {key: value for key, value in known.items() if value is not None}
+    return Instance(fact(db, "instance") or "", instance.progress(db), bound_to)
 
 
 def _has_sent(db: Database) -> bool:

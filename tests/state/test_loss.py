@@ -182,7 +182,13 @@ def test_no_database_from_before_an_adoption_passes_for_the_one_after_it(home, u
         assert_nothing_goes_out(home, store)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"id": "a", "progress": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"id": 1}', '{"id": "a", "progress": "x"}'),
+        '{"id": "a", "progress": 1, "bound_to": []}',
+    ],
+)
 def test_an_instance_file_that_cannot_be_read_is_written_anew(home, text):
     with home.opened() as store:
         home.sync(store)
@@ -225,6 +231,32 @@ def test_progress_only_grows_and_the_file_tells_it(home):
     seen.append(instance.read(home.directory).progress)
     assert seen == sorted(seen)
     assert seen[0] < seen[1] < seen[2]
+
+
+@pytest.mark.row(27)
+def test_what_a_ledger_belonged_to_outlives_it(home):
+    bound_to = {"base_url": "https://one", "organization": "o", "key_mark": "0123abcd"}
+    with home.opened() as store:
+        store.bind("base_url", "https://one", advice="")
+        store.set_fact("organization", "o")
+        store.set_fact("key_mark", "0123abcd")
+        home.sync(store)
+    assert instance.read(home.directory).bound_to == bound_to
+    home.remove()
+    with home.opened() as store:
+        assert {key: store.fact(key) for key in bound_to} == bound_to
+        with pytest.raises(ForeignStateError, match="belongs to base url https://one"):
+            store.bind("base_url", "https://another", advice="")
+
+
+def test_an_instance_file_of_before_it_told_what_it_belongs_to_is_read(home):
+    with home.opened() as store:
+        home.sync(store)
+        ours = store.instance
+    (home.directory / instance.FILE_NAME).write_text(json.dumps({"id": ours, "progress": 1}))
+    home.remove()
+    with home.opened() as store:
+        assert (store.instance, lost(store)) == (ours, True)
 
 
 def test_while_the_ledger_has_lost_something_the_file_keeps_what_was_known(home):
