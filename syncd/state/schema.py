@@ -225,6 +225,9 @@ def _migrate(db: Database, path: Path) -> None:
     """Bring an older database up to date, each step in a transaction; a backup comes first."""
     if db.conn.execute("PRAGMA user_version").fetchone()[0]:
         backups.make(path, time.time())
+    else:
+        # First, so that what a first start leaves that failed is not taken for another program's.
+        db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     migrations.apply(db)
 
 
@@ -245,7 +248,11 @@ def open_readonly(path: Path) -> Database:
             on_error.callback(connection.close)
             db = Database(connection, recursive_triggers=False)
             _refuse_newer(db, path)
-            if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            marks = [
+                db.conn.execute(f"PRAGMA {mark}").fetchone()[0]
+                for mark in ("application_id", "user_version")
+            ]
+            if marks[0] != APPLICATION_ID or not marks[1]:
                 # The migrations' own book is made before the first of them.
                 tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
                 if not db.conn.execute(tables).fetchone():
