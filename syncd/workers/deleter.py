@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from syncd import disk
-from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
@@ -269,7 +268,8 @@ class Deleter:
         now = self._clock()
         try:
             self._delete_now(file, retiring, now)
-        except StateError:
+        except Exception:
+            # Whatever it was: else the path would wait for ever for an answer.
             self._unknown.add(file.id)
             raise
 
