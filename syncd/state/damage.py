@@ -15,8 +15,8 @@ _LARGE = frozenset({"files", "copies", "history"})
 _UNDER_WAY = "status NOT IN ('live', 'gone')"
 #: The columns that hold JSON.
 _JSON = frozenset({"first", "commands", "evidence", "video_metadata"})
-#: No time is as far from 1970 as this, in seconds: it is about the year 3871.
-_FARTHEST_SECONDS = 6e10
+#: The first and the last second that is a date; the service's own times stand in the table, too.
+_SECONDS = "-62135596800 AND 253402300800"
 #: SQL for what is wrong with a few values besides, by table.
 _WRONG = {
     "folders": "filesystem GLOB '*[^0-9-]*' OR inode GLOB '*[^0-9-]*'",
@@ -72,7 +72,7 @@ def _wrong(db: Database, table: str, rows: str) -> str:
         elif name in _JSON:
             wrong.append(f"{name} IS NOT NULL AND NOT json_valid({name})")
         elif kind == "REAL":
-            wrong.append(f"abs({name}) > {_FARTHEST_SECONDS}")
+            wrong.append(f"{name} NOT BETWEEN {_SECONDS}")
     query = f"SELECT 1 FROM {table} WHERE {rows} AND ({' OR '.join(wrong)}) LIMIT 1"
     if db.conn.execute(query).fetchone():
         return f"a value in {table} cannot be what was written"

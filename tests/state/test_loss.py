@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 from sqlite_utils import Database
@@ -519,6 +520,17 @@ def test_a_value_that_is_none_any_more_is_noticed_before_anything_is_sent(whole,
         assert_nothing_goes_out(whole, store)
         assert "damaged" in message(store)
         assert len(list(whole.directory.glob("damaged-*/state.db"))) == 1
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_a_time_that_a_service_may_tell_is_no_damage(whole, moment):
+    with whole.opened() as store:
+        copy = whole.live(store)[0]
+        store.write(lambda db: copies.move(db, copy, CopyStatus.RETIRING, due_at=1.0))
+    spoil(whole, "UPDATE copies SET sent_at = ?", datetime.fromisoformat(moment).timestamp())
+    with whole.opened() as store:
+        assert not lost(store)
 
 
 @pytest.mark.row(26)
