@@ -164,11 +164,13 @@ class Writer:
         """Tell every caller that the outcome is unknown, and reopen: believe only the disk."""
         if not _is_waiting(error):
             self._failures += 1
-        self.met_damage = self.met_damage or damage.is_damage(error)
+        is_damaged = damage.is_damage(error)
+        self.met_damage = self.met_damage or is_damaged
         self.failed = self.met_damage or self._failures >= FATAL_FAILURES
+        why = f"{self._path} is damaged" if is_damaged else f"cannot write {self._path}"
         if not self._in_trouble:
             # Once: whoever wanted to write comes again and again until it heals.
-            log.error("nothing is sent or deleted: cannot write %s: %s", self._path, error)
+            log.error("nothing is sent or deleted: %s: %s", why, error)
         self._in_trouble = True
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -177,7 +179,7 @@ class Writer:
                 self._db.close()
             self._db = None
         for job in jobs:
-            job.future.set_exception(StateWriteError(f"cannot write {self._path}: {error}"))
+            job.future.set_exception(StateWriteError(f"{why}: {error}"))
         # Whoever retries at once meets a disk that is still full: do not let them spin.
         time.sleep(0.2)
 
