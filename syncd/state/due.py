@@ -96,7 +96,11 @@ def next_deletion(db: Database, now: float) -> float | None:
 
 def doubts(db: Database) -> list[Copy]:
     """Return every copy in doubt, due or not, oldest first."""
-    return copies.where(db, "status = 'sending' AND in_flight = 0 ORDER BY id")
+    # The index of what is under way wants its own words.
+    return copies.where(
+        db,
+        "status NOT IN ('live', 'gone') AND status = 'sending' AND in_flight = 0 ORDER BY id",
+    )
 
 
 def echo_sample(db: Database) -> Copy | None:
