@@ -460,12 +460,13 @@ class Reconciler:
             )
 
     def _retire_twins(self, listed: Mapping[str, Sequence[FileDetail]]) -> None:
-        """Retire objects, by token, whose copy the ledger knows under another uuid."""
+        """Retire objects, by token, whose copy the ledger knows, and shows, under another uuid."""
         found = [(token, item.file_uuid) for token, items in listed.items() for item in items]
+        uuids = {file_uuid for _, file_uuid in found}
         now = self._clock()
         for start in range(0, len(found), SWEEP_BATCH):
             part = found[start : start + SWEEP_BATCH]
-            strays = self._store.read(partial(due.strays, found=part))
+            strays = self._store.read(partial(due.strays, found=part, listed=uuids))
             if strays:
                 self._store.write(partial(self._ledger.twins, strays=strays, now=now))
                 log.warning("%d stray twins of known copies retire", len(strays))

@@ -290,3 +290,26 @@ def test_an_object_that_cannot_be_asked_for_keeps_no_other_doubt_waiting(shop):
     shop.now += 31
     shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(26)
+@pytest.mark.parametrize("why", ["the ledger is wrong", "others deleted it"])
+def test_a_twin_is_kept_while_its_copy_is_not_to_be_seen(shop, why):
+    """Else the only object of a file's content would be the one that is deleted."""
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    time.sleep(0.5)
+    copy = shop.copy("a")
+    if why == "the ledger is wrong":
+        other = "f" * 8 + copy.file_uuid[8:]
+        shop.store.write(lambda db: copies.update(db, copy.id, file_uuid=other))
+    else:
+        shop.client.delete(copy.file_uuid)
+    there = shop.live()
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.live() == there
