@@ -14,6 +14,7 @@ from syncd.state import reviews
 from syncd.state.holds import ROOT_REPLACED
 from syncd.state.reviews import Decision, ReviewError, Verdict
 from syncd.workers.adopter import AdoptError
+from syncd.workers.introduction import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
 
 JsonObject = dict[str, Any]
 #: The socket in the state directory on which a running daemon takes commands.
@@ -120,10 +121,7 @@ def _see_whose_key_it_is(parts: Parts) -> None:
     if not (parts.gate.introduced and parts.introduction.is_bound):
         parts.introduction.make()
     if not parts.gate.introduced:
-        raise AdoptError(
-            "the key is new, and shows none of the files that the ledger knows: it may be of "
-            "another organization; use the key of before"
-        )
+        raise AdoptError(f"{UNPROVEN_MESSAGE}; {UNPROVEN_REMEDY}")
 
 
 #: By the name under which the command line and the control socket know them.

@@ -267,7 +267,7 @@ class Daemon:
                     return
             if self._parts.store.failed:
                 log.critical(
-                    "the state database failed twice; ending, so that a restart reopens it"
+                    "the state database cannot be relied on; ending, so that a restart reopens it"
                 )
                 return
 

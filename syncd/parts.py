@@ -23,7 +23,7 @@ from syncd.state.ledger import Ledger
 from syncd.state.planner import Limits, Policy
 from syncd.state.retrying import Retrying
 from syncd.state.sightings import Settling
-from syncd.state.store import Store
+from syncd.state.store import BASE_URL, Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.adopter import Adopter
@@ -298,7 +298,7 @@ def opened(config: Config) -> Iterator[Parts]:
     store.open(time.time())
     try:
         store.bind(
-            "base_url",
+            BASE_URL,
             config.api.base_url,
             advice="set the base URL back, or give the other service its own [state] directory",
         )

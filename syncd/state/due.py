@@ -96,7 +96,11 @@ def next_deletion(db: Database, now: float) -> float | None:
 
 def doubts(db: Database) -> list[Copy]:
     """Return every copy in doubt, due or not, oldest first."""
-    return copies.where(db, "status = 'sending' AND in_flight = 0 ORDER BY id")
+    # The index of what is under way wants its own words.
+    return copies.where(
+        db,
+        "status NOT IN ('live', 'gone') AND status = 'sending' AND in_flight = 0 ORDER BY id",
+    )
 
 
 def echo_sample(db: Database) -> Copy | None:
@@ -118,17 +122,26 @@ def workspaces(db: Database) -> list[str | None]:
     return [row[0] for row in rows]
 
 
-def strays(db: Database, found: Iterable[tuple[str, str]]) -> list[tuple[Copy, str]]:
+def strays(
+    db: Database, found: Iterable[tuple[str, str]], *, listed: Collection[str] | None = None
+) -> list[tuple[Copy, str]]:
     """Return, of the tokens and uuids `found` remotely, those that are twins of known copies.
 
-    A token whose copy is still on its way proves nothing: the object may be that very copy.
+    A token whose copy is still on its way proves nothing: the object may be that very copy. Nor
+    does one whose live copy is not among all the uuids `listed`, if they are told: it may be the
+    only object that is left.
     """
     twins = []
     for token, file_uuid in found:
         known = copies.where(db, "token = ? ORDER BY id", (token,))
         settled = [c for c in known if c.file_uuid is not None or c.status is CopyStatus.GONE]
         under_way = any(c.status in (CopyStatus.PLANNED, CopyStatus.SENDING) for c in known)
-        if settled and not under_way and file_uuid not in {c.file_uuid for c in known}:
+        unseen = listed is not None and any(
+            c.status is CopyStatus.LIVE and c.file_uuid not in listed for c in known
+        )
+        if unseen or under_way:
+            continue
+        if settled and file_uuid not in {c.file_uuid for c in known}:
             twins.append((settled[0], file_uuid))
     return twins
 

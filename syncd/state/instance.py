@@ -1,7 +1,8 @@
-"""The instance file: whose state this is, and how far its ledger had come.
+"""The instance file: whose state this is, what it belongs to, and how far its ledger had come.
 
 It stands beside the database, so that a database that was lost, or put back from a backup, is
-noticed before anything is sent or deleted on what it no longer knows.
+noticed before anything is sent or deleted on what it no longer knows, and rebuilt from nowhere but
+the service and the organization that it belonged to.
 """
 
 import json
@@ -21,10 +22,12 @@ UNSEEN = 1_000_000_000
 
 
 class Instance(NamedTuple):
-    """An instance's id, and its ledger's progress when the file was written."""
+    """An instance's id, its ledger's progress when the file was written, what it belongs to."""
 
     id: str
     progress: int
+    #: the facts that bind the ledger to a service, an organization and a key, as far as known
+    bound_to: dict[str, str]
 
 
 def exists(directory: Path) -> bool:
@@ -36,10 +39,11 @@ def read(directory: Path) -> Instance | None:
     """Return what the file in `directory` says; None where there is none that can be read."""
     try:
         known = json.loads((directory / FILE_NAME).read_text("utf-8"))
-        return Instance(str(known["id"]), int(known["progress"]))
+        bound_to = {str(key): str(value) for key, value in known.get("bound_to", {}).items()}
+        return Instance(str(known["id"]), int(known["progress"]), bound_to)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s cannot be read and is written anew: %s", directory / FILE_NAME, error)
         return None
 

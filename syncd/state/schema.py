@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
-from syncd.state import backups
+from syncd.state import backups, damage
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
@@ -186,12 +186,12 @@ def mounts_marked(db: Database) -> None:
     db.execute("ALTER TABLE mounts ADD COLUMN mark TEXT NOT NULL DEFAULT ''")
 
 
-def open_writable(path: Path, *, check: bool = False) -> Database:
+def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 
-    With `check`, DamagedStateError where it is not whole. ForeignStateError where it is a newer
-    syncd's; StateError where it cannot be opened or does not keep to its promises.
-    `refuse_foreign` comes before the first call.
+    With `check`, DamagedStateError where it is not whole (see `damage.found`). ForeignStateError
+    where it is a newer syncd's; StateError where it cannot be opened or does not keep to its
+    promises. `refuse_foreign` comes before the first call.
     """
     try:
         with ExitStack() as on_error:
@@ -201,13 +201,13 @@ def open_writable(path: Path, *, check: bool = False) -> Database:
             _keep_promises(db, path)
             _refuse_newer(db, path)
             if check:
-                _refuse_damaged(db, path)
+                refuse_damaged(db, path, thorough=thorough)
             if migrations.pending(db):
                 _migrate(db, path)
             on_error.pop_all()
             return db
     except sqlite3.Error as error:
-        if _is_damage(error):
+        if damage.is_damage(error):
             raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
         raise StateError(f"cannot open the state database {path}: {error}") from error
 
@@ -219,7 +219,7 @@ def is_whole(path: Path) -> bool:
     except StateError:
         return False
     try:
-        _refuse_damaged(db, path)
+        refuse_damaged(db, path, thorough=True)
     except (StateError, sqlite3.Error):
         return False
     finally:
@@ -231,20 +231,16 @@ def _migrate(db: Database, path: Path) -> None:
     """Bring an older database up to date, each step in a transaction; a backup comes first."""
     if db.conn.execute("PRAGMA user_version").fetchone()[0]:
         backups.make(path, time.time())
+    else:
+        # First, so that what a first start leaves that failed is not taken for another program's.
+        db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     migrations.apply(db)
 
 
-def _refuse_damaged(db: Database, path: Path) -> None:
-    # Pages, their order, types and constraints; not whether each index matches its table, which
-    # would cost a minute for a million files.
-    verdict = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise DamagedStateError(f"the state database {path} is damaged: {verdict}")
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+def refuse_damaged(db: Database, path: Path, *, thorough: bool) -> None:
+    """DamagedStateError, or SQLite's own error, where the database is not whole."""
+    if wrong := damage.found(db, thorough=thorough):
+        raise DamagedStateError(f"the state database {path} is damaged: {wrong}")
 
 
 def open_readonly(path: Path) -> Database:
@@ -258,7 +254,11 @@ def open_readonly(path: Path) -> Database:
             on_error.callback(connection.close)
             db = Database(connection, recursive_triggers=False)
             _refuse_newer(db, path)
-            if db.conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            marks = [
+                db.conn.execute(f"PRAGMA {mark}").fetchone()[0]
+                for mark in ("application_id", "user_version")
+            ]
+            if marks[0] != APPLICATION_ID or not marks[1]:
                 # The migrations' own book is made before the first of them.
                 tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
                 if not db.conn.execute(tables).fetchone():

@@ -21,9 +21,10 @@ from syncd.exceptions import (
     ForeignStateError,
     StateError,
     StateLockedError,
+    StateWriteError,
 )
 from syncd.mounts import NETWORKS, kind_of
-from syncd.state import backups, holds, instance, schema
+from syncd.state import backups, damage, holds, instance, schema
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
 from syncd.state.lock import LOCK_NAME, lock_holder, written_pid
@@ -39,6 +40,10 @@ Transaction = Database
 #: The fact that says whether a listing of the service showed us one of our tokens.
 ECHO = "echo"
 PROVEN, NO_ECHO = "proven", "none"
+#: The file that says that damage was met: the next start examines every value and every index.
+SUSPECT_NAME = "suspect"
+#: The facts that say what the ledger belongs to: they outlive it.
+BASE_URL, ORGANIZATION, KEY_MARK = "base_url", "organization", "key_mark"
 #: Connections for reading; a query takes less than a millisecond, as a rule.
 READERS = 4
 #: A probe of the lock by another process is over in less: a start does not fail on it.
@@ -58,6 +63,8 @@ class Readers:
         #: None, for good, once they are closed
         self._free: queue.SimpleQueue[Database | None] = queue.SimpleQueue()
         self._open = 0
+        #: whether something was read that is damaged
+        self.met_damage = False
 
     def open(self) -> None:
         """Open every connection. StateError where that cannot be."""
@@ -85,6 +92,11 @@ class Readers:
                 return query(db)
             finally:
                 db.conn.execute("COMMIT")
+        except sqlite3.Error as error:
+            if damage.is_damage(error) and not self.met_damage:
+                self.met_damage = True
+                log.critical("nothing is sent or deleted: %s is damaged: %s", self._path, error)
+            raise
         finally:
             self._local.db = None
             self._free.put(db)
@@ -105,6 +117,7 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._path = directory / schema.FILE_NAME
+        self._suspect = directory / SUSPECT_NAME
         self._lock_descriptor: int | None = None
         self._writer = Writer(self._path)
         self._readers = Readers(self._path)
@@ -127,6 +140,7 @@ class Store:
             known = instance.read(self.directory)
             unreadable = known is None and instance.exists(self.directory)
             loss = self._start_writer(known, now)
+            self._suspect.unlink(missing_ok=True)
             self._writer.write(lambda db: recover(db, now))
             self._readers.open()
             self._introduce(known, loss, now, unreadable=unreadable)
@@ -138,7 +152,7 @@ class Store:
         """Open the database, or its newest backup; return what was lost, in words."""
         try:
             schema.refuse_foreign(self._path, ours_before=known is not None)
-            self._writer.start()
+            self._writer.start(thorough=self._suspect.exists())
         except DamagedStateError as error:
             if known is not None:
                 # First, so that an end in between is noticed: no backup has come that far.
@@ -167,7 +181,10 @@ class Store:
             own = fact(db, "instance")
             if own is None:
                 set_fact(db, "instance", known.id if known else secrets.token_hex(4))
-            here = Instance(fact(db, "instance") or "", instance.progress(db))
+            if known is not None and own in (None, known.id):
+                for key, value in known.bound_to.items():
+                    _bind(db, key, value)
+            here = _here(db)
             said = loss
             if own is None and (known is not None or unreadable):
                 said = loss or f"the state database in {self.directory} is gone"
@@ -199,9 +216,7 @@ class Store:
 
         About once a minute, and at the end.
         """
-        here = self.read(
-            lambda db: None if holds.is_lost(db) else Instance(self.instance, instance.progress(db))
-        )
+        here = self.read(lambda db: None if holds.is_lost(db) else _here(db))
         if here is None or here == self._remembered:
             return
         try:
@@ -228,15 +243,29 @@ class Store:
         return True
 
     def back_up_if_due(self, now: float) -> None:
-        """Back the database up once a day, unless the ledger has lost something."""
+        """Back the database up once a day, unless the ledger has lost something.
+
+        It is examined before, so that no damage displaces what would mend it: DamagedStateError.
+        """
         if backups.is_due(self.directory, now) and not self.read(holds.is_lost):
+            self.read(self._examine)
             backups.make(self._path, now)
+
+    def _examine(self, db: Database) -> None:
+        try:
+            schema.refuse_damaged(db, self._path, thorough=True)
+        except DamagedStateError:
+            self._readers.met_damage = True
+            raise
 
     def close(self) -> None:
         """Close everything and give the lock back; safe to call twice."""
         if self.instance and not self._writer.failed:
             with suppress(StateError, sqlite3.Error):
                 self.remember()
+        if self._met_damage:
+            with suppress(OSError):
+                self._suspect.touch(0o600)
         self.instance = ""
         # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
@@ -247,10 +276,13 @@ class Store:
 
     def write(self, work: Callable[[Database], T]) -> T:
         """Run `work` as a transaction; see `Writer.write`."""
-        return self._writer.write(work)
+        return self.submit(work).result()
 
     def submit(self, work: Callable[[Database], T]) -> "Future[T]":
         """Hand `work` in as a transaction, without waiting; see `Writer.submit`."""
+        if self._met_damage:
+            # Whatever was to be sent or deleted would go by what cannot be relied on.
+            raise StateWriteError(f"the state database {self._path} is damaged")
         return self._writer.submit(work)
 
     def read(self, query: Callable[[Database], T]) -> T:
@@ -265,7 +297,11 @@ class Store:
     @property
     def failed(self) -> bool:
         """Whether the state cannot be trusted to this process any more."""
-        return self._writer.failed
+        return self._writer.failed or self._met_damage
+
+    @property
+    def _met_damage(self) -> bool:
+        return self._writer.met_damage or self._readers.met_damage
 
     @property
     def writer_alive_at(self) -> float:
@@ -294,6 +330,16 @@ def fact(db: Database, key: str) -> str | None:
     """Return a fact kept about the service, or None."""
     row = db.conn.execute("SELECT value FROM service WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
+
+
+def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:
+    """Return what `read` makes of a fact; None where there is none, or none that can be read."""
+    value = fact(db, key)
+    try:
+        return None if value is None else read(value)
+    except (ValueError, TypeError, KeyError):
+        log.warning("what was kept as %s in the state database cannot be read", key)
+        return None
 
 
 def set_fact(db: Database, key: str, value: str) -> None:
@@ -358,6 +404,12 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
         commands=("syncd adopt", "syncd verify"),
         now=now,
     )
+
+
+def _here(db: Database) -> Instance:
+    known = {key: fact(db, key) for key in (BASE_URL, ORGANIZATION, KEY_MARK)}
+    bound_to = {key: value for key, value in known.items() if value is not None}
+    return Instance(fact(db, "instance") or "", instance.progress(db), bound_to)
 
 
 def _has_sent(db: Database) -> bool:

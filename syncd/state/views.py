@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
-from syncd.state import copies, files, history, holds, reviews as reviewing, schema, unknown
+from syncd.state import copies, damage, files, history, holds, reviews as reviewing, schema, unknown
 from syncd.state.copies import Copy
 from syncd.state.deletions import evidence_text
 from syncd.state.files import File
@@ -221,8 +221,7 @@ def page(
 
 def quick_check(db: Database) -> str:
     """Examine the whole database; return `ok`, or what is the first thing wrong with it."""
-    verdict: str = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-    return verdict
+    return damage.found(db) or "ok"
 
 
 def doubts(db: Database) -> int:

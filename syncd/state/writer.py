@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 
 from syncd.exceptions import StateWriteError
-from syncd.state import schema
+from syncd.state import damage, schema
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class _Job:
 class Writer:
     """Runs transactions one after another; `changed` is set after each commit, as a hint.
 
-    `failed` turns true when two commits in a row failed: the daemon then ends with code 1, so
-    that the service manager starts it anew on what the disk really holds.
+    `failed` turns true when two commits in a row failed, or one met damage: the daemon then ends
+    with code 1, so that the service manager starts it anew on what the disk really holds.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,16 +55,19 @@ class Writer:
         self._in_trouble = False
         self.changed = threading.Event()
         self.failed = False
+        #: whether something was read that is damaged
+        self.met_damage = False
         #: when the thread last came round, on `clock`: the watchdog's evidence
         self.last_alive = clock()
         self.commits = 0
 
-    def start(self) -> None:
+    def start(self, *, thorough: bool = False) -> None:
         """Open (and migrate) the database, then take transactions. StateError where it cannot.
 
-        DamagedStateError where it is not whole; `start` may then be called again.
+        DamagedStateError where it is not whole, examined `thorough`ly if there is reason to;
+        `start` may then be called again.
         """
-        self._db = schema.open_writable(self._path, check=True)
+        self._db = schema.open_writable(self._path, check=True, thorough=thorough)
         self._thread.start()
 
     def stop(self) -> None:
@@ -161,10 +164,13 @@ class Writer:
         """Tell every caller that the outcome is unknown, and reopen: believe only the disk."""
         if not _is_waiting(error):
             self._failures += 1
-        self.failed = self._failures >= FATAL_FAILURES
+        is_damaged = damage.is_damage(error)
+        self.met_damage = self.met_damage or is_damaged
+        self.failed = self.met_damage or self._failures >= FATAL_FAILURES
+        why = f"{self._path} is damaged" if is_damaged else f"cannot write {self._path}"
         if not self._in_trouble:
             # Once: whoever wanted to write comes again and again until it heals.
-            log.error("nothing is sent or deleted: cannot write %s: %s", self._path, error)
+            log.error("nothing is sent or deleted: %s: %s", why, error)
         self._in_trouble = True
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -173,7 +179,7 @@ class Writer:
                 self._db.close()
             self._db = None
         for job in jobs:
-            job.future.set_exception(StateWriteError(f"cannot write {self._path}: {error}"))
+            job.future.set_exception(StateWriteError(f"{why}: {error}"))
         # Whoever retries at once meets a disk that is still full: do not let them spin.
         time.sleep(0.2)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from syncd import disk
-from syncd.exceptions import StateError
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
@@ -24,7 +23,7 @@ from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store, Transaction, fact, set_fact
+from syncd.state.store import Store, Transaction, read_fact, set_fact
 from syncd.workers.gate import Gate
 from syncd.workers.looks import look
 
@@ -155,8 +154,8 @@ class Deleter:
         """
         if self._drift is not None:
             return self._drift
-        boot, _, drift = (self._store.read(lambda db: fact(db, CLOCK)) or "").partition(" ")
-        return float(drift) if boot == self._boot else None
+        boot, drift = self._store.read(lambda db: read_fact(db, CLOCK, _clock)) or ("", 0.0)
+        return drift if boot == self._boot else None
 
     # Is it gone?
 
@@ -259,7 +258,8 @@ class Deleter:
         now = self._clock()
         try:
             self._delete_now(file, retiring, now)
-        except StateError:
+        except Exception:
+            # Whatever it was: else the path would wait for ever for an answer.
             self._unknown.add(file.id)
             raise
 
@@ -338,6 +338,11 @@ class Deleter:
                 cause=f"{error.message} ({error.status})",
             ),
         )
+
+
+def _clock(text: str) -> tuple[str, float]:
+    boot, drift = text.split()
+    return boot, float(drift)
 
 
 def _shown(file: File) -> str:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from syncd.exceptions import StateError
 from syncd.files_api import (
@@ -24,7 +25,7 @@ from syncd.files_api import (
 )
 from syncd.state import holds
 from syncd.state.retry import LONGEST_ASKED_SECONDS, backoff_seconds
-from syncd.state.store import Store, fact, set_fact
+from syncd.state.store import Store, read_fact, set_fact
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,19 @@ KEY_PROBE_SECONDS = 30.0
 
 #: What makes a refusal no fault of the file's: its copy stays planned and is sent later.
 PATIENCE = (RateLimitedError, UnauthorizedError, QuotaError, ForbiddenError)
+
+
+class _Rest(NamedTuple):
+    """Until when all requests rest, and until when the service asked for it: epoch seconds."""
+
+    until: float
+    asked: float
+    failures: int
+
+
+def _rest(text: str) -> _Rest:
+    known = json.loads(text)
+    return _Rest(float(known["until"]), float(known["asked"]), int(known["failures"]))
 
 
 class Gate:
@@ -75,7 +89,7 @@ class Gate:
         self._suspects.update(holds.workspace_of(h.scope) for h in before if h.reason == FORBIDDEN)
         self._closed = frozenset(self._suspects)
         self.last_success_at: float | None = None
-        self._resume(store.read(lambda db: fact(db, REST)))
+        self._resume(store.read(lambda db: read_fact(db, REST, _rest)))
 
     @property
     def state(self) -> str:
@@ -237,26 +251,25 @@ class Gate:
         """Write down until when all requests rest, so that a restart does not cut it short."""
         with self._lock:
             now, clock = self._monotonic(), self._clock()
-            rest = {
-                "until": clock + max(self._shut_until - now, 0.0),
-                "asked": clock + max(self._asked_until - now, 0.0),
-                "failures": self._failures,
-            }
+            rest = _Rest(
+                until=clock + max(self._shut_until - now, 0.0),
+                asked=clock + max(self._asked_until - now, 0.0),
+                failures=self._failures,
+            )
         with suppress(StateError):
             # Nobody waits for it: without it, a restart asks a little too early.
-            self._store.submit(lambda db: set_fact(db, REST, json.dumps(rest)))
+            self._store.submit(lambda db: set_fact(db, REST, json.dumps(rest._asdict())))
 
-    def _resume(self, kept: str | None) -> None:
+    def _resume(self, kept: "_Rest | None") -> None:
         if kept is None:
             return
-        rest, now, clock = json.loads(kept), self._monotonic(), self._clock()
+        now, clock = self._monotonic(), self._clock()
         # A clock that was set meanwhile must not make us wait for days.
-        until, asked = (
-            now + min(max(rest[name] - clock, 0.0), LONGEST_ASKED_SECONDS)
-            for name in ("until", "asked")
+        self._shut_until, self._asked_until = (
+            now + min(max(until - clock, 0.0), LONGEST_ASKED_SECONDS)
+            for until in (kept.until, kept.asked)
         )
-        self._shut_until, self._asked_until = until, asked
-        self._failures = int(rest["failures"])
+        self._failures = kept.failures
 
     def _refuse(self, error: FilesApiError) -> None:
         with self._lock:

@@ -12,13 +12,21 @@ from collections.abc import Callable, Iterable
 from syncd.exceptions import ForeignStateError
 from syncd.files_api import FileDetail, FilesClient, NotFoundError
 from syncd.state import due, holds
-from syncd.state.store import Store, Transaction, fact, set_fact
+from syncd.state.store import KEY_MARK, ORGANIZATION, Store, Transaction, fact, set_fact
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
-ORGANIZATION, KEY_MARK = "organization", "key_mark"
 UNPROVEN = "organization_unproven"
+#: Why, and what an operator can do: one object that others put there tells whose key it is.
+UNPROVEN_MESSAGE = (
+    "the key is new, and shows none of the files that the ledger knows: it may be of another "
+    "organization"
+)
+UNPROVEN_REMEDY = (
+    "use the key of before; or, if all remote files were deleted, put any one file into the key's "
+    "organization by other means: it shows whose key it is, and syncd goes on by itself"
+)
 #: Objects of the ledger that are asked for where the listing shows nothing.
 SAMPLES = 3
 
@@ -45,11 +53,12 @@ class Introduction:
         self._gate = gate
         self._mark = mark
         self._clock = clock
-        known = store.read(lambda db: (fact(db, ORGANIZATION), fact(db, KEY_MARK)))
-        self._bound = known[0]
+        self._bound, known = store.read(lambda db: (fact(db, ORGANIZATION), fact(db, KEY_MARK)))
+        self._is_known = known == mark
         #: whether nothing was found that shows whose key it is
         self.unproven = False
-        if self._bound is not None and known[1] != mark:
+        is_held = any(hold.reason == UNPROVEN for hold in store.read(holds.open_holds))
+        if is_held or (self._bound is not None and not self._is_known):
             gate.await_introduction()
 
     @property
@@ -62,11 +71,15 @@ class Introduction:
 
         ForeignStateError where it is another's. FilesApiError where the service did not answer.
         """
+        if self._is_known:
+            # The key of before: what another one brought about ends.
+            self._welcome()
+            return
         newest = self._client.list(limit=1).items
         items = list(newest) or list(self._samples())
         if items:
             self.learn(items)
-        elif self._store.read(due.live_samples):
+        elif self._store.read(self._may_be_mistaken):
             self._hold()
         else:
             # Nothing here that could be mistaken for gone, and nothing there to compare with.
@@ -89,6 +102,10 @@ class Introduction:
         if not self._gate.introduced:
             self._welcome()
 
+    def _may_be_mistaken(self, db: Transaction) -> bool:
+        """Say whether, under a wrong key, something would read as gone, or be sent once more."""
+        return bool(due.live_samples(db)) or (self.is_bound and holds.is_lost(db))
+
     def _samples(self) -> Iterable[FileDetail]:
         for copy in self._store.read(due.live_samples)[:SAMPLES]:
             try:
@@ -105,12 +122,13 @@ class Introduction:
             holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=UNPROVEN, now=now)
 
         self._store.write(record)
-        self.unproven = False
+        self.unproven, self._is_known = False, True
         self._gate.introduce()
         self._store.changed.set()
 
     def _hold(self) -> None:
         self.unproven = True
+        self._gate.await_introduction()
         now = self._clock()
         self._store.write(
             lambda db: holds.place(
@@ -118,9 +136,8 @@ class Introduction:
                 stops="sending",
                 scope=holds.EVERYWHERE,
                 reason=UNPROVEN,
-                message="the key is new, and shows none of the files that the ledger knows: it may "
-                "be of another organization",
-                commands=("use the key of before", "syncd verify"),
+                message=UNPROVEN_MESSAGE,
+                commands=(UNPROVEN_REMEDY, "syncd verify"),
                 now=now,
             )
         )

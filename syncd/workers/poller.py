@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from syncd.exceptions import StateError
 from syncd.files_api import FileDetail, FilesApiError, FilesClient, FileStatus, NotFoundError
 from syncd.log import fields
 from syncd.state import due, files
@@ -17,6 +18,8 @@ from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
+#: More frames than this are a mistake of the service's.
+MOST_FRAMES = 1 << 53
 #: Copies looked at in one step at most: the next step comes at once while more are due.
 BATCH = 50
 
@@ -65,13 +68,25 @@ class Poller:
         now = self._clock()
         videos = self._store.read(lambda db: due.polls(db, now, BATCH))
         for copy in videos:
-            self._look(copy)
+            self._look_safely(copy)
             if self._pause(1.0 / self._options.polls_per_second):
                 return None
         if len(videos) == BATCH:
             return 0.0
         next_at = self._store.read(lambda db: due.next_poll(db, now))
         return None if next_at is None else max(next_at - self._clock(), 0.0)
+
+    def _look_safely(self, copy: Copy) -> None:
+        """Look at a video; what fails in an unforeseen way keeps no other waiting."""
+        try:
+            self._look(copy)
+        except StateError:
+            raise
+        except Exception as error:
+            log.error(
+                "%s: unexpected failure, looked at again later", self._shown(copy), exc_info=error
+            )
+            self._put_off(copy, Failure(f"unexpected failure: {type(error).__name__}"), None)
 
     def _look(self, copy: Copy) -> None:
         if copy.file_uuid is None:
@@ -111,7 +126,7 @@ class Poller:
     def _completed(self, copy: Copy, status: FileStatus, detail: FileDetail) -> None:
         metadata = detail.video_metadata or {}
         count = metadata.get("frame_count")
-        if not isinstance(count, int):
+        if type(count) is not int or not 0 <= count <= MOST_FRAMES:
             count = self._count_frames(copy)
         now = self._clock()
         became = self._store.write(
@@ -177,7 +192,10 @@ class Poller:
 
     def _later(self, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
-        wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=error.retry_after))
+        self._put_off(copy, failure, error.retry_after)
+
+    def _put_off(self, copy: Copy, failure: Failure, asked: float | None) -> None:
+        wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=asked))
         look_at = self._clock() + wait
         word = copy.processing_status or "processing"
         self._store.write(

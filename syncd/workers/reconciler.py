@@ -33,6 +33,7 @@ from syncd.state.store import (
     Store,
     Transaction,
     fact,
+    read_fact,
     set_fact,
 )
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
@@ -48,6 +49,8 @@ RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
 HELD_LOOK_SECONDS = 3600.0
 SWEEP_SECONDS = 86_400.0
+#: Seconds until a sweep that could not be made whole is tried again: listings may be long.
+SWEEP_AGAIN_SECONDS = 300.0
 #: How long a doubt counts as recent, in times of `resend_after_seconds`: what was sent twice is
 #: looked for once more at its end.
 RECENT_TIMES = 5.0
@@ -95,15 +98,15 @@ class Reconciler:
     def _next_looks(self) -> tuple[float, tuple[float, float] | None]:
         """Return when the next sweep is due, and the next look back with what it reads back to."""
         now = self._clock()
-        sweep, back = self._store.read(lambda db: (fact(db, SWEEP_AT), fact(db, LOOK_BACK)))
+        sweep = self._store.read(lambda db: read_fact(db, SWEEP_AT, float))
+        look = self._store.read(lambda db: read_fact(db, LOOK_BACK, _look_back))
         if sweep is None:
             # From the first start on: a process that never lives for a day sweeps, too.
             first = str(now + SWEEP_SECONDS)
             self._store.write(lambda db: set_fact(db, SWEEP_AT, first))
         # A clock that was set back must not put the sweep off for months.
-        sweep_at = min(float(sweep), now + SWEEP_SECONDS) if sweep else now + SWEEP_SECONDS
-        look = json.loads(back) if back else None
-        return sweep_at, (look["at"], look["since"]) if look else None
+        latest = now + SWEEP_SECONDS
+        return latest if sweep is None else min(sweep, latest), look
 
     def step(self) -> float | None:
         """Look for what is in doubt; return the seconds until the next look is due.
@@ -123,11 +126,10 @@ class Reconciler:
             return shut
         self._judge_workspaces()
         now = self._clock()
-        doubts = self._store.read(due.doubts)
-        urgent = [copy for copy in doubts if (copy.due_at or 0.0) <= now]
+        self._settle_due(now)
+        if shut := self._gate.seconds_shut_for_all():
+            return shut
         try:
-            for workspace in {copy.workspace_uuid for copy in urgent}:
-                self._settle(workspace, [c for c in doubts if c.workspace_uuid == workspace])
             self._learn_echo()
             if now >= self._sweep_at:
                 self._sweep()
@@ -135,9 +137,42 @@ class Reconciler:
                 self._sweep(since=self._look_back[1])
         except FilesApiError as error:
             self._gate.failed(error)
-            log.warning("what is in doubt cannot be looked up now: %s", error)
+            log.warning("whether names are echoed cannot be seen now: %s", error)
             return LOOK_SECONDS
         return self._next_seconds()
+
+    def _settle_due(self, now: float) -> None:
+        """Look for what is in doubt: reserved objects one by one, the rest of a workspace at once.
+
+        A listing is read for all of a workspace's doubts as soon as one of them is due.
+        """
+        doubts = self._store.read(due.doubts)
+        urgent = {copy.id for copy in doubts if (copy.due_at or 0.0) <= now}
+        for copy in doubts:
+            if copy.file_uuid is not None and copy.id in urgent:
+                self._try([copy], partial(self._settle_reserved, copy))
+        nameless = [copy for copy in doubts if copy.file_uuid is None]
+        for workspace in {copy.workspace_uuid for copy in nameless if copy.id in urgent}:
+            here = [copy for copy in nameless if copy.workspace_uuid == workspace]
+            self._try(here, partial(self._settle, workspace, here))
+
+    def _try(self, doubts: Sequence[Copy], look: Callable[[], None]) -> None:
+        """Look for `doubts`: those that nobody answers for wait, and keep no other waiting."""
+        if self._gate.seconds_shut_for_all():
+            return
+        try:
+            look()
+        except FilesApiError as error:
+            self._gate.failed(error)
+            log.warning("what is in doubt cannot be looked up now: %s", error)
+            ids, later = {copy.id for copy in doubts}, self._clock() + RELOOK_SECONDS
+
+            def put_off(db: Transaction) -> None:
+                for copy in due.doubts(db):
+                    if copy.id in ids:
+                        self._ledger.look_later(db, copy.id, later)
+
+            self._store.write(put_off)
 
     def _may_ask_again(self, what: str, seconds: float = KEY_PROBE_SECONDS) -> bool:
         """Say whether `what` may be asked for once more: not with every hint.
@@ -187,16 +222,9 @@ class Reconciler:
                 self._gate.judge(workspace, refusal=None)
 
     def _settle(self, workspace: str | None, doubts: Sequence[Copy]) -> None:
-        reserved = [copy for copy in doubts if copy.file_uuid is not None]
-        for copy in reserved:
-            self._settle_reserved(copy)
-        doubts = [copy for copy in doubts if copy.file_uuid is None]
-        if not doubts:
-            return
+        """Look for doubts without a uuid in one listing."""
         oldest = min(copy.sent_at or copy.created_at for copy in doubts)
-        listing = self._client.read_listing(
-            workspace_uuid=workspace, since=datetime.fromtimestamp(oldest - SKEW_SECONDS, tz=UTC)
-        )
+        listing = self._client.read_listing(workspace_uuid=workspace, since=_back_to(oldest))
         self._gate.succeeded()
         self._introduction.learn(listing.items)
         found = by_token(listing)
@@ -351,9 +379,7 @@ class Reconciler:
             return
         listing = self._client.read_listing(
             workspace_uuid=sample.workspace_uuid,
-            since=datetime.fromtimestamp(
-                (sample.sent_at or sample.created_at) - SKEW_SECONDS, tz=UTC
-            ),
+            since=_back_to(sample.sent_at or sample.created_at),
         )
         self._gate.succeeded()
         self._introduction.learn(listing.items)
@@ -377,15 +403,14 @@ class Reconciler:
 
         Once a day over everything; `since` a time, in seconds since the epoch, after a doubt.
         """
-        floor = None if since is None else datetime.fromtimestamp(since - SKEW_SECONDS, tz=UTC)
-        for workspace in self._store.read(due.workspaces):
-            listing = self._client.read_listing(workspace_uuid=workspace, since=floor)
-            self._gate.succeeded()
-            self._introduction.learn(listing.items)
-            found = by_token(listing)
-            self._retire_twins(found)
-            self._note_unknown(workspace, listing, whole=since is None)
+        swept = [self._sweep_one(each, since) for each in self._store.read(due.workspaces)]
         now = self._clock()
+        if not all(swept):
+            if since is None:
+                self._sweep_at = now + SWEEP_AGAIN_SECONDS
+            else:
+                self._look_back = (now + SWEEP_AGAIN_SECONDS, since)
+            return
         self._look_back = None
         if since is None:
             self._sweep_at = now + SWEEP_SECONDS
@@ -396,6 +421,25 @@ class Reconciler:
             set_fact(db, LOOK_BACK, "null")
 
         self._store.write(record)
+
+    def _sweep_one(self, workspace: str | None, since: float | None) -> bool:
+        """Sweep a workspace; return whether that is done with, for now."""
+        if self._gate.seconds_shut_for_all():
+            return False
+        try:
+            listing = self._client.read_listing(
+                workspace_uuid=workspace, since=None if since is None else _back_to(since)
+            )
+        except FilesApiError as error:
+            self._gate.failed(error)
+            log.warning("strays in %s cannot be seen: %s", holds.workspace(workspace), error)
+            # What the key may not see is none of its business until it may.
+            return isinstance(error, ForbiddenError)
+        self._gate.succeeded()
+        self._introduction.learn(listing.items)
+        self._retire_twins(by_token(listing))
+        self._note_unknown(workspace, listing, whole=since is None)
+        return True
 
     def _note_unknown(self, workspace: str | None, listing: Listing, *, whole: bool) -> None:
         """Keep in mind what is ours by its token and stands nowhere in the ledger."""
@@ -416,15 +460,26 @@ class Reconciler:
             )
 
     def _retire_twins(self, listed: Mapping[str, Sequence[FileDetail]]) -> None:
-        """Retire objects, by token, whose copy the ledger knows under another uuid."""
+        """Retire objects, by token, whose copy the ledger knows, and shows, under another uuid."""
         found = [(token, item.file_uuid) for token, items in listed.items() for item in items]
+        uuids = {file_uuid for _, file_uuid in found}
         now = self._clock()
         for start in range(0, len(found), SWEEP_BATCH):
             part = found[start : start + SWEEP_BATCH]
-            strays = self._store.read(partial(due.strays, found=part))
+            strays = self._store.read(partial(due.strays, found=part, listed=uuids))
             if strays:
                 self._store.write(partial(self._ledger.twins, strays=strays, now=now))
                 log.warning("%d stray twins of known copies retire", len(strays))
+
+
+def _look_back(text: str) -> tuple[float, float] | None:
+    known = json.loads(text)
+    return (float(known["at"]), float(known["since"])) if known else None
+
+
+def _back_to(seconds: float) -> datetime:
+    """Return the time down to which a listing is read for what was sent at `seconds`."""
+    return datetime.fromtimestamp(max(seconds - SKEW_SECONDS, 0.0), tz=UTC)
 
 
 def _scope(copy: Copy) -> str:

@@ -241,8 +241,14 @@ class Uploader:
         for outcome in sent:
             try:
                 became = outcome.became.result()
-            except StateError as error:
-                log.error("%s: stored, but not recorded: %s; looked up later", outcome.shown, error)
+            except Exception as error:
+                # Whatever it was: it is one file's trouble, and takes no thread.
+                log.error(
+                    "%s: stored, but not recorded: %s; looked up later",
+                    outcome.shown,
+                    error,
+                    exc_info=None if isinstance(error, StateError) else error,
+                )
                 with self._lock:
                     self._unknown.add(outcome.file_id)
                 continue
@@ -277,7 +283,8 @@ class Uploader:
     def _shed(self, file: File, error: ShortageError) -> None:
         """Leave a file for later because this process is out of something."""
         until = self._clock() + backoff_seconds(1)
-        self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
+        with suppress(StateError):
+            self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
         self._give_back(file.id)
         now = self._clock()
         if now > self._shed_at + SHED_SECONDS:
@@ -294,7 +301,7 @@ class Uploader:
         else:
             log.error("%s: unexpected failure, tried again later", shown(file), exc_info=error)
         until = self._clock() + backoff_seconds(6)
-        with suppress(StateError):
+        with suppress(Exception):
             self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
         with self._lock:
             self._unknown.add(file.id)

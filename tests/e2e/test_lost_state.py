@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -36,6 +38,37 @@ def test_a_running_daemon_without_its_ledger_sends_nothing_until_adopt_has_rebui
     assert methods == ["DELETE", "POST"]
     verified = machine.command("verify", "--json")
     assert (verified.returncode, json.loads(verified.stdout)["findings"]) == (0, [])
+
+
+@pytest.mark.long
+@pytest.mark.row(26)
+def test_a_daemon_that_meets_damage_ends_and_the_next_one_waits_for_adopt(machine):
+    for name in ("a", "b"):
+        machine.write(name, name.encode())
+    assert machine.command("once").returncode == 0
+    machine.write("later", b"after the backup")
+    assert machine.command("once").returncode == 0
+    with closing(sqlite3.connect(machine.state / "state.db")) as db, db:
+        db.execute(
+            "UPDATE copies SET remote_file_path = CAST(x'61ff' AS TEXT) "
+            "WHERE file_id = (SELECT id FROM files WHERE path = CAST('a' AS BLOB))"
+        )
+    sent = machine.mutations()
+    machine.start()
+    machine.write("a", b"changed: its row is read")
+    assert machine.process.wait(20) == 1
+    assert "nothing is sent or deleted" in machine.log
+    assert "is damaged: Could not decode" in machine.log
+    machine.start()
+    machine.until(lambda: ("sending", "state_lost") in machine.holds())
+    machine.until(lambda: machine.status_of("later") == "held")
+    assert machine.mutations() == sent
+    adopted = json.loads(machine.command("adopt", "--json").stdout)
+    assert (adopted["live"], adopted["unknown"]) == (1, 0), "the one that no backup knew"
+    machine.settles()
+    # The changed file alone went up, and its earlier content away.
+    methods = sorted(request["method"] for request in machine.mutations()[len(sent) :])
+    assert methods == ["DELETE", "POST"]
 
 
 def test_retry_reaches_the_running_daemon(machine):

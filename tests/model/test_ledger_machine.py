@@ -1,4 +1,4 @@
-"""The ledger's verbs and the sightings in any order, over the real table; `long` as beside this.
+"""The ledger's verbs and the sightings in any order, over the real table; 100,000 as beside this.
 
 A small world says what is on the disk and what is remote; the verbs are called as the workers may
 call them, and after each the invariants are checked.
@@ -8,6 +8,7 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,6 +32,8 @@ CONTENTS = ("a" * 64, "b" * 64)
 POLICIES = {"f": Policy()}
 SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
 FAILURE = Failure("no whole answer")
+#: Sequences of 40 steps in `pytest -m long`.
+AT_LENGTH = 500
 _paths, _contents = st.sampled_from(PATHS), st.sampled_from(CONTENTS)
 _places = st.integers(0, 7)
 
@@ -359,3 +362,11 @@ TestLedger.settings = settings(
     max_examples=settings.default.max_examples // 2,
     stateful_step_count=40,
 )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+class TestLedgerAtLength(LedgerMachine.TestCase):
+    """Many more of them than an ordinary run has time for."""
+
+    settings = settings(max_examples=AT_LENGTH, stateful_step_count=40)

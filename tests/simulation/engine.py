@@ -61,8 +61,8 @@ class InlineWriter(Writer):
         #: the WAL's length after each commit, in bytes
         self.marks: list[int] = []
 
-    def start(self) -> None:
-        super().start()
+    def start(self, *, thorough: bool = False) -> None:
+        super().start(thorough=thorough)
         self._db.conn.execute("PRAGMA synchronous = OFF")
         self._db.conn.execute("PRAGMA wal_autocheckpoint = 0")
 

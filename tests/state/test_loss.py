@@ -6,12 +6,14 @@ import random
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 
 import pytest
+from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.exceptions import ForeignStateError, StateError
-from syncd.state import backups, copies, files, holds, instance, schema
+from syncd.state import backups, copies, due, files, holds, instance, schema
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -40,39 +42,38 @@ class Home:
     def ledger(self, store):
         return Ledger(policies=POLICIES, instance=store.instance)
 
-    def offer(self, store):
+    def offer(self, db):
         """Make a new file that is ready to be sent, and the offer to send it."""
         number = next(self.numbers)
         mark = Fingerprint(number, 7, number, number)
-
-        def insert(db):
-            db.conn.execute("INSERT OR IGNORE INTO folders (name, path) VALUES ('f', x'2f')")
-            return files.insert(
-                db,
-                folder="f",
-                path=b"%d" % number,
-                status=FileStatus.READY,
-                fingerprint=mark,
-                changed_at=0.0,
-                due_at=0.0,
-            )
-
-        file_id = store.write(insert)
+        db.conn.execute("INSERT OR IGNORE INTO folders (name, path) VALUES ('f', x'2f')")
+        file_id = files.insert(
+            db,
+            folder="f",
+            path=b"%d" % number,
+            status=FileStatus.READY,
+            fingerprint=mark,
+            changed_at=0.0,
+            due_at=0.0,
+        )
         return Offer(file_id, mark, f"{number:064x}", "text/plain", "direct", vacated=())
 
     def sync(self, store, count=1):
-        for _ in range(count):
-            ledger, offer = self.ledger(store), self.offer(store)
-            copy = store.write(lambda db, o=offer, x=ledger: x.begin(db, o, 1.0))
+        ledger = self.ledger(store)
+
+        def sync_one(db):
+            copy = ledger.begin(db, self.offer(db), 1.0)
             stored = Stored(f"00000000-0000-4000-8000-{copy.id:012d}", "remote")
-            store.write(lambda db, c=copy, s=stored, x=ledger: x.stored(db, c.id, s, 1.0, look=1))
+            ledger.stored(db, copy.id, stored, 1.0, look=1)
+
+        store.write(lambda db: [sync_one(db) for _ in range(count)])
 
     def live(self, store):
         return store.read(lambda db: copies.where(db, "status = 'live'"))
 
     def may_send(self, store):
-        offer = self.offer(store)
-        begun = store.write(lambda db: self.ledger(store).begin(db, offer, 2.0))
+        ledger = self.ledger(store)
+        begun = store.write(lambda db: ledger.begin(db, self.offer(db), 2.0))
         return begun is not Declined.LATER
 
     def may_delete(self, store):
@@ -182,7 +183,13 @@ def test_no_database_from_before_an_adoption_passes_for_the_one_after_it(home, u
         assert_nothing_goes_out(home, store)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"id": "a", "progress": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"id": 1}', '{"id": "a", "progress": "x"}'),
+        '{"id": "a", "progress": 1, "bound_to": []}',
+    ],
+)
 def test_an_instance_file_that_cannot_be_read_is_written_anew(home, text):
     with home.opened() as store:
         home.sync(store)
@@ -225,6 +232,32 @@ def test_progress_only_grows_and_the_file_tells_it(home):
     seen.append(instance.read(home.directory).progress)
     assert seen == sorted(seen)
     assert seen[0] < seen[1] < seen[2]
+
+
+@pytest.mark.row(27)
+def test_what_a_ledger_belonged_to_outlives_it(home):
+    bound_to = {"base_url": "https://one", "organization": "o", "key_mark": "0123abcd"}
+    with home.opened() as store:
+        store.bind("base_url", "https://one", advice="")
+        store.set_fact("organization", "o")
+        store.set_fact("key_mark", "0123abcd")
+        home.sync(store)
+    assert instance.read(home.directory).bound_to == bound_to
+    home.remove()
+    with home.opened() as store:
+        assert {key: store.fact(key) for key in bound_to} == bound_to
+        with pytest.raises(ForeignStateError, match="belongs to base url https://one"):
+            store.bind("base_url", "https://another", advice="")
+
+
+def test_an_instance_file_of_before_it_told_what_it_belongs_to_is_read(home):
+    with home.opened() as store:
+        home.sync(store)
+        ours = store.instance
+    (home.directory / instance.FILE_NAME).write_text(json.dumps({"id": ours, "progress": 1}))
+    home.remove()
+    with home.opened() as store:
+        assert (store.instance, lost(store)) == (ours, True)
 
 
 def test_while_the_ledger_has_lost_something_the_file_keeps_what_was_known(home):
@@ -375,7 +408,8 @@ def test_a_flipped_byte_is_noticed_before_anything_is_sent_or_is_harmless(whole,
             try:
                 said, live = facts(store), whole.live(store)
             except sqlite3.OperationalError:
-                # Text that is none any more: whoever reads the row stops there.
+                # Text that is none any more: whoever reads the row stops everything.
+                assert store.failed
                 noticed += 1
                 continue
             harmless += 1
@@ -444,6 +478,138 @@ def test_a_truncated_log_loses_no_more_than_its_end_and_that_is_held(whole, tmp_
     with whole.opened(2 * DAY) as store:
         assert store.read(instance.progress) < progress
         assert_nothing_goes_out(whole, store)
+
+
+def spoil(home, statement, *values):
+    with closing(sqlite3.connect(home.path)) as db, db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute("DROP TRIGGER copies_arrows")
+        assert db.execute(statement, values).rowcount
+
+
+NO_TEXT = "CAST(x'61ff62' AS TEXT)"
+
+
+@pytest.mark.row(26)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE holds SET message = {NO_TEXT}",
+        "UPDATE holds SET first = '{\"a.txt\"]'",
+        "UPDATE holds SET commands = ''",
+        f"UPDATE folders SET name = {NO_TEXT}",
+        "UPDATE folders SET filesystem = '12x'",
+        f"UPDATE service SET value = {NO_TEXT} WHERE key = 'instance'",
+        "UPDATE service SET value = '0123abcx' WHERE key = 'instance'",
+        f"UPDATE copies SET token = {NO_TEXT} WHERE status = 'retiring'",
+        "UPDATE copies SET file_uuid = replace(file_uuid, '4', 'g') WHERE status = 'retiring'",
+        "UPDATE copies SET evidence = '{' WHERE status = 'retiring'",
+        "UPDATE copies SET sent_at = 1e300 WHERE status = 'retiring'",
+        "UPDATE copies SET status = 'libe' WHERE id = 3",
+        "UPDATE files SET verdict = 'kebt' WHERE id = 3",
+    ],
+)
+def test_a_value_that_is_none_any_more_is_noticed_before_anything_is_sent(whole, statement):
+    with whole.opened() as store:
+        copy = whole.live(store)[0]
+        store.write(lambda db: copies.move(db, copy, CopyStatus.RETIRING, due_at=1.0))
+        what = {"stops": "deletions", "scope": "f", "reason": "many_missing", "now": 0.0}
+        store.write(lambda db: holds.place(db, message="held", first=["a.txt"], **what))
+    spoil(whole, statement)
+    with whole.opened(2 * DAY) as store:
+        assert_nothing_goes_out(whole, store)
+        assert "damaged" in message(store)
+        assert len(list(whole.directory.glob("damaged-*/state.db"))) == 1
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_a_time_that_a_service_may_tell_is_no_damage(whole, moment):
+    with whole.opened() as store:
+        copy = whole.live(store)[0]
+        store.write(lambda db: copies.move(db, copy, CopyStatus.RETIRING, due_at=1.0))
+    spoil(whole, "UPDATE copies SET sent_at = ?", datetime.fromisoformat(moment).timestamp())
+    with whole.opened() as store:
+        assert not lost(store)
+
+
+@pytest.mark.row(26)
+@pytest.mark.parametrize("through", ["a reader", "the writer"])
+def test_a_row_that_cannot_be_read_stops_everything_and_the_next_start_mends_it(whole, through):
+    spoil(whole, f"UPDATE copies SET remote_file_path = {NO_TEXT} WHERE id = 3")
+    with whole.opened(2 * DAY) as store:
+        assert not lost(store), "to read all of a million files at each start would take too long"
+        reads = store.read if through == "a reader" else store.write
+        with pytest.raises((sqlite3.OperationalError, StateError), match="decode"):
+            reads(lambda db: copies.get(db, 3))
+        assert store.failed
+        with pytest.raises(StateError, match="damaged"):
+            store.write(lambda db: set_fact(db, "sent", "yes"))
+    with whole.opened(3 * DAY) as store:
+        assert_nothing_goes_out(whole, store)
+        assert "took its place" in message(store)
+        assert len(whole.live(store)) == 39, "40 less the one whose deletion was tried"
+    with whole.opened(4 * DAY) as store:
+        assert lost(store)
+        assert len(list(whole.directory.glob("damaged-*"))) == 1, "mended once"
+
+
+@pytest.mark.row(26)
+def test_a_suspicion_that_is_not_confirmed_costs_nothing_but_a_look(whole):
+    with whole.opened() as store, pytest.raises(sqlite3.OperationalError):
+        store.read(lambda db: db.conn.execute(f"SELECT {NO_TEXT}").fetchone())
+    with whole.opened() as store:
+        assert not lost(store)
+        assert not store.failed
+        assert whole.may_send(store)
+    assert not (whole.directory / "suspect").exists()
+
+
+def flip_uuid(home, file_uuid):
+    """Change a copy's uuid in its row, and not in the index, into another good one."""
+    text, content = file_uuid.encode(), home.path.read_bytes()
+    at = -1
+    while (at := content.index(text, at + 1)) >= 0:
+        home.path.write_bytes(content[:at] + b"f" + content[at + 1 :])
+        with closing(sqlite3.connect(home.path)) as db:
+            row = db.execute("SELECT file_uuid FROM copies NOT INDEXED WHERE id = 3").fetchone()
+        if row == ("f" + file_uuid[1:],):
+            return
+
+
+@pytest.mark.row(26)
+def test_a_uuid_that_became_another_one_makes_no_twin_of_the_real_object(whole):
+    with whole.opened() as store:
+        copy = store.read(lambda db: copies.get(db, 3))
+    flip_uuid(whole, copy.file_uuid)
+    with whole.opened() as store:
+        assert not lost(store)
+        seen = store.read(lambda db: due.strays(db, [(copy.token, copy.file_uuid)]))
+        store.write(lambda db: whole.ledger(store).twins(db, strays=seen, now=2.0))
+        assert store.read(lambda db: copies.where(db, "status = 'retiring'")) == []
+
+
+@pytest.mark.row(26)
+def test_what_is_damaged_is_found_within_a_day_and_displaces_no_backup(whole):
+    with whole.opened() as store:
+        file_uuid = store.read(lambda db: copies.get(db, 3)).file_uuid
+    flip_uuid(whole, file_uuid)
+    with whole.opened(2 * DAY) as store:
+        before = backup_names(whole)
+        with pytest.raises(StateError, match=r"damaged: .*copies_uuid"):
+            store.back_up_if_due(3 * DAY)
+        assert store.failed
+    assert backup_names(whole) == before
+    with whole.opened(3 * DAY) as store:
+        assert_nothing_goes_out(whole, store)
+        assert store.read(lambda db: copies.get(db, 3)).file_uuid == file_uuid
+
+
+def test_a_backup_of_an_older_schema_is_whole(tmp_path):
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrations.apply(Database(connection), stop_before="what_is_noticed")
+    assert schema.is_whole(path)
 
 
 def test_a_backup_that_was_cut_short_is_no_backup(whole):

@@ -1,10 +1,16 @@
+import shutil
 import sqlite3
+from contextlib import closing, suppress
 
+import pytest
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import files, schema
+from syncd.exceptions import StateError
+from syncd.state import damage, files, schema
 from syncd.state.lifecycle import FileStatus
+
+STEPS = [migration.name for migration in schema.migrations._migrations]
 
 
 def columns(db):
@@ -38,3 +44,99 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(tmp
     assert new.conn.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA_VERSION
     new.close()
     fresh.close()
+
+
+def made(path, step):
+    """Make a database as it was before the migration `step`, with rows where it had tables."""
+    if step == STEPS[0]:
+        return
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        schema.migrations.apply(Database(connection), stop_before=step)
+        connection.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
+        connection.execute("INSERT INTO service (key, value) VALUES ('instance', '0123abcd')")
+
+
+def facts(db):
+    rows = "SELECT name, path FROM folders UNION ALL SELECT key, value FROM service"
+    return [tuple(row) for row in db.conn.execute(rows)]
+
+
+def assert_whole(path, step, fresh):
+    schema.refuse_foreign(path)
+    with closing(schema.open_writable(path, check=True)) as db:
+        assert columns(db) == fresh
+        assert facts(db) == ([] if step == STEPS[0] else [("f", b"/f"), ("instance", "0123abcd")])
+        assert [applied.name for applied in schema.migrations.applied(db)] == STEPS
+        assert damage.found(db, thorough=True) == ""
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    with closing(schema.open_writable(tmp_path / "fresh.db")) as db:
+        return columns(db)
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_statement_of_a_migration_the_next_start_is_whole(
+    tmp_path, monkeypatch, fresh, step
+):
+    """What is on the disk at each statement is what a kill there leaves."""
+    path, moments = tmp_path / "old" / schema.FILE_NAME, []
+    path.parent.mkdir()
+    made(path, step)
+    connect = schema._connect
+
+    def remember(statement):
+        moments.append(tmp_path / f"{len(moments)}")
+        shutil.copytree(path.parent, moments[-1], ignore=shutil.ignore_patterns("backups"))
+
+    def watched(path):
+        connection = connect(path)
+        connection.set_trace_callback(remember)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_connect", watched)
+        schema.refuse_foreign(path)
+        schema.open_writable(path, check=True).close()
+    assert len(moments) > 10
+    # Until it commits, a transaction leaves the files as they were.
+    for moment in {content(moment): moment for moment in moments}.values():
+        assert_whole(moment / schema.FILE_NAME, step, fresh)
+
+
+def content(directory):
+    return tuple(
+        sorted((path.name, path.read_bytes()) for path in directory.iterdir() if path.is_file())
+    )
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("number", [1, 20, pytest.param(None, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_migration_that_fails_at_any_statement_is_made_at_the_next_start(
+    tmp_path, monkeypatch, fresh, step, number
+):
+    execute, made_before, left = Database.execute, tmp_path / "made", [0]
+
+    def fails(self, *arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            raise sqlite3.OperationalError("disk I/O error")
+        return execute(self, *arguments)
+
+    made_before.mkdir()
+    made(made_before / schema.FILE_NAME, step)
+    for nth in [number] if number else range(1, 100):
+        path = tmp_path / f"{nth}" / schema.FILE_NAME
+        shutil.copytree(made_before, path.parent)
+        with monkeypatch.context() as patch, suppress(StateError):
+            patch.setattr(Database, "execute", fails)
+            left[0] = nth
+            schema.open_writable(path).close()
+        assert_whole(path, step, fresh)
+        if left[0] > 0:
+            break
+    assert number or nth > 5

@@ -201,6 +201,44 @@ def test_under_a_key_of_another_organization_nothing_reads_as_gone(synced, comma
     assert "DELETE" not in synced.mutations()
 
 
+def wipe(place):
+    """Delete all that is remote, as its owner may."""
+    with place.parts() as parts:
+        for _, uuid, _ in place.before.values():
+            parts.clients[0].delete(uuid)
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_lost_ledger_is_not_rebuilt_from_another_organization(synced, is_empty):
+    if not is_empty:
+        with synced.parts(THEIRS) as parts:
+            parts.clients[0].create([NewFile(local_file_path="theirs")])
+    synced.lose()
+    sent = synced.mutations()
+    with synced.parts(THEIRS) as parts:
+        with pytest.raises(AdoptError if is_empty else ForeignStateError, match="organization"):
+            synced.command(parts, "adopt")
+        if is_empty:
+            synced.sync(parts)
+        assert parts.store.read(holds.is_lost)
+    assert synced.mutations() == sent
+    with synced.parts() as parts:
+        assert synced.command(parts, "adopt")["live"] == 2 * len(NAMES)
+
+
+@pytest.mark.row(27)
+def test_a_lost_ledger_is_rebuilt_where_nothing_is_left_remotely_and_the_key_is_known(synced):
+    wipe(synced)
+    synced.lose()
+    with synced.parts("rotated-key") as parts, pytest.raises(AdoptError, match="any one file"):
+        synced.command(parts, "adopt")
+    with synced.parts() as parts:
+        assert synced.command(parts, "adopt")["live"] == 0
+        synced.sync(parts)
+        assert {word for word, *_ in synced.manifest(parts).values()} == {"synced"}
+
+
 @pytest.mark.row(38)
 def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sent(synced):
     with synced.parts(THEIRS) as parts:

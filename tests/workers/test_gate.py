@@ -4,6 +4,7 @@ import pytest
 
 from syncd.files_api import NotSentError, RateLimitedError, ServerError
 from syncd.workers.gate import TRIPPED_AFTER, Gate
+from syncd.workers.reconciler import SWEEP_SECONDS
 
 UPLOAD = "POST /v2/files/-/uploads"
 SHUT = "44444444-4444-4444-8444-444444444444"
@@ -52,6 +53,18 @@ def test_a_service_that_failed_is_still_unreachable_after_a_restart(shop):
     settled(shop)
     again = gate(shop)
     assert (again.state, again.may_send()) == ("unreachable", False)
+
+
+@pytest.mark.row(26)
+def test_a_fact_that_cannot_be_read_is_learnt_anew_and_stops_nothing(shop):
+    for kept in ("", "x", "[]", '{"until": 1}', "\x00"):
+        for fact in ("rest", "sweep_at", "look_back", "clock"):
+            shop.store.set_fact(fact, kept)
+        assert gate(shop).may_send()
+        assert shop.reconciler._next_looks()[0] == shop.now + SWEEP_SECONDS
+        shop.deleter._drift = None
+        assert shop.deleter._known_drift() is None
+        shop.deleter.step()
 
 
 @pytest.mark.row(38)

@@ -9,6 +9,7 @@ import pytest
 from syncd.emulator import Emulator
 from syncd.exceptions import ForeignStateError
 from syncd.files_api import FilesClient, UploadSource
+from syncd.state import holds
 from syncd.state.lifecycle import CopyStatus
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction, key_mark
@@ -46,10 +47,10 @@ def bound(shop):
     assert shop.store.fact("organization") == OURS
 
 
-def upload_of_theirs(shop):
+def upload_of_theirs(shop, key="foreign"):
     (shop.root / "theirs").write_bytes(b"theirs")
     fd = os.open(shop.root / "theirs", os.O_RDONLY)
-    with closing(FilesClient(base_url=shop.emulator.url, api_key="foreign")) as client:
+    with closing(FilesClient(base_url=shop.emulator.url, api_key=key)) as client:
         client.upload(UploadSource(fd=fd, size=6), name="theirs", content_type="text/plain")
     os.close(fd)
 
@@ -101,6 +102,80 @@ def test_a_new_key_that_shows_nothing_of_what_is_live_is_held(shop, newcomer):
     introduction.make()
     assert gate.may_send()
     assert shop.holds() == []
+
+
+@pytest.mark.row(39)
+def test_the_key_of_before_ends_the_hold_that_another_one_brought_about(shop, newcomer):
+    bound(shop)
+    _, introduction = newcomer("rotated")
+    introduction.make()
+    upload = shop.live()
+    for file_uuid in upload:
+        shop.client.delete(file_uuid)
+    _, introduction = newcomer("foreign")
+    introduction.make()
+    assert ("sending", "organization_unproven") in shop.holds()
+    # As the hold advises, though its organization shows nothing either.
+    gate, introduction = newcomer("rotated")
+    assert not gate.may_send()
+    introduction.make()
+    assert gate.may_send()
+    assert shop.holds() == []
+
+
+@pytest.mark.row(39)
+def test_a_hold_for_want_of_proof_ends_where_the_ledger_was_bound_to_nothing(shop, newcomer):
+    shop.drop("a", b"a")
+    shop.upload()
+    for file_uuid in shop.live():
+        shop.client.delete(file_uuid)
+    gate, introduction = newcomer("worker-key")
+    assert gate.may_send()
+    introduction.make()  # as `syncd verify` does
+    assert not gate.may_send()
+    gate, introduction = newcomer("worker-key")
+    assert not gate.may_send(), "a restart is no proof"
+    upload_of_theirs(shop, "worker-key")
+    introduction.make()
+    assert gate.may_send()
+    assert shop.holds() == []
+
+
+@pytest.fixture
+def wiped(shop):
+    """The ledger knows a live copy, and its organization has nothing more of it."""
+    bound(shop)
+    for file_uuid in shop.live():
+        shop.client.delete(file_uuid)
+    return shop
+
+
+@pytest.mark.row(39)
+def test_in_an_organization_that_was_wiped_one_object_of_others_proves_a_new_key(wiped, newcomer):
+    gate, introduction = newcomer("rotated")
+    introduction.make()
+    assert not gate.may_send()
+    (hold,) = wiped.store.read(holds.open_holds)
+    assert hold.reason == "organization_unproven"
+    assert "put any one file into the key's organization" in hold.commands[0]
+
+    upload_of_theirs(wiped, "rotated")
+    introduction.make()
+
+    assert gate.may_send()
+    assert wiped.holds() == []
+
+
+@pytest.mark.row(39)
+def test_an_object_put_into_another_organization_proves_that_the_key_is_the_wrong_one(
+    wiped, newcomer
+):
+    gate, introduction = newcomer("foreign")
+    introduction.make()
+    upload_of_theirs(wiped)
+    with pytest.raises(ForeignStateError, match=f"{THEIRS}.*belongs to {OURS}"):
+        introduction.make()
+    assert not gate.may_send()
 
 
 def test_where_nothing_is_live_an_empty_listing_holds_up_nobody(shop, newcomer):

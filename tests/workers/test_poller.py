@@ -75,6 +75,49 @@ def test_a_video_that_changed_meanwhile_goes_live_and_is_superseded(shop, video)
     assert shop.copies("v.mp4")[0].status is CopyStatus.LIVE
 
 
+class Answering:
+    """A client that says of each video what it is told, and else what the real one says."""
+
+    def __init__(self, client, **said):
+        self._client = client
+        self.__dict__ |= said
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize("count", [10**30, -1, True, 1.5, "8"])
+def test_a_number_of_frames_that_is_none_is_asked_for_elsewhere(shop, video, count):
+    shop.drop("v.mp4", video)
+    shop.upload()
+    detail = SimpleNamespace(video_metadata={"frame_count": count}, remote_file_path=None)
+    shop.poller._client = Answering(shop.client, get=lambda _: detail)
+    process(shop, "v.mp4")
+    copy = shop.copy("v.mp4")
+    assert (copy.status, copy.frame_count) == (CopyStatus.LIVE, 8)
+
+
+@pytest.mark.row(49)
+def test_a_video_that_fails_in_any_way_keeps_no_other_waiting(shop, video):
+    for name in ("bad.mp4", "good.mp4"):
+        shop.drop(name, video)
+        shop.upload()
+        shop.now += 1
+    bad = shop.copy("bad.mp4").file_uuid
+
+    def get_status(file_uuid):
+        if file_uuid == bad:
+            raise MemoryError
+        return shop.client.get_status(file_uuid)
+
+    shop.poller._client = Answering(shop.client, get_status=get_status)
+    process(shop, "good.mp4")
+    assert shop.copy("good.mp4").status is CopyStatus.LIVE
+    copy = shop.copy("bad.mp4")
+    assert (copy.status, copy.due_at > shop.now) == (CopyStatus.PROCESSING, True)
+
+
 def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(shop):
     def refuse(_):
         raise RateLimitedError("slow down", operation="get_frames", status=429, retry_after=40)

@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from syncd.files_api import ForbiddenError, ServerError
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
@@ -197,3 +198,118 @@ def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answe
     shop.now += 121
     shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.PLANNED
+
+
+class Closed:
+    """A client that is refused one workspace, and counts the listings that it reads."""
+
+    def __init__(self, client, workspace, error):
+        self._client, self._workspace, self._error = client, workspace, error
+        self.read = []
+
+    def read_listing(self, *, workspace_uuid, since=None):
+        self.read.append(workspace_uuid)
+        if workspace_uuid == self._workspace:
+            raise self._error
+        return self._client.read_listing(workspace_uuid=workspace_uuid, since=since)
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+CLOSED = "44444444-4444-4444-8444-444444444444"
+ERRORS = {
+    "forbidden": ForbiddenError("no", operation="list", status=403),
+    "failing": ServerError("no", operation="list", status=500),
+}
+
+
+def move_to_closed(shop, name):
+    """Let a file's copy be one of a workspace that is refused to the key."""
+    copy = shop.copy(name)
+    shop.store.write(lambda db: copies.update(db, copy.id, workspace_uuid=CLOSED))
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
+    learn_the_echo(shop)
+    for name in "abcd":
+        doubt(shop, "drop_after", name, name.encode())
+    for name in "ac":
+        move_to_closed(shop, name)
+    shop.reconciler._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    for _ in range(20):
+        shop.reconciler.step()
+        shop.now += 5
+    assert [shop.copy(name).status for name in "bd"] == [CopyStatus.LIVE] * 2
+    assert all(shop.copy(name).in_doubt for name in "ac")
+    assert closed.read.count(CLOSED) <= 5, "twice a minute"
+
+
+@pytest.mark.row(38)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_sweep_that_one_workspace_is_refused_to_is_no_loop_and_sweeps_the_others(shop, error):
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    time.sleep(0.5)
+    shop.drop("away", b"away")
+    shop.upload()
+    move_to_closed(shop, "away")
+    assert len(shop.live()) == 4
+    shop.now += 86_401
+    shop.reconciler._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    for _ in range(100):
+        shop.reconciler.step()
+        shop.now += 5
+    shop.deleter.step()
+    assert len(shop.live()) == 3, "the stray is swept"
+    assert closed.read.count(CLOSED) <= 10
+
+
+@pytest.mark.row(35)
+def test_an_object_that_cannot_be_asked_for_keeps_no_other_doubt_waiting(shop):
+    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.faults({"match": "PUT /_storage/*", "times": 2, "action": "drop_after"})
+    for name in "ab":
+        shop.drop(name, name.encode())
+        shop.upload()
+    bad = shop.copy("a").file_uuid
+    shop.faults({"match": f"GET /v2/files/{bad}", "action": "garbage"})
+    for _ in range(20):
+        shop.reconciler.step()
+        shop.now += 5
+    assert shop.copy("a").in_doubt
+    assert shop.copy("b").status is CopyStatus.LIVE
+    asked = [r for r in shop.ask("requests") if r["path"].endswith(bad) and r["method"] == "GET"]
+    assert len(asked) <= 5, "twice a minute"
+    shop.faults()
+    shop.now += 31
+    shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(26)
+@pytest.mark.parametrize("why", ["the ledger is wrong", "others deleted it"])
+def test_a_twin_is_kept_while_its_copy_is_not_to_be_seen(shop, why):
+    """Else the only object of a file's content would be the one that is deleted."""
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    time.sleep(0.5)
+    copy = shop.copy("a")
+    if why == "the ledger is wrong":
+        other = "f" * 8 + copy.file_uuid[8:]
+        shop.store.write(lambda db: copies.update(db, copy.id, file_uuid=other))
+    else:
+        shop.client.delete(copy.file_uuid)
+    there = shop.live()
+    shop.now += 86_401
+    shop.reconciler.step()
+    shop.deleter.step()
+    assert shop.live() == there

@@ -1,0 +1,196 @@
+"""What `once`, `verify` and `adopt` come to: their exit codes, what they say, what they send."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from syncd import cli
+from syncd.cli import service
+from syncd.emulator import Emulator
+from syncd.files_api import FilesClient, NewFile
+
+OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+UPLOADS = "POST /v2/files*"
+
+
+@pytest.fixture
+def echo():
+    return "name"
+
+
+@pytest.fixture
+def emulator(tmp_path, echo):
+    keys = {"e2e-key": OURS, "rotated": OURS, "foreign": THEIRS}
+    with Emulator(data=tmp_path / "emulator", api_keys=keys, echo=echo) as running:
+        yield running
+
+
+@pytest.fixture
+def syncd(machine, monkeypatch, capsys):
+    """Run a command line within this process; return its exit code, and what it said."""
+    monkeypatch.setattr(service.daemon.Signals, "listen", lambda _: None)
+    (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
+    machine.settings["SYNCD_FOLDERS"] = json.dumps([folder | {"settle_seconds": 0}])
+
+    def run(*words, key="e2e-key", **settings):
+        for name, value in (machine.settings | {"AYMARA_AI_API_KEY": key} | settings).items():
+            monkeypatch.setenv(name, value)
+        code = cli.call(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def others(machine, key):
+    """A client of somebody else's."""
+    return closing(FilesClient(base_url=machine.emulator.url, api_key=key))
+
+
+def put(machine, key):
+    with others(machine, key) as client:
+        client.create([NewFile(local_file_path="by other means")])
+
+
+def lose(machine):
+    for part in machine.state.glob("state.db*"):
+        part.unlink()
+
+
+@pytest.mark.row(40)
+def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on(machine, syncd):
+    machine.faults({"match": UPLOADS, "times": 20, "action": {"status": 402}})
+    machine.write("a", b"a")
+    code, out, err = syncd("once")
+    assert (code, out) == (1, "0 synced, 1 waiting, 0 failed\n")
+    assert "a quota is used up" in err
+    assert machine.holds() == {("sending", "quota")}
+    machine.faults()
+    assert syncd("once")[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
+    assert machine.holds() == set()
+
+
+@pytest.mark.row(40)
+def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syncd):
+    machine.faults({"match": UPLOADS, "times": 1, "action": {"status": 422}})
+    machine.write("refused", b"a")
+    code, out, err = syncd("once")
+    assert (code, out) == (1, "0 synced, 0 waiting, 1 failed\n")
+    assert "`syncd status` says why" in err
+
+
+@pytest.mark.row(38)
+def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    sent = machine.mutations()
+    machine.write("b", b"b")
+    code, out, err = syncd("once", key="nobody's")
+    assert (code, out) == (77, "1 synced, 1 waiting, 0 failed\n")
+    assert "refuses the key" in err
+    assert machine.mutations() == sent
+    assert [syncd(command, key="nobody's")[0] for command in ("verify", "adopt")] == [77, 77]
+    assert syncd("once")[0] == 0
+
+
+@pytest.mark.row(38)
+def test_a_pass_with_a_key_that_proves_nothing_sends_nothing_and_exits_with_1(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    with others(machine, "rotated") as client:
+        for file_uuid in machine.objects():
+            client.delete(file_uuid)
+    machine.write("b", b"b")
+    sent = machine.mutations()
+    code, _, err = syncd("once", key="rotated")
+    assert code == 1
+    assert "the key may be of another organization" in err
+    assert machine.mutations() == sent
+    for command in ("verify", "adopt"):
+        code, _, err = syncd(command, key="rotated")
+        assert (code, "put any one file" in err) == (1, True)
+    put(machine, "rotated")
+    assert syncd("once", key="rotated")[1].startswith("2 synced"), "what is gone, nobody looked at"
+    code, out, _ = syncd("verify", key="rotated")
+    assert (code, "1 gone remotely" in out) == (1, True)
+
+
+@pytest.mark.row(38)
+def test_a_pass_for_another_organization_or_service_exits_with_78_and_sends_nothing(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    put(machine, "foreign")
+    machine.write("b", b"b")
+    sent = machine.mutations()
+    for words in ("once", "verify", "adopt"):
+        code, _, err = syncd(words, key="foreign")
+        assert (code, f"belongs to {OURS}" in err) == (78, True)
+    code, _, err = syncd("once", SYNCD_API__BASE_URL="http://127.0.0.1:1")
+    assert (code, "belongs to base url" in err) == (78, True)
+    assert machine.mutations() == sent
+
+
+def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    assert syncd("verify")[:2] == (
+        0,
+        "1 remote objects, 1 of them in our ledger\nall else is as the ledger has it\n",
+    )
+    (file_uuid,) = machine.objects()
+    with others(machine, "rotated") as client:
+        client.delete(file_uuid)
+    code, out, _ = syncd("verify")
+    assert code == 1
+    assert f"1 gone remotely, without our doing:\n  {file_uuid}  drop/a\n" in out
+    # It is recorded, and held for a person to decide on: no finding any more.
+    assert syncd("verify")[0] == 0
+    assert machine.holds() == {("sending", "remote_gone")}
+
+
+@pytest.mark.row(27)
+def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine, syncd, video):
+    machine.write("clip.mp4", video)
+    machine.write("broken.mp4", b"no video")
+    assert syncd("once")[0] == 1, "one of them cannot be processed"
+    before = machine.manifest()
+    sent = machine.mutations()
+    lose(machine)
+    code, out, _ = syncd("adopt", "--json")
+    adopted = json.loads(out)
+    assert (code, adopted["live"], adopted["unknown"], adopted["gone"]) == (0, 2, 0, 0)
+    assert syncd("verify")[0] == 0, "what the service has yet to say is no finding"
+    code, out, _ = syncd("once")
+    assert (code, out) == (1, "1 synced, 0 waiting, 1 failed\n")
+    told = ("status", "file_uuid", "sha256", "frame_count", "processing_status", "error")
+    after = machine.manifest()
+    assert {name: [row[key] for key in told] for name, row in after.items()} == {
+        name: [row[key] for key in told] for name, row in before.items()
+    }
+    assert machine.mutations() == sent
+    assert syncd("verify")[0] == 0
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize("echo", ["none"])
+def test_where_nothing_is_echoed_adopt_takes_nothing_up_and_all_is_sent_anew(machine, syncd):
+    for name in ("a", "b"):
+        machine.write(name, name.encode())
+    assert syncd("once")[0] == 0
+    assert syncd("verify")[0] == 0
+    first = set(machine.objects())
+    sent = machine.mutations()
+    lose(machine)
+    assert syncd("once")[0] == 1
+    assert machine.holds() == {("sending", "state_lost")}
+    code, out, _ = syncd("adopt")
+    assert (code, out) == (
+        0,
+        "2 remote objects compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone\n",
+    )
+    assert machine.mutations() == sent
+    assert syncd("once")[0] == 0
+    assert first < set(machine.objects()), "nothing that may be somebody else's is deleted"
+    assert len(machine.objects()) == 4
+    assert syncd("verify")[0] == 0

@@ -1,0 +1,48 @@
+"""What is asked with every step costs what is due, not what there is: no table is read whole."""
+
+import pytest
+
+from syncd.state import consumption, due, inventory, remote_deletions, sightings, vanished
+
+NOW = 1000.0
+ASKED = {
+    "uploads": lambda db: (inserted(db), due.uploads(db, NOW, 10)),
+    "next upload": lambda db: due.next_upload(db, NOW),
+    "polls": lambda db: due.polls(db, NOW, 10),
+    "next poll": lambda db: due.next_poll(db, NOW),
+    "missing": lambda db: due.missing(db, NOW, "f", 10),
+    "deletions": lambda db: due.deletions(db, NOW, 10),
+    "next deletion": lambda db: due.next_deletion(db, NOW),
+    "doubts": due.doubts,
+    "what is to be taken away": lambda db: consumption.due(db, "f", NOW, 10),
+    "what settles": lambda db: sightings.due_looks(db, NOW, ["f"], 10),
+    "next look": lambda db: inventory.next_look(db, "f"),
+    "remote deletions": lambda db: remote_deletions.is_review_due(db, "f"),
+    "many missing": lambda db: vanished.count(db, "f"),
+}
+#: An index that holds few rows of a table may be read whole.
+SMALL = ("copies_open", "copies_due", "files_gone")
+
+
+def inserted(db):
+    db.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'66')")
+
+
+@pytest.mark.row(61)
+@pytest.mark.parametrize("name", ASKED)
+def test_no_step_reads_a_table_whole(store, name):
+    def plans(db):
+        asked = []
+        db.conn.set_trace_callback(asked.append)
+        ASKED[name](db)
+        db.conn.set_trace_callback(None)
+        selects = [statement for statement in asked if statement.startswith("SELECT")]
+        assert selects
+        rows = [db.conn.execute(f"EXPLAIN QUERY PLAN {select}") for select in selects]
+        return [row[3] for some in rows for row in some]
+
+    for step in store.write(plans):
+        reads_whole = step.startswith(("SCAN files", "SCAN copies", "SCAN history"))
+        assert not reads_whole or step.endswith(SMALL), step
+        # All of a folder is as good as all.
+        assert "(folder=?)" not in step, step
