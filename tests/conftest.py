@@ -1,18 +1,30 @@
+import shutil
+
 import pytest
 from hypothesis import settings
 
 from syncd.state.store import Store
 
 # What a property is tried with: the same cases each time, so that a red run can be repeated.
-settings.register_profile("short", derandomize=True, deadline=None, database=None)
+settings.register_profile("short", max_examples=60, derandomize=True, deadline=None, database=None)
 # `--hypothesis-profile long --timeout 0`: other cases each time, and very many.
 settings.register_profile("long", max_examples=100_000, deadline=None)
 settings.load_profile("short")
 
 
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory):
+    """A state directory as its first start leaves it, to be copied: making one takes a while."""
+    made = Store(tmp_path_factory.mktemp("new") / "state")
+    made.open(0.0)
+    made.close()
+    return made.directory
+
+
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, new_state):
     """An open state directory of its own."""
+    shutil.copytree(new_state, tmp_path / "state")
     opened = Store(tmp_path / "state")
     opened.open(0.0)
     yield opened

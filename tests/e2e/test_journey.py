@@ -83,7 +83,14 @@ def test_a_daemon_killed_after_an_unanswered_upload_finds_it_and_sends_nothing_t
     assert len([o for o in machine.ask("objects") if o["size"] == 1000]) == 1
 
 
-@pytest.mark.parametrize("action", ["drop_before", "drop_after", "garbage", "truncate"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        "drop_after",
+        "garbage",
+        *(pytest.param(a, marks=pytest.mark.long) for a in ("drop_before", "truncate")),
+    ],
+)
 def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(machine, action):
     machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
     machine.faults({"match": "POST /v2/files/-/uploads", "every": 2, "action": action})

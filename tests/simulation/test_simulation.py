@@ -5,7 +5,7 @@ from .history import plan_for, run
 from .planted import BUGS, caught
 
 #: So many in every run; `python -m tests.simulation --runs 100000` for more.
-PARTS, SCHEDULES = 6, 8
+PARTS, SCHEDULES = 6, 5
 
 
 @pytest.fixture

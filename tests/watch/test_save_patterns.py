@@ -122,7 +122,9 @@ def saved_by(place, name, *, slowly):
 
 
 @pytest.mark.row(18)
-@pytest.mark.parametrize("slowly", [False, True], ids=["at once", "slowly"])
+@pytest.mark.parametrize(
+    "slowly", [False, pytest.param(True, marks=pytest.mark.long)], ids=["at once", "slowly"]
+)
 @pytest.mark.parametrize("name", sorted(RECORDINGS))
 def test_saving_makes_one_new_version_and_sends_no_temporary_file(place, name, slowly):
     ready, before = saved_by(place, name, slowly=slowly)

@@ -37,7 +37,7 @@ from syncd.workers.deleter import Deleter, MirroredFolder
 WRITING = Writing(b"/f")
 GRACE = 60.0
 PATHS = (b"a", b"b", b"d/c", b"d/e", b"d/f")
-SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "600")), 24
+SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "400")), 24
 RIGHT, OTHER, BARE = RootIdentity(1, 2), RootIdentity(3, 2), RootIdentity(1, 9)
 
 
