@@ -113,10 +113,11 @@ class Tracer:
         _ptrace(GETEVENTMSG, tid, data=ctypes.addressof(index))
         name = self.trap["calls"][index.value]
         process = Path(f"/proc/{tid}")
-        argument = int((process / "syscall").read_text().split()[1], 16)
         try:
+            # A thread that is killed just now shows no call, or is gone.
+            argument = int((process / "syscall").read_text().split()[1], 16)
             target = (process / "fd" / str(argument)).readlink().name
-        except OSError:
+        except (OSError, IndexError):
             target = "-"
         self.last = f"{name} {target}"
         if self.trap["error"] is None:

@@ -308,7 +308,9 @@ def journey(browser, machine, shots):
     for number, (name, state, headline, about, rules) in enumerate(REFUSALS):
         machine.faults(*rules)
         machine.wire.cut = not rules
-        put(machine.clips, b"next-%d.csv" % number, os.urandom(9000))
+        # It takes several failures in a row for a service to count as unreachable.
+        for part in range(1 if rules else 6):
+            put(machine.clips, b"next-%d-%d.csv" % (number, part), os.urandom(9000))
         viewer.state(state, 40)
         with check(f"{name}: what is the matter, that it is not lost, and what helps"):
             expect(page.locator("#headline")).to_have_text(headline, timeout=40000)

@@ -41,7 +41,7 @@ PEER_SECONDS, PEER_EVERY = 0.5, 3
 #: Files of one transaction, and of one folder.
 BATCH = 1000
 #: Raised when what `build` makes is made differently.
-VERSION = 1
+VERSION = 2
 
 
 def build(place: Path) -> None:
