@@ -42,6 +42,8 @@ SLOW_SECONDS = 600.0
 HINT_SECONDS = 0.1
 #: Seconds between two looks at the key file while the key is refused.
 KEY_SECONDS = 10.0
+#: Seconds after a start until the table is backed up and pruned.
+CALM_SECONDS = 60.0
 HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
@@ -183,8 +185,9 @@ class Daemon:
         add("consume", parts.consumer.step, every=5.0)
         add("reconcile", self._reconcile, every=30.0)
         add("remember", parts.store.remember, every=60.0)
-        add("back up", self._back_up, every=HOUR_SECONDS)
-        add("prune", self._prune, every=DAY_SECONDS)
+        # Both read much of the table: what waits to be sent goes first.
+        add("back up", self._back_up, every=HOUR_SECONDS, after=CALM_SECONDS)
+        add("prune", self._prune, every=DAY_SECONDS, after=CALM_SECONDS)
 
     def _reconcile(self) -> float | None:
         try:

@@ -46,6 +46,7 @@ class _Repeated:
     name: str
     run: Step
     every: float
+    after: float = 0.0
     running_since: float | None = None
     woken: bool = False
     promised_at: float = 0.0
@@ -84,12 +85,15 @@ class Scheduler:
         self._jobs: BackgroundScheduler | None = None
         self._pool: ThreadPoolExecutor | None = None
 
-    def add(self, name: str, run: Step, *, every: float) -> None:
-        """Add a step, repeated at least every `every` seconds; before `start`."""
-        self._steps[name] = _Repeated(name, run, every)
+    def add(self, name: str, run: Step, *, every: float, after: float = 0.0) -> None:
+        """Add a step, repeated at least every `every` seconds; before `start`.
+
+        It first runs `after` so many seconds.
+        """
+        self._steps[name] = _Repeated(name, run, every, after)
 
     def start(self) -> None:
-        """Start the pool and run every step once, at once."""
+        """Start the pool and run every step once, at once or after its own while."""
         # It reports each run that found others still going: for us, an ordinary case.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._pool = ThreadPoolExecutor(len(self._steps) + 2, thread_name_prefix="syncd-step")
@@ -99,14 +103,14 @@ class Scheduler:
             timezone=UTC,
         )
         for step in self._steps.values():
-            step.promised_at = self._monotonic()
+            step.promised_at = self._monotonic() + step.after
             self._jobs.add_job(
                 self._run,
                 "interval",
                 args=[step],
                 id=step.name,
                 seconds=step.every,
-                next_run_time=datetime.now(UTC),
+                next_run_time=datetime.now(UTC) + timedelta(seconds=step.after),
             )
         self._jobs.start()
 

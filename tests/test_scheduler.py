@@ -49,6 +49,20 @@ def test_every_step_runs_once_at_the_start():
     assert step.runs == 1
 
 
+def test_a_step_that_is_to_come_later_leaves_the_start_to_the_others():
+    scheduler, first, later, last = Scheduler(), Step(), Step(), Step()
+    scheduler.add("later", later, every=60, after=0.5)
+    scheduler.add("last", last, every=60, after=60)
+    scheduler.add("first", first, every=60)
+    with running(scheduler):
+        assert first.has_run(1)
+        assert not later.runs
+        assert later.has_run(1)
+        scheduler.nudge()
+        time.sleep(0.1)
+    assert not last.runs
+
+
 def test_a_step_comes_round_when_it_asked_to():
     scheduler, step = Scheduler(), Step(wait=0.05)
     scheduler.add("s", step, every=60)
