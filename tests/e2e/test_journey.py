@@ -87,8 +87,10 @@ def test_a_daemon_killed_after_an_unanswered_upload_finds_it_and_sends_nothing_t
     "action",
     [
         "drop_after",
-        "garbage",
-        *(pytest.param(a, marks=pytest.mark.long) for a in ("drop_before", "truncate")),
+        *(
+            pytest.param(action, marks=pytest.mark.long)
+            for action in ("drop_before", "garbage", "truncate")
+        ),
     ],
 )
 def test_an_answer_that_never_comes_or_says_nothing_leads_to_exactly_one_copy(machine, action):

@@ -469,6 +469,7 @@ def planted(memory, monkeypatch):
     return False
 
 
+@pytest.mark.long
 @pytest.mark.row(5)
 @pytest.mark.row(6)
 def test_the_model_finds_a_root_that_is_not_compared(memory, monkeypatch):
@@ -477,6 +478,7 @@ def test_the_model_finds_a_root_that_is_not_compared(memory, monkeypatch):
     assert planted(memory, monkeypatch)
 
 
+@pytest.mark.long
 @pytest.mark.row(3)
 def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, monkeypatch):
     def listable(self):
@@ -492,6 +494,7 @@ def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, 
     assert planted(memory, monkeypatch)
 
 
+@pytest.mark.long
 @pytest.mark.row(16)
 def test_the_model_finds_a_clock_that_is_believed(memory, monkeypatch):
     monkeypatch.setattr(Deleter, "_mind_the_clock", lambda _: None)
