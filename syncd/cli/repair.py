@@ -39,14 +39,15 @@ def verify(options: Options, *, as_json: bool) -> int:
     """Compare the ledger with the remote listing, and say what differs.
 
     What others deleted is recorded, and its files are treated as [deletions] remote_gone says.
-    Exits with 1 where something differs.
+    Exits with 1 where something differs, or could not be compared.
     """
     result = _with_progress(options, "verify", {})
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _show_verdict(result)
-    return 1 if any(not finding.get("accepted") for finding in result["findings"]) else 0
+    differs = any(not finding.get("accepted") for finding in result["findings"])
+    return 1 if differs or any(result["unread"].values()) else 0
 
 
 def _show_verdict(result: JsonObject) -> None:
@@ -61,6 +62,9 @@ def _show_verdict(result: JsonObject) -> None:
             click.echo(f"{result[key]} {words}")
     for reason in result["incomplete"]:
         click.echo(f"the listing is not proven complete: {reason}")
+    for workspace, kept in result["unread"].items():
+        ours = counted(kept, "copy", "copies")
+        click.echo(f"{ours} not compared: the key may not read workspace {workspace}")
     if not findings:
         click.echo("all else is as the ledger has it")
     for kind, words in _KINDS.items():
@@ -113,6 +117,14 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         click.echo(
             f"{result['unknown']} carry our token and match no file here; they are kept "
             "(syncd verify lists them)"
+        )
+    for workspace in result["unread"]:
+        click.echo(f"left as it is, for the key may not read it any more: workspace {workspace}")
+    taken_up = result["live"] + result["previous"] + result["twin"]
+    if result["listed"] and not (taken_up or result["unknown"] or result["other_instances"]):
+        click.echo(
+            "none of them shows a name that syncd gave it, as where the service does not echo "
+            "names: what the folders hold and the ledger does not is sent anew"
         )
     for other, count in sorted(result["other_instances"].items()):
         click.echo(f"{count} are of instance {other}; if that was this one, see --instance")

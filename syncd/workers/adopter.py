@@ -14,6 +14,7 @@ from syncd.exceptions import DiskError, StateError
 from syncd.files_api import (
     FileDetail,
     FilesClient,
+    ForbiddenError,
     Listing,
     NotFoundError,
     sent_name,
@@ -96,7 +97,8 @@ class Adopter:
 
         The folders have been scanned. `instance` is the id of an earlier instance to become,
         where the whole state directory was lost. AdoptError where it cannot go on; FilesApiError
-        where the service does not answer.
+        where the service does not answer. A former workspace that this key may not read any more
+        is left as the ledger has it, and stands in `unread`.
         """
         if instance is not None:
             self._become(instance)
@@ -105,9 +107,17 @@ class Adopter:
         counts: Counter[str] = Counter()
         others: Counter[str] = Counter()
         left: list[Unknown] = []
+        unread: list[str] = []
         for workspace in self._workspaces():
             yield {"step": "reading the listing", "workspace": workspace}
-            listing = self._read(workspace)
+            try:
+                listing = self._read(workspace)
+            except ForbiddenError:
+                if any(policy.workspace_uuid == workspace for policy in self._policies.values()):
+                    raise
+                # A former one, closed to this key: its copies stay as the ledger has them.
+                unread.append(str(workspace))
+                continue
             self._introduction.learn(listing.items)
             others.update(self._instances(listing))
             counts["gone"] += self._forget_gone(workspace, listing)
@@ -123,6 +133,7 @@ class Adopter:
             **{name: counts[name] for name in ("listed", "live", "twin", "previous", "gone")},
             "unknown": len(left),
             "other_instances": dict(others),
+            "unread": unread,
         }
 
     def _finish(self, left: list[Unknown], *, found_by_token: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from syncd.files_api import FilesClient, Listing, NotFoundError
+from syncd.files_api import FilesClient, ForbiddenError, Listing, NotFoundError
 from syncd.state import audit, due, holds
 from syncd.state.audit import Claim
 from syncd.state.ledger import Ledger
@@ -38,6 +38,8 @@ class Verifier:
     def verify(self) -> Iterator[JsonObject]:
         """Yield how far it is, and at the end what differs. FilesApiError where nobody answers.
 
+        A workspace that this key may not read stands in `unread`, with the number of its copies.
+
         `findings` have a kind, a uuid and, where there is one, folder and path:
         `gone` (the ledger has it, the service not), `size` (other than what was sent), `twin` (a
         second object of a known copy), `unknown` (our token, and no copy).
@@ -45,14 +47,22 @@ class Verifier:
         findings: list[JsonObject] = []
         listed = ours = 0
         incomplete: list[str] = []
+        unread: dict[str, int] = {}
         for workspace in self._workspaces():
             yield {"step": "reading the listing", "workspace": workspace}
-            listing = self._read(workspace)
+            try:
+                listing = self._read(workspace)
+            except ForbiddenError:
+                if workspace is None:
+                    raise
+                unread[workspace] = len(self._claims(workspace))
+                continue
             listed += len(listing.items)
             if not listing.complete:
                 incomplete.append(listing.reason)
             yield {"step": "comparing", "workspace": workspace}
-            claims = self._store.read(partial(audit.claims, workspace=workspace))
+            # After the listing: what is retired from here on still counts as ours.
+            claims = self._claims(workspace)
             ours += len(claims)
             differing = list(self._compare(listing, claims))
             self._record(differing)
@@ -63,8 +73,12 @@ class Verifier:
             "compared": ours,
             "findings": findings,
             "incomplete": incomplete,
+            "unread": unread,
             **self._store.read(audit.counts),
         }
+
+    def _claims(self, workspace: str | None) -> list[Claim]:
+        return self._store.read(partial(audit.claims, workspace=workspace))
 
     def _workspaces(self) -> list[str | None]:
         known = set(self._store.read(due.workspaces))

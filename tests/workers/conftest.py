@@ -22,7 +22,8 @@ from syncd.workers.poller import Poller, PollOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 
-KEY = "worker-key"
+KEY, OTHER_KEY = "worker-key", "key-of-others"
+OURS, THEIRS = "00000000-0000-4000-8000-0000000000aa", "00000000-0000-4000-8000-0000000000bb"
 SETTLING = Settling(settle_seconds=0.0, grace_seconds=60.0)
 
 
@@ -146,8 +147,16 @@ def echo():
 
 @pytest.fixture
 def emulator(tmp_path, echo):
-    with Emulator(data=tmp_path / "emulator", api_key=KEY, echo=echo) as running:
+    keys = {KEY: OURS, OTHER_KEY: THEIRS}
+    with Emulator(data=tmp_path / "emulator", api_keys=keys, echo=echo) as running:
         yield running
+
+
+@pytest.fixture
+def others(emulator):
+    """Return a client of another organization."""
+    with closing(FilesClient(base_url=emulator.url, api_key=OTHER_KEY)) as client:
+        yield client
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from syncd.files_api import ForbiddenError, NewFile
 from syncd.state import copies, holds, unknown
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
@@ -327,3 +328,42 @@ def test_another_size_a_twin_and_an_unknown_object_are_found(shop):
     shop.store.write(lambda db: db.conn.execute("DELETE FROM copies WHERE id = ?", (lost_one.id,)))
     # The ledger's own uuid of the twin is not there either.
     assert kinds(shop) == ["gone", "size", "twin", "unknown"]
+
+
+# A workspace that the key may not read
+
+
+FORMER = "77777777-7777-4777-8777-777777777777"
+
+
+@pytest.fixture
+def closed(shop, others):
+    """Two files are synced, one of them to a workspace that is another organization's now."""
+    for name in ("a", "b"):
+        shop.drop(name, name.encode())
+    shop.upload()
+    b = shop.copy("b")
+    shop.store.write(lambda db: copies.update(db, b.id, workspace_uuid=FORMER))
+    # Whoever writes to a workspace first, owns it.
+    others.create([NewFile(local_file_path="x")], workspace_uuid=FORMER)
+    return shop
+
+
+def test_verify_compares_what_it_may_read_and_counts_what_it_may_not(closed):
+    closed.client.delete(closed.copy("a").file_uuid)
+    told = verify(closed)
+    assert [finding["path"] for finding in told["findings"]] == ["a"]
+    assert told["unread"] == {FORMER: 1}
+    assert closed.copy("b").status is CopyStatus.LIVE
+
+
+def test_adopt_leaves_the_copies_of_a_former_workspace_as_they_are(closed):
+    told = adopt(closed)
+    assert told["unread"] == [FORMER]
+    assert closed.copy("b").status is CopyStatus.LIVE
+
+
+def test_adopt_ends_where_the_key_may_not_read_a_workspace_of_today(closed):
+    folders = closed.policies | {"g": Policy(workspace_uuid=FORMER)}
+    with pytest.raises(ForbiddenError):
+        list(adopter(closed, policies=folders).adopt())
