@@ -32,6 +32,8 @@ BEAT_SECONDS = 10.0
 TICK_SECONDS = 1.0
 #: Seconds by which a second on the main thread must be longer to count as standing still.
 STOOD_STILL_SECONDS = 10.0
+#: Times that the status line for the service manager took, until it is made again.
+SUMMARY_SHARE = 50.0
 #: Files that the daemon would like to be able to have open; what is permitted is taken.
 OPEN_FILES = 65_536
 #: Seconds after which the upload step or the writer counts as hanging.
@@ -101,6 +103,7 @@ class Daemon:
         self._since = time.time()
         self._foreign: ForeignStateError | None = None
         self._beat_at = 0.0
+        self._summary_at = 0.0
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []
@@ -336,8 +339,11 @@ class Daemon:
         if not news and now - self._beat_at < BEAT_SECONDS:
             return
         self._beat_at, self._told = now, vitals_now
-        sd_notify.status(self._parts.store.read(views.summary))
         vitals.write(self._parts.store.directory, vitals_now)
+        if sd_notify.is_listened_to() and now >= self._summary_at:
+            sd_notify.status(self._parts.store.read(views.summary))
+            # Among millions of files, it must not take a good part of each second.
+            self._summary_at = now + SUMMARY_SHARE * (time.monotonic() - now)
 
     def _hung(self) -> list[str]:
         """Return what hangs that must not: the watchdog is fed only while nothing does."""

@@ -13,6 +13,11 @@ from contextlib import suppress
 _MICROSECONDS = 1_000_000
 
 
+def is_listened_to() -> bool:
+    """Say whether a service manager wants to be told."""
+    return os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@"))
+
+
 def ready() -> None:
     """Say that the start, or a reload, is over."""
     _send("READY=1")
@@ -48,9 +53,9 @@ def watchdog_interval_seconds(environ: Mapping[str, str] = os.environ) -> float 
 
 
 def _send(message: str) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+    if not is_listened_to():
         return
+    address = os.environ["NOTIFY_SOCKET"]
     # The kernel writes the names of abstract sockets with a zero byte, systemd with an @.
     target = os.fsencode(address)
     if address.startswith("@"):

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus
 
 
 def uploads(db: Database, now: float, limit: int, *, without: Collection[str] = ()) -> list[File]:
@@ -155,6 +155,25 @@ class Outstanding:
     failed: int
 
 
+#: Each status of each folder, as the index goes: rows that are not due are not met.
+_DUE_FILES = """
+  WITH waiting (word) AS (VALUES ('settling'), ('ready'), ('missing'))
+  SELECT word, name, count(*) FROM waiting CROSS JOIN folders
+  CROSS JOIN files ON files.status = word AND folder = name AND due_at IS NOT NULL GROUP BY 1, 2
+"""
+#: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
+_OPEN_COPIES = """
+  SELECT copies.status, folder, copies.attempts >= ? AS tired, file_id IN (
+      SELECT file_id FROM copies WHERE id IN (
+        SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
+        WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
+  FROM copies JOIN files ON files.id = file_id
+  WHERE copies.status NOT IN ('live', 'gone')
+    AND copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+  GROUP BY 1, 2, 3, 4
+"""
+
+
 def outstanding(
     db: Database, *, attempts: int, deletions: bool, without: Collection[str] = ()
 ) -> Outstanding:
@@ -164,27 +183,22 @@ def outstanding(
     `without`; with `deletions`, files whose grace is not over are waited for. An upload
     that is held is not, nor is what goes only after it.
     """
-    names = {f"held{number}": name for number, name in enumerate(without)}
-    held = f"(SELECT id FROM files WHERE folder IN ({', '.join(f':{name}' for name in names)}))"
-    may_go = f"NOT IN {held}" if names else "IS NOT NULL"
-    row = db.conn.execute(
-        "SELECT (SELECT count(*) FROM copies WHERE status = 'live'), "
-        "(SELECT count(*) FROM files WHERE due_at IS NOT NULL AND (status = 'settling' "
-        f"OR (status = 'ready' AND id {may_go}) "
-        "OR (:deletions AND status = 'missing'))) + (SELECT count(*) FROM copies WHERE "
-        "status NOT IN ('live', 'gone') AND (status = 'processing' "
-        f"OR (status = 'planned' AND attempts < :attempts AND file_id {may_go}) "
-        "OR (status IN ('sending', 'retiring') AND NOT EXISTS (SELECT 1 FROM holds JOIN copies AS "
-        "held ON scope = 'copy ' || held.id WHERE released_at IS NULL "
-        "AND held.file_id = copies.file_id)))), "
-        "(SELECT count(*) FROM files WHERE status = 'unreadable' "
-        f"OR (status = 'ready' AND due_at IS NOT NULL AND NOT id {may_go})) "
-        "+ (SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') AND "
-        f"(status = 'failed' OR (status = 'planned' AND NOT (attempts < :attempts "
-        f"AND file_id {may_go}))))",
-        {"attempts": attempts, "deletions": deletions, **names},
+    waiting = failed = 0
+    for status, folder, number in db.conn.execute(_DUE_FILES):
+        if status == FileStatus.READY and folder in without:
+            failed += number
+        elif status != FileStatus.MISSING or deletions:
+            waiting += number
+    for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, (attempts,)):
+        planned = status == CopyStatus.PLANNED
+        if status == CopyStatus.FAILED or (planned and (tired or folder in without)):
+            failed += number
+        elif planned or status == CopyStatus.PROCESSING or not held:
+            waiting += number
+    (unreadable,) = db.conn.execute(
+        "SELECT count(*) FROM files WHERE status = 'unreadable'"
     ).fetchone()
-    return Outstanding(*row)
+    return Outstanding(copies.count_live(db), waiting, failed + unreadable)
 
 
 def _earliest(

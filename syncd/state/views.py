@@ -468,21 +468,21 @@ def summary(db: Database) -> str:
     """Return one line on how things stand; cheap, for it is asked for with every beat."""
     row = db.conn.execute(
         """
-        SELECT (SELECT count(*) FROM copies WHERE status = 'live') AS synced,
-          coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
+        SELECT coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
           coalesce(sum(status = 'sending' AND NOT in_flight), 0) AS in_doubt,
           coalesce(sum(status = 'planned'), 0)
-            + (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'ready') AS queued,
+            + (SELECT count(*) FROM folders CROSS JOIN files ON folder = name
+              WHERE files.status = 'ready' AND due_at IS NOT NULL) AS queued,
           (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'settling') AS settling,
           coalesce(sum(status = 'processing'), 0) AS processing,
           coalesce(sum(status = 'retiring'), 0) AS deleting,
           coalesce(sum(status = 'failed'), 0)
             + (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed
-        FROM copies WHERE status NOT IN ('live', 'gone')
+        FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released'
         """
     ).fetchone()
     words = ("uploading", "in_doubt", "queued", "settling", "processing", "deleting", "failed")
-    parts = [f"{row['synced']} synced"]
+    parts = [f"{copies.count_live(db)} synced"]
     parts += [f"{row[word]} {word.replace('_', ' ')}" for word in words if row[word]]
     held = holds.open_holds(db)
     parts += [f"{hold.stops} held: {hold.message}" for hold in held[:1]]

@@ -452,3 +452,25 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
     held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
     desk.do(holds.place, scope=f"copy {other.id}", **held)
     assert waiting() == 0
+
+
+def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(desk):
+    def counts(**asked):
+        asked = {"attempts": 2, "deletions": False} | asked
+        told = desk.store.read(lambda db: due.outstanding(db, **asked))
+        return told.synced, told.waiting, told.failed
+
+    desk.sync(b"live")
+    assert counts() == (1, 0, 0)
+    desk.see(b"ready")
+    desk.see(b"unreadable", seen=Seen.UNREADABLE)
+    desk.sync(b"missing", number=2)
+    desk.see(b"missing", seen=Seen.MISSING)
+    assert counts() == (2, 1, 1)
+    assert counts(deletions=True) == (2, 2, 1)
+    assert counts(without=["f"]) == (2, 0, 2), "what is ready there, too"
+    planned = desk.begin(desk.see(b"planned"))
+    desk.do(desk.ledger.not_sent, planned.id, desk.now, failure=Failure("no way"))
+    assert counts() == (2, 2, 1)
+    assert counts(without=["f"]) == (2, 0, 3)
+    assert counts(attempts=1) == (2, 1, 2), "tried often enough"
