@@ -21,7 +21,7 @@ from syncd.parts import Parts, boottime, build, opened, settle_changes
 from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
-from syncd.state import history, holds, views
+from syncd.state import history, holds, overview
 from syncd.vitals import Transfer, Vitals
 
 log = logging.getLogger(__name__)
@@ -341,7 +341,7 @@ class Daemon:
         self._beat_at, self._told = now, vitals_now
         vitals.write(self._parts.store.directory, vitals_now)
         if sd_notify.is_listened_to() and now >= self._summary_at:
-            sd_notify.status(self._parts.store.read(views.summary))
+            sd_notify.status(self._parts.store.read(overview.summary))
             # Among millions of files, it must not take a good part of each second.
             self._summary_at = now + SUMMARY_SHARE * (time.monotonic() - now)
 

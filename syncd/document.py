@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from syncd import __version__, vitals
-from syncd.state import views
+from syncd.state import manifest, overview, views
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
-from syncd.state.views import timestamp
+from syncd.state.texts import timestamp
 from syncd.units import counted
 from syncd.vitals import FolderVitals, Vitals
 
@@ -59,7 +59,7 @@ def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.ti
 
 
 def _known(db: Transaction, now: float) -> JsonObject:
-    return views.overview(db, now) | {"base_url": fact(db, "base_url")}
+    return overview.overview(db, now) | {"base_url": fact(db, "base_url")}
 
 
 def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObject]:
@@ -120,7 +120,7 @@ def _reasons(known: JsonObject) -> Iterator[str]:
     if unknown := known.get("unknown_objects"):
         objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
         yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
-    if failed := known["counts"].get(views.Word.FAILED):
+    if failed := known["counts"].get(manifest.Word.FAILED):
         yield f"{counted(failed, 'file')} failed (syncd ls --status failed)"
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from syncd.config import Config, Folder
 from syncd.exceptions import UnreadableError
 from syncd.log import printable
-from syncd.state import views
+from syncd.state import stories, texts, views
 from syncd.state.ledger import QUARANTINE_CRASHES
+from syncd.state.manifest import Word
 from syncd.state.store import Transaction
-from syncd.state.views import Word
 from syncd.units import span
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules, Verdict
@@ -115,7 +115,7 @@ def tell(
         if os.path.lexists(place.absolute):
             return _unknown(place, config, running=running)
     for place in candidates:
-        if db is not None and (moved := _moved(views.past(db, place.folder, place.path))):
+        if db is not None and (moved := _moved(stories.past(db, place.folder, place.path))):
             return _bare(place) | {
                 "explanation": f"It is gone here. {moved}",
                 "advice": ["ask for the story of its new path"],
@@ -125,7 +125,7 @@ def tell(
 
 def of_file(place: Place, config: Config, db: Transaction, *, running: bool) -> JsonObject | None:
     """Return the story of a file that the table knows; None where it knows none."""
-    story = views.story(db, place.folder, place.path)
+    story = stories.story(db, place.folder, place.path)
     return _known(story, place, config, running=running) if story else None
 
 
@@ -147,7 +147,7 @@ def missing(place: Place) -> JsonObject:
 
 def outside(path: Path, known: Sequence[KnownFolder]) -> JsonObject:
     """Return the story of a path that lies in no watch folder."""
-    shown, exact = views.path_texts(os.fsencode(path))
+    shown, exact = texts.path_texts(os.fsencode(path))
     watched = [printable(folder.root) for folder in known]
     return {
         "folder": None,
@@ -187,7 +187,7 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
     return story | {
-        "root": views.path_texts(place.root)[0],
+        "root": texts.path_texts(place.root)[0],
         "rule": rule(place, config),
         "explanation": explanation,
         "advice": list(_advice(word, story, running=running)),
@@ -342,13 +342,13 @@ def rules_of(folder: Folder) -> Rules:
 
 
 def _bare(place: Place) -> JsonObject:
-    shown, exact = views.path_texts(place.path)
+    shown, exact = texts.path_texts(place.path)
     return {
         "folder": place.folder,
         "path": shown,
         **({"path_b64": exact} if exact else {}),
         "status": None,
-        "root": views.path_texts(place.root)[0],
+        "root": texts.path_texts(place.root)[0],
         "rule": "",
     }
 

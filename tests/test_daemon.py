@@ -104,13 +104,41 @@ def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
 def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
     daemon, _, codes = running
 
-    def fails(_db):
+    failed = threading.Event()
+
+    def fails(_directory, _vitals):
+        failed.set()
         raise OSError("no")
 
-    monkeypatch.setattr(daemon_module.views, "summary", fails)
+    monkeypatch.setattr(vitals, "write", fails)
     daemon._beat_at = 0.0
-    time.sleep(2.5)
+    assert failed.wait(10)
+    time.sleep(1.5)
     assert codes == []
+
+
+@pytest.mark.usefixtures("running")
+def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it_takes_long(
+    monkeypatch, tmp_path
+):
+    made = []
+
+    def slow(_db):
+        made.append(time.monotonic())
+        time.sleep(0.05)
+        return "5 synced"
+
+    monkeypatch.setattr(daemon_module.overview, "summary", slow)
+    monkeypatch.setattr(daemon_module, "BEAT_SECONDS", 0.0)
+    time.sleep(1.5)
+    assert made == []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        until(lambda: len(made) == 2)
+        assert b"STATUS=5 synced" in received(manager)
+    assert made[1] - made[0] >= 0.05 * daemon_module.SUMMARY_SHARE
 
 
 @pytest.mark.row(52)

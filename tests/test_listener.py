@@ -389,14 +389,14 @@ def test_many_searches_wait_for_their_turn_and_keep_nothing_else_waiting(store, 
     asker = serve()
     begun = threading.Semaphore(0)
     free = threading.Event()
-    look = listener_module.views.page
+    look = listener_module.manifest.page
 
     def slow(*args, **kwargs):
         begun.release()
         assert free.wait(10)
         return look(*args, **kwargs)
 
-    monkeypatch.setattr(listener_module.views, "page", slow)
+    monkeypatch.setattr(listener_module.manifest, "page", slow)
     answers = []
     searches = [
         threading.Thread(target=lambda: answers.append(asker("/ls.json?search=a")[0]))

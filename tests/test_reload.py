@@ -16,7 +16,7 @@ from syncd.daemon import Daemon
 from syncd.emulator import Emulator
 from syncd.metrics import RELOADS
 from syncd.parts import opened
-from syncd.state import holds, views
+from syncd.state import holds, manifest, views
 
 GOOD, BAD = "a-good-key-0123", "a-refused-key-4"
 
@@ -74,7 +74,7 @@ class Running:
             time.sleep(0.02)
 
     def synced(self):
-        entries = views.read(self.home / "state", lambda db: list(views.manifest(db)))
+        entries = views.read(self.home / "state", lambda db: list(manifest.entries(db)))
         return {entry["path"] for entry in entries if entry["status"] == "synced"}
 
     def beat(self):

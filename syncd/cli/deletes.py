@@ -15,7 +15,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
-from syncd.state import views
+from syncd.state import manifest, overview, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted
 
@@ -45,9 +45,9 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
 
     def read(db: Transaction) -> int:
         if hold is not None:
-            _show_files(views.held_files(db, hold), as_json=as_json)
+            _show_files(manifest.held(db, hold), as_json=as_json)
             return 0
-        found = views.reviews(db, time.time(), with_decided=with_decided)
+        found = overview.reviews(db, time.time(), with_decided=with_decided)
         if as_json:
             click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         else:

@@ -29,7 +29,7 @@ from rich.text import Text
 from syncd import config as configuration, log
 from syncd.daemon import Daemon
 from syncd.parts import Parts, opened
-from syncd.state import views
+from syncd.state import manifest, overview
 from syncd.units import counted
 
 #: Seconds in which something must happen, or the demo counts as failed.
@@ -74,7 +74,7 @@ class Tour:
     def rows(self) -> dict[str, Row]:
         """Return the manifest by path: present files, then deleted ones."""
         listed = self.parts.store.read(
-            lambda db: [*views.manifest(db), *views.manifest(db, status="deleted")]
+            lambda db: [*manifest.entries(db), *manifest.entries(db, status="deleted")]
         )
         self.known = {row["path"]: row for row in listed}
         return self.known
@@ -295,7 +295,7 @@ def _is_scanned(tour: Tour) -> bool:
 
     Its scan is dated once all that it saw is in the table.
     """
-    known = tour.parts.store.read(lambda db: views.overview(db, time.time()))["folders"]
+    known = tour.parts.store.read(lambda db: overview.overview(db, time.time()))["folders"]
     return bool(known) and known[0]["last_scan_at"] is not None
 
 

@@ -19,9 +19,9 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, status_view, story_view, watched_text
 from syncd.config import Config
 from syncd.log import printable
-from syncd.state import views
+from syncd.state import manifest, views
+from syncd.state.manifest import Word
 from syncd.state.store import Transaction, lock_holder
-from syncd.state.views import Word
 from syncd.units import size
 
 JsonObject = dict[str, Any]
@@ -112,7 +112,7 @@ def ls(
 
     def write(db: Transaction) -> None:
         name = folder_name(folder, story.folders(config, db)) if folder else None
-        entries = views.manifest(db, name, Word(word) if word else None)
+        entries = manifest.entries(db, name, Word(word) if word else None)
         if as_json:
             for entry in entries:
                 sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from syncd.document import stopped
 from syncd.log import printable
-from syncd.state.views import Word
+from syncd.state.manifest import Word
 from syncd.units import counted, size, span
 
 JsonObject = dict[str, Any]

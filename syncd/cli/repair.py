@@ -14,7 +14,7 @@ from syncd.cli.control import perform
 from syncd.cli.options import Options, common, pass_options
 from syncd.config import Config
 from syncd.log import printable
-from syncd.state import views
+from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted, size
 
@@ -166,7 +166,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
 def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
     known = story.folders(config, db)
     for place in story.places(os.fsencode(path), known, os.fsencode(Path.cwd())):
-        if views.story(db, place.folder, place.path):
+        if stories.story(db, place.folder, place.path):
             return {
                 "folder": place.folder,
                 "path_b64": base64.b64encode(place.path).decode(),

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from syncd.metrics import TALLIES
 from syncd.scheduler import StepReport
-from syncd.state.views import Word
+from syncd.state.manifest import Word
 
 JsonObject = dict[str, Any]
 API_STATES = ("ok", "unreachable", "refused", "unknown")

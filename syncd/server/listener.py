@@ -27,8 +27,8 @@ from syncd.server import page
 from syncd.server.exposition import Standing, registry
 from syncd.server.guard import Guard, own_names
 from syncd.server.http_thread import HttpThread
-from syncd.state import views
-from syncd.state.views import Word
+from syncd.state import manifest, overview, texts, views
+from syncd.state.manifest import Word
 from syncd.story import Place
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Listener:
         self._status = _Fresh(self._document)
         standing = Standing(
             status=self._status.get,
-            doubts=lambda: views.read(self._directory, views.doubts),
+            doubts=lambda: views.read(self._directory, overview.doubts),
             steps=steps,
             free_bytes=self._free_bytes,
         )
@@ -147,7 +147,7 @@ class Listener:
         """Answer with all that the page shows: the document, failures, and the last hour."""
         facts = self._status.get()
         return JSONResponse(
-            facts | {"now": views.timestamp(time.time()), "hour": UPLOADED_LAST_HOUR.minutes()}
+            facts | {"now": texts.timestamp(time.time()), "hour": UPLOADED_LAST_HOUR.minutes()}
         )
 
     def _ls_json(self, request: Request) -> Response:
@@ -165,7 +165,7 @@ class Listener:
         try:
             files, last = views.read(
                 self._directory,
-                lambda db: views.page(
+                lambda db: manifest.page(
                     db,
                     after=after,
                     limit=limit,

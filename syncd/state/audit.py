@@ -6,8 +6,8 @@ from typing import NamedTuple
 from sqlite_utils import Database
 
 from syncd.state import unknown as unknown_objects
+from syncd.state.texts import path_texts
 from syncd.state.unknown import Unknown
-from syncd.state.views import path_texts
 
 
 class Claim(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 from syncd import vitals
 from syncd.emulator import Emulator
-from syncd.state import holds, views
+from syncd.state import holds, manifest
 from syncd.state.schema import FILE_NAME, open_readonly
 
 KEY = "e2e-key"
@@ -107,7 +107,7 @@ class Machine:
         """Return what `ls --json` tells, by path, read as it reads it."""
         db = open_readonly(self.state / FILE_NAME)
         try:
-            return {row["path"]: row for row in views.manifest(db)}
+            return {row["path"]: row for row in manifest.entries(db)}
         finally:
             db.close()
 

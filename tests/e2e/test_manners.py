@@ -13,7 +13,7 @@ import time
 import pytest
 
 from syncd import commands, vitals
-from syncd.state import views
+from syncd.state import overview, views
 
 pytestmark = pytest.mark.long
 
@@ -70,7 +70,7 @@ def test_a_second_signal_hurries_what_would_still_be_drained(machine):
     assert machine.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 10
     # The whole request had left, so that it may have arrived: that is known.
-    assert views.read(machine.state, views.doubts) == 1
+    assert views.read(machine.state, overview.doubts) == 1
 
 
 @pytest.mark.row(48)
@@ -157,7 +157,7 @@ def test_a_service_that_cannot_be_reached_is_told_once_and_leaves_no_doubt(
     # Each cause once, and once that the service is waited for: not a line a file.
     assert len(told) <= 4, machine.log
     assert machine.log.count("cannot be reached; waiting for it") == 1
-    assert views.read(machine.state, views.doubts) == 0
+    assert views.read(machine.state, overview.doubts) == 0
     machine.until(lambda: vitals.read(machine.state).api_state == "unreachable")
     if where == "a port that is closed":
         emulator.start()

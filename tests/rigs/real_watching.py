@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from syncd import document, vitals
 from syncd.emulator import Emulator
-from syncd.state import views
+from syncd.state import manifest, overview, views
 
 KEY = "a-key-of-the-rig"
 OVERFLOWING = 20_000
@@ -96,12 +96,12 @@ class Daemon:
 
     def counts(self):
         try:
-            return views.read(self.state, views.summary)
+            return views.read(self.state, overview.summary)
         except views.NoStateError:
             return ""
 
     def manifest(self):
-        return views.read(self.state, lambda db: list(views.manifest(db)))
+        return views.read(self.state, lambda db: list(manifest.entries(db)))
 
     def live(self):
         with urlopen(f"{self.emulator.url}/_emulator/objects", timeout=30) as answer:

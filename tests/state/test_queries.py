@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncd.state import consumption, due, inventory, remote_deletions, sightings, vanished, views
+from syncd.state import consumption, due, inventory, overview, remote_deletions, sightings, vanished
 
 NOW = 1000.0
 ASKED = {
@@ -20,7 +20,7 @@ ASKED = {
     "remote deletions": lambda db: remote_deletions.is_review_due(db, "f"),
     "many missing": lambda db: vanished.count(db, "f"),
     "how far a pass is": lambda db: due.outstanding(db, attempts=5, deletions=True, without=["g"]),
-    "one line on how things stand": views.summary,
+    "one line on how things stand": overview.summary,
 }
 #: An index that holds few rows of a table may be read whole.
 SMALL = ("copies_open", "copies_due", "files_gone")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from syncd.state import views
+from syncd.state import overview, views
 from syncd.watch import hints, writing
 
 pytestmark = pytest.mark.row(61)
@@ -76,7 +76,7 @@ def test_a_flood_of_files_takes_bounded_memory_and_the_state_is_told_at_once(pla
             place.later(1000)
             place.watched.scan_if_due()
         began = time.perf_counter()
-        views.read(store.directory, lambda db: views.overview(db, time.time()))
+        views.read(store.directory, lambda db: overview.overview(db, time.time()))
         slowest = max(slowest, time.perf_counter() - began)
     assert waiting <= hints.LIMIT
     place.scan()

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd import disk, mounts
-from syncd.state import folders, inventory, reviews
-from syncd.state.views import held_files
+from syncd.state import folders, inventory, manifest, reviews
 from syncd.watch import roots
 from syncd.watch.inotify import Inotify
 from syncd.watch.scanner import Scanner
@@ -104,7 +103,7 @@ def verdicts(place):
 
 def listed(place, reason="mount_missing"):
     hold = place.holds()[reason]
-    return [entry["path"] for entry in place.store.read(lambda db: [*held_files(db, hold.id)])]
+    return [entry["path"] for entry in place.store.read(lambda db: [*manifest.held(db, hold.id)])]
 
 
 @pytest.mark.row(5)

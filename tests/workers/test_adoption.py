@@ -12,7 +12,7 @@ from syncd.emulator import Emulator
 from syncd.exceptions import ForeignStateError, StateError
 from syncd.files_api import NewFile
 from syncd.parts import opened
-from syncd.state import holds, views
+from syncd.state import holds, manifest
 from syncd.workers.adopter import AdoptError
 
 OURS, THEIRS = "our-key", "their-key"
@@ -76,7 +76,7 @@ class Place:
     def manifest(self, parts):
         return {
             (row["folder"], row["path"]): (row["status"], row["file_uuid"], row["sha256"])
-            for row in parts.store.read(lambda db: list(views.manifest(db)))
+            for row in parts.store.read(lambda db: list(manifest.entries(db)))
         }
 
 

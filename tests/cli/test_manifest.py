@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from syncd.exceptions import StateError
-from syncd.state import views
+from syncd.state import manifest, overview, stories, texts, views
 from syncd.state.ledger import Failure
+from syncd.state.manifest import Word
 from syncd.state.sightings import Seen
-from syncd.state.views import Word
 
 KEYS = [
     *("folder", "path", "status", "size", "sha256", "file_uuid", "remote_file_path"),
@@ -20,13 +20,13 @@ KEYS = [
 def words(desk):
     return {
         entry["path"]: entry["status"]
-        for entry in desk.store.read(lambda db: [*views.manifest(db)])
+        for entry in desk.store.read(lambda db: [*manifest.entries(db)])
     }
 
 
 def word(desk, path=b"x"):
     file = desk.file(path)
-    return desk.store.read(lambda db: views.word(db, file.id))
+    return desk.store.read(lambda db: manifest.word(db, file.id))
 
 
 def test_a_file_that_just_changed_is_settling(desk):
@@ -72,7 +72,7 @@ def test_a_refused_file_and_an_unreadable_one_are_failed(desk):
 def test_a_changed_file_is_queued_and_known_by_its_live_copy(desk):
     desk.sync(b"x", size=7)
     desk.see(b"x", mark=2, size=9, age=50.0)
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert entry["status"] == "queued"
     assert (entry["size"], entry["sha256"], entry["file_uuid"]) == (7, "a" * 64, desk_uuid(1))
 
@@ -116,7 +116,7 @@ def test_a_hold_of_one_copy_holds_its_file_alone(desk):
 def test_an_excluded_file_that_was_synced_is_ignored_and_keeps_its_uuid(desk):
     desk.sync(b"x")
     desk.see(b"x", seen=Seen.INELIGIBLE, reason="excluded: *.x")
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert (entry["status"], entry["file_uuid"]) == ("ignored", desk_uuid(1))
 
 
@@ -125,13 +125,13 @@ def test_every_state_of_a_copy_has_a_word(desk):
     desk.see(b"settling", age=0.0)
     desk.sync(b"synced", 1)
     desk.refuse(b"failed")
-    counts = desk.store.read(lambda db: views.overview(db, desk.now))["counts"]
+    counts = desk.store.read(lambda db: overview.overview(db, desk.now))["counts"]
     assert counts == {"settling": 1, "synced": 1, "failed": 1}
 
 
 def test_the_manifest_has_exactly_the_keys_of_the_contract(desk):
     desk.sync(b"x")
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert list(entry) == KEYS
     assert entry | {"synced_at": None} == {
         "folder": "f",
@@ -154,7 +154,7 @@ def test_the_manifest_has_exactly_the_keys_of_the_contract(desk):
 
 def test_a_name_that_is_not_utf8_comes_with_its_bytes(desk):
     desk.see(b"\xff\n")
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert (entry["path"], entry["path_b64"]) == ("\\xff\n", "/wo=")
 
 
@@ -166,7 +166,7 @@ def test_the_manifest_is_ordered_filtered_and_without_deleted_files(desk):
     desk.see(b"a", folder="g")
 
     def paths(**wanted):
-        entries = desk.store.read(lambda db: [*views.manifest(db, **wanted)])
+        entries = desk.store.read(lambda db: [*manifest.entries(db, **wanted)])
         return [f"{entry['folder']}/{entry['path']}" for entry in entries]
 
     assert paths() == ["f/a", "f/b", "g/a"]
@@ -177,7 +177,7 @@ def test_the_manifest_is_ordered_filtered_and_without_deleted_files(desk):
 
 def test_an_error_carries_status_code_and_request_id(desk):
     desk.refuse(b"x")
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert entry["error"] == "too large (status 413, file.too_large, request req-7)"
     assert entry["attempts"] == 1
 
@@ -186,17 +186,17 @@ def test_a_file_that_waits_says_when_it_is_tried_next(desk):
     copy = desk.begin(desk.see(b"x"))
     failure = Failure("no route")
     desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now + 30)
-    entry = desk.store.read(lambda db: next(views.manifest(db)))
-    assert entry["next_attempt_at"] == views.timestamp(desk.now + 30)
+    entry = desk.store.read(lambda db: next(manifest.entries(db)))
+    assert entry["next_attempt_at"] == texts.timestamp(desk.now + 30)
     assert (entry["attempts"], entry["error"]) == (1, "no route")
 
 
 def test_the_overview_counts_each_folder_and_says_how_long_the_oldest_waits(desk):
     desk.see(b"x", age=1e6)
     desk.sync(b"y", folder="g")
-    overview = desk.store.read(lambda db: views.overview(db, desk.now + 40))
-    assert [folder["counts"] for folder in overview["folders"]] == [{"queued": 1}, {"synced": 1}]
-    assert [f["oldest_queued_seconds"] for f in overview["folders"]] == [40.0, None]
+    told = desk.store.read(lambda db: overview.overview(db, desk.now + 40))
+    assert [folder["counts"] for folder in told["folders"]] == [{"queued": 1}, {"synced": 1}]
+    assert [f["oldest_queued_seconds"] for f in told["folders"]] == [40.0, None]
 
 
 def test_the_summary_is_one_line(desk):
@@ -204,7 +204,7 @@ def test_the_summary_is_one_line(desk):
     desk.sync(b"y", 1)
     desk.refuse(b"z")
     desk.hold("sending", "*")
-    assert desk.store.read(views.summary) == (
+    assert desk.store.read(overview.summary) == (
         "1 synced, 1 queued, 1 failed, sending held: the key is refused"
     )
 
@@ -212,13 +212,13 @@ def test_the_summary_is_one_line(desk):
 def test_a_story_has_every_copy_and_the_history(desk):
     old = desk.sync(b"x", 1)
     desk.begin(desk.see(b"x", mark=2, age=50.0), "b" * 64)
-    told = desk.store.read(lambda db: views.story(db, "f", b"x"))
+    told = desk.store.read(lambda db: stories.story(db, "f", b"x"))
     assert [copy["status"] for copy in told["copies"]] == ["live", "sending"]
     assert [(line["event"], line["file_uuid"]) for line in told["history"]] == [
         ("synced", desk_uuid(1))
     ]
     assert told["copies"][0]["token"] == old.token
-    assert desk.store.read(lambda db: views.story(db, "f", b"nope")) is None
+    assert desk.store.read(lambda db: stories.story(db, "f", b"nope")) is None
 
 
 def test_a_state_directory_that_cannot_be_entered_says_so(tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_state_directory_that_cannot_be_entered_says_so(tmp_path, monkeypatch)
 
     monkeypatch.setattr("pathlib.Path.stat", denied)
     with pytest.raises(StateError, match=r"cannot read the state directory .*ask as the user"):
-        views.read(tmp_path, views.summary)
+        views.read(tmp_path, overview.summary)
 
 
 @pytest.mark.parametrize("hold", [None, "*", "w"])
@@ -244,11 +244,11 @@ def test_counting_by_the_index_and_file_by_file_says_the_same(desk, hold):
     desk.see(b"3", seen=Seen.INELIGIBLE)
     if hold:
         desk.hold("sending", hold)
-    overview = desk.store.read(lambda db: views.overview(db, desk.now))
+    told = desk.store.read(lambda db: overview.overview(db, desk.now))
     by_path = words(desk)
     one_by_one = Counter(by_path.values())
-    assert overview["counts"] == one_by_one
+    assert told["counts"] == one_by_one
     assert len(one_by_one) >= 6
     for status in one_by_one:
-        rows = desk.store.read(lambda db, s=status: [*views.manifest(db, status=s)])
+        rows = desk.store.read(lambda db, s=status: [*manifest.entries(db, status=s)])
         assert {row["path"] for row in rows} == {p for p, word in by_path.items() if word == status}

@@ -1,0 +1,231 @@
+"""The files, each with its one user word: what `ls` shows.
+
+A file's word is worked out by SQLite, in one place, so that a million rows are counted and filtered
+without being fetched.
+"""
+
+import enum
+import sqlite3
+from collections.abc import Iterator
+
+from sqlite_utils import Database
+
+from syncd.state import holds, reviews
+from syncd.state.holds import EVERYWHERE
+from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+
+
+class Word(enum.StrEnum):
+    """What a user is told of a file."""
+
+    #: it changed a moment ago, and is left alone until it is quiet
+    SETTLING = "settling"
+    #: its content waits to be read or sent
+    QUEUED = "queued"
+    #: it is being sent, or was and its arrival is looked up
+    UPLOADING = "uploading"
+    #: stored, and the service works on it
+    PROCESSING = "processing"
+    #: its newest content is live
+    SYNCED = "synced"
+    #: it cannot be read, was refused, or failed in processing
+    FAILED = "failed"
+    #: it is gone here, and will be remotely
+    DELETING = "deleting"
+    #: it is gone here and remotely
+    DELETED = "deleted"
+    #: it waits for a person, or for something to heal
+    HELD = "held"
+    #: a rule excludes it, or it is gone here and its copy is kept
+    IGNORED = "ignored"
+
+
+#: A file, its newest wish (the copy that is under way, or failed, or live) and the copy by which
+#: it is known: the live one; where there is none, one that is kept, or one on its way out.
+ROWS = """
+  FROM files AS f
+  LEFT JOIN copies AS wish ON wish.id = (
+    SELECT id FROM copies WHERE file_id = f.id AND status <> 'gone'
+    ORDER BY status IN ('retiring', 'released'), id DESC LIMIT 1)
+  LEFT JOIN copies AS live ON live.id = (
+    SELECT id FROM copies WHERE file_id = f.id AND (status IN ('live', 'released')
+      OR (status = 'retiring' AND live_at IS NOT NULL AND f.status = 'missing'))
+    ORDER BY status = 'live' DESC, id DESC LIMIT 1)
+"""
+_SENDING_HELD = f"""
+  EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
+    AND scope IN ('{EVERYWHERE}', coalesce(wish.workspace_uuid, '{holds.workspace(None)}'),
+                  'copy ' || wish.id))
+"""
+_DELETING_HELD = f"""
+  EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
+    AND scope IN ('{EVERYWHERE}', f.folder))
+"""
+WORD = f"""
+  CASE
+    WHEN f.status = 'settling' THEN 'settling'
+    WHEN f.status = 'unreadable' THEN 'failed'
+    WHEN f.status = 'ineligible' THEN 'ignored'
+    WHEN f.status = 'consumed' THEN 'synced'
+    WHEN f.status = 'missing' THEN CASE
+      WHEN f.verdict = 'kept' THEN 'ignored'
+      WHEN f.confirmed_at IS NOT NULL AND (wish.id IS NULL OR wish.status = 'released')
+        THEN 'deleted'
+      WHEN f.verdict IS NULL AND wish.delete_sent_at IS NULL AND {_DELETING_HELD} THEN 'held'
+      ELSE 'deleting' END
+    WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
+    WHEN wish.id IS NULL AND f.verdict = 'gone' THEN 'held'
+    WHEN wish.id IS NULL AND f.verdict = 'forgotten' THEN 'ignored'
+    WHEN wish.status = 'processing' THEN 'processing'
+    WHEN wish.status = 'failed' THEN 'failed'
+    WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
+    WHEN {_SENDING_HELD} THEN 'held'
+    WHEN wish.status = 'sending' THEN 'uploading'
+    ELSE 'queued'
+  END
+"""
+COLUMNS = f"""
+  f.folder, f.path, {WORD} AS word, f.status AS file_status, f.error AS file_error,
+  f.attempts AS file_attempts, f.due_at AS file_due_at,
+  live.size, live.sha256, live.file_uuid, live.remote_file_path, live.content_type,
+  live.frame_count, live.live_at, live.status AS live_status,
+  live.processing_status AS live_processing_status, wish.processing_status,
+  wish.status AS wish_status, wish.attempts, wish.due_at,
+  wish.error_status, wish.error_code, wish.error_message, wish.error_request_id
+"""
+
+
+def word(db: Database, file_id: int) -> Word:
+    """Return the word for one file; KeyError where there is no such row."""
+    row = db.conn.execute(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,)).fetchone()
+    if row is None:
+        raise KeyError(file_id)
+    return Word(row[0])
+
+
+def entries(
+    db: Database, folder: str | None = None, status: str | None = None
+) -> Iterator[JsonObject]:
+    """Yield each file by folder and path, with exactly the keys of `ls --json`.
+
+    `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
+    """
+    conditions = [_of_word(status)]
+    if folder is not None:
+        conditions.append("f.folder = :folder")
+    rows = db.conn.execute(
+        f"SELECT {COLUMNS} {ROWS} WHERE {' AND '.join(conditions)} ORDER BY f.folder, f.path",
+        {"word": status, "folder": folder},
+    )
+    return map(entry, rows)
+
+
+def page(
+    db: Database,
+    *,
+    after: tuple[str, bytes] | None = None,
+    limit: int,
+    folder: str | None = None,
+    status: str | None = None,
+    search: str | None = None,
+) -> tuple[list[JsonObject], tuple[str, bytes] | None]:
+    """Return the next `limit` files of the manifest, and what to ask for more `after`.
+
+    `after` is the folder and path of the last one seen; None asks for the first page, and says
+    that there is no more. `search` is a part of the path, in either case of ASCII letters.
+    """
+    conditions = [_of_word(status)]
+    if folder is not None:
+        conditions.append("f.folder = :folder")
+    if after is not None:
+        conditions.append("(f.folder, f.path) > (:after_folder, :after_path)")
+    if search:
+        conditions.append("instr(lower(CAST(f.path AS TEXT)), lower(:search)) > 0")
+    after_folder, after_path = after or ("", b"")
+    rows = db.conn.execute(
+        f"SELECT {COLUMNS} {ROWS} WHERE {' AND '.join(conditions)} "
+        "ORDER BY f.folder, f.path LIMIT :rows",
+        {
+            "word": status,
+            "folder": folder,
+            "after_folder": after_folder,
+            "after_path": after_path,
+            "search": search,
+            # One more than asked for shows whether there is more.
+            "rows": limit + 1,
+        },
+    ).fetchall()
+    last = rows[limit - 1] if len(rows) > limit else None
+    entries = [entry(row) for row in rows[:limit]]
+    return entries, (last["folder"], last["path"]) if last else None
+
+
+def held(db: Database, hold_id: int) -> Iterator[JsonObject]:
+    """Yield each file that a hold names, or that was decided on under it."""
+    hold = reviews.find(db, hold_id)
+    rows = db.conn.execute(
+        f"SELECT {COLUMNS} {ROWS} WHERE f.id IN ({reviews.FILES}) ORDER BY f.folder, f.path",
+        reviews.files_of(hold),
+    )
+    return map(entry, rows)
+
+
+def failures(db: Database, number: int) -> list[JsonObject]:
+    rows = db.conn.execute(
+        f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(Word.FAILED)} "
+        "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT :rows",
+        {"word": Word.FAILED, "rows": number},
+    )
+    wanted = ("folder", "path", "path_b64", "error")
+    return [
+        {key: file[key] for key in wanted if key in file} | {"request_id": row["error_request_id"]}
+        for row, file in ((row, entry(row)) for row in rows)
+    ]
+
+
+def entry(row: sqlite3.Row) -> JsonObject:
+    shown, exact = path_texts(row["path"])
+    is_file = row["wish_status"] in (None, "live", "released")
+    return {
+        "folder": row["folder"],
+        "path": shown,
+        **({"path_b64": exact} if exact else {}),
+        "status": row["word"],
+        "size": row["size"],
+        "sha256": row["sha256"] or None,
+        "file_uuid": row["file_uuid"],
+        "remote_file_path": row["remote_file_path"],
+        "content_type": row["content_type"],
+        "processing_status": row["processing_status"] or row["live_processing_status"],
+        "frame_count": row["frame_count"],
+        "attempts": row["file_attempts"] if is_file else row["attempts"],
+        "next_attempt_at": timestamp(_next_attempt(row)),
+        "error": row["file_error"] or _error(row),
+        "synced_at": timestamp(row["live_at"]),
+    }
+
+
+def _of_word(status: str | None) -> str:
+    """Return the condition for files of one word, or for all but deleted ones.
+
+    Failed files are few, and found by an index: a million others are not judged one by one.
+    """
+    if status is None:
+        return f"word <> '{Word.DELETED}'"
+    if status != Word.FAILED:
+        return "word = :word"
+    return (
+        "word = :word AND (f.status = 'unreadable' OR f.id IN "
+        "(SELECT file_id FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed'))"
+    )
+
+
+def _next_attempt(row: sqlite3.Row) -> float | None:
+    known = [at for at in (row["file_due_at"], row["due_at"]) if at is not None]
+    return max(known, default=None)
+
+
+def _error(row: sqlite3.Row) -> str | None:
+    return error_text(
+        row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]
+    )

@@ -1,0 +1,165 @@
+"""How things stand as a whole: what `status` and `deletes list` show."""
+
+import sqlite3
+from collections.abc import Iterator
+
+from sqlite_utils import Database
+
+from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown
+from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state.lifecycle import FileStatus
+from syncd.state.manifest import ROWS, WORD, Word
+from syncd.state.store import fact
+from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
+
+#: Failures that an overview names.
+FAILURES = 5
+#: The words of files that have no copies but live ones and gone ones.
+_SIMPLE_WORDS = {
+    FileStatus.SETTLING: Word.SETTLING,
+    FileStatus.UNREADABLE: Word.FAILED,
+    FileStatus.INELIGIBLE: Word.IGNORED,
+    FileStatus.CONSUMED: Word.SYNCED,
+}
+_WAITING_SINCE = (
+    "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
+)
+
+
+def overview(db: Database, now: float) -> JsonObject:
+    """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
+
+    A folder has name, path, counts, oldest_queued_seconds, last_scan_at and directories; the
+    newest failures have folder, path, error and request_id.
+    """
+    folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
+    total: dict[str, int] = {}
+    for name, word, number, since in _counted(db):
+        folder = folders[name]
+        folder["counts"][word] = folder["counts"].get(word, 0) + number
+        total[word] = total.get(word, 0) + number
+        if word == Word.QUEUED and since is not None:
+            waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
+            folder["oldest_queued_seconds"] = waited
+    return {
+        "folders": list(folders.values()),
+        "counts": total,
+        "holds": [hold_object(hold) for hold in holds.open_holds(db)],
+        "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
+        "echo": fact(db, "echo") or "unknown",
+        "unknown_objects": unknown.troubling(db),
+    }
+
+
+def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
+    """Yield folder, word, number of files, and since when the first of them waits.
+
+    A million files are counted by an index alone: only those that something is under way for, or
+    that are missing, are looked at one by one.
+    """
+    scoped = db.conn.execute(
+        "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
+        "AND scope NOT LIKE 'copy %'",
+        (EVERYWHERE,),
+    ).fetchone()
+    few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
+    few += "('live', 'gone'))"
+    # Which files a workspace's hold bears on, only their copies tell.
+    rows = db.conn.execute(
+        f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {WORD} AS word, "
+        f"count(*) AS number, min({_WAITING_SINCE}) AS since {ROWS} {'' if scoped else few} "
+        "GROUP BY 1, 2, 3, 4"
+    )
+    counted: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        key = (row["folder"], row["status"], row["at_rest"])
+        counted[key] = counted.get(key, 0) + row["number"]
+        yield row["folder"], Word(row["word"]), row["number"], row["since"]
+    held = holds.is_held(db, "sending", EVERYWHERE)
+    groups = db.conn.execute(
+        "SELECT folder, status, due_at IS NULL AS at_rest, count(*) AS number, "
+        "min(due_at) AS since FROM files GROUP BY status, folder, due_at IS NULL"
+    )
+    for row in groups:
+        status = FileStatus(row["status"])
+        number = row["number"] - counted.get((row["folder"], status, row["at_rest"]), 0)
+        if status is FileStatus.READY and not row["at_rest"]:
+            word = Word.HELD if held else Word.QUEUED
+        else:
+            word = _SIMPLE_WORDS.get(status, Word.SYNCED)
+        if number:
+            yield row["folder"], word, number, row["since"]
+
+
+def _folder(row: sqlite3.Row) -> JsonObject:
+    return {
+        "name": row["name"],
+        "path": path_texts(row["path"])[0],
+        "last_scan_at": timestamp(row["last_scan_at"]),
+        "directories": row["directories"],
+        "counts": {},
+        "oldest_queued_seconds": None,
+    }
+
+
+def doubts(db: Database) -> int:
+    """Return how many uploads got no answer, so that it is not known whether they arrived."""
+    count: int = db.conn.execute(
+        "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
+        "AND status = 'sending' AND NOT in_flight"
+    ).fetchone()[0]
+    return count
+
+
+def summary(db: Database) -> str:
+    """Return one line on how things stand; cheap, for it is asked for with every beat."""
+    row = db.conn.execute(
+        """
+        SELECT coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
+          coalesce(sum(status = 'sending' AND NOT in_flight), 0) AS in_doubt,
+          coalesce(sum(status = 'planned'), 0)
+            + (SELECT count(*) FROM folders CROSS JOIN files ON folder = name
+              WHERE files.status = 'ready' AND due_at IS NOT NULL) AS queued,
+          (SELECT count(*) FROM files WHERE due_at IS NOT NULL AND status = 'settling') AS settling,
+          coalesce(sum(status = 'processing'), 0) AS processing,
+          coalesce(sum(status = 'retiring'), 0) AS deleting,
+          coalesce(sum(status = 'failed'), 0)
+            + (SELECT count(*) FROM files WHERE status = 'unreadable') AS failed
+        FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released'
+        """
+    ).fetchone()
+    words = ("uploading", "in_doubt", "queued", "settling", "processing", "deleting", "failed")
+    parts = [f"{copies.count_live(db)} synced"]
+    parts += [f"{row[word]} {word.replace('_', ' ')}" for word in words if row[word]]
+    held = holds.open_holds(db)
+    parts += [f"{hold.stops} held: {hold.message}" for hold in held[:1]]
+    parts += [f"{len(held) - 1} more held"] if len(held) > 1 else []
+    return ", ".join(parts)
+
+
+def reviews(db: Database, now: float, *, with_decided: bool) -> list[JsonObject]:
+    """Return the holds that a person can decide on, the open ones last.
+
+    With those that were decided in the last year, if asked for.
+    """
+    found = reviewing.reviewable(holds.open_holds(db))
+    if with_decided:
+        found = holds.decided(db, now - history.DELETIONS_KEPT_SECONDS) + found
+    return [_review(hold) for hold in found]
+
+
+def _review(hold: Hold) -> JsonObject:
+    other = {"approved": "reject", "rejected": "approve"}.get(hold.verdict or "")
+    return {
+        "id": hold.id,
+        "folder": reviewing.folder_of(hold),
+        "reason": hold.reason,
+        "message": hold.message,
+        "since": timestamp(hold.since),
+        "affects": hold.affects,
+        "first": hold.first,
+        "parent": hold.parent,
+        "verdict": hold.verdict,
+        "decided_at": timestamp(hold.released_at),
+        "commands": [f"syncd deletes {other} {hold.id}"] if other else hold.commands,
+    }

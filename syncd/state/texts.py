@@ -1,0 +1,54 @@
+"""What stands in the table, as people and JSON have it.
+
+Times come out as RFC 3339 text in UTC, sizes in bytes.
+"""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+from syncd.state.holds import Hold
+
+JsonObject = dict[str, Any]
+
+
+def path_texts(path: bytes) -> tuple[str, str | None]:
+    """Return a path as text, and in Base64 where the text is not the whole truth."""
+    try:
+        return path.decode(), None
+    except UnicodeDecodeError:
+        return path.decode("utf-8", "backslashreplace"), base64.b64encode(path).decode()
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Return seconds since the epoch as RFC 3339 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def error_text(
+    message: str | None, status: int | None, code: str | None, request_id: str | None
+) -> str | None:
+    """Return a copy's last error in one line, None where it has none."""
+    if message is None:
+        return None
+    facts = [f"status {status}" if status else ""]
+    facts.append(code if code and not code.startswith("local.") else "")
+    facts.append(f"request {request_id}" if request_id else "")
+    known = ", ".join(filter(None, facts))
+    return f"{message} ({known})" if known else message
+
+
+def hold_object(hold: Hold) -> JsonObject:
+    """Return a hold as `status --json` has it; its reason is a code, then words."""
+    return {
+        "id": hold.id,
+        "stops": hold.stops,
+        "scope": hold.scope,
+        "reason": f"{hold.reason}: {hold.message}",
+        "since": timestamp(hold.since),
+        "affects": hold.affects,
+        "first": hold.first,
+        "commands": hold.commands,
+    }
