@@ -19,7 +19,8 @@ MOST_MB=100
 emulator_pid=
 leave() {
   podman rm --force --time 0 syncd refused >/dev/null 2>&1
-  podman volume rm --force syncd-state other >/dev/null 2>&1
+  podman rm --force --time 0 project_syncd_1 >/dev/null 2>&1
+  podman volume rm --force syncd-state other project_state >/dev/null 2>&1
   if [[ -n $emulator_pid ]]; then kill "$emulator_pid"; wait "$emulator_pid"; fi 2>/dev/null
   umount -l "$cache/images/overlay" 2>/dev/null
   rm -rf "$scratch"
@@ -202,4 +203,22 @@ quietly podman run -d --name refused "${hardened[@]}" --user 12345:12345 -v /srv
 check "any user with a state of its own is served, its key from a file" eventually 30 has_one "by another"
 check "and is healthy" eventually 10 podman healthcheck run refused
 check "and stops with 0" eval 'podman stop refused && is 0 podman inspect --format "{{.State.ExitCode}}" refused'
+
+### With Compose
+
+make_compose() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q 'podman-compose>=1.5'; }
+cached compose-1 make_compose
+mkdir "$scratch/project"
+cd "$scratch/project" || exit
+readme compose >compose.yaml
+# What the rig alone needs: no network of its own, no registry.
+printf 'services: {syncd: {network_mode: host, pull_policy: never, image: localhost/syncd}}\n' >compose.override.yaml
+printf %s "$KEY" >aymara-api-key && chown 10001 aymara-api-key && chmod 400 aymara-api-key
+printf %s "by compose" >/srv/drop/four.txt
+compose() { "$cache/compose-1/bin/python" -m podman_compose -f compose.yaml -f compose.override.yaml "$@"; }
+check "the README's Compose file starts it" compose up -d
+check "and the file in its folder arrives" eventually 30 has_one "by compose"
+check "it is healthy, with its state on the volume" eval 'podman healthcheck run project_syncd_1 && is 700 podman exec project_syncd_1 stat -c %a /state'
+check "'compose stop' drains: exit 0" eval 'compose stop && is 0 podman inspect --format "{{.State.ExitCode}}" project_syncd_1'
+quietly compose down --volumes
 report

@@ -53,11 +53,11 @@ exits() {
   ((code == expected)) || { echo "exit code $code, not $expected"; return 1; }
 }
 
-# readme NAME: the commands that stand in the README between the marker and its end.
+# readme NAME: the commands, or the file, that stand in the README between the marker and its end.
 readme() {
   local text
-  text=$(sed -n "/<!-- $1 commands -->/,/<!-- end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d')
-  [[ -n $text ]] || give_up "the README has no $1 commands"
+  text=$(sed -nE "/<!-- $1 (commands|file) -->/,/<!-- end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d')
+  [[ -n $text ]] || give_up "the README has no $1 commands or file"
   echo "$text"
 }
 
