@@ -113,7 +113,10 @@ def build(
         ledger=ledger,
         roots={
             folder.name: Root(
-                folder.path, folder.settle_seconds, policies[folder.name].workspace_uuid
+                folder.path,
+                folder.settle_seconds,
+                policies[folder.name].workspace_uuid,
+                marker=folder.marker,
             )
             for folder in folders
         },
