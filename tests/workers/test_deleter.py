@@ -1,5 +1,6 @@
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_a_file_that_is_there_at_the_second_look_is_kept(synced):
     synced.deleter.step()
     assert synced.file("a").status is FileStatus.READY
     assert deletes(synced) == []
+
+
+def test_what_is_not_mirrored_any_more_is_kept_though_its_deletion_was_due(synced):
+    lose(synced)
+    synced.now += 61
+    synced.gate._shut(1000)
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    synced.policies["f"] = replace(synced.policies["f"], mirror_deletions=False)
+    synced.now += 1001
+    synced.deleter.step()
+    assert deletes(synced) == []
+    assert synced.copy("a").status is CopyStatus.RELEASED
 
 
 def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(synced):
