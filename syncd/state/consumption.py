@@ -31,7 +31,10 @@ def due(db: Database, folder: str, now: float, limit: int) -> list[File]:
         "AND EXISTS (SELECT 1 FROM copies WHERE file_id = ready.id "
         "AND copies.status = 'live' AND copies.sha256 = ready.sha256) "
         "AND NOT EXISTS (SELECT 1 FROM copies WHERE file_id = ready.id "
-        "AND copies.status IN ('planned', 'sending', 'processing')) LIMIT :limit) "
+        "AND (copies.status IN ('planned', 'sending', 'processing') "
+        # Superseded, and not deleted yet: kept like the file's last copy, nobody would delete it.
+        "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL))) "
+        "LIMIT :limit) "
         "UNION ALL SELECT id FROM files "
         "WHERE status = 'consumed' AND folder = :folder AND due_at <= :now) "
         "ORDER BY id LIMIT :limit",

@@ -81,6 +81,22 @@ def test_a_new_drop_that_is_deleted_takes_only_its_own_copy_along(emptied):
     assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.GONE]
 
 
+def test_what_was_superseded_before_its_file_was_taken_away_is_deleted(emptied):
+    """An earlier state of a file is nothing that was dropped there."""
+    emptied.drop("a", b"half")
+    emptied.upload()
+    emptied.drop("a", b"whole")
+    emptied.upload()
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RETIRING, CopyStatus.LIVE]
+    emptied.consumer.step()
+    quiet(emptied)
+    emptied.consumer.step()
+    quiet(emptied)
+    assert not (emptied.root / "a").exists()
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.GONE, CopyStatus.RELEASED]
+    assert len(emptied.live()) == 1
+
+
 def test_a_file_that_is_no_longer_what_was_sent_stays(emptied):
     emptied.drop("a", b"one")
     emptied.upload()
