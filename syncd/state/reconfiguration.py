@@ -85,7 +85,7 @@ def release_moved(
     found = files.where(
         db,
         "folder = ? AND id > ? AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND "
-        "copies.status IN ('live', 'planned') AND workspace_uuid IS NOT ?) ORDER BY id LIMIT ?",
+        "copies.status IN ('live', 'planned', 'failed') AND workspace_uuid IS NOT ?) ORDER BY id LIMIT ?",
         (folder, after, workspace, BATCH),
     )
     for file in found:
