@@ -218,7 +218,8 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
                 return Action(Act.DROP, copy, "another copy is live")
             case CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "another copy is live")
-            case CopyStatus.RELEASED if copy.id < keep.id:
+            # What was adopted stands in the order in which it was found.
+            case CopyStatus.RELEASED if copy.id < keep.id or copy.created_at < keep.created_at:
                 return Action(Act.RETIRE, copy, "a newer copy is live")
             case CopyStatus.FAILED if copy.file_uuid is not None:
                 return Action(Act.RETIRE, copy, "another copy is live")
