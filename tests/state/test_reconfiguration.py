@@ -122,6 +122,21 @@ def test_what_another_workspace_refused_is_sent_to_the_right_one(known):
     assert known.statuses("f")[3:] == ["retiring", "live"]
 
 
+@pytest.mark.parametrize("remote_gone", ["hold", "forget"])
+def test_what_was_deleted_in_one_workspace_is_sent_to_the_next(known, remote_gone):
+    """As when a workspace was deleted with all that was in it, and another takes its place."""
+    known.release_moved()
+    known.policies["f"] = replace(known.policies["f"], remote_gone=remote_gone)
+    file = known.see("f", b"1")
+    (copy,) = known.do(copies.of_file, file.id)
+    ledger = Ledger(policies=known.policies, instance="i")
+    known.do(ledger.gone_remotely, copy.id, 1e6)
+    assert known.do(due.uploads, 1e6, 10) == []
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
+    known.release_moved()
+    assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1", b"2"]
+
+
 def test_what_arrives_for_a_folder_that_is_not_worked_on_now_stays_its_copy(known):
     """As `syncd once DIR` meets it: other folders of the same state are left as they are."""
     known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
