@@ -214,6 +214,7 @@ class Deleter:
             Seen.PRESENT if present else Seen.INELIGIBLE,
             sight.fingerprint,
             reason=None if present else sight.error or "not a regular file",
+            own_clock=sight.own_clock,
         )
         sightings.record(
             db,
