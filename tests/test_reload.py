@@ -129,7 +129,7 @@ def test_what_a_failed_commit_left_under_way_is_settled_after_a_reload(running):
     running.until(lambda: running.synced() == {"one"})
     running.daemon._parts.store.write(
         lambda db: db.conn.execute(
-            "UPDATE copies SET status = 'retiring', in_flight = 1, delete_sent_at = 1, due_at = NULL"
+            "UPDATE copies SET status = 'retiring', in_flight = 1, delete_sent_at = 1"
         )
     )
     assert running.synced() == set()
