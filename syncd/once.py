@@ -114,7 +114,11 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
     held = parts.uploader.held_folders()
     counts = parts.store.read(
         lambda db: due.outstanding(
-            db, attempts=PATIENT_ATTEMPTS, deletions=wait_deletions, without=held
+            db,
+            attempts=PATIENT_ATTEMPTS,
+            deletions=wait_deletions,
+            only=parts.policies,
+            without=held,
         )
     )
     sending = tuple(

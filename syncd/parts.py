@@ -19,7 +19,7 @@ from syncd.files_api import FilesClient, StopFlag
 from syncd.metrics import REQUEST_SECONDS, REQUESTS
 from syncd.state import reconfiguration
 from syncd.state.deletions import Deletions
-from syncd.state.ledger import Ledger
+from syncd.state.ledger import Ledger, abandon_all
 from syncd.state.planner import Limits, Policy
 from syncd.state.retrying import Retrying
 from syncd.state.sightings import Settling
@@ -113,7 +113,10 @@ def build(
         ledger=ledger,
         roots={
             folder.name: Root(
-                folder.path, folder.settle_seconds, policies[folder.name].workspace_uuid
+                folder.path,
+                folder.settle_seconds,
+                policies[folder.name].workspace_uuid,
+                marker=folder.marker,
             )
             for folder in folders
         },
@@ -277,8 +280,12 @@ def _count_request(operation: str, status: int | None, seconds: float) -> None:
 
 
 def settle_changes(parts: Parts, *, removed_too: bool) -> None:
-    """Release the copies of folders that are configured no more, or for another workspace."""
+    """Release the copies of folders that are configured no more, or for another workspace.
+
+    Before anything is at work: what the parts of before could not record is in doubt.
+    """
     store, policies = parts.store, parts.policies
+    store.write(lambda db: abandon_all(db, time.time()))
     for name in store.read(lambda db: reconfiguration.removed(db, policies)) if removed_too else ():
         log.warning("%s is not configured any more; its remote files are kept", name)
         release = partial(reconfiguration.release_removed, folder=name, policies=policies)

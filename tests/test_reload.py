@@ -122,6 +122,22 @@ def test_a_reload_takes_up_a_folder_and_leaves_the_unchanged_one_as_it_is(runnin
     running.until(lambda: running.synced() == {"one", "two", "three"})
 
 
+@pytest.mark.row(48)
+def test_what_a_failed_commit_left_under_way_is_settled_after_a_reload(running):
+    """The parts that knew of it are gone, and nobody would ever end the path's waiting."""
+    (running.drop / "one").write_text("1")
+    running.until(lambda: running.synced() == {"one"})
+    running.daemon._parts.store.write(
+        lambda db: db.conn.execute(
+            "UPDATE copies SET status = 'retiring', in_flight = 1, delete_sent_at = 1"
+        )
+    )
+    assert running.synced() == set()
+    running.configure(running.drop, running.other)
+    running.hup()
+    running.until(lambda: running.synced() == {"one"})
+
+
 def test_a_folder_that_is_taken_out_is_watched_no_more_and_nothing_is_deleted(running, emulator):
     running.configure(running.drop, running.other)
     running.hup()

@@ -5,14 +5,13 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from syncd.state import copies, files, history
+from syncd.state import copies, files, folders, history
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import LOCAL, Act, Action, Policy, plan
 
 Policies = Mapping[str, Policy]
-_NOT_CONFIGURED = Policy()
 
 
 def advance(db: Database, file_id: int, policies: Policies, now: float) -> Action:
@@ -25,7 +24,8 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
         file = files.get(db, file_id)
         if file is None:
             return Action(Act.NOTHING)
-        action = plan(file, copies.of_file(db, file_id), policies.get(file.folder, _NOT_CONFIGURED))
+        policy = policies.get(file.folder) or _policy_of_before(db, file.folder)
+        action = plan(file, copies.of_file(db, file_id), policy)
         if action.act not in LOCAL:
             break
         if action.copy is None:
@@ -35,6 +35,11 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
     if due_at != file.due_at:
         files.update(db, file_id, due_at=due_at)
     return action
+
+
+def _policy_of_before(db: Database, folder: str) -> Policy:
+    """Return the policy of a folder that is not worked on now: its copies are where they were."""
+    return Policy(workspace_uuid=folders.workspaces(db).get(folder) or None)
 
 
 def _due_at(file: File, action: Action, now: float) -> float | None:

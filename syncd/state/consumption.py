@@ -11,7 +11,7 @@ that could delete it; a new file of that name is a new copy beside it.
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history
+from syncd.state import copies, files, history, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -22,7 +22,12 @@ UNTOLD_SECONDS = 60.0
 
 
 def due(db: Database, folder: str, now: float, limit: int) -> list[File]:
-    """Return files whose content is live and nothing else on its way, or that are half taken."""
+    """Return files whose content is live and nothing else on its way, or that are half taken.
+
+    None while the ledger has lost something: what it calls live need not be there any more.
+    """
+    if holds.is_lost(db):
+        return []
     return files.where(
         db,
         # In two, each by its index: most of such a folder's files were taken away long ago.
@@ -31,7 +36,10 @@ def due(db: Database, folder: str, now: float, limit: int) -> list[File]:
         "AND EXISTS (SELECT 1 FROM copies WHERE file_id = ready.id "
         "AND copies.status = 'live' AND copies.sha256 = ready.sha256) "
         "AND NOT EXISTS (SELECT 1 FROM copies WHERE file_id = ready.id "
-        "AND copies.status IN ('planned', 'sending', 'processing')) LIMIT :limit) "
+        "AND (copies.status IN ('planned', 'sending', 'processing') "
+        # Superseded, and not deleted yet: kept like the file's last copy, nobody would delete it.
+        "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL))) "
+        "LIMIT :limit) "
         "UNION ALL SELECT id FROM files "
         "WHERE status = 'consumed' AND folder = :folder AND due_at <= :now) "
         "ORDER BY id LIMIT :limit",

@@ -140,6 +140,8 @@ class Deletions:
             return None
         if holds.is_lost(db):
             return None
+        if copy.delete_sent_at is None:
+            self._keep_unmirrored(db, copy.file_id)
         advance(db, copy.file_id, self._policies, now)
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
@@ -174,6 +176,13 @@ class Deletions:
             due_at=None,
         )
         return copies.existing(db, copy.id)
+
+    def _keep_unmirrored(self, db: Database, file_id: int) -> None:
+        """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
+        file = files.existing(db, file_id)
+        policy = self._policies.get(file.folder)
+        if policy and not policy.mirror_deletions and file.status is FileStatus.MISSING:
+            files.update(db, file.id, verdict=Verdict.KEPT)
 
     def deleted(self, db: Database, copy_id: int, now: float) -> None:
         """Record that the service has soft-deleted a copy, or never knew it."""

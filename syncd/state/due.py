@@ -15,15 +15,26 @@ from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
 
-def uploads(db: Database, now: float, limit: int, *, without: Collection[str] = ()) -> list[File]:
+def uploads(
+    db: Database,
+    now: float,
+    limit: int,
+    *,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> list[File]:
     """Return files with something to hash or send: of each folder the `limit` longest due.
 
     By folder, so that a fresh file of one does not wait for a hundred thousand of another. None of
-    the folders `without`.
+    the folders `without`, nor of any but `only` those that are named.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    names = [row[0] for row in db.conn.execute("SELECT name FROM folders") if row[0] not in without]
+    names = [
+        name
+        for (name,) in db.conn.execute("SELECT name FROM folders")
+        if name not in without and (only is None or name in only)
+    ]
     ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
     found = {file.id: file for file in _by_id(db, ids)}
     return [found[file_id] for file_id in dict.fromkeys(ids)]
@@ -175,30 +186,41 @@ _OPEN_COPIES = """
 
 
 def outstanding(
-    db: Database, *, attempts: int, deletions: bool, without: Collection[str] = ()
+    db: Database,
+    *,
+    attempts: int,
+    deletions: bool,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> Outstanding:
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
     `without`; with `deletions`, files whose grace is not over are waited for. An upload
-    that is held is not, nor is what goes only after it.
+    that is held is not, nor is what goes only after it. Where the pass is for some folders `only`,
+    nothing of the others counts but what is live.
     """
     waiting = failed = 0
     for status, folder, number in db.conn.execute(_DUE_FILES):
+        if only is not None and folder not in only:
+            continue
         if status == FileStatus.READY and folder in without:
             failed += number
         elif status != FileStatus.MISSING or deletions:
             waiting += number
     for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, (attempts,)):
+        if only is not None and folder not in only:
+            continue
         planned = status == CopyStatus.PLANNED
         if status == CopyStatus.FAILED or (planned and (tired or folder in without)):
             failed += number
         elif planned or status == CopyStatus.PROCESSING or not held:
             waiting += number
-    (unreadable,) = db.conn.execute(
-        "SELECT count(*) FROM files WHERE status = 'unreadable'"
-    ).fetchone()
-    return Outstanding(copies.count_live(db), waiting, failed + unreadable)
+    for folder, number in db.conn.execute(
+        "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
+    ):
+        failed += number if only is None or folder in only else 0
+    return Outstanding(copies.count_live(db), waiting, failed)
 
 
 def _earliest(

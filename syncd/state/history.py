@@ -31,7 +31,9 @@ def prune(db: Database, now: float) -> int:
         "DELETE FROM copies WHERE status = 'gone' AND gone_at < ?", (now - DELETIONS_KEPT_SECONDS,)
     ).rowcount
     db.conn.execute(
+        # But what was there before the first scan: forgotten, it would be new to the next one.
         "DELETE FROM files WHERE status IN ('missing', 'ineligible') AND due_at IS NULL AND "
+        "is_skipped = 0 AND "
         "NOT EXISTS (SELECT 1 FROM copies WHERE copies.file_id = files.id)"
     )
     return forgotten

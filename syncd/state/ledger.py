@@ -498,6 +498,11 @@ def recover(db: Database, now: float) -> int:
         f"UPDATE copies SET due_at = :due_at WHERE status = 'planned' AND file_id IN {suspects}",
         known,
     )
+    return abandon_all(db, now)
+
+
+def abandon_all(db: Database, now: float) -> int:
+    """Put in doubt, or have deleted once more, what is in flight while nobody is at work."""
     return db.conn.execute(
         "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now WHERE in_flight = 1",
         {"now": now},

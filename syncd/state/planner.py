@@ -97,14 +97,18 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.LOOK_UP, copy, "it may have arrived", copy.due_at)
     # What syncd took the file away for is nobody's business any more.
     copies = [copy for copy in copies if copy.consumed_at is None]
+    here = [copy for copy in copies if copy.workspace_uuid == policy.workspace_uuid]
+    is_live = _first(here, CopyStatus.LIVE) is not None
     for copy in copies:
         if copy.workspace_uuid != policy.workspace_uuid:
             # A new workspace is a new folder: what is in the other one is left there.
             if copy.status is CopyStatus.LIVE:
                 return Action(Act.RELEASE, copy, "its folder has another workspace now")
-            if copy.status is CopyStatus.PLANNED:
+            if copy.status is CopyStatus.FAILED and copy.file_uuid is not None:
+                if is_live:
+                    return Action(Act.RETIRE, copy, "another copy is live")
+            elif copy.status in (CopyStatus.PLANNED, CopyStatus.FAILED):
                 return Action(Act.DROP, copy, "its folder has another workspace now")
-    here = [copy for copy in copies if copy.workspace_uuid == policy.workspace_uuid]
     match file.status:
         case FileStatus.READY:
             return _plan_ready(file, here)
@@ -214,7 +218,8 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
                 return Action(Act.DROP, copy, "another copy is live")
             case CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "another copy is live")
-            case CopyStatus.RELEASED if copy.id < keep.id:
+            # What was adopted stands in the order in which it was found.
+            case CopyStatus.RELEASED if copy.id < keep.id or copy.created_at < keep.created_at:
                 return Action(Act.RETIRE, copy, "a newer copy is live")
             case CopyStatus.FAILED if copy.file_uuid is not None:
                 return Action(Act.RETIRE, copy, "another copy is live")

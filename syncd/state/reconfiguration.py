@@ -12,7 +12,7 @@ from syncd.state import files, folders, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.holds import Hold
-from syncd.state.lifecycle import FileStatus
+from syncd.state.lifecycle import FileStatus, Verdict
 
 #: Files in one transaction.
 BATCH = 500
@@ -82,13 +82,19 @@ def release_moved(
     Returns the id to go on after; None once the folder is through, which is then remembered.
     """
     workspace = policies[folder].workspace_uuid
+    # Where none is known, this may be the first look at the same one.
+    is_other = folders.workspaces(db).get(folder) is not None
     found = files.where(
         db,
-        "folder = ? AND id > ? AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND "
-        "copies.status IN ('live', 'planned') AND workspace_uuid IS NOT ?) ORDER BY id LIMIT ?",
-        (folder, after, workspace, BATCH),
+        "folder = ? AND id > ? AND ((? AND verdict IN ('gone', 'forgotten')) OR EXISTS (SELECT 1 "
+        "FROM copies WHERE file_id = files.id AND copies.status IN ('live', 'planned', 'failed') "
+        "AND workspace_uuid IS NOT ?)) ORDER BY id LIMIT ?",
+        (folder, after, is_other, workspace, BATCH),
     )
     for file in found:
+        if is_other and file.verdict in (Verdict.GONE, Verdict.FORGOTTEN):
+            # What others deleted was in the workspace of before.
+            files.update(db, file.id, verdict=None, hold_id=None)
         advance(db, file.id, policies, now)
     if found:
         return found[-1].id

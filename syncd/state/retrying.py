@@ -104,7 +104,9 @@ class Retrying:
                 copies.update(db, copy.id, due_at=now)
             case CopyStatus.FAILED if copy.file_uuid is None:
                 copies.move(db, copy, CopyStatus.PLANNED, due_at=now, **_FORGOTTEN)
-            case CopyStatus.FAILED if file.sha256 == copy.sha256 and file.present:
+            case CopyStatus.FAILED if (
+                file.sha256 == copy.sha256 and file.present and file.folder in self._policies
+            ):
                 self._plan_anew(db, file, copy, now)
             case _:
                 return False

@@ -16,6 +16,8 @@ from syncd.state.retry import backoff_seconds
 
 #: Nothing is put off for longer than this, so that a later time is one of another clock.
 LONGEST_WAIT_SECONDS = 3600.0
+#: When something was done of which nobody knows when, in seconds since the epoch.
+LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
 _NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
@@ -300,12 +302,22 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
     }
 
 
-def restart_grace(db: Database, now: float, grace: dict[str, float]) -> int:
+def restart_grace(
+    db: Database, now: float, grace: dict[str, float], *, set_back: bool = False
+) -> int:
     """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
 
-    Set back, it would let whatever is due wait for as long as it went: nothing waits that long.
+    `set_back`, it would let whatever is due wait for as long as it went: nothing waits that long.
+    And what is in doubt was sent at a time that is not known any more: it is looked for among all.
     """
     changed = 0
+    db.conn.execute(
+        # The index of what is under way wants its own words.
+        "UPDATE copies SET sent_at = :long_ago, doubted_at = :now "
+        "WHERE status NOT IN ('live', 'gone') AND status = 'sending' "
+        "AND (sent_at > :now OR :set_back)",
+        {"long_ago": LONG_AGO, "now": now, "set_back": set_back},
+    )
     for table in ("files", "copies"):
         db.conn.execute(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)

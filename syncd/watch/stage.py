@@ -98,6 +98,8 @@ class Watched:
         """Go on under the policies, and until the end, of `other`; between two steps only."""
         self._root.policies = other._root.policies  # noqa: SLF001 - of its own kind
         self._stopped = other._stopped  # noqa: SLF001
+        if self.last_scan and not self.last_scan.complete:
+            self.hints.ask_scan("the scan before was cut short")
 
     def start(self) -> None:
         """Check the root, begin to watch, and have a scan be due."""

@@ -140,9 +140,10 @@ class Deleter:
             )
         grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
         now = self._clock()
+        set_back = known is not None and drift < known
 
         def work(db: Transaction) -> None:
-            sightings.restart_grace(db, now, grace)
+            sightings.restart_grace(db, now, grace, set_back=set_back)
             set_fact(db, CLOCK, f"{self._boot} {drift}")
 
         self._store.write(work)
@@ -213,6 +214,7 @@ class Deleter:
             Seen.PRESENT if present else Seen.INELIGIBLE,
             sight.fingerprint,
             reason=None if present else sight.error or "not a regular file",
+            own_clock=sight.own_clock,
         )
         sightings.record(
             db,

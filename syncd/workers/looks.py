@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from syncd import disk, mounts
 from syncd.state import folders
+from syncd.state.folders import MountState
 from syncd.state.store import Store
 
 
@@ -12,12 +13,17 @@ def look(
 ) -> dict[bytes, disk.Sight]:
     """Look at paths of a root that is the same before and after, with its mounts; else at none.
 
-    A mount that came or went is for the watching to judge before anything is believed.
+    A mount that came or went is for the watching to judge before anything is believed; what one
+    hides is not looked at.
     """
     if not is_right_root(store, name, root, marker):
         return {}
     seen = disk.look(root, paths)
-    return seen if is_right_root(store, name, root, marker) else {}
+    if not is_right_root(store, name, root, marker):
+        return {}
+    known = store.read(lambda db: folders.mounts(db, name))
+    hiding = tuple(p + b"/" for p, m in known.items() if m.state is MountState.HIDES)
+    return {path: sight for path, sight in seen.items() if not path.startswith(hiding)}
 
 
 def is_right_root(store: Store, name: str, root: bytes, marker: bytes) -> bool:

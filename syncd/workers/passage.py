@@ -51,6 +51,8 @@ class Root:
     path: bytes
     settle_seconds: float
     workspace_uuid: str | None
+    #: a file beneath it without which it is not the right one
+    marker: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,8 @@ class Passage:
             root = self._roots.get(source.folder)
             if root is None:
                 continue
-            sight = look(self._store, source.folder, root.path, [source.path]).get(source.path)
+            place, path = (self._store, source.folder, root.path), source.path
+            sight = look(*place, [path], marker=root.marker).get(path)
             if sight is not None and sight.found is disk.Found.ABSENT:
                 vacated.append(source.id)
         return vacated

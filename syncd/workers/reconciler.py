@@ -126,6 +126,8 @@ class Reconciler:
             return shut
         self._judge_workspaces()
         now = self._clock()
+        # Nor must a clock that is set back meanwhile.
+        self._sweep_at = min(self._sweep_at, now + SWEEP_SECONDS)
         self._settle_due(now)
         if shut := self._gate.seconds_shut_for_all():
             return shut

@@ -138,7 +138,9 @@ class Uploader:
         most = 1 if self._gate.tripped else self._workers * AHEAD
         suspected = any(file.crashes for file in taken.values())
         now, held = self._clock(), self.held_folders()
-        for file in self._store.read(lambda db: due.uploads(db, now, most, without=held)):
+        for file in self._store.read(
+            lambda db: due.uploads(db, now, most, only=self._roots, without=held)
+        ):
             # What may have ended syncd before goes alone, so that it is known if it does again.
             goes_alone = file.crashes > 0 and suspected
             if file.id in taken or goes_alone or handed_out[file.folder] >= most:

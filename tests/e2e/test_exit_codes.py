@@ -80,6 +80,17 @@ def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syn
     assert "`syncd status`" in err
 
 
+def test_a_pass_for_one_folder_waits_for_no_other(machine, syncd, tmp_path):
+    """What waits in a folder that this pass was not given is the next one's."""
+    other = tmp_path / "other"
+    other.mkdir()
+    machine.write("a", b"a")
+    (other / "b").write_bytes(b"b")
+    assert syncd("once", str(machine.drop), key="nobody's")[0] == 77
+    assert syncd("once", str(other))[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
+    assert syncd("once", str(machine.drop))[:2] == (0, "2 synced, 0 waiting, 0 failed\n")
+
+
 @pytest.mark.row(38)
 def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(machine, syncd):
     machine.write("a", b"a")

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from syncd.disk import Fingerprint, RootIdentity
-from syncd.state import copies, files, folders, holds, reconfiguration
-from syncd.state.ledger import Ledger, Offer, Stored
+from syncd.state import copies, due, files, folders, holds, reconfiguration
+from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting, record
@@ -97,6 +97,58 @@ def test_a_new_workspace_is_a_new_folder(known):
     known.release_moved()
     known.see("f", b"1")
     assert known.statuses("f")[2] == "released"
+
+
+def test_what_another_workspace_refused_is_sent_to_the_right_one(known):
+    """A workspace that was written wrongly: put right, its files wait for no touch."""
+    known.release_moved()
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="wrong")
+    known.release_moved()
+    ledger = Ledger(policies=known.policies, instance="i")
+    for path, uuid in ((b"1", None), (b"2", "u9")):
+        file = known.see("f", path)
+        offer = Offer(file.id, file.fingerprint, A, "video/mp4", "direct", vacated=())
+        copy = known.do(ledger.begin, offer, 1e6)
+        if uuid is None:
+            known.do(ledger.refused, copy.id, Failure("no such workspace", 404), 1e6)
+        else:
+            known.do(ledger.stored, copy.id, Stored(uuid, "r", "pending"), 1e6, look=1e6)
+            known.do(ledger.processing_failed, copy.id, Failure("no frames"), 1e6)
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="right")
+    known.release_moved()
+    assert known.statuses("f") == ["released", "released", "gone", "failed"]
+    assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1", b"2"]
+    known.sync("f", b"2", 10)
+    assert known.statuses("f")[3:] == ["retiring", "live"]
+
+
+@pytest.mark.parametrize("remote_gone", ["hold", "forget"])
+def test_what_was_deleted_in_one_workspace_is_sent_to_the_next(known, remote_gone):
+    """As when a workspace was deleted with all that was in it, and another takes its place."""
+    known.release_moved()
+    known.policies["f"] = replace(known.policies["f"], remote_gone=remote_gone)
+    file = known.see("f", b"1")
+    (copy,) = known.do(copies.of_file, file.id)
+    ledger = Ledger(policies=known.policies, instance="i")
+    known.do(ledger.gone_remotely, copy.id, 1e6)
+    assert known.do(due.uploads, 1e6, 10) == []
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
+    known.release_moved()
+    assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1", b"2"]
+
+
+def test_what_arrives_for_a_folder_that_is_not_worked_on_now_stays_its_copy(known):
+    """As `syncd once DIR` meets it: other folders of the same state are left as they are."""
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
+    known.release_moved()
+    ledger = Ledger(policies=known.policies, instance="i")
+    file = known.see("f", b"1")
+    offer = Offer(file.id, file.fingerprint, A, "video/mp4", "direct", vacated=())
+    video = known.do(ledger.begin, offer, 1e6)
+    known.do(ledger.stored, video.id, Stored("u9", "r", "pending"), 1e6, look=1e6)
+    del known.policies["f"]
+    facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
+    assert known.do(ledger.completed, video.id, 1e6, **facts) == "live"
 
 
 @pytest.mark.row(21)

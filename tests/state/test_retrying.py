@@ -210,3 +210,16 @@ def test_whoever_names_a_file_that_is_left_alone_has_it_tried_now(desk):
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
+
+
+def test_what_failed_in_a_folder_that_is_not_worked_on_now_keeps_no_other_from_being_tried(desk):
+    desk.see(b"video")
+    desk.see(b"refused")
+    video, refused, failure = desk.begin(b"video"), desk.begin(b"refused"), Failure("no")
+    stored = Stored("u", "r", "pending")
+    desk.store.write(lambda db: desk.ledger.stored(db, video.id, stored, desk.now, look=0.0))
+    desk.store.write(lambda db: desk.ledger.processing_failed(db, video.id, failure, desk.now))
+    desk.store.write(lambda db: desk.ledger.refused(db, refused.id, failure, desk.now))
+    elsewhere = Retrying(policies={}, instance=desk.store.instance)
+    desk.store.write(lambda db: elsewhere.all_waiting(db, desk.now, failed=True))
+    assert desk.due() == [b"refused"]

@@ -7,6 +7,7 @@ import pytest
 
 from syncd import disk
 from syncd.exceptions import ShortageError
+from syncd.state import history
 
 
 @pytest.mark.row(14)
@@ -85,6 +86,16 @@ def test_uploading_what_exists_takes_up_what_was_skipped(place):
     place.reopen()
     place.scan()
     assert place.statuses() == {b"old": "ready"}
+
+
+def test_what_is_left_out_from_the_first_scan_on_outlives_the_daily_cleaning(place):
+    place.write("old")
+    place.later()
+    skipping(place)
+    place.scan()
+    place.store.write(lambda db: history.prune(db, place.now()))
+    place.scan()
+    assert place.statuses() == {b"old": "ineligible"}
 
 
 def test_the_first_scan_tells_what_it_found_once(place, caplog):

@@ -50,6 +50,23 @@ def test_a_file_removed_under_our_eyes_is_missing_with_its_removal_seen(started,
     )
 
 
+@pytest.mark.row(48)
+def test_a_scan_that_a_reload_cut_short_is_made_again_at_once(place):
+    place.write(b"a")
+    place.reopen(watch="native")
+    cut = place.watched
+    cut.start()
+    place.stopped = True
+    assert cut.scan_if_due() > 200
+    place.stopped = False
+    place.reopen(watch="native")
+    cut.rebind(place.watched)
+    place.watched = cut
+    place.later()
+    cut.scan_if_due()
+    assert place.statuses() == {b"a": "ready"}
+
+
 @pytest.mark.row(21)
 def test_a_second_removal_that_events_alone_told_of_begins_the_grace_anew(place):
     place.synced(b"a", b"keep")

@@ -116,6 +116,20 @@ def test_what_changed_meanwhile_goes_up_and_its_earlier_content_goes_then(shop, 
     assert earlier not in again.live()
 
 
+def test_an_earlier_content_goes_where_that_of_now_is_found_as_well(shop, lost):
+    """The ledger was lost before what had been superseded was deleted."""
+    shop.drop("a", b"earlier")
+    shop.upload()
+    shop.drop("a", b"of now")
+    shop.upload()
+    of_now = shop.copy("a").file_uuid
+    again = lost()
+    told = adopt(again)
+    assert (told["live"], told["previous"]) == (1, 1)
+    work(again)
+    assert list(again.live()) == [of_now]
+
+
 def test_content_of_the_same_length_is_told_apart(shop, lost):
     shop.drop("a", b"old")
     shop.upload()

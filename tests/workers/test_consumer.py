@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from syncd import moving
-from syncd.state import consumption
+from syncd.state import consumption, holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
 from syncd.workers.consumer import ConsumedFolder, Consumer
@@ -81,6 +81,22 @@ def test_a_new_drop_that_is_deleted_takes_only_its_own_copy_along(emptied):
     assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.GONE]
 
 
+def test_what_was_superseded_before_its_file_was_taken_away_is_deleted(emptied):
+    """An earlier state of a file is nothing that was dropped there."""
+    emptied.drop("a", b"half")
+    emptied.upload()
+    emptied.drop("a", b"whole")
+    emptied.upload()
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RETIRING, CopyStatus.LIVE]
+    emptied.consumer.step()
+    quiet(emptied)
+    emptied.consumer.step()
+    quiet(emptied)
+    assert not (emptied.root / "a").exists()
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.GONE, CopyStatus.RELEASED]
+    assert len(emptied.live()) == 1
+
+
 def test_a_file_that_is_no_longer_what_was_sent_stays(emptied):
     emptied.drop("a", b"one")
     emptied.upload()
@@ -99,6 +115,20 @@ def test_the_same_size_and_time_do_not_pass_for_the_same_bytes(emptied, monkeypa
     monkeypatch.setattr("syncd.disk.fingerprint", lambda _: mark)
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"two"
+
+
+@pytest.mark.row(30)
+def test_nothing_is_taken_away_while_the_ledger_has_lost_something(emptied):
+    """What it calls live may have been deleted since the backup that it comes from."""
+    emptied.drop("a", b"one")
+    emptied.upload()
+    lost = {"stops": "sending", "scope": holds.EVERYWHERE, "reason": holds.STATE_LOST}
+    emptied.store.write(lambda db: holds.place(db, **lost, message="", now=emptied.now))
+    emptied.consumer.step()
+    assert (emptied.root / "a").exists()
+    emptied.store.write(lambda db: holds.release(db, **lost, now=emptied.now))
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

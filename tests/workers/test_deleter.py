@@ -1,5 +1,7 @@
 import os
 import shutil
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +47,19 @@ def test_a_file_that_is_there_at_the_second_look_is_kept(synced):
     assert deletes(synced) == []
 
 
+def test_what_is_not_mirrored_any_more_is_kept_though_its_deletion_was_due(synced):
+    lose(synced)
+    synced.now += 61
+    synced.gate._shut(1000)
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    synced.policies["f"] = replace(synced.policies["f"], mirror_deletions=False)
+    synced.now += 1001
+    synced.deleter.step()
+    assert deletes(synced) == []
+    assert synced.copy("a").status is CopyStatus.RELEASED
+
+
 def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(synced):
     lose(synced)
     synced.now += 61
@@ -60,6 +75,22 @@ def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(s
 
 
 @pytest.mark.row(23)
+def test_a_file_that_comes_back_on_another_machines_clock_settles_from_its_first_sight(
+    synced, monkeypatch
+):
+    """Behind ours, that clock would have it be quiet while it is still written."""
+    monkeypatch.setattr("syncd.mounts.has_own_clock", lambda _: False)
+    folder = synced.deleter._mirrored["f"]
+    patient = replace(folder.settling, settle_seconds=5.0)
+    synced.deleter._mirrored["f"] = replace(folder, settling=patient)
+    synced.now = time.time() + 1000
+    lose(synced)
+    (synced.root / "a").write_bytes(b"half of")
+    synced.now += 61
+    synced.deleter.step()
+    assert synced.file("a").status is FileStatus.SETTLING
+
+
 def test_a_deletion_whose_outcome_could_not_be_recorded_is_made_again(synced, monkeypatch):
     def fail(*_):
         raise StateWriteError("I/O error")

@@ -200,6 +200,24 @@ def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answe
     assert shop.copy("a").status is CopyStatus.PLANNED
 
 
+@pytest.mark.row(16)
+@pytest.mark.parametrize("action", ["drop_before", "drop_after"])
+def test_a_doubt_is_settled_though_the_clock_was_ahead_when_it_arose(shop, action):
+    learn_the_echo(shop)
+    shop.deleter._steady = time.monotonic
+    shop.now = time.time() + 30 * 86_400
+    shop.deleter.step()
+    doubt(shop, action)
+    shop.now = time.time()
+    shop.deleter.step()
+    shop.reconciler.step()
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.LIVE
+    assert len(shop.live()) == 2
+
+
 class Closed:
     """A client that is refused one workspace, and counts the listings that it reads."""
 

@@ -1,7 +1,10 @@
 """A rename brings a copy along, where the old path is seen to be vacant on the right disk."""
 
+from dataclasses import replace
+
 import pytest
 
+from syncd import mounts
 from syncd.state import folders
 from syncd.state.folders import Mounted, MountState
 
@@ -39,4 +42,21 @@ def test_no_copy_is_taken_from_a_disk_that_is_not_mounted(moved):
 @pytest.mark.row(6)
 def test_no_copy_is_taken_from_a_root_that_is_not_the_right_one(moved):
     moved.store.write(lambda db: db.conn.execute("UPDATE folders SET inode = '1'"))
+    assert uploaded(moved) == (2, ["live", "live"])
+
+
+@pytest.mark.row(5)
+def test_no_copy_is_taken_from_beneath_what_is_mounted_over_it(moved, monkeypatch):
+    """What is hidden comes back when the other disk is unmounted."""
+    hides = Mounted(MountState.HIDES, "a disk")
+    moved.store.write(lambda db: folders.note_mount(db, "f", b"d", hides))
+    monkeypatch.setattr(mounts, "beneath", lambda _: {b"d": "a disk"})
+    assert uploaded(moved) == (2, ["live", "live"])
+
+
+@pytest.mark.row(5)
+def test_no_copy_is_taken_from_a_root_without_its_marker(moved):
+    """Its disk may be mounted by halves: what is not seen on it need not be gone."""
+    roots = moved.uploader._roots
+    roots["f"] = replace(roots["f"], marker=b"marker")
     assert uploaded(moved) == (2, ["live", "live"])
