@@ -107,7 +107,7 @@ def build(
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [make_client(config, stop) for _ in range(3)]
+    clients = [make_client(config, stop) for _ in range(4)]
     uploader = Uploader(
         store=store,
         ledger=ledger,
@@ -175,6 +175,9 @@ def build(
     )
     consumer = Consumer(
         store=store,
+        ledger=ledger,
+        client=clients[3],
+        gate=gate,
         consumed={
             folder.name: ConsumedFolder(
                 path,

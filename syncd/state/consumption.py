@@ -47,6 +47,12 @@ def due(db: Database, folder: str, now: float, limit: int) -> list[File]:
     )
 
 
+def live_copy(db: Database, file_id: int) -> Copy | None:
+    """Return the live copy of a file, for which it may be taken away."""
+    known = copies.of_file(db, file_id)
+    return next((copy for copy in known if copy.status is CopyStatus.LIVE), None)
+
+
 def begin(db: Database, file_id: int, fingerprint: Fingerprint, now: float) -> bool:
     """Commit the intent to take a file away that still has `fingerprint`; False where it must stay.
 
@@ -59,7 +65,7 @@ def begin(db: Database, file_id: int, fingerprint: Fingerprint, now: float) -> b
     if file.status is FileStatus.CONSUMED:
         files.update(db, file_id, due_at=now + UNTOLD_SECONDS)
         return _taken(file, known) is not None
-    live = next((copy for copy in known if copy.status is CopyStatus.LIVE), None)
+    live = live_copy(db, file_id)
     if file.status is not FileStatus.READY or live is None or live.sha256 != file.sha256:
         return False
     if any(copy.in_flight for copy in known):

@@ -1,6 +1,7 @@
 """Takes files away once they are live (`after_upload`): moved, or deleted here.
 
-Only what is byte for byte what was sent: it is read once more. The intent is committed first.
+Only what is byte for byte what was sent: it is read once more, and what went live a while ago is
+looked for once more, for others may have deleted it since. The intent is committed first.
 """
 
 import logging
@@ -11,16 +12,22 @@ from functools import partial
 
 from syncd import disk, moving
 from syncd.exceptions import DiskError, FileChangedError
+from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.state import consumption
+from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
+from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
+#: Seconds for which the answer that made a copy live is enough to take its file away.
+FRESH_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +45,18 @@ class Consumer:
         self,
         *,
         store: Store,
+        ledger: Ledger,
+        client: FilesClient,
+        gate: Gate,
         consumed: Mapping[str, ConsumedFolder],
         policies: Mapping[str, Policy],
         clock: Callable[[], float],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
+        self._ledger = ledger
+        self._client = client
+        self._gate = gate
         self._consumed = consumed
         self._policies = policies
         self._clock = clock
@@ -62,9 +75,38 @@ class Consumer:
             for file in found:
                 if self._stopped():
                     return None
-                if self._later.get(file.id, (0, 0.0))[1] <= now:
+                if self._later.get(file.id, (0, 0.0))[1] > now:
+                    continue
+                copy = self._store.read(partial(consumption.live_copy, file_id=file.id))
+                if copy is None or self._is_fresh(copy):
                     self._take(file)
+                elif self._gate.seconds_shut_for_all():
+                    return None
+                elif self._is_there(copy):
+                    self._take(file)
+                else:
+                    self._put_off(file)
         return 0.0 if full else None
+
+    def _is_fresh(self, copy: Copy) -> bool:
+        return copy.live_at is not None and 0 <= self._clock() - copy.live_at < FRESH_SECONDS
+
+    def _is_there(self, copy: Copy) -> bool:
+        """Look for a copy of a while ago; that it is gone is recorded where the key is proven."""
+        try:
+            try:
+                self._client.get(copy.file_uuid or "")
+            except NotFoundError:
+                self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
+                now = self._clock()
+                self._store.write(lambda db: self._ledger.gone_remotely(db, copy.id, now))
+                log.warning("%s is gone remotely: its file is not taken away", copy.file_uuid)
+                return False
+        except FilesApiError as error:
+            self._gate.failed(error)
+            return False
+        self._gate.succeeded()
+        return True
 
     def _take(self, file: File) -> None:
         root = self._consumed[file.folder].path

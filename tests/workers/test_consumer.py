@@ -7,7 +7,8 @@ from syncd import moving
 from syncd.state import consumption, holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
-from syncd.workers.consumer import ConsumedFolder, Consumer
+from syncd.workers import consumer
+from syncd.workers.consumer import FRESH_SECONDS, ConsumedFolder, Consumer
 
 
 @pytest.fixture(params=["move", "delete"])
@@ -17,6 +18,9 @@ def emptied(request, shop, tmp_path):
     target = os.fsencode(shop.target) if request.param == "move" else None
     shop.consumer = Consumer(
         store=shop.store,
+        ledger=shop.ledger,
+        client=shop.client,
+        gate=shop.gate,
         consumed={"f": ConsumedFolder(os.fsencode(shop.root), target)},
         policies=shop.policies,
         clock=shop.clock,
@@ -115,6 +119,52 @@ def test_the_same_size_and_time_do_not_pass_for_the_same_bytes(emptied, monkeypa
     monkeypatch.setattr("syncd.disk.fingerprint", lambda _: mark)
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"two"
+
+
+def test_what_others_deleted_since_is_looked_for_and_its_file_stays(emptied):
+    """The folder may have been synced long before it was to be emptied."""
+    for name in ("a", "b"):
+        emptied.drop(name, name.encode())
+    emptied.upload()
+    emptied.client.delete(emptied.copy("a").file_uuid)
+    emptied.now += FRESH_SECONDS
+    emptied.consumer.step()
+    assert (emptied.root / "a").read_bytes() == b"a"
+    assert emptied.copy("a").status is CopyStatus.GONE
+    assert emptied.holds() == [("sending", "remote_gone")]
+    assert not (emptied.root / "b").exists()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
+    emptied, status, monkeypatch
+):
+    monkeypatch.setattr(consumer, "BATCH", 5)
+    for number in range(12):
+        emptied.drop(f"{number}", b"a")
+    emptied.upload()
+    emptied.now += FRESH_SECONDS
+    emptied.faults({"match": "GET /v2/*", "action": {"status": status}})
+    while emptied.consumer.step() == 0.0:
+        pass
+    emptied.faults()
+    assert len(list(emptied.root.iterdir())) == 12
+    assert all(copy.status is CopyStatus.LIVE for copy in emptied.copies())
+    emptied.gate.try_now()
+    emptied.gate.succeeded()
+    emptied.now += 3600
+    while emptied.consumer.step() == 0.0:
+        pass
+    assert list(emptied.root.iterdir()) == []
+
+
+def test_a_copy_that_went_live_just_now_needs_no_second_look(emptied):
+    emptied.drop("a", b"a")
+    emptied.upload()
+    before = len(emptied.ask("requests"))
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()
+    assert len(emptied.ask("requests")) == before
 
 
 @pytest.mark.row(30)
