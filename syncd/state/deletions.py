@@ -19,13 +19,12 @@ from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import MANY_MISSING
-from syncd.state.ledger import Failure
+from syncd.state.ledger import NO_FAILURE, Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.units import counted
 
 log = logging.getLogger(__name__)
 
-_NO_FAILURE = dict.fromkeys(Failure("").columns())
 #: What retires when its file is gone: the evidence is kept with it.
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
 
@@ -179,7 +178,7 @@ class Deletions:
         """Record that the service has soft-deleted a copy, or never knew it."""
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
-        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **_NO_FAILURE)
+        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **NO_FAILURE)
         history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
         advance(db, file.id, self._policies, now)
 

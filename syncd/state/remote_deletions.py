@@ -14,6 +14,7 @@ from syncd.state.holds import REMOTE_GONE
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import Policy
 from syncd.state.schema import LOST
+from syncd.state.texts import shown
 from syncd.state.vanished import WINDOW_SECONDS, synced
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def review(db: Database, folder: str, now: float) -> None:
         "right, approve it, and they are left alone until they change; else reject it, and they "
         "are sent again",
         affects=affects,
-        first=[row[0].decode("utf-8", "backslashreplace") for row in rows],
+        first=[shown(row[0]) for row in rows],
         commands=("syncd deletes approve {id}", "syncd deletes reject {id}"),
         now=now,
     )

@@ -5,7 +5,6 @@ DELETE itself follows a last look and a committed intent. See "Deleting safely" 
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -283,13 +282,13 @@ class Deleter:
         DELETED_FILES.add(file.folder)
         log.info(
             "%s: deleted %s (%s)",
-            _shown(file),
+            file.shown,
             copy.file_uuid,
             copy.reason,
             extra=fields(
                 "deleted",
                 folder=file.folder,
-                path=_shown(file),
+                path=file.shown,
                 file_uuid=copy.file_uuid,
                 reason=copy.reason,
             ),
@@ -343,7 +342,3 @@ class Deleter:
 def _clock(text: str) -> tuple[str, float]:
     boot, drift = text.split()
     return boot, float(drift)
-
-
-def _shown(file: File) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
