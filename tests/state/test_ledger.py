@@ -261,6 +261,18 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         assert desk.copy(copy).status is expected
 
 
+def test_what_becomes_of_a_copy_leaves_alone_when_its_file_is_due(desk):
+    """A file that was put off after a failure, while the copy of what it was is deleted."""
+    file, first = desk.sync(b"a")
+    second = desk.begin(desk.see(b"a", 2), B)
+    desk.arrive(second, 2)
+    desk.see(b"a", 3)
+    desk.do(desk.ledger.put_off, file.id, desk.now + 300)
+    desk.do(desk.deletions.begin_delete, first.id, desk.now)
+    desk.do(desk.deletions.deleted, first.id, desk.now)
+    assert desk.file(file).due_at == desk.now + 300
+
+
 def test_only_what_retires_is_ever_deleted(desk):
     _, copy = desk.sync(b"a")
     assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is None

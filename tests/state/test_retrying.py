@@ -107,6 +107,8 @@ def test_what_was_refused_for_good_is_tried_again_only_where_that_is_asked_for(d
     assert desk.due() == []
     assert desk.store.write(lambda db: everything(db, desk.now, failed=True)) == 1
     assert desk.due() == [b"a"]
+    (again,) = desk.copies(b"a")
+    assert (again.token, again.attempts, again.error_message) == (copy.token, 0, None)
 
 
 def test_one_file_is_tried_whatever_it_failed_of_and_no_other(desk):
@@ -210,3 +212,4 @@ def test_whoever_names_a_file_that_is_left_alone_has_it_tried_now(desk):
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
+    assert desk.file(b"a").crashes == 0, "one more end is the first again"

@@ -93,6 +93,31 @@ def test_nothing_is_deleted_at_a_root_that_is_not_the_right_one(synced, how):
     assert len(synced.live()) == 2
 
 
+def test_a_deletion_that_must_wait_makes_room_for_others(synced, monkeypatch):
+    """A round takes up so many: those that cannot be done must not come first in each."""
+    lose(synced)
+    synced.now += 61
+    monkeypatch.setattr(synced.gate, "seconds_shut_for_all", lambda: 5.0)
+    synced.deleter.step()
+    monkeypatch.undo()
+    copy = synced.copy("a")
+    assert copy.status is CopyStatus.RETIRING
+    shutil.move(synced.root, synced.root.with_name("away"))
+    synced.deleter.step()
+    assert synced.copy("a").due_at == synced.now + 10, "its root is gone: nobody can say"
+    shutil.move(synced.root.with_name("away"), synced.root)
+    synced.now += 11
+    place = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
+    synced.store.write(lambda db: holds.place(db, message="m", now=synced.now, **place))
+    synced.deleter.step()
+    assert synced.copy("a").due_at == synced.now + 10, "its deletion is held"
+    assert deletes(synced) == []
+    synced.store.write(lambda db: holds.release(db, now=synced.now, **place))
+    synced.now += 11
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.GONE
+
+
 def test_a_hold_stops_the_deletions_of_missing_files(synced):
     lose(synced)
     synced.store.write(

@@ -78,6 +78,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.stops, hold.scope, hold.reason) == ("deletions", "f", "many_missing")
     assert (hold.affects, len(hold.first), hold.parent) == (10, 10, "d")
+    assert hold.message.startswith("10 synced files in d went missing within an hour")
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 

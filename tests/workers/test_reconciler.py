@@ -105,6 +105,16 @@ def test_without_an_echo_nothing_is_sent_twice_and_the_hold_says_why(shop, echo)
     assert len(shop.live()) == 2
 
 
+def test_the_next_look_is_for_the_doubt_that_is_due_first(shop):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before", "a")
+    doubt(shop, "drop_before", "b", b"b")
+    for name, seconds in (("a", 50.0), ("b", 20.0)):
+        copy_id, look_at = shop.copy(name).id, shop.now + seconds
+        shop.store.write(lambda db, i=copy_id, at=look_at: shop.ledger.look_later(db, i, at))
+    assert shop.reconciler.step() == 20.0
+
+
 def test_a_quiet_day_reads_no_listing(shop):
     learn_the_echo(shop)
     asked = len(shop.ask("requests"))
