@@ -187,6 +187,8 @@ def test_the_intent_is_not_committed_for_a_file_that_has_moved_on_meanwhile(empt
     emptied.upload()
     live = emptied.file("a").fingerprint
     assert not begin(live._replace(size=4)), "the disk holds something else"
+    emptied.notice("a", Seen.UNREADABLE)
+    assert not begin(), "nobody can say what it holds"
     emptied.drop("a", b"other")
     assert not begin(live), "the table knows of something else"
     assert not begin(), "its new content is not known yet"

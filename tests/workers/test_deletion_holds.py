@@ -222,6 +222,17 @@ def test_a_rejection_can_be_undone(full, settled):
     assert (deletes(full), len(full.live())) == (10, 2)
 
 
+def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
+    lose_directory(full)
+    grace(full)
+    hold = decide(full, "approved")
+    grace(full)
+    assert deletes(full) == 10
+    with pytest.raises(reviews.ReviewError, match="was approved, and there is nothing left"):
+        undo(full, hold, "rejected")
+    assert full.store.read(lambda db: holds.get(db, hold)).verdict == "approved"
+
+
 def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     lose_directory(full)
     grace(full)
