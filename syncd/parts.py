@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from syncd.config import Config
+from syncd.config import Config, Folder
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.metrics import REQUEST_SECONDS, REQUESTS
@@ -103,7 +103,7 @@ def build(
         )
         for folder in config.folders
     }
-    folders = [_watch_folder(config, name) for name in policies]
+    folders = [_watch_folder(folder) for folder in config.folders]
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
@@ -174,12 +174,12 @@ def build(
         store=store,
         consumed={
             folder.name: ConsumedFolder(
-                path,
+                watched.path,
                 os.fsencode(folder.move_to)
                 if folder.move_to and folder.after_upload == "move"
                 else None,
             )
-            for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
+            for folder, watched in zip(config.folders, folders, strict=True)
             if folder.after_upload != "keep"
         },
         policies=policies,
@@ -235,8 +235,7 @@ def build(
     )
 
 
-def _watch_folder(config: Config, name: str) -> WatchFolder:
-    folder = next(folder for folder in config.folders if folder.name == name)
+def _watch_folder(folder: Folder) -> WatchFolder:
     return WatchFolder(
         name=folder.name,
         path=os.path.realpath(os.fsencode(folder.path)),

@@ -35,6 +35,11 @@ class Deletions:
     def __init__(self, *, policies: Policies) -> None:
         self._policies = policies
 
+    def neighbours(self, folder: str) -> list[str]:
+        """Return the folders of its workspace: what is missing here may have moved there."""
+        workspace = self._policies[folder].workspace_uuid
+        return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
+
     # Too many at once
 
     def is_review_due(self, db: Database, folder: str) -> bool:
@@ -80,11 +85,7 @@ class Deletions:
             log.warning("%s: deletions are held: %s missing", folder, missing)
 
     def _lost_lately(self, db: Database, folder: str, now: float) -> int:
-        workspace = self._policies[folder].workspace_uuid
-        neighbours = [
-            name for name, other in self._policies.items() if other.workspace_uuid == workspace
-        ]
-        return vanished.lately(db, folder, neighbours, now)
+        return vanished.lately(db, folder, self.neighbours(folder), now)
 
     def _are_too_many(self, db: Database, folder: str, now: float) -> bool:
         limits, lost = self._policies[folder].limits, self._lost_lately(db, folder, now)

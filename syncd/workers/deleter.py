@@ -188,16 +188,13 @@ class Deleter:
         seen: Mapping[bytes, disk.Sight],
         now: float,
     ) -> None:
-        workspace = self._policies[name].workspace_uuid
-        same_workspace = [
-            other for other, policy in self._policies.items() if policy.workspace_uuid == workspace
-        ]
+        neighbours = self._deletions.neighbours(name)
         if any(file.verdict is None for file in missing):
             # Whether they are too many is settled before the first of them retires.
             self._deletions.review(db, name, now)
         for file in missing:
             sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
-            if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, same_workspace):
+            if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, neighbours):
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
                 self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
