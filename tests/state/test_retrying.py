@@ -169,6 +169,18 @@ def test_a_held_doubt_is_sent_again_only_for_whoever_names_the_file(desk):
     assert desk.store.read(holds.open_holds) == []
 
 
+def test_trying_again_cuts_short_no_missing_files_grace(desk):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    stored = Stored("11111111-1111-4111-8111-111111111111")
+    desk.store.write(lambda db: desk.ledger.stored(db, copy.id, stored, desk.now, look=desk.now))
+    grace_ends = desk.see(b"a", Seen.MISSING).due_at
+    assert grace_ends > desk.now
+    desk.retry(b"a")
+    desk.store.write(lambda db: desk.retrying.all_waiting(db, desk.now, failed=True))
+    assert desk.file(b"a").due_at == grace_ends
+
+
 def test_a_doubt_that_is_not_held_is_looked_up_and_not_sent(desk):
     desk.see(b"a")
     copy = desk.begin(b"a")

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from syncd import disk
 from syncd.exceptions import StateWriteError
 from syncd.state import holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -106,6 +107,13 @@ def test_a_deletion_that_must_wait_makes_room_for_others(synced, monkeypatch):
     synced.deleter.step()
     assert synced.copy("a").due_at == synced.now + 10, "its root is gone: nobody can say"
     shutil.move(synced.root.with_name("away"), synced.root)
+    synced.now += 11
+    unclear = disk.Sight(disk.Found.UNREADABLE, error="Input/output error")
+    monkeypatch.setattr("syncd.workers.deleter.look", lambda *_, **__: {b"a": unclear})
+    synced.deleter.step()
+    monkeypatch.undo()
+    assert synced.copy("a").due_at == synced.now + 10, "the disk does not say"
+    assert synced.file("a").status is FileStatus.MISSING
     synced.now += 11
     place = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
     synced.store.write(lambda db: holds.place(db, message="m", now=synced.now, **place))

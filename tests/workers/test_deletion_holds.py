@@ -309,6 +309,15 @@ def test_a_copy_that_others_deleted_is_held_sent_again_or_forgotten(full, rule):
 
 
 @pytest.mark.row(39)
+def test_where_a_file_is_gone_as_well_nobody_is_asked_about_its_copy(full):
+    lose(full, "a")
+    copy = full.copy("a")
+    full.client.delete(copy.file_uuid)
+    full.store.write(lambda db: full.ledger.gone_remotely(db, copy.id, full.now))
+    assert (full.file("a").verdict, full.holds()) == (None, [])
+
+
+@pytest.mark.row(39)
 def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(full):
     full.policies["f"] = replace(full.policies["f"], remote_gone="reupload")
     for copy in full.copies():
