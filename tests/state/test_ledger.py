@@ -222,11 +222,10 @@ def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):
     desk.now += 1
     assert desk.confirm(file) is None
     assert desk.copy(copy).status is CopyStatus.RETIRING
+    assert desk.file(file).due_at is None
 
 
 def test_a_missing_file_is_not_retired_while_deletions_are_held(desk):
-    from syncd.state import holds
-
     file, copy = desk.sync(b"a")
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 60
@@ -259,6 +258,16 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         desk.see(b"a", 1)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
+
+
+def test_a_file_that_changes_back_in_time_takes_its_earlier_copy_up_and_the_later_one_retires(desk):
+    _, first = desk.sync(b"a")
+    second = desk.begin(desk.see(b"a", 2), B)
+    desk.arrive(second, 2)
+    assert desk.copy(first).status is CopyStatus.RETIRING
+    assert desk.begin(desk.see(b"a", 1), A) is Declined.SETTLED
+    assert desk.copy(first).status is CopyStatus.LIVE
+    assert desk.copy(second).status is CopyStatus.RETIRING
 
 
 def test_what_becomes_of_a_copy_leaves_alone_when_its_file_is_due(desk):

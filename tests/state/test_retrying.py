@@ -7,7 +7,7 @@ from syncd.state import copies, due, files, holds, sightings
 from syncd.state.ledger import QUARANTINE_CRASHES, Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
-from syncd.state.retrying import Retrying
+from syncd.state.retrying import Retrying, forget_backoff
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store
 
@@ -169,6 +169,22 @@ def test_a_held_doubt_is_sent_again_only_for_whoever_names_the_file(desk):
     assert desk.store.read(holds.open_holds) == []
 
 
+@pytest.mark.parametrize(
+    ("status", "is_due"), [(None, True), (500, True), (429, False), (503, False)]
+)
+def test_a_pass_tries_all_but_what_the_service_asked_to_wait_for(desk, status, is_due):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    failure, again_at = Failure("no", status), desk.now + 300
+    desk.store.write(
+        lambda db: desk.ledger.not_sent(db, copy.id, desk.now, failure=failure, again_at=again_at)
+    )
+    desk.see(b"c", Seen.UNREADABLE)
+    desk.store.write(lambda db: forget_backoff(db, desk.now))
+    assert desk.due() == ([b"a"] if is_due else [])
+    assert desk.file(b"c").due_at == desk.now
+
+
 def test_trying_again_cuts_short_no_missing_files_grace(desk):
     desk.see(b"a")
     copy = desk.begin(b"a")
@@ -200,6 +216,8 @@ def test_a_file_over_which_syncd_ended_three_times_is_left_alone_for_an_hour(des
         assert desk.file(b"poison").crashes == number + 1
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.due() == [b"fine"]
+    desk.store.write(lambda db: forget_backoff(db, desk.now))
+    assert desk.due() == [b"fine"], "a pass does not end its rest"
     desk.now += 3601
     assert sorted(desk.due()) == [b"fine", b"poison"]
 

@@ -53,6 +53,15 @@ def test_a_live_file_is_taken_away_and_its_copy_stays_for_good(emptied):
         assert sent(emptied) == {"a": b"one"}
 
 
+def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(emptied, monkeypatch):
+    monkeypatch.setattr("syncd.workers.consumer.BATCH", 1)
+    for name in ("a", "b"):
+        emptied.drop(name, name.encode())
+    emptied.upload()
+    assert [emptied.consumer.step() for _ in range(3)] == [0.0, 0.0, None]
+    assert list(emptied.root.iterdir()) == []
+
+
 @pytest.mark.parametrize("second", [b"two", b"one"], ids=["other content", "the same content"])
 def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
     emptied.drop("a", b"one")

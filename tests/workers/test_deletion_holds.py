@@ -325,6 +325,9 @@ def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(
     full.deleter.step()
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.reason, hold.affects) == ("remote_gone", 8)
+    query = f"SELECT path FROM files WHERE id IN ({reviews.FILES})"
+    named = full.store.read(lambda db: db.conn.execute(query, reviews.files_of(hold)).fetchall())
+    assert sorted(os.fsdecode(row[0]) for row in named) == sorted(hold.first)
     verdicts = [full.file(os.fsdecode(p)).verdict for p in (b"a", b"d/0")]
     assert verdicts == [Verdict.GONE, None]
     full.store.write(lambda db: reviews.decide(db, hold.id, "rejected", full.now))
