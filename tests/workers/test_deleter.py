@@ -126,6 +126,16 @@ def test_a_deletion_that_must_wait_makes_room_for_others(synced, monkeypatch):
     assert synced.copy("a").status is CopyStatus.GONE
 
 
+def test_a_round_asks_for_the_next_one_at_once_only_where_it_was_full(synced, monkeypatch):
+    assert synced.deleter.step() is None
+    monkeypatch.setattr("syncd.workers.deleter.BATCH", 1)
+    lose(synced)
+    lose(synced, "b")
+    synced.now += 61
+    assert [synced.deleter.step() for _ in range(3)] == [0.0, 0.0, None]
+    assert synced.live() == {}
+
+
 def test_a_hold_stops_the_deletions_of_missing_files(synced):
     lose(synced)
     synced.store.write(
