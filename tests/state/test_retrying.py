@@ -119,6 +119,15 @@ def test_one_file_is_tried_whatever_it_failed_of_and_no_other(desk):
     assert desk.due() == [b"a"]
 
 
+def test_whoever_names_a_file_that_waits_to_be_read_has_it_tried_now(desk):
+    desk.see(b"unreadable", Seen.UNREADABLE)
+    file = desk.see(b"put off")
+    desk.store.write(lambda db: desk.ledger.put_off(db, file.id, desk.now + 300))
+    assert [desk.retry(name) for name in (b"unreadable", b"put off", b"unknown")] == [1, 1, 0]
+    assert desk.file(b"unreadable").due_at == desk.now
+    assert desk.due() == [b"put off"]
+
+
 def test_a_video_that_failed_gets_a_second_copy_and_keeps_its_object_until_that_is_live(desk):
     desk.see(b"clip.mp4")
     first = desk.begin(b"clip.mp4")

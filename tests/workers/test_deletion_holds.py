@@ -9,7 +9,7 @@ import pytest
 from syncd.state import holds, reviews, vanished
 from syncd.state.deletions import Deletions
 from syncd.state.lifecycle import CopyStatus, Verdict
-from syncd.state.planner import Limits
+from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Seen
 
 MANY = ("deletions", "many_missing")
@@ -220,6 +220,11 @@ def test_a_rejection_can_be_undone(full, settled):
     assert undo(full, hold, "approved") == 10
     grace(full)
     assert (deletes(full), len(full.live())) == (10, 2)
+
+
+def test_a_file_may_only_have_moved_to_a_folder_of_its_own_workspace():
+    policies = {"f": Policy(), "g": Policy("w"), "h": Policy()}
+    assert Deletions(policies=policies).neighbours("f") == ["f", "h"]
 
 
 def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
