@@ -74,13 +74,7 @@ class Parts:
     stop: StopFlag
 
 
-def build(
-    config: Config,
-    store: Store,
-    *,
-    clock: Callable[[], float] = time.time,
-    steady: Callable[[], float] = boottime,
-) -> Parts:
+def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Parts:
     """Build every part over an open store; starts nothing."""
     credentials = config.credentials
     if credentials.api_key is None and credentials.bearer_token is None:
@@ -158,7 +152,7 @@ def build(
         client=clients[1],
         gate=gate,
         clock=clock,
-        steady=steady,
+        steady=boottime,
         boot=boot_id(),
         pause=stop.wait,
         stopped=stop.is_set,

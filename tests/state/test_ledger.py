@@ -329,6 +329,20 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
 
 
+def test_a_rename_brings_no_video_along_that_was_never_seen_to_be_usable(desk):
+    """Its file went missing while the service was still at work on it."""
+    file = desk.see(b"v")
+    first = desk.begin(file)
+    desk.arrive(first, 1, "pending")
+    desk.see(b"v", seen=Seen.MISSING)
+    desk.now += 60
+    assert desk.confirm(file) is None
+    assert desk.copy(first).status is CopyStatus.RETIRING
+    second = desk.begin(desk.see(b"renamed", 2), vacated=[file.id])
+    assert (second.status, second.file_id != file.id) == (CopyStatus.SENDING, True)
+    assert desk.copy(first).status is CopyStatus.RETIRING
+
+
 def test_a_rename_is_decided_by_content_and_not_by_inode(desk):
     old, copy = desk.sync(b"old", A, mark=1)
     desk.see(b"old", seen=Seen.MISSING)

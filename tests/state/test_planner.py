@@ -4,7 +4,7 @@ from syncd.disk import Fingerprint
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.state.planner import Act, Policy, plan
+from syncd.state.planner import Act, Limits, Policy, plan
 
 A, B = "a" * 64, "b" * 64
 READY = File(
@@ -162,6 +162,12 @@ def test_what_is_not_needed_retires_where_something_is_stored_of_it_and_else_is_
     assert act(file, copy("failed", uuid=None), *others) == (Act.DROP, 1)
     assert act(file, copy("failed"), *others) == (Act.RETIRE, 1)
     assert act(file, copy("processing"), *others) == (Act.RETIRE, 1)
+
+
+def test_without_a_share_of_the_files_their_number_alone_is_the_limit():
+    limits = Limits(files=3, percent=0.0)
+    assert [limits.are_exceeded(lost, 1_000_000) for lost in (3, 4)] == [False, True]
+    assert limits.enough(4) == 4
 
 
 @pytest.mark.parametrize("status", [FileStatus.SETTLING, FileStatus.UNREADABLE])

@@ -16,8 +16,6 @@ from syncd.workers.adopter import Adopter, AdoptError
 from syncd.workers.introduction import Introduction
 from syncd.workers.verifier import Verifier
 
-CLIP = "clip.mp4"
-
 
 @pytest.fixture
 def lost(shop, tmp_path):

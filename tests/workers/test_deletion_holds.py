@@ -227,6 +227,26 @@ def test_a_file_may_only_have_moved_to_a_folder_of_its_own_workspace():
     assert Deletions(policies=policies).neighbours("f") == ["f", "h"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [("key_refused", "is not to be approved or rejected"), ("many_missing", "ended by itself")],
+)
+def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, says):
+    place = {"stops": "sending", "scope": "*", "reason": reason}
+
+    def hold(db):
+        holds.place(db, message="m", now=shop.now, **place)
+        (known,) = holds.open_holds(db)
+        if reason == "many_missing":
+            holds.release(db, now=shop.now, **place)
+        return known.id
+
+    hold_id = shop.store.write(hold)
+    with pytest.raises(reviews.ReviewError, match=says):
+        undo(shop, hold_id, "approved")
+    assert shop.store.read(lambda db: holds.get(db, hold_id)).verdict is None
+
+
 def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
     lose_directory(full)
     grace(full)
@@ -311,6 +331,18 @@ def test_a_copy_that_others_deleted_is_held_sent_again_or_forgotten(full, rule):
     grace(full)
     assert full.copy("a").status is CopyStatus.LIVE, "a change is sent whatever was decided"
     assert full.holds() == [], "and ends the hold"
+
+
+@pytest.mark.row(39)
+def test_few_of_many_that_others_deleted_are_sent_again_without_asking(full):
+    limit(full, files=0, percent=50.0)
+    full.policies["f"] = replace(full.policies["f"], remote_gone="reupload")
+    copy = full.copy("a")
+    full.client.delete(copy.file_uuid)
+    full.store.write(lambda db: full.ledger.gone_remotely(db, copy.id, full.now))
+    assert full.holds() == []
+    full.upload()
+    assert full.copy("a").status is CopyStatus.LIVE
 
 
 @pytest.mark.row(39)
