@@ -119,6 +119,18 @@ def test_one_file_is_tried_whatever_it_failed_of_and_no_other(desk):
     assert desk.due() == [b"a"]
 
 
+def test_a_video_is_asked_for_at_the_services_own_pace_unless_somebody_names_it(desk):
+    desk.see(b"clip.mp4")
+    copy = desk.begin(b"clip.mp4")
+    stored = Stored("11111111-1111-4111-8111-111111111111", processing_status="pending")
+    look = desk.now + 300
+    desk.store.write(lambda db: desk.ledger.stored(db, copy.id, stored, desk.now, look=look))
+    tried = desk.store.write(lambda db: desk.retrying.all_waiting(db, desk.now, failed=True))
+    assert (tried, desk.copies(b"clip.mp4")[0].due_at) == (0, look)
+    assert desk.retry(b"clip.mp4") == 1
+    assert desk.copies(b"clip.mp4")[0].due_at == desk.now
+
+
 def test_whoever_names_a_file_that_waits_to_be_read_has_it_tried_now(desk):
     desk.see(b"unreadable", Seen.UNREADABLE)
     file = desk.see(b"put off")
