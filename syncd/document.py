@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,20 @@ JsonObject = dict[str, Any]
 LEAST_FREE_BYTES = 1 << 20
 
 
-def status(directory: Path, *, base_url: str, now: Callable[[], float] = time.time) -> JsonObject:
+def status(directory: Path, *, base_url: str) -> JsonObject:
     """Return the document of `status --json`, and two facts more.
 
     `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job.
     """
+    now = time.time()
     pid = lock_holder(directory)
     beat = vitals.read(directory) if pid is not None else None
     try:
-        known = views.read(directory, lambda db: _known(db, now()))
+        known = views.read(directory, lambda db: _known(db, now))
     except views.NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
         known["no_state"] = True
-    in_the_way = [*_obstacles(known, pid, beat, now()), *_disk_reasons(directory)]
+    in_the_way = [*_obstacles(known, pid, beat, now), *_disk_reasons(directory)]
     reasons = [*in_the_way, *_reasons(known)]
     return {
         "version": __version__,

@@ -11,6 +11,7 @@ from syncd.exceptions import StateError
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
 from syncd.state.retrying import forget_backoff
+from syncd.state.texts import shown
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
         )
     )
     sending = tuple(
-        (transfer.path.decode("utf-8", "backslashreplace"), transfer.sent, transfer.size)
+        (shown(transfer.path), transfer.sent, transfer.size)
         for transfer in parts.uploader.transfers()
     )
     first = tuple(w.first_found for w in parts.watch.folders.values() if w.first_found)

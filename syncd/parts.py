@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from syncd.config import Config
+from syncd.config import Config, Folder
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.metrics import REQUEST_SECONDS, REQUESTS
@@ -74,13 +74,7 @@ class Parts:
     stop: StopFlag
 
 
-def build(
-    config: Config,
-    store: Store,
-    *,
-    clock: Callable[[], float] = time.time,
-    steady: Callable[[], float] = boottime,
-) -> Parts:
+def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Parts:
     """Build every part over an open store; starts nothing."""
     credentials = config.credentials
     if credentials.api_key is None and credentials.bearer_token is None:
@@ -103,7 +97,7 @@ def build(
         )
         for folder in config.folders
     }
-    folders = [_watch_folder(config, name) for name in policies]
+    folders = [_watch_folder(folder) for folder in config.folders]
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
@@ -161,7 +155,7 @@ def build(
         client=clients[1],
         gate=gate,
         clock=clock,
-        steady=steady,
+        steady=boottime,
         boot=boot_id(),
         pause=stop.wait,
         stopped=stop.is_set,
@@ -180,12 +174,12 @@ def build(
         gate=gate,
         consumed={
             folder.name: ConsumedFolder(
-                path,
+                watched.path,
                 os.fsencode(folder.move_to)
                 if folder.move_to and folder.after_upload == "move"
                 else None,
             )
-            for folder, path in zip(config.folders, (f.path for f in folders), strict=True)
+            for folder, watched in zip(config.folders, folders, strict=True)
             if folder.after_upload != "keep"
         },
         policies=policies,
@@ -241,8 +235,7 @@ def build(
     )
 
 
-def _watch_folder(config: Config, name: str) -> WatchFolder:
-    folder = next(folder for folder in config.folders if folder.name == name)
+def _watch_folder(folder: Folder) -> WatchFolder:
     return WatchFolder(
         name=folder.name,
         path=os.path.realpath(os.fsencode(folder.path)),

@@ -7,10 +7,7 @@ does not listen is no reason to stop.
 import os
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-
-_MICROSECONDS = 1_000_000
 
 
 def is_listened_to() -> bool:
@@ -42,14 +39,6 @@ def status(text: str) -> None:
 def watchdog() -> None:
     """Feed the watchdog."""
     _send("WATCHDOG=1")
-
-
-def watchdog_interval_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Return how often systemd wants `watchdog`, or None where it does not; half its limit."""
-    limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
-    if not limit.isdecimal() or int(limit) == 0 or (pid and pid != str(os.getpid())):
-        return None
-    return int(limit) / _MICROSECONDS / 2
 
 
 def _send(message: str) -> None:

@@ -48,18 +48,3 @@ def test_without_a_listener_nothing_happens(monkeypatch, address):
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     sd_notify.ready()
-
-
-@pytest.mark.parametrize(
-    ("environ", "seconds"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-        ({"WATCHDOG_USEC": "60000000"}, 30.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
-    ],
-)
-def test_the_watchdog_is_fed_twice_as_often_as_systemd_asks(environ, seconds):
-    assert sd_notify.watchdog_interval_seconds(environ) == seconds

@@ -19,13 +19,12 @@ from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import MANY_MISSING
-from syncd.state.ledger import Failure
+from syncd.state.ledger import NO_FAILURE, Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.units import counted
 
 log = logging.getLogger(__name__)
 
-_NO_FAILURE = dict.fromkeys(Failure("").columns())
 #: What retires when its file is gone: the evidence is kept with it.
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
 
@@ -35,6 +34,11 @@ class Deletions:
 
     def __init__(self, *, policies: Policies) -> None:
         self._policies = policies
+
+    def neighbours(self, folder: str) -> list[str]:
+        """Return the folders of its workspace: what is missing here may have moved there."""
+        workspace = self._policies[folder].workspace_uuid
+        return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
 
     # Too many at once
 
@@ -81,11 +85,7 @@ class Deletions:
             log.warning("%s: deletions are held: %s missing", folder, missing)
 
     def _lost_lately(self, db: Database, folder: str, now: float) -> int:
-        workspace = self._policies[folder].workspace_uuid
-        neighbours = [
-            name for name, other in self._policies.items() if other.workspace_uuid == workspace
-        ]
-        return vanished.lately(db, folder, neighbours, now)
+        return vanished.lately(db, folder, self.neighbours(folder), now)
 
     def _are_too_many(self, db: Database, folder: str, now: float) -> bool:
         limits, lost = self._policies[folder].limits, self._lost_lately(db, folder, now)
@@ -188,7 +188,7 @@ class Deletions:
         """Record that the service has soft-deleted a copy, or never knew it."""
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
-        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **_NO_FAILURE)
+        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **NO_FAILURE)
         history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
         advance(db, file.id, self._policies, now)
 

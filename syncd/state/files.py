@@ -9,6 +9,7 @@ from sqlite_utils import Database
 from syncd.disk import Fingerprint, split
 from syncd.exceptions import StateError
 from syncd.state.lifecycle import FileStatus, Verdict
+from syncd.state.texts import shown
 
 
 class File(NamedTuple):
@@ -39,6 +40,11 @@ class File(NamedTuple):
     is_open: bool = False
     #: whether it was there before the folder's first scan, and is left out until it changes
     is_skipped: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The path as messages have it."""
+        return shown(self.path)
 
     @property
     def size(self) -> int:

@@ -17,7 +17,6 @@ from typing import Any
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.exceptions import StateError
 from syncd.state import copies, files, history, holds, remote_deletions
 from syncd.state.advance import Policies, advance, make_live, retire
 from syncd.state.copies import Copy
@@ -48,12 +47,8 @@ class Failure:
 QUARANTINE_CRASHES, QUARANTINE_SECONDS = 3, 3600.0
 #: Seconds until an object whose uuid cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
-_NO_FAILURE = {
-    "error_status": None,
-    "error_code": None,
-    "error_message": None,
-    "error_request_id": None,
-}
+#: The columns of a failure that is over.
+NO_FAILURE = dict.fromkeys(Failure("").columns())
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +153,7 @@ class Ledger:
             attempts=copy.attempts + 1,
             method=offer.method,
         )
-        return _must(copies.get(db, copy.id))
+        return copies.existing(db, copy.id)
 
     def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
         """Plan a copy and commit to sending it, in one."""
@@ -191,7 +186,7 @@ class Ledger:
         """Return the copies of that content, with their files, that a rename could bring along."""
         workspace = self._policies[file.folder].workspace_uuid
         found = rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, workspace)
-        return [(copy, _must_file(files.get(db, copy.file_id))) for copy in found]
+        return [(copy, files.existing(db, copy.file_id)) for copy in found]
 
     def _take_over(
         self,
@@ -210,7 +205,7 @@ class Ledger:
             copies.update(db, copy.id, file_id=file.id)
             if copy.status is CopyStatus.RETIRING:
                 make_live(db, copy, now, others=(), reason="its file was moved")
-            old, new = (f"{place.folder}:{_shown(place.path)}" for place in (source, file))
+            old, new = (f"{place.folder}:{place.shown}" for place in (source, file))
             history.add(db, file, "moved", now, copy=copy, detail=f"from {old}")
             history.add(db, source, "moved", now, copy=copy, detail=f"to {new}")
             self._forget(db, source, now)
@@ -235,8 +230,8 @@ class Ledger:
         `look` is when a video is to be looked at first. A copy that is not wanted any more
         retires; a stale one goes live like any other, unless a newer one is.
         """
-        copy = _must(copies.get(db, copy_id))
-        file = _must_file(files.get(db, copy.file_id))
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
         if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
             self.doubt(db, copy.id, failure, now, look_at=now + UNTRUE_SECONDS)
@@ -248,7 +243,7 @@ class Ledger:
             "remote_file_path": stored.remote_file_path,
             "processing_status": stored.processing_status,
             "stored_at": now,
-            **_NO_FAILURE,
+            **NO_FAILURE,
         }
         if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
             copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
@@ -275,7 +270,7 @@ class Ledger:
                 # The ordinary case: nothing else is known of this file, so nothing is left to do.
                 return CopyStatus.LIVE
         advance(db, file.id, self._policies, now)
-        return _must(copies.get(db, copy.id)).status
+        return copies.existing(db, copy.id).status
 
     def not_sent(
         self,
@@ -292,7 +287,7 @@ class Ledger:
         copy whose object is reserved already is no use for a second try: it retires, and the
         file is planned anew.
         """
-        copy = _must(copies.get(db, copy_id))
+        copy = copies.existing(db, copy_id)
         values = failure.columns() if failure else {"attempts": max(copy.attempts - 1, 0)}
         if copy.file_uuid is None:
             copies.move(db, copy, CopyStatus.PLANNED, due_at=again_at or now, **values)
@@ -301,7 +296,7 @@ class Ledger:
         copies.update(db, copy.id, **values)
         retire(db, copy, now, reason="its content did not arrive")
         advance(db, copy.file_id, self._policies, now)
-        file = _must_file(files.get(db, copy.file_id))
+        file = files.existing(db, copy.file_id)
         if failure is None and file.crashes >= QUARANTINE_CRASHES:
             again_at = now + QUARANTINE_SECONDS
         if file.due_at is not None and again_at is not None:
@@ -338,8 +333,8 @@ class Ledger:
 
     def refused(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service refused this content for good."""
-        copy = _must(copies.get(db, copy_id))
-        file = _must_file(files.get(db, copy.file_id))
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
         copies.move(db, copy, CopyStatus.FAILED, due_at=None, **failure.columns())
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
@@ -349,8 +344,8 @@ class Ledger:
 
         Still wanted, it is sent again with the same token; else it is gone.
         """
-        copy = _must(copies.get(db, copy_id))
-        file = _must_file(files.get(db, copy.file_id))
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
         if copy.wanted:
             due_at = now + (QUARANTINE_SECONDS if file.crashes >= QUARANTINE_CRASHES else 0)
             copies.move(db, copy, CopyStatus.PLANNED, due_at=due_at)
@@ -421,7 +416,7 @@ class Ledger:
         self, db: Database, copy_id: int, status: str, look_at: float, failure: Failure | None
     ) -> None:
         """Record a look at a video that is not finished, or that got no answer."""
-        values = failure.columns() if failure else {"processing_status": status, **_NO_FAILURE}
+        values = failure.columns() if failure else {"processing_status": status, **NO_FAILURE}
         db.conn.execute(
             "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
         )
@@ -446,9 +441,9 @@ class Ledger:
             "frame_count": frame_count,
             "video_metadata": video_metadata,
             "remote_file_path": remote_file_path or copy.remote_file_path,
-            **_NO_FAILURE,
+            **NO_FAILURE,
         }
-        file = _must_file(files.get(db, copy.file_id))
+        file = files.existing(db, copy.file_id)
         return self._arrive(db, file, copy, now, facts)
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
@@ -456,7 +451,7 @@ class Ledger:
         copy = _processing(db, copy_id)
         if copy is None:
             return
-        file = _must_file(files.get(db, copy.file_id))
+        file = files.existing(db, copy.file_id)
         copies.move(
             db,
             copy,
@@ -544,19 +539,3 @@ def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:
 def _processing(db: Database, copy_id: int) -> Copy | None:
     copy = copies.get(db, copy_id)
     return copy if copy and copy.status is CopyStatus.PROCESSING else None
-
-
-def _must(copy: Copy | None) -> Copy:
-    if copy is None:
-        raise StateError("a copy's row has vanished from the ledger")
-    return copy
-
-
-def _must_file(file: File | None) -> File:
-    if file is None:
-        raise StateError("a file's row has vanished from the table")
-    return file
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

@@ -4,6 +4,7 @@ A file whose copy vanished is sent again, forgotten, or held for a person to dec
 are always held: what emptied the service must not set off a storm of uploads.
 """
 
+import json
 import logging
 
 from sqlite_utils import Database
@@ -14,6 +15,7 @@ from syncd.state.holds import REMOTE_GONE
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import Policy
 from syncd.state.schema import LOST
+from syncd.state.texts import shown
 from syncd.state.vanished import WINDOW_SECONDS, synced
 
 log = logging.getLogger(__name__)
@@ -87,11 +89,15 @@ def count(db: Database, folder: str) -> int:
 def is_review_due(db: Database, folder: str) -> bool:
     """Say whether the hold on such files is not up to date."""
     row = db.conn.execute(
-        "SELECT affects FROM holds WHERE stops = 'sending' AND scope = ? AND reason = ? "
+        "SELECT affects, first FROM holds WHERE stops = 'sending' AND scope = ? AND reason = ? "
         "AND released_at IS NULL",
         (holds.of_folder(folder), REMOTE_GONE),
     ).fetchone()
-    return row is not None and row[0] != count(db, folder)
+    if row is None:
+        return False
+    affects = count(db, folder)
+    # What `_hold` counts up names no more files than the first.
+    return (row[0], len(json.loads(row[1]))) != (affects, min(affects, holds.FIRST))
 
 
 def review(db: Database, folder: str, now: float) -> None:
@@ -113,7 +119,7 @@ def review(db: Database, folder: str, now: float) -> None:
         "right, approve it, and they are left alone until they change; else reject it, and they "
         "are sent again",
         affects=affects,
-        first=[row[0].decode("utf-8", "backslashreplace") for row in rows],
+        first=[shown(row[0]) for row in rows],
         commands=("syncd deletes approve {id}", "syncd deletes reject {id}"),
         now=now,
     )

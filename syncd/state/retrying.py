@@ -8,16 +8,9 @@ from syncd.state import copies, files, history, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.ledger import QUARANTINE_CRASHES
+from syncd.state.ledger import NO_FAILURE, QUARANTINE_CRASHES
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
-_FORGOTTEN = {
-    "attempts": 0,
-    "error_status": None,
-    "error_code": None,
-    "error_message": None,
-    "error_request_id": None,
-}
 #: Copies that wait for their next try; the service's own pace for videos is not in it.
 _WAITING = "in_flight = 0 AND due_at > :now AND status IN ('planned', 'sending', 'retiring')"
 _WAITING_FILES = "due_at > :now AND (status = 'unreadable' OR (status = 'ready' AND attempts > 0))"
@@ -98,12 +91,12 @@ class Retrying:
             case CopyStatus.PLANNED | CopyStatus.PROCESSING | CopyStatus.RETIRING:
                 copies.update(db, copy.id, due_at=now, attempts=0)
             case CopyStatus.SENDING if self._release(db, copy, now):
-                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, **_FORGOTTEN)
+                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
                 history.add(db, file, "retried", now, copy=copy, detail="sent again on request")
             case CopyStatus.SENDING:
                 copies.update(db, copy.id, due_at=now)
             case CopyStatus.FAILED if copy.file_uuid is None:
-                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, **_FORGOTTEN)
+                copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
             case CopyStatus.FAILED if (
                 file.sha256 == copy.sha256 and file.present and file.folder in self._policies
             ):

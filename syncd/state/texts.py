@@ -12,12 +12,17 @@ from syncd.state.holds import Hold
 JsonObject = dict[str, Any]
 
 
+def shown(path: bytes) -> str:
+    r"""Return a path as text; bytes that are no UTF-8 are written out (`\xff`)."""
+    return path.decode("utf-8", "backslashreplace")
+
+
 def path_texts(path: bytes) -> tuple[str, str | None]:
     """Return a path as text, and in Base64 where the text is not the whole truth."""
     try:
         return path.decode(), None
     except UnicodeDecodeError:
-        return path.decode("utf-8", "backslashreplace"), base64.b64encode(path).decode()
+        return shown(path), base64.b64encode(path).decode()
 
 
 def timestamp(seconds: float | None) -> str | None:

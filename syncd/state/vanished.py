@@ -7,6 +7,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from syncd.state.holds import MANY_MISSING
+from syncd.state.texts import shown
 
 #: Seconds within which files that go missing count together.
 WINDOW_SECONDS = 3600.0
@@ -41,7 +42,7 @@ def pending(db: Database, folder: str, limit: int) -> Affected:
         f"SELECT path FROM files WHERE {PENDING} ORDER BY path LIMIT :limit", known
     )
     parent = _common_parent(first, last) if count else b""
-    return Affected(count, [_shown(row[0]) for row in rows], _shown(parent))
+    return Affected(count, [shown(row[0]) for row in rows], shown(parent))
 
 
 def count(db: Database, folder: str) -> int:
@@ -152,7 +153,3 @@ def _common_parent(first: bytes, last: bytes) -> bytes:
             break
         shared = [*shared, left]
     return b"/".join(shared)
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

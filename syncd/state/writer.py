@@ -43,9 +43,8 @@ class Writer:
     with code 1, so that the service manager starts it anew on what the disk really holds.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
         self._db: Database | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="syncd-writer", daemon=True)
@@ -57,8 +56,8 @@ class Writer:
         self.failed = False
         #: whether something was read that is damaged
         self.met_damage = False
-        #: when the thread last came round, on `clock`: the watchdog's evidence
-        self.last_alive = clock()
+        #: when the thread last came round, on the monotonic clock: the watchdog's evidence
+        self.last_alive = time.monotonic()
         self.commits = 0
 
     def start(self, *, thorough: bool = False) -> None:
@@ -103,7 +102,7 @@ class Writer:
 
     def _run(self) -> None:
         while (jobs := self._gather()) is not None:
-            self.last_alive = self._clock()
+            self.last_alive = time.monotonic()
             if jobs:
                 self._commit(jobs)
 

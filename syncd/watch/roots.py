@@ -21,6 +21,7 @@ from syncd.state.holds import MOUNT_MISSING, MOUNT_NEW, ROOT_EMPTY, ROOT_MISSING
 from syncd.state.reviews import OF_MOUNTS, Decision, ReviewError, Verdict
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
+from syncd.state.texts import shown
 from syncd.watch.folder import WatchFolder
 
 log = logging.getLogger(__name__)
@@ -402,7 +403,7 @@ class Root:
             reason=reason,
             message=message,
             affects=affects,
-            first=[path.decode("utf-8", "backslashreplace") for path in first],
+            first=[shown(path) for path in first],
             commands=self._commands(reason),
             now=now,
         )
@@ -430,7 +431,7 @@ class Root:
         return sorted({p for m in mounted for p in inventory.synced_beneath(db, name, m)})
 
     def _message(self, reason: str, seen: View, over: Sequence[bytes]) -> str:
-        where = ", ".join(path.decode("utf-8", "backslashreplace") for path in over)
+        where = ", ".join(shown(path) for path in over)
         match reason:
             case "mount_missing":
                 return (
@@ -447,7 +448,7 @@ class Root:
                     "are deleted, or reject it, and they are kept"
                 )
             case "root_missing" if self._folder.marker and seen.error == _NOT_THERE:
-                marker = self._folder.marker.decode("utf-8", "backslashreplace")
+                marker = shown(self._folder.marker)
                 return (
                     f"the folder {self._shown}, or the marker {marker} in it, is not there: mount "
                     "it, or put the marker back; nothing is taken for deleted until then"

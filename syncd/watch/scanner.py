@@ -354,8 +354,6 @@ class _Pass:
 
     def _beneath_unreadable(self, directory: bytes) -> bool:
         unreadable = self.report.unreadable
-        if not unreadable:
-            return False
         return b"" in unreadable or any(
             directory == above or directory.startswith(above + b"/") for above in unreadable
         )

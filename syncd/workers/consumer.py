@@ -21,6 +21,7 @@ from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
+from syncd.state.texts import shown
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class Consumer:
         )
         # pathlib does not take bytes.
         where = os.path.join(folder.move_to, new)  # noqa: PTH118
-        return f"moved to {where.decode('utf-8', 'backslashreplace')}"
+        return f"moved to {shown(where)}"
 
     def _failed(self, file: File, error: OSError | DiskError) -> None:
         """Believe the disk: what is gone is taken away, whatever went wrong after that."""
@@ -163,7 +164,7 @@ class Consumer:
         self._store.write(
             lambda db: consumption.stays(db, file.id, self._policies, now, reason=message)
         )
-        log.warning("%s: %s", _shown(file), message)
+        log.warning("%s: %s", file.shown, message)
 
     def _put_off(self, file: File) -> None:
         failures = self._later.get(file.id, (0, 0.0))[0] + 1
@@ -176,8 +177,4 @@ class Consumer:
         self._later.pop(file.id, None)
         now = self._clock()
         self._store.write(lambda db: consumption.done(db, file.id, now, how=how))
-        log.info("%s: %s", _shown(file), how)
-
-
-def _shown(file: File) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
+        log.info("%s: %s", file.shown, how)

@@ -5,7 +5,6 @@ DELETE itself follows a last look and a committed intent. See "Deleting safely" 
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -190,16 +189,13 @@ class Deleter:
         seen: Mapping[bytes, disk.Sight],
         now: float,
     ) -> None:
-        workspace = self._policies[name].workspace_uuid
-        same_workspace = [
-            other for other, policy in self._policies.items() if policy.workspace_uuid == workspace
-        ]
+        neighbours = self._deletions.neighbours(name)
         if any(file.verdict is None for file in missing):
             # Whether they are too many is settled before the first of them retires.
             self._deletions.review(db, name, now)
         for file in missing:
             sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
-            if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, same_workspace):
+            if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, neighbours):
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
                 self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
@@ -285,13 +281,13 @@ class Deleter:
         DELETED_FILES.add(file.folder)
         log.info(
             "%s: deleted %s (%s)",
-            _shown(file),
+            file.shown,
             copy.file_uuid,
             copy.reason,
             extra=fields(
                 "deleted",
                 folder=file.folder,
-                path=_shown(file),
+                path=file.shown,
                 file_uuid=copy.file_uuid,
                 reason=copy.reason,
             ),
@@ -345,7 +341,3 @@ class Deleter:
 def _clock(text: str) -> tuple[str, float]:
     boot, drift = text.split()
     return boot, float(drift)
-
-
-def _shown(file: File) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,6 @@
 """One file's way up: opened, hashed, promised in the ledger, sent, and its outcome recorded."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -151,14 +150,14 @@ class Passage:
     def _offer(self, file: File, descriptor: int) -> Offer | None:
         before = disk.fingerprint(descriptor)
         if before != file.fingerprint:
-            raise FileChangedError(f"{shown(file)} changed")
+            raise FileChangedError(f"{file.shown} changed")
         digest = file.sha256
         if digest is None:
             digest = disk.sha256(descriptor, before.size, stopped=self._stop.is_set)
             if digest is None:
                 return None
             if disk.fingerprint(descriptor) != before:
-                raise FileChangedError(f"{shown(file)} changed while it was read")
+                raise FileChangedError(f"{file.shown} changed while it was read")
         return Offer(
             file_id=file.id,
             fingerprint=before,
@@ -180,9 +179,9 @@ class Passage:
         message, again_at = str(error), now + backoff_seconds(file.attempts + 1)
         log.warning(
             "%s: %s; tried again later",
-            shown(file),
+            file.shown,
             message,
-            extra=fields("unreadable", folder=file.folder, path=shown(file)),
+            extra=fields("unreadable", folder=file.folder, path=file.shown),
         )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 
@@ -266,7 +265,7 @@ class Passage:
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
-            raise FileChangedError(f"{shown(file)} changed while it was sent")
+            raise FileChangedError(f"{file.shown} changed while it was sent")
 
     def _transfer(
         self,
@@ -323,7 +322,7 @@ class Passage:
         return Sent(
             file_id=file.id,
             folder=file.folder,
-            shown=shown(file),
+            shown=file.shown,
             file_uuid=answer.file_uuid,
             request_id=transfer.request_id,
             size=copy.size,
@@ -343,12 +342,12 @@ class Passage:
             RETRIES.add(file.folder)
             log.warning(
                 "%s: %s",
-                shown(file),
+                file.shown,
                 error,
                 extra=fields(
                     "upload_failed",
                     folder=file.folder,
-                    path=shown(file),
+                    path=file.shown,
                     bytes=copy.size,
                     status=error.status,
                     # What is final is told of each file.
@@ -386,8 +385,3 @@ class Passage:
 
 def _is_final(error: FilesApiError) -> bool:
     return isinstance(error, RefusedError) and not isinstance(error, (*PATIENCE, ConflictError))
-
-
-def shown(file: File) -> str:
-    """Return a file's path as it may stand in a log."""
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -204,4 +203,4 @@ class Poller:
 
     def _shown(self, copy: Copy) -> str:
         file = self._store.read(lambda db: files.get(db, copy.file_id))
-        return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode() if file else "?"
+        return file.shown if file else "?"

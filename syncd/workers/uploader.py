@@ -28,7 +28,6 @@ from syncd.workers.passage import (
     Root,
     Sent,
     UploadOptions,
-    shown,
 )
 from syncd.workers.turns import Turns
 
@@ -299,9 +298,9 @@ class Uploader:
         What it may have left in flight is in doubt: the next step says so in the table.
         """
         if isinstance(error, StateError):
-            log.error("%s: not recorded, tried again later: %s", shown(file), error)
+            log.error("%s: not recorded, tried again later: %s", file.shown, error)
         else:
-            log.error("%s: unexpected failure, tried again later", shown(file), exc_info=error)
+            log.error("%s: unexpected failure, tried again later", file.shown, exc_info=error)
         until = self._clock() + backoff_seconds(6)
         with suppress(Exception):
             self._store.write(lambda db: self._ledger.put_off(db, file.id, until))

@@ -128,6 +128,9 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     hold = {"stops": "deletions", "scope": "f", "reason": "root_replaced"}
     held.do(holds.place, **hold, message="another one", now=held.now)
     held.store.close()
+    code, _, err = syncd("deletes", "reject", "2")
+    assert code == 1
+    assert "bring the right one back" in err
     code, out, _ = syncd("deletes", "approve", "2")
     assert code == 0, out
     assert "taken for the right one" in out

@@ -114,7 +114,6 @@ class Schedule:
         #: paths that had a live copy while a file was there, and still is
         self.covered: set[str] = set()
         self.history_seen = 0
-        self.refused_at: str | None = None
         self.was_restored = False
         self._backup: bytes | None = None
         #: what was so when everything was last checked

@@ -34,8 +34,6 @@ from syncd.files_api.listing import read_listing, walk
 
 ORGANIZATION = str(uuid.UUID(int=7))
 URL_SECONDS = 1800.0
-#: The foreign syncd whose token some foreign objects carry.
-STRANGER = "sy1-ffffffff-" + "0" * 28
 OURS, FOREIGN = "ours", "foreign"
 
 

@@ -222,11 +222,10 @@ def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):
     desk.now += 1
     assert desk.confirm(file) is None
     assert desk.copy(copy).status is CopyStatus.RETIRING
+    assert desk.file(file).due_at is None
 
 
 def test_a_missing_file_is_not_retired_while_deletions_are_held(desk):
-    from syncd.state import holds
-
     file, copy = desk.sync(b"a")
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 60
@@ -259,6 +258,28 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         desk.see(b"a", 1)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
+
+
+def test_a_file_that_changes_back_in_time_takes_its_earlier_copy_up_and_the_later_one_retires(desk):
+    _, first = desk.sync(b"a")
+    second = desk.begin(desk.see(b"a", 2), B)
+    desk.arrive(second, 2)
+    assert desk.copy(first).status is CopyStatus.RETIRING
+    assert desk.begin(desk.see(b"a", 1), A) is Declined.SETTLED
+    assert desk.copy(first).status is CopyStatus.LIVE
+    assert desk.copy(second).status is CopyStatus.RETIRING
+
+
+def test_what_becomes_of_a_copy_leaves_alone_when_its_file_is_due(desk):
+    """A file that was put off after a failure, while the copy of what it was is deleted."""
+    file, first = desk.sync(b"a")
+    second = desk.begin(desk.see(b"a", 2), B)
+    desk.arrive(second, 2)
+    desk.see(b"a", 3)
+    desk.do(desk.ledger.put_off, file.id, desk.now + 300)
+    desk.do(desk.deletions.begin_delete, first.id, desk.now)
+    desk.do(desk.deletions.deleted, first.id, desk.now)
+    assert desk.file(file).due_at == desk.now + 300
 
 
 def test_only_what_retires_is_ever_deleted(desk):
@@ -306,6 +327,20 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     assert desk.do(awaits_rename, desk.file(old), POLICIES)
     assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
+
+
+def test_a_rename_brings_no_video_along_that_was_never_seen_to_be_usable(desk):
+    """Its file went missing while the service was still at work on it."""
+    file = desk.see(b"v")
+    first = desk.begin(file)
+    desk.arrive(first, 1, "pending")
+    desk.see(b"v", seen=Seen.MISSING)
+    desk.now += 60
+    assert desk.confirm(file) is None
+    assert desk.copy(first).status is CopyStatus.RETIRING
+    second = desk.begin(desk.see(b"renamed", 2), vacated=[file.id])
+    assert (second.status, second.file_id != file.id) == (CopyStatus.SENDING, True)
+    assert desk.copy(first).status is CopyStatus.RETIRING
 
 
 def test_a_rename_is_decided_by_content_and_not_by_inode(desk):

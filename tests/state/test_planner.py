@@ -4,7 +4,7 @@ from syncd.disk import Fingerprint
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.state.planner import Act, Policy, plan
+from syncd.state.planner import Act, Limits, Policy, plan
 
 A, B = "a" * 64, "b" * 64
 READY = File(
@@ -83,6 +83,9 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
     assert act(kept, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
     assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.NOTHING, None)
     assert act(kept, copy("released")) == (Act.NOTHING, None)
+    assert act(kept, copy("planned", uuid=None)) == (Act.DROP, 1)
+    assert act(kept, copy("failed", uuid=None)) == (Act.DROP, 1)
+    assert act(kept, copy("failed")) == (Act.NOTHING, None)
     approved = GONE._replace(verdict=Verdict.APPROVED)
     assert act(approved, copy("released")) == (Act.RETIRE, 1)
 
@@ -141,6 +144,30 @@ def test_a_missing_file_keeps_its_copies_until_it_was_looked_for_twice():
     assert act(GONE, copy("live")) == (Act.RETIRE, 1)
     assert act(GONE, copy("processing")) == (Act.RETIRE, 1)
     assert act(GONE, copy("planned")) == (Act.DROP, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "others"),
+    [
+        (GONE, ()),
+        (READY._replace(status=FileStatus.INELIGIBLE), ()),
+        (READY, (copy("live", id=9),)),
+    ],
+    ids=["gone", "excluded", "live"],
+)
+def test_what_is_not_needed_retires_where_something_is_stored_of_it_and_else_is_dropped(
+    file, others
+):
+    assert act(file, copy("planned", uuid=None), *others) == (Act.DROP, 1)
+    assert act(file, copy("failed", uuid=None), *others) == (Act.DROP, 1)
+    assert act(file, copy("failed"), *others) == (Act.RETIRE, 1)
+    assert act(file, copy("processing"), *others) == (Act.RETIRE, 1)
+
+
+def test_without_a_share_of_the_files_their_number_alone_is_the_limit():
+    limits = Limits(files=3, percent=0.0)
+    assert [limits.are_exceeded(lost, 1_000_000) for lost in (3, 4)] == [False, True]
+    assert limits.enough(4) == 4
 
 
 @pytest.mark.parametrize("status", [FileStatus.SETTLING, FileStatus.UNREADABLE])

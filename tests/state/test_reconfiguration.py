@@ -73,6 +73,11 @@ def test_a_folder_that_is_configured_no_more_releases_its_copies(known):
     kept = known.policies.pop("f")
     known.release_removed()
     assert known.statuses("f") == ["released", "released"]
+    for name in (b"1", b"2"):
+        file = known.store.read(lambda db, name=name: files.find(db, "f", name))
+        assert file.status is FileStatus.INELIGIBLE
+        assert (file.missing_since, file.due_at) == (None, None)
+        assert file.error == reconfiguration.NOT_CONFIGURED
     assert known.statuses("g") == ["live", "live"]
     assert known.do(reconfiguration.removed, known.policies) == []
     # Configured again, what is still there is taken up without being read.

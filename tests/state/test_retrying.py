@@ -7,7 +7,7 @@ from syncd.state import copies, due, files, holds, sightings
 from syncd.state.ledger import QUARANTINE_CRASHES, Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
-from syncd.state.retrying import Retrying
+from syncd.state.retrying import Retrying, forget_backoff
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store
 
@@ -107,6 +107,8 @@ def test_what_was_refused_for_good_is_tried_again_only_where_that_is_asked_for(d
     assert desk.due() == []
     assert desk.store.write(lambda db: everything(db, desk.now, failed=True)) == 1
     assert desk.due() == [b"a"]
+    (again,) = desk.copies(b"a")
+    assert (again.token, again.attempts, again.error_message) == (copy.token, 0, None)
 
 
 def test_one_file_is_tried_whatever_it_failed_of_and_no_other(desk):
@@ -115,6 +117,27 @@ def test_one_file_is_tried_whatever_it_failed_of_and_no_other(desk):
         desk.failed(name)
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
+
+
+def test_a_video_is_asked_for_at_the_services_own_pace_unless_somebody_names_it(desk):
+    desk.see(b"clip.mp4")
+    copy = desk.begin(b"clip.mp4")
+    stored = Stored("11111111-1111-4111-8111-111111111111", processing_status="pending")
+    look = desk.now + 300
+    desk.store.write(lambda db: desk.ledger.stored(db, copy.id, stored, desk.now, look=look))
+    tried = desk.store.write(lambda db: desk.retrying.all_waiting(db, desk.now, failed=True))
+    assert (tried, desk.copies(b"clip.mp4")[0].due_at) == (0, look)
+    assert desk.retry(b"clip.mp4") == 1
+    assert desk.copies(b"clip.mp4")[0].due_at == desk.now
+
+
+def test_whoever_names_a_file_that_waits_to_be_read_has_it_tried_now(desk):
+    desk.see(b"unreadable", Seen.UNREADABLE)
+    file = desk.see(b"put off")
+    desk.store.write(lambda db: desk.ledger.put_off(db, file.id, desk.now + 300))
+    assert [desk.retry(name) for name in (b"unreadable", b"put off", b"unknown")] == [1, 1, 0]
+    assert desk.file(b"unreadable").due_at == desk.now
+    assert desk.due() == [b"put off"]
 
 
 def test_a_video_that_failed_gets_a_second_copy_and_keeps_its_object_until_that_is_live(desk):
@@ -167,6 +190,34 @@ def test_a_held_doubt_is_sent_again_only_for_whoever_names_the_file(desk):
     assert desk.store.read(holds.open_holds) == []
 
 
+@pytest.mark.parametrize(
+    ("status", "is_due"), [(None, True), (500, True), (429, False), (503, False)]
+)
+def test_a_pass_tries_all_but_what_the_service_asked_to_wait_for(desk, status, is_due):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    failure, again_at = Failure("no", status), desk.now + 300
+    desk.store.write(
+        lambda db: desk.ledger.not_sent(db, copy.id, desk.now, failure=failure, again_at=again_at)
+    )
+    desk.see(b"c", Seen.UNREADABLE)
+    desk.store.write(lambda db: forget_backoff(db, desk.now))
+    assert desk.due() == ([b"a"] if is_due else [])
+    assert desk.file(b"c").due_at == desk.now
+
+
+def test_trying_again_cuts_short_no_missing_files_grace(desk):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    stored = Stored("11111111-1111-4111-8111-111111111111")
+    desk.store.write(lambda db: desk.ledger.stored(db, copy.id, stored, desk.now, look=desk.now))
+    grace_ends = desk.see(b"a", Seen.MISSING).due_at
+    assert grace_ends > desk.now
+    desk.retry(b"a")
+    desk.store.write(lambda db: desk.retrying.all_waiting(db, desk.now, failed=True))
+    assert desk.file(b"a").due_at == grace_ends
+
+
 def test_a_doubt_that_is_not_held_is_looked_up_and_not_sent(desk):
     desk.see(b"a")
     copy = desk.begin(b"a")
@@ -186,6 +237,8 @@ def test_a_file_over_which_syncd_ended_three_times_is_left_alone_for_an_hour(des
         assert desk.file(b"poison").crashes == number + 1
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.due() == [b"fine"]
+    desk.store.write(lambda db: forget_backoff(db, desk.now))
+    assert desk.due() == [b"fine"], "a pass does not end its rest"
     desk.now += 3601
     assert sorted(desk.due()) == [b"fine", b"poison"]
 
@@ -210,6 +263,7 @@ def test_whoever_names_a_file_that_is_left_alone_has_it_tried_now(desk):
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
+    assert desk.file(b"a").crashes == 0, "one more end is the first again"
 
 
 def test_what_failed_in_a_folder_that_is_not_worked_on_now_keeps_no_other_from_being_tried(desk):

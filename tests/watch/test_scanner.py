@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import socket
@@ -49,6 +50,29 @@ def test_a_scan_of_an_unchanged_tree_writes_nothing(place):
     report = place.scan()
     assert (report.files, report.directories, report.changed) == (3, 3, 0)
     assert place.commits == before
+
+
+def test_mirroring_that_is_turned_on_begins_with_the_first_whole_scan(place, monkeypatch):
+    place.reopen(mirror_deletions=False)
+    place.synced(b"before", b"dark/file", b"after")
+    place.root.joinpath("before").unlink()
+    place.reopen(mirror_deletions=True)
+    entries_of = disk.entries_of
+
+    def fail(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "dark":
+            raise OSError(errno.EIO, "Input/output error")
+        return entries_of(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "entries_of", fail)
+        assert place.scan().unreadable
+    place.root.joinpath("dark/file").unlink()
+    place.scan()
+    place.root.joinpath("after").unlink()
+    place.scan()
+    verdicts = {path: file.verdict for path, file in place.files().items()}
+    assert verdicts == {b"before": "kept", b"dark/file": "kept", b"after": None}
 
 
 def test_changes_made_while_nobody_watched_are_found(place):

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,6 @@ from syncd.state.store import Store
 from syncd.workers.adopter import Adopter, AdoptError
 from syncd.workers.introduction import Introduction
 from syncd.workers.verifier import Verifier
-
-CLIP = "clip.mp4"
 
 
 @pytest.fixture
@@ -82,6 +81,20 @@ def work(shop):
 
 @pytest.mark.row(27)
 @pytest.mark.parametrize("echo", ["name", "path"])
+def roll_back(shop):
+    """Have the ledger held as one that was put back from a backup."""
+    shop.store.write(
+        lambda db: holds.place(
+            db,
+            stops="sending",
+            scope=holds.EVERYWHERE,
+            reason=holds.STATE_LOST,
+            message="an older database was put back",
+            now=shop.now,
+        )
+    )
+
+
 def test_every_file_gets_its_own_object_back_and_no_byte_is_sent(shop, lost, echo):
     names = ["a.txt", "b", "twice 1", "twice 2", "wei\udcdf%20.md", "é" * 120 + ".bin"]
     contents = {name: b"equal" if "twice" in name else os.fsencode(name) for name in names}
@@ -180,16 +193,7 @@ def test_a_rolled_back_ledger_deletes_nothing_that_may_have_been_taken_away(shop
     shop.policies["f"] = Policy(after_upload="delete")
     shop.drop("a", b"a")
     shop.upload()
-    shop.store.write(
-        lambda db: holds.place(
-            db,
-            stops="sending",
-            scope=holds.EVERYWHERE,
-            reason=holds.STATE_LOST,
-            message="an older database was put back",
-            now=shop.now,
-        )
-    )
+    roll_back(shop)
     (shop.root / "a").unlink()
     shop.notice("a", Seen.MISSING)
     adopt(shop)
@@ -197,6 +201,63 @@ def test_a_rolled_back_ledger_deletes_nothing_that_may_have_been_taken_away(shop
     work(shop)
     assert len(shop.live()) == 1
     assert shop.copies()[0].status is CopyStatus.RELEASED
+
+
+def test_what_a_rolled_back_ledger_counts_on_and_nobody_has_any_more_is_sent_again(shop):
+    shop.drop("a", b"a")
+    shop.drop("b", b"b")
+    shop.upload()
+    shop.client.delete(shop.copy("a").file_uuid)
+    roll_back(shop)
+    assert adopt(shop)["gone"] == 1
+    assert [copy.status for copy in shop.copies("a")] == [CopyStatus.GONE]
+    work(shop)
+    assert shop.live().keys() == {shop.copy("a").file_uuid, shop.copy("b").file_uuid}
+
+
+def test_what_a_listing_does_not_show_and_is_there_when_asked_for_is_not_gone(shop, monkeypatch):
+    shop.drop("a", b"a")
+    shop.upload()
+    read = shop.client.read_listing
+    monkeypatch.setattr(
+        shop.client, "read_listing", lambda **kwargs: replace(read(**kwargs), items=())
+    )
+    roll_back(shop)
+    assert adopt(shop)["gone"] == 0
+    assert shop.copy("a").status is CopyStatus.LIVE
+
+
+def test_what_a_rolled_back_ledger_has_yet_to_send_and_has_arrived_is_not_sent_twice(shop):
+    shop.drop("first", b"lets the echo be learned")
+    shop.upload()
+    shop.reconciler.step()
+    shop.faults({"match": "POST /v2/files/-/uploads", "times": 1, "action": "drop_after"})
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.faults()
+    shop.store.write(lambda db: shop.ledger.absent(db, shop.copy("a").id, shop.now))
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    sent = mutations(shop)
+    roll_back(shop)
+    adopt(shop)
+    work(shop)
+    assert mutations(shop) == sent
+    assert shop.copy("a").file_uuid in shop.live()
+
+
+def test_newer_content_than_a_rolled_back_ledger_knows_of_takes_the_place_of_the_old(shop):
+    shop.drop("a", b"one")
+    shop.upload()
+    shop.drop("a", b"other")
+    shop.upload()
+    first, second = shop.copies("a")
+    shop.store.write(lambda db: db.conn.execute("DELETE FROM copies WHERE id = ?", (second.id,)))
+    shop.store.write(lambda db: copies.move(db, first, CopyStatus.LIVE))
+    roll_back(shop)
+    told = adopt(shop)
+    assert (told["live"], told["twin"]) == (1, 0)
+    work(shop)
+    assert list(shop.live()) == [second.file_uuid]
 
 
 def test_the_newest_of_twins_is_taken_up_and_the_other_retires(shop, lost):

@@ -57,6 +57,15 @@ def test_a_live_file_is_taken_away_and_its_copy_stays_for_good(emptied):
         assert sent(emptied) == {"a": b"one"}
 
 
+def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(emptied, monkeypatch):
+    monkeypatch.setattr("syncd.workers.consumer.BATCH", 1)
+    for name in ("a", "b"):
+        emptied.drop(name, name.encode())
+    emptied.upload()
+    assert [emptied.consumer.step() for _ in range(3)] == [0.0, 0.0, None]
+    assert list(emptied.root.iterdir()) == []
+
+
 @pytest.mark.parametrize("second", [b"two", b"one"], ids=["other content", "the same content"])
 def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
     emptied.drop("a", b"one")
@@ -251,3 +260,29 @@ def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, m
     emptied.now += 1000
     emptied.consumer.step()
     assert not (emptied.root / "a").exists()
+
+
+def test_the_intent_is_not_committed_for_a_file_that_has_moved_on_meanwhile(emptied):
+    """What was due was read a while ago: only the row as it is now counts."""
+
+    def begin(mark=None):
+        mark = mark or emptied.file("a").fingerprint
+        return emptied.store.write(
+            lambda db: consumption.begin(db, emptied.file("a").id, mark, emptied.now)
+        )
+
+    emptied.drop("a", b"one")
+    assert not begin(), "nothing of it is live"
+    emptied.upload()
+    live = emptied.file("a").fingerprint
+    assert not begin(live._replace(size=4)), "the disk holds something else"
+    emptied.notice("a", Seen.UNREADABLE)
+    assert not begin(), "nobody can say what it holds"
+    emptied.drop("a", b"other")
+    assert not begin(live), "the table knows of something else"
+    assert not begin(), "its new content is not known yet"
+    emptied.store.write(
+        lambda db: db.conn.execute("UPDATE files SET sha256 = ?", ("b" * 64,)).rowcount
+    )
+    assert not begin(), "its new content is not live yet"
+    assert emptied.copy("a").status is CopyStatus.LIVE

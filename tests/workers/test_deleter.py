@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from syncd import disk
 from syncd.exceptions import StateWriteError
 from syncd.state import holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -122,6 +123,48 @@ def test_nothing_is_deleted_at_a_root_that_is_not_the_right_one(synced, how):
     synced.deleter.step()
     assert deletes(synced) == []
     assert len(synced.live()) == 2
+
+
+def test_a_deletion_that_must_wait_makes_room_for_others(synced, monkeypatch):
+    """A round takes up so many: those that cannot be done must not come first in each."""
+    lose(synced)
+    synced.now += 61
+    monkeypatch.setattr(synced.gate, "seconds_shut_for_all", lambda: 5.0)
+    synced.deleter.step()
+    monkeypatch.undo()
+    copy = synced.copy("a")
+    assert copy.status is CopyStatus.RETIRING
+    shutil.move(synced.root, synced.root.with_name("away"))
+    synced.deleter.step()
+    assert synced.copy("a").due_at == synced.now + 10, "its root is gone: nobody can say"
+    shutil.move(synced.root.with_name("away"), synced.root)
+    synced.now += 11
+    unclear = disk.Sight(disk.Found.UNREADABLE, error="Input/output error")
+    monkeypatch.setattr("syncd.workers.deleter.look", lambda *_, **__: {b"a": unclear})
+    synced.deleter.step()
+    monkeypatch.undo()
+    assert synced.copy("a").due_at == synced.now + 10, "the disk does not say"
+    assert synced.file("a").status is FileStatus.MISSING
+    synced.now += 11
+    place = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
+    synced.store.write(lambda db: holds.place(db, message="m", now=synced.now, **place))
+    synced.deleter.step()
+    assert synced.copy("a").due_at == synced.now + 10, "its deletion is held"
+    assert deletes(synced) == []
+    synced.store.write(lambda db: holds.release(db, now=synced.now, **place))
+    synced.now += 11
+    synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.GONE
+
+
+def test_a_round_asks_for_the_next_one_at_once_only_where_it_was_full(synced, monkeypatch):
+    assert synced.deleter.step() is None
+    monkeypatch.setattr("syncd.workers.deleter.BATCH", 1)
+    lose(synced)
+    lose(synced, "b")
+    synced.now += 61
+    assert [synced.deleter.step() for _ in range(3)] == [0.0, 0.0, None]
+    assert synced.live() == {}
 
 
 def test_a_hold_stops_the_deletions_of_missing_files(synced):

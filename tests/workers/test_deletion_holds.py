@@ -9,7 +9,7 @@ import pytest
 from syncd.state import holds, reviews, vanished
 from syncd.state.deletions import Deletions
 from syncd.state.lifecycle import CopyStatus, Verdict
-from syncd.state.planner import Limits
+from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Seen
 
 MANY = ("deletions", "many_missing")
@@ -78,6 +78,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.stops, hold.scope, hold.reason) == ("deletions", "f", "many_missing")
     assert (hold.affects, len(hold.first), hold.parent) == (10, 10, "d")
+    assert hold.message.startswith("10 synced files in d went missing within an hour")
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 
@@ -221,6 +222,42 @@ def test_a_rejection_can_be_undone(full, settled):
     assert (deletes(full), len(full.live())) == (10, 2)
 
 
+def test_a_file_may_only_have_moved_to_a_folder_of_its_own_workspace():
+    policies = {"f": Policy(), "g": Policy("w"), "h": Policy()}
+    assert Deletions(policies=policies).neighbours("f") == ["f", "h"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [("key_refused", "is not to be approved or rejected"), ("many_missing", "ended by itself")],
+)
+def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, says):
+    place = {"stops": "sending", "scope": "*", "reason": reason}
+
+    def hold(db):
+        holds.place(db, message="m", now=shop.now, **place)
+        (known,) = holds.open_holds(db)
+        if reason == "many_missing":
+            holds.release(db, now=shop.now, **place)
+        return known.id
+
+    hold_id = shop.store.write(hold)
+    with pytest.raises(reviews.ReviewError, match=says):
+        undo(shop, hold_id, "approved")
+    assert shop.store.read(lambda db: holds.get(db, hold_id)).verdict is None
+
+
+def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
+    lose_directory(full)
+    grace(full)
+    hold = decide(full, "approved")
+    grace(full)
+    assert deletes(full) == 10
+    with pytest.raises(reviews.ReviewError, match="was approved, and there is nothing left"):
+        undo(full, hold, "rejected")
+    assert full.store.read(lambda db: holds.get(db, hold)).verdict == "approved"
+
+
 def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     lose_directory(full)
     grace(full)
@@ -297,6 +334,27 @@ def test_a_copy_that_others_deleted_is_held_sent_again_or_forgotten(full, rule):
 
 
 @pytest.mark.row(39)
+def test_few_of_many_that_others_deleted_are_sent_again_without_asking(full):
+    limit(full, files=0, percent=50.0)
+    full.policies["f"] = replace(full.policies["f"], remote_gone="reupload")
+    copy = full.copy("a")
+    full.client.delete(copy.file_uuid)
+    full.store.write(lambda db: full.ledger.gone_remotely(db, copy.id, full.now))
+    assert full.holds() == []
+    full.upload()
+    assert full.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(39)
+def test_where_a_file_is_gone_as_well_nobody_is_asked_about_its_copy(full):
+    lose(full, "a")
+    copy = full.copy("a")
+    full.client.delete(copy.file_uuid)
+    full.store.write(lambda db: full.ledger.gone_remotely(db, copy.id, full.now))
+    assert (full.file("a").verdict, full.holds()) == (None, [])
+
+
+@pytest.mark.row(39)
 def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(full):
     full.policies["f"] = replace(full.policies["f"], remote_gone="reupload")
     for copy in full.copies():
@@ -304,6 +362,9 @@ def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(
     full.deleter.step()
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.reason, hold.affects) == ("remote_gone", 8)
+    query = f"SELECT path FROM files WHERE id IN ({reviews.FILES})"
+    named = full.store.read(lambda db: db.conn.execute(query, reviews.files_of(hold)).fetchall())
+    assert sorted(os.fsdecode(row[0]) for row in named) == sorted(hold.first)
     verdicts = [full.file(os.fsdecode(p)).verdict for p in (b"a", b"d/0")]
     assert verdicts == [Verdict.GONE, None]
     full.store.write(lambda db: reviews.decide(db, hold.id, "rejected", full.now))

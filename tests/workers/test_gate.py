@@ -7,7 +7,6 @@ from syncd.workers.gate import TRIPPED_AFTER, Gate
 from syncd.workers.reconciler import SWEEP_SECONDS
 
 UPLOAD = "POST /v2/files/-/uploads"
-SHUT = "44444444-4444-4444-8444-444444444444"
 
 
 def gate(shop, *, monotonic=None):

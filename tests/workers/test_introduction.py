@@ -64,6 +64,20 @@ def test_the_first_key_needs_no_introduction(shop, newcomer):
     assert gate.may_send()
 
 
+def test_where_the_listing_is_empty_one_object_of_the_ledger_tells_whose_key_it_is(
+    shop, newcomer, monkeypatch
+):
+    """The listing is of the key's own workspace: all that is known may be in others."""
+    bound(shop)
+    nothing = shop.client.list(limit=1, workspace_uuid="00000000-0000-4000-8000-0000000000ff")
+    assert list(nothing.items) == []
+    monkeypatch.setattr(FilesClient, "list", lambda *_, **__: nothing)
+    gate, introduction = newcomer("rotated")
+    introduction.make()
+    assert gate.may_send()
+    assert shop.holds() == []
+
+
 @pytest.mark.row(38)
 def test_a_rotated_key_of_the_same_organization_goes_on_after_one_request(shop, newcomer):
     bound(shop)

@@ -26,6 +26,22 @@ def doubt(shop, action, name="a", content=b"a"):
     shop.faults()
 
 
+def until(condition):
+    limit = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def sent_twice(shop):
+    """Have "a" sent again before the first try, which got no answer, is carried out."""
+    learn_the_echo(shop)
+    doubt(shop, {"commit_late": 0.3})
+    shop.now += 121
+    shop.reconciler.step()
+    shop.upload()
+
+
 def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
     doubt(shop, "drop_after")
     shop.reconciler.step()
@@ -51,13 +67,8 @@ def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
 
 
 def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop):
-    learn_the_echo(shop)
-    doubt(shop, {"commit_late": 0.3})
-    shop.now += 121
-    shop.reconciler.step()
-    shop.upload()
-    time.sleep(0.5)
-    assert len(shop.live()) == 3
+    sent_twice(shop)
+    until(lambda: len(shop.live()) == 3)
     shop.now += 86_401
     shop.reconciler.step()
     shop.deleter.step()
@@ -66,18 +77,13 @@ def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop)
 
 @pytest.mark.row(44)
 def test_a_stray_is_found_after_everything_else_of_its_workspace_is_gone(shop):
-    learn_the_echo(shop)
-    doubt(shop, {"commit_late": 0.3})
-    shop.now += 121
-    shop.reconciler.step()
-    shop.upload()
+    sent_twice(shop)
     for name in ("first", "a"):
         (shop.root / name).unlink()
         shop.notice(name, Seen.MISSING)
     shop.now += 61
     shop.deleter.step()
-    time.sleep(0.5)
-    assert len(shop.live()) == 1
+    until(lambda: len(shop.live()) == 1)
     shop.now += 86_401
     shop.reconciler.step()
     shop.deleter.step()
@@ -103,6 +109,16 @@ def test_without_an_echo_nothing_is_sent_twice_and_the_hold_says_why(shop, echo)
     assert shop.holds() == [("sending", "no_echo")]
     shop.upload()
     assert len(shop.live()) == 2
+
+
+def test_the_next_look_is_for_the_doubt_that_is_due_first(shop):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before", "a")
+    doubt(shop, "drop_before", "b", b"b")
+    for name, seconds in (("a", 50.0), ("b", 20.0)):
+        copy_id, look_at = shop.copy(name).id, shop.now + seconds
+        shop.store.write(lambda db, i=copy_id, at=look_at: shop.ledger.look_later(db, i, at))
+    assert shop.reconciler.step() == 20.0
 
 
 def test_a_quiet_day_reads_no_listing(shop):
@@ -173,7 +189,7 @@ def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(sh
     shop.now += 121
     shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.PLANNED
-    time.sleep(0.5)
+    until(lambda: [o for o in shop.ask("objects") if o["state"] == "reserved"])
     shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
     shop.faults({"match": UPLOAD, "times": 1, "action": "drop_after"})
     shop.upload()
@@ -268,12 +284,8 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
 @pytest.mark.row(38)
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_sweep_that_one_workspace_is_refused_to_is_no_loop_and_sweeps_the_others(shop, error):
-    learn_the_echo(shop)
-    doubt(shop, {"commit_late": 0.3})
-    shop.now += 121
-    shop.reconciler.step()
-    shop.upload()
-    time.sleep(0.5)
+    sent_twice(shop)
+    until(lambda: len(shop.live()) == 3)
     shop.drop("away", b"away")
     shop.upload()
     move_to_closed(shop, "away")
@@ -314,12 +326,8 @@ def test_an_object_that_cannot_be_asked_for_keeps_no_other_doubt_waiting(shop):
 @pytest.mark.parametrize("why", ["the ledger is wrong", "others deleted it"])
 def test_a_twin_is_kept_while_its_copy_is_not_to_be_seen(shop, why):
     """Else the only object of a file's content would be the one that is deleted."""
-    learn_the_echo(shop)
-    doubt(shop, {"commit_late": 0.3})
-    shop.now += 121
-    shop.reconciler.step()
-    shop.upload()
-    time.sleep(0.5)
+    sent_twice(shop)
+    until(lambda: len(shop.live()) == 3)
     copy = shop.copy("a")
     if why == "the ledger is wrong":
         other = "f" * 8 + copy.file_uuid[8:]
