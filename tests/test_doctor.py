@@ -195,6 +195,27 @@ def test_a_state_that_is_open_to_others_is_bad(examine, store, home):
     assert found["state"].fix == f"chmod 700 {home / 'state'}"
 
 
+@pytest.mark.parametrize("name", ["", "state.db", "lock"])
+def test_a_state_that_this_user_may_not_use_is_no_damage(examine, store, home, monkeypatch, name):
+    closed, allowed = home / "state" / name, os.access
+    monkeypatch.setattr(
+        doctor.os, "access", lambda path, mode: path != closed and allowed(path, mode)
+    )
+    found, code = examine()
+    assert code == 1
+    assert found["state"].text == f"user {os.getuid()} may not use {closed}"
+    assert f"chown -R {os.getuid()} {home / 'state'}" in found["state"].fix
+    assert "database" not in found
+
+
+def test_a_state_directory_that_is_a_file_is_told(examine, home):
+    (home / "state").write_text("a letter to my aunt")
+    found, code = examine()
+    assert code == 1
+    assert found["state"].text.endswith("is no directory")
+    assert "database" not in found
+
+
 def test_a_state_of_another_service_is_78(examine, store):
     store.set_fact("base_url", "https://elsewhere.test")
     found, code = examine()
