@@ -126,6 +126,15 @@ def test_a_held_file_shows_the_hold_and_its_commands(desk, syncd):
     assert out.count("export AYMARA_AI_API_KEY=...") == 1
 
 
+def test_a_next_try_that_is_past_is_due_and_what_is_held_has_none(desk, syncd):
+    copy = desk.begin(desk.see(b"x"))
+    failure = Failure("no route")
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now - 10)
+    assert "next try    due now" in syncd("why", "f/x")[1]
+    desk.hold("sending", "*")
+    assert "next try" not in syncd("why", "f/x")[1]
+
+
 def test_a_deleted_file_still_has_its_history(desk, syncd):
     desk.delete(b"x", desk.sync(b"x"))
     out = syncd("why", "f/x")[1]

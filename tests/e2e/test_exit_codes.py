@@ -66,9 +66,21 @@ def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on
     assert (code, out) == (1, "0 synced, 1 waiting, 0 failed\n")
     assert "a quota is used up" in err
     assert machine.holds() == {("sending", "quota")}
+    assert "> syncd retry" in syncd("status")[1]
     machine.faults()
     assert syncd("once")[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
     assert machine.holds() == set()
+
+
+def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    code, out, _ = syncd("adopt")
+    assert (code, out) == (
+        0,
+        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone\n"
+        "1 of them in the ledger already\n",
+    )
 
 
 @pytest.mark.row(40)

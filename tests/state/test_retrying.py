@@ -210,3 +210,12 @@ def test_whoever_names_a_file_that_is_left_alone_has_it_tried_now(desk):
         desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
+
+
+def test_while_sending_rests_all_that_is_planned_waits_for_its_next_try(desk):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    desk.store.write(lambda db: desk.ledger.not_sent(db, copy.id, desk.now, again_at=desk.now))
+    everything = desk.retrying.all_waiting
+    assert desk.store.write(lambda db: everything(db, desk.now, failed=False)) == 0
+    assert desk.store.write(lambda db: everything(db, desk.now, failed=False, resting=True)) == 1
