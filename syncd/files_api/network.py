@@ -206,7 +206,7 @@ def _words(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "what listens there speaks no TLS (is it http://, and not https://?)"
+        return "what listens there speaks no TLS: is it http, and not https?"
     return str(error)
 
 

@@ -47,8 +47,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(serve, client_of, tls)
 
 
 def test_a_service_that_speaks_no_tls_is_told_as_such(serve, client_of):
-    server = serve(answering(ANSWER))
-    with pytest.raises(NotSentError, match=r"speaks no TLS \(is it http://"):
+    server = serve(lambda connection: connection.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    with pytest.raises(NotSentError, match="speaks no TLS: is it http, and not https"):
         client_of(f"https://127.0.0.1:{server.port}").get(UUID)
 
 
