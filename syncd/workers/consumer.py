@@ -17,6 +17,7 @@ from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
+from syncd.state.texts import path_texts
 
 log = logging.getLogger(__name__)
 
@@ -138,4 +139,4 @@ class Consumer:
 
 
 def _shown(file: File) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
+    return path_texts(file.path)[0]

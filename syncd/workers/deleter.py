@@ -5,7 +5,6 @@ DELETE itself follows a last look and a committed intent. See "Deleting safely" 
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, read_fact, set_fact
+from syncd.state.texts import path_texts
 from syncd.workers.gate import Gate
 from syncd.workers.looks import look
 
@@ -346,4 +346,4 @@ def _clock(text: str) -> tuple[str, float]:
 
 
 def _shown(file: File) -> str:
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
+    return path_texts(file.path)[0]

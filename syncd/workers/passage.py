@@ -1,7 +1,6 @@
 """One file's way up: opened, hashed, promised in the ledger, sent, and its outcome recorded."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -35,6 +34,7 @@ from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import ECHO, PROVEN, Store
+from syncd.state.texts import path_texts
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look
 
@@ -387,4 +387,4 @@ def _is_final(error: FilesApiError) -> bool:
 
 def shown(file: File) -> str:
     """Return a file's path as it may stand in a log."""
-    return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode()
+    return path_texts(file.path)[0]

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from syncd.state.copies import Copy
 from syncd.state.ledger import Failure, Ledger
 from syncd.state.retry import backoff_seconds, poll_seconds
 from syncd.state.store import Store
+from syncd.state.texts import path_texts
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -204,4 +204,4 @@ class Poller:
 
     def _shown(self, copy: Copy) -> str:
         file = self._store.read(lambda db: files.get(db, copy.file_id))
-        return os.fsdecode(file.path).encode("utf-8", "backslashreplace").decode() if file else "?"
+        return path_texts(file.path)[0] if file else "?"
