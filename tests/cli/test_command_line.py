@@ -129,6 +129,9 @@ def test_a_missing_folder_of_the_configuration_is_warned_of_and_run(
     Path("syncd.toml").write_text("[[folders]]\npath = 'gone'\n")
     assert syncd("run")[0] == 0
     assert "gone is not there" in caplog.text
+    Path("gone").write_text("a letter to my aunt")
+    assert syncd("run")[0] == 0
+    assert "gone is no directory" in caplog.text
 
 
 def test_the_configuration_is_named_before_or_after_the_command(syncd, tmp_path):

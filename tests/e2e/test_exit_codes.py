@@ -76,11 +76,11 @@ def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
     machine.write("a", b"a")
     assert syncd("once")[0] == 0
     code, out, _ = syncd("adopt")
-    assert (code, out) == (
-        0,
-        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone\n"
-        "1 of them in the ledger already\n",
-    )
+    assert code == 0
+    assert out.splitlines() == [
+        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone",
+        "1 of them in the ledger already",
+    ]
 
 
 @pytest.mark.row(40)
@@ -148,7 +148,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
     assert syncd("once")[0] == 0
     assert syncd("verify")[:2] == (
         0,
-        "1 remote objects, 1 of them in our ledger\nall else is as the ledger has it\n",
+        "1 remote object, 1 of them in our ledger\nall else is as the ledger has it\n",
     )
     (file_uuid,) = machine.objects()
     with others(machine, "rotated") as client:
