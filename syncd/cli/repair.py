@@ -131,7 +131,8 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         )
     for other, count in sorted(result["other_instances"].items()):
         are = "is" if count == 1 else "are"
-        click.echo(f"{count} {are} of instance {other}; if that was this one, see --instance")
+        hint = "" if known else "; if that was this one, see --instance"
+        click.echo(f"{count:,} {are} of instance {other}{hint}")
     return 0
 
 

@@ -68,7 +68,11 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
     if options.verbosity or not sys.stderr.isatty():
         _start_log(config, options)
         code = make_one_pass(
-            config, stop=signals.stop, wait_deletions=wait_deletions, report=remember
+            config,
+            stop=signals.stop,
+            hurry=signals.hurry,
+            wait_deletions=wait_deletions,
+            report=remember,
         )
     else:
         console = Console(stderr=True, highlight=False)
@@ -84,7 +88,11 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
                 live.update(tally_view(tally, console.width))
 
             code = make_one_pass(
-                config, stop=signals.stop, wait_deletions=wait_deletions, report=show
+                config,
+                stop=signals.stop,
+                hurry=signals.hurry,
+                wait_deletions=wait_deletions,
+                report=show,
             )
     click.echo(tally_line(last))
     if signals.stop.is_set():
