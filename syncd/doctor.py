@@ -19,6 +19,7 @@ from pathlib import Path
 
 from syncd import __version__, vitals
 from syncd.config import Config
+from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
@@ -166,7 +167,7 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
             yield bad(
                 "key",
                 f"{config.credentials.source}: {error}",
-                "put a valid key there; the daemon takes it up by itself, or on reload",
+                f"put a valid key there; {_takes_key_up(config.credentials.source)}",
                 UnauthorizedError.exit_code,
             )
         except FilesApiError as error:
@@ -183,6 +184,13 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
         client.close()
     for answer, ended in answers:
         yield from _clock(answer.headers.get("date", ""), began, ended)
+
+
+def _takes_key_up(source: str) -> str:
+    """Say when a daemon that runs uses a new key: its environment stays what it was."""
+    if source.startswith(KEY_FILE_VARIABLE):
+        return "the daemon takes it up by itself"
+    return "then restart the daemon"
 
 
 def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:

@@ -120,7 +120,9 @@ def _work_through(
             log.error("giving up for now: a quota is used up (syncd status)")
             return
         if parts.gate.refused:
-            log.error("giving up for now: the Files API refuses the key")
+            log.error(
+                "giving up: the Files API refuses the key (syncd doctor says where it is from)"
+            )
             return
         if parts.gate.state == "unreachable":
             log.error("giving up for now: the Files API cannot be reached")

@@ -114,6 +114,14 @@ def test_a_refused_key_is_77_and_names_its_source(examine):
     assert code == 77
     assert found["key"].text.startswith("AYMARA_AI_API_KEY: ")
     assert "another-key" not in found["key"].text
+    assert found["key"].fix == "put a valid key there; then restart the daemon"
+
+
+def test_a_refused_key_of_a_file_is_taken_up_once_the_file_holds_another(examine, home):
+    (home / "key").touch(mode=0o600)
+    (home / "key").write_text("another-key")
+    more = {"AYMARA_AI_API_KEY": None, "AYMARA_AI_API_KEY_FILE": str(home / "key")}
+    assert examine(**more)[0]["key"].fix.endswith("the daemon takes it up by itself")
 
 
 def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine, home):
