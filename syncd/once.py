@@ -120,12 +120,10 @@ def _work_through(
             log.error("giving up for now: a quota is used up (syncd status)")
             return
         if parts.gate.refused:
-            log.error(
-                "giving up: the Files API refuses the key (syncd doctor says where it is from)"
-            )
+            log.error("giving up for now: the Files API refuses the key (syncd doctor)")
             return
         if parts.gate.state == "unreachable":
-            log.error("giving up for now: the Files API cannot be reached")
+            log.error("giving up for now: the Files API cannot be reached (syncd doctor)")
             return
         if not tally.waiting and not parts.uploader.busy:
             return
