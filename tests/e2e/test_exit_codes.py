@@ -101,6 +101,7 @@ def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(
     code, out, err = syncd("once", key="nobody's")
     assert (code, out) == (77, "1 synced, 1 waiting, 0 failed\n")
     assert "refuses the key" in err
+    assert err.count("(status 401") == 1, "why, once"
     assert machine.mutations() == sent
     assert [syncd(command, key="nobody's")[0] for command in ("verify", "adopt")] == [77, 77]
     assert syncd("once")[0] == 0
