@@ -30,7 +30,10 @@ def retry(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     now = time.time()
     if (files := arguments.get("files")) is None:
         failed = bool(arguments.get("failed"))
-        tried = parts.store.write(lambda db: parts.retrying.all_waiting(db, now, failed=failed))
+        resting = parts.gate.resting
+        tried = parts.store.write(
+            lambda db: parts.retrying.all_waiting(db, now, failed=failed, resting=resting)
+        )
     else:
         places = [(file["folder"], base64.b64decode(file["path_b64"])) for file in files]
         tried = parts.store.write(lambda db: parts.retrying.files(db, places, now))

@@ -72,6 +72,7 @@ class _Environment(EnvSettingsSource):
         return {name: value for name, value in self._variables.items() if value}
 
 
+_FOLDERS_FORM = 'write it as \'[{"path": "/data"}]\''
 #: What a value of another type should have been, in TOML's words, by pydantic's kinds of errors.
 _WANTED = {
     "bool_parsing": "should be true or false",
@@ -81,6 +82,7 @@ _WANTED = {
     "int_from_float": "should be a whole number",
     "int_parsing": "should be a whole number",
     "int_type": "should be a whole number",
+    "missing": "is missing",
     "model_type": "should be a table",
     "path_type": "should be a path, in quotes",
     "string_type": "should be text, in quotes",
@@ -143,8 +145,15 @@ class _Loader:
                         f"{origin}: there is no file {path}; `syncd init` writes one"
                     ) from error
                 continue
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"cannot read {path}: {error}") from error
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot read {path}: {error.strerror}; it must be a file that user "
+                    f"{os.getuid()} may read"
+                ) from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"{path} is not valid TOML: byte {error.start} is no UTF-8; save it as UTF-8"
+                ) from error
             self._file = path
             try:
                 values = tomllib.loads(text)
@@ -178,9 +187,7 @@ class _Loader:
         try:
             overrides = _Environment(given)()
         except SettingsError:
-            raise ConfigError(
-                f'{FOLDERS_VARIABLE} is not valid JSON; write it as \'[{{"path": "/data"}}]\''
-            ) from None
+            raise ConfigError(f"{FOLDERS_VARIABLE} is not valid JSON; {_FOLDERS_FORM}") from None
         self._anchor(overrides, self._here)
         if "folders" in overrides:
             self._folders_from = FOLDERS_VARIABLE
@@ -286,8 +293,10 @@ class _Loader:
         """Say what is wrong with one setting, where it stands, and what is right."""
         where, path = self._source(location), _setting(location)
         if kind != "extra_forbidden":
-            text = _WANTED.get(kind) or message.removeprefix("Value error, ")
-            if location == ("folders",):
+            text = _WANTED.get(kind) or message.removeprefix("Value error, ").removeprefix("Input ")
+            if where == FOLDERS_VARIABLE and kind in ("tuple_type", "model_type"):
+                text = _FOLDERS_FORM
+            elif location == ("folders",):
                 text += "; in a file each folder is a table of its own: [[folders]]"
             return f"{where}: {path}: {text[:1].lower()}{text[1:]}"
         key = str(location[-1])
@@ -316,10 +325,14 @@ class _Loader:
         folders = settings.folders
         where = self._folders_from or str(self._file or "the configuration")
         if to_sync and not folders:
-            yield (
+            # A variable that was meant to name one, and is misspelled, is why.
+            meant = (f"did you mean {name}?" for name in (WATCH_VARIABLE, FOLDERS_VARIABLE))
+            misspelled = [said for said in self._warnings if said.endswith(tuple(meant))]
+            lacking = (
                 "no folder to watch: name one (syncd run DIR), set SYNCD_WATCH=/data, or add "
                 "[[folders]] to syncd.toml (`syncd init` writes one)"
             )
+            yield "; ".join([lacking, *misspelled])
         for name, count in Counter(folder.name for folder in folders).items():
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import stat
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from syncd import __version__, vitals
 from syncd.config import Config
+from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
@@ -25,8 +27,8 @@ from syncd.log import in_container, printable
 from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
-from syncd.state import views
-from syncd.state.lock import lock_holder
+from syncd.state import schema, views
+from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
 from syncd.story import rules_of
 from syncd.watch.filesystems import why_polling
@@ -165,14 +167,15 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
             yield bad(
                 "key",
                 f"{config.credentials.source}: {error}",
-                "put a valid key there; the daemon takes it up by itself, or on reload",
+                f"put a valid key there; {_takes_key_up(config.credentials.source)}",
                 UnauthorizedError.exit_code,
             )
         except FilesApiError as error:
             yield bad(
                 "service",
                 f"{client.base_url}: {error}",
-                "check base_url, DNS, firewall and [api] proxy; the daemon waits for it meanwhile",
+                "check base_url, DNS, firewall, [api] proxy and ca_file; the daemon waits for it "
+                "meanwhile",
             )
         else:
             yield Finding("key", good=True, text=f"accepted, from {config.credentials.source}")
@@ -181,6 +184,13 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
         client.close()
     for answer, ended in answers:
         yield from _clock(answer.headers.get("date", ""), began, ended)
+
+
+def _takes_key_up(source: str) -> str:
+    """Say when a daemon that runs uses a new key: its environment stays what it was."""
+    if source.startswith(KEY_FILE_VARIABLE):
+        return "the daemon takes it up by itself"
+    return "then restart the daemon"
 
 
 def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:
@@ -217,23 +227,41 @@ def _state(config: Config) -> Iterator[Finding]:
     except FileNotFoundError:
         yield from _to_be_made(directory)
         return
+    except NotADirectoryError:
+        yield bad("state", f"{shown} lies beneath a file", "set [state] directory to another place")
+        return
     except OSError as error:
         yield bad("state", f"{shown}: {error.strerror}", "ask as the user that syncd runs as")
         return
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        yield bad("state", f"{shown} is open to others ({mode:o})", f"chmod 700 {shown}")
-    elif not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+    if not stat.S_ISDIR(status.st_mode):
+        yield bad("state", f"{shown} is no directory", "set [state] directory to another place")
+        return
+    if (closed := _closed(directory)) is not None:
         yield bad(
             "state",
-            f"{shown} cannot be written by user {os.getuid()}",
-            f"chown {os.getuid()} {shown}, or ask as the user that syncd runs as",
+            f"user {os.getuid()} may not use {printable(str(closed))}",
+            "ask as the user that syncd runs as; or, if that is this one: "
+            f"chown -R {os.getuid()} {shlex.quote(shown)}",
         )
+        return
+    if (mode := stat.S_IMODE(status.st_mode)) & 0o077:
+        fix = f"chmod 700 {shlex.quote(shown)}"
+        yield bad("state", f"{shown} is open to others ({mode:o})", fix)
     else:
         yield Finding("state", good=True, text=f"{shown}, open to its owner alone")
     yield from _state_disk(directory)
     yield from _database(config)
     yield from _daemon(directory)
+
+
+def _closed(directory: Path) -> Path | None:
+    """Return what of the state this user may not use; None where all is open to it."""
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        return directory
+    for path in (directory / schema.FILE_NAME, directory / LOCK_NAME):
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            return path
+    return None
 
 
 def _to_be_made(directory: Path) -> Iterator[Finding]:
@@ -246,7 +274,8 @@ def _to_be_made(directory: Path) -> Iterator[Finding]:
         yield bad(
             "state",
             f"{shown} is not there, and user {os.getuid()} cannot make it",
-            f"mkdir -m 700 -p {shown} && chown {os.getuid()} {shown}, or set [state] directory",
+            f"as root: install -d -m 700 -o {os.getuid()} {shlex.quote(shown)}; or set [state] "
+            "directory",
         )
 
 

@@ -109,7 +109,10 @@ def _obstacles(
     if pid is None:
         yield "no daemon is running (syncd run)"
     elif beat is None:
-        yield f"the daemon (process {pid}) is just starting, or of another version"
+        yield (
+            f"process {pid} does not report: it is a `syncd once`, or a daemon that is of another "
+            "version, or just starting"
+        )
     else:
         yield from _beat_reasons(beat, now)
     yield from _holds(known, "sending")

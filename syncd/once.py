@@ -40,12 +40,14 @@ def once(
     config: Config,
     *,
     stop: threading.Event,
+    hurry: threading.Event | None = None,
     wait_deletions: bool = False,
     report: Callable[[Tally], None] = lambda _: None,
 ) -> int:
     """Make one pass; return the exit code: 0 done, 1 not all is well, 77 the key is refused.
 
-    `report` is told how things stand, about twice a second. A deletion whose grace is not over is
+    `report` is told how things stand, about twice a second. Once `stop` is set, transfers get
+    `drain_seconds`, or until `hurry` is set, too. A deletion whose grace is not over is
     left to the next pass, unless `wait_deletions`.
     """
     with opened(config) as parts:
@@ -59,7 +61,7 @@ def once(
             while not stop.is_set() and parts.consumer.step() == 0.0:
                 pass
         finally:
-            parts.uploader.stop(config.upload.drain_seconds if stop.is_set() else 0.0)
+            _stop_uploads(parts, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
             parts.stop.set()
         try:
             parts.store.back_up_if_due(time.time())
@@ -71,6 +73,25 @@ def once(
             return KEY_REFUSED_CODE
         held = parts.store.read(holds.open_holds)
         return 1 if tally.failed or tally.waiting or held or stop.is_set() else 0
+
+
+def _stop_uploads(parts: Parts, drain_seconds: float, hurry: threading.Event | None) -> None:
+    """Give transfers under way `drain_seconds`, less where it is to hurry."""
+    over = threading.Event()
+
+    def hurry_up() -> None:
+        while not over.wait(SHORTEST_ROUND_SECONDS):
+            if hurry is not None and hurry.is_set():
+                parts.uploader.hurry()
+                return
+
+    if drain_seconds and parts.uploader.busy:
+        log.warning("interrupted; transfers get %g seconds, a second Ctrl-C none", drain_seconds)
+    watcher = threading.Thread(target=hurry_up, daemon=True)
+    watcher.start()
+    parts.uploader.stop(drain_seconds)
+    over.set()
+    watcher.join()
 
 
 def _work_through(
@@ -100,10 +121,10 @@ def _work_through(
             log.error("giving up for now: a quota is used up (syncd status)")
             return
         if parts.gate.refused:
-            log.error("giving up for now: the Files API refuses the key")
+            log.error("giving up for now: the Files API refuses the key (syncd doctor)")
             return
         if parts.gate.state == "unreachable":
-            log.error("giving up for now: the Files API cannot be reached")
+            log.error("giving up for now: the Files API cannot be reached (syncd doctor)")
             return
         if not tally.waiting and not parts.uploader.busy:
             return

@@ -45,7 +45,7 @@ class Api(_Section):
     @field_validator("proxy")
     @classmethod
     def _is_url(cls, proxy: str | None) -> str | None:
-        return _checked_url(proxy, password=True) if proxy else None
+        return _checked_url(proxy, "http://proxy:3128", password=True) if proxy else None
 
 
 class State(_Section):
@@ -245,8 +245,10 @@ class Config(Settings):
         return tuple(folder for folder in self.folders if not os.path.isdir(folder.path))  # noqa: PTH112
 
 
-def _checked_url(url: str, *, password: bool = False) -> str:
-    wanted = "must be a URL such as https://api.example.com"
+def _checked_url(
+    url: str, example: str = "https://api.example.com", *, password: bool = False
+) -> str:
+    wanted = f"must be a URL such as {example}"
     try:
         parts = urlsplit(url)
         _ = parts.port

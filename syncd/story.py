@@ -38,6 +38,8 @@ _EXPLANATIONS = {
 }
 
 _CHANGE_RULES = "change the rule that is named, or rename it"
+#: What stands for itself within bash's $'...'.
+_PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 
 
 _OF_VERDICTS = {
@@ -133,7 +135,7 @@ def whole(folder: KnownFolder) -> JsonObject:
     """Return the story of a watch folder's own path."""
     return _bare(Place(folder.name, folder.root, b".")) | {
         "explanation": "It is a watch folder.",
-        "advice": ["syncd status", f"syncd ls {printable(folder.name)}"],
+        "advice": ["syncd status", f"syncd ls {_quoted(os.fsencode(folder.name))}"],
     }
 
 
@@ -190,7 +192,7 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "root": texts.path_texts(place.root)[0],
         "rule": rule(place, config),
         "explanation": explanation,
-        "advice": list(_advice(word, story, running=running)),
+        "advice": list(_advice(word, story, place, running=running)),
     }
 
 
@@ -220,7 +222,7 @@ def _settling(file: JsonObject) -> str:
     return f"It has been changing{for_long}; it is sent once it has been quiet for a while."
 
 
-def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
+def _advice(word: Word, story: JsonObject, place: Place, *, running: bool) -> Iterator[str]:
     pending = (Word.SETTLING, Word.QUEUED, Word.UPLOADING, Word.PROCESSING, Word.DELETING)
     if word in pending and not running:
         yield "start the daemon (syncd run), or make one pass (syncd once)"
@@ -236,9 +238,9 @@ def _advice(word: Word, story: JsonObject, *, running: bool) -> Iterator[str]:
         else:
             yield "the service refused it for good; it is tried again when its content changes"
         if story["file"]["status"] != "unreadable":
-            yield f"syncd retry {_quoted(story['path'])} (sends it once more as it is)"
+            yield f"syncd retry {_quoted(place.absolute)} (sends it once more as it is)"
     elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
-        yield f"syncd retry {_quoted(story['path'])} (tries it now)"
+        yield f"syncd retry {_quoted(place.absolute)} (tries it now)"
     if story["file"]["verdict"] == "kept" and story["file"]["hold_id"]:
         yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
     elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
@@ -260,7 +262,7 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     if stat.S_ISDIR(mode):
         return story | {
             "explanation": "It is a directory; only files are synced.",
-            "advice": [f"syncd ls {printable(place.folder)}"],
+            "advice": [f"syncd ls {_quoted(os.fsencode(place.folder))}"],
         }
     if not stat.S_ISREG(mode):
         return story | {
@@ -353,8 +355,12 @@ def _bare(place: Place) -> JsonObject:
     }
 
 
-def _quoted(path: str) -> str:
-    return shlex.quote(printable(path))
+def _quoted(path: bytes) -> str:
+    """Return a path as bash takes it, whatever its name holds."""
+    if printable(path).encode() == path:
+        return shlex.quote(os.fsdecode(path))
+    plain = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in path)
+    return f"$'{''.join(plain)}'"
 
 
 def _join(parent: bytes, path: bytes) -> bytes:

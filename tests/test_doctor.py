@@ -114,6 +114,14 @@ def test_a_refused_key_is_77_and_names_its_source(examine):
     assert code == 77
     assert found["key"].text.startswith("AYMARA_AI_API_KEY: ")
     assert "another-key" not in found["key"].text
+    assert found["key"].fix == "put a valid key there; then restart the daemon"
+
+
+def test_a_refused_key_of_a_file_is_taken_up_once_the_file_holds_another(examine, home):
+    (home / "key").touch(mode=0o600)
+    (home / "key").write_text("another-key")
+    more = {"AYMARA_AI_API_KEY": None, "AYMARA_AI_API_KEY_FILE": str(home / "key")}
+    assert examine(**more)[0]["key"].fix.endswith("the daemon takes it up by itself")
 
 
 def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine, home):
@@ -193,6 +201,27 @@ def test_a_state_that_is_open_to_others_is_bad(examine, store, home):
     found, code = examine()
     assert code == 1
     assert found["state"].fix == f"chmod 700 {home / 'state'}"
+
+
+@pytest.mark.parametrize("name", ["", "state.db", "lock"])
+def test_a_state_that_this_user_may_not_use_is_no_damage(examine, store, home, monkeypatch, name):
+    closed, allowed = home / "state" / name, os.access
+    monkeypatch.setattr(
+        doctor.os, "access", lambda path, mode: path != closed and allowed(path, mode)
+    )
+    found, code = examine()
+    assert code == 1
+    assert found["state"].text == f"user {os.getuid()} may not use {closed}"
+    assert f"chown -R {os.getuid()} {home / 'state'}" in found["state"].fix
+    assert "database" not in found
+
+
+def test_a_state_directory_that_is_a_file_is_told(examine, home):
+    (home / "state").write_text("a letter to my aunt")
+    found, code = examine()
+    assert code == 1
+    assert found["state"].text.endswith("is no directory")
+    assert "database" not in found
 
 
 def test_a_state_of_another_service_is_78(examine, store):

@@ -1,6 +1,7 @@
 """The terminal: a group of commands, each family in a module that is imported when it is called."""
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -141,6 +142,9 @@ def _hush() -> None:
 
 def _tell(error: Exception, options: Options) -> int:
     """Write `error` in plain words to standard error; return the exit code that stands for it."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        # Such as one to which the output goes.
+        error = SyncdError(f"a disk is full: cannot write {error.filename or 'the output'}")
     known = isinstance(error, SyncdError)
     text = str(error) if known else f"internal error: {type(error).__name__}: {error}"
     if options.verbosity >= 2:

@@ -73,8 +73,8 @@ def _daemon(directory: Path) -> "_Connection | None":
         except OSError as error:
             if time.monotonic() > deadline:
                 raise StateLockedError(
-                    f"syncd (process {pid}) uses {directory} and takes no commands "
-                    f"({error.strerror}): wait for its end if it is a `syncd once`, else stop it"
+                    f"syncd (process {pid}) uses {directory} and takes no commands: wait for its "
+                    "end if it is a `syncd once`, else stop it"
                 ) from error
             time.sleep(_PAUSE_SECONDS)
         else:

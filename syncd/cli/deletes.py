@@ -1,6 +1,7 @@
 """`syncd deletes`: the review of deletions that are held."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -11,6 +12,7 @@ import click
 from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.inspect import folder_name
+from syncd.cli.lines import folded
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config
@@ -76,7 +78,7 @@ def _show_holds(found: list[JsonObject]) -> None:
             f"{item['id']}  {printable(item['folder'])}  {item['reason']}{verdict}, "
             f"since {ago(item['since'], now)}"
         )
-        click.echo(f"   {printable(item['message'])}")
+        click.echo(folded(f"   {item['message']}", sys.stdout, indent=3))
         files = counted(item["affects"], "file")
         inside = f", all in {printable(item['parent'])}" if item["parent"] else ""
         click.echo(f"   {files}{inside}")
@@ -85,7 +87,7 @@ def _show_holds(found: list[JsonObject]) -> None:
         if item["affects"] > len(item["first"]):
             click.echo(f"     ... (syncd deletes list {item['id']} lists all)")
         for command in item["commands"]:
-            click.echo(f"   {printable(as_advice(command))}")
+            click.echo(folded(f"   {as_advice(command)}", sys.stdout, indent=3))
 
 
 @deletes.command(short_help="Let what a hold names be deleted remotely.")
@@ -149,10 +151,11 @@ def _said(item: JsonObject, verdict: str) -> str:
                 "missing in it shows with the next scan, and is held again if it is much"
             )
         case "remote_gone" if approved:
-            return f"{where}: {files} left alone until they change"
+            return f"{where}: {files} left alone until changed"
         case "remote_gone":
-            return f"{where}: {files} are sent again"
+            return f"{where}: {files} {'is' if number == 1 else 'are'} sent again"
         case _ if approved:
-            return f"{where}: {files} deleted remotely, after a last look at each"
+            are = "is" if number == 1 else "are"
+            return f"{where}: {files} {are} deleted remotely now, after a last look at each"
         case _:
-            return f"{where}: the remote copies of {files} are kept"
+            return f"{where}: what is remote of {files} is kept"

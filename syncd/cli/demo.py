@@ -126,11 +126,12 @@ class Tour:
         return f"{time.monotonic() - self.began:5.1f} s"
 
     def _screen(self, rows: dict[str, Row]) -> Group:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
         table.add_column("file", overflow="ellipsis", no_wrap=True, min_width=14)
         table.add_column("bytes", justify="right", no_wrap=True, min_width=9)
         table.add_column("status", no_wrap=True, min_width=10)
-        table.add_column("file_uuid", no_wrap=True, style="dim", overflow="ellipsis")
+        # Whole at 80 columns: one that is cut is no uuid.
+        table.add_column("file_uuid", no_wrap=True, style="dim", min_width=36)
         for path, row in list(rows.items())[-20:]:
             status = Text(row["status"], _COLOURS.get(row["status"], ""))
             size = f"{row['size']:,}" if row["size"] is not None else ""

@@ -65,7 +65,7 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
         running = f"process {daemon['pid']}{since}"
     echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
-    answer = f", last answer {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
+    answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
     rows = [
         ("daemon", f"syncd {document['version']}, {running}"),
         ("service", f"{printable(api['base_url'])}: {api['state']}{answer}{echo}"),
@@ -215,8 +215,10 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         yield "uuid", story["file_uuid"]
     if story["attempts"]:
         yield "attempts", str(story["attempts"])
-    if story["next_attempt_at"]:
-        yield "next try", ago(story["next_attempt_at"], now)
+    if (due := story["next_attempt_at"]) and story["status"] != Word.HELD:
+        # What is due is taken up in its turn.
+        is_due = datetime.fromisoformat(due).timestamp() <= now
+        yield "next try", "due now" if is_due else ago(due, now)
     if story["error"]:
         yield "error", printable(story["error"])
 

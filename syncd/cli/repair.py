@@ -52,7 +52,8 @@ def verify(options: Options, *, as_json: bool) -> int:
 
 def _show_verdict(result: JsonObject) -> None:
     findings = result["findings"]
-    click.echo(f"{result['listed']} remote objects, {result['compared']} of them in our ledger")
+    listed = counted(result["listed"], "remote object")
+    click.echo(f"{listed}, {result['compared']} of them in our ledger")
     for key, words in (
         ("released", "kept remotely, and no longer mirrored"),
         ("retiring", "on their way out"),
@@ -110,24 +111,28 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return 0
     click.echo(
-        f"{result['listed']} remote objects compared: {result['live']} taken up, "
-        f"{result['previous']} of earlier content, {result['twin']} twins, {result['gone']} gone"
+        f"{counted(result['listed'], 'remote object')} compared: {result['live']} taken up, "
+        f"{result['previous']} of earlier content, {counted(result['twin'], 'twin')}, "
+        f"{result['gone']} gone"
     )
+    if result["known"]:
+        click.echo(f"{result['known']} of them in the ledger already")
     if result["unknown"]:
-        click.echo(
-            f"{result['unknown']} carry our token and match no file here; they are kept "
-            "(syncd verify lists them)"
-        )
+        ours = counted(result["unknown"], "remote object")
+        are = "is" if result["unknown"] == 1 else "are"
+        click.echo(f"{ours} of this instance {are} of no file here, and kept (see syncd verify)")
     for workspace in result["unread"]:
         click.echo(f"left as it is, for the key may not read it any more: workspace {workspace}")
-    taken_up = result["live"] + result["previous"] + result["twin"]
-    if result["listed"] and not (taken_up or result["unknown"] or result["other_instances"]):
+    known = sum(result[name] for name in ("known", "live", "previous", "twin", "unknown"))
+    if result["listed"] and not (known or result["other_instances"]):
         click.echo(
             "none of them shows a name that syncd gave it, as where the service does not echo "
             "names: what the folders hold and the ledger does not is sent anew"
         )
     for other, count in sorted(result["other_instances"].items()):
-        click.echo(f"{count} are of instance {other}; if that was this one, see --instance")
+        are = "is" if count == 1 else "are"
+        hint = "" if known else "; if that was this one, see --instance"
+        click.echo(f"{count:,} {are} of instance {other}{hint}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The commands that sync: `run`, the daemon, and `once`, a single pass."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -67,7 +68,11 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
     if options.verbosity or not sys.stderr.isatty():
         _start_log(config, options)
         code = make_one_pass(
-            config, stop=signals.stop, wait_deletions=wait_deletions, report=remember
+            config,
+            stop=signals.stop,
+            hurry=signals.hurry,
+            wait_deletions=wait_deletions,
+            report=remember,
         )
     else:
         console = Console(stderr=True, highlight=False)
@@ -83,10 +88,16 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
                 live.update(tally_view(tally, console.width))
 
             code = make_one_pass(
-                config, stop=signals.stop, wait_deletions=wait_deletions, report=show
+                config,
+                stop=signals.stop,
+                hurry=signals.hurry,
+                wait_deletions=wait_deletions,
+                report=show,
             )
     click.echo(tally_line(last))
-    if code == 1:
+    if signals.stop.is_set():
+        click.echo("interrupted; the next pass goes on from here", err=True)
+    elif code == 1:
         click.echo("`syncd status` and `syncd ls` say more", err=True)
     return code
 
@@ -105,4 +116,6 @@ def _start_log(config: Config, options: Options, level: str | None = None) -> No
     for warning in config.warnings:
         _log.warning("%s", warning)
     for folder in config.missing_folders():
-        _log.warning("the folder %s is not there", printable(str(folder.path)))
+        # Path.exists raises where a directory above may not be entered.
+        problem = "is no directory" if os.path.exists(folder.path) else "is not there"  # noqa: PTH110
+        _log.warning("the folder %s %s", printable(str(folder.path)), problem)

@@ -1,5 +1,6 @@
 """The command that sets up: `init`."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -92,10 +93,15 @@ def init(options: Options, file: Path | None, *, force: bool) -> None:
             opened.write(TEMPLATE)
     except FileExistsError as error:
         raise click.ClickException(f"{shown} is there already; --force overwrites it") from error
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            f"cannot write {shown}: its directory is not there; run: "
+            f"mkdir -p {shlex.quote(printable(str(file.parent)))}"
+        ) from error
     except OSError as error:
         raise click.ClickException(f"cannot write {shown}: {error.strerror}") from error
     # A file that is found by itself needs no option.
-    option = "" if file == DEFAULT else f" -c {shown}"
+    option = "" if file == DEFAULT else f" -c {shlex.quote(shown)}"
     click.echo(
         f"Wrote {shown}. Next:\n"
         f"  1. put your folder into it\n"

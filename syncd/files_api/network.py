@@ -67,7 +67,8 @@ class Backend(httpcore.NetworkBackend):
                 return stream
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 stream.close()
-                failure = error
+                # With a proxy, it is not the address that was configured as the service's.
+                failure = type(error)(f"{host}:{port}: {error}")
             except BaseException:
                 stream.close()
                 raise
@@ -193,11 +194,20 @@ class Stream(httpcore.NetworkStream):
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as blocked:
                 awaited = _AWAITED.get(type(blocked), event)
             except OSError as error:
-                raise failed(str(error)) from error
+                raise failed(_words(error)) from error
             _ready(self._sock, awaited, SLICE_SECONDS)
             now = self._backend.exchange.check()
             if timeout is not None and now - started >= timeout:
                 raise too_slow("timed out")
+
+
+def _words(error: OSError) -> str:
+    """Say what failed, without OpenSSL's names for it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "what listens there speaks no TLS: is it http, and not https?"
+    return str(error)
 
 
 def _look_up(host: str, port: int, found: "Future[list[tuple[int, Any]]]") -> None:

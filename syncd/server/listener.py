@@ -157,7 +157,7 @@ class Listener:
             after = _cursor(asked["after"]) if asked.get("after") else None
             status = Word(asked["status"]) if asked.get("status") else None
         except ValueError:
-            return JSONResponse({"error": "after, limit or status is not one"}, 400)
+            return JSONResponse({"error": "after, limit or status: no such value"}, 400)
         if not 1 <= limit <= LONGEST_PAGE:
             return JSONResponse({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
         if not self._looks.acquire(timeout=TURN_SECONDS):

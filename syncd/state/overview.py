@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown
+from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown, vanished
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
@@ -145,11 +145,15 @@ def reviews(db: Database, now: float, *, with_decided: bool) -> list[JsonObject]
     found = reviewing.reviewable(holds.open_holds(db))
     if with_decided:
         found = holds.decided(db, now - history.DELETIONS_KEPT_SECONDS) + found
-    return [_review(hold) for hold in found]
+    return [_review(db, hold) for hold in found]
 
 
-def _review(hold: Hold) -> JsonObject:
-    other = {"approved": "reject", "rejected": "approve"}.get(hold.verdict or "")
+def _review(db: Database, hold: Hold) -> JsonObject:
+    commands = hold.commands
+    if hold.verdict is not None:
+        other = {"approved": "reject", "rejected": "approve"}[hold.verdict]
+        changeable = vanished.is_changeable(db, hold.id)
+        commands = [f"syncd deletes {other} {hold.id}"] if changeable else []
     return {
         "id": hold.id,
         "folder": reviewing.folder_of(hold),
@@ -161,5 +165,5 @@ def _review(hold: Hold) -> JsonObject:
         "parent": hold.parent,
         "verdict": hold.verdict,
         "decided_at": timestamp(hold.released_at),
-        "commands": [f"syncd deletes {other} {hold.id}"] if other else hold.commands,
+        "commands": commands,
     }

@@ -12,7 +12,10 @@ from syncd.state.ledger import NO_FAILURE, QUARANTINE_CRASHES
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
 #: Copies that wait for their next try; the service's own pace for videos is not in it.
-_WAITING = "in_flight = 0 AND due_at > :now AND status IN ('planned', 'sending', 'retiring')"
+_WAITING = (
+    "in_flight = 0 AND status IN ('planned', 'sending', 'retiring') "
+    "AND (due_at > :now OR (:resting AND status = 'planned'))"
+)
 _WAITING_FILES = "due_at > :now AND (status = 'unreadable' OR (status = 'ready' AND attempts > 0))"
 
 
@@ -38,20 +41,22 @@ class Retrying:
         self._policies = policies
         self._instance = instance
 
-    def all_waiting(self, db: Database, now: float, *, failed: bool) -> int:
+    def all_waiting(self, db: Database, now: float, *, failed: bool, resting: bool = False) -> int:
         """Let all that waits for its next try be due now; return how many files that are.
 
-        With `failed`, what was refused for good is planned again, too.
+        With `failed`, what was refused for good is planned again, too. While sending is `resting`,
+        all that is planned waits for it.
         """
         open_copies = f"{_WAITING} AND status NOT IN ('live', 'gone')"
         tried = db.conn.execute(
             f"SELECT count(*) FROM (SELECT file_id FROM copies WHERE {open_copies} "
             f"UNION SELECT id FROM files WHERE {_WAITING_FILES} UNION "
             "SELECT id FROM files WHERE crashes > 0)",
-            {"now": now},
+            {"now": now, "resting": resting},
         ).fetchone()[0]
         db.conn.execute(
-            f"UPDATE copies SET due_at = :now, attempts = 0 WHERE {open_copies}", {"now": now}
+            f"UPDATE copies SET due_at = :now, attempts = 0 WHERE {open_copies}",
+            {"now": now, "resting": resting},
         )
         db.conn.execute(f"UPDATE files SET due_at = :now WHERE {_WAITING_FILES}", {"now": now})
         db.conn.execute("UPDATE files SET crashes = 0 WHERE crashes > 0")

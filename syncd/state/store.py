@@ -5,6 +5,7 @@ import logging
 import os
 import queue
 import secrets
+import shlex
 import sqlite3
 import threading
 import time
@@ -365,15 +366,30 @@ def prepare_directory(directory: Path) -> None:
                 f"the state directory {directory} is on a network filesystem ({kind}), where "
                 "SQLite's locks cannot be relied on: set [state] directory to a local disk"
             )
-    except OSError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise StateError(
-            f"cannot use the state directory {directory}: {error.strerror}; make it writable for "
-            f"user {os.getuid()}, or set [state] directory",
+            f"the state directory {directory} is a file, or lies beneath one; set [state] "
+            "directory to another place"
         ) from error
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _unusable(directory: Path, error: OSError) -> StateError:
+    user = os.getuid()
+    return StateError(
+        f"cannot use the state directory {directory}: {error.strerror}; run syncd as the user it "
+        f"belongs to, give it to user {user} (chown -R {user} {shlex.quote(str(directory))}), or "
+        "set [state] directory"
+    )
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # A pass that was once made as another user leaves its files in a directory of ours.
+        raise _unusable(path.parent, error) from error
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

@@ -134,6 +134,16 @@ def keep(db: Database, folder: str, hold_id: int, now: float, *, named: bool = F
     )
 
 
+def is_changeable(db: Database, hold_id: int) -> bool:
+    """Say whether the verdict on a hold can still become the other one for some file."""
+    row = db.conn.execute(
+        "SELECT 1 FROM files WHERE hold_id = ? AND (verdict = 'forgotten' OR (status = 'missing' "
+        f"AND (verdict = 'kept' OR (verdict = 'approved' AND {_SOMETHING_STORED})))) LIMIT 1",
+        (hold_id,),
+    ).fetchone()
+    return row is not None
+
+
 def _undecided(*, named: bool) -> str:
     return f"{PENDING} AND hold_id = :hold" if named else PENDING
 

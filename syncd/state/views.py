@@ -1,5 +1,6 @@
 """The database as whoever has no daemon reads it: one consistent view, read-only."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +32,21 @@ def read(directory: Path, query: Callable[[Database], T]) -> T:
             f"there is no state in {directory}: syncd has not run with this configuration; name "
             "its file with -c, or its state directory with SYNCD_STATE__DIRECTORY"
         ) from error
+    except NotADirectoryError as error:
+        raise StateError(
+            f"the state directory {directory} is a file, or lies beneath one; name the right one "
+            "with SYNCD_STATE__DIRECTORY, or in [state] directory"
+        ) from error
     except OSError as error:
         raise StateError(
             f"cannot read the state directory {directory}: {error.strerror}; ask as the user that "
             "syncd runs as"
         ) from error
+    if not os.access(path, os.R_OK):
+        raise StateError(
+            f"user {os.getuid()} may not read the state database {path}; ask as the user that "
+            "syncd runs as"
+        )
     db = schema.open_readonly(path)
     try:
         db.conn.execute("BEGIN")

@@ -37,6 +37,8 @@ JsonObject = dict[str, Any]
 READINGS = 5
 #: Files between two words of progress.
 PROGRESS_FILES = 100
+#: What the result counts; `known` are objects that the ledger has as its own.
+_COUNTED = ("listed", "known", "live", "twin", "previous", "gone")
 _INSTANCE = re.compile(r"[0-9a-f]{8}\Z")
 
 
@@ -122,7 +124,9 @@ class Adopter:
             others.update(self._instances(listing))
             counts["gone"] += self._forget_gone(workspace, listing)
             self._doubt_planned(listing)
-            found = self._forgotten(workspace, listing)
+            ours = of_instance(listing, self._store.instance, workspace, self._clock())
+            found = self._forgotten(ours, listing)
+            counts["known"] += len(ours) - len(found)
             yield from self._match(found, counts, left)
             counts["listed"] += len(listing.items)
         taken_up = counts["live"] + counts["twin"] + counts["previous"]
@@ -130,7 +134,7 @@ class Adopter:
         self._store.changed.set()
         yield {
             "instance": self._store.instance,
-            **{name: counts[name] for name in ("listed", "live", "twin", "previous", "gone")},
+            **{name: counts[name] for name in _COUNTED},
             "unknown": len(left),
             "other_instances": dict(others),
             "unread": unread,
@@ -221,8 +225,7 @@ class Adopter:
         now = self._clock()
         self._store.write(lambda db: adoption.arrived(db, listed, now))
 
-    def _forgotten(self, workspace: str | None, listing: Listing) -> list[Found]:
-        ours = of_instance(listing, self._store.instance, workspace, self._clock())
+    def _forgotten(self, ours: Mapping[str, Unknown], listing: Listing) -> list[Found]:
         shown = {item.file_uuid: item for item in listing.items}
         forgotten = self._store.read(lambda db: unknown.select(db, ours.values()))
         return [Found(shown[item.file_uuid], item) for item in forgotten]

@@ -280,8 +280,11 @@ class Gate:
 
     def _rest(self, error: FilesApiError) -> None:
         with self._lock:
+            known = self._resting()
             self._quota_until = self._monotonic() + QUOTA_REST_SECONDS
-        self._hold(QUOTA, f"a quota is used up: {error}", ())
+        if not known:
+            log.warning("a quota is used up; nothing is sent until it is free again: %s", error)
+        self._hold(QUOTA, f"a quota is used up: {error}", _QUOTA_COMMANDS)
 
     @property
     def resting(self) -> bool:
@@ -324,6 +327,10 @@ class Gate:
 _KEY_COMMANDS = (
     "check AYMARA_AI_API_KEY (or the file or credential it comes from) and restart syncd",
     "syncd status",
+)
+_QUOTA_COMMANDS = (
+    f"raise the quota; it is tried again every {QUOTA_REST_SECONDS / 60:g} minutes, or at once by:",
+    "syncd retry",
 )
 _WORKSPACE_COMMANDS = (
     "give the key access to the workspace, or set another workspace_uuid and restart syncd",

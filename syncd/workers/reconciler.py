@@ -20,6 +20,7 @@ from syncd.files_api import (
     ForbiddenError,
     Listing,
     NotFoundError,
+    UnauthorizedError,
     tokens_in,
 )
 from syncd.log import printable
@@ -206,7 +207,9 @@ class Reconciler:
             self._introduction.make()
         except FilesApiError as error:
             self._gate.failed(error)
-            log.warning("the key cannot be introduced to the service now: %s", error)
+            # Of a key that is refused, the gate has told.
+            if not isinstance(error, UnauthorizedError):
+                log.warning("the key is new; whose it is cannot be asked now: %s", error)
 
     def _judge_workspaces(self) -> None:
         """See which workspaces the key may use, where an upload made it doubtful."""

@@ -20,6 +20,7 @@ from syncd.state.files import File
 from syncd.state.ledger import Ledger
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
+from syncd.units import counted
 from syncd.workers.gate import Gate
 from syncd.workers.passage import (
     InFlight,
@@ -258,11 +259,11 @@ class Uploader:
             UPLOADED_BYTES.add(outcome.folder, by=outcome.size)
             UPLOADED_LAST_HOUR.add(outcome.size)
             log.info(
-                "%s: %s, %s (%d bytes in %.1f s)",
+                "%s: %s, %s (%s in %.1f s)",
                 outcome.shown,
                 became,
                 outcome.file_uuid,
-                outcome.size,
+                counted(outcome.size, "byte"),
                 outcome.seconds,
                 extra=fields(
                     "uploaded",

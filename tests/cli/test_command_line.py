@@ -129,6 +129,9 @@ def test_a_missing_folder_of_the_configuration_is_warned_of_and_run(
     Path("syncd.toml").write_text("[[folders]]\npath = 'gone'\n")
     assert syncd("run")[0] == 0
     assert "gone is not there" in caplog.text
+    Path("gone").write_text("a letter to my aunt")
+    assert syncd("run")[0] == 0
+    assert "gone is no directory" in caplog.text
 
 
 def test_the_configuration_is_named_before_or_after_the_command(syncd, tmp_path):
@@ -177,7 +180,9 @@ def test_init_does_not_overwrite_unless_told(syncd):
 
 def test_init_names_another_file_in_what_it_says(syncd):
     assert "syncd run -c other.toml" in syncd("init", "other.toml")[1]
-    assert "cannot write nope/x.toml" in syncd("init", "nope/x.toml")[2]
+    assert "syncd run -c 'my own.toml'" in syncd("init", "my own.toml")[1]
+    said = syncd("init", "nope/x.toml")[2]
+    assert "cannot write nope/x.toml: its directory is not there; run: mkdir -p nope" in said
 
 
 def test_the_emulator_names_its_extra_when_packages_are_missing(syncd, monkeypatch):

@@ -185,3 +185,10 @@ def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, sync
     _, out, _ = syncd("why", "f/d/00")
     assert copy[1] in out
     assert "seen twice" in out
+
+
+def test_a_verdict_that_is_carried_out_is_listed_without_a_way_back(closed, syncd):
+    assert "21 files are deleted remotely now" in syncd("deletes", "approve", "1")[1]
+    assert "> syncd deletes reject 1" in syncd("deletes", "list", "--all")[1]
+    reopen(closed).do(lambda db: db.conn.execute("DELETE FROM copies"))
+    assert "syncd deletes reject" not in syncd("deletes", "list", "--all")[1]

@@ -101,3 +101,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(desk):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout)["path"] == "some/long/path/0"
+
+
+def test_a_full_disk_under_the_output_is_one_clear_line(desk):
+    desk.sync(b"x")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        ended = subprocess.run(
+            [sys.executable, "-m", "syncd", "ls"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"syncd: a disk is full: cannot write the output\n"

@@ -230,6 +230,18 @@ def test_a_state_directory_that_cannot_be_entered_says_so(tmp_path, monkeypatch)
         views.read(tmp_path, overview.summary)
 
 
+def test_a_state_directory_that_is_a_file_says_so(tmp_path):
+    (tmp_path / "state").touch()
+    with pytest.raises(StateError, match=r"the state directory .* is a file"):
+        views.read(tmp_path / "state", overview.summary)
+
+
+def test_a_database_of_another_user_says_who_may_read_it(desk, monkeypatch):
+    monkeypatch.setattr(views.os, "access", lambda *_: False)
+    with pytest.raises(StateError, match=r"user \d+ may not read .*ask as the user"):
+        views.read(desk.directory, overview.summary)
+
+
 @pytest.mark.parametrize("hold", [None, "*", "w"])
 def test_counting_by_the_index_and_file_by_file_says_the_same(desk, hold):
     for number in range(5):

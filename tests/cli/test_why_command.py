@@ -1,3 +1,6 @@
+import os
+import subprocess
+
 import pytest
 
 from syncd.state.ledger import Declined, Failure, Offer
@@ -126,6 +129,15 @@ def test_a_held_file_shows_the_hold_and_its_commands(desk, syncd):
     assert out.count("export AYMARA_AI_API_KEY=...") == 1
 
 
+def test_a_next_try_that_is_past_is_due_and_what_is_held_has_none(desk, syncd):
+    copy = desk.begin(desk.see(b"x"))
+    failure = Failure("no route")
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now - 10)
+    assert "next try    due now" in syncd("why", "f/x")[1]
+    desk.hold("sending", "*")
+    assert "next try" not in syncd("why", "f/x")[1]
+
+
 def test_a_deleted_file_still_has_its_history(desk, syncd):
     desk.delete(b"x", desk.sync(b"x"))
     out = syncd("why", "f/x")[1]
@@ -175,3 +187,13 @@ def test_names_are_escaped(desk, syncd):
     out = syncd("why", desk.home / "f" / "\x1b]0;evil\x07\udcff")[1]
     assert "\\x1b]0;evil\\x07\\xff" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("name", [b"it's mine.txt", b"esc\x1b[31m\n.txt", b"bad\xff'.txt"])
+def test_the_command_that_helps_is_one_for_bash_whatever_the_name(desk, syncd_json, name):
+    desk.refuse(name)
+    _, told = syncd_json("why", os.fsdecode(name), "--json")
+    (command,) = [line for line in told["advice"] if line.startswith("syncd retry ")]
+    command = command.removeprefix("syncd retry ").removesuffix(" (sends it once more as it is)")
+    said = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, check=True)
+    assert said.stdout == os.fsencode(desk.home / "f") + b"/" + name

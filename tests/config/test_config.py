@@ -147,8 +147,14 @@ def test_a_file_that_is_no_toml_says_where(refused, tmp_path):
     assert "line 1" in message
 
 
+def test_a_file_that_is_no_text_says_where(refused, tmp_path):
+    (tmp_path / "x.toml").write_bytes(b"[api]\nproxy = '\xff'\n")
+    message = refused(config=tmp_path / "x.toml")
+    assert message.endswith("x.toml is not valid TOML: byte 15 is no UTF-8; save it as UTF-8")
+
+
 def test_a_file_that_is_a_directory_is_an_error(refused, tmp_path):
-    assert "cannot read" in refused(config=tmp_path)
+    assert f"cannot read {tmp_path}: Is a directory;" in refused(config=tmp_path)
 
 
 def test_variables_override_the_file(load):
@@ -266,13 +272,15 @@ def test_a_key_in_the_file_is_refused_without_showing_it(refused):
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("[upload]\nworkers = 0", "[upload] workers: input should be greater than or equal to 1"),
+        ("[upload]\nworkers = 0", "[upload] workers: should be greater than or equal to 1"),
         ('[upload]\ndirect_max = "3 pigs"', "[upload] direct_max: is not a size such as 32MiB"),
         ('[processing]\nstalled_after = "soon"', "stalled_after: is not a duration such as 24h"),
-        ("[processing]\nmax_poll_seconds = nan", "max_poll_seconds: input should be a finite"),
-        ('[log]\nformat = "xml"', "[log] format: input should be 'auto', 'text'"),
+        ("[processing]\nmax_poll_seconds = nan", "max_poll_seconds: should be a finite"),
+        ('[log]\nformat = "xml"', "[log] format: should be 'auto', 'text'"),
         ('upload = "fast"', "upload: should be a table"),
         ('folders = "x"', "folders: should be a list; in a file each folder is a table of its own"),
+        ('[[folders]]\npth = "x"', "number 1 path: is missing"),
+        ('[api]\nproxy = "me"', "proxy: must be a URL such as http://proxy:3128"),
         ('[api]\nca_file = "/nope.pem"', "ca_file: cannot read /nope.pem"),
     ],
 )
@@ -296,6 +304,19 @@ def test_a_wrong_variable_is_named(refused):
 def test_folders_that_are_no_json_show_how_to_write_them(refused):
     message = refused(env={"SYNCD_FOLDERS": f"/data {KEY}"})
     assert message == 'SYNCD_FOLDERS is not valid JSON; write it as \'[{"path": "/data"}]\''
+
+
+@pytest.mark.parametrize("folders", ['["/data"]', '{"path": "/data"}', '"/data"'])
+def test_folders_of_another_form_show_how_to_write_them(refused, folders):
+    message = refused(env={"SYNCD_FOLDERS": folders})
+    assert 'write it as \'[{"path": "/data"}]\'' in message
+    assert "[[folders]]:" not in message
+
+
+def test_a_misspelled_variable_is_named_where_no_folder_is(refused):
+    message = refused(env={"SYNCD_FOLDER": "/data", "SYNCD_UPLOAD_WORKERS": "4"})
+    assert message.endswith("SYNCD_FOLDER is not known; did you mean SYNCD_FOLDERS?")
+    assert "WORKERS" not in message
 
 
 def test_watch_and_folders_together_are_refused(refused):

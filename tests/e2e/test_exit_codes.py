@@ -66,9 +66,21 @@ def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on
     assert (code, out) == (1, "0 synced, 1 waiting, 0 failed\n")
     assert "a quota is used up" in err
     assert machine.holds() == {("sending", "quota")}
+    assert "> syncd retry" in syncd("status")[1]
     machine.faults()
     assert syncd("once")[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
     assert machine.holds() == set()
+
+
+def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    code, out, _ = syncd("adopt")
+    assert code == 0
+    assert out.splitlines() == [
+        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone",
+        "1 of them in the ledger already",
+    ]
 
 
 @pytest.mark.row(40)
@@ -100,6 +112,7 @@ def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(
     code, out, err = syncd("once", key="nobody's")
     assert (code, out) == (77, "1 synced, 1 waiting, 0 failed\n")
     assert "refuses the key" in err
+    assert err.count("(status 401") == 1, "why, once"
     assert machine.mutations() == sent
     assert [syncd(command, key="nobody's")[0] for command in ("verify", "adopt")] == [77, 77]
     assert syncd("once")[0] == 0
@@ -147,7 +160,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
     assert syncd("once")[0] == 0
     assert syncd("verify")[:2] == (
         0,
-        "1 remote objects, 1 of them in our ledger\nall else is as the ledger has it\n",
+        "1 remote object, 1 of them in our ledger\nall else is as the ledger has it\n",
     )
     (file_uuid,) = machine.objects()
     with others(machine, "rotated") as client:

@@ -73,6 +73,32 @@ def test_a_second_signal_hurries_what_would_still_be_drained(machine):
     assert views.read(machine.state, overview.doubts) == 1
 
 
+@pytest.mark.row(46)
+def test_a_second_signal_hurries_a_pass_too_and_it_says_that_it_was_interrupted(machine):
+    machine.settings |= {"SYNCD_UPLOAD__DRAIN_SECONDS": "60", "SYNCD_UPLOAD__METHOD": "direct"}
+    machine.faults({"match": "POST /v2/files/-/uploads", "action": {"delay": 30}})
+    machine.write("slow.txt", b"slow")
+    with subprocess.Popen(
+        [sys.executable, "-m", "syncd", "once"],
+        env=machine.environment,
+        cwd=machine.tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # Written once the database is whole.
+        machine.until((machine.state / "instance.json").exists)
+        machine.until(lambda: machine.status_of("slow.txt") == "uploading")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "a second Ctrl-C none" in err
+    assert err.splitlines()[-1] == "interrupted; the next pass goes on from here"
+
+
 @pytest.mark.row(48)
 def test_a_log_that_is_full_closed_or_broken_ends_nothing(machine):
     with open("/dev/full", "wb") as full:  # noqa: PTH123

@@ -40,9 +40,21 @@ def tls(certificate):
 @pytest.mark.row(32)
 def test_a_certificate_that_nobody_vouches_for_is_refused(serve, client_of, tls):
     server = serve(answering(ANSWER), tls=tls)
-    with pytest.raises(NotSentError, match="certificate"):
+    with pytest.raises(NotSentError, match="the certificate is not trusted: self-signed") as caught:
         client_of(server).get(UUID)
+    assert "_ssl.c" not in str(caught.value)
     assert server.requests == []
+
+
+def test_a_service_that_speaks_no_tls_is_told_as_such(serve, client_of):
+    server = serve(lambda connection: connection.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    with pytest.raises(NotSentError, match="speaks no TLS: is it http, and not https"):
+        client_of(f"https://127.0.0.1:{server.port}").get(UUID)
+
+
+def test_a_service_that_is_not_there_is_told_with_its_address(client_of):
+    with pytest.raises(NotSentError, match=r"not sent: 127\.0\.0\.1:9: Connection refused"):
+        client_of("http://127.0.0.1:9").get(UUID)
 
 
 @pytest.mark.row(32)

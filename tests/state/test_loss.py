@@ -675,3 +675,20 @@ def test_a_state_directory_on_a_network_filesystem_is_refused(home, monkeypatch,
         home.opened(),
     ):
         pass
+
+
+def test_a_state_directory_that_is_a_file_is_refused_and_left_alone(home):
+    home.directory.write_text("a letter to my aunt")
+    with pytest.raises(StateError, match=r"is a file, or lies beneath one; set"), home.opened():
+        pass
+    assert home.directory.read_text() == "a letter to my aunt"
+
+
+def test_what_another_user_left_in_the_state_directory_is_told_with_the_command(home, monkeypatch):
+    def closed(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("syncd.state.store.os.open", closed)
+        with pytest.raises(StateError, match=rf"Permission denied.*chown -R \d+ {home.directory}"):
+            Store(home.directory).open(0.0)

@@ -277,3 +277,12 @@ def test_what_failed_in_a_folder_that_is_not_worked_on_now_keeps_no_other_from_b
     elsewhere = Retrying(policies={}, instance=desk.store.instance)
     desk.store.write(lambda db: elsewhere.all_waiting(db, desk.now, failed=True))
     assert desk.due() == [b"refused"]
+
+
+def test_while_sending_rests_all_that_is_planned_waits_for_its_next_try(desk):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    desk.store.write(lambda db: desk.ledger.not_sent(db, copy.id, desk.now, again_at=desk.now))
+    everything = desk.retrying.all_waiting
+    assert desk.store.write(lambda db: everything(db, desk.now, failed=False)) == 0
+    assert desk.store.write(lambda db: everything(db, desk.now, failed=False, resting=True)) == 1

@@ -320,6 +320,13 @@ def test_another_instances_objects_are_told_of_and_left_alone(shop, lost):
     assert (told["live"], told["other_instances"]) == (0, {theirs: 1})
 
 
+def test_what_the_ledger_has_is_known(shop):
+    shop.drop("a", b"a")
+    shop.upload()
+    told = adopt(shop)
+    assert (told["listed"], told["known"], told["live"]) == (1, 1, 0)
+
+
 def test_an_empty_state_can_become_an_earlier_instance(shop, lost):
     shop.drop("a", b"a")
     shop.upload()

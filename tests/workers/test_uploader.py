@@ -306,3 +306,11 @@ def test_a_file_that_the_disk_fails_to_read_is_unreadable_and_keeps_nobody_else_
     shop.notice("bad")
     shop.upload()
     assert len(shop.live()) == 2
+
+
+def test_the_log_has_the_name_as_it_is_shown_and_counts_in_words(shop, caplog):
+    with caplog.at_level("INFO"):
+        shop.drop(os.fsdecode(b"bad\xff"), b"1")
+        shop.upload()
+    assert "bad\\xff: live, " in caplog.text
+    assert "(1 byte in " in caplog.text
