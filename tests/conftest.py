@@ -1,9 +1,15 @@
+import os
 import shutil
+import sys
 
 import pytest
 from hypothesis import settings
 
 from syncd.state.store import Store
+
+# syncd is started many times over: it is compiled once, whatever the environment says of that.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What a property is tried with: the same cases each time, so that a red run can be repeated.
 settings.register_profile("short", max_examples=60, derandomize=True, deadline=None, database=None)
