@@ -181,7 +181,7 @@ def test_the_clock_is_compared_with_the_services(examine, seconds, said):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         found, code = examine(SYNCD_API__BASE_URL=f"http://127.0.0.1:{server.server_port}")

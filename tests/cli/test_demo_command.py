@@ -38,6 +38,7 @@ def test_the_demo_of_a_folder_of_yours_changes_nothing_there(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "mine")]
 
 
+@pytest.mark.long
 def test_the_demo_says_so_and_fails_when_a_file_does_not_arrive(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     process = demo(tmp_path)
@@ -47,6 +48,7 @@ def test_the_demo_says_so_and_fails_when_a_file_does_not_arrive(tmp_path):
     assert "broken.mp4 failed: " in out
 
 
+@pytest.mark.long
 def test_the_demo_of_an_empty_folder_has_nothing_to_send_and_says_so(tmp_path):
     process = demo(tmp_path)
     out, _ = process.communicate(timeout=25)

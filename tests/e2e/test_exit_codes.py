@@ -92,6 +92,7 @@ def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syn
     assert "`syncd status`" in err
 
 
+@pytest.mark.long
 def test_a_pass_for_one_folder_waits_for_no_other(machine, syncd, tmp_path):
     """What waits in a folder that this pass was not given is the next one's."""
     other = tmp_path / "other"
@@ -173,6 +174,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
     assert machine.holds() == {("sending", "remote_gone")}
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine, syncd, video):
     machine.write("clip.mp4", video)

@@ -69,6 +69,7 @@ def test_a_second_start_with_nothing_changed_makes_no_mutating_request(machine):
     assert len(machine.mutations()) == sent
 
 
+@pytest.mark.long
 def test_a_daemon_killed_after_an_unanswered_upload_finds_it_and_sends_nothing_twice(machine):
     machine.write("first", b"lets the echo be learned")
     machine.start()
@@ -144,6 +145,7 @@ def test_one_bad_file_is_marked_with_the_reason_and_the_others_are_unharmed(mach
     machine.settles()
 
 
+@pytest.mark.long
 def test_a_broken_video_fails_with_the_services_words_and_keeps_nothing_else_waiting(machine):
     machine.write("broken.mp4", b"not a video at all" * 100)
     machine.write("fine.txt", b"fine")

@@ -64,7 +64,7 @@ def nothing_logged(caplog):
     assert [record for record in caplog.records if record.name.startswith("syncd")] == []
 
 
-@small(100)
+@small(50)
 @given(
     method=st.sampled_from(METHODS),
     path=st.sampled_from(PATHS),
@@ -80,7 +80,7 @@ def test_any_request_is_answered(caller, method, path, segment, query, headers, 
     sound(caller.request(method, path.format(segment), params=query, headers=headers, content=body))
 
 
-@small(80)
+@small(40)
 @given(document=CREATES | JSON)
 def test_any_create_is_answered_and_what_it_made_is_shown(caller, document):
     answer = sound(caller.post("/v2/files", content=json.dumps(document)))
@@ -89,7 +89,7 @@ def test_any_create_is_answered_and_what_it_made_is_shown(caller, document):
             sound(caller.get(f"/v2/files/{file['file_uuid']}")).raise_for_status()
 
 
-@small(50)
+@small(30)
 @given(rules=st.lists(st.fixed_dictionaries({}, optional={
     "match": st.sampled_from(["GET /v2/nothing", "* /x*", "x"]) | JSON,
     "action": st.sampled_from(["drop_after", {"status": 503, "retry_after": 1.5}]) | JSON,
@@ -101,7 +101,7 @@ def test_any_rules_are_answered(caller, rules):
     caller.faults()
 
 
-@small(80)
+@small(40)
 @given(parts=st.lists(PARTS, max_size=3), cut=st.integers(0, 200) | st.none())
 def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, parts, cut):
     body = b""
@@ -118,7 +118,7 @@ def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, p
         assert detail["file_size_bytes"] in map(len, contents) or len(contents) < len(parts)
 
 
-@small(50)
+@small(30)
 @given(
     suffix=st.just("") | st.text("/.0aZ", max_size=9),
     query=st.dictionaries(st.sampled_from(["X-Expires", "X-Signature"]), st.text(max_size=15)),

@@ -41,7 +41,7 @@ from syncd.files_api import (
 )
 from syncd.files_api.answer import retry_after
 
-EXAMPLES = int(os.environ.get("SYNCD_FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("SYNCD_FUZZ_EXAMPLES", "80"))
 
 
 def client_answering(status, body, headers=None):

@@ -359,7 +359,7 @@ def _reachable(status: CopyStatus) -> set[CopyStatus]:
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=settings.default.max_examples // 2,
+    max_examples=settings.default.max_examples // 3,
     stateful_step_count=40,
 )
 

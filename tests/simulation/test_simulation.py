@@ -4,8 +4,10 @@ from .command import place
 from .history import plan_for, run
 from .planted import BUGS, caught
 
-#: So many in every run; `python -m tests.simulation --runs 100000` for more.
-PARTS, SCHEDULES = 6, 5
+#: Schedules in each run, in parts; `python -m tests.simulation --runs 100000` for more.
+PARTS, SCHEDULES = 6, 3
+#: The parts of `pytest -m long`.
+MORE_PARTS = range(PARTS, PARTS + 20)
 
 
 @pytest.fixture
@@ -21,7 +23,9 @@ def base():
 @pytest.mark.row(39)
 @pytest.mark.row(44)
 @pytest.mark.row(45)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [*range(PARTS), *(pytest.param(part, marks=pytest.mark.long) for part in MORE_PARTS)]
+)
 def test_no_history_loses_doubles_or_orphans_anything(base, part):
     for seed in range(part * SCHEDULES, (part + 1) * SCHEDULES):
         run(plan_for(seed), base)

@@ -77,6 +77,7 @@ def fresh(tmp_path):
         return columns(db)
 
 
+@pytest.mark.long
 @pytest.mark.row(28)
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_statement_of_a_migration_the_next_start_is_whole(

@@ -121,7 +121,7 @@ def streamed(operations):
 
 @pytest.mark.row(21)
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 @given(st.lists(OPERATION, max_size=25))
 def test_a_stream_of_operations_and_events_ends_as_a_scan_alone_would(operations):

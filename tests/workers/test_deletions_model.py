@@ -37,7 +37,9 @@ from syncd.workers.deleter import Deleter, MirroredFolder
 WRITING = Writing(b"/f")
 GRACE = 60.0
 PATHS = (b"a", b"b", b"d/c", b"d/e", b"d/f")
-SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "400")), 24
+SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "200")), 24
+#: Sequences in each part of `pytest -m long`.
+AT_LENGTH = 1000
 RIGHT, OTHER, BARE = RootIdentity(1, 2), RootIdentity(3, 2), RootIdentity(1, 9)
 
 
@@ -452,10 +454,14 @@ def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_
 @pytest.mark.row(16)
 @pytest.mark.row(21)
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("part", range(2))
-def test_no_sequence_deletes_wrongly_and_every_rightful_deletion_is_done(memory, monkeypatch, part):
+@pytest.mark.parametrize(
+    "sequences", [SEQUENCES, *(pytest.param(AT_LENGTH, marks=pytest.mark.long) for _ in range(3))]
+)
+def test_no_sequence_deletes_wrongly_and_every_rightful_deletion_is_done(
+    memory, monkeypatch, sequences
+):
     first = random.SystemRandom().randrange(1 << 40)
-    for seed in range(first, first + SEQUENCES // 2):
+    for seed in range(first, first + sequences):
         run(memory, monkeypatch, seed)
 
 
