@@ -17,10 +17,12 @@ KEY=a-key-of-the-rig
 MOST_MB=100
 
 emulator_pid=
-leave() {
-  podman rm --force --time 0 syncd refused >/dev/null 2>&1
-  podman rm --force --time 0 project_syncd_1 >/dev/null 2>&1
+forget() {
+  podman rm --force --time 0 syncd refused project_syncd_1 >/dev/null 2>&1
   podman volume rm --force syncd-state other project_state >/dev/null 2>&1
+}
+leave() {
+  forget
   if [[ -n $emulator_pid ]]; then kill "$emulator_pid"; wait "$emulator_pid"; fi 2>/dev/null
   umount -l "$cache/images/overlay" 2>/dev/null
   rm -rf "$scratch"
@@ -50,6 +52,8 @@ runtime = "crun"
 END
 }
 configure http://127.0.0.1:9
+# A run that was killed has left its own behind.
+forget
 
 make_base() { mmdebstrap --variant=minbase --include="$PACKAGES" --format=tar "$SUITE" "$1"; }
 make_emulator() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q "$scratch/source[emulator]"; }
