@@ -33,7 +33,10 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
     except views.NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
         known["no_state"] = True
-    in_the_way = [*_obstacles(known, pid, beat, now), *_disk_reasons(directory)]
+    in_the_way = [
+        *_obstacles(known, pid, beat, now),
+        *_disk_reasons(directory, runs=pid is not None),
+    ]
     reasons = [*in_the_way, *_reasons(known)]
     return {
         "version": __version__,
@@ -148,7 +151,7 @@ def stopped(hold: JsonObject) -> str:
     return f"sending to workspace {workspace}" if workspace else "sending to the default workspace"
 
 
-def _disk_reasons(directory: Path) -> Iterator[str]:
+def _disk_reasons(directory: Path, *, runs: bool) -> Iterator[str]:
     """Tell of a disk on which the daemon cannot write its beats, and so not tell itself."""
     try:
         disk = os.statvfs(directory)
@@ -156,9 +159,10 @@ def _disk_reasons(directory: Path) -> Iterator[str]:
         return
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE_BYTES:
+        then = "it goes on by itself" if runs else "start syncd again"
         yield (
             f"the disk of {directory} has {free >> 10} KiB left: nothing is sent or deleted that "
-            "cannot be recorded; free some space, and it goes on by itself"
+            f"cannot be recorded; free some space, and {then}"
         )
 
 

@@ -223,7 +223,8 @@ class Store:
         try:
             instance.write(self.directory, here)
         except OSError as error:
-            log.warning("cannot write %s: %s", self.directory / instance.FILE_NAME, error)
+            path = self.directory / instance.FILE_NAME
+            log.warning("cannot write %s: %s", path, error.strerror or error)
         else:
             self._remembered = here
 

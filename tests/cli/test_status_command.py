@@ -225,12 +225,19 @@ def test_help_imports_nothing_but_click():
     assert done.stdout.endswith(b"[]\n")
 
 
-def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("pid", "then"), [(None, "start syncd again"), (1, "it goes on by itself")]
+)
+def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(
+    tmp_path, monkeypatch, pid, then
+):
     from syncd import document
 
     monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(document, "lock_holder", lambda _: pid)
     told = document.status(tmp_path, base_url="http://x")
-    assert any("nothing is sent or deleted" in reason for reason in told["reasons"])
+    (reason,) = (reason for reason in told["reasons"] if "nothing is sent or deleted" in reason)
+    assert reason.endswith(f"free some space, and {then}")
 
 
 def test_watching_without_a_terminal_is_refused_and_not_silent(desk, syncd):
