@@ -66,12 +66,12 @@ _S = CopyStatus
 ARROWS: dict[CopyStatus, frozenset[CopyStatus]] = {
     _S.PLANNED: frozenset({_S.SENDING, _S.GONE}),
     _S.SENDING: frozenset(
-        {_S.LIVE, _S.PROCESSING, _S.PLANNED, _S.FAILED, _S.RETIRING, _S.GONE},
+        {_S.LIVE, _S.PROCESSING, _S.PLANNED, _S.FAILED, _S.RETIRING, _S.RELEASED, _S.GONE},
     ),
-    _S.PROCESSING: frozenset({_S.LIVE, _S.FAILED, _S.RETIRING, _S.GONE}),
+    _S.PROCESSING: frozenset({_S.LIVE, _S.FAILED, _S.RETIRING, _S.RELEASED, _S.GONE}),
     _S.LIVE: frozenset({_S.RETIRING, _S.RELEASED, _S.GONE}),
-    _S.RELEASED: frozenset({_S.LIVE, _S.RETIRING}),
-    _S.FAILED: frozenset({_S.PLANNED, _S.RETIRING, _S.GONE}),
+    _S.RELEASED: frozenset({_S.LIVE, _S.RETIRING, _S.GONE}),
+    _S.FAILED: frozenset({_S.PLANNED, _S.RETIRING, _S.RELEASED, _S.GONE}),
     _S.RETIRING: frozenset({_S.LIVE, _S.GONE}),
     _S.GONE: frozenset(),
 }

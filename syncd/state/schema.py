@@ -17,7 +17,7 @@ from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigge
 FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
@@ -184,6 +184,14 @@ def crashes_and_unknown_objects(db: Database) -> None:
 def mounts_marked(db: Database) -> None:
     """Keep what tells the thing that is mounted beneath a root from another one."""
     db.execute("ALTER TABLE mounts ADD COLUMN mark TEXT NOT NULL DEFAULT ''")
+
+
+@migrations()
+def arrows_to_released_and_gone(db: Database) -> None:
+    """Let a copy be released from any status, and let a released one be gone."""
+    db.execute("DROP TRIGGER copies_arrows")
+    db.execute(arrows_trigger())
+    db.execute("PRAGMA user_version = 3")
 
 
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
