@@ -5,6 +5,7 @@ thread. Commits are handed in and shared as in the real writer, and each is a po
 fail.
 """
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -20,7 +20,7 @@ from unittest import mock
 from syncd import config as configuration, parts as composition
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
-from syncd.files_api import source
+from syncd.files_api import FilesApiError, source
 from syncd.state import copies, schema, store as storage
 from syncd.state.store import Store
 from syncd.state.writer import Writer, _Job
@@ -28,8 +28,6 @@ from syncd.state.writer import Writer, _Job
 FOLDER = "f"
 GRACE_SECONDS = 60.0
 RESEND_SECONDS = 120.0
-#: Whether the product notices that its state was lost, and can rebuild it.
-ADOPTS = "adopter" in {field.name for field in fields(composition.Parts)}
 
 
 class PowerCut(BaseException):
@@ -140,7 +138,7 @@ class Engine:
         self.store = SimulatedStore(base / "state", between)
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
-        self.parts.poller._pause = lambda _: False
+        self.parts.poller._pause = self.parts.deleter._pause = lambda _: False
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
@@ -151,14 +149,16 @@ class Engine:
             "upload": self._upload,
             "poll": self.parts.poller.step,
             "delete": self.parts.deleter.step,
+            "take": self.parts.consumer.step,
+            "adopt": self._adopt,
         }
 
     def run(self, name: str) -> None:
-        """Run a step, and what it handed in, to its end; an error of the table is its end, too."""
+        """Run a step, and what it handed in, to its end; an error that it tells is its end, too."""
         try:
             self.steps()[name]()
             self.store.writer.commit()
-        except StateError:
+        except (StateError, FilesApiError):
             self.store.writer.commit()
 
     def _look(self) -> None:
@@ -173,15 +173,27 @@ class Engine:
         uploader.step()
         uploader._work(None)
 
-    def adopt(self) -> None:
-        """Rebuild what was lost from the remote listing."""
+    def _adopt(self) -> None:
         self.parts.watch.scan_all()
         for _ in self.parts.adopter.adopt():
             pass
 
+    @property
+    def echo_is_proven(self) -> bool:
+        """Whether the ledger knows that the service echoes names."""
+        return self.store.fact(storage.ECHO) == storage.PROVEN
 
-def settings(base: Path, method: str) -> configuration.Config:
+    def shown_by_verify(self) -> set[str]:
+        """Return the uuids that `verify` names."""
+        *_, said = self.parts.verifier.verify()
+        return {finding["file_uuid"] for finding in said["findings"]}
+
+
+def settings(base: Path, method: str, after_upload: str = "keep") -> configuration.Config:
     """Return a configuration of one folder beneath `base`."""
+    folder = {"path": f"{base}/root", "name": FOLDER, "after_upload": after_upload}
+    if after_upload == "move":
+        folder["move_to"] = f"{base}/taken"
     return configuration.load(
         config=None,
         directories=(),
@@ -192,7 +204,7 @@ def settings(base: Path, method: str) -> configuration.Config:
             "SYNCD_UPLOAD__METHOD": method,
             "SYNCD_UPLOAD__WORKERS": "1",
             "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": str(RESEND_SECONDS),
-            "SYNCD_FOLDERS": f'[{{"path": "{base}/root", "name": "{FOLDER}"}}]',
+            "SYNCD_FOLDERS": json.dumps([folder]),
         },
         working_directory=base,
     )

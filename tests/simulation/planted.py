@@ -22,8 +22,9 @@ from syncd.workers.deleter import Deleter
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
 
-from .history import Plan, run
-from .server import Violation, Weather
+from .history import run
+from .objects import Violation, Weather
+from .plan import Plan
 
 CALM = Plan(seed=0, method="direct", change=0.0, crash=0.0, commit_error=0.0, events=1.0,
             unmounts=False, key_trouble=False)  # fmt: skip

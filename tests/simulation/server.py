@@ -3,7 +3,6 @@
 It keeps an audit of its own: which bytes each object holds and who sent them. Time is the world's.
 """
 
-import hashlib
 import itertools
 import random
 import uuid
@@ -28,72 +27,16 @@ from syncd.files_api import (
     ServerError,
     UnauthorizedError,
     UnprocessableError,
-    tokens_in,
 )
 from syncd.files_api.listing import read_listing, walk
 
+from .objects import FOREIGN, OURS, Object, Violation, Weather
+
 ORGANIZATION = str(uuid.UUID(int=7))
+UPLOADERS = {OURS: str(uuid.UUID(int=8)), FOREIGN: str(uuid.UUID(int=9))}
 URL_SECONDS = 1800.0
-OURS, FOREIGN = "ours", "foreign"
-
-
-class Violation(BaseException):
-    """An invariant does not hold. No `except Exception` of the product may swallow it."""
-
-
-@dataclass(slots=True)
-class Object:
-    """An object as the service keeps it; times in seconds since the epoch."""
-
-    file_uuid: str
-    owner: str
-    name: str
-    content_type: str
-    created_at: float
-    #: None while only reserved
-    body: bytes | None = None
-    deleted: bool = False
-    visible_at: float = 0.0
-    url_until: float = 0.0
-    stored_at: float = 0.0
-    processing_seconds: float = 0.0
-    fails: bool = False
-
-    @property
-    def sha256(self) -> str | None:
-        return None if self.body is None else hashlib.sha256(self.body).hexdigest()
-
-    @property
-    def is_video(self) -> bool:
-        return self.content_type.startswith("video/")
-
-    @property
-    def there(self) -> bool:
-        return not self.deleted
-
-    def tokens(self) -> set[str]:
-        return tokens_in([self.name])
-
-
-@dataclass(slots=True)
-class Weather:
-    """How likely each fault is, and how long things take; all zero is a healed service."""
-
-    #: of each request: it fails in one way or another
-    trouble: float = 0.0
-    #: of each upload: the service does its work twice
-    twice: float = 0.0
-    #: of each upload whose answer is lost: it is only stored later
-    late: float = 0.0
-    late_seconds: float = 0.0
-    lag_seconds: float = 0.0
-    #: of each page: somebody uploads or deletes before it is read
-    shifting: float = 0.0
-    #: of each listing: it claims another count than it shows
-    miscount: float = 0.0
-    processing_seconds: float = 0.0
-    #: of each content: it can never be processed, or is refused for good
-    poison: float = 0.0
+#: Items of a page, so that a small listing has several.
+PAGE_ITEMS = 3
 
 
 @dataclass(slots=True)
@@ -110,24 +53,31 @@ class Service:
     tell: Callable[[str], None]
     weather: Weather = field(default_factory=Weather)
     objects: dict[str, Object] = field(default_factory=dict)
-    #: (when, object or None for bytes to a reserved one, uuid, body)
+    #: whether it says who uploaded an object
+    names_uploaders: bool = False
+    #: how far its clock is ahead of the world's
+    ahead_seconds: float = 0.0
+    #: what was asked for and is carried out later: when, and what
     pending: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     key: str = "good"
     retry_until: float = 0.0
     poisoned: set[bytes] = field(default_factory=set)
     mutations: int = 0
     listings: int = 0
-    stored_by_token: dict[str, int] = field(default_factory=dict)
+    #: requests of ours that can store something
+    requests: int = 0
     _arrived_at: float | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     # What happens by itself
 
-    def deliver(self, everything: bool = False) -> None:
+    def deliver(self) -> None:
         """Carry out what was delayed and is due."""
         now = self.clock()
-        due = [item for item in self.pending if everything or item[0] <= now]
-        self.pending = [item for item in self.pending if item not in due]
+        if not any(at <= now for at, _ in self.pending):
+            return
+        due = [item for item in self.pending if item[0] <= now]
+        self.pending = [item for item in self.pending if item[0] > now]
         for at, work in sorted(due, key=lambda item: item[0]):
             self._arrived_at = at
             work()
@@ -137,17 +87,30 @@ class Service:
         """Return the time at which what is carried out now arrived."""
         return self.clock() if self._arrived_at is None else self._arrived_at
 
-    def add_foreign(self, body: bytes, name: str) -> None:
+    def add_foreign(
+        self,
+        body: bytes | None,
+        name: str,
+        *,
+        content_type: str = "text/plain",
+        remote_uri: str | None = None,
+    ) -> Object:
         """Somebody else uploads."""
-        self._add(FOREIGN, name, "text/plain", body)
+        item = self._add(FOREIGN, name, content_type, body)
+        item.remote_uri = remote_uri
+        return item
 
     def heal(self) -> None:
-        """End every fault; what was delayed arrives."""
-        self.weather = Weather(lag_seconds=0.0, processing_seconds=self.weather.processing_seconds)
+        """End every fault; what was delayed still arrives when it is due."""
+        self.weather = Weather(processing_seconds=self.weather.processing_seconds)
         self.key = "good"
-        self.deliver(everything=True)
+        self.show_everything()
+
+    def show_everything(self) -> None:
+        """Let the listing catch up with what is stored."""
+        now = self.clock()
         for item in self.objects.values():
-            item.visible_at = 0.0
+            item.visible_at = min(item.visible_at, now)
 
     def ours(self) -> list[Object]:
         """Return what of ours is there: stored or reserved, and not deleted."""
@@ -156,7 +119,16 @@ class Service:
     def _uuid(self) -> str:
         return str(uuid.UUID(int=(1 << 100) + next(self._numbers)))
 
-    def _add(self, owner: str, name: str, content_type: str, body: bytes | None) -> Object:
+    def _add(
+        self,
+        owner: str,
+        name: str,
+        content_type: str,
+        body: bytes | None,
+        *,
+        request: int | None = None,
+        sent_at: float = 0.0,
+    ) -> Object:
         now = self._now()
         item = Object(
             file_uuid=self._uuid(),
@@ -164,6 +136,8 @@ class Service:
             name=name,
             content_type=content_type,
             created_at=now + next(self._numbers) * 1e-6,
+            request=request,
+            sent_at=sent_at,
             visible_at=now + self.rng.uniform(0, self.weather.lag_seconds),
             url_until=now + URL_SECONDS,
         )
@@ -172,12 +146,14 @@ class Service:
             self._fill(item, body)
         return item
 
+    def _request(self) -> dict[str, float]:
+        """Count a request of ours that can store something; return what its objects remember."""
+        self.requests += 1
+        return {"request": self.requests, "sent_at": self.clock()}
+
     def _fill(self, item: Object, body: bytes) -> None:
         if item.body is not None and item.body != body:
             raise Violation(f"I8: two contents for {item.file_uuid}")
-        if item.body is None and item.owner == OURS:
-            for token in item.tokens():
-                self.stored_by_token[token] = self.stored_by_token.get(token, 0) + 1
         item.body = body
         item.stored_at = self._now()
         item.processing_seconds = self.rng.uniform(0, self.weather.processing_seconds)
@@ -272,12 +248,14 @@ class Service:
         if body in self.poisoned and not content_type.startswith("video/"):
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
-        stored: list[Object] = []
-        self._commit("upload", lambda: stored.append(self._add(OURS, name, content_type, body)))
+        made, stored = self._request(), list[Object]()
+        self._commit(
+            "upload", lambda: stored.append(self._add(OURS, name, content_type, body, **made))
+        )
         self.tell(f"stored {name} as {stored[0].file_uuid[-4:]}")
         self._done("upload")
         return self._upload_answer(
-            stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8
+            self.rng.choice(stored), with_uuid=self.rng.random() >= self.weather.trouble / 8
         )
 
     def create(self, files, *, workspace_uuid=None, **_) -> CreatedFiles:
@@ -287,10 +265,13 @@ class Service:
         (new,) = files
         name, content_type = new.local_file_path, new.content_type
         self.audit("create", name=name)
-        reserved: list[Object] = []
-        self._commit("create", lambda: reserved.append(self._add(OURS, name, content_type, None)))
+        made, reserved = self._request(), list[Object]()
+        self._commit(
+            "create", lambda: reserved.append(self._add(OURS, name, content_type, None, **made))
+        )
+        self.tell(f"reserved {reserved[0].file_uuid[-4:]} for {name}")
         self._done("create")
-        return CreatedFiles(files=(self._upload_answer(reserved[0], url=True),))
+        return CreatedFiles(files=(self._upload_answer(self.rng.choice(reserved), url=True),))
 
     def put(self, file_url, source, *, content_type) -> None:
         self._enter("put", mutates=True)
@@ -301,6 +282,10 @@ class Service:
         if item.deleted or self.clock() > item.url_until:
             raise ForbiddenError("the URL has expired", operation="put", status=403)
         self._judge(body)
+        if self.rng.random() < self.weather.lie:
+            self.tell(f"the storage takes the bytes of {item.file_uuid[-4:]} and keeps nothing")
+            self._done("put")
+            return
         self._commit("put", lambda: None if item.deleted else self._fill(item, body))
         self.tell(f"put the bytes of {item.file_uuid[-4:]}")
         self._done("put")
@@ -364,7 +349,7 @@ class Service:
     def list_all(self, *, workspace_uuid=None, limit=None, **_) -> Iterator[FileDetail]:
         return walk(lambda size, offset: self.list(limit=size, offset=offset), limit)
 
-    def read_listing(self, *, workspace_uuid=None, since=None, limit=3) -> Listing:
+    def read_listing(self, *, workspace_uuid=None, since=None, limit=PAGE_ITEMS) -> Listing:
         return read_listing(
             lambda size, offset: self.list(limit=size, offset=offset), since=since, limit=limit
         )
@@ -383,8 +368,9 @@ class Service:
             return "processing"
         return "failed" if item.fails else "completed"
 
-    def _names(self, item: Object) -> tuple[str, ...]:
-        return (item.name.rpartition("/")[2],) if self.echo else ()
+    def _name(self, item: Object) -> str | None:
+        """Return what it shows of a sent name: the last segment, or nothing."""
+        return item.name.rpartition("/")[2] if self.echo else None
 
     def _upload_answer(
         self, item: Object, *, with_uuid: bool = True, url: bool = False
@@ -397,12 +383,20 @@ class Service:
         )
 
     def _detail(self, item: Object) -> FileDetail:
+        name, status = self._name(item), self._status(item)
+        # A processed video's path is a directory.
+        directory = "/" if status == "completed" else ""
+        path = f"files/{item.file_uuid}/{name or 'content'}{directory}"
+        shown = (name, path, item.remote_uri, item.content_type, item.file_uuid)
         return FileDetail(
             file_uuid=item.file_uuid,
             organization_uuid=ORGANIZATION,
-            created_at=datetime.fromtimestamp(item.created_at, tz=UTC),
+            created_at=datetime.fromtimestamp(item.created_at + self.ahead_seconds, tz=UTC),
             content_type=item.content_type,
             file_size_bytes=None if item.body is None else len(item.body),
-            processing_status=self._status(item),
-            _strings=self._names(item),
+            original_file_url=name or item.remote_uri,
+            remote_file_path=path,
+            uploaded_by_uuid=UPLOADERS[item.owner] if self.names_uploaders else None,
+            processing_status=status,
+            _strings=tuple(filter(None, shown)),
         )

@@ -192,6 +192,18 @@ class World:
         self.links[name] = None
         self._note(name, f"a link stands at {name}", seen=False)
 
+    def take_note_of_what_is_gone(self) -> list[tuple[str, bytes]]:
+        """Return the files that syncd took away since this was last asked, with their content."""
+        gone = [
+            (name, content)
+            for name, content in self.files.items()
+            if not os.path.lexists(self.disk / name)
+        ]
+        for name, _ in gone:
+            del self.files[name]
+            self._note(name, f"{name} was taken away", seen=True)
+        return gone
+
     def clear_links(self) -> None:
         """Take away what is no file."""
         for name in list(self.links):
