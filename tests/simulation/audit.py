@@ -231,13 +231,13 @@ class Audit:
             if not self._may_be_left(item, row):
                 orphan = "an orphan" if row is None else "released and was found in time: an orphan"
                 return f"{item.file_uuid[-4:]} ({item.name}) is {orphan}", []
-            if row is None:
+            if row is None and self._plan.echo:
                 shown.append(item)
         return "", shown
 
     def _may_be_left(self, item: Object, row: sqlite3.Row | None) -> bool:
-        if row is not None and row["consumed_at"] is not None:
-            return True
+        if row is not None and row["path"].decode() in self._world.linked:
+            return True  # its place was taken by what is no file
         if item.file_uuid in self.kept or item.request in self.forgotten:
             return True
         if not self._plan.echo and (item.body is None or self._plan.weather.twice):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from syncd import config as configuration, parts as composition
+from syncd import config as configuration, mounts, parts as composition
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
 from syncd.files_api import FilesApiError, source
@@ -257,6 +257,9 @@ def simulated(
             (composition, "time", ticking),
             (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),
+            # One thread reads, and nothing is mounted that matters here.
+            (storage, "READERS", 1),
+            (mounts, "mounts", lambda: iter(())),
             (Fingerprint, "of", staticmethod(fingerprint)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
