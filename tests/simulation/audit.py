@@ -238,6 +238,8 @@ class Audit:
     def _may_be_left(self, item: Object, row: sqlite3.Row | None) -> bool:
         if row is not None and row["path"].decode() in self._world.linked:
             return True  # its place was taken by what is no file
+        if row is not None and self._plan.after_upload != "keep":
+            return True  # in a folder that is emptied nothing remote is ever deleted
         if item.file_uuid in self.kept or item.request in self.forgotten:
             return True
         if not self._plan.echo and (item.body is None or self._plan.weather.twice):

@@ -101,6 +101,7 @@ class Schedule:
         self.now += rng.random() * plan.lapse_seconds
         if rng.random() < plan.change:
             self.tell(f"({point})")
+            self._note_what_is_taken_away()
             self.world.change()
         if point == "before commit" and rng.random() < plan.commit_error:
             self.tell("a commit fails")
@@ -178,9 +179,7 @@ class Schedule:
 
     def check(self) -> None:
         """Check what must hold at every instant, unless nothing has changed."""
-        if self.plan.after_upload != "keep":
-            for name, content in self.world.take_note_of_what_is_gone():
-                self.audit.taken_away(name, content)
+        self._note_what_is_taken_away()
         moment = (
             self.world.event,
             self.service.mutations,
@@ -190,6 +189,11 @@ class Schedule:
         if moment != self._checked:
             self._checked = moment
             self.audit.check()
+
+    def _note_what_is_taken_away(self) -> None:
+        if self.plan.after_upload != "keep":
+            for name, content in self.world.take_note_of_what_is_gone():
+                self.audit.taken_away(name, content)
 
     def rows(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Read what is committed."""
