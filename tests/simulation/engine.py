@@ -21,7 +21,7 @@ from syncd import config as configuration, mounts, parts as composition
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
 from syncd.files_api import FilesApiError, source
-from syncd.state import copies, schema, store as storage
+from syncd.state import attempts, echo, schema, store as storage, tokens
 from syncd.state.store import Store
 from syncd.state.writer import Writer, _Job
 
@@ -181,7 +181,12 @@ class Engine:
     @property
     def echo_is_proven(self) -> bool:
         """Whether the ledger knows that the service echoes names."""
-        return self.store.fact(storage.ECHO) == storage.PROVEN
+        return self.store.read(echo.summary) == echo.PROVEN
+
+    @property
+    def looks_for_something(self) -> bool:
+        """Whether a request that got no answer is still looked for."""
+        return bool(self.store.read(attempts.every))
 
     def shown_by_verify(self) -> set[str]:
         """Return the uuids that `verify` names."""
@@ -214,7 +219,10 @@ def fresh_state(base: Path) -> None:
     """Put an empty, migrated state directory beneath `base`: made once, then copied."""
     template, state = base / "template", base / "state"
     if not template.exists():
-        with mock.patch.object(storage, "secrets", SimpleNamespace(token_hex=lambda _: "0a" * 4)):
+        always = SimpleNamespace(token_hex=lambda count: "0a" * count)
+        with ExitStack() as stack:
+            for module in (storage, tokens):
+                stack.enter_context(mock.patch.object(module, "secrets", always))
             made = Store(template)
             made.open(0.0)
             made.close()
@@ -251,7 +259,7 @@ def simulated(
     )
     with ExitStack() as stack:
         for target, name, value in (
-            (copies, "secrets", chance),
+            (tokens, "secrets", chance),
             (storage, "secrets", chance),
             (storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)),
             (composition, "time", ticking),

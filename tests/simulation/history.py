@@ -332,6 +332,8 @@ class Schedule:
             )
         # What arrived after everybody stopped waiting for it is found by the late looks.
         for seconds in LATE:
+            if not self.service.pending and not self.engine.looks_for_something:
+                break
             self.now += seconds
             for _ in range(6):
                 self.round()
@@ -351,6 +353,9 @@ class Schedule:
 
     def _rest(self) -> None:
         """A second run over the same folder sends nothing, and reads no listing."""
+        # How the service shows the last uploads is learned first.
+        self.now += 3700.0
+        self.round()
         mutations, listings = self.service.mutations, self.service.listings
         for _ in range(3):
             self.round()

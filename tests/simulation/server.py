@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 from syncd.files_api import (
     BadAnswerError,
@@ -28,15 +29,13 @@ from syncd.files_api import (
     UnauthorizedError,
     UnprocessableError,
 )
-from syncd.files_api.listing import read_listing, walk
+from syncd.files_api.listing import MOST_PAGES, read_listing, walk
 
 from .objects import FOREIGN, OURS, Object, Violation, Weather
 
 ORGANIZATION = str(uuid.UUID(int=7))
 UPLOADERS = {OURS: str(uuid.UUID(int=8)), FOREIGN: str(uuid.UUID(int=9))}
 URL_SECONDS = 1800.0
-#: Items of a page, so that a small listing has several.
-PAGE_ITEMS = 3
 
 
 @dataclass(slots=True)
@@ -55,6 +54,8 @@ class Service:
     objects: dict[str, Object] = field(default_factory=dict)
     #: whether it says who uploaded an object
     names_uploaders: bool = False
+    #: of a page, small so that there are several
+    page_items: int = 3
     #: how far its clock is ahead of the world's
     ahead_seconds: float = 0.0
     #: what was asked for and is carried out later: when, and what
@@ -349,10 +350,27 @@ class Service:
     def list_all(self, *, workspace_uuid=None, limit=None, **_) -> Iterator[FileDetail]:
         return walk(lambda size, offset: self.list(limit=size, offset=offset), limit)
 
-    def read_listing(self, *, workspace_uuid=None, since=None, limit=PAGE_ITEMS) -> Listing:
+    def read_listing(
+        self,
+        take,
+        *,
+        workspace_uuid=None,
+        since=lambda: None,
+        most_pages=MOST_PAGES,
+        on_answer=lambda _: None,
+    ) -> Listing:
+        def read_page(size: int, offset: int) -> FilePage:
+            page = self.list(limit=size, offset=offset)
+            on_answer(SimpleNamespace(date=self._date()))
+            return page
+
         return read_listing(
-            lambda size, offset: self.list(limit=size, offset=offset), since=since, limit=limit
+            read_page, take, since=since, limit=self.page_items, most_pages=most_pages
         )
+
+    def _date(self) -> datetime | None:
+        """Return its clock's time in whole seconds, as the header of an answer tells it."""
+        return datetime.fromtimestamp(int(self.clock() + self.ahead_seconds), tz=UTC)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -387,7 +405,6 @@ class Service:
         # A processed video's path is a directory.
         directory = "/" if status == "completed" else ""
         path = f"files/{item.file_uuid}/{name or 'content'}{directory}"
-        shown = (name, path, item.remote_uri, item.content_type, item.file_uuid)
         return FileDetail(
             file_uuid=item.file_uuid,
             organization_uuid=ORGANIZATION,
@@ -398,5 +415,4 @@ class Service:
             remote_file_path=path,
             uploaded_by_uuid=UPLOADERS[item.owner] if self.names_uploaders else None,
             processing_status=status,
-            _strings=tuple(filter(None, shown)),
         )
