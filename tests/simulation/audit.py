@@ -183,7 +183,7 @@ class Audit:
             raise Violation("a DELETE of what was found more than a day after it was sent")
         copy = known[0]
         others = self._rows(_OTHERS, copy["file_id"])
-        if copy["live_at"] is None or any(
+        if item is None or item.deleted or copy["live_at"] is None or any(
             (other := self._service.objects.get(row["file_uuid"]))
             and other.there
             and other.body is not None
