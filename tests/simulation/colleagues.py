@@ -10,8 +10,11 @@ from .objects import FOREIGN, TOKEN, Object
 from .server import Service
 
 
-def upload_under_our_name(service: Service, rng: random.Random) -> None:
-    """Have a colleague upload under a shown name of ours, or under one that is made of it."""
+def upload_under_our_name(service: Service, rng: random.Random, *, genuine: bool) -> None:
+    """Have a colleague upload under a shown name of ours, or under one that is made of it.
+
+    Without `genuine`, none of the names holds a token of ours at its place.
+    """
     now = service.clock()
     shown = [
         item
@@ -21,17 +24,17 @@ def upload_under_our_name(service: Service, rng: random.Random) -> None:
     if not shown or not service.echo:
         return
     original = rng.choice(shown)
-    name, uri = _name(original.name, rng)
+    name, uri = _name(original.name, rng.randrange(10 if genuine else 7), rng)
     body = _body(original, rng)
     item = service.add_foreign(body, name, content_type=original.content_type, remote_uri=uri)
     size = "no content" if body is None else f"{len(body)} bytes"
     service.tell(f"a colleague uploads {uri or name} ({size}) as {item.file_uuid[-4:]}")
 
 
-def _name(name: str, rng: random.Random) -> tuple[str, str | None]:
+def _name(name: str, kind: int, rng: random.Random) -> tuple[str, str | None]:
     """Return the name that is sent, and the URL where it is fetched from one."""
     last = name.rpartition("/")[2]
-    match rng.randrange(10):
+    match kind:
         case 0:
             return last.replace(".", ".copy.", 1) + ".old.bak", None
         case 1:

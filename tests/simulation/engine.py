@@ -191,7 +191,7 @@ class Engine:
     def shown_by_verify(self) -> set[str]:
         """Return the uuids that `verify` names."""
         *_, said = self.parts.verifier.verify()
-        return {finding["file_uuid"] for finding in said["findings"]}
+        return {shown["file_uuid"] for shown in (*said["findings"], *said["kept"])}
 
 
 def settings(base: Path, method: str, after_upload: str = "keep") -> configuration.Config:

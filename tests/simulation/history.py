@@ -229,7 +229,8 @@ class Schedule:
     def _something(self) -> None:
         rng = self.rng
         if rng.random() < self.plan.colleagues:
-            upload_under_our_name(self.service, rng)
+            # What `adopt` finds without our own object beside it may be a colleague's copy of it.
+            upload_under_our_name(self.service, rng, genuine=not self.plan.restores)
         kind = rng.random()
         if kind < 0.3:
             self.world.change()

@@ -43,12 +43,21 @@ class Plan:
     weather: Weather = field(default_factory=Weather)
 
     @property
+    def restores(self) -> bool:
+        """Whether an older state may take the place of the newer one."""
+        return self.put_back or self.backups
+
+    @property
     def tame(self) -> bool:
         """Whether nothing arrives or shows so late that waiting for it is no use."""
         weather = self.weather
         late = weather.late_seconds + weather.lag_seconds + 64 * self.lapse_seconds
-        restored = self.lost_commits or self.put_back or self.backups
-        return late < RESEND_SECONDS and not weather.twice and not restored
+        return (
+            late < RESEND_SECONDS
+            and not weather.twice
+            and not self.lost_commits
+            and not self.restores
+        )
 
 
 def plan_for(seed: int) -> Plan:
