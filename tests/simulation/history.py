@@ -270,7 +270,7 @@ class Schedule:
         store = self.engine.store
         store.remember()
         self._backup = Backup(
-            _copy_of(store.directory / FILE_NAME),
+            store.read(_copy_of),
             (store.directory / instance.FILE_NAME).read_bytes(),
             self.service.requests,
         )
@@ -372,10 +372,10 @@ class Schedule:
             self.run_step(name)
 
 
-def _copy_of(path: Path) -> bytes:
+def _copy_of(db) -> bytes:
     """Return the database as one file, its WAL included."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as target:
-        source.backup(target)
+    with closing(sqlite3.connect(":memory:")) as target:
+        db.conn.backup(target)
         return target.serialize()
 
 
