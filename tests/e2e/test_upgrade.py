@@ -44,7 +44,7 @@ def load_state(base, state, url):
     _shift(db, later)
     for name in ("one", "many"):
         path = bytes(base / name)
-        identity = str(os.statvfs(path).f_fsid), str(os.stat(path).st_ino)
+        identity = str(os.statvfs(path).f_fsid), str((base / name).stat().st_ino)
         db.execute(
             "UPDATE folders SET path = ?, filesystem = ?, inode = ? WHERE name = ?",
             (path, *identity, name),

@@ -363,9 +363,7 @@ def _foreign(world: World) -> Iterator[Problem]:
             yield Problem("foreign", f"{o['local_file_path']} is {o['state']}")
 
 
-def _intents(
-    copies: list[JsonObject], there: Remote, *, last_attempt: int
-) -> Iterator[Problem]:
+def _intents(copies: list[JsonObject], there: Remote, *, last_attempt: int) -> Iterator[Problem]:
     # Each request has a token of its own, and the ledger keeps the last: the others are known by
     # their place and content, and by their number, which is committed with the intent.
     since: dict[str, float] = {}

@@ -64,9 +64,7 @@ class Audit:
     def _ours(self, row: sqlite3.Row) -> Object:
         item = self._service.objects.get(row["file_uuid"])
         if item is None or item.owner == FOREIGN:
-            raise Violation(
-                f"I2: {row['path']!r} is {row['status']} by an object that is not ours"
-            )
+            raise Violation(f"I2: {row['path']!r} is {row['status']} by an object that is not ours")
         return item
 
     def _check_gaps(self, here: dict[str, bytes], live: dict[str, Object]) -> None:
@@ -183,11 +181,16 @@ class Audit:
             raise Violation("a DELETE of what was found more than a day after it was sent")
         copy = known[0]
         others = self._rows(_OTHERS, copy["file_id"])
-        if item is None or item.deleted or copy["live_at"] is None or any(
-            (other := self._service.objects.get(row["file_uuid"]))
-            and other.there
-            and other.body is not None
-            for row in others
+        if (
+            item is None
+            or item.deleted
+            or copy["live_at"] is None
+            or any(
+                (other := self._service.objects.get(row["file_uuid"]))
+                and other.there
+                and other.body is not None
+                for row in others
+            )
         ):
             return
         if copy["status_of_file"] == "missing" and self._rows(_HELD, FOLDER):
@@ -257,8 +260,7 @@ class Audit:
 
 
 _OURS = (
-    "SELECT path, copies.* FROM copies JOIN files ON files.id = file_id "
-    "WHERE file_uuid IS NOT NULL"
+    "SELECT path, copies.* FROM copies JOIN files ON files.id = file_id WHERE file_uuid IS NOT NULL"
 )
 _OPEN = (
     "SELECT 1 FROM copies WHERE status IN ('planned', 'sending', 'processing', 'retiring') "

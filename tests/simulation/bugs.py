@@ -43,7 +43,9 @@ def sweep(self):
             for copy in copies.where(db, "token = ? AND file_uuid IS NOT NULL", (item.token,))[:1]:
                 stray = copies.insert(
                     db,
-                    copy._replace(status=CopyStatus.SENDING, file_uuid=None, in_flight=False, kept=False),
+                    copy._replace(
+                        status=CopyStatus.SENDING, file_uuid=None, in_flight=False, kept=False
+                    ),
                 )
                 retire(db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid)
 

@@ -21,7 +21,7 @@ from .engine import (
     simulated,
 )
 from .objects import Violation
-from .plan import DAY_SECONDS, Plan
+from .plan import FOREIGN_NAMES, LATE, ORDERS, ROUND, WAITS, Plan
 from .server import Service
 from .world import CONTENTS, NAMES, World
 
@@ -350,7 +350,7 @@ class Schedule:
     def _expect_shown(self, left: set[str]) -> None:
         shown = self.engine.shown_by_verify()
         if missing := left - shown:
-            raise Violation(f"orphan: verify shows nothing of {sorted(missing)[0][-4:]}")
+            raise Violation(f"orphan: verify shows nothing of {min(missing)[-4:]}")
 
     def _rest(self) -> None:
         """A second run over the same folder sends nothing, and reads no listing."""
@@ -379,23 +379,6 @@ def _copy_of(db) -> bytes:
         return target.serialize()
 
 
-ORDERS = (
-    ("scan", "look", "settle", "upload", "poll", "delete", "take"),
-    ("scan", "upload"),
-    ("look", "upload"),
-    ("look", "delete"),
-    ("scan", "delete", "upload"),
-    ("settle", "upload"),
-    ("settle",),
-    ("poll", "delete"),
-    ("upload", "take"),
-)
-ROUND = ("scan", "look", "settle", "upload", "poll", "delete", "take")
-#: Seconds between the ends of the pauses in which late looks come: up to ten days.
-LATE = (660.0, 3600.0, DAY_SECONDS, 6 * DAY_SECONDS, 3 * DAY_SECONDS)
-#: Seconds between two rounds of a healed world.
-WAITS = (6.0, 6.0, 65.0, 65.0, 130.0, 310.0, 3700.0)
-FOREIGN_NAMES = ("theirs.txt", "a.txt", f"a.{'sy1-ffffffff-' + '0' * 28}.txt")
 _HELD_UPLOADS = (
     "SELECT path FROM copies JOIN files ON files.id = file_id JOIN holds ON released_at IS NULL "
     "AND scope = 'copy ' || copies.id WHERE copies.status = 'sending'"

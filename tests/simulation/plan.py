@@ -11,6 +11,26 @@ HOUR_SECONDS, DAY_SECONDS = 3600.0, 86_400.0
 LATE_SECONDS = (30.0, 400.0, 4 * HOUR_SECONDS, 30 * HOUR_SECONDS, 9 * DAY_SECONDS)
 
 
+#: The steps of the engine that are made together.
+ORDERS = (
+    ("scan", "look", "settle", "upload", "poll", "delete", "take"),
+    ("scan", "upload"),
+    ("look", "upload"),
+    ("look", "delete"),
+    ("scan", "delete", "upload"),
+    ("settle", "upload"),
+    ("settle",),
+    ("poll", "delete"),
+    ("upload", "take"),
+)
+ROUND = ("scan", "look", "settle", "upload", "poll", "delete", "take")
+#: Seconds between the ends of the pauses in which late looks come: up to ten days.
+LATE = (660.0, 3600.0, DAY_SECONDS, 6 * DAY_SECONDS, 3 * DAY_SECONDS)
+#: Seconds between two rounds of a healed world.
+WAITS = (6.0, 6.0, 65.0, 65.0, 130.0, 310.0, 3700.0)
+FOREIGN_NAMES = ("theirs.txt", "a.txt", f"a.{'sy1-ffffffff-' + '0' * 28}.txt")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The faults of one schedule; probabilities where no unit is named."""

@@ -39,6 +39,7 @@ LATE = replace(
 #: Schedules after which a bug counts as not caught.
 TRIES = 1000
 
+
 @dataclass(frozen=True)
 class Planted:
     """A bug: what it replaces, and the plan of schedules in which it does harm."""

@@ -31,10 +31,9 @@ from syncd.files_api import (
 )
 from syncd.files_api.listing import MOST_PAGES, read_listing, walk
 
+from . import answers
 from .objects import FOREIGN, OURS, Object, Violation, Weather
 
-ORGANIZATION = str(uuid.UUID(int=7))
-UPLOADERS = {OURS: str(uuid.UUID(int=8)), FOREIGN: str(uuid.UUID(int=9))}
 URL_SECONDS = 1800.0
 
 
@@ -255,7 +254,7 @@ class Service:
         )
         self.tell(f"stored {name} as {stored[0].file_uuid[-4:]}")
         self._done("upload")
-        return self._upload_answer(
+        return answers.upload(
             self.rng.choice(stored), with_uuid=self.rng.random() >= self.weather.trouble / 8
         )
 
@@ -272,7 +271,7 @@ class Service:
         )
         self.tell(f"reserved {reserved[0].file_uuid[-4:]} for {name}")
         self._done("create")
-        return CreatedFiles(files=(self._upload_answer(self.rng.choice(reserved), url=True),))
+        return CreatedFiles(files=(answers.upload(self.rng.choice(reserved), url=True),))
 
     def put(self, file_url, source, *, content_type) -> None:
         self._enter("put", mutates=True)
@@ -314,11 +313,22 @@ class Service:
         return item
 
     def get(self, file_uuid) -> FileDetail:
-        return self._detail(self._there("get", file_uuid))
+        item = self._there("get", file_uuid)
+        return self._detail(item)
+
+    def _detail(self, item: Object) -> FileDetail:
+        return answers.detail(
+            item,
+            now=self.clock(),
+            ahead_seconds=self.ahead_seconds,
+            echo=self.echo,
+            names_uploaders=self.names_uploaders,
+        )
 
     def get_status(self, file_uuid) -> FileStatus:
         item = self._there("get_status", file_uuid)
-        return FileStatus(file_uuid=file_uuid, processing_status=self._status(item) or "completed")
+        status = answers.status(item, self.clock()) or "completed"
+        return FileStatus(file_uuid=file_uuid, processing_status=status)
 
     def get_frames(self, file_uuid) -> FileFrames:
         self._there("get_frames", file_uuid)
@@ -374,45 +384,3 @@ class Service:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    # How it answers
-
-    def _status(self, item: Object) -> str | None:
-        if not item.is_video:
-            return None
-        if item.body is None:
-            return "pending"
-        if self.clock() < item.stored_at + item.processing_seconds:
-            return "processing"
-        return "failed" if item.fails else "completed"
-
-    def _name(self, item: Object) -> str | None:
-        """Return what it shows of a sent name: the last segment, or nothing."""
-        return item.name.rpartition("/")[2] if self.echo else None
-
-    def _upload_answer(
-        self, item: Object, *, with_uuid: bool = True, url: bool = False
-    ) -> FileUpload:
-        return FileUpload(
-            file_uuid=item.file_uuid if with_uuid else None,
-            file_url=f"https://storage/{item.file_uuid}" if url else None,
-            content_type=item.content_type,
-            processing_status="pending" if item.is_video else None,
-        )
-
-    def _detail(self, item: Object) -> FileDetail:
-        name, status = self._name(item), self._status(item)
-        # A processed video's path is a directory.
-        directory = "/" if status == "completed" else ""
-        path = f"files/{item.file_uuid}/{name or 'content'}{directory}"
-        return FileDetail(
-            file_uuid=item.file_uuid,
-            organization_uuid=ORGANIZATION,
-            created_at=datetime.fromtimestamp(item.created_at + self.ahead_seconds, tz=UTC),
-            content_type=item.content_type,
-            file_size_bytes=None if item.body is None else len(item.body),
-            original_file_url=name or item.remote_uri,
-            remote_file_path=path,
-            uploaded_by_uuid=UPLOADERS[item.owner] if self.names_uploaders else None,
-            processing_status=status,
-        )

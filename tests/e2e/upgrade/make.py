@@ -98,7 +98,9 @@ def _faults(url: str, *rules: dict[str, object]) -> None:
 
 def _dump(state: Path, data: Path) -> None:
     with sqlite3.connect(state / "state.db") as db:
-        numbers = [db.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version")]
+        numbers = [
+            db.execute(f"PRAGMA {n}").fetchone()[0] for n in ("application_id", "user_version")
+        ]
         lines = [*db.iterdump(), f"PRAGMA application_id = {numbers[0]};",
                  f"PRAGMA user_version = {numbers[1]};"]  # fmt: skip
     (HERE / "state.sql").write_text("\n".join(lines) + "\n")
