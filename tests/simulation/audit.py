@@ -111,6 +111,8 @@ class Audit:
             self.kept[file_uuid] = "adopt took"
         if not self.is_lost():
             self.evidence = []
+            # It ends all open attempts: what they still bring is nobody's, and shown by `verify`.
+            self.forgotten |= set(range(self._service.requests + 1))
 
     def restart_history(self) -> None:
         """Begin anew with a history that was put back."""
