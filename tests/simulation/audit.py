@@ -231,8 +231,10 @@ class Audit:
             if item.owner != OURS or not item.there:
                 continue
             row = rows.get(item.file_uuid)
-            if row is not None and row["status"] != "released":
+            if row is not None and row["status"] in ("live", "failed"):
                 continue
+            if row is not None and row["status"] != "released":
+                return f"{item.file_uuid[-4:]} ({item.name}) is an orphan: not {row['status']}", []
             if not self._may_be_left(item, row):
                 orphan = "an orphan" if row is None else "released and was found in time: an orphan"
                 return f"{item.file_uuid[-4:]} ({item.name}) is {orphan}", []
