@@ -2,6 +2,7 @@
 
 from sqlite_utils import Database
 
+from syncd.state import attempts
 from syncd.state.copies import Copy
 from syncd.state.files import File
 
@@ -27,6 +28,7 @@ def prune(db: Database, now: float) -> int:
         "DELETE FROM history WHERE at < ? OR (at < ? AND event <> 'deleted')",
         (now - DELETIONS_KEPT_SECONDS, now - KEPT_SECONDS),
     ).rowcount
+    attempts.prune(db, now)
     forgotten += db.conn.execute(
         "DELETE FROM copies WHERE status = 'gone' AND gone_at < ?", (now - DELETIONS_KEPT_SECONDS,)
     ).rowcount
