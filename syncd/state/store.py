@@ -427,6 +427,7 @@ def _become(db: Database, instance_id: str, now: float) -> bool:
     if _has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
+    tokens.distrust(db)
     _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
     return True
 

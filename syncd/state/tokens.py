@@ -66,7 +66,9 @@ def last_attempt(db: Database) -> int:
 
 def skip_attempts(db: Database, seen: int) -> None:
     """Let the next attempt be far above every one before, and above `seen`."""
-    set_fact(db, ATTEMPT, str(max(last_attempt(db), seen) + UNSEEN_ATTEMPTS))
+    attempt = max(last_attempt(db), seen) + UNSEEN_ATTEMPTS
+    set_fact(db, ATTEMPT, str(attempt))
+    set_fact(db, SECRET_SINCE, str(min(_secret_since(db), attempt)))
 
 
 def is_genuine(db: Database, token: str) -> bool:
@@ -83,6 +85,11 @@ def is_of_size(db: Database, token: str, size: int) -> bool:
     return is_genuine(db, token) and hmac.compare_digest(
         mac[_MAC_DIGITS:], _size_mac(_secret(db), head, size)
     )
+
+
+def distrust(db: Database) -> None:
+    """Have no token verified that is there now: another secret made it."""
+    set_fact(db, SECRET_SINCE, str(_MOST_ATTEMPTS))
 
 
 def is_verifiable(db: Database, token: Token) -> bool:

@@ -8,8 +8,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from syncd.files_api import FileDetail
-from syncd.files_api import listing as listings
+from syncd.files_api import FileDetail, listing as listings
 from syncd.files_api.listing import walk
 from syncd.files_api.models import FilePage
 
@@ -98,6 +97,7 @@ def test_a_list_without_an_order_that_changes_between_pages_proves_no_absence(ch
 @pytest.mark.parametrize("count", [3, 50])
 def test_what_others_add_disproves_nothing_where_the_order_is_proven(count, newest_first):
     """As in a workspace that is younger than what is looked for, where others upload all the time."""
+
     def add(remote):
         remote.made += 1
         remote.files.insert(0 if newest_first else len(remote.files), detail(remote.made))

@@ -112,9 +112,9 @@ def test_any_text_can_be_asked_for_its_token(text):
 
 
 def test_no_token_is_found_in_what_only_resembles_one():
-    assert {token_of(f"a.{t}.b") for t in (TOKEN.upper(), TOKEN[:-1], TOKEN.replace("sy2", "sy3"))} == {
-        None
-    }
+    assert {
+        token_of(f"a.{t}.b") for t in (TOKEN.upper(), TOKEN[:-1], TOKEN.replace("sy2", "sy3"))
+    } == {None}
 
 
 @pytest.mark.row(62)
