@@ -96,7 +96,7 @@ def test_a_list_without_an_order_that_changes_between_pages_proves_no_absence(ch
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("count", [3, 50])
 def test_what_others_add_disproves_nothing_where_the_order_is_proven(count, newest_first):
-    """As in a workspace that is younger than what is looked for, where others upload all the time."""
+    """As in a young workspace, where others upload all the time."""
 
     def add(remote):
         remote.made += 1
