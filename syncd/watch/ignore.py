@@ -18,6 +18,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from syncd import disk
+from syncd.descent import Descent
 from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
 
@@ -169,19 +170,20 @@ class Rules:
             if not path:
                 break
             path = path.rpartition(b"/")[0]
-        while waiting:
-            path = waiting.pop()
-            above = self._look_up(path, above)
-            with self._lock:
-                if len(remembered) >= _REMEMBERED:
-                    remembered.clear()
-                # After `forget` this is a dictionary that nobody asks any more.
-                remembered[path] = above
+        with Descent(self._folder.path) as descent:
+            while waiting:
+                path = waiting.pop()
+                above = self._look_up(path, above, descent)
+                with self._lock:
+                    if len(remembered) >= _REMEMBERED:
+                        remembered.clear()
+                    # After `forget` this is a dictionary that nobody asks any more.
+                    remembered[path] = above
         if above is None:
             raise AssertionError(path)
         return above
 
-    def _look_up(self, path: bytes, parent: "_Above | None") -> "_Above":
+    def _look_up(self, path: bytes, parent: "_Above | None", descent: Descent) -> "_Above":
         above: IgnoreFiles = ()
         if parent is not None:
             if parent.verdict.excluded:
@@ -191,8 +193,7 @@ class Rules:
                 return _Above(verdict)
             above = parent.files
         try:
-            with disk.directory(self._folder.path, path) as descriptor:
-                return _Above(_ELIGIBLE, self.read(descriptor, path, above))
+            return _Above(_ELIGIBLE, self.read(descent.enter(path), path, above))
         except OSError:
             # Not there, or not to be entered: then nothing in it can be found eligible either.
             return _Above(_ELIGIBLE, above)
