@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from syncd import mounts
 from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
-from syncd.listing import LargeListings, Names
+from syncd.listing import LargeListings, LastListing, Names
 
 CHUNK_BYTES = 1 << 20
 #: What os.scandir of a descriptor returns.
@@ -208,13 +208,13 @@ def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
     for path in paths:
         by_parent.setdefault(split(path)[0], []).append(path)
     sights: dict[bytes, Sight] = {}
-    above = _LastListing(root)
+    above = LastListing(_listings)
     for parent, children in by_parent.items():
         try:
             with directory(root, parent) as descriptor:
                 sights.update(_look_in(descriptor, children))
         except OSError as error:
-            sights.update(dict.fromkeys(children, _without_parent(above, parent, error)))
+            sights.update(dict.fromkeys(children, _without_parent(root, above, parent, error)))
     return sights
 
 
@@ -225,20 +225,6 @@ def _names(descriptor: int) -> Iterator[bytes]:
 
 
 _listings = LargeListings(_names)
-
-
-class _LastListing:
-    """The names of the directory asked for last: many that vanished together stood in one."""
-
-    def __init__(self, root: bytes) -> None:
-        self.root = root
-        self._directory: bytes | None = None
-        self._names: Names | None = None
-
-    def has(self, descriptor: int, directory: bytes, name: bytes) -> bool:
-        if self._names is None or directory != self._directory:
-            self._names, self._directory = _listings.names(descriptor), directory
-        return name in self._names
 
 
 def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Sight]]:
@@ -275,19 +261,19 @@ def _sight(status: os.stat_result) -> Sight:
     return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
 
 
-def _without_parent(listing: _LastListing, parent: bytes, error: OSError) -> Sight:
+def _without_parent(root: bytes, listing: LastListing, parent: bytes, error: OSError) -> Sight:
     """Say what follows for the files of a directory that could not be opened."""
     while error.errno in _ABSENT and parent:
         above, name = split(parent)
         try:
-            with directory(listing.root, above) as descriptor:
+            with directory(root, above) as descriptor:
                 return _without_directory(listing, descriptor, above, name)
         except OSError as further:
             parent, error = above, further
     return Sight(Found.UNREADABLE, error=str(error.strerror))
 
 
-def _without_directory(listing: _LastListing, descriptor: int, above: bytes, name: bytes) -> Sight:
+def _without_directory(listing: LastListing, descriptor: int, above: bytes, name: bytes) -> Sight:
     """Say what follows for what was in the directory `name` of an open one; OSError as stat has."""
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)

@@ -77,3 +77,18 @@ class LargeListings:
         if not settled or not mounts.has_own_clock(status.st_dev):
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+class LastListing:
+    """The names of the directory asked for last: many that vanished together stood in one."""
+
+    def __init__(self, listings: LargeListings) -> None:
+        self._listings = listings
+        self._directory: bytes | None = None
+        self._names: Names | None = None
+
+    def has(self, descriptor: int, directory: bytes, name: bytes) -> bool:
+        """Say whether the open `directory` lists `name`; OSError."""
+        if self._names is None or directory != self._directory:
+            self._names, self._directory = self._listings.names(descriptor), directory
+        return name in self._names
