@@ -225,7 +225,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         reconciler=reconciler,
         gate=gate,
         introduction=introduction,
-        retrying=Retrying(policies=policies, instance=store.instance),
+        retrying=Retrying(policies=policies),
         adopter=adopter,
         verifier=Verifier(
             store=store, ledger=ledger, client=clients[2], policies=policies, clock=clock

@@ -34,7 +34,7 @@ from syncd.files_api.errors import (
     UnsupportedError,
 )
 from syncd.files_api.exchange import StopFlag
-from syncd.files_api.listing import Listing
+from syncd.files_api.listing import MOST_PAGES, Listing
 from syncd.files_api.models import (
     CreatedFiles,
     FileDetail,
@@ -43,7 +43,7 @@ from syncd.files_api.models import (
     FileStatus,
     FileUpload,
 )
-from syncd.files_api.naming import content_type_for, sent_name, tokens_in
+from syncd.files_api.naming import content_type_for, sent_name, token_of
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.sender import PerCall
 from syncd.files_api.source import CHUNK_BYTES, UploadSource
@@ -51,6 +51,7 @@ from syncd.files_api.source import CHUNK_BYTES, UploadSource
 __all__ = [
     "BASE_URLS",
     "CHUNK_BYTES",
+    "MOST_PAGES",
     "Aborted",
     "AbortedInDoubt",
     "AbortedUnsent",
@@ -87,5 +88,5 @@ __all__ = [
     "base_url_for",
     "content_type_for",
     "sent_name",
-    "tokens_in",
+    "token_of",
 ]

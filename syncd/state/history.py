@@ -2,8 +2,10 @@
 
 from sqlite_utils import Database
 
+from syncd.state import attempts
 from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.texts import storable
 
 _DAY = 86_400.0
 KEPT_SECONDS = 90 * _DAY
@@ -17,7 +19,7 @@ def add(
     db.conn.execute(
         "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        (now, file.folder, file.path, event, copy.file_uuid if copy else None, detail),
+        (now, file.folder, file.path, event, copy.file_uuid if copy else None, storable(detail)),
     )
 
 
@@ -27,6 +29,7 @@ def prune(db: Database, now: float) -> int:
         "DELETE FROM history WHERE at < ? OR (at < ? AND event <> 'deleted')",
         (now - DELETIONS_KEPT_SECONDS, now - KEPT_SECONDS),
     ).rowcount
+    attempts.prune(db, now)
     forgotten += db.conn.execute(
         "DELETE FROM copies WHERE status = 'gone' AND gone_at < ?", (now - DELETIONS_KEPT_SECONDS,)
     ).rowcount

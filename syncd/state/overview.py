@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown, vanished
+from syncd.state import copies, echo, history, holds, manifest, reviews as reviewing, vanished
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
-from syncd.state.store import fact
 from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
 
 #: Failures that an overview names.
@@ -46,8 +45,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "counts": total,
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
-        "echo": fact(db, "echo") or "unknown",
-        "unknown_objects": unknown.troubling(db),
+        "echo": echo.summary(db),
     }
 
 

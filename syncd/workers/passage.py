@@ -29,11 +29,13 @@ from syncd.files_api import (
 )
 from syncd.log import fields
 from syncd.metrics import RETRIES
+from syncd.state import echo
+from syncd.state.attempts import kind_of
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
+from syncd.state.ledger import PROBE, Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import ECHO, PROVEN, Store
+from syncd.state.store import Store
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look
 
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
+#: The largest file that is sent direct to learn whether such names are echoed.
+PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,8 @@ class Passage:
         self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[int, InFlight] = {}
-        self._proven = False
+        #: for files and videos: whether their direct uploads can be found by their tokens
+        self._proven: set[bool] = set()
 
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
@@ -158,12 +163,13 @@ class Passage:
                 return None
             if disk.fingerprint(descriptor) != before:
                 raise FileChangedError(f"{file.shown} changed while it was read")
+        content_type = content_type_for(file.path)
         return Offer(
             file_id=file.id,
             fingerprint=before,
             sha256=digest,
-            content_type=content_type_for(file.path),
-            method=self._method(before.size),
+            content_type=content_type,
+            method=self._method(before.size, is_video=content_type.startswith("video/")),
         )
 
     def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":
@@ -181,7 +187,7 @@ class Passage:
             "%s: %s; tried again later",
             file.shown,
             message,
-            extra=fields("unreadable", folder=file.folder, path=file.shown),
+            extra=fields("unreadable", folder=file.folder, path=file.shown, cause=message),
         )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 
@@ -209,23 +215,32 @@ class Passage:
         now = self._clock()
         self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
 
-    def _method(self, size: int) -> str:
+    def _method(self, size: int, *, is_video: bool) -> str:
         """Choose how to send.
 
         Presigned, where one may choose, for what is long and worth repeating safely, and for all
-        until the service is seen to echo our tokens: without, an unanswered direct upload could
-        neither be found nor be sent again.
+        of a kind until the service is seen to echo its tokens: without, an unanswered direct
+        upload could neither be found nor be sent again. One small file is sent direct to learn it.
         """
         if size > PRESIGNED_MAX_BYTES or self._options.method == "direct":
             return "direct"
         if self._options.method == "presigned" or size > self._options.direct_max:
             return "presigned"
-        return "direct" if self._options.token and self._echoes() else "presigned"
+        if not self._options.token:
+            return "presigned"
+        if self._is_proven(is_video=is_video):
+            return "direct"
+        kind = kind_of("direct", is_video=is_video)
+        is_learned = self._store.read(lambda db: echo.learned(db, kind)) is not None
+        return "presigned" if is_learned or size > PROBE_BYTES else PROBE
 
-    def _echoes(self) -> bool:
+    def _is_proven(self, *, is_video: bool) -> bool:
         # Once proven it stays so: only until then is the table asked.
-        self._proven = self._proven or self._store.fact(ECHO) == PROVEN
-        return self._proven
+        if is_video not in self._proven and self._store.read(
+            lambda db: echo.is_proven(db, "direct", is_video=is_video)
+        ):
+            self._proven.add(is_video)
+        return is_video in self._proven
 
     def _vacated(self, sources: Iterable[File]) -> list[int]:
         """Return the files whose paths are seen to be vacant: what was there was moved."""

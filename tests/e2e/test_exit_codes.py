@@ -78,7 +78,7 @@ def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
     code, out, _ = syncd("adopt")
     assert code == 0
     assert out.splitlines() == [
-        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone",
+        "1 remote object compared: 0 taken up, 0 kept beside the live ones, 0 gone",
         "1 of them in the ledger already",
     ]
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from upgrade.contents import KEPT, KEY, MANY, TAKEN_AWAY, content
 
 from syncd.emulator.store import Store as Remote, Stored
-
-from upgrade.contents import KEPT, KEY, MANY, TAKEN_AWAY, content
 
 MADE = Path(__file__).parent / "upgrade"
 AGE_SECONDS = 3600.0

@@ -334,7 +334,7 @@ class Service:
         self._there("get_frames", file_uuid)
         return FileFrames(file_uuid=file_uuid, frame_count=3, frame_urls=())
 
-    def list(self, *, workspace_uuid=None, file_type=None, limit=None, offset=None) -> FilePage:
+    def list(self, *, workspace_uuid=None, limit=None, offset=None, **_) -> FilePage:
         self._enter("list", mutates=False)
         self.listings += 1
         self._refuse_key("list")

@@ -9,7 +9,7 @@ import pytest
 from syncd import disk
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, StopFlag, UnauthorizedError
-from syncd.state import copies, files, holds, sightings
+from syncd.state import copies, echo as echoes, files, holds, sightings
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
@@ -121,6 +121,15 @@ class Shop:
             self.uploader.step()
         finally:
             self.uploader.stop(drain_seconds=30)
+
+    def prove_echo(self):
+        """Have it learned that direct uploads are found by their tokens."""
+        learned = echoes.Learned(echo=True, sizes=True, skew=0.0)
+        for kind in ("direct", "direct video", "direct video, processed"):
+            self.store.write(lambda db, kind=kind: echoes.learn(db, kind, learned))
+
+    def echo(self):
+        return self.store.read(echoes.summary)
 
     def holds(self):
         return [(hold.stops, hold.reason) for hold in self.store.read(holds.open_holds)]

@@ -106,7 +106,7 @@ def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
         synced.sync(parts)
         assert synced.mutations() == sent, "held"
         result = synced.command(parts, "adopt")
-        assert (result["live"], result["unknown"], result["twin"]) == (2 * len(NAMES), 0, 0)
+        assert (result["live"], result["unknown"], result["second"]) == (2 * len(NAMES), 0, 0)
         assert parts.store.read(holds.open_holds) == []
         synced.sync(parts)
         assert synced.manifest(parts) == synced.before
@@ -175,10 +175,8 @@ def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(sync
         old = synced.before["f", "a.txt"][1], synced.before["g", "a.txt"][1]
         assert synced.manifest(parts)["f", "a.txt"][0] == "synced"
         findings = synced.command(parts, "verify")["findings"]
-        assert [(f["kind"], f["file_uuid"], f["accepted"]) for f in findings] == [
-            ("unknown", old[1], True)
-        ]
-    assert synced.mutations().count("DELETE") == 1, "of the earlier content alone"
+        assert [(f["kind"], f["file_uuid"]) for f in findings] == [("foreign", old[1])]
+    assert synced.mutations().count("DELETE") == 0
 
 
 def test_a_folder_that_is_not_there_refuses_adoption(synced):

@@ -22,7 +22,7 @@ from syncd.emulator import Emulator
 from syncd.emulator.video import make_video
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contents import KEY, KEPT, MANY, TAKEN_AWAY, content
+from contents import KEPT, KEY, MANY, TAKEN_AWAY, content
 
 HERE = Path(__file__).parent
 
