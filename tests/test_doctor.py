@@ -84,7 +84,7 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
     found, code = examine()
     assert code == 0, found
     assert found["database"].text == "whole"
-    assert found["echo"].text == "the service echoes the names it is sent"
+    assert found["echo"].text == "the service echoes the names it is sent (direct)"
     assert found["daemon"].good
 
 
