@@ -7,8 +7,10 @@ calls, so that a mount can always be taken away, and its absence be seen.
 
 import enum
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -333,6 +335,24 @@ def sha256(
         digest.update(chunk)
         offset += len(chunk)
     return digest.hexdigest()
+
+
+def has_writer(descriptor: int) -> bool | None:
+    """Say whether anybody has a file, which is open for reading here, open for writing.
+
+    A memory map counts as well. None where the kernel does not say: the file is another user's and
+    this process lacks CAP_LEASE, or the filesystem knows no leases.
+    """
+    try:
+        # Whoever breaks a lease sends its holder a signal; this one is ignored by default.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    # Given back at once: a writer that comes along waits for it.
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def fingerprint(descriptor: int) -> Fingerprint:
