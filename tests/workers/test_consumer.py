@@ -168,7 +168,7 @@ def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
 
 
 def test_the_service_is_asked_before_a_file_is_taken_away_and_once_for_many(emptied):
-    for number in range(20):
+    for number in range(6):
         emptied.drop(f"{number}", b"a")
     emptied.upload()
     before = len(emptied.ask("requests"))
@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, m
 
 def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(emptied, monkeypatch):
     """A day on a folder that refuses: said once, and no file is read for it."""
-    for number in range(20):
+    for number in range(5):
         emptied.drop(f"{number}", b"a" * 1000)
     emptied.upload()
     monkeypatch.setattr(relocation, "is_writable", lambda *_: False)
@@ -296,8 +296,8 @@ def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(empti
     read, sha256 = [], disk.sha256
     monkeypatch.setattr(disk, "sha256", lambda *a, **k: read.append(a) or sha256(*a, **k))
     commits, asked = emptied.store._writer.commits, len(emptied.ask("requests"))
-    for _ in range(288):
-        emptied.now += 300
+    for _ in range(24):
+        emptied.now += 3600
         emptied.consumer.step()
     assert read == []
     assert emptied.store._writer.commits == commits
