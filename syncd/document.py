@@ -124,6 +124,8 @@ def _obstacles(
 def _reasons(known: JsonObject) -> Iterator[str]:
     """Yield, in words, what is not well beside that: it waits for a person."""
     yield from _holds(known, "deletions")
+    for name, why in known.get("obstacles", {}).items():
+        yield f"{name}: files are not taken away after their upload: {why}"
     if failed := known["counts"].get(manifest.Word.FAILED):
         yield f"{counted(failed, 'file')} failed (syncd ls --status failed)"
 

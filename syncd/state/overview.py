@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database
 
 from syncd.state import copies, echo, history, holds, manifest, reviews as reviewing, vanished
+from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
@@ -46,6 +47,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
         "echo": echo.summary(db),
+        "obstacles": obstacles(db),
     }
 
 

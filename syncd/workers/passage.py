@@ -1,6 +1,7 @@
 """One file's way up: opened, hashed, promised in the ledger, sent, and its outcome recorded."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from syncd import disk
 from syncd.exceptions import FileChangedError, UnreadableError
 from syncd.files_api import (
+    HEAD_BYTES,
     Aborted,
     Answer,
     ConflictError,
@@ -24,7 +26,7 @@ from syncd.files_api import (
     RefusedError,
     StopFlag,
     UploadSource,
-    content_type_for,
+    content_type,
     sent_name,
 )
 from syncd.log import fields
@@ -163,13 +165,13 @@ class Passage:
                 return None
             if disk.fingerprint(descriptor) != before:
                 raise FileChangedError(f"{file.shown} changed while it was read")
-        content_type = content_type_for(file.path)
+        kind = content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0))
         return Offer(
             file_id=file.id,
             fingerprint=before,
             sha256=digest,
-            content_type=content_type,
-            method=self._method(before.size, is_video=content_type.startswith("video/")),
+            content_type=kind,
+            method=self._method(before.size, is_video=kind.startswith("video/")),
         )
 
     def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":

@@ -168,7 +168,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
         client.delete(file_uuid)
     code, out, _ = syncd("verify")
     assert code == 1
-    assert f"1 gone remotely, without our doing:\n  {file_uuid}  drop/a\n" in out
+    assert f"1 gone remotely, and not by syncd:\n  {file_uuid}  drop/a\n" in out
     # It is recorded, and held for a person to decide on: no finding any more.
     assert syncd("verify")[0] == 0
     assert machine.holds() == {("sending", "remote_gone")}
