@@ -58,7 +58,7 @@ class Audit:
         self._check_gaps(here, live)
         for row in self._rows(_NEW_HISTORY, self._history_seen):
             self._history_seen = row["id"]
-            if row["event"] == "synced" and row["gone"]:
+            if row["event"] == "synced" and row["gone"] and self._plan.after_upload == "keep":
                 raise Violation(f"I7: {row['path']!r} is gone, and yet a copy of it went live")
 
     def _ours(self, row: sqlite3.Row) -> Object:

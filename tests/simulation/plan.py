@@ -94,7 +94,6 @@ def plan_for(seed: int) -> Plan:
         miscount=rng.choice((0.0, 0.2)),
         processing_seconds=rng.choice((0.0, 100.0)),
         poison=rng.choice((0.0, 0.0, 0.1)),
-        lie=rng.choice((0.0, 0.0, 0.2)),
     )
     echo = rng.random() < 0.85
     return Plan(
@@ -110,7 +109,6 @@ def plan_for(seed: int) -> Plan:
         unmounts=rng.random() < 0.3,
         key_trouble=rng.random() < 0.3,
         backups=echo and rng.random() < 0.1,
-        put_back=echo and rng.random() < 0.2,
         colleagues=rng.choice((0.0, 0.1, 0.3)),
         names_uploaders=rng.random() < 0.2,
         ahead_seconds=rng.choice((0.0, 0.0, 0.0, -20.0, 20.0)),
