@@ -27,7 +27,7 @@ from syncd.log import in_container, printable
 from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
-from syncd.state import echo, schema, views
+from syncd.state import echo, rollback, schema, views
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.store import Transaction, fact
@@ -322,7 +322,7 @@ def lost_with_container(directory: Path) -> str:
 
 def _database(config: Config) -> Iterator[Finding]:
     try:
-        verdict, base_url, echoes = views.read(config.state.directory, _examine_database)
+        verdict, base_url, echoes, unchecked = views.read(config.state.directory, _examine_database)
     except views.NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
@@ -346,10 +346,17 @@ def _database(config: Config) -> Iterator[Finding]:
             ForeignStateError.exit_code,
         )
     yield _echo(echoes)
+    if unchecked:
+        yield Finding(
+            "rollback",
+            good=True,
+            text=f"it cannot be checked whether the state is an older copy of itself: {unchecked}",
+        )
 
 
-def _examine_database(db: Transaction) -> tuple[str, str | None, dict[str, bool]]:
-    return views.quick_check(db), fact(db, "base_url"), echo.echoes(db)
+def _examine_database(db: Transaction) -> tuple[str, str | None, dict[str, bool], str]:
+    checked = views.quick_check(db), fact(db, "base_url"), echo.echoes(db)
+    return (*checked, rollback.unchecked(db))
 
 
 def _echo(echoes: dict[str, bool]) -> Finding:

@@ -198,6 +198,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             first_poll_seconds=config.processing.first_poll_seconds,
         ),
         clock=clock,
+        policies=policies,
     )
     watch = Watch(
         store=store,

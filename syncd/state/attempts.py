@@ -5,7 +5,6 @@ still be carried out. Until a week has passed it is looked for: what carries its
 ours. An attempt has one object; the object that is found settles it.
 """
 
-import sqlite3
 from typing import NamedTuple
 
 from sqlite_utils import Database
@@ -25,9 +24,12 @@ class Attempt(NamedTuple):
 
     token: str
     copy_id: int
+    file_id: int
+    generation: int
     workspace_uuid: str | None
     method: str
-    is_video: bool
+    content_type: str
+    sha256: str
     size: int
     sent_at: float
     #: how many late looks were made, and when the next one is due
@@ -42,13 +44,16 @@ class Attempt(NamedTuple):
             # All attempts of a copy had one token.
             sent_at = min(sent_at, copy.created_at)
         return cls(
-            copy.token,
-            copy.id,
-            copy.workspace_uuid,
-            copy.method,
-            copy.is_video,
-            copy.size,
-            sent_at,
+            token=copy.token,
+            copy_id=copy.id,
+            file_id=copy.file_id,
+            generation=copy.generation,
+            workspace_uuid=copy.workspace_uuid,
+            method=copy.method,
+            content_type=copy.content_type,
+            sha256=copy.sha256,
+            size=copy.size,
+            sent_at=sent_at,
         )
 
     def is_old(self, now: float) -> bool:
@@ -62,7 +67,7 @@ class Attempt(NamedTuple):
     @property
     def kind(self) -> str:
         """What it is learned for how the service shows such objects."""
-        return kind_of(self.method, is_video=self.is_video)
+        return kind_of(self.method, is_video=self.content_type.startswith("video/"))
 
 
 def kind_of(method: str, *, is_video: bool, processed: bool = False) -> str:
@@ -77,8 +82,9 @@ def leave(db: Database, copy: Copy, now: float) -> None:
     """Remember the attempt of a copy that leaves `sending` without an answer."""
     attempt = Attempt.of(copy)
     look_at = max(attempt.sent_at + LATE_LOOKS[0], now)
+    marks = ", ".join("?" * len(Attempt._fields))
     db.conn.execute(
-        f"INSERT OR IGNORE INTO unanswered ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR IGNORE INTO unanswered ({_COLUMNS}) VALUES ({marks})",
         attempt._replace(look_at=look_at),
     )
 
@@ -86,7 +92,7 @@ def leave(db: Database, copy: Copy, now: float) -> None:
 def every(db: Database) -> list[Attempt]:
     """Return all that is looked for, the longest due first."""
     return [
-        _attempt(row)
+        Attempt(*row)
         for row in db.conn.execute(f"SELECT {_COLUMNS} FROM unanswered ORDER BY look_at")
     ]
 
@@ -122,8 +128,3 @@ def end_all(db: Database) -> int:
 def prune(db: Database, now: float) -> None:
     """Forget attempts that nobody could look for."""
     db.conn.execute("DELETE FROM unanswered WHERE look_at < ?", (now - KEPT_SECONDS,))
-
-
-def _attempt(row: sqlite3.Row) -> Attempt:
-    attempt = Attempt(*row)
-    return attempt._replace(is_video=bool(attempt.is_video))

@@ -62,6 +62,17 @@ def claimed(db: Database, workspace: str | None) -> int:
     return int(row[0])
 
 
+def live_since(db: Database, workspace: str | None, since: float) -> list[Claim]:
+    """Return the newest live copies in a workspace that were sent after `since`."""
+    rows = db.conn.execute(
+        f"{_CLAIMS} WHERE copies.id > (SELECT coalesce(max(id), 0) - :most FROM copies) "
+        "AND copies.status = 'live' AND copies.workspace_uuid IS :workspace "
+        "AND copies.sent_at > :since AND file_uuid IS NOT NULL",
+        {"most": BATCH, "workspace": workspace, "since": since},
+    )
+    return [Claim(*row) for row in rows]
+
+
 def known(db: Database, uuids: Collection[str]) -> dict[str, Claim]:
     """Return the copies with these uuids, whatever became of them."""
     marks = ", ".join("?" * len(uuids))

@@ -47,6 +47,8 @@ class Failure:
 
 #: Abrupt ends in a row, each while a file was being sent, after which it is left alone for a while.
 QUARANTINE_CRASHES, QUARANTINE_SECONDS = 3, 3600.0
+#: The most places from which a file may have been moved that are looked at.
+RENAME_SOURCES = 8
 #: Seconds until an object whose uuid cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
 #: The method of an offer that is sent direct where that is needed to learn what is echoed.
@@ -416,20 +418,23 @@ class Ledger:
         attempts.settle(db, attempt.token)
         if copies.where(db, "file_uuid = ?", (stored.file_uuid,)):
             return None
-        copy = copies.existing(db, attempt.copy_id)
-        file = files.existing(db, copy.file_id)
+        copy = copies.get(db, attempt.copy_id)
+        # A renamed file took its copy along.
+        file = files.get(db, copy.file_id if copy else attempt.file_id)
+        if file is None:
+            return None
         others = copies.of_file(db, file.id)
-        planned = next((c for c in others if c.id == copy.id), None)
+        planned = next((c for c in others if c.id == attempt.copy_id), None)
         is_busy = any(
             c.status in (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING)
-            or (c.status is CopyStatus.PLANNED and c.sha256 != copy.sha256)
+            or (c.status is CopyStatus.PLANNED and c.sha256 != attempt.sha256)
             for c in others
         )
         wanted = (
             whole
             and not is_busy
             and file.confirmed_at is None
-            and file.sha256 in (None, copy.sha256)
+            and file.sha256 in (None, attempt.sha256)
         )
         late = {
             "token": attempt.token,
@@ -442,7 +447,7 @@ class Ledger:
             copies.move(db, planned, CopyStatus.SENDING, **late)
             return self.stored(db, planned.id, stored, now, look=look)
         row = copies.insert(
-            db, _late_copy(copy, attempt, now, wanted=wanted, kept=bool(late["kept"]))
+            db, _late_copy(file, attempt, now, wanted=wanted, kept=bool(late["kept"]))
         )
         if wanted:
             return self.stored(db, row.id, stored, now, look=look)
@@ -566,20 +571,20 @@ def _begun(db: Database, copy: Copy, offer: Offer) -> Copy:
     return copy
 
 
-def _late_copy(copy: Copy, attempt: Attempt, now: float, *, wanted: bool, kept: bool) -> Copy:
-    """Return a row for an object of `copy` that turned up late."""
+def _late_copy(file: File, attempt: Attempt, now: float, *, wanted: bool, kept: bool) -> Copy:
+    """Return a row for an object of `file` that turned up late."""
     return Copy(
         id=0,
-        file_id=copy.file_id,
+        file_id=file.id,
         token=attempt.token,
         file_uuid=None,
         status=CopyStatus.SENDING,
         wanted=wanted,
         in_flight=False,
-        generation=copy.generation,
-        sha256=copy.sha256,
+        generation=attempt.generation,
+        sha256=attempt.sha256,
         size=attempt.size,
-        content_type=copy.content_type,
+        content_type=attempt.content_type,
         workspace_uuid=attempt.workspace_uuid,
         method=attempt.method,
         due_at=now,
@@ -633,14 +638,32 @@ def rename_sources(
     Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
     Whether the old path is vacant must be seen on the disk.
     """
-    return copies.where(
-        db,
-        "sha256 = ? AND size = ? AND workspace_uuid IS ? AND file_id <> ? AND in_flight = 0 AND "
-        "(status = 'live' OR (status = 'retiring' AND delete_sent_at IS NULL "
-        "AND live_at IS NOT NULL)) "
-        "ORDER BY (SELECT status <> 'missing' FROM files WHERE files.id = file_id), id LIMIT 8",
-        (sha256, size, workspace_uuid, file_id),
-    )
+    found: dict[int, Copy] = {}
+    # Of many files with that content none is sorted: the few that are missing, then the first.
+    for condition in (
+        (
+            # The plus keeps SQLite from going through all copies of that content.
+            "file_id IN (SELECT id FROM files WHERE files.sha256 = :sha256 "
+            "AND files.status = 'missing') AND status IN ('live', 'retiring') AND +sha256 = :sha256"
+        ),
+        "status = 'retiring' AND sha256 = :sha256",
+        "status = 'live' AND sha256 = :sha256",
+    ):
+        some = copies.where(
+            db,
+            f"{condition} AND size = :size AND workspace_uuid IS :workspace "
+            "AND file_id <> :file AND in_flight = 0 AND (status = 'live' OR "
+            "(delete_sent_at IS NULL AND live_at IS NOT NULL)) LIMIT :most",
+            {
+                "sha256": sha256,
+                "size": size,
+                "workspace": workspace_uuid,
+                "file": file_id,
+                "most": RENAME_SOURCES,
+            },
+        )
+        found |= {copy.id: copy for copy in some}
+    return list(found.values())[:RENAME_SOURCES]
 
 
 def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:

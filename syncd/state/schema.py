@@ -12,6 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
 from syncd.state import backups, damage
+from syncd.state.copies import NEWEST_KEPT
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
@@ -20,6 +21,8 @@ APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 3
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
+#: Bytes to which the log is cut back once all of it is in the database.
+WAL_BYTES = 64 << 20
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
@@ -210,22 +213,46 @@ def files_set_aside(db: Database) -> None:
 
 
 @migrations()
+def costs_kept_flat(db: Database) -> None:
+    """Keep costs flat a version and an equal content: bound what is kept, and index it."""
+    for statement in (
+        "CREATE INDEX copies_of_file ON copies (file_id, id) WHERE status <> 'gone'",
+        "CREATE INDEX copies_gone ON copies (file_id, id) WHERE status = 'gone'",
+        "CREATE INDEX copies_forgotten ON copies (gone_at) WHERE status = 'gone'",
+        "CREATE INDEX files_vacated ON files (sha256) WHERE status = 'missing'",
+        "CREATE INDEX history_age ON history ((event = 'deleted'), at)",
+        (
+            "DELETE FROM copies WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+            "(PARTITION BY file_id ORDER BY id DESC) AS age FROM copies WHERE status = 'gone') "
+            f"WHERE age > {NEWEST_KEPT})"
+        ),
+        (
+            "DELETE FROM history WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+            "(PARTITION BY folder, path ORDER BY id DESC) AS age FROM history) "
+            f"WHERE age > {NEWEST_KEPT})"
+        ),
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def unanswered_attempts(db: Database) -> None:
     """Remember attempts that got no answer, and copies that syncd never deletes."""
     for statement in (
         """
         CREATE TABLE unanswered (
           token TEXT PRIMARY KEY,
-          copy_id INTEGER NOT NULL, workspace_uuid TEXT,
-          method TEXT NOT NULL, is_video INTEGER NOT NULL, size INTEGER NOT NULL,
+          copy_id INTEGER NOT NULL, file_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+          workspace_uuid TEXT, method TEXT NOT NULL, content_type TEXT NOT NULL,
+          sha256 TEXT NOT NULL, size INTEGER NOT NULL,
           sent_at REAL NOT NULL, looks INTEGER NOT NULL DEFAULT 0, look_at REAL NOT NULL
         ) STRICT, WITHOUT ROWID""",
         "ALTER TABLE copies ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
         # Copies that an older syncd was to send again with the token of the first try.
         """
         INSERT OR IGNORE INTO unanswered
-          SELECT token, id, workspace_uuid, method, content_type LIKE 'video/%', size,
-            created_at, 0, sent_at + 600 FROM copies
+          SELECT token, id, file_id, generation, workspace_uuid, method, content_type, sha256,
+            size, created_at, 0, sent_at + 600 FROM copies
           WHERE status = 'planned' AND status NOT IN ('live', 'gone') AND sent_at IS NOT NULL""",
         # What a service echoes is learned anew, for each method and kind.
         "DELETE FROM service WHERE key IN ('echo', 'sweep_at', 'look_back')",
@@ -342,6 +369,7 @@ def _connect(path: Path | str) -> sqlite3.Connection:
 def _keep_promises(db: Database, path: Path) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         db.conn.execute(f"PRAGMA {pragma}")
+    db.conn.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     kept = tuple(
         db.conn.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys")

@@ -64,13 +64,18 @@ class Comparison:
         after = 0
         while claims := self._store.read(partial(audit.claims, workspace=workspace, after=after)):
             for claim in claims:
-                if not self._was_shown(claim.copy_id) and self._is_gone(claim.file_uuid):
+                if self.is_missing(claim):
                     yield claim
             after = claims[-1].copy_id
 
-    def _is_gone(self, file_uuid: str) -> bool:
+    def is_missing(self, claim: Claim) -> bool:
+        """Say whether a copy's object is proven gone: not listed, and the service denies it."""
+        if self._was_shown(claim.copy_id):
+            return False
         try:
-            self._client.get(file_uuid)
-        except NotFoundError:
+            self._client.get(claim.file_uuid)
+        except NotFoundError as error:
+            if not error.is_the_services:
+                raise
             return True
         return False

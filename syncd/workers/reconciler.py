@@ -7,7 +7,7 @@ uploads how the service shows what it stored.
 import logging
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,9 +27,11 @@ from syncd.state.copies import Copy
 from syncd.state.echo import Learned
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.planner import Policy
 from syncd.state.store import KEY_MARK, Store, Transaction, fact
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.introduction import Introduction
+from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Reconciler:
         introduction: Introduction,
         options: ReconcileOptions,
         clock: Callable[[], float],
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -74,6 +77,14 @@ class Reconciler:
         self._options = options
         self._clock = clock
         self._search = Search(store=store, client=client, introduction=introduction, clock=clock)
+        self._rollback = RollbackCheck(
+            store=store,
+            client=client,
+            gate=gate,
+            search=self._search,
+            policies=policies or {},
+            clock=clock,
+        )
         #: when what was refused was last asked for, on `clock`
         self._asked_at: dict[str, float] = {}
         #: seconds between two tries to learn what is echoed
@@ -93,6 +104,8 @@ class Reconciler:
             and (not self._introduction.unproven or self._may_ask_again("key"))
         ):
             self._introduce()
+        if self._gate.introduced and not self._gate.refused and not self._gate.seconds_shut():
+            self._rollback.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
         self._judge_workspaces()
@@ -312,7 +325,9 @@ class Reconciler:
         now = self._clock()
         try:
             item = self._client.get(copy.file_uuid)
-        except NotFoundError:
+        except NotFoundError as error:
+            if not error.is_the_services:
+                raise
             self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
             item = None
         self._gate.succeeded()

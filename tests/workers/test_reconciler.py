@@ -431,8 +431,8 @@ def test_a_late_look_that_is_refused_is_no_loop_and_keeps_no_other_waiting(shop,
     with_attempts = shop.store.read(attempts.every)[0]
     shop.store.write(
         lambda db: db.conn.execute(
-            "INSERT INTO unanswered SELECT 'sy1-ffffffff-' || ?, copy_id, ?, method, is_video, "
-            "size, sent_at, looks, look_at FROM unanswered",
+            "INSERT INTO unanswered SELECT 'sy1-ffffffff-' || ?, copy_id, file_id, generation, ?, "
+            "method, content_type, sha256, size, sent_at, looks, look_at FROM unanswered",
             ("0" * 28, CLOSED),
         )
     )
