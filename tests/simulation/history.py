@@ -262,8 +262,10 @@ class Schedule:
         if self.audit.is_lost():
             self._adopt()
         elif self._backup is None:
-            self._copy_state()
-        elif self.engine.echo_is_proven:
+            # Before its echo is proven a service cannot show what a ledger has lost.
+            if self.engine.echo_is_proven:
+                self._copy_state()
+        else:
             self._put_back(self._backup, whole=self.plan.put_back)
 
     def _copy_state(self) -> None:

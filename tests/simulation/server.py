@@ -176,12 +176,15 @@ class Service:
         if self.key == "refused" or (self.key == "wrong" and not looks):
             raise UnauthorizedError("no such key", operation=operation, status=401)
         if self.key == "wrong":
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise _not_found(operation)
 
     def _trouble_before(self, operation: str) -> None:
         """Fail, perhaps, before anything is done."""
         if self.rng.random() >= self.weather.trouble:
             return
+        if operation in ("get", "delete") and self.rng.random() < 0.2:
+            # A proxy's page proves nothing.
+            raise NotFoundError("a page of HTML", operation=operation, status=404)
         match self.rng.randrange(5):
             case 0 | 1:
                 raise NotSentError("cannot connect", operation=operation, code="local.connect")
@@ -298,7 +301,7 @@ class Service:
         self.audit("delete", item=item, file_uuid=file_uuid)
         if item is None or item.deleted:
             self._done("delete")
-            raise NotFoundError("no such file", operation="delete", status=404)
+            raise _not_found("delete")
         item.deleted = True
         self.tell(f"deleted {file_uuid[-4:]}")
         self._done("delete")
@@ -309,7 +312,7 @@ class Service:
         self._trouble_before(operation)
         item = self.objects.get(file_uuid)
         if item is None or item.deleted:
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise _not_found(operation)
         return item
 
     def get(self, file_uuid) -> FileDetail:
@@ -384,3 +387,8 @@ class Service:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _not_found(operation: str) -> NotFoundError:
+    """Return what the service itself says, in its envelope."""
+    return NotFoundError("no such file", operation=operation, status=404, code="files.not_found")
