@@ -243,6 +243,7 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         exclude=folder.exclude,
         hidden=folder.hidden,
         max_size=folder.max_size,
+        syncdignore=folder.syncdignore,
         skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,

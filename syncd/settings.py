@@ -140,6 +140,8 @@ class Folder(_Section):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     hidden: bool = False
+    #: whether `.syncdignore` files are obeyed
+    syncdignore: bool = True
     #: in bytes; None for no limit
     max_size: Size | None = None
     #: what becomes of the files that are there at the very first scan

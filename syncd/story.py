@@ -37,6 +37,7 @@ _EXPLANATIONS = {
     Word.IGNORED: "It is not synced, because a rule excludes it.",
 }
 
+_MEND_RULES = "mend that file of rules or remove it; it is read again at the next scan"
 _CHANGE_RULES = "change the rule that is named, or rename it"
 #: What stands for itself within bash's $'...'.
 _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
@@ -192,7 +193,7 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "root": texts.path_texts(place.root)[0],
         "rule": rule(place, config),
         "explanation": explanation,
-        "advice": list(_advice(word, story, place, running=running)),
+        "advice": list(_advice(word, story, place, config, running=running)),
     }
 
 
@@ -222,13 +223,17 @@ def _settling(file: JsonObject) -> str:
     return f"It has been changing{for_long}; it is sent once it has been quiet for a while."
 
 
-def _advice(word: Word, story: JsonObject, place: Place, *, running: bool) -> Iterator[str]:
+def _advice(
+    word: Word, story: JsonObject, place: Place, config: Config, *, running: bool
+) -> Iterator[str]:
     pending = (Word.SETTLING, Word.QUEUED, Word.UPLOADING, Word.PROCESSING, Word.DELETING)
     if word in pending and not running:
         yield "start the daemon (syncd run), or make one pass (syncd once)"
     if word is Word.FAILED:
         last = story["copies"][-1] if story["copies"] else None
-        if story["file"]["status"] == "unreadable":
+        if story["file"]["status"] == "unreadable" and _unusable_rules(place, config):
+            yield _MEND_RULES
+        elif story["file"]["status"] == "unreadable":
             yield (
                 f"make it readable for user {os.getuid()} or the one that syncd runs as; it is "
                 "looked at again by itself"
@@ -253,6 +258,12 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     """Tell of a path that is there, and of which the table has no row."""
     mode = os.lstat(place.absolute).st_mode
     story = _bare(place) | {"rule": rule(place, config, is_dir=stat.S_ISDIR(mode))}
+    if unusable := _unusable_rules(place, config):
+        return story | {
+            "status": Word.FAILED,
+            "explanation": f"It is not synced, nor is anything beside it: {unusable}.",
+            "advice": [_MEND_RULES],
+        }
     if _verdict(place, config, is_dir=stat.S_ISDIR(mode)).excluded:
         return story | {
             "status": Word.IGNORED,
@@ -308,6 +319,16 @@ def _where(setting: str, index: int, folder: str, config: Config) -> str:
     return f"number {index + 1} of folder {folder} in {source}"
 
 
+def _unusable_rules(place: Place, config: Config) -> str:
+    """Return why the rules that bear on a path cannot be told; empty when they can."""
+    settings = _settings(place, config) or Folder(path=Path(os.fsdecode(place.root)))
+    try:
+        rules_of(settings).verdict(place.path, is_dir=False)
+    except UnreadableError as error:
+        return printable(str(error))
+    return ""
+
+
 def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:
     # A folder that came with the command line (`syncd run DIR`) has the rules of every folder.
     settings = _settings(place, config) or Folder(path=Path(os.fsdecode(place.root)))
@@ -339,6 +360,7 @@ def rules_of(folder: Folder) -> Rules:
             exclude=folder.exclude,
             hidden=folder.hidden,
             max_size=folder.max_size,
+            syncdignore=folder.syncdignore,
         )
     )
 

@@ -88,6 +88,7 @@ class Watched:
         self._poll_at = monotonic()
         self._counted = (-COUNTED_SECONDS, 0)
         self.last_scan: ScanReport | None = None
+        self._warned = ""
         #: what the first scan in the folder's life found, in words; empty if that was not here
         self.first_found = ""
 
@@ -144,7 +145,7 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        ignore_changed = any(map(is_ignore_file, hints))
+        ignore_changed = self.folder.syncdignore and any(map(is_ignore_file, hints))
         if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
@@ -198,6 +199,7 @@ class Watched:
             log.info("%s: the folder is the same, on another mount", self.folder.name)
             self.hints.ask_scan("another root was accepted")
         self._log(report, reason)
+        self._warn(_unreadable_text(report.unreadable))
         if is_first and report.complete:
             self.first_found = self._first_text(report)
             log.info("%s", self.first_found)
@@ -247,7 +249,6 @@ class Watched:
             "the folder cannot be listed" if missing else "",
             self.observer.trouble,
             _unreadable_text(unreadable),
-            *self._rules.complaints.values(),
         ]
 
     def _pause(self, report: ScanReport) -> float:
@@ -262,6 +263,12 @@ class Watched:
     @staticmethod
     def _polling_pause(report: ScanReport) -> float:
         return max(POLLING_SECONDS, report.seconds / POLLING_PART - report.seconds)
+
+    def _warn(self, unreadable: str) -> None:
+        """Log what could not be scanned, once for as long as it stays the same."""
+        if unreadable and unreadable != self._warned:
+            log.warning("%s: %s", self.folder.name, unreadable)
+        self._warned = unreadable
 
     def _first_text(self, report: ScanReport) -> str:
         found = f"{self.folder.name}: the first scan found"
