@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
-from syncd import disk
+from syncd import disk, relocation
 from syncd.descent import Descent
 from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
@@ -52,6 +52,7 @@ _ELIGIBLE = Verdict(excluded=False)
 _HIDDEN = Verdict(excluded=True, rule="hidden (its name begins with a dot)")
 _NOT_INCLUDED = Verdict(excluded=True, rule="include (no pattern matches)")
 _IGNORE_ITSELF = Verdict(excluded=True, rule=f"{IGNORE_FILE} (holds rules, not content)")
+_SET_ASIDE = Verdict(excluded=True, rule="set aside by syncd, to be taken away")
 
 
 class Rules:
@@ -109,6 +110,8 @@ class Rules:
         name = path.rpartition(b"/")[2]
         if name == _IGNORE_NAME:
             return _IGNORE_ITSELF
+        if relocation.is_aside(name):
+            return _SET_ASIDE
         matches, index = self._exclude.patterns.find(path, is_dir=is_dir)
         if matches is not None:
             return Verdict(matches, f"exclude {self._exclude.lines[index]}", ("exclude", index))
