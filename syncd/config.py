@@ -8,6 +8,7 @@ file are relative to the file.
 
 import difflib
 import hashlib
+import json
 import os
 import tomllib
 from collections import Counter
@@ -76,6 +77,12 @@ class _Environment(EnvSettingsSource):
 
 
 _FOLDERS_FORM = 'write it as \'[{"path": "/data"}]\''
+_HOSTS_FORM = "write it as '[\"host.example\"]'"
+#: The variables that hold a list, and how to write each.
+_LISTS = {
+    FOLDERS_VARIABLE: _FOLDERS_FORM,
+    "SYNCD_API__STORAGE_HOSTS": _HOSTS_FORM,
+}
 #: What a value of another type should have been, in TOML's words, by pydantic's kinds of errors.
 _WANTED = {
     "bool_parsing": "should be true or false",
@@ -193,7 +200,7 @@ class _Loader:
         try:
             overrides = _Environment(given)()
         except SettingsError:
-            raise ConfigError(f"{FOLDERS_VARIABLE} is not valid JSON; {_FOLDERS_FORM}") from None
+            raise ConfigError(_not_json(given)) from None
         self._anchor(overrides, self._here)
         if "folders" in overrides:
             self._folders_from = FOLDERS_VARIABLE
@@ -420,6 +427,16 @@ def _variables() -> Iterator[str]:
         if isinstance(model, type) and issubclass(model, BaseModel):
             yield from (f"SYNCD_{section}__{key}".upper() for key in model.model_fields)
     yield FOLDERS_VARIABLE
+
+
+def _not_json(given: Mapping[str, str]) -> str:
+    """Say which variable is not the JSON that it should be, and how to write it."""
+    for name, form in _LISTS.items():
+        try:
+            json.loads(given.get(name) or "[]")
+        except ValueError:
+            return f"{name} is not valid JSON; {form}"
+    return f"{', '.join(_LISTS)}: one of them is not valid JSON"
 
 
 def _known_keys(parents: tuple[int | str, ...]) -> list[str]:
