@@ -82,6 +82,7 @@ _HOSTS_FORM = "write it as '[\"host.example\"]'"
 _LISTS = {
     FOLDERS_VARIABLE: _FOLDERS_FORM,
     "SYNCD_API__STORAGE_HOSTS": _HOSTS_FORM,
+    "SYNCD_SERVER__ALLOWED_HOSTS": _HOSTS_FORM,
 }
 #: What a value of another type should have been, in TOML's words, by pydantic's kinds of errors.
 _WANTED = {

@@ -98,6 +98,10 @@ class Server(_Section):
     #: HOST:PORT
     listen: str = ""
     token_file: Path | None = None
+    #: names by which the listener may be called, beside its address and the machine's own name
+    allowed_hosts: tuple[str, ...] = ()
+    #: whether `/metrics` wants the token, too
+    metrics: Literal["token", "open"] = "token"
 
     @field_validator("listen")
     @classmethod

@@ -157,15 +157,18 @@ def test_many_objects_are_told_without_delay(run, tmp_path):
     caller = run()
     began = time.monotonic()
     assert [line["file_uuid"] for line in caller.lines("objects")] == [*map(str, range(20_000))]
-    # A change of threads for each line took 25 s.
-    assert time.monotonic() - began < 5
+    # A change of threads for each line took 25 s on an idle machine.
+    assert time.monotonic() - began < 20
 
 
 def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(caller):
-    began = time.monotonic()
+    took = []
     for _ in range(25):
+        began = time.monotonic()
         caller.upload()
-    assert time.monotonic() - began < 0.9
+        took.append(time.monotonic() - began)
+    # The kernel delays an acknowledgement by 40 ms.
+    assert min(took) < 0.038
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
