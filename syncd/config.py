@@ -21,9 +21,8 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
-from syncd.exceptions import ConfigError
+from syncd.exceptions import ConfigError, StrangersFileError
 from syncd.locations import (
-    ENCODING,
     FILE_VARIABLE,
     STATE_VARIABLE,
     absolute,
@@ -31,6 +30,7 @@ from syncd.locations import (
     config_files,
     current_directory,
     default_state_directory,
+    read_config,
 )
 from syncd.settings import Config, Folder, Settings
 
@@ -110,6 +110,8 @@ class _Loader:
         self._file: Path | None = None
         self._aymara: dict[str, str] = {}
         self._folders_from = ""
+        #: why the file in the current directory is not used; empty when it is or there is none
+        self._strangers = ""
         self._warnings: list[str] = []
         self._problems: list[str] = []
 
@@ -146,11 +148,16 @@ class _Loader:
 
     def _from_file(self, named: Path | None) -> dict[str, Any]:
         """Return what the first file there is says, its paths made absolute."""
+        chosen = chosen_file(named, self._environ)
         for path in config_files(named, self._environ, self._here):
             try:
-                text = path.read_text(ENCODING)
+                text = read_config(path, chosen=chosen is not None)
+            except StrangersFileError as error:
+                self._strangers = str(error)
+                self._warnings.append(self._strangers)
+                continue
             except (FileNotFoundError, NotADirectoryError) as error:
-                if chosen_file(named, self._environ):
+                if chosen:
                     origin = "--config" if named else FILE_VARIABLE
                     raise ConfigError(
                         f"{origin}: there is no file {path}; `syncd init` writes one"
@@ -348,7 +355,7 @@ class _Loader:
                 "no folder to watch: name one (syncd run DIR), set SYNCD_WATCH=/data, or add "
                 "[[folders]] to syncd.toml (`syncd init` writes one)"
             )
-            yield "; ".join([lacking, *misspelled])
+            yield "; ".join(filter(None, [lacking, *misspelled, self._strangers]))
         for name, count in Counter(folder.name for folder in folders).items():
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
