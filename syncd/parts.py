@@ -267,6 +267,8 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
+        storage_hosts=config.api.storage_hosts,
+        allow_cleartext=config.api.allow_cleartext,
         stop=stop,
         observer=_count_request,
     )

@@ -36,6 +36,10 @@ class Api(_Section):
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
+    #: hosts of presigned URLs that may be at an address that is not public, or take plain HTTP
+    storage_hosts: tuple[str, ...] = ()
+    #: whether the key may go to another machine by plain HTTP
+    allow_cleartext: bool = False
 
     @field_validator("base_url")
     @classmethod
@@ -94,6 +98,10 @@ class Server(_Section):
     #: HOST:PORT
     listen: str = ""
     token_file: Path | None = None
+    #: names by which the listener may be called, beside its address and the machine's own name
+    allowed_hosts: tuple[str, ...] = ()
+    #: whether `/metrics` wants the token, too
+    metrics: Literal["token", "open"] = "token"
 
     @field_validator("listen")
     @classmethod

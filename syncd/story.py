@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,8 +38,6 @@ _EXPLANATIONS = {
 
 _MEND_RULES = "mend that file of rules or remove it; it is read again at the next scan"
 _CHANGE_RULES = "change the rule that is named, or rename it"
-#: What stands for itself within bash's $'...'.
-_PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 
 
 _OF_VERDICTS = {
@@ -136,7 +133,7 @@ def whole(folder: KnownFolder) -> JsonObject:
     """Return the story of a watch folder's own path."""
     return _bare(Place(folder.name, folder.root, b".")) | {
         "explanation": "It is a watch folder.",
-        "advice": ["syncd status", f"syncd ls {_quoted(os.fsencode(folder.name))}"],
+        "advice": ["syncd status", f"syncd ls {texts.argument(os.fsencode(folder.name))}"],
     }
 
 
@@ -243,9 +240,9 @@ def _advice(
         else:
             yield "the service refused it for good; it is tried again when its content changes"
         if story["file"]["status"] != "unreadable":
-            yield f"syncd retry {_quoted(place.absolute)} (sends it once more as it is)"
+            yield f"syncd retry {texts.argument(place.absolute)} (sends it once more as it is)"
     elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
-        yield f"syncd retry {_quoted(place.absolute)} (tries it now)"
+        yield f"syncd retry {texts.argument(place.absolute)} (tries it now)"
     if story["file"]["verdict"] == "kept" and story["file"]["hold_id"]:
         yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
     elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
@@ -273,7 +270,7 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     if stat.S_ISDIR(mode):
         return story | {
             "explanation": "It is a directory; only files are synced.",
-            "advice": [f"syncd ls {_quoted(os.fsencode(place.folder))}"],
+            "advice": [f"syncd ls {texts.argument(os.fsencode(place.folder))}"],
         }
     if not stat.S_ISREG(mode):
         return story | {
@@ -375,14 +372,6 @@ def _bare(place: Place) -> JsonObject:
         "root": texts.path_texts(place.root)[0],
         "rule": "",
     }
-
-
-def _quoted(path: bytes) -> str:
-    """Return a path as bash takes it, whatever its name holds."""
-    if printable(path).encode() == path:
-        return shlex.quote(os.fsdecode(path))
-    plain = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in path)
-    return f"$'{''.join(plain)}'"
 
 
 def _join(parent: bytes, path: bytes) -> bytes:
