@@ -78,17 +78,16 @@ def next_poll(db: Database, now: float) -> float | None:
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
-    """Return a folder's missing files whose grace is over; none while its deletions are held.
+    """Return a folder's missing files whose grace is over; none while all its deletions are held.
 
-    Held because many are missing, those on which a person has decided still come.
+    What a hold names is not due before a person has decided.
     """
-    reasons = holds.reasons(db, "deletions", folder)
-    if reasons - {holds.MANY_MISSING}:
+    if holds.stops_deletions(db, folder):
         return []
     return files.where(
         db,
         "status = 'missing' AND confirmed_at IS NULL AND due_at <= ? AND folder = ? "
-        f"{'AND verdict IS NOT NULL' if reasons else ''} ORDER BY due_at LIMIT ?",
+        "ORDER BY due_at LIMIT ?",
         (now, folder, limit),
     )
 

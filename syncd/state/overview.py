@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown, vanished
-from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state import copies, history, holds, manifest, unknown
+from syncd.state.holds import EVERYWHERE, Hold, decisions
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.store import fact
@@ -63,7 +63,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         (EVERYWHERE,),
     ).fetchone()
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
-    few += "('live', 'gone'))"
+    few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
     # Which files a workspace's hold bears on, only their copies tell.
     rows = db.conn.execute(
         f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {WORD} AS word, "
@@ -142,7 +142,7 @@ def reviews(db: Database, now: float, *, with_decided: bool) -> list[JsonObject]
 
     With those that were decided in the last year, if asked for.
     """
-    found = reviewing.reviewable(holds.open_holds(db))
+    found = decisions.reviewable(holds.open_holds(db))
     if with_decided:
         found = holds.decided(db, now - history.DELETIONS_KEPT_SECONDS) + found
     return [_review(db, hold) for hold in found]
@@ -152,11 +152,11 @@ def _review(db: Database, hold: Hold) -> JsonObject:
     commands = hold.commands
     if hold.verdict is not None:
         other = {"approved": "reject", "rejected": "approve"}[hold.verdict]
-        changeable = vanished.is_changeable(db, hold.id)
+        changeable = decisions.is_changeable(db, hold.id)
         commands = [f"syncd deletes {other} {hold.id}"] if changeable else []
     return {
         "id": hold.id,
-        "folder": reviewing.folder_of(hold),
+        "folder": decisions.folder_of(hold),
         "reason": hold.reason,
         "message": hold.message,
         "since": timestamp(hold.since),

@@ -8,7 +8,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, folders
+from syncd.state import copies, files, folders, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
@@ -20,7 +20,7 @@ LONGEST_WAIT_SECONDS = 3600.0
 LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
-_NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
+_NO_VERDICT: dict[str, object] = {"verdict": None}
 
 
 class Seen(enum.StrEnum):
@@ -110,7 +110,7 @@ def _record(
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:
-                values = _missing(file, sighting, settling, now, mirrored=mirrored)
+                values = _missing(db, file, sighting, settling, now, mirrored=mirrored)
         case Seen.UNREADABLE:
             values = _unreadable(file, sighting, now)
         case Seen.INELIGIBLE:
@@ -239,21 +239,27 @@ def _not_consumed_yet(
 
 
 def _missing(
-    file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
+    db: Database, file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
 ) -> dict[str, Any] | None:
     if not file.present:
         return None
-    return {
+    values: dict[str, Any] = {
         "status": FileStatus.MISSING,
         "missing_since": now,
         "confirmed_at": None,
         "removal_seen": int(sighting.removal_seen),
-        "due_at": now + settling.grace_seconds,
         "error": None,
-        # What goes missing while deletions are not mirrored is not deleted later either.
-        "verdict": None if mirrored else Verdict.KEPT,
-        "hold_id": None,
     }
+    if (
+        mirrored
+        and file.verdict is Verdict.HELD
+        and holds.existing(db, file.hold_id).stops == "deletions"
+    ):
+        # A hold named it before it was found missing: nothing is due before that is decided.
+        return values | {"due_at": None}
+    # What goes missing while deletions are not mirrored is not deleted later either.
+    verdict = None if mirrored else Verdict.KEPT
+    return values | {"due_at": now + settling.grace_seconds, "verdict": verdict}
 
 
 def _missing_again(
@@ -267,7 +273,7 @@ def _missing_again(
         return None
     if file.confirmed_at is not None and not copies.where(db, _STILL_THERE, (file.id,)):
         return None
-    due_at = now + settling.grace_seconds
+    due_at = None if file.verdict is Verdict.HELD else now + settling.grace_seconds
     return {"removal_seen": 1, "missing_since": now, "confirmed_at": None, "due_at": due_at}
 
 
@@ -302,13 +308,11 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
     }
 
 
-def restart_grace(
-    db: Database, now: float, grace: dict[str, float], *, set_back: bool = False
-) -> int:
+def restart_grace(db: Database, now: float, grace: dict[str, float], *, jump: float = 0.0) -> int:
     """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
 
-    `set_back`, it would let whatever is due wait for as long as it went: nothing waits that long.
-    And what is in doubt was sent at a time that is not known any more: it is looked for among all.
+    Set back by `jump` seconds, less than none, nothing that is due waits for the clock to catch
+    up; and what is in doubt is looked for among all, because nobody knows when it was sent.
     """
     changed = 0
     db.conn.execute(
@@ -316,16 +320,18 @@ def restart_grace(
         "UPDATE copies SET sent_at = :long_ago, doubted_at = :now "
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' "
         "AND (sent_at > :now OR :set_back)",
-        {"long_ago": LONG_AGO, "now": now, "set_back": set_back},
+        {"long_ago": LONG_AGO, "now": now, "set_back": jump < 0},
     )
     for table in ("files", "copies"):
         db.conn.execute(
-            f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
+            f"UPDATE {table} SET due_at = CASE WHEN due_at > :now + :longest THEN :now "
+            "ELSE max(due_at + min(:jump, 0.0), :now) END WHERE due_at > :now",
+            {"now": now, "longest": LONGEST_WAIT_SECONDS, "jump": jump},
         )
     for folder, seconds in grace.items():
         changed += db.conn.execute(
-            "UPDATE files SET missing_since = ?, due_at = ? "
-            "WHERE folder = ? AND status = 'missing' AND confirmed_at IS NULL",
+            "UPDATE files SET missing_since = ?, due_at = ? WHERE folder = ? "
+            "AND status = 'missing' AND confirmed_at IS NULL AND due_at IS NOT NULL",
             (now, now + seconds, folder),
         ).rowcount
     return changed
