@@ -70,33 +70,26 @@ def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
 
 
 def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Let what the hold `hold`, or each hold of `folder`, lists be deleted; yield what was decided.
+    """Approve what `holds` name: each is a hold's id and the number of the last row to approve.
 
-    ReviewError where there is no such hold.
+    ReviewError where there is no such hold, or nothing left to decide on it.
     """
     return _decide(parts, arguments, "approved")
 
 
 def reject_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Keep the remote copies of what the hold `hold`, or each hold of `folder`, lists."""
+    """Reject what `holds` name, as above."""
     return _decide(parts, arguments, "rejected")
 
 
 def _decide(parts: Parts, arguments: JsonObject, verdict: Decided) -> Iterator[JsonObject]:
-    if (number := arguments.get("hold")) is not None:
-        wanted = {int(number): arguments.get("up_to")}
-    elif (chosen := arguments.get("holds")) is not None:
-        wanted = {int(hold_id): up_to for hold_id, up_to in chosen}
-    else:
-        folder = str(arguments["folder"])
-        known = parts.store.read(lambda db: decisions.of_folder(db, folder))
-        wanted = {hold.id: None for hold in known}
-    done = [_decide_one(parts, hold_id, verdict, up_to) for hold_id, up_to in wanted.items()]
+    holds = [(int(hold_id), int(newest)) for hold_id, newest in arguments["holds"]]
+    done = [_decide_one(parts, hold_id, verdict, newest) for hold_id, newest in holds]
     parts.store.changed.set()
     yield {"verdict": verdict, "holds": [_decision(parts, decision) for decision in done]}
 
 
-def _decide_one(parts: Parts, hold_id: int, verdict: Decided, up_to: int | None) -> Decision:
+def _decide_one(parts: Parts, hold_id: int, verdict: Decided, newest: int) -> Decision:
     now = time.time()
     hold = parts.store.read(lambda db: decisions.find(db, hold_id))
     folder = decisions.folder_of(hold)
@@ -104,7 +97,7 @@ def _decide_one(parts: Parts, hold_id: int, verdict: Decided, up_to: int | None)
     if watched and hold.reason in decisions.OF_MOUNTS and hold.verdict is None:
         return watched.decide_on_mounts(hold_id, verdict)
     decision = parts.store.write(
-        lambda db: decisions.decide(db, hold_id, verdict, now, up_to=up_to)
+        lambda db: decisions.decide(db, hold_id, verdict, now, up_to=newest)
     )
     # Where it is not taken, the next look at the root holds it again.
     if hold.reason == ROOT_REPLACED and not (watched and watched.take_root()):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database
 
 from syncd.state import copies, history, holds, manifest, unknown
-from syncd.state.holds import EVERYWHERE, Hold, decisions
+from syncd.state.holds import EVERYWHERE, Hold, decisions, missing
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.store import fact
@@ -29,7 +29,8 @@ _WAITING_SINCE = (
 def overview(db: Database, now: float) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
-    A folder has name, path, counts, oldest_queued_seconds, last_scan_at and directories; the
+    A folder has name, path, counts, missing (files on which nothing is decided yet),
+    oldest_queued_seconds, last_scan_at and directories; the
     newest failures have folder, path, error and request_id.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
@@ -41,6 +42,8 @@ def overview(db: Database, now: float) -> JsonObject:
         if word == Word.QUEUED and since is not None:
             waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
             folder["oldest_queued_seconds"] = waited
+    for name, number in missing.undecided(db).items():
+        folders[name]["missing"] = number
     return {
         "folders": list(folders.values()),
         "counts": total,
@@ -98,6 +101,7 @@ def _folder(row: sqlite3.Row) -> JsonObject:
         "last_scan_at": timestamp(row["last_scan_at"]),
         "directories": row["directories"],
         "counts": {},
+        "missing": 0,
         "oldest_queued_seconds": None,
     }
 

@@ -85,9 +85,10 @@ def release_moved(
     is_other = folders.workspaces(db).get(folder) is not None
     found = files.where(
         db,
-        "folder = ? AND id > ? AND ((? AND id IN (SELECT file_id FROM decisions "
-        "WHERE verdict IN ('held', 'forgotten') AND files.status <> 'missing')) OR EXISTS (SELECT 1 "
-        "FROM copies WHERE file_id = files.id AND copies.status IN ('live', 'planned', 'failed') "
+        "folder = ? AND id > ? AND ((? AND files.status <> 'missing' AND id IN "
+        "(SELECT file_id FROM decisions WHERE verdict IN ('held', 'forgotten'))) "
+        "OR EXISTS (SELECT 1 FROM copies WHERE file_id = files.id "
+        "AND copies.status IN ('live', 'planned', 'failed') "
         "AND workspace_uuid IS NOT ?)) ORDER BY id LIMIT ?",
         (folder, after, is_other, workspace, BATCH),
     )

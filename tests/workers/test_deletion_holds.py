@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.state import holds, reviews, vanished
+from syncd.state import holds, manifest
 from syncd.state.deletions import Deletions
+from syncd.state.holds import decisions, missing
 from syncd.state.lifecycle import CopyStatus, Verdict
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Seen
@@ -61,12 +62,12 @@ def deletes(shop):
 
 
 def decide(shop, verdict):
-    hold = shop.store.read(lambda db: reviews.of_folder(db, "f"))[0]
-    return shop.store.write(lambda db: reviews.decide(db, hold.id, verdict, shop.now)).hold.id
+    hold = shop.store.read(lambda db: decisions.of_folder(db, "f"))[0]
+    return shop.store.write(lambda db: decisions.decide(db, hold.id, verdict, shop.now)).hold.id
 
 
 def undo(shop, hold_id, verdict):
-    return shop.store.write(lambda db: reviews.decide(db, hold_id, verdict, shop.now)).files
+    return shop.store.write(lambda db: decisions.decide(db, hold_id, verdict, shop.now)).files
 
 
 @pytest.mark.row(6)
@@ -78,7 +79,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.stops, hold.scope, hold.reason) == ("deletions", "f", "many_missing")
     assert (hold.affects, len(hold.first), hold.parent) == (10, 10, "d")
-    assert hold.message.startswith("10 synced files in d went missing within an hour")
+    assert hold.message.startswith("10 files in d went missing, nothing deleted yet")
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 
@@ -107,7 +108,7 @@ def test_those_that_trickle_away_within_an_hour_count_together(full):
     assert (full.holds(), deletes(full)) == ([MANY], 4)
 
 
-def test_those_of_an_hour_ago_do_not_count(full):
+def test_those_deleted_an_hour_ago_do_not_count(full):
     lose(full, "a", "b", "d/0", "d/1")
     grace(full)
     full.now += 3600
@@ -229,7 +230,7 @@ def test_a_file_may_only_have_moved_to_a_folder_of_its_own_workspace():
 
 @pytest.mark.parametrize(
     ("reason", "says"),
-    [("key_refused", "is not to be approved or rejected"), ("many_missing", "ended by itself")],
+    [("key_refused", "cannot be approved or rejected"), ("many_missing", "ended by itself")],
 )
 def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, says):
     place = {"stops": "sending", "scope": "*", "reason": reason}
@@ -242,7 +243,7 @@ def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, say
         return known.id
 
     hold_id = shop.store.write(hold)
-    with pytest.raises(reviews.ReviewError, match=says):
+    with pytest.raises(decisions.ReviewError, match=says):
         undo(shop, hold_id, "approved")
     assert shop.store.read(lambda db: holds.get(db, hold_id)).verdict is None
 
@@ -253,7 +254,7 @@ def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
     hold = decide(full, "approved")
     grace(full)
     assert deletes(full) == 10
-    with pytest.raises(reviews.ReviewError, match="was approved, and there is nothing left"):
+    with pytest.raises(decisions.ReviewError, match="was approved, and there is nothing left"):
         undo(full, hold, "rejected")
     assert full.store.read(lambda db: holds.get(db, hold)).verdict == "approved"
 
@@ -263,6 +264,7 @@ def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     grace(full)
     full.faults({"match": "DELETE /v2/files/*", "action": {"status": 503}})
     hold = decide(full, "approved")
+    full.now += 11
     full.deleter.step()
     begun = sum(copy.delete_sent_at is not None for copy in full.copies())
     assert 0 < begun < 10, "the first refusals shut the gate"
@@ -362,19 +364,18 @@ def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(
     full.deleter.step()
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.reason, hold.affects) == ("remote_gone", 8)
-    query = f"SELECT path FROM files WHERE id IN ({reviews.FILES})"
-    named = full.store.read(lambda db: db.conn.execute(query, reviews.files_of(hold)).fetchall())
-    assert sorted(os.fsdecode(row[0]) for row in named) == sorted(hold.first)
+    named = full.store.read(lambda db: [entry["path"] for entry in manifest.held(db, hold.id)])
+    assert named == hold.first
     verdicts = [full.file(os.fsdecode(p)).verdict for p in (b"a", b"d/0")]
-    assert verdicts == [Verdict.GONE, None]
-    full.store.write(lambda db: reviews.decide(db, hold.id, "rejected", full.now))
+    assert verdicts == [Verdict.HELD, None]
+    full.store.write(lambda db: decisions.decide(db, hold.id, "rejected", full.now))
     for _ in range(3):
         full.upload()
     assert sum(copy.status is CopyStatus.LIVE for copy in full.copies()) == 12
 
 
-def test_a_file_that_was_live_counts_as_pending_until_its_delete_is_committed(full):
+def test_what_is_missing_counts_as_undecided_until_its_deletion_is(full):
     lose(full, "a")
-    assert full.store.read(lambda db: vanished.count(db, "f")) == 1
+    assert full.store.read(missing.undecided) == {"f": 1}
     grace(full)
-    assert full.store.read(lambda db: vanished.count(db, "f")) == 0
+    assert full.store.read(missing.undecided) == {}

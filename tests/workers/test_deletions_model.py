@@ -19,8 +19,9 @@ from sqlite_utils import Database
 from syncd import disk
 from syncd.disk import Fingerprint, Found, RootIdentity, Sight
 from syncd.files_api import ServerError
-from syncd.state import due, holds, inventory, reviews, schema
+from syncd.state import due, holds, inventory, schema
 from syncd.state.deletions import Deletions
+from syncd.state.holds import decisions
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
@@ -330,12 +331,12 @@ class World:
         self.deleter.step()
 
     def decide(self, verdict=None):
-        for hold in reviews.reviewable(holds.open_holds(self.store.db)):
+        for hold in decisions.reviewable(holds.open_holds(self.store.db)):
             verdict = verdict or self.random.choice(("approved", "rejected"))
             if hold.reason == "root_replaced" or (verdict == "approved" and not self.may_change()):
                 # A person approves what is true, and what is true of the right disk alone.
                 continue
-            reviews.decide(self.store.db, hold.id, verdict, self.now)
+            decisions.decide(self.store.db, hold.id, verdict, self.now)
 
     # The end
 

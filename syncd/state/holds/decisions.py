@@ -185,6 +185,17 @@ def find(db: Database, hold_id: int) -> Hold:
     return hold
 
 
+def decidable(db: Database, hold_id: int) -> Hold:
+    """Return a hold that can be approved or rejected now; ReviewError where there is none."""
+    hold = find(db, hold_id)
+    if hold.reason == MORE_MISSING:
+        raise ReviewError(
+            f"hold {hold_id} still collects what goes missing in {hold.scope}: decide on its other "
+            "hold first, then this one is judged anew (syncd deletes list)"
+        )
+    return hold
+
+
 def reviewable(known: Iterable[Hold]) -> list[Hold]:
     """Return those holds that name files, or that a person decides on."""
     return [hold for hold in known if hold.reason in _REVIEWED]
@@ -221,12 +232,7 @@ def decide(
     It reaches the files that the hold names, up to the row `up_to`; for what it named since there
     is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look.
     """
-    hold = find(db, hold_id)
-    if hold.reason == MORE_MISSING:
-        raise ReviewError(
-            f"hold {hold_id} still collects what goes missing in {hold.scope}: decide on its other "
-            "hold first, then this one is judged anew (syncd deletes list)"
-        )
+    hold = decidable(db, hold_id)
     number = 0
     if hold.reason in _NAMES_FILES:
         number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)

@@ -47,8 +47,8 @@ _MESSAGE = (
     "deleted; else bring the files back, or reject it, and the remote copies are kept"
 )
 _MORE = (
-    "{files} more went missing; nothing of them is deleted, and they are judged anew once the other "
-    "hold is decided"
+    "{files} more went missing, nothing deleted yet: they are judged anew once the other hold is "
+    "decided"
 )
 
 
@@ -59,6 +59,19 @@ def awaits_rename(db: Database, file: File, folders: Collection[str], now: float
         {"id": file.id, **_times(now), **_marks(folders)},
     ).fetchone()
     return row is not None
+
+
+def undecided(db: Database) -> dict[str, int]:
+    """Return how many missing files of each folder nothing is decided on, if there are any."""
+    rows = db.conn.execute(
+        "SELECT folder, count(*) FROM (SELECT folder FROM folders CROSS JOIN files "
+        "ON files.status = 'missing' AND folder = name AND due_at IS NOT NULL "
+        f"WHERE confirmed_at IS NULL AND {STORED} "
+        "AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id) "
+        "UNION ALL SELECT folder FROM decisions JOIN files ON files.id = file_id "
+        "WHERE decisions.verdict = 'held' AND files.status = 'missing') GROUP BY folder"
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def is_review_due(db: Database, folder: str, policy: Policy) -> bool:
