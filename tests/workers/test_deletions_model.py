@@ -48,7 +48,8 @@ class MemoryStore:
     """The tables in memory; whatever is written is there at once."""
 
     def __init__(self):
-        self.db = Database(memory=True)
+        # A look at a folder reads on a thread of its own.
+        self.db = Database(sqlite3.connect(":memory:", check_same_thread=False))
         self.db.conn.isolation_level = None
         self.db.conn.row_factory = sqlite3.Row
         schema.migrations.apply(self.db)
@@ -60,7 +61,7 @@ class MemoryStore:
     write = read
 
     def clear(self):
-        for table in ("copies", "files", "folders", "holds", "history", "service"):
+        for table in ("decisions", "copies", "files", "folders", "holds", "history", "service"):
             self.db.conn.execute(f"DELETE FROM {table}")
 
 
