@@ -210,7 +210,8 @@ def decisions_named(db: Database) -> None:
           id INTEGER PRIMARY KEY AUTOINCREMENT,
           file_id INTEGER NOT NULL UNIQUE REFERENCES files(id) ON DELETE CASCADE,
           hold_id INTEGER REFERENCES holds(id),
-          verdict TEXT NOT NULL CHECK (verdict IN ({_values(Verdict)}))
+          verdict TEXT NOT NULL CHECK (verdict IN ({_values(Verdict)})),
+          due_at REAL
         ) STRICT""",
         "CREATE INDEX decisions_hold ON decisions (hold_id)",
         # What was decided, or held because others deleted it.
@@ -223,7 +224,8 @@ def decisions_named(db: Database) -> None:
         WHERE files.verdict <> 'gone' OR (files.verdict = 'gone' AND holds.id IS NOT NULL)""",
         # What open holds named without a list, as it was counted then.
         f"""
-        INSERT INTO decisions (file_id, hold_id, verdict) SELECT files.id, holds.id, 'held'
+        INSERT INTO decisions (file_id, hold_id, verdict, due_at)
+        SELECT files.id, holds.id, 'held', files.due_at
         FROM holds JOIN files ON folder = scope WHERE holds.released_at IS NULL
           AND stops = 'deletions' AND reason = 'many_missing' AND files.status = 'missing'
           AND files.verdict IS NULL AND {stored}""",

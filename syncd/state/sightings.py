@@ -250,16 +250,26 @@ def _missing(
         "removal_seen": int(sighting.removal_seen),
         "error": None,
     }
-    if (
-        mirrored
-        and file.verdict is Verdict.HELD
-        and holds.existing(db, file.hold_id).stops == "deletions"
-    ):
+    due_at = now + settling.grace_seconds
+    if mirrored and _is_deletion_held(db, file):
         # A hold named it before it was found missing: nothing is due before that is decided.
-        return values | {"due_at": None}
+        return values | {"due_at": _put_off(db, file, due_at)}
     # What goes missing while deletions are not mirrored is not deleted later either.
-    verdict = None if mirrored else Verdict.KEPT
-    return values | {"due_at": now + settling.grace_seconds, "verdict": verdict}
+    return values | {"due_at": due_at, "verdict": None if mirrored else Verdict.KEPT}
+
+
+def _is_deletion_held(db: Database, file: File) -> bool:
+    if file.verdict is not Verdict.HELD:
+        return False
+    return holds.existing(db, file.hold_id).stops == "deletions"
+
+
+def _put_off(db: Database, file: File, due_at: float) -> float | None:
+    """Return when the second look at a missing file is due; None where a hold is to end first."""
+    if file.verdict is not Verdict.HELD:
+        return due_at
+    db.conn.execute("UPDATE decisions SET due_at = ? WHERE file_id = ?", (due_at, file.id))
+    return None
 
 
 def _missing_again(
@@ -273,7 +283,7 @@ def _missing_again(
         return None
     if file.confirmed_at is not None and not copies.where(db, _STILL_THERE, (file.id,)):
         return None
-    due_at = None if file.verdict is Verdict.HELD else now + settling.grace_seconds
+    due_at = _put_off(db, file, now + settling.grace_seconds)
     return {"removal_seen": 1, "missing_since": now, "confirmed_at": None, "due_at": due_at}
 
 
@@ -329,11 +339,18 @@ def restart_grace(db: Database, now: float, grace: dict[str, float], *, jump: fl
             {"now": now, "longest": LONGEST_WAIT_SECONDS, "jump": jump},
         )
     for folder, seconds in grace.items():
+        missing = "folder = :folder AND status = 'missing' AND confirmed_at IS NULL"
+        known = {"now": now, "due_at": now + seconds, "folder": folder}
         changed += db.conn.execute(
-            "UPDATE files SET missing_since = ?, due_at = ? WHERE folder = ? "
-            "AND status = 'missing' AND confirmed_at IS NULL AND due_at IS NOT NULL",
-            (now, now + seconds, folder),
+            "UPDATE files SET missing_since = :now, "
+            f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
+            known,
         ).rowcount
+        db.conn.execute(
+            "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
+            f"AND file_id IN (SELECT id FROM files WHERE {missing})",
+            known,
+        )
     return changed
 
 

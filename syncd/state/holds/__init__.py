@@ -143,9 +143,11 @@ def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) 
 
 
 def free(db: Database, hold_id: int, now: float) -> None:
-    """Let a hold name no undecided file any more: what was held of them is due now."""
+    """Let a hold name no undecided file any more: each is due as if it had not been held."""
     db.conn.execute(
-        "UPDATE files SET due_at = :now WHERE id IN (SELECT file_id FROM decisions JOIN holds "
+        "UPDATE files SET due_at = max(:now, coalesce("
+        "(SELECT due_at FROM decisions WHERE file_id = files.id), :now)) "
+        "WHERE id IN (SELECT file_id FROM decisions JOIN holds "
         "ON holds.id = hold_id WHERE hold_id = :hold AND decisions.verdict = 'held' "
         "AND (files.status = 'missing' OR (files.status = 'ready' AND stops = 'sending')))",
         {"now": now, "hold": hold_id},

@@ -98,9 +98,10 @@ def name(
         hold_id = holds.insert(db, **place, message=message, commands=commands, now=now)
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
-        "INSERT INTO decisions (hold_id, file_id, verdict) VALUES (?, ?, 'held') "
-        "ON CONFLICT (file_id) DO UPDATE SET hold_id = excluded.hold_id, verdict = 'held' "
-        "WHERE verdict <> 'held'",
+        "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
+        "SELECT ?, id, 'held', due_at FROM files WHERE id = ? "
+        "ON CONFLICT (file_id) DO UPDATE SET hold_id = excluded.hold_id, verdict = 'held', "
+        "due_at = excluded.due_at WHERE verdict <> 'held'",
         named,
     )
     db.conn.executemany(
