@@ -138,7 +138,7 @@ class Deletions:
     def _keep_unmirrored(self, db: Database, file: File) -> None:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
         policy = self._policies.get(file.folder)
-        if policy and not policy.mirror_deletions and file.status is FileStatus.MISSING:
+        if policy and not policy.mirrors and file.status is FileStatus.MISSING:
             files.update(db, file.id, verdict=Verdict.KEPT)
 
     def _keep_until(self, db: Database, copy: Copy, file: File) -> float:

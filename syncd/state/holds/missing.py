@@ -77,7 +77,7 @@ def undecided(db: Database) -> dict[str, int]:
 def is_review_due(db: Database, folder: str, policy: Policy) -> bool:
     """Say whether the holds on a folder's missing files are not up to date."""
     first, second = _open(db, folder, MANY_MISSING), _open(db, folder, MORE_MISSING)
-    if not policy.mirror_deletions:
+    if not policy.mirrors:
         return bool(first or second)
     return bool(second and not first)
 
@@ -90,7 +90,7 @@ def review(
     A hold that is shown names no more files later: a second one collects them, and is judged anew
     when the first is decided. What may only have moved is judged once that is clear.
     """
-    if not policy.mirror_deletions:
+    if not policy.mirrors:
         _release(db, folder, MANY_MISSING, now)
         _release(db, folder, MORE_MISSING, now)
         return
