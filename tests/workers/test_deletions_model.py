@@ -6,6 +6,7 @@ within an hour that nobody approved, or sooner than ten seconds after an approva
 healed, every rightful deletion is done. `SYNCD_SEQUENCES=100000 pytest -n 0 THIS` for many.
 """
 
+import itertools
 import os
 import random
 import sqlite3
@@ -22,7 +23,8 @@ from syncd.disk import Fingerprint, Found, RootIdentity, Sight
 from syncd.files_api import ServerError
 from syncd.state import due, holds, inventory, manifest, schema
 from syncd.state.deletions import Deletions
-from syncd.state.holds import decisions
+from syncd.state.holds import decisions, missing
+from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
@@ -568,8 +570,101 @@ def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, 
     assert planted(memory, monkeypatch)
 
 
-@pytest.mark.long
-@pytest.mark.row(16)
-def test_the_model_finds_a_clock_that_is_believed(memory, monkeypatch):
+def _one_check_of_the_root(monkeypatch):
+    right = looks.is_right_root
+    calls = itertools.count()
+    monkeypatch.setattr(
+        looks, "is_right_root", lambda *asked: next(calls) % 2 == 1 or right(*asked)
+    )
+
+
+def _missing_is_judged_by_when_it_was_missed(monkeypatch):
+    """As it was once: what was missed more than an hour ago does not count."""
+    unnamed = missing._UNNAMED
+    lately = "missing_since > :now - 3600 AND files.status = 'missing'"
+    monkeypatch.setattr(missing, "_UNNAMED", unnamed.replace("files.status = 'missing'", lately))
+
+
+def _nobody_is_held(monkeypatch):
+    monkeypatch.setattr(missing, "review", lambda *_: None)
+
+
+def _deleted_ones_do_not_count(monkeypatch):
+    monkeypatch.setattr(missing, "_deleted_lately", lambda *_: 0)
+
+
+def _approved_at_once(monkeypatch):
+    monkeypatch.setattr(decisions, "UNDO_SECONDS", 0.0)
+
+
+def _approved_whatever_is_missing(monkeypatch):
+    """As it was once: an approval reaches all that is missing when it is carried out."""
+    decide = decisions.decide
+
+    def more(db, hold_id, verdict, now, **known):
+        hold = holds.get(db, hold_id)
+        rows = db.conn.execute(f"SELECT id FROM files WHERE status = 'missing' AND {STORED}")
+        if hold.reason == "many_missing" and hold.verdict is None:
+            db.conn.execute("DELETE FROM decisions WHERE verdict = 'held'")
+            place = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
+            decisions.name(db, [row[0] for row in rows], **place, message="", now=now)
+        return decide(db, hold_id, verdict, now, **known)
+
+    monkeypatch.setattr(decisions, "decide", more)
+
+
+def _kept_where_nothing_is_mirrored(monkeypatch):
+    monkeypatch.setattr(Deletions, "_keep_unmirrored", lambda *_: None)
+
+
+def _freed_at_once(monkeypatch):
+    """A hold that ends would else let its files go before their grace is over."""
+    free = holds.free
+
+    def at_once(db, hold_id, now):
+        db.conn.execute("UPDATE decisions SET due_at = NULL")
+        free(db, hold_id, now)
+
+    monkeypatch.setattr(holds, "free", at_once)
+
+
+def _the_last_look_is_left_out(monkeypatch):
+    monkeypatch.setattr(Deleter, "_still_gone", lambda _self, some, _seen: some)
+
+
+def _the_second_look_is_left_out(monkeypatch):
+    def judge(self, db, name, missing, seen, now):
+        nothing = {file.path: Sight(Found.ABSENT) for file in missing}
+        real(self, db, name, missing, nothing, now)
+
+    real = Deleter._judge
+    monkeypatch.setattr(Deleter, "_judge", judge)
+
+
+def _a_clock_is_believed(monkeypatch):
     monkeypatch.setattr(Deleter, "_mind_the_clock", lambda _: None)
+
+
+def _a_new_start_is_believed(monkeypatch):
+    """Whatever a clock says after a new start of the machine."""
+    monkeypatch.setattr("syncd.workers.deleter.LONGEST_OFF_SECONDS", 1e12)
+
+
+@pytest.mark.long
+@pytest.mark.row(6)
+@pytest.mark.row(16)
+@pytest.mark.row(66)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "plant",
+    [
+        *(_one_check_of_the_root, _missing_is_judged_by_when_it_was_missed, _nobody_is_held),
+        *(_deleted_ones_do_not_count, _approved_at_once, _approved_whatever_is_missing),
+        *(_kept_where_nothing_is_mirrored, _freed_at_once, _the_last_look_is_left_out),
+        *(_the_second_look_is_left_out, _a_clock_is_believed, _a_new_start_is_believed),
+    ],
+    ids=lambda plant: plant.__name__.strip("_"),
+)
+def test_the_model_finds(memory, monkeypatch, plant):
+    plant(monkeypatch)
     assert planted(memory, monkeypatch)
