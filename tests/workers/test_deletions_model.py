@@ -289,6 +289,7 @@ class World:
         self.now = self.random.choice((self.now, self.now, self.now, *wrong))
         self.steady, self.boot = 5.0, self.boot + 1
         self.restart()
+        self.deleter._mind_the_clock()
 
     def mirror(self):
         """Turn the mirroring of deletions off, or on again."""
