@@ -147,7 +147,8 @@ class Deleter:
             if jump:
                 log.warning("the clock was set by %+.0f s; every grace begins anew", jump)
             grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
-            self._store.write(lambda db: sightings.restart_grace(db, now, grace, jump=jump))
+            back = max(-jump, 0.0)
+            self._store.write(lambda db: sightings.restart_grace(db, now, grace, set_back=back))
             self._clock_noted_at = 0.0
         if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
             self._store.write(lambda db: set_fact(db, CLOCK, str(seen)))
