@@ -6,7 +6,6 @@ uploads how the service shows what it stored.
 
 import logging
 import math
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +19,7 @@ from syncd.files_api import (
     NotFoundError,
     UnauthorizedError,
 )
-from syncd.log import printable
-from syncd.state import attempts, copies, due, echo, files, holds
+from syncd.state import attempts, copies, due, echo, files, holds, texts
 from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.echo import Learned
@@ -397,7 +395,7 @@ class Reconciler:
 
     def _shown_path(self, copy: Copy) -> str:
         file = self._store.read(lambda db: files.get(db, copy.file_id))
-        return shlex.quote(printable(file.path)) if file else "PATH"
+        return texts.argument(file.path) if file else "PATH"
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
         holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)
