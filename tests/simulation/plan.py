@@ -109,6 +109,7 @@ def plan_for(seed: int) -> Plan:
         unmounts=rng.random() < 0.3,
         key_trouble=rng.random() < 0.3,
         backups=echo and rng.random() < 0.1,
+        put_back=echo and rng.random() < 0.15,
         colleagues=rng.choice((0.0, 0.1, 0.3)),
         names_uploaders=rng.random() < 0.2,
         ahead_seconds=rng.choice((0.0, 0.0, 0.0, -20.0, 20.0)),
