@@ -1,5 +1,6 @@
 """What each planted bug puts in the place of a safeguard of the product."""
 
+import re
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ _settle = Ledger.settle
 _confirm_missing = Deletions.confirm_missing
 _offer = Passage._offer
 _step = Reconciler.step
+_insert = copies.insert
 _fits = Search._fits
 
 
@@ -100,6 +102,24 @@ def want_a_size(self, db, attempt, item):
 
 def never_old(self, now):
     return False
+
+
+def notice_no_older_state(self):
+    self._gate.check_done()
+
+
+def believe_any_token(db, token, *_):
+    return True
+
+
+def find_a_token_anywhere(self):
+    names = (self.original_file_url, self.remote_file_path)
+    found = re.search(r"sy2(?:-[0-9a-f]+){5}", " ".join(filter(None, names)))
+    return found and found[0]
+
+
+def keep_nothing(db, copy):
+    return _insert(db, copy._replace(kept=False))
 
 
 # What goes, and when

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from syncd.state import attempts, holds
+from syncd.files_api import FileDetail, FilesApiError
+from syncd.state import attempts, copies, holds, tokens
 from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
@@ -19,6 +20,7 @@ from syncd.workers import looks
 from syncd.workers.deleter import Deleter
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
+from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 
 from . import bugs
@@ -36,6 +38,7 @@ LATE = replace(
     change=0.05,
     weather=Weather(trouble=0.1, late=0.3, late_seconds=0.6 * HOUR_SECONDS),
 )
+PUT_BACK = replace(CALM, steps=40, change=0.05, put_back=True)
 #: Schedules after which a bug counts as not caught.
 TRIES = 1000
 
@@ -119,6 +122,32 @@ BUGS = {
         replaced=((Search, "_fits", bugs.want_a_size),),
         plan=replace(LATE, method="presigned"),
         seen_as=("orphan",),
+    ),
+    "a state that was put back is not noticed": Planted(
+        replaced=((RollbackCheck, "step", bugs.notice_no_older_state),),
+        plan=PUT_BACK,
+        seen_as=("it could be seen",),
+    ),
+    "the MAC is not checked": Planted(
+        replaced=(
+            (tokens, "is_genuine", bugs.believe_any_token),
+            (tokens, "is_of_size", bugs.believe_any_token),
+        ),
+        plan=replace(PUT_BACK, colleagues=0.5),
+        seen_as=("not ours",),
+    ),
+    "a token counts anywhere in a name": Planted(
+        replaced=((FileDetail, "token", property(bugs.find_a_token_anywhere)),),
+        plan=replace(PUT_BACK, colleagues=0.5),
+        seen_as=("not ours",),
+    ),
+    "what adopt took is deleted": Planted(
+        replaced=((copies, "insert", bugs.keep_nothing),), plan=PUT_BACK, seen_as=("adopt took",)
+    ),
+    "a page of a proxy proves a deletion": Planted(
+        replaced=((FilesApiError, "is_the_services", property(lambda _: True)),),
+        plan=replace(FAULTY, steps=40, change=0.05),
+        seen_as=("not gone", "no live copy"),
     ),
     "what is found after days is deleted": Planted(
         replaced=((Attempt, "is_old", bugs.never_old),),
