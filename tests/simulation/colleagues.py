@@ -24,7 +24,7 @@ def upload_under_our_name(service: Service, rng: random.Random, *, genuine: bool
     if not shown or not service.echo:
         return
     original = rng.choice(shown)
-    name, uri = _name(original.name, rng.randrange(10 if genuine else 7), rng)
+    name, uri = _name(original.name, rng.randrange(10 if genuine else 6), rng)
     body = _body(original, rng)
     item = service.add_foreign(body, name, content_type=original.content_type, remote_uri=uri)
     size = "no content" if body is None else f"{len(body)} bytes"
@@ -40,13 +40,13 @@ def _name(name: str, kind: int, rng: random.Random) -> tuple[str, str | None]:
         case 1:
             return f"{last}/notes.txt", None
         case 2:
-            return "theirs.txt", f"https://elsewhere.example/{last}"
-        case 3:
             return "theirs.txt", f"https://elsewhere.example/get?name={last}"
-        case 4 | 5:
+        case 3 | 4:
             return _forged(last, rng), None
-        case 6:
+        case 5:
             return last.upper(), None
+        case 6:
+            return "theirs.txt", f"https://elsewhere.example/{last}"
         case _:
             return last, None
 
