@@ -61,7 +61,7 @@ def test_it_fetches_nothing_from_a_private_address_unless_told_to(run, host):
     caller = run(private_uris=False, api_key="k")
     port = caller.emulator.url.rpartition(":")[2]
     uri = f"http://{host}:{port}/_emulator/health"
-    files = [{"local_file_path": "a", "remote_uri": uri}]
+    files = [{"remote_uri": uri}]
     made = httpx.post(
         caller.emulator.url + "/v2/files", json={"files": files}, headers={"x-api-key": "k"}
     ).json()
