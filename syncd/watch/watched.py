@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 
 from syncd.log import printable
-from syncd.state import reviews
 from syncd.state.advance import Policies
+from syncd.state.holds.decisions import Decided, Decision
 from syncd.state.store import Store
 from syncd.units import counted, size
 from syncd.vitals import FolderVitals
@@ -131,7 +131,7 @@ class Watched:
             self.hints.ask_scan("another root was approved")
         return taken
 
-    def decide_on_mounts(self, hold_id: int, verdict: reviews.Verdict) -> reviews.Decision:
+    def decide_on_mounts(self, hold_id: int, verdict: Decided) -> Decision:
         """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
         decision = self._root.decide_on_mounts(hold_id, verdict)
         self.hints.ask_scan("what a mount held, or hides, was decided on")
