@@ -242,6 +242,7 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         exclude=folder.exclude,
         hidden=folder.hidden,
         max_size=folder.max_size,
+        syncdignore=folder.syncdignore,
         skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,
@@ -264,6 +265,8 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
+        storage_hosts=config.api.storage_hosts,
+        allow_cleartext=config.api.allow_cleartext,
         stop=stop,
         observer=_count_request,
     )

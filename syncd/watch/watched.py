@@ -149,7 +149,7 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        ignore_changed = any(map(is_ignore_file, hints))
+        ignore_changed = self.folder.syncdignore and any(map(is_ignore_file, hints))
         if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
@@ -290,7 +290,6 @@ class Watched:
             self.observer.trouble,
             self._failed,
             _unreadable_text(unreadable),
-            *self._rules.complaints.values(),
         ]
 
     def _pause(self, report: ScanReport) -> float:
