@@ -107,6 +107,7 @@ def _work_through(
         parts.watch.look_due()
         parts.reconciler.step()
         parts.uploader.step()
+        parts.confirmer.step()
         parts.poller.step()
         parts.deleter.step()
         tally = _tally(parts, wait_deletions=wait_deletions)

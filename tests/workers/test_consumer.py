@@ -417,14 +417,41 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
 
 
 @pytest.mark.row(65)
-def test_nothing_is_taken_away_beneath_another_root(emptied):
+def test_nothing_is_taken_away_beneath_another_root(emptied, monkeypatch):
     emptied.drop("a", b"one")
     emptied.upload()
-    emptied.root.rename(emptied.root.parent / "old")
-    emptied.root.mkdir()
-    os.link(emptied.root.parent / "old" / "a", emptied.root / "a")
+    monkeypatch.setattr(consumer, "is_right_root", lambda *_: False)
     emptied.consumer.step()
     assert (emptied.root / "a").exists()
+
+
+@pytest.mark.row(69)
+def test_a_file_with_an_open_writer_is_not_even_set_aside(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    monkeypatch.setattr(relocation, "set_aside", lambda *_: pytest.fail("it was set aside"))
+    with (emptied.root / "a").open("ab"):
+        emptied.consumer.step()
+    assert emptied.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(69)
+def test_a_writer_that_comes_in_the_last_moment_gets_its_file_back(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    set_aside, writers = relocation.set_aside, []
+
+    def late(*args):
+        writers.append((emptied.root / "a").open("ab"))
+        return set_aside(*args)
+
+    monkeypatch.setattr(relocation, "set_aside", late)
+    emptied.consumer.step()
+    with writers[0] as writer:
+        writer.write(b", and more")
+    assert (emptied.root / "a").read_bytes() == b"one, and more"
+    assert [path.name for path in emptied.root.iterdir()] == ["a"]
+    assert emptied.copy("a").status is CopyStatus.LIVE
 
 
 @pytest.mark.row(68)
