@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import mmap
 import os
 import stat
@@ -7,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from syncd import disk, relocation
+from syncd import disk, lease, relocation
 from syncd.exceptions import FileChangedError
 
 
@@ -242,30 +241,19 @@ def test_a_name_is_not_replaced_that_appears_while_it_is_moved(plain, monkeypatc
     assert plain.there() == {"a": b"late"}
 
 
-def test_an_open_writer_is_seen_a_reader_and_a_closed_file_are_none(plain):
+def test_a_memory_map_counts_as_an_open_writer_and_a_reader_does_not(plain):
     path = plain.drop("a", b"a" * 4096)
     with disk.open_beneath(os.fsencode(plain.root), b"a") as descriptor:
-        assert disk.has_writer(descriptor) is False
+        assert lease.is_open_for_writing(descriptor) is False
         with path.open("rb"):
-            assert disk.has_writer(descriptor) is False
+            assert lease.is_open_for_writing(descriptor) is False
         with path.open("ab"):
-            assert disk.has_writer(descriptor) is True
+            assert lease.is_open_for_writing(descriptor) is True
         with path.open("r+b") as writer:
             mapped = mmap.mmap(writer.fileno(), 4096)
-        assert disk.has_writer(descriptor) is True, "a map outlives its descriptor"
+        assert lease.is_open_for_writing(descriptor) is True, "a map outlives its descriptor"
         mapped.close()
-        assert disk.has_writer(descriptor) is False
-
-
-def test_a_file_without_leases_leaves_open_whether_it_has_a_writer(plain, monkeypatch):
-    plain.drop("a")
-
-    def refused(*_):
-        raise OSError(errno.EINVAL, "no leases here")
-
-    monkeypatch.setattr(fcntl, "fcntl", refused)
-    with disk.open_beneath(os.fsencode(plain.root), b"a") as descriptor:
-        assert disk.has_writer(descriptor) is None
+        assert lease.is_open_for_writing(descriptor) is False
 
 
 def test_a_target_whose_mount_is_gone_is_an_obstacle(plain, monkeypatch):

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import pytest
 
-from syncd import disk, relocation
+from syncd import disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
 
 ROUNDS = int(os.environ.get("SYNCD_RACES", "150"))
@@ -57,12 +57,15 @@ def take(root, target):
     digest = sha256(SENT).hexdigest()
     try:
         with disk.open_beneath(root, b"a") as descriptor:
-            if disk.has_writer(descriptor) or disk.sha256(descriptor, len(SENT)) != digest:
+            if (
+                lease.is_open_for_writing(descriptor)
+                or disk.sha256(descriptor, len(SENT)) != digest
+            ):
                 return False
             relocation.set_aside(root, b"a", descriptor, aside)
         with relocation.opened(root, b"a", aside) as place:
             whole = place.is_whole(len(SENT), digest, lambda: False)
-            if disk.has_writer(place.descriptor) or not whole:
+            if lease.is_open_for_writing(place.descriptor) or not whole:
                 place.give_back()
                 return False
             place.move(target, len(SENT), digest) if target else place.delete()

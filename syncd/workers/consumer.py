@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from syncd import disk, relocation
+from syncd import disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
 from syncd.files_api import FilesApiError, FilesClient
 from syncd.log import fields
@@ -265,7 +265,7 @@ class Consumer:
         try:
             with disk.open_beneath(root, file.path) as descriptor:
                 mark = disk.fingerprint(descriptor)
-                if mark != file.fingerprint or disk.has_writer(descriptor):
+                if mark != file.fingerprint or lease.is_open_for_writing(descriptor):
                     # The watch sees new content as well: that is sent first.
                     self._put_off(waiting.files, file.id)
                     return
@@ -310,7 +310,7 @@ class Consumer:
         """
         if not folder.takes:
             raise FileChangedError("files of its folder are not taken away any more")
-        has_writer, target = disk.has_writer(place.descriptor), folder.move_to
+        has_writer, target = lease.is_open_for_writing(place.descriptor), folder.move_to
         if has_writer:
             raise FileChangedError("somebody writes to it")
         is_renamed = target is not None and place.is_beside(target)

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from syncd import disk, relocation
+from syncd import disk, lease, relocation
 from syncd.state import consumption, folders, holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
@@ -364,7 +364,7 @@ def test_a_file_that_is_renamed_over_in_the_last_moment_is_left_alone(emptied, m
 
 @pytest.mark.row(69)
 def test_without_a_lease_a_file_is_set_aside_and_unlinked_a_day_later(emptied, monkeypatch):
-    monkeypatch.setattr(disk, "has_writer", lambda _: None)
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
     path = emptied.root / "a"
     for late in (b"", b", and what was said late"):
@@ -389,7 +389,7 @@ def test_without_a_lease_a_file_is_set_aside_and_unlinked_a_day_later(emptied, m
 
 
 def test_a_new_drop_of_the_name_does_not_harm_what_is_set_aside(emptied, monkeypatch):
-    monkeypatch.setattr(disk, "has_writer", lambda _: None)
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
     emptied.drop("a", b"old")
     emptied.upload()
@@ -397,14 +397,14 @@ def test_a_new_drop_of_the_name_does_not_harm_what_is_set_aside(emptied, monkeyp
     emptied.drop("a", b"new")
     emptied.upload()
     emptied.now += DAY_SECONDS + 10
-    monkeypatch.setattr(disk, "has_writer", lambda _: False)
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: False)
     emptied.consumer.step()
     assert len(emptied.live()) == 2
     assert list(emptied.root.iterdir()) == []
 
 
 def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, monkeypatch):
-    monkeypatch.setattr(disk, "has_writer", lambda _: None)
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
     emptied.drop("a", b"old")
     emptied.upload()
