@@ -69,14 +69,7 @@ class Confirmer:
         now = self._clock()
         found = self._store.read(lambda db: confirming.due(db, now, BATCH))
         if found:
-            try:
-                told = self._confirmation.ask(found)
-            except FilesApiError as error:
-                self._gate.failed(error)
-                log.warning("cannot confirm uploads now: %s", error)
-                self._look_later(found, backoff_seconds(1, asked=error.retry_after))
-            else:
-                self._record(found, told)
+            self._record(found, self._confirmation.ask(found))
             # What is handed to storages meanwhile is confirmed together.
             if self._pause(1.0 / STEPS_PER_SECOND):
                 return None
@@ -85,12 +78,14 @@ class Confirmer:
 
     def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
         """Record what was told, the whole ones in one commit."""
-        whole = [copy for copy in found if told[copy.id] is Told.WHOLE]
+        whole = [copy for copy in found if told.get(copy.id) is Told.WHOLE]
         if whole:
             self._note_sizes(whole)
             self._live(whole)
+        if untold := [copy for copy in found if copy.id not in told]:
+            self._look_later(untold, LONGEST_LOOK_SECONDS)
         for copy in found:
-            if copy not in whole:
+            if copy.id in told and copy not in whole:
                 self._not_whole(copy, told[copy.id])
 
     def _note_sizes(self, whole: list[Copy]) -> None:
@@ -166,7 +161,7 @@ class Confirmer:
             return False
         try:
             samples = self._store.read(lambda db: confirming.samples(db, copy))
-            shown = [self._confirmation.ask([sample])[sample.id] for sample in samples]
+            shown = self._confirmation.ask(samples).values()
             page = self._client.list(workspace_uuid=copy.workspace_uuid, limit=100)
         except FilesApiError as error:
             self._gate.failed(error)

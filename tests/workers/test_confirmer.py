@@ -213,6 +213,30 @@ def test_nobody_who_answers_proves_nothing(shop):
     assert [copy.status for copy in shop.copies("a")] == [CopyStatus.LIVE]
 
 
+@pytest.mark.row(35)
+def test_one_that_cannot_be_asked_for_keeps_no_other_waiting(shop):
+    shop.faults({"match": "PUT /_storage/*", "times": 2, "action": "drop_after"})
+    with_answers = shop.confirmer.step
+    shop.confirmer.step = lambda: None
+    for name in "ab":
+        shop.drop(name, name.encode())
+        shop.upload()
+    shop.confirmer.step = with_answers
+    bad = shop.copy("a").file_uuid
+    shop.faults({"match": f"GET /v2/files/{bad}", "action": "garbage"})
+    for _ in range(20):
+        shop.confirmer.step()
+        shop.now += 5
+    assert shop.copy("a").status is CopyStatus.SENDING
+    assert shop.copy("b").status is CopyStatus.LIVE
+    asked = [r for r in shop.ask("requests") if r["path"].endswith(bad) and r["method"] == "GET"]
+    assert len(asked) <= 5, "twice a minute"
+    shop.faults()
+    shop.now += 31
+    shop.confirmer.step()
+    assert shop.copy("a").status is CopyStatus.LIVE
+
+
 def test_many_small_files_take_few_requests_beside_their_bytes(shop):
     """Created together and confirmed together: at most 1.2 round trips a file beyond the PUT."""
     number = 64
