@@ -105,9 +105,10 @@ def _work_through(
     while not stop.is_set():
         parts.store.changed.clear()
         parts.watch.look_due()
+        # Confirmed first: the reconciler learns from what is live.
+        parts.confirmer.step()
         parts.reconciler.step()
         parts.uploader.step()
-        parts.confirmer.step()
         parts.poller.step()
         parts.deleter.step()
         tally = _tally(parts, wait_deletions=wait_deletions)

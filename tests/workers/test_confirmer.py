@@ -130,6 +130,17 @@ def test_a_size_that_only_the_download_tells_confirms(shop, monkeypatch):
     assert [shop.copy(name).status for name in ("a", "empty")] == [CopyStatus.LIVE] * 2
 
 
+def test_a_download_url_that_leads_nowhere_confirms_nothing(shop, monkeypatch):
+    without_sizes(shop, monkeypatch, length=True)
+    shop.faults({"match": "GET /_storage/*", "action": {"status": 404}})
+    shop.drop("a", b"one")
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.SENDING
+    wait(shop)
+    assert shop.copy("a").status is CopyStatus.RETIRING
+    assert shop.store.fact(confirming.SIZES) is None
+
+
 @pytest.mark.parametrize("shown", [True, False], ids=["by a direct upload", "by many"])
 def test_that_sizes_are_never_told_is_learned_and_then_the_storage_is_believed(
     shop, monkeypatch, shown
@@ -255,7 +266,7 @@ def test_many_small_files_take_few_requests_beside_their_bytes(shop):
 
 def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monkeypatch):
     """A refusal of several together says nothing of any: each goes alone then."""
-    make = shop.uploader._make_client
+    make, together = shop.uploader._make_client, []
 
     def picky(stop):
         client = make(stop)
@@ -263,6 +274,7 @@ def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monke
 
         def checked(files, **how):
             if any("evil" in (new.local_file_path or "") for new in files):
+                together.append(len(files))
                 raise UnprocessableError("no", operation="create", status=422)
             return create(files, **how)
 
@@ -272,12 +284,15 @@ def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monke
     monkeypatch.setattr(shop.uploader, "_make_client", picky)
     for n in range(30):
         shop.drop(f"{n}", b"%d" % n)
-    shop.drop("evil", b"evil")
+        if n == 12:
+            shop.drop("evil", b"evil")
     for _ in range(3):
         shop.upload()
         shop.now += 1
     assert len(shop.live()) == 30
     assert shop.copy("evil").status is CopyStatus.FAILED
+    assert together[0] > 1
+    assert together[1:] == [1]
 
 
 def test_a_create_without_an_answer_puts_all_of_its_files_in_doubt(shop):
