@@ -28,6 +28,7 @@ from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
 from syncd.state import echo, rollback, schema, views
+from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.store import Transaction, fact
@@ -326,7 +327,9 @@ def lost_with_container(directory: Path) -> str:
 
 def _database(config: Config) -> Iterator[Finding]:
     try:
-        verdict, base_url, echoes, unchecked = views.read(config.state.directory, _examine_database)
+        verdict, base_url, echoes, unchecked, sizes = views.read(
+            config.state.directory, _examine_database
+        )
     except views.NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
@@ -356,11 +359,17 @@ def _database(config: Config) -> Iterator[Finding]:
             good=True,
             text=f"it cannot be checked whether the state is an older copy of itself: {unchecked}",
         )
+    if sizes == UNTOLD:
+        text = "the service tells none: a presigned upload is believed on the storage's word"
+        fix = 'nothing is taken away by after_upload; method = "direct" needs no such word'
+        yield bad("sizes", text, fix, 0)
 
 
-def _examine_database(db: Transaction) -> tuple[str, str | None, dict[str, bool], str]:
+def _examine_database(
+    db: Transaction,
+) -> tuple[str, str | None, dict[str, bool], str, str | None]:
     checked = views.quick_check(db), fact(db, "base_url"), echo.echoes(db)
-    return (*checked, rollback.unchecked(db))
+    return (*checked, rollback.unchecked(db), fact(db, SIZES))
 
 
 def _echo(echoes: dict[str, bool]) -> Finding:

@@ -158,7 +158,8 @@ class Engine:
         self.store = SimulatedStore(base / "state", between)
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
-        self.parts.poller._pause = self.parts.deleter._pause = lambda _: False
+        for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
+            waiting._pause = lambda _: False
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
@@ -167,6 +168,7 @@ class Engine:
             "look": self._look,
             "settle": self.parts.reconciler.step,
             "upload": self._upload,
+            "confirm": self.parts.confirmer.step,
             "poll": self.parts.poller.step,
             "delete": self.parts.deleter.step,
             "take": self.parts.consumer.step,

@@ -13,17 +13,18 @@ LATE_SECONDS = (30.0, 400.0, 4 * HOUR_SECONDS, 30 * HOUR_SECONDS, 9 * DAY_SECOND
 
 #: The steps of the engine that are made together.
 ORDERS = (
-    ("scan", "look", "settle", "upload", "poll", "delete", "take"),
+    ("scan", "look", "settle", "upload", "confirm", "poll", "delete", "take"),
     ("scan", "upload"),
     ("look", "upload"),
     ("look", "delete"),
     ("scan", "delete", "upload"),
     ("settle", "upload"),
     ("settle",),
+    ("confirm",),
     ("poll", "delete"),
     ("upload", "take"),
 )
-ROUND = ("scan", "look", "settle", "upload", "poll", "delete", "take")
+ROUND = ("scan", "look", "settle", "upload", "confirm", "poll", "delete", "take")
 #: Seconds between the ends of the pauses in which late looks come: up to ten days.
 LATE = (660.0, 3600.0, DAY_SECONDS, 6 * DAY_SECONDS, 3 * DAY_SECONDS)
 #: Seconds between two rounds of a healed world.
