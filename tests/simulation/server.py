@@ -265,18 +265,28 @@ class Service:
         self._enter("create", mutates=True)
         self._refuse_key("create")
         self._trouble_before("create")
-        (new,) = files
-        name, content_type = new.local_file_path, new.content_type
-        self.audit("create", name=name)
-        made, reserved = self._request(), list[Object]()
-        self._commit(
-            "create", lambda: reserved.append(self._add(OURS, name, content_type, None, **made))
-        )
-        self.tell(f"reserved {reserved[0].file_uuid[-4:]} for {name}")
-        self._done("create")
-        return CreatedFiles(files=(answers.upload(self.rng.choice(reserved), url=True),))
+        numbered = []
+        for new in files:
+            self.audit("create", name=new.local_file_path)
+            numbered.append((new, self._request()))
+        reserved: list[list[Object]] = []
 
-    def put(self, file_url, source, *, content_type) -> None:
+        def reserve() -> None:
+            reserved.append(
+                [
+                    self._add(OURS, new.local_file_path, new.content_type, None, **made)
+                    for new, made in numbered
+                ]
+            )
+
+        self._commit("create", reserve)
+        answered = self.rng.choice(reserved)
+        for item in answered:
+            self.tell(f"reserved {item.file_uuid[-4:]} for {item.name}")
+        self._done("create")
+        return CreatedFiles(files=tuple(answers.upload(item, url=True) for item in answered))
+
+    def put(self, file_url, source, *, content_type, **_) -> None:
         self._enter("put", mutates=True)
         item = self.objects[file_url.rpartition("/")[2]]
         self._trouble_before("put")
