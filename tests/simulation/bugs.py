@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from syncd.files_api import FilesApiError
 from syncd.state import attempts, copies, files
-from syncd.state.advance import retire
+from syncd.state.advance import make_live, retire
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
@@ -120,6 +120,12 @@ def find_a_token_anywhere(self):
 
 def keep_nothing(db, copy):
     return _insert(db, copy._replace(kept=False))
+
+
+def believe_the_storage(db, copy_id, remote_file_path, now, *, has_etag):
+    """Take a 2xx of the storage for the proof that it has the bytes."""
+    copy = copies.existing(db, copy_id)
+    make_live(db, copy, now, others=copies.of_file(db, copy.file_id))
 
 
 # What goes, and when

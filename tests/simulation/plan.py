@@ -95,6 +95,7 @@ def plan_for(seed: int) -> Plan:
         miscount=rng.choice((0.0, 0.2)),
         processing_seconds=rng.choice((0.0, 100.0)),
         poison=rng.choice((0.0, 0.0, 0.1)),
+        lie=rng.choice((0.0, 0.0, 0.2)),
     )
     echo = rng.random() < 0.85
     return Plan(

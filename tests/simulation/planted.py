@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from syncd.files_api import FileDetail, FilesApiError
-from syncd.state import attempts, copies, holds, tokens
+from syncd.state import attempts, confirming, copies, holds, tokens
 from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
@@ -122,6 +122,11 @@ BUGS = {
         replaced=((Search, "_fits", bugs.want_a_size),),
         plan=replace(LATE, method="presigned"),
         seen_as=("orphan",),
+    ),
+    "a 2xx of the storage is believed": Planted(
+        replaced=((confirming, "begin", bugs.believe_the_storage),),
+        plan=replace(CALM, method="presigned", change=0.05, steps=40, weather=Weather(lie=0.3)),
+        seen_as=("I5", "I7", "no live copy", "differ"),
     ),
     "a state that was put back is not noticed": Planted(
         replaced=((RollbackCheck, "step", bugs.notice_no_older_state),),
