@@ -85,11 +85,7 @@ def differing(repository, lines):
 
 
 @pytest.mark.row(84)
-@settings(
-    max_examples=int(os.environ.get("SYNCD_GIT_RULES", "60")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(suppress_health_check=list(HealthCheck))
 @given(LINES)
 def test_random_rules_decide_as_git_decides(repository, lines):
     assert differing(repository, lines) == []
