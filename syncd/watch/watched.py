@@ -147,7 +147,7 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        ignore_changed = any(map(is_ignore_file, hints))
+        ignore_changed = self.folder.syncdignore and any(map(is_ignore_file, hints))
         if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
@@ -285,7 +285,6 @@ class Watched:
             "the folder cannot be listed" if missing else "",
             self.observer.trouble,
             _unreadable_text(unreadable),
-            *self._rules.complaints.values(),
         ]
 
     def _pause(self, report: ScanReport) -> float:
