@@ -261,8 +261,11 @@ class Daemon:
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
-        seen_at = boottime()
+        seen_at, recoveries = boottime(), 0
         while not self._stop.wait(TICK_SECONDS):
+            if self._parts.store.recoveries != recoveries:
+                recoveries = self._parts.store.recoveries
+                self._parts.watch.ask_scans("the state database takes commits again")
             seen_at, stood_still = boottime(), boottime() - seen_at - TICK_SECONDS
             if stood_still > STOOD_STILL_SECONDS:
                 log.warning("stood still for %.0f s; every folder is scanned", stood_still)

@@ -297,6 +297,11 @@ class Store:
         return self._writer.changed
 
     @property
+    def recoveries(self) -> int:
+        """How often commits were taken again after some had failed."""
+        return self._writer.recoveries
+
+    @property
     def failed(self) -> bool:
         """Whether the state cannot be trusted to this process any more."""
         return self._writer.failed or self._met_damage
