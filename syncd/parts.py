@@ -305,6 +305,10 @@ def settle_changes(parts: Parts, *, removed_too: bool) -> None:
         release = partial(reconfiguration.release_removed, folder=name, policies=policies)
         while store.write(partial(release, now=time.time())):
             pass
+    if removed_too:
+        # A workspace that no folder uses any more holds nothing up.
+        for workspace in parts.gate.closed - {p.workspace_uuid for p in policies.values()}:
+            parts.gate.judge(workspace, refusal=None)
     for name in store.read(lambda db: reconfiguration.moved(db, policies)):
         move = partial(reconfiguration.release_moved, folder=name, policies=policies)
         after: int | None = 0

@@ -92,10 +92,13 @@ def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
     )
 
 
-def deletions(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the copies to be deleted, the longest due first."""
+def deletions(db: Database, now: float, limit: int, *, missing: bool) -> list[Copy]:
+    """Return the copies to be deleted, the longest due first: of missing files, or of others."""
     return copies.where(
-        db, "status = 'retiring' AND due_at <= ? ORDER BY due_at LIMIT ?", (now, limit)
+        db,
+        "status = 'retiring' AND due_at <= ? AND "
+        "((SELECT status FROM files WHERE id = file_id) = 'missing') = ? ORDER BY due_at LIMIT ?",
+        (now, missing, limit),
     )
 
 
