@@ -50,14 +50,6 @@ class Fingerprint(NamedTuple):
         return cls(inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class RootIdentity:
-    """Which directory a root is: the filesystem's id (`f_fsid`) and the root's inode."""
-
-    filesystem: int
-    inode: int
-
-
 class Found(enum.StrEnum):
     """What a look at one path found."""
 
@@ -82,20 +74,6 @@ class Sight:
     error: str = ""
     #: whether the fingerprint's times are this machine's, and real
     own_clock: bool = True
-
-
-def identify(root: bytes, marker: bytes = b"") -> RootIdentity:
-    """Return the identity of the directory `root`; OSError where there is none.
-
-    Where a `marker` is named, a file of that path beneath it must be there, too.
-    """
-    descriptor = _open(root, _LISTING & ~os.O_NOFOLLOW)
-    try:
-        if marker:
-            os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
-        return RootIdentity(os.statvfs(descriptor).f_fsid, os.fstat(descriptor).st_ino)
-    finally:
-        os.close(descriptor)
 
 
 def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:

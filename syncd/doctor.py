@@ -402,10 +402,10 @@ def _folder(folder: Folder) -> Iterator[Finding]:
             f"let user {os.getuid()} read them, or exclude them",
         )
         return
-    reason = why_polling(folder.root) if folder.watch == "auto" else ""
+    reason = why_polling(folder.place) if folder.watch == "auto" else ""
     polled = folder.watch == "polling" or reason
     how = f"polled ({reason or 'as configured'})" if polled else "watched by events"
-    yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.root) or 'unknown'}, {how}")
+    yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.place) or 'unknown'}, {how}")
 
 
 def _unreadable(folder: Folder) -> list[bytes]:
@@ -418,7 +418,7 @@ def _unreadable(folder: Folder) -> list[bytes]:
     while directories and looked_at < MOST_LOOKED_AT:
         directory = directories.popleft()
         try:
-            entries = list(os.scandir(os.path.join(folder.root, directory)))  # noqa: PTH118 - bytes
+            entries = list(os.scandir(os.path.join(folder.place, directory)))  # noqa: PTH118 - bytes
         except OSError as error:
             if not directory:
                 raise
@@ -452,9 +452,9 @@ def _limits(config: Config) -> Iterator[Finding]:
     native = [
         folder
         for folder in config.folders
-        if folder.watch == "native" or (folder.watch == "auto" and not why_polling(folder.root))
+        if folder.watch == "native" or (folder.watch == "auto" and not why_polling(folder.place))
     ]
-    needed = sum(_directories(folder.root) for folder in native)
+    needed = sum(_directories(folder.place) for folder in native)
     limit = _kernel_limit("max_user_watches")
     if limit is not None and needed > limit:
         wanted = max(2 * needed, 524_288)

@@ -90,7 +90,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     policies = {
         folder.name: Policy(
             workspace_uuid=folder.workspace_uuid,
-            mirror_deletions=folder.mirror_deletions,
+            mirror_deletions=folder.mirrors_deletions,
             after_upload=folder.after_upload,
             remote_gone=config.deletions.remote_gone,
             limits=limits,
@@ -178,6 +178,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
                 os.fsencode(folder.move_to)
                 if folder.move_to and folder.after_upload == "move"
                 else None,
+                marker=watched.marker,
             )
             for folder, watched in zip(config.folders, folders, strict=True)
             if folder.after_upload != "keep"
@@ -238,7 +239,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
 def _watch_folder(folder: Folder) -> WatchFolder:
     return WatchFolder(
         name=folder.name,
-        path=os.path.realpath(os.fsencode(folder.path)),
+        path=folder.place,
         include=folder.include,
         exclude=folder.exclude,
         hidden=folder.hidden,
@@ -248,8 +249,9 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,
         watch=folder.watch,
-        mirror_deletions=folder.mirror_deletions,
+        mirror_deletions=folder.mirrors_deletions,
         marker=os.fsencode(folder.marker),
+        any_root=folder.root == "any",
     )
 
 

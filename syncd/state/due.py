@@ -33,7 +33,9 @@ def uploads(
     names = [
         name
         for (name,) in db.conn.execute("SELECT name FROM folders")
-        if name not in without and (only is None or name in only)
+        if name not in without
+        and (only is None or name in only)
+        and not holds.is_held(db, "folder", name)
     ]
     ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
     found = {file.id: file for file in _by_id(db, ids)}

@@ -7,16 +7,15 @@ from typing import Literal
 
 from sqlite_utils import Database
 
-Stops = Literal["deletions", "sending"]
+Stops = Literal["deletions", "sending", "folder"]
 EVERYWHERE = "*"
 #: The reason of the hold on everything while the ledger has forgotten something.
 STATE_LOST = "state_lost"
 #: The reason of the hold on an upload that may neither be found nor sent again.
 NO_ECHO = "no_echo"
-#: The reasons of the holds on a folder whose root is not there, another one, or empty.
-ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
-#: The reasons of the holds on a folder in which a mount is gone, or hides what was there before.
-MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
+#: The reasons of the holds on a folder, or on what is mounted in it, that is not there, or that
+#: another one has replaced.
+ROOT_MISSING, ROOT_REPLACED = "root_missing", "root_replaced"
 #: The reason of the hold on the deletions of a folder that lost many files at once.
 MANY_MISSING = "many_missing"
 #: The reason of the hold on files whose copies were deleted remotely by others.
@@ -41,7 +40,10 @@ def workspace_of(scope: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One thing stopped, for one scope: a folder's name, a workspace, or `EVERYWHERE`."""
+    """One thing stopped, for one scope: a folder's name, a workspace, or `EVERYWHERE`.
+
+    What is mounted in a folder has the scope `NAME/PATH`; `stops` is "folder" where all is stopped.
+    """
 
     id: int
     stops: Stops
@@ -107,7 +109,8 @@ def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) 
 def is_held(db: Database, stops: Stops, scope: str) -> bool:
     """Say whether something is stopped for `scope`, or everywhere."""
     row = db.conn.execute(
-        "SELECT 1 FROM holds WHERE stops = ? AND scope IN (?, ?) AND released_at IS NULL LIMIT 1",
+        "SELECT 1 FROM holds WHERE stops IN (?, 'folder') AND scope IN (?, ?) "
+        "AND released_at IS NULL LIMIT 1",
         (stops, scope, EVERYWHERE),
     ).fetchone()
     return row is not None
@@ -128,7 +131,8 @@ def is_lost(db: Database) -> bool:
 def reasons(db: Database, stops: Stops, scope: str) -> set[str]:
     """Return why something is stopped for `scope`, or everywhere; empty where it is not."""
     rows = db.conn.execute(
-        "SELECT reason FROM holds WHERE stops = ? AND scope IN (?, ?) AND released_at IS NULL",
+        "SELECT reason FROM holds WHERE stops IN (?, 'folder') AND scope IN (?, ?) "
+        "AND released_at IS NULL",
         (stops, scope, EVERYWHERE),
     )
     return {row[0] for row in rows}

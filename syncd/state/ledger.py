@@ -409,6 +409,10 @@ class Ledger:
         db.conn.execute(
             "UPDATE files SET due_at = ? WHERE id = ? AND due_at IS NOT NULL", (until, file_id)
         )
+        db.conn.execute(
+            "UPDATE copies SET due_at = ? WHERE file_id = ? AND status = 'planned'",
+            (until, file_id),
+        )
 
     # Videos
 

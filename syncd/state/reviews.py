@@ -10,23 +10,12 @@ from typing import Literal
 from sqlite_utils import Database
 
 from syncd.exceptions import SyncdError
-from syncd.state import holds, inventory, remote_deletions, vanished
-from syncd.state.folders import MountState
-from syncd.state.holds import (
-    MANY_MISSING,
-    MOUNT_MISSING,
-    MOUNT_NEW,
-    REMOTE_GONE,
-    ROOT_EMPTY,
-    ROOT_REPLACED,
-    Hold,
-)
+from syncd.state import holds, remote_deletions, vanished
+from syncd.state.holds import MANY_MISSING, REMOTE_GONE, ROOT_REPLACED, Hold
 
 Verdict = Literal["approved", "rejected"]
 #: The reasons of holds that name files to be deleted, or that were.
-_ABOUT_FILES = (MANY_MISSING, ROOT_EMPTY, REMOTE_GONE, MOUNT_MISSING, MOUNT_NEW)
-#: Those of holds that name the files beneath mounts, and how it is with these mounts.
-OF_MOUNTS = {MOUNT_MISSING: MountState.GONE, MOUNT_NEW: MountState.HIDES}
+_ABOUT_FILES = (MANY_MISSING, REMOTE_GONE)
 
 
 class ReviewError(SyncdError):
@@ -60,11 +49,7 @@ def find(db: Database, hold_id: int) -> Hold:
 FILES = (
     "SELECT id FROM files WHERE (:about = 'decided' AND hold_id = :hold) "
     f"OR (:about = 'missing' AND {vanished.PENDING}) "
-    "OR (:about = 'remote' AND folder = :folder AND verdict = 'gone') "
-    f"OR (:about = 'mounts' AND folder = :folder AND {inventory.SYNCED} AND EXISTS (SELECT 1 "
-    "FROM mounts WHERE mounts.folder = files.folder AND hides = :mounts AND (files.path = "
-    "mounts.path OR substr(files.path, 1, length(mounts.path) + 1) = "
-    "CAST(mounts.path || '/' AS BLOB))))"
+    "OR (:about = 'remote' AND folder = :folder AND verdict = 'gone')"
 )
 
 
@@ -72,16 +57,9 @@ def files_of(hold: Hold) -> dict[str, object]:
     """Return the values for `FILES`."""
     if hold.verdict is not None:
         about = "decided"
-    elif hold.reason in OF_MOUNTS:
-        about = "mounts"
     else:
-        about = "missing" if hold.stops == "deletions" else "remote"
-    return {
-        "hold": hold.id,
-        "folder": folder_of(hold),
-        "about": about,
-        "mounts": OF_MOUNTS.get(hold.reason),
-    }
+        about = "remote" if hold.stops == "sending" else "missing"
+    return {"hold": hold.id, "folder": folder_of(hold), "about": about}
 
 
 def of_folder(db: Database, folder: str) -> list[Hold]:
@@ -99,14 +77,16 @@ def reviewable(known: Iterable[Hold]) -> list[Hold]:
 
 def folder_of(hold: Hold) -> str:
     """Return the folder whose files a hold names."""
-    return hold.scope.removeprefix(holds.of_folder("")) if hold.stops == "sending" else hold.scope
+    if hold.stops == "sending":
+        return hold.scope.removeprefix(holds.of_folder(""))
+    return hold.scope.partition("/")[0]
 
 
 def decide(db: Database, hold_id: int, verdict: Verdict, now: float) -> Decision:
     """Carry a verdict out, or change the one there was, in the caller's transaction.
 
     What is approved is deleted after a last look, and just what is missing now. A replaced root is
-    accepted by whoever has looked at it. Of mounts, what the hold names has to be recorded before.
+    accepted by whoever has looked at it.
     """
     hold = find(db, hold_id)
     folder, approved = folder_of(hold), verdict == "approved"
@@ -125,7 +105,7 @@ def decide(db: Database, hold_id: int, verdict: Verdict, now: float) -> Decision
             number = 0
         case _:
             carry_out = vanished.approve if approved else vanished.keep
-            number = carry_out(db, folder, hold_id, now, named=hold.reason in OF_MOUNTS)
+            number = carry_out(db, folder, hold_id, now)
     if hold.verdict is not None and not number:
         raise ReviewError(
             f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"

@@ -106,7 +106,9 @@ def _record(
             if file.status is FileStatus.CONSUMED and sighting.fingerprint == file.fingerprint:
                 values = _not_consumed_yet(file, values, policies[folder].after_upload, now)
         case Seen.MISSING:
-            mirrored = policies[folder].mirror_deletions and folders.is_mirrored(db, folder)
+            mirrored = policies[folder].mirror_deletions and folders.is_mirrored(
+                db, folder, file.path
+            )
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from syncd import disk, mounts
 from syncd.disk import Fingerprint
 from syncd.exceptions import UnreadableError
+from syncd.identity import View
 from syncd.state import folders, inventory
 from syncd.state.inventory import Known
 from syncd.state.lifecycle import FileStatus
@@ -23,7 +24,7 @@ from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import IgnoreFiles, Rules
 from syncd.watch.looks import BATCH, EXCLUDED, judge
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root, RootState, Standing
 from syncd.watch.writing import Writing
 
 #: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
@@ -50,8 +51,6 @@ class ScanReport:
     unreadable: dict[bytes, str] = field(default_factory=dict)
     seconds: float = 0.0
     complete: bool = False
-    #: a replaced root was taken for the same folder: its missing files are the next scan's
-    accepted: bool = False
 
 
 class Scanner:
@@ -85,14 +84,13 @@ class Scanner:
         began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
         self._rules.forget()
-        state, before = self._root.check()
-        report = ScanReport(state=state)
-        if state is not RootState.MISSING:
-            self._root.begin_scan()
-            self._pass(report, before, coverage).run()
+        self._root.compare_anew()
+        standing = self._root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            self._pass(report, standing, coverage).run()
         report.seconds = time.monotonic() - began
         if report.complete:
-            self._root.end_scan(report.unreadable)
             self._note(report)
         return report
 
@@ -100,10 +98,10 @@ class Scanner:
         """Scan these directories, and those beneath them that `coverage` does not cover."""
         began = time.monotonic()
         self._rules.forget()
-        state, before = self._root.check()
-        report = ScanReport(state=state)
-        if state is RootState.OK:
-            self._pass(report, before, coverage).run_parts(directories)
+        standing = self._root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            self._pass(report, standing, coverage).run_parts(directories)
         report.seconds = time.monotonic() - began
         return report
 
@@ -112,7 +110,8 @@ class Scanner:
         """Whether a scan of this folder ever came to its end."""
         return self._store.read(lambda db: folders.is_first_scan_over(db, self._folder.name))
 
-    def _pass(self, report: ScanReport, before: View, coverage: Coverage | None) -> "_Pass":
+    def _pass(self, report: ScanReport, standing: Standing, coverage: Coverage | None) -> "_Pass":
+        report.unreadable.update(dict.fromkeys(standing.stopped, "another disk is mounted there"))
         return _Pass(
             store=self._store,
             folder=self._folder,
@@ -121,7 +120,7 @@ class Scanner:
             root=self._root,
             stopped=self._stopped,
             report=report,
-            before=before,
+            before=standing.view,
             coverage=coverage,
         )
 
@@ -168,8 +167,6 @@ class _Pass:
     batch: list[Sighting] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
-    #: at a replaced root: synced files that are there, with their size
-    there: int = 0
     #: whether only what events do not cover is scanned
     in_parts: bool = False
 
@@ -182,11 +179,9 @@ class _Pass:
             self._look_again()
             self._flush()
         except _EndedEarlyError:
-            report.state, _ = self.root.check()
+            report.state = self.root.check().state
             return
         report.complete = True
-        if report.state is RootState.REPLACED:
-            report.accepted = self.root.accept(self.before, self.there)
 
     def run_parts(self, directories: Sequence[bytes]) -> None:
         self.in_parts = True
@@ -213,13 +208,12 @@ class _Pass:
         while self.waiting:
             directory, above = self.waiting.pop()
             # A part may be come to twice: in its turn, and from the part above it.
-            if directory not in self.listed:
+            if directory not in self.listed and directory not in self.report.unreadable:
                 self._directory(directory, above)
 
     def _directory(self, directory: bytes, above: IgnoreFiles) -> None:
         """List one directory to its end, and compare it with what is known of it."""
         known = self._known(directory)
-        on_trial = self._on_trial(directory)
         prefix = directory + b"/" if directory else b""
         try:
             with (
@@ -234,9 +228,7 @@ class _Pass:
                     if self.stopped():
                         raise _EndedEarlyError
                     path = prefix + os.fsencode(entry.name)
-                    size = self._entry(entry, path, known, files)
-                    if on_trial and on_trial.get(path) == size:
-                        self.there += 1
+                    self._entry(entry, path, known, files)
         except UnreadableError as error:
             self.report.unreadable[directory] = str(error)
             return
@@ -265,35 +257,35 @@ class _Pass:
         path: bytes,
         known: dict[bytes, Known],
         files: IgnoreFiles,
-    ) -> int:
-        """Compare one entry with what is known of it; return a file's size, else -1."""
+    ) -> None:
+        """Compare one entry with what is known of it."""
         is_dir = entry.is_dir(follow_symlinks=False)
         verdict = self.rules.entry(path, is_dir=is_dir, files=files)
         if is_dir:
             if not verdict.excluded:
                 self.waiting.append((path, files))
-            return -1
+            return
         if verdict.excluded:
             self._ineligible(path, known.pop(path, None), f"{EXCLUDED}{verdict.rule}")
-            return -1
+            return
         try:
             # The mode decides: the entry's own type may be of something that stood there before.
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            return -1
+            return
         except OSError as error:
             self._unreadable(path, known.pop(path, None), str(error.strerror))
-            return -1
+            return
         if stat.S_ISDIR(status.st_mode):
-            return -1
+            return
         row = known.pop(path, None)
         if not stat.S_ISREG(status.st_mode):
             self._ineligible(path, row, "not a regular file")
-            return -1
+            return
         too_large = self.rules.of_size(status.st_size)
         if too_large.excluded:
             self._ineligible(path, row, f"{EXCLUDED}{too_large.rule}")
-            return -1
+            return
         self.report.files += 1
         self.report.size += status.st_size
         fingerprint = Fingerprint.of(status)
@@ -307,7 +299,6 @@ class _Pass:
                     own_clock=mounts.has_own_clock(status.st_dev),
                 )
             )
-        return fingerprint.size
 
     def _ineligible(self, path: bytes, row: Known | None, reason: str) -> None:
         if row is not None and not row.is_unmirrored:
@@ -338,7 +329,7 @@ class _Pass:
             raise _EndedEarlyError
         parents = self.store.read(lambda db: inventory.directories(db, self.folder.name))
         for parent in parents:
-            if parent in self.listed or self._beneath_unreadable(parent):
+            if parent in self.listed:
                 continue
             known = self._known(parent)
             try:
@@ -349,7 +340,7 @@ class _Pass:
             if verdict and verdict.excluded:
                 for path, row in known.items():
                     self._ineligible(path, row, f"{EXCLUDED}{verdict.rule}")
-            else:
+            elif not self._beneath_unreadable(parent):
                 self._nominate([path for path, row in known.items() if row.is_mirrored])
 
     def _beneath_unreadable(self, directory: bytes) -> bool:
@@ -360,11 +351,6 @@ class _Pass:
 
     def _known(self, directory: bytes) -> dict[bytes, Known]:
         return self.store.read(lambda db: inventory.in_directory(db, self.folder.name, directory))
-
-    def _on_trial(self, directory: bytes) -> dict[bytes, int]:
-        if self.report.state is not RootState.REPLACED:
-            return {}
-        return self.store.read(lambda db: inventory.synced_sizes(db, self.folder.name, directory))
 
     def _add(self, sighting: Sighting) -> None:
         self.batch.append(sighting)

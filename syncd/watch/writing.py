@@ -49,10 +49,12 @@ class Writing:
             for path in [path for path in self._open if path.startswith(beneath)]:
                 self._open[target + path[len(source) :]] = self._open.pop(path)
 
-    def forget(self) -> None:
-        """Forget everything: closes may have been lost."""
+    def forget(self, root: bytes = b"") -> None:
+        """Forget everything: closes may have been lost. Go on with another `root`, if any."""
         with self._lock:
             self._open.clear()
+            if root:
+                self._prefix = root.rstrip(b"/") + b"/"
 
     def has(self, path: bytes) -> bool:
         """Say whether `path`, relative to the root, is known to be open for writing."""

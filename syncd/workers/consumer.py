@@ -23,12 +23,14 @@ from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store
 from syncd.state.texts import shown
 from syncd.workers.gate import Gate
+from syncd.workers.looks import look, may_be_taken_away
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
 #: Seconds for which the answer that made a copy live is enough to take its file away.
 FRESH_SECONDS = 600.0
+_UNSEEN = disk.Sight(disk.Found.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class ConsumedFolder:
 
     path: bytes
     move_to: bytes | None
+    #: a file beneath it without which it is not the right one
+    marker: bytes = b""
 
 
 class Consumer:
@@ -113,7 +117,7 @@ class Consumer:
         root = self._consumed[file.folder].path
         try:
             with disk.open_beneath(root, file.path) as descriptor:
-                if not self._is_what_was_sent(file, descriptor):
+                if not (self._is_at_home(file) and self._is_what_was_sent(file, descriptor)):
                     # The watch sees it, too: new content is sent first.
                     self._put_off(file)
                     return
@@ -127,6 +131,13 @@ class Consumer:
             self._failed(file, error)
             return
         self._done(file, how)
+
+    def _is_at_home(self, file: File) -> bool:
+        """Say whether the folder is the one that the file was sent from."""
+        folder = self._consumed[file.folder]
+        return may_be_taken_away(
+            self._store, file.folder, folder.path, file.path, marker=folder.marker
+        )
 
     def _is_what_was_sent(self, file: File, descriptor: int) -> bool:
         mark = disk.fingerprint(descriptor)
@@ -149,7 +160,9 @@ class Consumer:
 
     def _failed(self, file: File, error: OSError | DiskError) -> None:
         """Believe the disk: what is gone is taken away, whatever went wrong after that."""
-        sight = disk.look(self._consumed[file.folder].path, [file.path])[file.path]
+        folder = self._consumed[file.folder]
+        place = (self._store, file.folder, folder.path, [file.path])
+        sight = look(*place, marker=folder.marker).get(file.path, _UNSEEN)
         if sight.found is disk.Found.ABSENT:
             if file.status is FileStatus.CONSUMED or not isinstance(error, FileChangedError):
                 self._done(file, "taken away after its upload")
@@ -158,7 +171,7 @@ class Consumer:
         if sight.found is disk.Found.UNREADABLE:
             return
         reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-        verb = "moved" if self._consumed[file.folder].move_to else "deleted"
+        verb = "moved" if folder.move_to else "deleted"
         message = f"it could not be {verb} after its upload: {reason}"
         now = self._clock()
         self._store.write(
