@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,11 +66,12 @@ class View:
     mounted: frozenset[bytes] = frozenset()
     errors: Mapping[bytes, str] = field(default_factory=dict)
 
-    def part_of(self, path: bytes) -> bytes:
-        """Return the innermost part that holds `path`."""
-        while path and path not in self.parts:
-            path = path.rpartition(b"/")[0]
-        return path
+
+def part_of(parts: Collection[bytes], path: bytes) -> bytes:
+    """Return the innermost of some parts that holds `path`; the root holds every one."""
+    while path and path not in parts:
+        path = path.rpartition(b"/")[0]
+    return path
 
 
 def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:

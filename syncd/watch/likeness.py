@@ -5,7 +5,7 @@ from functools import partial
 
 from syncd import disk
 from syncd.disk import Found
-from syncd.identity import View
+from syncd.identity import View, part_of
 from syncd.state import inventory
 from syncd.state.holds import FIRST
 from syncd.state.planner import Limits
@@ -51,7 +51,7 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
         if not known:
             return found
         after = known[-1].path
-        here = {file.path: file for file in known if view.part_of(file.path) == part}
+        here = {file.path: file for file in known if part_of(view.parts, file.path) == part}
         for path, sight in sorted(disk.look(folder.path, here).items()):
             file, mark = here[path], sight.fingerprint
             found.known += 1

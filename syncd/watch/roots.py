@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from syncd import identity
@@ -81,7 +81,7 @@ class Standing:
         # A rule asks nothing of the disk: what it excludes is released, mounted or not.
         if sighting.by_rule:
             return True
-        states = {self.state, self.states[self.view.part_of(sighting.path)]}
+        states = {self.state, self.states[identity.part_of(self.states, sighting.path)]}
         if sighting.seen is Seen.MISSING:
             return states == {RootState.OK}
         return all(state.is_seen for state in states)
@@ -175,8 +175,15 @@ class Root:
     # How the parts stand
 
     def _standing(self, db: Transaction, view: View) -> Standing:
+        states = {p: self._state(db, view, p, known) for p, known in self._parts(db, view)}
+        return Standing(view, states)
+
+    def _parts(self, db: Transaction, view: View) -> Iterator[tuple[bytes, Part | None]]:
+        """Yield each part that there is, and what is known of it."""
         known = folders.parts(db, self._folder.name)
-        return Standing(view, {p: self._state(db, view, p, known.get(p)) for p in view.parts})
+        for part in view.parts:
+            if not part or part in known or part in view.mounted:
+                yield part, known.get(part)
 
     def _state(self, db: Transaction, view: View, part: bytes, known: Part | None) -> RootState:
         seen = view.parts[part]
@@ -215,23 +222,21 @@ class Root:
 
     def _unsure(self, db: Transaction, view: View) -> list[bytes]:
         """Return the parts whose files must be compared to know how they stand."""
-        known = folders.parts(db, self._folder.name)
         return [
             part
-            for part, seen in view.parts.items()
-            if seen is not None
-            and (part, seen) not in self._compared
-            and self._state(db, view, part, known.get(part)) is RootState.REPLACED
+            for part, known in self._parts(db, view)
+            if (part, view.parts[part]) not in self._compared
+            and self._state(db, view, part, known) is RootState.REPLACED
         ]
 
     def _is_news(self, db: Transaction, view: View) -> bool:
-        known = folders.parts(db, self._folder.name)
+        parts = list(self._parts(db, view))
         if not folders.is_known(db, self._folder.name) or any(
-            self._is_to_be_taken(db, view, part, known.get(part)) for part in view.parts
+            self._is_to_be_taken(db, view, *part) for part in parts
         ):
             return True
         standing = self._standing(db, view)
-        if standing.alike != {part: known[part].alike for part in known if known[part].alike}:
+        if standing.alike != {part: known.alike for part, known in parts if known and known.alike}:
             return True
         opened = self._open(db)
         wanted = self._wanted(standing)
@@ -241,9 +246,8 @@ class Root:
         """Take what is to be taken, bring the holds up to date, and return how the parts stand."""
         name, now = self._folder.name, self._clock()
         folders.note(db, name, self._folder.path, now if view.parts[b""] else None)
-        known = folders.parts(db, name)
-        for part in view.parts:
-            if self._is_to_be_taken(db, view, part, known.get(part)):
+        for part, known in list(self._parts(db, view)):
+            if self._is_to_be_taken(db, view, part, known):
                 self._take(db, view, part)
         standing = self._standing(db, view)
         for part in folders.parts(db, name):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from syncd import disk, identity
-from syncd.identity import View
+from syncd.identity import View, part_of
 from syncd.state import folders
 from syncd.state.store import Store
 
@@ -22,13 +22,13 @@ def look(
     after, still = _right_parts(store, name, root, marker, alike=False)
     if (before.parts, right) != (after.parts, still):
         return {}
-    return {path: sight for path, sight in seen.items() if after.part_of(path) in right}
+    return {path: sight for path, sight in seen.items() if part_of(after.parts, path) in right}
 
 
 def may_be_sent(store: Store, name: str, root: bytes, path: bytes, *, marker: bytes = b"") -> bool:
     """Say whether `path` is beneath the known root and part, or ones that are alike."""
     view, right = _right_parts(store, name, root, marker, alike=True)
-    return {b"", view.part_of(path)} <= right
+    return {b"", part_of(view.parts, path)} <= right
 
 
 def may_be_taken_away(
@@ -36,7 +36,7 @@ def may_be_taken_away(
 ) -> bool:
     """Say whether `path` is beneath the known root and part."""
     view, right = _right_parts(store, name, root, marker, alike=False)
-    return {b"", view.part_of(path)} <= right
+    return {b"", part_of(view.parts, path)} <= right
 
 
 def _right_parts(

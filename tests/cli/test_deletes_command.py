@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from syncd import disk
-from syncd.state import folders, holds
+from syncd.identity import identify
+from syncd.state import folders
 from syncd.state.store import Store
 
 
@@ -11,8 +11,8 @@ from syncd.state.store import Store
 def held(desk, monkeypatch):
     """A state in which 21 of 22 files of f are missing, and held."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
-    identity = disk.identify(str(desk.home / "f").encode())
-    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity, 1.0)
+    root = str(desk.home / "f").encode()
+    desk.do(folders.accept_root, "f", root, identify(root), 1.0)
     for number in range(22):
         desk.sync(b"d/%02d" % number, number)
     for number in range(21):
@@ -58,114 +58,6 @@ def test_the_list_as_json_has_every_fact_and_the_files_a_line_each(held, syncd):
 
 def test_nothing_to_review_is_said_and_is_well(desk, syncd):
     assert syncd("deletes", "list") == (0, "nothing waits for a decision\n", "")
-
-
-@pytest.mark.parametrize("what", ["1", "f"])
-@pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
-def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verdict, what):
-    code, out, err = syncd("deletes", verb, what)
-    other = {"approve": "reject", "reject": "approve"}[verb]
-    assert code == 0
-    assert "21 files" in out
-    assert f"to undo it: syncd deletes {other} 1" in out
-    assert "syncd run" in err
-    assert syncd("deletes", "list")[0] == 0
-    code, out, _ = syncd("deletes", "list", "--all", "--json")
-    (item,) = json.loads(out)
-    assert item["verdict"] == {"approve": "approved", "reject": "rejected"}[verb]
-    assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 21
-    assert str(reopen(closed).file(b"d/03").verdict) == verdict
-    assert closed.file(b"d/21").verdict is None
-
-
-def test_an_undone_verdict_is_the_other_one(closed, syncd):
-    assert syncd("deletes", "approve", "1")[0] == 0
-    _, out, _ = syncd("deletes", "reject", "1", "--json")
-    assert json.loads(out) == {
-        "verdict": "rejected",
-        "holds": [
-            {
-                "id": 1,
-                "reason": "many_missing",
-                "folder": "f",
-                "files": 21,
-                "undo": "syncd deletes approve 1",
-            }
-        ],
-    }
-    assert {row.verdict for row in map(reopen(closed).file, [b"d/00", b"d/20"])} == {"kept"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("approve", "77"), "there is no hold 77"),
-        (("approve", "g"), "no deletions of g are held"),
-        (("reject", "nowhere"), "no folder 'nowhere'"),
-        (("list", "77"), "there is no hold 77"),
-    ],
-)
-def test_what_cannot_be_decided_is_an_error_that_says_why(closed, syncd, arguments, says):
-    code, _, err = syncd("deletes", *arguments)
-    assert code != 0
-    assert says in err
-
-
-def test_a_missing_root_is_nothing_to_approve(held, syncd):
-    held.hold("deletions", "g", "the folder g cannot be listed: mount it")
-    held.do(
-        lambda db: db.conn.execute("UPDATE holds SET reason = 'root_missing' WHERE scope = 'g'")
-    )
-    held.store.close()
-    code, _, err = syncd("deletes", "approve", "2")
-    assert code == 1
-    assert "mount it" in err
-
-
-def test_another_root_is_taken_once_it_is_approved(held, syncd):
-    (held.home / "f").rename(held.home / "away")
-    (held.home / "f").mkdir()
-    hold = {"stops": "deletions", "scope": "f", "reason": "root_replaced"}
-    held.do(holds.place, **hold, message="another one", now=held.now)
-    held.store.close()
-    code, _, err = syncd("deletes", "reject", "2")
-    assert code == 1
-    assert "bring the right one back" in err
-    code, out, _ = syncd("deletes", "approve", "2")
-    assert code == 0, out
-    assert "taken for the right one" in out
-    identity = disk.identify(str(held.home / "f").encode())
-    assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == identity
-
-
-@pytest.mark.parametrize("what", ["1", "f"])
-@pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
-def test_a_verdict_on_a_disk_that_is_gone_is_carried_out(
-    desk, syncd, monkeypatch, verb, verdict, what
-):
-    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
-    root = str(desk.home / "f").encode()
-    desk.do(folders.accept_root, "f", root, disk.identify(root), 1.0)
-    for number, path in enumerate((b"a", b"disk/x", b"disk/y"), start=1):
-        desk.sync(path, number)
-    (desk.home / "f/a").write_bytes(b"there")
-    gone = folders.Mounted(folders.MountState.GONE)
-    desk.do(folders.note_mount, "f", b"disk", gone)
-    hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "affects": 2}
-    desk.do(holds.place, **hold, message="gone", now=desk.now)
-    desk.store.close()
-    _, out, _ = syncd("deletes", "list", "1")
-    assert [line.split()[1] for line in out.splitlines()] == ["f/disk/x", "f/disk/y"]
-    code, out, err = syncd("deletes", verb, what)
-    assert (code, "2 files" in out, "syncd once" in err) == (0, True, True)
-    assert syncd("deletes", "list")[0] == 0
-    assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 2
-    code, out, _ = syncd("deletes", {"approve": "reject", "reject": "approve"}[verb], "1")
-    assert (code, "2 files" in out) == (0, True)
-    assert syncd("deletes", verb, "1")[0] == 0
-    reopen(desk)
-    known = [desk.file(path).verdict for path in (b"a", b"disk/x", b"disk/y")]
-    assert known == [None, verdict, verdict]
 
 
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):

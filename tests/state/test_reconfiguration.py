@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.disk import Fingerprint, RootIdentity
+from syncd.disk import Fingerprint
+from syncd.identity import RootIdentity
 from syncd.state import copies, due, files, folders, holds, reconfiguration
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
@@ -20,7 +21,7 @@ class Known:
         self.store = store
         self.policies = {"f": Policy(), "g": Policy()}
         for number, name in enumerate(self.policies):
-            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity(1, 2), 1.0)
+            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity("uuid 1", 2), 1.0)
             for part in (1, 2):
                 self.sync(name, b"%d" % part, 2 * number + part)
 
@@ -168,7 +169,7 @@ def test_mirroring_turned_on_late_deletes_nothing_that_was_gone_before_the_first
     assert known.see("f", b"2", Seen.MISSING).verdict is None
 
 
-@pytest.mark.parametrize("reason", ["root_missing", "mount_missing", "many_missing"])
+@pytest.mark.parametrize("reason", ["root_missing", "root_replaced", "many_missing"])
 def test_holds_on_a_folder_that_is_configured_no_more_end(known, reason):
     for name in ("f", "g"):
         hold = {"stops": "deletions", "scope": name, "reason": reason, "message": "m"}
@@ -183,7 +184,7 @@ def test_holds_on_a_folder_that_is_configured_no_more_end(known, reason):
 
 
 def test_a_hold_on_a_folder_without_files_ends_with_it(known):
-    known.do(folders.accept_root, "h", b"/h", None, 1.0)
+    known.do(folders.note, "h", b"/h", None)
     hold = {"stops": "deletions", "scope": "h", "reason": "root_missing", "message": "m"}
     known.do(holds.place, **hold, now=1e6)
     known.release_removed()
