@@ -113,7 +113,9 @@ def identify(path: bytes, marker: bytes = b"") -> RootIdentity:
             pass
         mount = mounts.of(descriptor)
         kind = mount.kind if mount else ""
-        told = (evidence(descriptor, mount) for evidence in _evidence_of(kind))
+        told = [evidence(descriptor, mount) for evidence in _evidence_of(kind)]
+        if marker and not any(told):
+            told.append(f"marker {_text(marker)}")
         inode = 0 if mounts.invents_inodes(kind) or kind in ("cifs", "smb3") else status.st_ino
         return RootIdentity(", ".join(filter(None, told)), inode)
     finally:
@@ -157,11 +159,15 @@ def _source(_: int, mount: Mount | None) -> str:
     """What is mounted, and which part of it; nothing where every mount has the same source."""
     if mount is None:
         return ""
-    kind, source = mount.kind, os.fsdecode(mount.source)
+    kind, source = mount.kind, _text(mount.source)
     if source.startswith("/dev/") or source in ("", "none", "fuse", kind, kind[5:]):
         return ""
-    part = "" if mount.part in (b"", b"/") else f" {os.fsdecode(mount.part)}"
-    return f"source {kind} {source}{part}".encode("utf-8", "backslashreplace").decode()
+    part = "" if mount.part in (b"", b"/") else f" {_text(mount.part)}"
+    return f"source {_text(os.fsencode(kind))} {source}{part}"
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _asked(descriptor: int, question: tuple[int, int]) -> bytes:

@@ -94,6 +94,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             after_upload=folder.after_upload,
             remote_gone=config.deletions.remote_gone,
             limits=limits,
+            keeps_released=folder.root == "any",
         )
         for folder in config.folders
     }

@@ -27,9 +27,14 @@ class Options:
         """Return the configuration, its secrets hidden from all that is printed."""
         # Not at the top: `syncd --help` has no need of pydantic.
         from syncd import config as configuration  # noqa: PLC0415
+        from syncd.state import views  # noqa: PLC0415
 
         config = configuration.load(
-            config=self.config, directories=directories, environ=os.environ, to_sync=to_sync
+            config=self.config,
+            directories=directories,
+            environ=os.environ,
+            to_sync=to_sync,
+            names_in_use=views.names_in_use,
         )
         for secret in config.secrets():
             log.hide(secret)

@@ -31,6 +31,8 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
         if action.copy is None:
             raise AssertionError(action)
         _apply(db, file, action.copy, action, now)
+    if action.act is Act.ASK and action.copy is not None and action.copy.due_at is None:
+        copies.update(db, action.copy.id, due_at=now, attempts=0)
     due_at = _due_at(file, action, now)
     if due_at != file.due_at:
         files.update(db, file_id, due_at=due_at)

@@ -68,15 +68,18 @@ def next_upload(db: Database, now: float) -> float | None:
 
 
 def polls(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the videos to be looked at, the longest due first."""
+    """Return the copies to be asked for, the longest due first: videos, and what was released."""
     return copies.where(
-        db, "status = 'processing' AND due_at <= ? ORDER BY due_at LIMIT ?", (now, limit)
+        db,
+        "status IN ('processing', 'released') AND due_at <= ? ORDER BY due_at LIMIT ?",
+        (now, limit),
     )
 
 
 def next_poll(db: Database, now: float) -> float | None:
-    """Return when the next video is to be looked at."""
-    return _earliest(db, now, files_status=None, copies_status="processing")
+    """Return when the next of them is to be asked for."""
+    due = (_earliest(db, now, copies_status=status) for status in ("processing", "released"))
+    return min((at for at in due if at is not None), default=None)
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
@@ -226,7 +229,7 @@ def outstanding(
 
 
 def _earliest(
-    db: Database, now: float, *, files_status: str | None, copies_status: str
+    db: Database, now: float, *, copies_status: str, files_status: str | None = None
 ) -> float | None:
     row = db.conn.execute(
         # Folder by folder, as the index goes.

@@ -24,6 +24,9 @@ from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 
+#: Why a released copy is gone.
+UNSEEN = "it was deleted remotely while it was not mirrored"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -259,8 +262,20 @@ class Ledger:
         """Make a copy that is stored whole live, or retire it; return its new status."""
         others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
         newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
-        unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
-        if newer or unmirrored or not copy.wanted:
+        policy = self._policies.get(file.folder)
+        is_elsewhere = policy is not None and copy.workspace_uuid != policy.workspace_uuid
+        if copy.wanted and (file.status is FileStatus.INELIGIBLE or is_elsewhere):
+            # A changed configuration deletes nothing.
+            copies.move(
+                db,
+                copy,
+                CopyStatus.RELEASED,
+                due_at=None,
+                reason="it is no longer mirrored",
+                **facts,
+            )
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+        elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
             retire(db, copy, now, reason=reason, **facts)
         else:
@@ -437,7 +452,7 @@ class Ledger:
         video_metadata: str | None,
     ) -> str:
         """Record a video's facts and make it live; return the copy's new status."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return "gone"
         facts: dict[str, Any] = {
@@ -448,27 +463,45 @@ class Ledger:
             **NO_FAILURE,
         }
         file = files.existing(db, copy.file_id)
+        if copy.status is CopyStatus.RELEASED:
+            return self._take_up(db, file, copy, now, facts)
         return self._arrive(db, file, copy, now, facts)
+
+    def _take_up(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a released copy live that was just found, if it is still wanted."""
+        copies.update(db, copy.id, due_at=None)
+        action = advance(db, file.id, self._policies, now)
+        if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
+            others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+            make_live(db, copy, now, others=others, reason=action.reason, evidence=None, **facts)
+            history.add(db, file, "kept", now, copy=copy, detail=action.reason)
+            advance(db, file.id, self._policies, now)
+        return copies.existing(db, copy.id).status
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service could not process a video; its object stays for now."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return
         file = files.existing(db, copy.file_id)
-        copies.move(
-            db,
-            copy,
-            CopyStatus.FAILED,
-            due_at=None,
-            processing_status="failed",
-            **failure.columns(),
-        )
+        if copy.status is CopyStatus.PROCESSING:
+            copies.move(db, copy, CopyStatus.FAILED)
+        facts = {"processing_status": "failed", **failure.columns()}
+        copies.update(db, copy.id, due_at=None, **facts)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
         """Record that a copy is proven gone without our doing: see `remote_deletions.record`."""
+        copy = copies.get(db, copy_id)
+        if copy is not None and copy.status is CopyStatus.RELEASED:
+            file = files.existing(db, copy.file_id)
+            copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
+            history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
+            advance(db, file.id, self._policies, now)
+            return None
         return remote_deletions.record(db, copy_id, self._policies, now)
 
 
@@ -540,6 +573,8 @@ def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:
     return row is not None
 
 
-def _processing(db: Database, copy_id: int) -> Copy | None:
+def _asked_for(db: Database, copy_id: int) -> Copy | None:
+    """Return a copy that the service is asked for; None where it is another one's turn by now."""
     copy = copies.get(db, copy_id)
-    return copy if copy and copy.status is CopyStatus.PROCESSING else None
+    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED)
+    return copy if copy and copy.status in asked_for else None

@@ -79,6 +79,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "grace_seconds": 60,
         "mirror_deletions": True,
         "marker": "",
+        "root": "known",
         "after_upload": "keep",
         "move_to": None,
     }
@@ -366,8 +367,8 @@ def test_a_missing_folder_is_no_error_and_is_told(load, tmp_path):
 def test_default_names_are_made_unique_by_their_path(load):
     toml = "".join(f"[[folders]]\npath = '{path}'\n" for path in ("/a/data", "/b/data", "/c/data"))
     first, second, third = (folder.name for folder in load(toml).folders)
-    assert first == "data"
     assert len({first, second, third}) == 3
+    assert all(name.startswith("data-") for name in (first, second, third))
     without_second = toml.replace("[[folders]]\npath = '/b/data'\n", "")
     assert load(without_second).folders[1].name == third
 
@@ -387,7 +388,7 @@ def test_equal_names_are_refused(refused):
 def test_a_folder_whose_name_is_not_utf8_gets_one_that_is(load):
     (folder,) = load(None, Path("/data/\udcff\n")).folders
     assert folder.name == "\\xff_"
-    assert folder.root == b"/data/\xff\n"
+    assert folder.place == b"/data/\xff\n"
 
 
 def test_folders_take_workspace_and_grace_from_above(load):

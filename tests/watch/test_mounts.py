@@ -156,9 +156,7 @@ def test_another_disk_in_the_place_of_one_is_not_looked_into(mounted, is_running
 
 
 @pytest.mark.row(5)
-def test_a_disk_with_most_of_the_files_is_synced_and_loses_none(
-    make_place, monkeypatch, tmp_path
-):
+def test_a_disk_with_most_of_the_files_is_synced_and_loses_none(make_place, monkeypatch, tmp_path):
     place = make_place(tmp_path / "in")
     place.at = {b"disk": disk_named(b"a disk")}
     monkeypatch.setattr(mounts, "beneath", lambda _: dict(place.at))
