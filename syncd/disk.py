@@ -81,7 +81,7 @@ def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
     try:
         return os.open(path, flags, dir_fd=dir_fd)
     except OSError as error:
-        raise _judged(error) from error
+        raise judged(error) from error
 
 
 def entries_of(descriptor: int) -> "Scandir":
@@ -89,10 +89,11 @@ def entries_of(descriptor: int) -> "Scandir":
     try:
         return os.scandir(descriptor)
     except OSError as error:
-        raise _judged(error) from error
+        raise judged(error) from error
 
 
-def _judged(error: OSError) -> Exception:
+def judged(error: OSError) -> Exception:
+    """Return the error itself, or a ShortageError where it says nothing of the file."""
     if error.errno in _SHORT:
         return ShortageError(
             f"{error.strerror}: raise the limit of this process (LimitNOFILE= of its unit, "

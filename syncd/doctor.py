@@ -23,6 +23,7 @@ from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
+from syncd.identity import RootIdentity, identify
 from syncd.log import in_container, printable
 from syncd.mounts import kind_of
 from syncd.parts import make_client
@@ -42,6 +43,8 @@ LOW_FREE_BYTES = 100 << 20
 MOST_COUNTED = 100_000
 #: Files and directories of a folder whose permissions are looked at, at most: well under a second.
 MOST_LOOKED_AT = 20_000
+#: A name for a marker.
+EXAMPLE = ".syncd-root"
 #: Open files that a daemon with its default of workers comes by with.
 LEAST_FILES = 256
 MOUNTS = Path("/proc/self/mountinfo")
@@ -387,6 +390,7 @@ def _daemon(directory: Path) -> Iterator[Finding]:
 def _folder(folder: Folder) -> Iterator[Finding]:
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
+        root = identify(folder.place, os.fsencode(folder.marker))
         unreadable = _unreadable(folder)
     except OSError as error:
         yield bad(
@@ -406,6 +410,21 @@ def _folder(folder: Folder) -> Iterator[Finding]:
     polled = folder.watch == "polling" or reason
     how = f"polled ({reason or 'as configured'})" if polled else "watched by events"
     yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.place) or 'unknown'}, {how}")
+    yield _known_by(folder, root)
+
+
+def _known_by(folder: Folder, root: RootIdentity) -> Finding:
+    """Say what tells the folder from another one in its place."""
+    name = f"root of {printable(folder.name)}"
+    if folder.root == "any":
+        return Finding(name, good=True, text="any: whatever is at the path; nothing is deleted")
+    if not root.is_stable:
+        text = "nothing tells it from another folder in its place: nothing is deleted remotely"
+        fix = f"put a file into it, and name that file in its settings: marker = {EXAMPLE!r}"
+        return bad(name, text, fix)
+    inode = f", inode {root.inode}" if root.inode else ""
+    marker = f", marker {printable(folder.marker)}" if folder.marker else ""
+    return Finding(name, good=True, text=f"known by {printable(root.filesystem)}{inode}{marker}")
 
 
 def _unreadable(folder: Folder) -> list[bytes]:

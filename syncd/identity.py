@@ -13,10 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from syncd import mounts
+from syncd import disk, mounts
 from syncd.mounts import Mount
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH, _STATX_BTIME = 0x1000, 0x800
 # From linux/fs.h, xfs/xfs_fs.h and linux/msdos_fs.h; the last number is the answer's size in bytes.
@@ -75,13 +74,16 @@ def part_of(parts: Collection[bytes], path: bytes) -> bytes:
 
 
 def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
-    """Look at the directory at `root`, its links resolved anew, and at its parts; never raises.
+    """Look at the directory at `root`, its links resolved anew, and at its parts.
 
     The `marker`, if any, must be in it. The `known` parts are looked at, mounted or not.
     """
-    beneath = mounts.beneath(os.path.realpath(root))
     parts: dict[bytes, RootIdentity | None] = {}
     errors: dict[bytes, str] = {}
+    try:
+        beneath = mounts.beneath(os.path.realpath(root))
+    except OSError as error:
+        return View({b"": None}, errors={b"": str(error.strerror)})
     for part in (b"", *beneath, *(path for path in known if path and path not in beneath)):
         try:
             mount = beneath.get(part)
@@ -101,25 +103,22 @@ def identify(path: bytes, marker: bytes = b"") -> RootIdentity:
     OSError where there is none, where it was removed while something is mounted on it, or where
     the `marker` is not in it.
     """
-    descriptor = os.open(path, _DIRECTORY)
-    try:
+    with disk.directory(path) as descriptor, disk.entries_of(descriptor):
         status = os.fstat(descriptor)
         if not status.st_nlink:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if marker:
             os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
-        # A permission to pass through is not one to list.
-        with os.scandir(descriptor):
-            pass
-        mount = mounts.of(descriptor)
+        try:
+            mount = mounts.of(descriptor)
+        except OSError as error:
+            raise disk.judged(error) from error
         kind = mount.kind if mount else ""
         told = [evidence(descriptor, mount) for evidence in _evidence_of(kind)]
         if marker and not any(told):
             told.append(f"marker {_text(marker)}")
         inode = 0 if mounts.invents_inodes(kind) or kind in ("cifs", "smb3") else status.st_ino
         return RootIdentity(", ".join(filter(None, told)), inode)
-    finally:
-        os.close(descriptor)
 
 
 # Evidence: each function returns it in words, or an empty text where the filesystem gives none.

@@ -153,18 +153,15 @@ def has_own_clock(device: int) -> bool:
 
 
 def of(descriptor: int) -> Mount | None:
-    """Return the mount that an open file is on; None where it cannot be said."""
+    """Return the mount that an open file is on, None where it is not in the table; OSError."""
+    # The descriptor's own mount, and no guess by prefix: one mount may hide another.
+    facts = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # The descriptor's own mount, and no guess by prefix: one mount may hide another.
-        facts = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            number = _MOUNT_ID.search(os.read(facts, 4096))
-        finally:
-            os.close(facts)
-        wanted = number[1].decode() if number else None
-        return next((mount for mount in mounts() if mount.number == wanted), None)
-    except OSError:
-        return None
+        number = _MOUNT_ID.search(os.read(facts, 4096))
+    finally:
+        os.close(facts)
+    wanted = number[1].decode() if number else None
+    return next((mount for mount in mounts() if mount.number == wanted), None)
 
 
 def kind_of(path: bytes) -> str:
@@ -176,5 +173,7 @@ def kind_of(path: bytes) -> str:
     try:
         mount = of(descriptor)
         return mount.kind if mount else ""
+    except OSError:
+        return ""
     finally:
         os.close(descriptor)
