@@ -33,22 +33,28 @@ def uploads(
     names = [
         name
         for (name,) in db.conn.execute("SELECT name FROM folders")
-        if name not in without
-        and (only is None or name in only)
-        and not holds.is_held(db, "folder", name)
+        if name not in without and (only is None or name in only)
     ]
     ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
     found = {file.id: file for file in _by_id(db, ids)}
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
 
+#: SQL for a file and the part that it is beneath, where another is in the place of that.
+_STOPPED = """
+  parts.is_stopped AND parts.folder = files.folder AND (parts.path = x'' OR (
+    files.path > CAST(parts.path || '/' AS BLOB) AND files.path < CAST(parts.path || '0' AS BLOB)))
+"""
+_AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_STOPPED})"
+
+
 def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
     rows = db.conn.execute(
         "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
-        "AND folder = :folder AND due_at <= :now ORDER BY due_at LIMIT :limit) "
+        f"AND folder = :folder AND due_at <= :now {_AT_HOME} ORDER BY due_at LIMIT :limit) "
         "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
-        "AND folder = :folder ORDER BY due_at LIMIT :limit)",
+        f"AND folder = :folder {_AT_HOME} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
     )
     return [row[0] for row in rows]
@@ -185,8 +191,20 @@ _OPEN_COPIES = """
         WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
   FROM copies JOIN files ON files.id = file_id
   WHERE copies.status NOT IN ('live', 'gone')
-    AND copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+    AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+      OR (copies.status = 'released' AND copies.due_at IS NOT NULL))
   GROUP BY 1, 2, 3, 4
+"""
+
+
+#: What neither gets any further for as long as another folder is in the place of theirs.
+_STOPPED_WORK = f"""
+  WITH waiting (word) AS (VALUES ('settling'), ('ready'))
+  SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
+    ON files.status = word AND {_STOPPED} AND due_at IS NOT NULL GROUP BY 1
+  UNION ALL SELECT files.folder, count(*) FROM copies CROSS JOIN files ON files.id = file_id
+    CROSS JOIN parts ON {_STOPPED} WHERE copies.status = 'planned'
+    AND copies.due_at IS NOT NULL GROUP BY 1
 """
 
 
@@ -225,6 +243,8 @@ def outstanding(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
         failed += number if only is None or folder in only else 0
+    for folder, number in db.conn.execute(_STOPPED_WORK):
+        waiting -= number if only is None or folder in only else 0
     return Outstanding(copies.count_live(db), waiting, failed)
 
 

@@ -64,11 +64,16 @@ def accept_part(db: Database, name: str, part: bytes, identity: RootIdentity) ->
     )
 
 
-def note_alike(db: Database, name: str, part: bytes, alike: RootIdentity | None) -> None:
-    """Remember what is in the place of a known part, and alike."""
+def note_other(
+    db: Database, name: str, part: bytes, *, alike: RootIdentity | None, is_stopped: bool = False
+) -> None:
+    """Remember what is in the place of a known part: one that is `alike`, or one to be left alone.
+
+    What waits to be sent beneath one that `is_stopped` is not due.
+    """
     db.conn.execute(
-        "UPDATE parts SET alike = ?, alike_inode = ? WHERE folder = ? AND path = ?",
-        (alike and alike.filesystem, alike and str(alike.inode), name, part),
+        "UPDATE parts SET alike = ?, alike_inode = ?, is_stopped = ? WHERE folder = ? AND path = ?",
+        (alike and alike.filesystem, alike and str(alike.inode), is_stopped, name, part),
     )
 
 

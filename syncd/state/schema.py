@@ -203,6 +203,7 @@ def parts_of_folders(db: Database) -> None:
         CREATE TABLE parts (
           folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
           filesystem TEXT NOT NULL, inode TEXT NOT NULL, alike TEXT, alike_inode TEXT,
+          is_stopped INTEGER NOT NULL DEFAULT 0,
           PRIMARY KEY (folder, path)
         ) STRICT, WITHOUT ROWID""",
         """

@@ -251,7 +251,9 @@ class Root:
                 self._take(db, view, part)
         standing = self._standing(db, view)
         for part in folders.parts(db, name):
-            folders.note_alike(db, name, part, standing.alike.get(part))
+            is_stopped = standing.states[part] is RootState.REPLACED
+            alike = standing.alike.get(part)
+            folders.note_other(db, name, part, alike=alike, is_stopped=is_stopped)
         wanted, opened = self._wanted(standing), self._open(db)
         for stops, scope, reason in opened - wanted.keys():
             holds.release(db, stops=stops, scope=scope, reason=reason, now=now)
@@ -335,7 +337,8 @@ class Root:
             log.warning("%s: held: %s", scope, message)
 
     def _where(self, part: bytes) -> str:
-        return shlex.quote(os.fsdecode(os.path.join(self._folder.path, part)))  # noqa: PTH118 bytes
+        where = self._folder.path + b"/" + part if part else self._folder.path
+        return shlex.quote(os.fsdecode(where))
 
     def _message(self, key: _Key, part: bytes, view: View) -> str:
         where, error = self._where(part), view.errors.get(part)

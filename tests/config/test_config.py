@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -378,6 +379,34 @@ def test_a_given_name_goes_before_a_default_one(load):
     names = [folder.name for folder in load(toml).folders]
     assert names[1] == "data"
     assert names[0].startswith("data-")
+
+
+@pytest.mark.row(70)
+def test_a_name_in_use_stays_and_is_given_to_no_other_folder(load):
+    def names(*paths):
+        toml = "".join(f"[[folders]]\npath = '{path}'\n" for path in paths)
+        in_use = {b"/a/data": "data", b"/b/data": "data-of-b"}
+        return [folder.name for folder in load(toml, names_in_use=lambda _: in_use).folders]
+
+    assert names("/a/data", "/b/data") == ["data", "data-of-b"]
+    assert names("/b/data") == ["data-of-b"]
+    assert names("/c/data")[0].startswith("data-")
+
+
+@pytest.mark.row(76)
+def test_one_directory_at_two_paths_is_refused(refused, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    bind = ("mount", "--bind", tmp_path / "one", tmp_path / "other")
+    if subprocess.run(bind, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        toml = "".join(f"[[folders]]\npath = '{tmp_path}/{name}'\n" for name in ("one", "other"))
+        assert "are one directory that is mounted twice" in refused(toml)
+    finally:
+        subprocess.run(("umount", tmp_path / "other"), check=True)
 
 
 def test_equal_names_are_refused(refused):

@@ -3,8 +3,8 @@
 import pytest
 
 from syncd import disk
-from syncd.identity import identify
-from syncd.state import due, folders, holds
+from syncd.identity import RootIdentity, identify
+from syncd.state import due, folders
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.workers import looks, passage
 from syncd.workers.consumer import ConsumedFolder, Consumer
@@ -63,7 +63,7 @@ def test_beneath_one_that_is_alike_it_is_sent(dropped):
     replaced(dropped, by=())
     dropped.drop("b", BYTES)
     seen = identify(bytes(dropped.root))
-    dropped.store.write(lambda db: folders.note_alike(db, "f", b"", seen))
+    dropped.store.write(lambda db: folders.note_other(db, "f", b"", alike=seen))
     dropped.upload()
     assert len(dropped.live()) == 1
 
@@ -131,9 +131,21 @@ def test_a_look_counts_only_where_the_root_is_the_known_one_before_it_and_after_
 
 
 @pytest.mark.row(65)
-def test_a_folder_that_is_held_whole_is_not_asked_for_what_to_send(dropped):
-    hold = {"stops": "folder", "reason": "root_replaced", "message": "m", "now": 1.0}
-    dropped.store.write(lambda db: holds.place(db, scope="g", **hold))
-    assert [file.path for file in dropped.store.read(lambda db: due.uploads(db, 2e6, 9))] == [b"a"]
-    dropped.store.write(lambda db: holds.place(db, scope="f", **hold))
-    assert dropped.store.read(lambda db: due.uploads(db, 2e6, 9)) == []
+@pytest.mark.parametrize(("part", "waits"), [(b"", 0), (b"disk", 1)], ids=["root", "part"])
+def test_what_is_stopped_is_neither_due_nor_waited_for(dropped, part, waits):
+    (dropped.root / "disk").mkdir()
+    dropped.drop("disk/b", BYTES)
+
+    def waiting():
+        return dropped.store.read(
+            lambda db: (
+                due.outstanding(db, attempts=1, deletions=False).waiting,
+                len(due.uploads(db, dropped.now, 9)),
+            )
+        )
+
+    assert waiting() == (2, 2)
+    dropped.store.write(lambda db: folders.accept_part(db, "f", b"disk", RootIdentity("uuid 2")))
+    stop = {"alike": None, "is_stopped": True}
+    dropped.store.write(lambda db: folders.note_other(db, "f", part, **stop))
+    assert waiting() == (waits, waits)
