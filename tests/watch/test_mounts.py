@@ -298,7 +298,9 @@ def test_directories_that_could_not_be_watched_are_polled_and_no_others(place, u
 
     in_directory = inventory.in_directory
     monkeypatch.setattr(
-        inventory, "in_directory", lambda db, f, d: listed.append(d) or in_directory(db, f, d)
+        inventory,
+        "in_directory",
+        lambda db, f, d, **k: listed.append(d) or in_directory(db, f, d, **k),
     )
     place.later(6)
     place.watched.scan_if_due()
