@@ -83,6 +83,8 @@ def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
     try:
         beneath = mounts.beneath(os.path.realpath(root))
     except OSError as error:
+        if (shortage := disk.judged(error)) is not error:
+            raise shortage from error
         return View({b"": None}, errors={b"": str(error.strerror)})
     for part in (b"", *beneath, *(path for path in known if path and path not in beneath)):
         try:
