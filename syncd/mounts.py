@@ -166,14 +166,24 @@ def of(descriptor: int) -> Mount | None:
 
 def kind_of(path: bytes) -> str:
     """Return the type of the filesystem that holds `path`, as /proc names it; empty if unknown."""
+    mount = _mount_of(path)
+    return mount.kind if mount else ""
+
+
+def mount_point(path: bytes) -> bytes:
+    """Return where the filesystem that holds `path` is mounted; empty if unknown."""
+    mount = _mount_of(path)
+    return mount.path if mount else b""
+
+
+def _mount_of(path: bytes) -> Mount | None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return None
     try:
-        mount = of(descriptor)
-        return mount.kind if mount else ""
+        return of(descriptor)
     except OSError:
-        return ""
+        return None
     finally:
         os.close(descriptor)

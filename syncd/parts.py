@@ -179,10 +179,10 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
                 os.fsencode(folder.move_to)
                 if folder.move_to and folder.after_upload == "move"
                 else None,
+                takes=folder.after_upload != "keep",
                 marker=watched.marker,
             )
             for folder, watched in zip(config.folders, folders, strict=True)
-            if folder.after_upload != "keep"
         },
         policies=policies,
         clock=clock,

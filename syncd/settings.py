@@ -164,8 +164,9 @@ class Folder(_Section):
 
     @property
     def mirrors_deletions(self) -> bool:
-        """Whether a deletion here is one there: never where another root may come any time."""
-        return self.mirror_deletions and self.root == "known"
+        """Whether a deletion here is one there: never where files come and go by themselves."""
+        keeps = self.root == "any" or self.after_upload != "keep"
+        return self.mirror_deletions and not keeps
 
     @field_validator("marker")
     @classmethod

@@ -77,7 +77,8 @@ def polls(db: Database, now: float, limit: int) -> list[Copy]:
     """Return the copies to be asked for, the longest due first: videos, and what was released."""
     return copies.where(
         db,
-        "status IN ('processing', 'released') AND due_at <= ? ORDER BY due_at LIMIT ?",
+        "status IN ('processing', 'released') AND due_at <= ? AND consumed_at IS NULL "
+        "ORDER BY due_at LIMIT ?",
         (now, limit),
     )
 
@@ -192,7 +193,7 @@ _OPEN_COPIES = """
   FROM copies JOIN files ON files.id = file_id
   WHERE copies.status NOT IN ('live', 'gone')
     AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
-      OR (copies.status = 'released' AND copies.due_at IS NOT NULL))
+      OR (copies.status = 'released' AND copies.due_at IS NOT NULL AND consumed_at IS NULL))
   GROUP BY 1, 2, 3, 4
 """
 

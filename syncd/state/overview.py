@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database
 
 from syncd.state import copies, history, holds, manifest, reviews as reviewing, unknown, vanished
+from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
@@ -48,6 +49,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
         "echo": fact(db, "echo") or "unknown",
         "unknown_objects": unknown.troubling(db),
+        "obstacles": obstacles(db),
     }
 
 

@@ -6,7 +6,7 @@ made them due, until what is left needs the disk or the network, or nothing.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -90,9 +90,26 @@ class Policy:
     #: whether what was released stays beside a newer copy: its file may be in another root
     keeps_released: bool = False
 
+    @property
+    def empties(self) -> bool:
+        """Whether files are taken away after their upload: then nothing remote is ever deleted."""
+        return self.after_upload != "keep"
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a missing file's copies are deleted."""
+        return self.mirror_deletions and not self.empties
+
 
 def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     """Return the next action for `file`, given its copies that are not gone, oldest first."""
+    action = _plan(file, copies, policy)
+    if policy.empties and action.act is Act.RETIRE:
+        return replace(action, act=Act.RELEASE)
+    return action
+
+
+def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.in_flight:
             return Action(Act.WAIT, copy, "a request for it is under way")
@@ -112,7 +129,7 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         case FileStatus.READY:
             return _plan_ready(file, here, policy)
         case FileStatus.MISSING:
-            return _plan_missing(file, here)
+            return _plan_missing(file, here, policy)
         case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
             return _plan_unmirrored(copies)
         case _:
@@ -141,7 +158,10 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     right = [copy for copy in copies if copy.sha256 == file.sha256]
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
-        return _tidy(copies, keep=live, policy=policy)
+        if policy.empties or policy.keeps_released:
+            # What was released before is kept beside it.
+            copies = [copy for copy in copies if copy.status is not CopyStatus.RELEASED]
+        return _tidy(copies, keep=live)
     held = next((copy for copy in right if _can_be_live_again(copy)), None)
     if held is not None and held.status is CopyStatus.RETIRING:
         return Action(Act.REVIVE, held, "the file holds its content again")
@@ -164,10 +184,10 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     return Action(Act.PLAN, None, "new content" if live else "new file")
 
 
-def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
+def _plan_missing(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     if file.confirmed_at is None:
         return Action(Act.LOOK_AGAIN, None, "the file is missing", file.due_at)
-    if file.verdict is Verdict.KEPT:
+    if file.verdict is Verdict.KEPT or policy.empties:
         return _plan_kept(copies)
     for copy in copies:
         match copy.status:
@@ -218,7 +238,7 @@ def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
     return Action(Act.NOTHING)
 
 
-def _tidy(copies: Sequence[Copy], *, keep: Copy, policy: Policy) -> Action:
+def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
     """The right content is live: nothing else of this file is needed any more."""
     for copy in copies:
         match copy.status:
@@ -226,8 +246,6 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy, policy: Policy) -> Action:
                 return Action(Act.DROP, copy, "another copy is live")
             case CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "another copy is live")
-            case CopyStatus.RELEASED if policy.keeps_released:
-                continue
             # What was adopted stands in the order in which it was found.
             case CopyStatus.RELEASED if copy.id < keep.id or copy.created_at < keep.created_at:
                 return Action(Act.RETIRE, copy, "a newer copy is live")

@@ -31,10 +31,8 @@ def may_be_sent(store: Store, name: str, root: bytes, path: bytes, *, marker: by
     return {b"", part_of(view.parts, path)} <= right
 
 
-def may_be_taken_away(
-    store: Store, name: str, root: bytes, path: bytes, *, marker: bytes = b""
-) -> bool:
-    """Say whether `path` is beneath the known root and part."""
+def is_right_root(store: Store, name: str, root: bytes, marker: bytes, path: bytes = b"") -> bool:
+    """Say whether the root is the known one, and the part that `path` is beneath."""
     view, right = _right_parts(store, name, root, marker, alike=False)
     return {b"", part_of(view.parts, path)} <= right
 
