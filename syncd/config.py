@@ -407,8 +407,9 @@ def _completed(settings: Settings, in_use: Mapping[bytes, str]) -> Settings:
             update["name"] = names[folder.path]
         if "workspace_uuid" not in given:
             update["workspace_uuid"] = api.workspace_uuid
-        if "grace_seconds" not in given:
-            update["grace_seconds"] = settings.deletions.grace_seconds
+        for name in ("grace_seconds", "hold_files", "hold_percent", "hold_max"):
+            if name not in given:
+                update[name] = getattr(settings.deletions, name)
         folders.append(folder.model_copy(update=update))
     return settings.model_copy(update={"api": api, "folders": tuple(folders)})
 

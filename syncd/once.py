@@ -137,6 +137,7 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
     counts = parts.store.read(
         lambda db: due.outstanding(
             db,
+            now=time.time(),
             attempts=PATIENT_ATTEMPTS,
             deletions=wait_deletions,
             only=parts.policies,

@@ -82,18 +82,15 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
             "holds it, or give the systemd credential aymara-api-key"
         )
-    limits = Limits(
-        files=config.deletions.hold_files,
-        percent=config.deletions.hold_percent,
-        most=config.deletions.hold_max,
-    )
     policies = {
         folder.name: Policy(
             workspace_uuid=folder.workspace_uuid,
             mirror_deletions=folder.mirrors_deletions,
             after_upload=folder.after_upload,
             remote_gone=config.deletions.remote_gone,
-            limits=limits,
+            limits=Limits(folder.hold_files, folder.hold_percent, folder.hold_max),
+            superseded_grace=folder.superseded_grace,
+            hold_changes=folder.hold_changes,
             keeps_released=folder.root == "any",
         )
         for folder in config.folders

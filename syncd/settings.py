@@ -7,14 +7,44 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.units import Duration, Size
+
+#: The longest grace that is taken for meant, in seconds: a year.
+LONGEST_GRACE_SECONDS = 31_536_000
+
+
+def _grace(seconds: float) -> float:
+    if not 0 <= seconds <= LONGEST_GRACE_SECONDS:
+        raise ValueError(f"must be from 0 to {LONGEST_GRACE_SECONDS} seconds (a year)")
+    return seconds
+
+
+def _limit(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        raise ValueError('must be a number, or "off"')
+    return None if value == "off" else value
+
+
+#: Seconds, a year at most; and limits that `"off"` turns off (None).
+Grace = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_grace)]
+Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
+Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_limit)]
 
 
 class _Section(BaseModel):
@@ -79,12 +109,12 @@ class Processing(_Section):
 class Deletions(_Section):
     """How sure syncd makes itself before it deletes."""
 
-    grace_seconds: float = Field(default=60, ge=0)
-    #: how many files of a folder, or what part of them, may go missing within an hour, and how
-    #: many whatever the part, before a person is asked
-    hold_files: int = Field(default=20, ge=0)
-    hold_percent: float = Field(default=20, ge=0, le=100)
-    hold_max: int = Field(default=1000, ge=0)
+    grace_seconds: Grace = 60
+    #: a person is asked before more than so many files of a folder, and more than this part of
+    #: them, are deleted within an hour; and before more than `hold_max` in any case
+    hold_files: Count = 20
+    hold_percent: Percent = 20
+    hold_max: Count = 1000
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
 
 
@@ -147,8 +177,16 @@ class Folder(_Section):
     watch: Literal["auto", "native", "polling"] = "auto"
     settle_seconds: float = Field(default=5, ge=0)
     rescan_seconds: float = Field(default=300, gt=0)
-    grace_seconds: float = Field(default=60, ge=0)
+    grace_seconds: Grace = 60
     mirror_deletions: bool = True
+    #: as in `Deletions`; None where it is off, `load` fills in the default
+    hold_files: Count = None
+    hold_percent: Percent = None
+    hold_max: Count = None
+    #: for how many seconds the old copy of a changed file is kept
+    superseded_grace: Grace = 0
+    #: whether new content is held where most of the folder changes within an hour
+    hold_changes: bool = False
     #: relative to `path`: a file without which the folder is not the right one
     marker: str = ""
     #: whether it must stay the same directory, or is whatever is at `path`

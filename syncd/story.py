@@ -45,8 +45,7 @@ _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 _OF_VERDICTS = {
     "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
     "approved": "It is gone here, and its remote deletion was approved.",
-    "gone": "Its remote copy was deleted by others; it is not sent again before you decide.",
-    "forgotten": "Its remote copy was deleted by others; it is left alone until it changes.",
+    "forgotten": "As you or a rule decided, it is left alone until it changes.",
 }
 
 
@@ -168,7 +167,8 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
     explanation = _EXPLANATIONS[word]
     if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
         explanation = "It is gone here, and nothing of it was ever stored remotely."
-    explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
+    if word is not Word.SYNCED:
+        explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
     if story["file"]["status"] == "consumed":
         explanation = "It was taken away here once it was live; its remote copy stays."
     if any(copy["in_doubt"] for copy in story["copies"]):

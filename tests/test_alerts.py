@@ -16,6 +16,7 @@ FOLDER = {
     "name": "drop",
     "counts": {},
     "oldest_queued_seconds": None,
+    "missing": 0,
     "watched_directories": 1,
     "directories": 1,
     "watch": "native",

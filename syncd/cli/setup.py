@@ -65,8 +65,8 @@ path = "drop"               # the folder to watch; relative to this file
 
 [deletions]
 # grace_seconds = 60
-# hold_files = 20               # more missing within an hour, and more than hold_percent, are held
-# hold_percent = 20
+# hold_files = 20               # more deletions an hour, and more than hold_percent, are held
+# hold_percent = 20             # "off" turns a limit off
 # hold_max = 1000               # more than so many always are
 # remote_gone = "hold"          # or "reupload", "forget"
 
