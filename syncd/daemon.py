@@ -176,7 +176,7 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        self._hinted = ["upload", "poll", "delete", "consume", "reconcile"]
+        self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
             add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
@@ -185,6 +185,7 @@ class Daemon:
             add(f"check {name}", _without_wait(watched.check_all), every=10.0)
             self._hinted += [f"look at {name}", f"settle {name}"]
         add("upload", parts.uploader.step, every=5.0)
+        add("confirm", parts.confirmer.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
         add("consume", parts.consumer.step, every=5.0)
@@ -260,8 +261,11 @@ class Daemon:
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
-        seen_at = boottime()
+        seen_at, recoveries = boottime(), 0
         while not self._stop.wait(TICK_SECONDS):
+            if self._parts.store.recoveries != recoveries:
+                recoveries = self._parts.store.recoveries
+                self._parts.watch.ask_scans("the state database takes commits again")
             seen_at, stood_still = boottime(), boottime() - seen_at - TICK_SECONDS
             if stood_still > STOOD_STILL_SECONDS:
                 log.warning("stood still for %.0f s; every folder is scanned", stood_still)

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncd import __version__, vitals
 from syncd.state import manifest, overview, views
+from syncd.state.confirming import SIZES
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
 from syncd.state.texts import timestamp
@@ -21,9 +22,10 @@ LEAST_FREE_BYTES = 1 << 20
 
 
 def status(directory: Path, *, base_url: str) -> JsonObject:
-    """Return the document of `status --json`, and two facts more.
+    """Return the document of `status --json`, and three facts more.
 
-    `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job.
+    `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job,
+    `sizes` whether the service tells the sizes of what it holds.
     """
     now = time.time()
     pid = lock_holder(directory)
@@ -59,11 +61,15 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
             "last_success_at": timestamp(beat.last_success_at) if beat else None,
         },
         "failures": known["failures"],
+        "sizes": known.get("sizes"),
     }
 
 
 def _known(db: Transaction, now: float) -> JsonObject:
-    return overview.overview(db, now) | {"base_url": fact(db, "base_url")}
+    return overview.overview(db, now) | {
+        "base_url": fact(db, "base_url"),
+        "sizes": fact(db, SIZES),
+    }
 
 
 def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObject]:
@@ -101,7 +107,9 @@ def _transfers(beat: Vitals | None) -> list[JsonObject]:
 
 def contract(facts: JsonObject) -> JsonObject:
     """Return what the contract of `status --json` names of the document, and no more."""
-    return {key: fact for key, fact in facts.items() if key not in ("failures", "obstacles")}
+    return {
+        key: fact for key, fact in facts.items() if key not in ("failures", "obstacles", "sizes")
+    }
 
 
 def _obstacles(

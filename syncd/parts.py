@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from syncd import sd_notify
 from syncd.config import Config, Folder
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
@@ -27,6 +28,7 @@ from syncd.state.store import BASE_URL, Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.adopter import Adopter
+from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.consumer import ConsumedFolder, Consumer
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
@@ -63,6 +65,7 @@ class Parts:
     uploader: Uploader
     poller: Poller
     deleter: Deleter
+    confirmer: Confirmer
     consumer: Consumer
     reconciler: Reconciler
     gate: Gate
@@ -99,7 +102,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     stop = StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [make_client(config, stop) for _ in range(4)]
+    clients = [make_client(config, stop) for _ in range(5)]
     uploader = Uploader(
         store=store,
         ledger=ledger,
@@ -157,6 +160,18 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         boot=boot_id(),
         pause=stop.wait,
         stopped=stop.is_set,
+    )
+    confirmer = Confirmer(
+        store=store,
+        ledger=ledger,
+        client=clients[4],
+        gate=gate,
+        options=ConfirmOptions(
+            resend_after_seconds=config.upload.resend_after_seconds,
+            first_poll_seconds=config.processing.first_poll_seconds,
+        ),
+        clock=clock,
+        pause=stop.wait,
     )
     introduction = Introduction(
         store=store,
@@ -220,6 +235,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         uploader=uploader,
         poller=poller,
         deleter=deleter,
+        confirmer=confirmer,
         consumer=consumer,
         reconciler=reconciler,
         gate=gate,
@@ -242,6 +258,7 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         exclude=folder.exclude,
         hidden=folder.hidden,
         max_size=folder.max_size,
+        syncdignore=folder.syncdignore,
         skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,
@@ -265,6 +282,8 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
+        storage_hosts=config.api.storage_hosts,
+        allow_cleartext=config.api.allow_cleartext,
         stop=stop,
         observer=_count_request,
     )
@@ -298,7 +317,8 @@ def settle_changes(parts: Parts, *, removed_too: bool) -> None:
 def opened(config: Config) -> Iterator[Parts]:
     """Open the state directory, see that it is this service's, and build every part."""
     store = Store(config.state.directory)
-    store.open(time.time())
+    with sd_notify.starting():
+        store.open(time.time())
     try:
         store.bind(
             BASE_URL,

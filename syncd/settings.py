@@ -66,6 +66,10 @@ class Api(_Section):
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
+    #: hosts of presigned URLs that may be at an address that is not public, or take plain HTTP
+    storage_hosts: tuple[str, ...] = ()
+    #: whether the key may go to another machine by plain HTTP
+    allow_cleartext: bool = False
 
     @field_validator("base_url")
     @classmethod
@@ -124,6 +128,10 @@ class Server(_Section):
     #: HOST:PORT
     listen: str = ""
     token_file: Path | None = None
+    #: names by which the listener may be called, beside its address and the machine's own name
+    allowed_hosts: tuple[str, ...] = ()
+    #: whether `/metrics` wants the token, too
+    metrics: Literal["token", "open"] = "token"
 
     @field_validator("listen")
     @classmethod
@@ -170,6 +178,8 @@ class Folder(_Section):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     hidden: bool = False
+    #: whether `.syncdignore` files are obeyed
+    syncdignore: bool = True
     #: in bytes; None for no limit
     max_size: Size | None = None
     #: what becomes of the files that are there at the very first scan

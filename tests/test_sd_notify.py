@@ -1,5 +1,6 @@
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -48,3 +49,11 @@ def test_without_a_listener_nothing_happens(monkeypatch, address):
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     sd_notify.ready()
+
+
+def test_a_start_that_takes_long_asks_for_more_time(received, monkeypatch):
+    monkeypatch.setattr(sd_notify, "EXTEND_SECONDS", 0.03)
+    with sd_notify.starting():
+        assert received() == "EXTEND_TIMEOUT_USEC=30000"
+        assert received() == "EXTEND_TIMEOUT_USEC=30000"
+    assert not [thread for thread in threading.enumerate() if thread.name == "syncd-starting"]

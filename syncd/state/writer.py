@@ -53,6 +53,8 @@ class Writer:
         self._door = threading.Lock()
         self._failures = 0
         self._in_trouble = False
+        #: how often commits were taken again after some had failed: what was seen meanwhile is lost
+        self.recoveries = 0
         self.changed = threading.Event()
         self.failed = False
         #: whether something was read that is damaged
@@ -153,7 +155,8 @@ class Writer:
         self._failures = 0
         if self._in_trouble:
             self._in_trouble = False
-            log.info("the state database takes commits again")
+            self.recoveries += 1
+            log.info("the state database takes commits again; every folder is scanned")
 
     def _usable(self) -> Database:
         if self._db is None:

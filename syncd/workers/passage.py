@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,11 +31,12 @@ from syncd.files_api import (
 )
 from syncd.log import fields
 from syncd.metrics import RETRIES
+from syncd.state import confirming
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import ECHO, PROVEN, Store
+from syncd.state.store import ECHO, PROVEN, Store, Transaction
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look, may_be_sent
 
@@ -80,6 +81,8 @@ class InFlight:
     sent: int = 0
     #: of the last answer
     request_id: str | None = None
+    #: whether what took the bytes answered as an object store does
+    has_etag: bool = False
 
 
 class Prepared(NamedTuple):
@@ -127,6 +130,8 @@ class Passage:
         self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[int, InFlight] = {}
+        #: files that were refused together with others, and go alone from then on
+        self._alone: set[int] = set()
         self._proven = False
 
     def transfers(self) -> list[InFlight]:
@@ -193,20 +198,96 @@ class Passage:
         )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 
-    def carry(self, client: FilesClient, prepared: Prepared) -> Sent | None:
-        """Send a prepared file, if its intent led to a copy; None where nothing is left to tell."""
+    def reserve(
+        self, client: FilesClient, prepared: Sequence[Prepared]
+    ) -> dict[int, FileUpload | None]:
+        """Reserve objects for all that is sent presigned, in one request for each workspace.
+
+        Return what was reserved by file id; None for a file with which nothing more is to be done.
+        """
+        reserved: dict[int, FileUpload | None] = {}
+        by_workspace: dict[str | None, list[tuple[File, Copy]]] = {}
+        for one in prepared:
+            copy = one.begun.result()
+            together = one.file.id not in self._alone and self._may_send(copy)
+            if isinstance(copy, Copy) and copy.method == "presigned" and together:
+                by_workspace.setdefault(copy.workspace_uuid, []).append((one.file, copy))
+        for group in by_workspace.values():
+            if len(group) > 1:
+                reserved |= self._reserve(client, group)
+        return reserved
+
+    def _reserve(
+        self, client: FilesClient, group: Sequence[tuple[File, Copy]]
+    ) -> dict[int, FileUpload | None]:
+        try:
+            created = self._create(client, group)
+        except FilesApiError as error:
+            if isinstance(error, RefusedError) and not isinstance(error, PATIENCE):
+                # Whose fault it is shows once each goes alone.
+                self._alone.update(file.id for file, _ in group)
+                for _, copy in group:
+                    self._unsent(copy)
+            else:
+                for number, (file, copy) in enumerate(group):
+                    self._failed(file, copy, error, tell_gate=number == 0)
+            return {file.id: None for file, _ in group}
+        return {file.id: made for (file, _), made in zip(group, created, strict=True)}
+
+    def _create(
+        self,
+        client: FilesClient,
+        group: Sequence[tuple[File, Copy]],
+        on_answer: Callable[[Answer], None] = lambda _: None,
+    ) -> Sequence[FileUpload]:
+        """Reserve objects of one workspace, and record their uuids before anything is sent."""
+        created = client.create(
+            [
+                NewFile(local_file_path=self._name(file, copy), content_type=copy.content_type)
+                for file, copy in group
+            ],
+            workspace_uuid=group[0][1].workspace_uuid,
+            on_answer=on_answer,
+        ).files
+        known = [
+            (copy.id, made.file_uuid)
+            for (_, copy), made in zip(group, created, strict=True)
+            if made.file_uuid is not None and made.file_url is not None
+        ]
+
+        def record(db: Transaction) -> None:
+            for copy_id, file_uuid in known:
+                self._ledger.reserved(db, copy_id, file_uuid)
+
+        self._store.write(record)
+        return created
+
+    def _name(self, file: File, copy: Copy) -> str:
+        return sent_name(file.path, copy.token if self._options.token else None)
+
+    def _may_send(self, copy: object) -> bool:
+        is_open = isinstance(copy, Copy) and copy.workspace_uuid not in self._gate.closed
+        return is_open and self._gate.may_send()
+
+    def carry(
+        self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
+    ) -> Sent | None:
+        """Send a prepared file, if its intent led to a copy; None where nothing is left to tell.
+
+        `reserved` is its object, where `reserve` has made one.
+        """
         begun = prepared.begun.result()
         if isinstance(begun, Elsewhere):
             offer = replace(prepared.offer, vacated=self._vacated(begun.files))
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._gate.may_send() or begun.workspace_uuid in self._gate.closed:
+        if not self._may_send(begun):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None
         try:
-            return self._send(client, prepared.file, begun, prepared.descriptor)
+            return self._send(client, prepared.file, begun, prepared.descriptor, reserved)
         except (FileChangedError, UnreadableError) as error:
             # The last byte was held back: the service has nothing of it.
             self._unsent(begun)
@@ -248,7 +329,14 @@ class Passage:
                 vacated.append(source.id)
         return vacated
 
-    def _send(self, client: FilesClient, file: File, copy: Copy, descriptor: int) -> Sent | None:
+    def _send(
+        self,
+        client: FilesClient,
+        file: File,
+        copy: Copy,
+        descriptor: int,
+        reserved: FileUpload | None,
+    ) -> Sent | None:
         transfer = InFlight(file.folder, file.path, copy.size, self._clock())
         source = UploadSource(
             fd=descriptor,
@@ -259,7 +347,7 @@ class Passage:
         with self._lock:
             self._in_flight[copy.id] = transfer
         try:
-            stored = self._transfer(client, file, copy, source, transfer)
+            stored = self._transfer(client, file, copy, source, transfer, reserved)
         except FilesApiError as error:
             self._failed(file, copy, error)
             return None
@@ -289,29 +377,26 @@ class Passage:
         copy: Copy,
         source: UploadSource,
         transfer: InFlight,
+        reserved: FileUpload | None,
     ) -> FileUpload:
         def note(answer: Answer) -> None:
             transfer.request_id = answer.request_id
 
-        name = sent_name(file.path, copy.token if self._options.token else None)
+        def note_etag(answer: Answer) -> None:
+            transfer.has_etag = "etag" in answer.headers
+
         if copy.method == "direct":
             return client.upload(
                 source,
-                name=name,
+                name=self._name(file, copy),
                 content_type=copy.content_type,
                 workspace_uuid=copy.workspace_uuid,
                 on_answer=note,
             )
-        created = client.create(
-            [NewFile(local_file_path=name, content_type=copy.content_type)],
-            workspace_uuid=copy.workspace_uuid,
-            on_answer=note,
-        ).files[0]
+        created = reserved or self._create(client, [(file, copy)], note)[0]
         if created.file_uuid is None or created.file_url is None:
             raise InDoubtError("the answer names no object or no URL", operation="create")
-        uuid, url = created.file_uuid, created.file_url
-        self._store.write(lambda db: self._ledger.reserved(db, copy.id, uuid))
-        client.put(url, source, content_type=copy.content_type)
+        client.put(created.file_url, source, content_type=copy.content_type, on_answer=note_etag)
         return created
 
     def _stored(
@@ -323,16 +408,19 @@ class Passage:
             look_at = self._clock()
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, look_at))
             return None
-        status = answer.processing_status
-        if copy.method == "presigned" and copy.content_type.startswith("video/"):
-            # What the create answer said of a video was said before its bytes were there.
-            status = "pending"
-        stored = Stored(answer.file_uuid, answer.remote_file_path, status)
+        stored = Stored(answer.file_uuid, answer.remote_file_path, answer.processing_status)
         now = self._clock()
         look = now + self._options.first_poll_seconds
-        became = self._store.submit(
-            lambda db: self._ledger.stored(db, copy.id, stored, now, look=look)
-        )
+
+        def record(db: Transaction) -> str:
+            if copy.method == "presigned":
+                # A storage's success proves nothing yet: the service is asked.
+                has_etag = transfer.has_etag
+                confirming.begin(db, copy.id, stored.remote_file_path, now, has_etag=has_etag)
+                return "confirming"
+            return self._ledger.stored(db, copy.id, stored, now, look=look)
+
+        became = self._store.submit(record)
         seconds = now - transfer.since
         return Sent(
             file_id=file.id,
@@ -345,13 +433,16 @@ class Passage:
             became=became,
         )
 
-    def _failed(self, file: File, copy: Copy, error: FilesApiError) -> None:
+    def _failed(
+        self, file: File, copy: Copy, error: FilesApiError, *, tell_gate: bool = True
+    ) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
         now = self._clock()
         tries = max(copy.attempts, file.attempts + 1)
         again_at = now + backoff_seconds(tries, asked=error.retry_after)
         if not isinstance(error, Aborted):
-            self._gate.failed(error)
+            if tell_gate:
+                self._gate.failed(error)
             if isinstance(error, ForbiddenError):
                 self._gate.forbidden(copy.workspace_uuid)
             RETRIES.add(file.folder)

@@ -72,6 +72,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "include": (),
         "exclude": (),
         "hidden": False,
+        "syncdignore": True,
         "max_size": None,
         "existing": "upload",
         "watch": "auto",
