@@ -2,8 +2,9 @@
 
 import pytest
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.identity import RootIdentity, identify
+from syncd.mounts import Mount
 from syncd.state import due, folders
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.workers import looks, passage
@@ -128,6 +129,18 @@ def test_a_look_counts_only_where_the_root_is_the_known_one_before_it_and_after_
 
     monkeypatch.setattr(disk, "look", swapped)
     assert looks.look(dropped.store, "f", bytes(dropped.root), [b"a"]) == {}
+
+
+@pytest.mark.row(65)
+def test_what_is_mounted_in_another_root_is_not_looked_at_either(dropped, monkeypatch):
+    mount = Mount("1", 1, b"", "nfs4", source=b"a disk")
+    monkeypatch.setattr(mounts, "beneath", lambda _: {b"disk": mount})
+    part = RootIdentity("source nfs4 a disk")
+    dropped.store.write(lambda db: folders.accept_part(db, "f", b"disk", part))
+    place = (dropped.store, "f", bytes(dropped.root), [b"disk/x"])
+    assert looks.look(*place).keys() == {b"disk/x"}
+    replaced(dropped, by=())
+    assert looks.look(*place) == {}
 
 
 @pytest.mark.row(65)
