@@ -52,6 +52,9 @@ class Copy(NamedTuple):
     consumed_at: float | None = None
     #: when nobody waited for its answer any more
     doubted_at: float | None = None
+    #: how often the service said no to this content, and when first
+    refusals: int = 0
+    refused_at: float | None = None
 
     @property
     def in_doubt(self) -> bool:

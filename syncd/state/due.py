@@ -13,6 +13,7 @@ from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.schema import LARGE_BYTES
 
 
 def uploads(
@@ -23,10 +24,11 @@ def uploads(
     only: Collection[str] | None = None,
     without: Collection[str] = (),
 ) -> list[File]:
-    """Return files with something to hash or send: of each folder the `limit` longest due.
+    """Return files to hash or send: of each folder the `limit` longest due, small and large.
 
-    By folder, so that a fresh file of one does not wait for a hundred thousand of another. None of
-    the folders `without`, nor of any but `only` those that are named.
+    By folder, so that a fresh file of one does not wait for a hundred thousand of another, and by
+    size, so that a note does not wait for a hundred videos. None of the folders `without`, nor of
+    any but `only` those that are named.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
@@ -35,18 +37,25 @@ def uploads(
         for (name,) in db.conn.execute("SELECT name FROM folders")
         if name not in without and (only is None or name in only)
     ]
-    ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
+    ids = [
+        file_id
+        for name in names
+        for is_large in (False, True)
+        for file_id in _uploads_of(db, name, now, limit, is_large=is_large)
+    ]
     found = {file.id: file for file in _by_id(db, ids)}
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
 
-def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
+def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: bool) -> list[int]:
+    # The large ones by their own index; the small ones are not kept in one.
+    size = f"files.size {'>' if is_large else '<='} {LARGE_BYTES}"
     rows = db.conn.execute(
         "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
-        "AND folder = :folder AND due_at <= :now ORDER BY due_at LIMIT :limit) "
+        f"AND folder = :folder AND due_at <= :now AND {size} ORDER BY due_at LIMIT :limit) "
         "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
-        "AND folder = :folder ORDER BY due_at LIMIT :limit)",
+        f"AND folder = :folder AND {size} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
     )
     return [row[0] for row in rows]
@@ -58,6 +67,35 @@ def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
         some = ids[start : start + 500]
         found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
     return found
+
+
+def is_refused_due(db: Database, now: float) -> bool:
+    """Say whether something that was refused for good is to be tried once more."""
+    row = db.conn.execute(
+        "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1", (now,)
+    ).fetchone()
+    return row is not None
+
+
+def are_uploads_waiting(db: Database) -> bool:
+    """Say whether anything waits to be sent, due or not."""
+    row = db.conn.execute(
+        "SELECT 1 FROM copies WHERE status = 'planned' AND due_at IS NOT NULL UNION ALL "
+        "SELECT 1 FROM folders CROSS JOIN files ON folder = name "
+        "WHERE files.status = 'ready' AND due_at IS NOT NULL LIMIT 1"
+    ).fetchone()
+    return row is not None
+
+
+def is_in_use(db: Database, workspace: str | None) -> bool:
+    """Say whether a folder sends to `workspace`, or a copy there has still something before it."""
+    row = db.conn.execute(
+        "SELECT 1 FROM folders WHERE workspace IS :scope UNION ALL "
+        "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
+        "AND workspace_uuid IS :workspace LIMIT 1",
+        {"scope": workspace or "", "workspace": workspace},
+    ).fetchone()
+    return row is not None
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -157,6 +195,10 @@ def strays(
     return twins
 
 
+#: Refusals in a pass after which a file is left to the next one: each sends it whole.
+REFUSED_ATTEMPTS = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Outstanding:
     """How far a pass is: counts of files."""
@@ -174,7 +216,8 @@ _DUE_FILES = """
 """
 #: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
 _OPEN_COPIES = """
-  SELECT copies.status, folder, copies.attempts >= ? AS tired, file_id IN (
+  SELECT copies.status, folder,
+    copies.attempts >= iif(refusals > 0, :refused, :attempts) AS tired, file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
         WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
@@ -201,6 +244,7 @@ def outstanding(
     nothing of the others counts but what is live.
     """
     waiting = failed = 0
+    limits = {"attempts": attempts, "refused": min(attempts, REFUSED_ATTEMPTS)}
     for status, folder, number in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
@@ -208,11 +252,14 @@ def outstanding(
             failed += number
         elif status != FileStatus.MISSING or deletions:
             waiting += number
-    for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, (attempts,)):
+    for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, limits):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        if status == CopyStatus.FAILED or (planned and (tired or folder in without)):
+        retiring = status == CopyStatus.RETIRING
+        if planned and folder in without:
+            failed += number
+        elif status == CopyStatus.FAILED or (tired and (planned or retiring)):
             failed += number
         elif planned or status == CopyStatus.PROCESSING or not held:
             waiting += number

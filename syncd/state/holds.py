@@ -19,6 +19,8 @@ ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root
 MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
 #: The reason of the hold on the deletions of a folder that lost many files at once.
 MANY_MISSING = "many_missing"
+#: The reason of the hold on a workspace whose uploads are refused alike, file after file.
+REFUSED = "refused"
 #: The reason of the hold on files whose copies were deleted remotely by others.
 REMOTE_GONE = "remote_gone"
 #: How many of the affected paths a hold names.

@@ -18,6 +18,8 @@ FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 3
+#: A file with more bytes is large: few of them are sent at a time. Part of an index.
+LARGE_BYTES = 32 << 20
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
@@ -192,6 +194,19 @@ def arrows_to_released_and_gone(db: Database) -> None:
     db.execute("DROP TRIGGER copies_arrows")
     db.execute(arrows_trigger())
     db.execute("PRAGMA user_version = 3")
+
+
+@migrations()
+def refusals_and_waits(db: Database) -> None:
+    """Count refusals, keep since when a file waits, and find small and large files apart."""
+    for statement in (
+        "ALTER TABLE copies ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE copies ADD COLUMN refused_at REAL",
+        # When a file that was put off became due first; what is older than its content is void.
+        "ALTER TABLE files ADD COLUMN waits_since REAL",
+        f"CREATE INDEX files_large ON files (status, folder, due_at) WHERE size > {LARGE_BYTES}",
+    ):
+        db.execute(statement)
 
 
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:

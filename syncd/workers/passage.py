@@ -21,6 +21,7 @@ from syncd.files_api import (
     InDoubtError,
     NewFile,
     NotSentError,
+    RateLimitedError,
     RefusedError,
     StopFlag,
     UploadSource,
@@ -32,7 +33,7 @@ from syncd.metrics import RETRIES
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
-from syncd.state.retry import backoff_seconds
+from syncd.state.retry import SHORTEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.store import ECHO, PROVEN, Store
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
+#: Seconds for which a reserved record is kept for a storage that asks to wait: a presigned URL is
+#: valid for half an hour, and the content takes its time.
+RESERVED_SECONDS = 1200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,16 @@ class Passage:
         self._in_flight: dict[int, InFlight] = {}
         self._proven = False
 
+    def admits(self, file: File) -> bool:
+        """Say whether the gate lets a file be sent now."""
+        root = self._roots.get(file.folder)
+        workspace = root.workspace_uuid if root else None
+        return self._gate.admits(workspace, file.id, presigned=self.is_presigned(file.size))
+
+    def is_presigned(self, size: int) -> bool:
+        """Say whether a file of `size` bytes goes to a storage, by a presigned URL."""
+        return self._method(size) == "presigned"
+
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
         with self._lock:
@@ -193,7 +207,7 @@ class Passage:
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._gate.may_send() or begun.workspace_uuid in self._gate.closed:
+        if not self.admits(prepared.file):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None
@@ -250,13 +264,14 @@ class Passage:
         )
         with self._lock:
             self._in_flight[copy.id] = transfer
+        pauses = self._gate.pauses
         try:
             stored = self._transfer(client, file, copy, source, transfer)
         except FilesApiError as error:
-            self._failed(file, copy, error)
+            self._failed(file, copy, error, pauses)
             return None
         else:
-            self._gate.succeeded()
+            self._gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
             return self._stored(file, copy, stored, transfer)
         finally:
             with self._lock:
@@ -296,8 +311,23 @@ class Passage:
             raise InDoubtError("the answer names no object or no URL", operation="create")
         uuid, url = created.file_uuid, created.file_url
         self._store.write(lambda db: self._ledger.reserved(db, copy.id, uuid))
-        client.put(url, source, content_type=copy.content_type)
+        self._put(client, url, source, copy)
         return created
+
+    def _put(self, client: FilesClient, url: str, source: UploadSource, copy: Copy) -> None:
+        """Send the content; a storage that asks to wait keeps the record that was reserved."""
+        began = self._clock()
+        while True:
+            pauses = self._gate.pauses
+            try:
+                client.put(url, source, content_type=copy.content_type)
+            except RateLimitedError as error:
+                self._gate.failed(error, pauses=pauses)
+                pause = max(self._gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
+                if self._clock() + pause > began + RESERVED_SECONDS or self._stop.wait(pause):
+                    raise
+            else:
+                return
 
     def _stored(
         self, file: File, copy: Copy, answer: FileUpload, transfer: InFlight
@@ -330,15 +360,12 @@ class Passage:
             became=became,
         )
 
-    def _failed(self, file: File, copy: Copy, error: FilesApiError) -> None:
+    def _failed(self, file: File, copy: Copy, error: FilesApiError, pauses: int) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
-        now = self._clock()
-        tries = max(copy.attempts, file.attempts + 1)
-        again_at = now + backoff_seconds(tries, asked=error.retry_after)
         if not isinstance(error, Aborted):
-            self._gate.failed(error)
-            if isinstance(error, ForbiddenError):
-                self._gate.forbidden(copy.workspace_uuid)
+            self._tell_gate(file, copy, error, pauses)
+        is_final = self._record_failure(file, copy, error, failure)
+        if not isinstance(error, Aborted):
             RETRIES.add(file.folder)
             log.warning(
                 "%s: %s",
@@ -351,37 +378,59 @@ class Passage:
                     bytes=copy.size,
                     status=error.status,
                     # What is final is told of each file.
-                    cause=None if _is_final(error) else f"{error.message} ({error.status})",
+                    cause=None if is_final else f"{error.message} ({error.status})",
                     request_id=error.request_id,
                 ),
             )
-        if isinstance(error, NotSentError):
-            stopped = isinstance(error, Aborted)
+
+    def _tell_gate(self, file: File, copy: Copy, error: FilesApiError, pauses: int) -> None:
+        at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
+        if at_storage:
+            self._gate.not_stored(file.id, error)
+        if not at_storage or error.retry_after is not None:
+            self._gate.failed(error, pauses=pauses)
+        if isinstance(error, ForbiddenError) and not at_storage:
+            self._gate.forbidden(copy.workspace_uuid)
+
+    def _record_failure(
+        self, file: File, copy: Copy, error: FilesApiError, failure: Failure
+    ) -> bool:
+        """Record what a failure means for its copy; return whether it is final."""
+        now = self._clock()
+        record = self._ledger.not_sent
+        if isinstance(error, Aborted) and isinstance(error, NotSentError):
+            self._store.write(lambda db: record(db, copy.id, now))
+        elif isinstance(error, NotSentError):
+            again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
             self._store.write(
-                lambda db: self._ledger.not_sent(
-                    db,
-                    copy.id,
-                    now,
-                    failure=None if stopped else failure,
-                    again_at=now if stopped else again_at,
-                )
+                lambda db: record(db, copy.id, now, failure=failure, again_at=again_at)
             )
-        elif isinstance(error, PATIENCE) or (
-            isinstance(error, RefusedError) and error.operation == "put"
-        ):
-            # A presigned URL that is refused has expired, most likely: nothing is wrong with the
-            # file, and the object that was reserved is given up.
+        elif isinstance(error, PATIENCE):
+            again_at = now + self._gate.seconds_shut()
             self._store.write(
-                lambda db: self._ledger.not_sent(
-                    db, copy.id, now, failure=failure, again_at=again_at
+                lambda db: record(
+                    db, copy.id, now, failure=failure, again_at=again_at, counts=False
                 )
             )
         elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
-            # A conflict may be with what arrived of this very copy: it is looked up.
-            self._store.write(lambda db: self._ledger.refused(db, copy.id, failure, now))
+            return self._turned_away(file, copy, error, failure)
         else:
+            # A conflict may be with what arrived of this very copy: it is looked up.
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))
+        return False
 
-
-def _is_final(error: FilesApiError) -> bool:
-    return isinstance(error, RefusedError) and not isinstance(error, (*PATIENCE, ConflictError))
+    def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
+        now, refusals = self._clock(), self._gate.refusals
+        passed_at = refusals.passed_at(copy.workspace_uuid)
+        is_final = self._store.write(
+            lambda db: self._ledger.turned_away(
+                db,
+                copy.id,
+                failure,
+                now,
+                enveloped=error.enveloped and error.operation != "put",
+                passed_at=passed_at,
+            )
+        )
+        refusals.refused(copy.workspace_uuid, file.id, error, self._ledger)
+        return is_final
