@@ -90,7 +90,7 @@ def are_uploads_waiting(db: Database) -> bool:
 def is_in_use(db: Database, workspace: str | None) -> bool:
     """Say whether a folder sends to `workspace`, or a copy there has still something before it."""
     row = db.conn.execute(
-        "SELECT 1 FROM folders WHERE workspace IS :scope UNION ALL "
+        "SELECT 1 FROM folders WHERE coalesce(workspace, '') = :scope UNION ALL "
         "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
         "AND workspace_uuid IS :workspace LIMIT 1",
         {"scope": workspace or "", "workspace": workspace},
@@ -256,10 +256,8 @@ def outstanding(
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        retiring = status == CopyStatus.RETIRING
-        if planned and folder in without:
-            failed += number
-        elif status == CopyStatus.FAILED or (tired and (planned or retiring)):
+        gives_up = tired and status in (CopyStatus.PLANNED, CopyStatus.RETIRING)
+        if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
             failed += number
         elif planned or status == CopyStatus.PROCESSING or not held:
             waiting += number

@@ -311,7 +311,11 @@ class Ledger:
 
     def _give_up_reserved(self, db: Database, copy: Copy, now: float) -> None:
         """Retire the object that was reserved for a copy; the copy itself stays."""
-        copies.update(db, copy.id, file_uuid=None)
+        file = files.existing(db, copy.file_id)
+        token = copies.new_token(
+            instance=self._instance, folder=file.folder, path=file.path, content=copy.sha256
+        )
+        copies.update(db, copy.id, file_uuid=None, token=token)
         record = copy._replace(
             status=CopyStatus.RETIRING,
             wanted=False,

@@ -171,7 +171,7 @@ class Engine:
     def _upload(self) -> None:
         uploader = self.parts.uploader
         uploader.step()
-        uploader._work(None)
+        uploader._work()
 
     def adopt(self) -> None:
         """Rebuild what was lost from the remote listing."""
