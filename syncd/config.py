@@ -22,11 +22,13 @@ from syncd import credentials as keys
 from syncd.credentials import Credentials
 from syncd.exceptions import ConfigError
 from syncd.locations import (
+    ENCODING,
     FILE_VARIABLE,
     STATE_VARIABLE,
     absolute,
     chosen_file,
     config_files,
+    current_directory,
     default_state_directory,
 )
 from syncd.settings import Config, Folder, Settings
@@ -58,7 +60,8 @@ def load(
     file; one that is configured there keeps its settings. A command that only looks needs neither
     key nor folder: `to_sync=False`. ConfigError lists every problem found.
     """
-    return _Loader(environ, working_directory or Path.cwd()).load(config, directories, to_sync)
+    here = working_directory or current_directory()
+    return _Loader(environ, here).load(config, directories, to_sync)
 
 
 class _Environment(EnvSettingsSource):
@@ -93,9 +96,9 @@ _WANTED = {
 class _Loader:
     """One reading of the configuration: what was found where, and what is wrong with it."""
 
-    def __init__(self, environ: Mapping[str, str], working_directory: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], here: Path) -> None:
         self._environ = environ
-        self._here = working_directory
+        self._here = here
         self._file: Path | None = None
         self._aymara: dict[str, str] = {}
         self._folders_from = ""
@@ -137,7 +140,7 @@ class _Loader:
         """Return what the first file there is says, its paths made absolute."""
         for path in config_files(named, self._environ, self._here):
             try:
-                text = path.read_text("utf-8")
+                text = path.read_text(ENCODING)
             except (FileNotFoundError, NotADirectoryError) as error:
                 if chosen_file(named, self._environ):
                     origin = "--config" if named else FILE_VARIABLE
@@ -167,18 +170,21 @@ class _Loader:
         """Make every path of the file absolute; what is no text is left for validation."""
         folders = values.get("folders")
         tables = [
-            (values.get("state"), "directory"),
-            (values.get("api"), "ca_file"),
-            (values.get("server"), "token_file"),
+            (values.get("state"), "state", "directory"),
+            (values.get("api"), "api", "ca_file"),
+            (values.get("server"), "server", "token_file"),
             *(
-                (folder, key)
+                (folder, "folders", key)
                 for folder in (folders if isinstance(folders, list) else [])
                 for key in ("path", "move_to")
             ),
         ]
-        for table, key in tables:
+        for table, section, key in tables:
             if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-                table[key] = str(absolute(table[key], base))
+                try:
+                    table[key] = str(absolute(table[key], base))
+                except ConfigError as error:
+                    self._problems.append(f"{self._source((section, key))}: {key} = {error}")
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
@@ -246,8 +252,10 @@ class _Loader:
         if isinstance(state, dict) and not state.get("directory"):
             directory = default_state_directory(self._environ)
             if directory is None:
-                self._problems.append(f"no place for the state: set {STATE_VARIABLE}")
-            state["directory"] = str(directory or "/")
+                raise ConfigError(
+                    f"no place for the state: this user has no home directory; set {STATE_VARIABLE}"
+                )
+            state["directory"] = str(directory)
 
     def _credentials(self) -> Credentials:
         try:

@@ -1,7 +1,9 @@
 """The API key: where it may come from, and what is refused. No message shows its value."""
 
 import os
+import select
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +17,8 @@ TOKEN_VARIABLE = "AYMARA_AI_BEARER_TOKEN"  # noqa: S105 - a name
 SYSTEMD_CREDENTIAL = "aymara-api-key"
 #: A key file longer than this is not a key.
 _LONGEST_BYTES = 16_384
+#: How long a pipe may take to deliver a key, in seconds.
+_PIPE_SECONDS = 5.0
 
 
 class Credentials(BaseModel):
@@ -76,9 +80,12 @@ def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: l
     ConfigError where it cannot be read, or everybody may write it.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_LONGEST_BYTES + 1)
+        mode, content = _read(path)
+    except TimeoutError as error:
+        raise ConfigError(
+            f"{source}: {path} is a pipe into which nothing was written for {_PIPE_SECONDS:g} s; "
+            "name a file, or see to whatever should write there"
+        ) from error
     except OSError as error:
         raise ConfigError(
             f"{source}: cannot read the file: {error.strerror}; it must be readable for user "
@@ -92,7 +99,26 @@ def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: l
         warnings.append(
             f"{source}: everyone on this machine may read the file; run: chmod 600 {path}"
         )
-    return _checked(content.decode("utf-8", "replace"), source)
+    # An editor may have put a byte order mark first.
+    return _checked(content.decode("utf-8-sig", "replace"), source)
+
+
+def _read(path: Path) -> tuple[int, bytes]:
+    """Return the mode and the content of a file, or of a pipe that somebody writes to in time."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
+        mode = os.fstat(descriptor).st_mode
+        content, deadline = b"", time.monotonic() + _PIPE_SECONDS
+        while len(content) <= _LONGEST_BYTES:
+            if not stat.S_ISREG(mode):
+                left = max(deadline - time.monotonic(), 0)
+                if not select.select([descriptor], [], [], left)[0]:
+                    raise TimeoutError
+            chunk = file.read(_LONGEST_BYTES + 1)
+            if not chunk:
+                break
+            content += chunk
+    return mode, content
 
 
 def _is_secret_mount(path: Path, environ: Mapping[str, str]) -> bool:

@@ -8,8 +8,20 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from syncd.exceptions import ConfigError
+
 SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
+#: UTF-8, with or without the byte order mark that some editors put first.
+ENCODING = "utf-8-sig"
 FILE_VARIABLE, STATE_VARIABLE = "SYNCD_CONFIG", "SYNCD_STATE__DIRECTORY"
+
+
+def current_directory() -> Path:
+    """Return the current directory, also where it was removed: nothing is found beneath it then."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/proc/self/cwd")
 
 
 def chosen_file(named: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -22,13 +34,26 @@ def config_files(named: Path | None, environ: Mapping[str, str], here: Path) -> 
     """Return where the configuration is looked for, as absolute paths, the first that is there."""
     chosen = chosen_file(named, environ)
     candidates = [chosen] if chosen else [Path("syncd.toml"), SYSTEM_FILE]
-    return [here / candidate.expanduser() for candidate in candidates]
+    return [here / expanded(candidate) for candidate in candidates]
 
 
 def absolute(path: str | Path, base: Path) -> Path:
-    """Return `path` absolute and without `..`, its links not followed."""
+    """Return `path` absolute and without `..`, its links not followed.
+
+    Raise ConfigError where it begins with a `~` that stands for no home.
+    """
     # Path.resolve() would follow links, and the name a person gave would be lost.
-    return Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100
+    return Path(os.path.abspath(base / expanded(path)))  # noqa: PTH100
+
+
+def expanded(path: str | Path) -> Path:
+    """Return `path` with a leading `~` replaced; raise ConfigError where that has no home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = Path(path).parts[0].removeprefix("~")
+        whose = f"there is no user {user}" if user else "this user has no home directory"
+        raise ConfigError(f"{path}: {whose}; write the whole path instead of ~{user}") from error
 
 
 def default_state_directory(environ: Mapping[str, str]) -> Path | None:
@@ -50,11 +75,18 @@ def state_directory(named: Path | None, environ: Mapping[str, str], here: Path) 
 
     None where that takes a closer look: the file is missing, broken, or says something odd.
     """
+    try:
+        return _state_directory(named, environ, here)
+    except ConfigError:
+        return None
+
+
+def _state_directory(named: Path | None, environ: Mapping[str, str], here: Path) -> Path | None:
     if given := environ.get(STATE_VARIABLE):
         return absolute(given, here)
     for path in config_files(named, environ, here):
         try:
-            table = tomllib.loads(path.read_text("utf-8")).get("state", {})
+            table = tomllib.loads(path.read_text(ENCODING)).get("state", {})
             directory = table.get("directory") or None
         except (FileNotFoundError, NotADirectoryError):
             continue

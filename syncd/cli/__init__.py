@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import io
 import os
 import sys
 import traceback
@@ -91,6 +92,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     _fill_streams()
+    _speak_any_encoding()
     sys.exit(call(sys.argv[1:]))
 
 
@@ -103,9 +105,20 @@ def _fill_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
+def _speak_any_encoding() -> None:
+    """Escape what the terminal's encoding lacks: no name or sign may end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def call(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code. Every error is told on standard error."""
     options = Options()
+    if "" in arguments:
+        # Taken for a path, it would be the current directory.
+        complain("an argument is empty; is a variable of your shell not set?")
+        return USAGE
     try:
         code = cli.main(list(arguments), prog_name="syncd", standalone_mode=False, obj=options)
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import click
 
@@ -16,7 +15,7 @@ from syncd.cli.options import Options, common, pass_options
 @pass_options
 def alive(options: Options, *, alive: bool) -> int:  # noqa: ARG001 - it is what brought us here
     """Say by exit code alone whether the daemon works."""
-    directory = locations.state_directory(options.config, os.environ, Path.cwd())
+    directory = locations.state_directory(options.config, os.environ, locations.current_directory())
     if directory is None:
         directory = options.load(to_sync=False).state.directory
     return 0 if vitals.is_alive(directory, time.time()) else 1

@@ -1,6 +1,5 @@
 """`syncd deletes`: the review of deletions that are held."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import click
 from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.inspect import folder_name
-from syncd.cli.lines import folded
+from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config
@@ -51,7 +50,7 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
             return 0
         found = overview.reviews(db, time.time(), with_decided=with_decided)
         if as_json:
-            click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+            print_json(found, indent=2)
         else:
             _show_holds(found)
         return 1 if any(item["verdict"] is None for item in found) else 0
@@ -62,7 +61,7 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
 def _show_files(files: Iterator[JsonObject], *, as_json: bool) -> None:
     for entry in files:
         if as_json:
-            click.echo(json.dumps(entry, ensure_ascii=False))
+            print_json(entry)
         else:
             uuid = printable(entry["file_uuid"] or "-")
             click.echo(f"{uuid:<36}  {printable(entry['folder'])}/{printable(entry['path'])}")
@@ -122,7 +121,7 @@ def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None
     config = options.load(to_sync=False)
     result = perform(options, command, _arguments(config, what))
     if as_json:
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result, indent=2)
         return
     for item in result["holds"]:
         click.echo(_said(item, result["verdict"]))

@@ -1,13 +1,12 @@
 """The command that examines: `doctor`."""
 
-import json
 import sys
 from dataclasses import asdict
 
 import click
 
 from syncd import doctor as examination
-from syncd.cli.lines import folded
+from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.doctor import Finding, exit_code
 
@@ -34,7 +33,7 @@ def doctor(options: Options, *, as_json: bool) -> int:
             {key: value for key, value in asdict(finding).items() if key != "code"}
             for finding in found
         ]
-        click.echo(json.dumps({"well": code == 0, "checks": checks}, indent=2, ensure_ascii=False))
+        print_json({"well": code == 0, "checks": checks}, indent=2)
     return code
 
 

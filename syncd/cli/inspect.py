@@ -1,7 +1,6 @@
 """The commands that only look: `status`, `ls` and `why`. They need no daemon and no key."""
 
 import csv
-import json
 import os
 import sys
 import time
@@ -15,9 +14,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from syncd import document, story, vitals
+from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, status_view, story_view, watched_text
 from syncd.config import Config
+from syncd.locations import current_directory
 from syncd.log import printable
 from syncd.state import manifest, views
 from syncd.state.manifest import Word
@@ -59,7 +60,7 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
     facts = document.status(directory, base_url=config.api.base_url)
     if as_json:
         # `ls --status failed --json` has the failures.
-        click.echo(json.dumps(document.contract(facts), indent=2, ensure_ascii=False))
+        print_json(document.contract(facts), indent=2)
     else:
         _show(console, status_view(facts, time.time()))
     return 0 if facts["well"] else 1
@@ -115,7 +116,7 @@ def ls(
         entries = manifest.entries(db, name, Word(word) if word else None)
         if as_json:
             for entry in entries:
-                sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                print_json(entry)
         elif as_csv:
             writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\r\n")
             writer.writeheader()
@@ -133,7 +134,7 @@ def folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
     for folder in known:
         if given == folder.name:
             return given
-    wanted = os.path.realpath(os.fsencode(given))
+    wanted = os.path.realpath(os.fsencode(current_directory() / given))
     for folder in known:
         if wanted == os.path.realpath(folder.root):
             return folder.name
@@ -171,7 +172,7 @@ def why(options: Options, path: Path, *, as_json: bool) -> int:
         told = _tell(path, config, None, running=running)
     told["watched"] = _watched(directory, told["folder"])
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        print_json(told, indent=2)
     else:
         view = story_view if "copies" in told else brief_view
         _show(Console(highlight=False), view(told, time.time()))
@@ -187,11 +188,13 @@ def _watched(directory: Path, folder: str | None) -> str:
 
 def _tell(path: Path, config: Config, db: Transaction | None, *, running: bool) -> JsonObject:
     known = story.folders(config, db)
-    candidates = list(story.places(os.fsencode(path), known, os.fsencode(Path.cwd())))
+    here = current_directory()
+    candidates = list(story.places(os.fsencode(path), known, os.fsencode(here)))
     if told := story.tell(candidates, config, db, running=running):
         return told | {"found": True}
+    real = os.path.realpath(os.fsencode(here / path))
     for folder in known:
-        if os.path.realpath(path) == os.path.realpath(os.fsdecode(folder.root)):
+        if real == os.path.realpath(folder.root):
             return story.whole(folder) | {"found": True}
     # A path relative to a folder is a guess: only one that lies within a folder is missing there.
     inside = path.is_absolute() or os.path.lexists(path)

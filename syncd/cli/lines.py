@@ -1,10 +1,11 @@
 """Lines for a person: folded between words on a terminal, whole for all else that reads them."""
 
+import json
 import os
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -24,6 +25,12 @@ def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Write `value` to standard output as JSON, escaped as far as the output is not UTF-8."""
+    plain = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=not plain) + "\n")
 
 
 def complain(text: str) -> None:

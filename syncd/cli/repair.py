@@ -1,7 +1,6 @@
 """The commands that compare and mend: `verify`, `adopt` and `retry`."""
 
 import base64
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from rich.console import Console
 
 from syncd import story
 from syncd.cli.control import perform
+from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.config import Config
+from syncd.locations import current_directory
 from syncd.log import printable
 from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
@@ -43,7 +44,7 @@ def verify(options: Options, *, as_json: bool) -> int:
     """
     result = _with_progress(options, "verify", {})
     if as_json:
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result, indent=2)
     else:
         _show_verdict(result)
     differs = any(not finding.get("accepted") for finding in result["findings"])
@@ -108,7 +109,7 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         raise click.UsageError("stop the daemon first: it goes by the instance it began with")
     result = _with_progress(options, "adopt", {"instance": instance})
     if as_json:
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        print_json(result, indent=2)
         return 0
     click.echo(
         f"{counted(result['listed'], 'remote object')} compared: {result['live']} taken up, "
@@ -156,7 +157,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
         )
     result = perform(options, "retry", arguments)
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     else:
         tried = result["tried"]
         if not tried:
@@ -170,7 +171,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
 
 def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
     known = story.folders(config, db)
-    for place in story.places(os.fsencode(path), known, os.fsencode(Path.cwd())):
+    for place in story.places(os.fsencode(path), known, os.fsencode(current_directory())):
         if stories.story(db, place.folder, place.path):
             return {
                 "folder": place.folder,

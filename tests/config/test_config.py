@@ -417,3 +417,23 @@ def test_a_file_is_moved_to_a_place_outside_every_watch_folder(load, tmp_path):
 def test_a_marker_is_a_file_beneath_its_folder(load, marker):
     with pytest.raises(ConfigError, match="beneath the folder"):
         load(FOLDER + f'\nmarker = "{marker}"')
+
+
+def test_a_byte_order_mark_in_the_file_is_passed_over(load):
+    assert load("\ufeff" + FOLDER).folders[0].path.name == "drop"
+
+
+def test_a_home_that_is_not_there_is_a_mistake_in_that_setting(refused, tmp_path):
+    said = refused('[[folders]]\npath = "~nosuchuser/drop"\n')
+    assert said == (
+        f"{tmp_path}/syncd.toml: path = ~nosuchuser/drop: there is no user nosuchuser; "
+        "write the whole path instead of ~nosuchuser"
+    )
+
+
+def test_without_a_home_the_state_is_asked_for_and_nothing_else(refused, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("~").expanduser())
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert refused(FOLDER, env={"HOME": ""}) == (
+        "no place for the state: this user has no home directory; set SYNCD_STATE__DIRECTORY"
+    )

@@ -1,3 +1,7 @@
+import os
+import threading
+import time
+
 import pytest
 
 from syncd import credentials
@@ -92,3 +96,33 @@ def test_a_secret_of_kubernetes_is_not_warned_of(tmp_path, key_file):
 def test_a_key_file_that_is_missing_says_who_must_read_it():
     with pytest.raises(ConfigError, match="cannot read the file: No such file"):
         load(AYMARA_AI_API_KEY_FILE="/nope")
+
+
+def test_a_byte_order_mark_and_an_editors_line_ends_are_no_part_of_a_key(key_file):
+    key_file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
+    found, _ = load(AYMARA_AI_API_KEY_FILE=str(key_file))
+    assert found.api_key.get_secret_value() == KEY
+
+
+def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+
+    def write():
+        with pipe.open("wb", buffering=0) as file:
+            file.write(KEY[:5].encode())
+            time.sleep(0.1)
+            file.write(KEY[5:].encode())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found, _ = load(AYMARA_AI_API_KEY_FILE=str(pipe))
+    writer.join()
+    assert found.api_key.get_secret_value() == KEY
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(credentials, "_PIPE_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigError, match="is a pipe into which nothing was written for"):
+        load(AYMARA_AI_API_KEY_FILE=str(tmp_path / "pipe"))

@@ -195,6 +195,8 @@ line "useradd --create-home bob && chmod 711 /home/bob && install -d -o bob -m 7
   printf '[[folders]]\npath = \"/home/bob/out\"\n' >>/etc/syncd/syncd.toml && systemctl reload syncd"
 check "a folder in /home is out of reach without its drop-in" eventually 20 says "cannot be listed" syncd status
 check "the README's drop-ins are installed" admin "cd ~/syncd; $(readme drop-in)"
+check "group.conf without a group harms nothing" eventually 20 is active show ActiveState
+line "sed -i 's/^#Supp/Supp/' /etc/systemd/system/syncd.service.d/group.conf && systemctl daemon-reload && systemctl restart syncd"
 check "with group.conf, the group's file arrives" eventually 30 has_one shared
 check "with home.conf, the file in /home arrives" eventually 30 has_one "from home"
 check "and all is well" eventually 20 syncd status
