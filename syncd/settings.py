@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.units import Duration, Size
 
+#: A year and a day: longer is a mistake.
+DAY_SECONDS, YEAR_SECONDS = 86_400.0, 31_622_400.0
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(
@@ -59,7 +62,7 @@ class Upload(_Section):
 
     workers: int = Field(default=8, ge=1, le=64)
     resend_after_seconds: float = Field(default=120, ge=0)
-    drain_seconds: float = Field(default=8, ge=0)
+    drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True
     method: Literal["auto", "direct", "presigned"] = "auto"
     #: in bytes

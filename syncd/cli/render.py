@@ -66,9 +66,10 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         running = f"process {daemon['pid']}{since}"
     echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
     answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
+    waits = f", {document['waits']}" if document.get("waits") else ""
     rows = [
         ("daemon", f"syncd {document['version']}, {running}"),
-        ("service", f"{printable(api['base_url'])}: {api['state']}{answer}{echo}"),
+        ("service", f"{printable(api['base_url'])}: {api['state']}{waits}{answer}{echo}"),
     ]
     return Group(*parts, "", _facts(rows))
 

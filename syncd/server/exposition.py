@@ -53,6 +53,7 @@ class Standing(Collector):
             held = sum(hold["stops"] == stops for hold in facts["holds"])
             holds.add_metric([stops], held)
         yield holds
+        yield self._overdue(facts.get("overdue", ()))
         yield GaugeMetricFamily(
             "syncd_doubts", "Uploads whose arrival is being looked up.", self._doubts()
         )
@@ -96,6 +97,16 @@ class Standing(Collector):
                 if folder[at]:
                     family.add_metric([name], _seconds(folder[at]))
         yield from (files, oldest, watched, directories, coverage, scanned, event)
+
+    def _overdue(self, entries: Iterable[JsonObject]) -> Metric:
+        family = GaugeMetricFamily(
+            "syncd_overdue_files",
+            "Files that should have moved on by now, by what they wait for.",
+            labels=["folder", "state"],
+        )
+        for entry in entries:
+            family.add_metric([entry["folder"], entry["state"]], entry["files"])
+        return family
 
     def _service(self, api: JsonObject) -> Iterator[Metric]:
         yield StateSetMetricFamily(

@@ -69,6 +69,21 @@ def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
     return found
 
 
+def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
+    """Say whether a file of the folders `only` will have settled by `until`.
+
+    One that is open for writing is its writer's.
+    """
+    return any(
+        db.conn.execute(
+            "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
+            "AND NOT is_open LIMIT 1",
+            (name, until),
+        ).fetchone()
+        for name in only
+    )
+
+
 def is_refused_due(db: Database, now: float) -> bool:
     """Say whether something that was refused for good is to be tried once more."""
     row = db.conn.execute(

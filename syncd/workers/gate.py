@@ -158,6 +158,12 @@ class Gate:
         with self._lock:
             return max(0.0, self._asked_until - self._monotonic())
 
+    def seconds_until_probe(self) -> float:
+        """Return the seconds until what is broken is tried again, if something waits for it."""
+        with self._lock:
+            storage = self._storage_until if self.storage_tripped else 0.0
+            return max(self._shut_until, storage, self._monotonic()) - self._monotonic()
+
     # Which file may go
 
     def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:

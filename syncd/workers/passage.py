@@ -78,6 +78,8 @@ class InFlight:
     size: int
     since: float
     sent: int = 0
+    #: when it moved last
+    moved_at: float | None = None
     #: of the last answer
     request_id: str | None = None
 
@@ -260,7 +262,7 @@ class Passage:
             fd=descriptor,
             size=copy.size,
             before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
-            progress=lambda sent: setattr(transfer, "sent", sent),
+            progress=lambda sent: self._moved(transfer, sent),
         )
         with self._lock:
             self._in_flight[copy.id] = transfer
@@ -276,6 +278,9 @@ class Passage:
         finally:
             with self._lock:
                 del self._in_flight[copy.id]
+
+    def _moved(self, transfer: InFlight, sent: int) -> None:
+        transfer.sent, transfer.moved_at = sent, self._clock()
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""

@@ -7,6 +7,7 @@ share a commit, and the outcomes are committed while the next few are read.
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -40,6 +41,8 @@ AHEAD = 32
 SHORTEST_REST_SECONDS = 0.05
 #: The most files that a thread takes at a time, and the largest of them in bytes.
 BATCH, SMALL_BYTES = 8, 1 << 20
+#: Seconds that a transfer gets to end once it is told to, and between two looks for that.
+ABORT_SECONDS, JOIN_SECONDS = 3.0, 0.1
 #: Seconds between two warnings that uploads wait because this process is out of something.
 SHED_SECONDS = 60.0
 
@@ -81,6 +84,7 @@ class Uploader:
         self._taken: dict[int, File] = {}
         self._unknown: set[int] = set()
         self._shed_at = 0.0
+        self._stored_at = clock()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -103,17 +107,28 @@ class Uploader:
         log.warning("%d of %d upload threads run: %s", len(self._threads), self._workers, words)
 
     def stop(self, drain_seconds: float) -> None:
-        """Let transfers finish for `drain_seconds`, then abort the rest before their last byte."""
+        """Let transfers finish for `drain_seconds`, then abort the rest before their last byte.
+
+        A thread that hangs all the same, on a disk, is left behind: what it had in flight is in
+        doubt at the next start.
+        """
         self._queue.close()
-        patience = threading.Timer(drain_seconds, self._stop.set)
-        patience.start()
-        try:
-            for thread in self._threads:
-                thread.join()
-        finally:
-            patience.cancel()
-            patience.join()
+        self._join(drain_seconds, until_stopped=True)
+        if any(thread.is_alive() for thread in self._threads):
+            self._stop.set()
+            self._join(ABORT_SECONDS)
+        if hung := [thread for thread in self._threads if thread.is_alive()]:
+            log.warning("%s left behind: a disk does not answer", counted(len(hung), "transfer"))
         self._threads.clear()
+
+    def _join(self, seconds: float, *, until_stopped: bool = False) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            while thread.is_alive() and not (until_stopped and self._stop.is_set()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                thread.join(min(left, JOIN_SECONDS))
 
     def hurry(self) -> None:
         """Abort every transfer that has not released its last byte."""
@@ -122,6 +137,12 @@ class Uploader:
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
         return self._passage.transfers()
+
+    @property
+    def progress_at(self) -> float:
+        """When a file was stored, or a byte sent, last; at first when this was made."""
+        moved = [transfer.moved_at or 0.0 for transfer in self.transfers()]
+        return max(self._stored_at, *moved, 0.0)
 
     @property
     def busy(self) -> bool:
@@ -275,6 +296,7 @@ class Uploader:
                     self._unknown.add(outcome.file_id)
                 continue
             self._give_back(outcome.file_id)
+            self._stored_at = self._clock()
             UPLOADED_FILES.add(outcome.folder)
             UPLOADED_BYTES.add(outcome.folder, by=outcome.size)
             UPLOADED_LAST_HOUR.add(outcome.size)

@@ -53,7 +53,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
     assert config.upload.model_dump() == {
         "workers": 8,
         "resend_after_seconds": 120,
-        "drain_seconds": 8,
+        "drain_seconds": 10,
         "token": True,
         "method": "auto",
         "direct_max": 32 * 1024 * 1024,
