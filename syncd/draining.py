@@ -18,7 +18,7 @@ NOTICE_SECONDS = 0.7
 #: A folder is scanned once more where its last scan took no larger part of `drain_seconds`.
 LAST_SCAN_PART = 0.25
 #: Seconds between two looks at what is left.
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 #: Seconds after `drain_seconds` in which the process ends, whatever hangs.
 END_SECONDS = 8.0
 
@@ -37,7 +37,9 @@ class Drain:
         deadline, ends_at = began + seconds, time.time() + seconds
         scans = self._begin_scans(seconds)
         while time.monotonic() < deadline and not hurry.is_set():
-            is_noticed = time.monotonic() > began + NOTICE_SECONDS
+            # Where everything is scanned once more, no event needs to be waited for.
+            all_scanned = len(scans) == len(self._parts.watch.folders)
+            is_noticed = all_scanned or time.monotonic() > began + NOTICE_SECONDS
             is_scanned = not any(scan.is_alive() for scan in scans)
             if is_noticed and is_scanned and not self._is_moving(ends_at):
                 break

@@ -221,6 +221,9 @@ class Outstanding:
     synced: int
     waiting: int
     failed: int
+    #: of those that wait: not quiet yet, and in the service's hands
+    settling: int = 0
+    processing: int = 0
 
 
 #: Each status of each folder, as the index goes: rows that are not due are not met.
@@ -232,7 +235,9 @@ _DUE_FILES = """
 #: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
 _OPEN_COPIES = """
   SELECT copies.status, folder,
-    copies.attempts >= iif(refusals > 0, :refused, :attempts) AS tired, file_id IN (
+    CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
+      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS tired,
+    file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
         WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
@@ -250,16 +255,22 @@ def outstanding(
     deletions: bool,
     only: Collection[str] | None = None,
     without: Collection[str] = (),
+    stalled_before: float = 0.0,
 ) -> Outstanding:
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
     `without`; with `deletions`, files whose grace is not over are waited for. An upload
     that is held is not, nor is what goes only after it. Where the pass is for some folders `only`,
-    nothing of the others counts but what is live.
+    nothing of the others counts but what is live. A video that was stored before `stalled_before`
+    is not waited for.
     """
-    waiting = failed = 0
-    limits = {"attempts": attempts, "refused": min(attempts, REFUSED_ATTEMPTS)}
+    waiting = failed = settling = processing = 0
+    limits = {
+        "attempts": attempts,
+        "refused": min(attempts, REFUSED_ATTEMPTS),
+        "stalled": stalled_before,
+    }
     for status, folder, number in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
@@ -267,20 +278,22 @@ def outstanding(
             failed += number
         elif status != FileStatus.MISSING or deletions:
             waiting += number
+            settling += number if status == FileStatus.SETTLING else 0
     for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, limits):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        gives_up = tired and status in (CopyStatus.PLANNED, CopyStatus.RETIRING)
+        gives_up = tired and status != CopyStatus.SENDING
         if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
             failed += number
         elif planned or status == CopyStatus.PROCESSING or not held:
             waiting += number
+            processing += number if status == CopyStatus.PROCESSING else 0
     for folder, number in db.conn.execute(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
         failed += number if only is None or folder in only else 0
-    return Outstanding(copies.count_live(db), waiting, failed)
+    return Outstanding(copies.count_live(db), waiting, failed, settling, processing)
 
 
 def _earliest(
