@@ -460,7 +460,9 @@ class Daemon:
             beat_at=time.time(),
             folders=self._parts.watch.vitals(),
             transfers=[
-                Transfer(t.folder, printable(t.path), t.sent, t.size, t.since, t.moved_at)
+                Transfer(
+                    t.folder, printable(t.path), t.sent, t.size, t.since, t.moved_at, t.is_read
+                )
                 for t in self._parts.uploader.transfers()
             ],
             hung=bool(hung),

@@ -34,8 +34,8 @@ class Api(_Section):
     workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
     #: None sends no such header
     sandbox: bool | None = None
-    timeout_seconds: float = Field(default=60, gt=0)
-    connect_seconds: float = Field(default=5, gt=0)
+    timeout_seconds: float = Field(default=60, gt=0, le=DAY_SECONDS)
+    connect_seconds: float = Field(default=5, gt=0, le=DAY_SECONDS)
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
@@ -61,7 +61,7 @@ class Upload(_Section):
     """How files are sent."""
 
     workers: int = Field(default=8, ge=1, le=64)
-    resend_after_seconds: float = Field(default=120, ge=0)
+    resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
     drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True
     method: Literal["auto", "direct", "presigned"] = "auto"
@@ -72,9 +72,9 @@ class Upload(_Section):
 class Processing(_Section):
     """How videos are followed."""
 
-    first_poll_seconds: float = Field(default=2, gt=0)
-    max_poll_seconds: float = Field(default=60, gt=0)
-    polls_per_second: float = Field(default=5, gt=0)
+    first_poll_seconds: float = Field(default=2, gt=0, le=DAY_SECONDS)
+    max_poll_seconds: float = Field(default=60, gt=0, le=DAY_SECONDS)
+    polls_per_second: float = Field(default=5, gt=0, le=1000)
     #: in seconds
     stalled_after: Duration = 86_400.0
 
@@ -82,7 +82,7 @@ class Processing(_Section):
 class Deletions(_Section):
     """How sure syncd makes itself before it deletes."""
 
-    grace_seconds: float = Field(default=60, ge=0)
+    grace_seconds: float = Field(default=60, ge=0, le=YEAR_SECONDS)
     #: how many files of a folder, or what part of them, may go missing within an hour, and how
     #: many whatever the part, before a person is asked
     hold_files: int = Field(default=20, ge=0)
@@ -148,9 +148,9 @@ class Folder(_Section):
     #: what becomes of the files that are there at the very first scan
     existing: Literal["upload", "skip"] = "upload"
     watch: Literal["auto", "native", "polling"] = "auto"
-    settle_seconds: float = Field(default=5, ge=0)
-    rescan_seconds: float = Field(default=300, gt=0)
-    grace_seconds: float = Field(default=60, ge=0)
+    settle_seconds: float = Field(default=5, ge=0, le=YEAR_SECONDS)
+    rescan_seconds: float = Field(default=300, gt=0, le=YEAR_SECONDS)
+    grace_seconds: float = Field(default=60, ge=0, le=YEAR_SECONDS)
     mirror_deletions: bool = True
     #: relative to `path`: a file without which the folder is not the right one
     marker: str = ""

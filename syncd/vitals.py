@@ -30,6 +30,8 @@ class Transfer:
     since: float
     #: when it moved last
     moved_at: float | None = None
+    #: it is read to know its content, and not sent yet
+    is_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)

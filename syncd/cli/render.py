@@ -42,7 +42,11 @@ def status_view(document: JsonObject, now: float) -> RenderableType:
     for folder in document["folders"]:
         parts += ["", *_card(folder, now)]
     if document["transfers"]:
-        parts += ["", Text("Sending now", "bold"), _transfers(document["transfers"], now)]
+        parts += [
+            "",
+            Text("Reading and sending now", "bold"),
+            _transfers(document["transfers"], now),
+        ]
     if document["holds"]:
         parts += ["", Text("Held", "bold yellow")]
         parts += [part for hold in document["holds"] for part in _hold(hold, now)]

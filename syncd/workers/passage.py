@@ -80,6 +80,8 @@ class InFlight:
     sent: int = 0
     #: when it moved last
     moved_at: float | None = None
+    #: it is read to know its content, and not sent yet
+    is_read: bool = False
     #: of the last answer
     request_id: str | None = None
 
@@ -129,6 +131,8 @@ class Passage:
         self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[int, InFlight] = {}
+        #: by file; what is sent, by copy
+        self._reading: dict[int, InFlight] = {}
         self._proven = False
 
     def admits(self, file: File) -> bool:
@@ -144,7 +148,8 @@ class Passage:
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
         with self._lock:
-            return sorted(self._in_flight.values(), key=lambda transfer: transfer.since)
+            under_way = [*self._in_flight.values(), *self._reading.values()]
+        return sorted(under_way, key=lambda transfer: transfer.since)
 
     def prepare(self, file: File, opened: ExitStack) -> Prepared | None:
         """Open and hash a file, and hand in the intent to send it, without waiting for its commit.
@@ -169,7 +174,7 @@ class Passage:
             raise FileChangedError(f"{file.shown} changed")
         digest = file.sha256
         if digest is None:
-            digest = disk.sha256(descriptor, before.size, stopped=self._stop.is_set)
+            digest = self._hash(file, descriptor, before.size)
             if digest is None:
                 return None
             if disk.fingerprint(descriptor) != before:
@@ -181,6 +186,22 @@ class Passage:
             content_type=content_type_for(file.path),
             method=self._method(before.size),
         )
+
+    def _hash(self, file: File, descriptor: int, size: int) -> str | None:
+        """Return the SHA-256 of a file; meanwhile it is among the transfers."""
+        reading = InFlight(file.folder, file.path, size, self._clock(), is_read=True)
+        with self._lock:
+            self._reading[file.id] = reading
+        try:
+            return disk.sha256(
+                descriptor,
+                size,
+                stopped=self._stop.is_set,
+                progress=lambda read: self._moved(reading, read),
+            )
+        finally:
+            with self._lock:
+                del self._reading[file.id]
 
     def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":
         now = self._clock()
