@@ -211,7 +211,7 @@ def strays(
 
 
 #: Refusals in a pass after which a file is left to the next one: each sends it whole.
-REFUSED_ATTEMPTS = 3
+REFUSED_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,14 @@ def test_what_was_dropped_half_a_second_before_the_end_is_sent(machine):
     machine.write("early.txt", b"early")
     machine.start()
     machine.until(lambda: machine.status_of("early.txt") == "synced")
-    (machine.drop / "early.txt").unlink()
     machine.write("deep/er/result.json", b"the last words")
     time.sleep(0.5)
+    (machine.drop / "early.txt").unlink()
     began = time.monotonic()
     assert machine.stop() == 0
     assert time.monotonic() - began < 15
-    names = [o["local_file_path"].partition(".")[0] for o in machine.objects().values()]
+    paths = [o["local_file_path"].rpartition("/")[2] for o in machine.objects().values()]
+    names = [path.partition(".")[0] for path in paths]
     assert sorted(names) == ["early", "result"], "sent, and nothing is deleted at the end"
 
 
@@ -91,16 +92,6 @@ def test_a_pass_ends_with_1_though_the_storage_takes_nothing(machine, status):
     assert done.returncode == 1, done.stderr
     assert "giving up for now" in done.stderr or "2 failed" in done.stdout
     assert 2 <= sum(r["method"] == "PUT" for r in machine.mutations()) <= 12
-
-
-@pytest.mark.row(79)
-@pytest.mark.long
-def test_a_pass_ends_with_1_though_a_delete_is_refused(machine):
-    machine.write("a", b"a")
-    assert machine.command("once").returncode == 0
-    machine.faults({"match": "DELETE /v2/files/*", "action": {"status": 403}})
-    (machine.drop / "a").unlink()
-    assert machine.command("once", "--wait-deletions").returncode == 1
 
 
 def test_a_pass_leaves_a_file_that_never_settles_to_the_next_one(machine, monkeypatch):

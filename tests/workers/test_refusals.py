@@ -272,3 +272,30 @@ def test_one_file_that_the_storage_refuses_is_no_trouble_of_the_storage(shop):
     rounds(shop, 4, 3600.0)
     assert shop.gate.state == "ok"
     assert len(shop.live()) == 2
+
+
+@pytest.mark.row(79)
+def test_a_delete_that_is_refused_is_left_to_the_next_pass_after_five_tries(shop):
+    from syncd.state import due
+    from syncd.state.sightings import Seen
+
+    def waiting():
+        counts = shop.store.read(lambda db: due.outstanding(db, attempts=5, deletions=True))
+        return (counts.waiting, counts.failed)
+
+    shop.drop("a", b"a")
+    shop.upload()
+    (shop.root / "a").unlink()
+    shop.notice("a", Seen.MISSING)
+    shop.faults({"match": "DELETE /v2/files/*", "action": {"status": 405}})
+    shop.now += 61
+    for _ in range(4):
+        shop.deleter.step()
+        assert waiting() == (1, 0)
+        shop.now += 30
+    shop.deleter.step()
+    assert waiting() == (0, 1)
+    shop.faults()
+    shop.now += 301
+    shop.deleter.step()
+    assert shop.live() == {}
