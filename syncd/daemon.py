@@ -26,7 +26,7 @@ from syncd.settings import Settings
 from syncd.state import history, holds, overview
 from syncd.state.ages import Pace
 from syncd.vitals import Transfer, Vitals
-from syncd.watch.stage import Watched
+from syncd.watch.watched import Watched
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)

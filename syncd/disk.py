@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from syncd import mounts
 from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
+from syncd.listing import LargeListings, LastListing, Names
 
 CHUNK_BYTES = 1 << 20
 #: What os.scandir of a descriptor returns.
@@ -27,13 +28,16 @@ _LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+#: The table holds times as signed 64-bit nanoseconds: the years 1677 to 2262.
+_EARLIEST_NS, _LATEST_NS = -(1 << 63), (1 << 63) - 1
 
 
 class Fingerprint(NamedTuple):
     """What tells a file's content apart without reading it; times in nanoseconds.
 
     The device number is left out on purpose: it changes with each mount of the same disk. Where the
-    filesystem makes up inodes and the times of changes, both are 0.
+    filesystem makes up inodes and the times of changes, both are 0. Times outside of what the table
+    can hold are moved to its edge.
     """
 
     inode: int
@@ -44,10 +48,15 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> "Fingerprint":
         if mounts.invents(status.st_dev):
-            return cls(0, status.st_size, status.st_mtime_ns, 0)
+            return cls(0, status.st_size, _clamped(status.st_mtime_ns), 0)
         # Some filesystems number beyond what SQLite's signed 64 bits hold.
         inode = (status.st_ino + (1 << 63)) % (1 << 64) - (1 << 63)
-        return cls(inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        times = _clamped(status.st_mtime_ns), _clamped(status.st_ctime_ns)
+        return cls(inode, status.st_size, *times)
+
+
+def _clamped(time_ns: int) -> int:
+    return min(max(time_ns, _EARLIEST_NS), _LATEST_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +138,26 @@ def split(path: bytes) -> tuple[bytes, bytes]:
     return parent, name
 
 
+def open_directory(path: bytes, *, beneath: int | None = None) -> int:
+    """Open a directory for listing: a root, or one `beneath` an open one that is no link; OSError.
+
+    ShortageError as above.
+    """
+    if beneath is None:
+        return _open(path, _LISTING & ~os.O_NOFOLLOW)
+    return _open(path, _LISTING, dir_fd=beneath)
+
+
 @contextmanager
 def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
     """Open the directory `path` beneath `root` for listing; no segment may be a link.
 
     Yields a descriptor. OSError of the first segment that cannot be entered.
     """
-    descriptor = _open(root, _LISTING & ~os.O_NOFOLLOW)
+    descriptor = open_directory(root)
     try:
         for segment in filter(None, path.split(b"/")):
-            below = _open(segment, _LISTING, dir_fd=descriptor)
+            below = open_directory(segment, beneath=descriptor)
             os.close(descriptor)
             descriptor = below
         yield descriptor
@@ -189,32 +208,27 @@ def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
     for path in paths:
         by_parent.setdefault(split(path)[0], []).append(path)
     sights: dict[bytes, Sight] = {}
-    listing = _Listing(root)
+    above = LastListing(_listings)
     for parent, children in by_parent.items():
         try:
             with directory(root, parent) as descriptor:
                 sights.update(_look_in(descriptor, children))
         except OSError as error:
-            sights.update(dict.fromkeys(children, _without_parent(listing, parent, error)))
+            sights.update(dict.fromkeys(children, _without_parent(root, above, parent, error)))
     return sights
 
 
-class _Listing:
-    """The names of the directory asked for last: many that vanished together stood in one."""
+def _names(descriptor: int) -> Iterator[bytes]:
+    with entries_of(descriptor) as entries:
+        for entry in entries:
+            yield os.fsencode(entry.name)
 
-    def __init__(self, root: bytes) -> None:
-        self.root = root
-        self._directory: bytes | None = None
-        self._listed: frozenset[bytes] = frozenset()
 
-    def has(self, descriptor: int, directory: bytes, name: bytes) -> bool:
-        if directory != self._directory:
-            self._listed, self._directory = _names(descriptor), directory
-        return name in self._listed
+_listings = LargeListings(_names)
 
 
 def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Sight]]:
-    names: frozenset[bytes] | None = None
+    names: Names | None = None
     for path in children:
         name = split(path)[1]
         try:
@@ -224,24 +238,19 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
                 yield path, Sight(Found.UNREADABLE, error=str(error.strerror))
                 continue
             if names is None:
-                names = _names(descriptor)
+                names = _listings.names(descriptor)
             # In the listing though stat says no such file: believe neither.
             absent = name not in names
             yield path, Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
             continue
         if mounts.folds_case(status.st_dev) and (names is None or name not in names):
             # Listed after it was found there: an older listing may be of before it was made.
-            names = _names(descriptor)
+            names = Names(_names(descriptor))
             if name not in names:
                 # It is there by another name, in another case.
                 yield path, Sight(Found.ABSENT)
                 continue
         yield path, _sight(status)
-
-
-def _names(descriptor: int) -> frozenset[bytes]:
-    with entries_of(descriptor) as entries:
-        return frozenset(os.fsencode(entry.name) for entry in entries)
 
 
 def _sight(status: os.stat_result) -> Sight:
@@ -252,26 +261,31 @@ def _sight(status: os.stat_result) -> Sight:
     return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
 
 
-def _without_parent(listing: _Listing, parent: bytes, error: OSError) -> Sight:
+def _without_parent(root: bytes, listing: LastListing, parent: bytes, error: OSError) -> Sight:
     """Say what follows for the files of a directory that could not be opened."""
-    if error.errno not in _ABSENT or not parent:
-        return Sight(Found.UNREADABLE, error=str(error.strerror))
-    above, name = split(parent)
+    while error.errno in _ABSENT and parent:
+        above, name = split(parent)
+        try:
+            with directory(root, above) as descriptor:
+                return _without_directory(listing, descriptor, above, name)
+        except OSError as further:
+            parent, error = above, further
+    return Sight(Found.UNREADABLE, error=str(error.strerror))
+
+
+def _without_directory(listing: LastListing, descriptor: int, above: bytes, name: bytes) -> Sight:
+    """Say what follows for what was in the directory `name` of an open one; OSError as stat has."""
     try:
-        with directory(listing.root, above) as descriptor:
-            try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            except FileNotFoundError:
-                gone = not listing.has(descriptor, above, name)
-            else:
-                if stat.S_ISLNK(status.st_mode):
-                    # What is behind it is not followed, and may well be all that was here.
-                    return Sight(Found.OTHER, error="beneath a link")
-                # Something that holds no files, or it was swapped meanwhile.
-                gone = not stat.S_ISDIR(status.st_mode)
-            return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
-    except OSError as further:
-        return _without_parent(listing, above, further)
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        gone = not listing.has(descriptor, above, name)
+    else:
+        if stat.S_ISLNK(status.st_mode):
+            # What is behind it is not followed, and may well be all that was here.
+            return Sight(Found.OTHER, error="beneath a link")
+        # Something that holds no files, or it was swapped meanwhile.
+        gone = not stat.S_ISDIR(status.st_mode)
+    return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
 
 
 def read_small(directory_descriptor: int, name: bytes, limit: int) -> bytes | None:

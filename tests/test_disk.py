@@ -4,6 +4,7 @@ import pytest
 
 from syncd import disk, mounts
 from syncd.disk import Found
+from syncd.listing import LargeListings
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ def test_what_is_beneath_a_link_is_neither_followed_nor_absent(root, path):
 def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monkeypatch):
     listed = []
     names = disk._names
-    monkeypatch.setattr(disk, "_names", lambda fd: listed.append(fd) or names(fd))
+    listings = LargeListings(lambda fd: listed.append(fd) or names(fd))
+    monkeypatch.setattr(disk, "_listings", listings)
     paths = [b"d%d/a" % number for number in range(100)]
     assert set(look(root, *paths).values()) == {Found.ABSENT}
     assert len(listed) == 1
@@ -82,7 +84,7 @@ def test_nothing_is_absent_beneath_a_root_that_is_gone(root):
 
 
 def test_nothing_is_absent_where_listing_and_stat_disagree(root, monkeypatch):
-    monkeypatch.setattr(disk, "_names", lambda _: frozenset({b"a", b"d"}))
+    monkeypatch.setattr(disk, "_listings", LargeListings(lambda _: iter([b"a", b"d"])))
     assert set(look(root, b"a", b"d/b").values()) == {Found.UNREADABLE}
 
 
@@ -90,7 +92,7 @@ def test_nothing_is_absent_where_the_listing_fails(root, monkeypatch):
     def fail(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(disk, "_names", fail)
+    monkeypatch.setattr(disk, "_listings", LargeListings(fail))
     sights = disk.look(os.fsencode(root), [b"a", b"d/b"])
     assert {sight.found for sight in sights.values()} == {Found.UNREADABLE}
     assert {sight.error for sight in sights.values()} == {"Input/output error"}

@@ -9,7 +9,7 @@ from sqlite_utils import Database
 from syncd.disk import Fingerprint, split
 from syncd.exceptions import StateError
 from syncd.state.lifecycle import FileStatus, Verdict
-from syncd.state.texts import shown
+from syncd.state.texts import shown, storable
 
 
 class File(NamedTuple):
@@ -132,7 +132,7 @@ def insert(
             *((mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns) if mark else (None,) * 4),
             changed_at,
             due_at,
-            error,
+            None if error is None else storable(error),
             settling_since,
             is_open,
             is_skipped,
@@ -151,5 +151,7 @@ def update(db: Database, file_id: int, **values: Any) -> None:
             "mtime_ns": mark.mtime_ns,
             "ctime_ns": mark.ctime_ns,
         }
+    if values.get("error"):
+        values["error"] = storable(values["error"])
     names = ", ".join(f"{name} = ?" for name in values)
     db.conn.execute(f"UPDATE files SET {names} WHERE id = ?", (*values.values(), file_id))

@@ -4,6 +4,7 @@ from sqlite_utils import Database
 
 from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.texts import storable
 
 _DAY = 86_400.0
 KEPT_SECONDS = 90 * _DAY
@@ -17,7 +18,7 @@ def add(
     db.conn.execute(
         "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        (now, file.folder, file.path, event, copy.file_uuid if copy else None, detail),
+        (now, file.folder, file.path, event, copy.file_uuid if copy else None, storable(detail)),
     )
 
 

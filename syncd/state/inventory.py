@@ -1,5 +1,6 @@
 """What is known of a folder's files, in bulk: what a scan compares the disk with."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlite_utils import Database
@@ -14,6 +15,8 @@ _MIRRORED = (FileStatus.READY, FileStatus.SETTLING, FileStatus.UNREADABLE)
 class Known(NamedTuple):
     """What the table knows of a file, as much as a comparison with the disk needs."""
 
+    id: int
+    path: bytes
     status: str
     inode: int | None
     size: int | None
@@ -28,7 +31,7 @@ class Known(NamedTuple):
         """
         # One that cannot be read has its own time to be tried again.
         at_rest = self.status in _AT_REST or (skips and self.is_skipped)
-        return bool(at_rest) and self[1:5] == fingerprint
+        return bool(at_rest) and self[3:7] == fingerprint
 
     @property
     def is_mirrored(self) -> bool:
@@ -41,34 +44,66 @@ class Known(NamedTuple):
         return self.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
 
 
-def in_directory(db: Database, folder: str, parent: bytes) -> dict[bytes, Known]:
-    """Return what is known of the files that stand directly in `parent`, by path."""
+_KNOWN = "SELECT id, path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
+
+
+def in_directory(
+    db: Database, folder: str, parent: bytes, *, after: int = 0, limit: int = -1
+) -> list[Known]:
+    """Return what is known of the files that stand directly in `parent`, in the order of their ids.
+
+    Only of the first `limit` beyond the id `after`, where there is a limit.
+    """
     rows = _plain(
         db,
-        "SELECT path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
-        "WHERE folder = ? AND parent = ?",
-        (folder, parent),
+        f"{_KNOWN} WHERE folder = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?",
+        (folder, parent, after, limit),
     )
-    return {row[0]: Known(*row[1:]) for row in rows}
+    return [Known(*row) for row in rows]
 
 
-def directories(db: Database, folder: str) -> list[bytes]:
-    """Return every directory that a known file stands in, sorted."""
+def at(db: Database, folder: str, paths: Sequence[bytes]) -> dict[bytes, Known]:
+    """Return what is known of the files at these paths, by path."""
+    marks = ", ".join("?" * len(paths))
+    rows = _plain(db, f"{_KNOWN} WHERE folder = ? AND path IN ({marks})", (folder, *paths))
+    return {row[1]: Known(*row) for row in rows}
+
+
+def last_id(db: Database) -> int:
+    """Return the id of the file that was recorded last; 0 where there is none."""
+    rows = _plain(db, "SELECT max(id) FROM files", ())
+    return rows[0][0] or 0
+
+
+def next_directories(db: Database, folder: str, after: bytes, limit: int) -> list[bytes]:
+    """Return the next `limit` directories, in order beyond `after`, that a known file stands in."""
     rows = _plain(
-        db, "SELECT DISTINCT parent FROM files WHERE folder = ? ORDER BY parent", (folder,)
+        db,
+        # From one to the next by the index: a directory costs the same however many it holds.
+        "WITH RECURSIVE beyond (parent) AS ("
+        "SELECT min(parent) FROM files WHERE folder = :folder AND parent > :after UNION ALL "
+        "SELECT (SELECT min(parent) FROM files WHERE folder = :folder AND parent > beyond.parent) "
+        "FROM beyond WHERE beyond.parent IS NOT NULL) "
+        "SELECT parent FROM beyond WHERE parent IS NOT NULL LIMIT :limit",
+        {"folder": folder, "after": after, "limit": limit},
     )
     return [row[0] for row in rows]
 
 
-def beneath(db: Database, folder: str, directory: bytes) -> list[bytes]:
-    """Return the files beneath `directory` of which it would be news that they were removed."""
+def beneath(
+    db: Database, folder: str, directory: bytes, *, after: bytes, limit: int
+) -> list[bytes]:
+    """Return the next `limit` files beneath `directory`, in order beyond the path `after`.
+
+    Only those of which it would be news that they were removed.
+    """
     rows = _plain(
         db,
         # "0" follows "/": the range holds all that begins with `directory/`.
         "SELECT path FROM files WHERE folder = ? AND path > ? AND path < ? AND "
         "(status IN ('ready', 'settling', 'unreadable') OR (status = 'missing' AND "
-        "confirmed_at IS NULL))",
-        (folder, directory + b"/", directory + b"0"),
+        "confirmed_at IS NULL)) ORDER BY path LIMIT ?",
+        (folder, max(after, directory + b"/"), directory + b"0", limit),
     )
     return [row[0] for row in rows]
 
@@ -96,13 +131,14 @@ def synced_beneath(
     return [row[0] for row in rows]
 
 
-def synced_sizes(db: Database, folder: str, parent: bytes) -> dict[bytes, int]:
-    """Return the sizes of the live copies of the files in `parent`, by path."""
+def synced_sizes(db: Database, folder: str, paths: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the sizes of the live copies of the files at these paths, by path."""
+    marks = ", ".join("?" * len(paths))
     rows = _plain(
         db,
         "SELECT files.path, copies.size FROM files JOIN copies ON copies.file_id = files.id "
-        "WHERE folder = ? AND parent = ? AND copies.status = 'live'",
-        (folder, parent),
+        f"WHERE folder = ? AND path IN ({marks}) AND copies.status = 'live'",
+        (folder, *paths),
     )
     return dict(rows)
 
@@ -149,7 +185,9 @@ def _count_and_first(
     return count, [row[0] for row in rows]
 
 
-def _plain(db: Database, query: str, parameters: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
+def _plain(
+    db: Database, query: str, parameters: Sequence[object] | dict[str, object]
+) -> list[tuple]:  # type: ignore[type-arg]
     """Run a query for bare tuples: `sqlite3.Row` costs a third of a scan's reading."""
     cursor = db.conn.cursor()
     cursor.row_factory = None

@@ -24,6 +24,7 @@ from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.retry import backoff_seconds, refusal_seconds
+from syncd.state.texts import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Failure:
         return {
             "error_status": self.status,
             "error_code": self.code,
-            "error_message": self.message,
+            "error_message": storable(self.message),
             "error_request_id": self.request_id,
         }
 
@@ -476,7 +477,7 @@ class Ledger:
         db.conn.execute(
             "UPDATE files SET status = 'unreadable', attempts = attempts + 1, error = ?, "
             "due_at = ? WHERE id = ? AND status = 'ready'",
-            (reason, again_at, file_id),
+            (storable(reason), again_at, file_id),
         )
 
     def put_off(self, db: Database, file_id: int, until: float) -> None:

@@ -1,18 +1,24 @@
 """Records what was seen on the disk: the door through which `watch` writes to the table."""
 
 import enum
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
+from syncd.log import fields
 from syncd.state import copies, files, folders
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.retry import backoff_seconds
+from syncd.state.savepoint import is_of_the_disk, savepoint
+from syncd.state.texts import shown
+
+log = logging.getLogger(__name__)
 
 #: Nothing is put off for longer than this, so that a later time is one of another clock.
 LONGEST_WAIT_SECONDS = 3600.0
@@ -82,10 +88,51 @@ def record(
 ) -> int:
     """Write what was seen at some paths of one folder; return how many rows it changed.
 
-    An unchanged file costs a look-up and no write.
+    An unchanged file costs a look-up and no write. A sighting that cannot be recorded makes its own
+    file unreadable, with the reason, and no other.
     """
     skip_before = folders.skip_before(db, folder) if settling.skip_existing else None
-    return sum(_record(db, folder, s, settling, policies, now, skip_before) for s in sightings)
+    seen = list(sightings)
+
+    def write(sighting: Sighting) -> bool:
+        return _record(db, folder, sighting, settling, policies, now, skip_before)
+
+    try:
+        with savepoint(db):
+            return sum(map(write, seen))
+    except Exception as error:
+        if is_of_the_disk(error):
+            raise
+    # A savepoint for each row costs as much as the row: only a batch that failed pays for them.
+    return sum(_alone(db, folder, sighting, write) for sighting in seen)
+
+
+def _alone(
+    db: Database, folder: str, sighting: Sighting, write: Callable[[Sighting], bool]
+) -> bool:
+    """Write one sighting; where that fails, write that its file cannot be read, and why."""
+    try:
+        with savepoint(db):
+            return write(sighting)
+    except Exception as error:
+        if is_of_the_disk(error):
+            raise
+        log.warning(
+            "%s: %s cannot be recorded: %s",
+            folder,
+            shown(sighting.path),
+            error,
+            exc_info=error,
+            extra=fields("unrecorded", folder=folder, cause=f"{type(error).__name__}: {error}"),
+        )
+        reason = f"it cannot be recorded: {error}"
+    try:
+        with savepoint(db):
+            return write(Sighting(sighting.path, Seen.UNREADABLE, reason=reason))
+    except Exception as error:
+        if is_of_the_disk(error):
+            raise
+        return False
 
 
 def _record(

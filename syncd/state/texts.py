@@ -17,6 +17,17 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def storable(text: str) -> str:
+    r"""Return `text` as the table takes it: bytes of a name that are no UTF-8 written out (`\xff`).
+
+    SQLite refuses the lone surrogates that Python keeps such bytes as.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 def path_texts(path: bytes) -> tuple[str, str | None]:
     """Return a path as text, and in Base64 where the text is not the whole truth."""
     try:

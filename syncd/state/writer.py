@@ -20,6 +20,7 @@ from sqlite_utils import Database
 
 from syncd.exceptions import StateWriteError
 from syncd.state import damage, schema
+from syncd.state.savepoint import is_of_the_disk, savepoint
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ def _run_together(db: Database, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseE
     try:
         return [(job, job.work(db), None) for job in jobs]
     except BaseException as error:
-        if isinstance(error, sqlite3.DatabaseError) and _is_of_the_disk(error):
+        if is_of_the_disk(error):
             raise
     db.conn.execute("ROLLBACK")
     db.conn.execute("BEGIN IMMEDIATE")
@@ -201,25 +202,13 @@ def _run_together(db: Database, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseE
 
 
 def _attempt(db: Database, work: Callable[[Database], Any]) -> tuple[Any, BaseException | None]:
-    db.conn.execute("SAVEPOINT job")
     try:
-        value = work(db)
-    except sqlite3.DatabaseError as error:
-        if not db.conn.in_transaction or _is_of_the_disk(error):
-            raise
-        db.conn.execute("ROLLBACK TO job")
-        db.conn.execute("RELEASE job")
-        return None, error
+        with savepoint(db):
+            return work(db), None
     except BaseException as error:
-        db.conn.execute("ROLLBACK TO job")
-        db.conn.execute("RELEASE job")
+        if is_of_the_disk(error) or not db.conn.in_transaction:
+            raise
         return None, error
-    db.conn.execute("RELEASE job")
-    return value, None
-
-
-def _is_of_the_disk(error: sqlite3.DatabaseError) -> bool:
-    return not isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError)
 
 
 def _is_waiting(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from syncd import disk
+from syncd.descent import Descent
 from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
 
@@ -25,8 +26,11 @@ log = logging.getLogger(__name__)
 
 #: What programs leave behind on their way to a finished file, and what systems keep for themselves.
 JUNK = (
-    *("*.part", "*.crdownload", "*.tmp", "*.swp", "*~", "#*#", ".~lock.*"),
-    *(".DS_Store", "Thumbs.db", "@eaDir", ".stfolder", "._*", "lost+found"),
+    *("*.part", "*.part-Frag*", "*.partial", "*.filepart", "*.crdownload", "*.aria2", "*.!qB"),
+    *("*.tmp", "*.swp", "*~", "~$*", "#*#", ".~lock.*"),
+    *(".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir", ".stfolder", "._*", "lost+found"),
+    *("#recycle", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "RECYCLER", ".Trash*"),
+    *("System Volume Information",),
 )
 #: Rules that people keep beside the files; itself never uploaded.
 IGNORE_FILE = ".syncdignore"
@@ -158,22 +162,30 @@ class Rules:
 
     def _directory(self, path: bytes) -> "_Above":
         """Return what is known of a directory's rules, read where it is not."""
-        known = self._above.get(path)
-        if known is not None:
-            return known
         remembered = self._above
-        found = self._look_up(path)
-        with self._lock:
-            if len(remembered) >= _REMEMBERED:
-                remembered.clear()
-            # After `forget` this is a dictionary that nobody asks any more.
-            remembered[path] = found
-        return found
+        waiting = []
+        # Up to the nearest that is remembered and down again, for a tree may be of any depth.
+        while (above := remembered.get(path)) is None:
+            waiting.append(path)
+            if not path:
+                break
+            path = path.rpartition(b"/")[0]
+        with Descent(self._folder.path) as descent:
+            while waiting:
+                path = waiting.pop()
+                above = self._look_up(path, above, descent)
+                with self._lock:
+                    if len(remembered) >= _REMEMBERED:
+                        remembered.clear()
+                    # After `forget` this is a dictionary that nobody asks any more.
+                    remembered[path] = above
+        if above is None:
+            raise AssertionError(path)
+        return above
 
-    def _look_up(self, path: bytes) -> "_Above":
+    def _look_up(self, path: bytes, parent: "_Above | None", descent: Descent) -> "_Above":
         above: IgnoreFiles = ()
-        if path:
-            parent = self._directory(path.rpartition(b"/")[0])
+        if parent is not None:
             if parent.verdict.excluded:
                 return parent
             verdict = self.entry(path, is_dir=True, files=parent.files)
@@ -181,8 +193,7 @@ class Rules:
                 return _Above(verdict)
             above = parent.files
         try:
-            with disk.directory(self._folder.path, path) as descriptor:
-                return _Above(_ELIGIBLE, self.read(descriptor, path, above))
+            return _Above(_ELIGIBLE, self.read(descent.enter(path), path, above))
         except OSError:
             # Not there, or not to be entered: then nothing in it can be found eligible either.
             return _Above(_ELIGIBLE, above)
@@ -273,7 +284,9 @@ def _parsed(path: bytes, base: bytes, content: bytes) -> tuple[_IgnoreFile, str]
 
 
 def _compiled(patterns: Iterable[str]) -> re.Pattern[bytes]:
-    return re.compile(b"|".join(translate(pattern).encode() for pattern in patterns))
+    # In any case: the programs that leave them do not agree on one.
+    alternatives = b"|".join(translate(pattern).encode() for pattern in patterns)
+    return re.compile(alternatives, re.IGNORECASE)
 
 
 _JUNK = _compiled(JUNK)

@@ -3,11 +3,12 @@
 import errno
 import logging
 import os
-import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
+from watchdog.events import DirCreatedEvent, DirMovedEvent, FileCreatedEvent, FileMovedEvent
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import (
     DEFAULT_EVENT_BUFFER_SIZE,
@@ -21,8 +22,9 @@ from watchdog.observers.inotify_c import (
 )
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent, PathedInotifyEvent
 
-from syncd.watch.coverage import WatchedInode, count_watches, watched_inodes
-from syncd.watch.writing import Writing
+from syncd.watch.coverage import WatchedInode, count_watches, has_watches, watched_inodes
+from syncd.watch.open_files import OpenFiles
+from syncd.watch.watched_tree import LIMIT, ToldEvent, WatchedTree, files_beneath
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,6 @@ OVERFLOWED = "the kernel's queue of events overflowed"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-class ToldEvent(InotifyEvent):
-    """An event that the kernel told of, as against those that watchdog makes up for new trees."""
-
-
 class Inotify(InotifyFD):
     """One inotify instance, for one folder: it overflows alone, and its watches can be counted.
 
@@ -49,9 +47,10 @@ class Inotify(InotifyFD):
     attributes; `on_loss` is called, with the reason, when events were lost.
     """
 
-    def __init__(self, on_loss: Callable[[str], None]) -> None:
+    def __init__(self, on_loss: Callable[[str], None], on_refusal: Callable[[], None]) -> None:
         super().__init__()
         self._on_loss = on_loss
+        self._on_refusal = on_refusal
         #: how often a directory could not be watched; and whether for want of watches
         self.refused = 0
         self.out_of_watches = False
@@ -63,12 +62,18 @@ class Inotify(InotifyFD):
     ) -> WatchDescriptor:
         """Watch a directory; below the root, watchdog goes on without a word when it cannot."""
         try:
-            return super().add_callback(path, mask, callback, id_)
+            watch = super().add_callback(path, mask, callback, id_)
+            if watch == -1:
+                # watchdog takes a directory that may not be read for watched.
+                self._watch_for_wd.pop(watch, None)
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             if error.errno not in _GONE:
                 self.refused += 1
+                self._on_refusal()
             self.out_of_watches = self.out_of_watches or error.errno == errno.ENOSPC
             raise
+        return watch
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass an event on. An exception here would end this thread and leave all others alive."""
@@ -96,6 +101,23 @@ class Inotify(InotifyFD):
             time.sleep(WRITES_REST_SECONDS)
         return events
 
+    def flooded(self) -> None:
+        """Have a scan find what so many events would have told of."""
+        self._on_loss("new directories hold more files than are worth a look each")
+
+    def stop_unstarted(self) -> None:
+        """Give back what an instance holds whose thread could not be started."""
+        self._closed = True
+        self._close_resources()
+
+    @property
+    def watches_any(self) -> bool:
+        """Whether the kernel watches any directory for us now."""
+        try:
+            return has_watches(self._inotify_fd)
+        except OSError:
+            return False
+
     def live_watches(self) -> int:
         """Count the directories that the kernel watches for us now."""
         try:
@@ -112,15 +134,25 @@ class Inotify(InotifyFD):
 
 
 class Emitter(InotifyEmitter):
-    """watchdog's emitter, which also keeps the book of what is being written.
+    """watchdog's emitter, which also keeps the book of what may be open for writing."""
 
-    Only what the kernel told of counts: of a file in a directory that was just made, its close may
-    have come before the watch.
-    """
+    def __init__(
+        self, *arguments: Any, inotify_fd: Inotify, open_files: OpenFiles, **more: Any
+    ) -> None:
+        super().__init__(*arguments, inotify_fd=inotify_fd, **more)
+        self._watcher = inotify_fd
+        self._open_files = open_files
+        self.tree: WatchedTree | None = None
 
-    def __init__(self, *arguments: Any, writing: Writing, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._writing = writing
+    def on_thread_start(self) -> None:
+        """Watch the tree; OSError where its root cannot be."""
+        self._inotify = self.tree = WatchedTree(
+            self._inotify_fd,
+            os.fsencode(self.watch.path),
+            is_recursive=True,
+            event_mask=self.get_event_mask_from_filter(),
+        )
+        self.tree.on_flood = self._watcher.flooded
 
     def get_event_mask_from_filter(self) -> Mask:
         """Ask for writes, too: they are booked here and go no further."""
@@ -130,29 +162,48 @@ class Emitter(InotifyEmitter):
         self, event: GroupedInotifyEvent, *, full_events: bool = False
     ) -> None:
         """Book what the event says of writing, then pass it on."""
-        if isinstance(event, PathedInotifyEvent):
+        if not isinstance(event, PathedInotifyEvent):
+            moved_from, moved_to = event
+            self._open_files.moved(moved_from.path, moved_to.path)
+            if moved_from.ev.is_directory:
+                self._directory_moved(moved_from.path, moved_to.path)
+                return
+        elif event.ev.is_directory and event.ev.is_moved_to:
+            self._directory_came(event.path)
+            return
+        else:
             self._book(event.ev, event.path)
             if event.ev.is_modify:
                 return
-        else:
-            moved_from, moved_to = event
-            self._writing.moved(moved_from.path, moved_to.path)
         super().build_and_queue_event(event, full_events=full_events)
 
+    def _directory_moved(self, source: bytes, target: bytes) -> None:
+        self.queue_event(DirMovedEvent(self._decode_path(source), self._decode_path(target)))
+        for path in self._files_beneath(target):
+            before = self._decode_path(source + path[len(target) :])
+            self.queue_event(FileMovedEvent(before, self._decode_path(path)))
+
+    def _directory_came(self, path: bytes) -> None:
+        self.queue_event(DirCreatedEvent(self._decode_path(path)))
+        for file in self._files_beneath(path):
+            self._open_files.suspect(file)
+            self.queue_event(FileCreatedEvent(self._decode_path(file)))
+
+    def _files_beneath(self, directory: bytes) -> Iterator[bytes]:
+        files = files_beneath(directory)
+        yield from islice(files, LIMIT)
+        if next(files, None) is not None:
+            self._watcher.flooded()
+
     def _book(self, event: InotifyEvent, path: bytes) -> None:
+        if event.is_directory:
+            return
         if event.is_modify:
-            self._writing.begun(path)
-        elif event.is_create and not event.is_directory:
-            if isinstance(event, ToldEvent) and _is_being_made(path):
-                self._writing.begun(path)
-        elif event.is_close_write or event.is_delete or event.is_moved_from or event.is_moved_to:
-            self._writing.ended(path)
-
-
-def _is_being_made(path: bytes) -> bool:
-    """Tell a file that was opened to be made from a link to one, which nobody has opened."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            self._open_files.written(path)
+        elif event.is_create and isinstance(event, ToldEvent):
+            self._open_files.made(path)
+        elif event.is_create or event.is_moved_to:
+            # Whoever writes to it may have opened it before it came under our eyes.
+            self._open_files.suspect(path)
+        elif event.is_close_write or event.is_delete or event.is_moved_from:
+            self._open_files.ended(path)

@@ -1,5 +1,6 @@
 """Looks at single paths: those that events hint at, and those whose next look is due."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -7,13 +8,16 @@ from typing import TypeVar
 from syncd import disk
 from syncd.disk import Found, Sight
 from syncd.exceptions import UnreadableError
+from syncd.log import printable
 from syncd.state import inventory, sightings
 from syncd.state.sightings import Seen, Sighting
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
+from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root, RootState, View
-from syncd.watch.writing import Writing
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 #: Sightings in one transaction.
@@ -23,7 +27,7 @@ EXCLUDED = "excluded: "
 
 
 def judge(
-    rules: Rules, writing: Writing, path: bytes, sight: Sight, *, removal_seen: bool = False
+    rules: Rules, open_files: OpenFiles, path: bytes, sight: Sight, *, removal_seen: bool = False
 ) -> Sighting:
     """Return what a look at `path` means to the table, by the folder's rules."""
     try:
@@ -31,6 +35,9 @@ def judge(
     except UnreadableError as error:
         # What should stay here might be sent.
         return Sighting(path, Seen.UNREADABLE, reason=str(error))
+    except Exception as error:
+        log.exception("the rules cannot be applied to %s", printable(path))
+        return Sighting(path, Seen.UNREADABLE, reason=f"it cannot be judged: {error}")
     if not verdict.excluded and sight.fingerprint:
         verdict = rules.of_size(sight.fingerprint.size)
     if verdict.excluded:
@@ -42,7 +49,7 @@ def judge(
                 path,
                 Seen.PRESENT,
                 sight.fingerprint,
-                is_open=writing.has(path),
+                is_open=open_files.has(path),
                 own_clock=sight.own_clock,
             )
         case Found.OTHER:
@@ -62,14 +69,14 @@ class Looker:
         store: Store,
         folder: WatchFolder,
         rules: Rules,
-        writing: Writing,
+        open_files: OpenFiles,
         root: Root,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._folder = folder
         self._rules = rules
-        self._writing = writing
+        self._open_files = open_files
         self._root = root
         self._clock = clock
 
@@ -101,8 +108,18 @@ class Looker:
             for known in self._beneath(path):
                 yield known, removal_seen
 
-    def _beneath(self, directory: bytes) -> list[bytes]:
-        return self._store.read(lambda db: inventory.beneath(db, self._folder.name, directory))
+    def _beneath(self, directory: bytes) -> Iterator[bytes]:
+        def read(after: bytes) -> list[bytes]:
+            return self._store.read(
+                lambda db: inventory.beneath(
+                    db, self._folder.name, directory, after=after, limit=BATCH
+                )
+            )
+
+        after = b""
+        while paths := read(after):
+            yield from paths
+            after = paths[-1]
 
     def look_due(self) -> float | None:
         """Look again at each file whose next look is due.
@@ -123,7 +140,7 @@ class Looker:
 
     def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
         seen = [
-            judge(self._rules, self._writing, path, sight, removal_seen=paths[path])
+            judge(self._rules, self._open_files, path, sight, removal_seen=paths[path])
             for path, sight in disk.look(self._folder.path, paths).items()
         ]
         return self._root.record(seen, before) if seen else 0

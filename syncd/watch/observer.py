@@ -10,12 +10,13 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from watchdog.observers.api import BaseObserver
 
 from syncd import disk
+from syncd.log import printable
 from syncd.metrics import WATCH_OVERFLOWS
 from syncd.watch.coverage import Coverage
 from syncd.watch.filesystems import deaf_mounts, why_polling
@@ -23,7 +24,8 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.handler import EVENTS, Handler
 from syncd.watch.hints import Hints
 from syncd.watch.inotify import OVERFLOWED, Emitter, Inotify
-from syncd.watch.writing import Writing
+from syncd.watch.open_files import OpenFiles
+from syncd.watch.watched_tree import WatchedTree
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ RETRY_SECONDS = 60.0
 #: Seconds for which a thread of a watcher that hangs is waited for.
 JOIN_SECONDS = 5.0
 _RETRY = "watching is tried again"
+#: Bytes from which on a path cannot be named to the kernel.
+_PATH_MAX = 4096
 _SYSCTL = Path("/proc/sys/fs/inotify")
 
 
@@ -59,8 +63,8 @@ class FolderObserver:
         self._retry_at = 0.0
         self._limit = 0
         self._refused = 0
-        #: which files are open for writing, as far as is known
-        self.writing = Writing(os.path.realpath(folder.path), monotonic=monotonic)
+        #: which files are open for writing
+        self.open_files = OpenFiles(os.path.realpath(folder.path), monotonic=monotonic)
         #: native or polling
         self.kind = "polling"
         #: why it is polling
@@ -95,6 +99,24 @@ class FolderObserver:
         with self._lock:
             self._end()
 
+    def watch_again(self, directories: Iterable[bytes]) -> None:
+        """Try to watch directories that could not be watched before, until one fails for us all."""
+        with self._lock:
+            tree = self._tree()
+            if tree is None or self._inotify is None:
+                return
+            for directory in directories:
+                path = tree.path.rstrip(b"/") + b"/" + directory
+                # A longer one cannot be named to the kernel, and would stop those behind it.
+                if len(path) < _PATH_MAX and not tree.watch(path) and self._inotify.out_of_watches:
+                    break
+            # They are polled already: they need no scan for having failed once more.
+            self._refused = self._inotify.refused
+
+    def _tree(self) -> WatchedTree | None:
+        emitters = self._observer.emitters if self._observer is not None else ()
+        return next((e.tree for e in emitters if isinstance(e, Emitter)), None)
+
     def check(self) -> str:
         """See whether all is well, and begin to watch anew where not.
 
@@ -114,7 +136,6 @@ class FolderObserver:
 
     def _begin(self) -> None:
         self.kind, self.reason, self.trouble = "polling", "", ""
-        self.writing.forget()
         self._refused = 0
         try:
             self._identity = disk.identify(self._folder.path)
@@ -127,11 +148,8 @@ class FolderObserver:
             return
         try:
             self._open()
-        except OSError as error:
-            self._fall_back(_advice(error, self._folder.path))
         except Exception as error:
-            log.exception("cannot watch %s", os.fsdecode(self._folder.path))
-            self._fall_back(f"watchdog failed: {error}")
+            self._fall_back(_advice(error, self._folder.path))
         else:
             self.kind = "native"
             self._see_refused()
@@ -142,7 +160,11 @@ class FolderObserver:
         if observer is not None:
             observer.stop()
             _join(observer)
-        if inotify is not None:
+        if inotify is None:
+            return
+        if inotify.ident is None:
+            inotify.stop_unstarted()
+        else:
             inotify.stop()
             _join(inotify)
 
@@ -159,16 +181,17 @@ class FolderObserver:
         logging.getLogger("watchdog").setLevel(logging.CRITICAL)
         # A root that is a link would give no event at all.
         root = os.path.realpath(self._folder.path)
-        self._inotify = Inotify(self._lost)
+        self._inotify = Inotify(self._lost, self._hints.ask_check)
         self._inotify.start()
-        self._observer = BaseObserver(Emitter, inotify_fd=self._inotify, writing=self.writing)
+        self._observer = BaseObserver(Emitter, inotify_fd=self._inotify, open_files=self.open_files)
         self._observer.schedule(
             Handler(root, self._hints), os.fsdecode(root), recursive=True, event_filter=EVENTS
         )
         try:
             self._observer.start()
         except BaseException:
-            # Its dispatcher never ran: there is nothing to join.
+            # Its dispatcher never ran: there is nothing to join, but perhaps an emitter to stop.
+            self._observer.unschedule_all()
             self._observer = None
             raise
 
@@ -176,7 +199,6 @@ class FolderObserver:
         if reason == OVERFLOWED:
             self.overflows += 1
             WATCH_OVERFLOWS.add(self._folder.name)
-        self.writing.forget()
         self._hints.ask_check()
         self._hints.ask_scan(reason)
 
@@ -201,7 +223,7 @@ class FolderObserver:
             return self._inotify.broken
         if not all(thread.is_alive() for thread in threads):
             return "a thread of the watcher has ended"
-        if not self._inotify.live_watches():
+        if not self._inotify.watches_any:
             # After an overflow watchdog sets all watches anew, and only logs that it could not.
             return "no directory is watched any more"
         if self._inotify.out_of_watches and _limit("max_user_watches") != self._limit:
@@ -230,19 +252,29 @@ class FolderObserver:
         self._logged = trouble
 
 
-def _advice(error: OSError, path: bytes) -> str:
-    """Say what to do about an error that kept inotify from watching a root."""
-    match error.errno:
-        case errno.ENOSPC:
+def _advice(error: Exception, path: bytes) -> str:
+    """Say what to do about an error that kept a root from being watched."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "thread" in str(error)
+    ):
+        return (
+            "no thread is to be had for watching: raise TasksMax= or LimitAS= of the unit, or the "
+            "container's limits of processes and memory (pids.max, ulimit -u, ulimit -v)"
+        )
+    match error:
+        case OSError(errno=errno.ENOSPC):
             return f"the limit of inotify watches is reached; run: {_more_watches()}"
-        case errno.EMFILE:
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
             more = max(512, 2 * _limit("max_user_instances"))
             return (
                 "no inotify instance is to be had; run: sysctl -w "
                 f"fs.inotify.max_user_instances={more} (or raise the limit of open files)"
             )
+        case OSError():
+            return f"cannot watch {printable(path)}: {error.strerror}"
         case _:
-            return f"cannot watch {os.fsdecode(path)}: {error.strerror}"
+            log.error("cannot watch %s", printable(path), exc_info=error)
+            return f"watchdog failed: {error}"
 
 
 def _more_watches() -> str:

@@ -218,7 +218,7 @@ class Passage:
             "%s: %s; tried again later",
             file.shown,
             message,
-            extra=fields("unreadable", folder=file.folder, path=file.shown),
+            extra=fields("unreadable", folder=file.folder, path=file.shown, cause=message),
         )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 

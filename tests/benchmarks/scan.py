@@ -19,7 +19,7 @@ from pathlib import Path
 from syncd.state.planner import Policy
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
-from syncd.watch.stage import Watched
+from syncd.watch.watched import Watched
 
 IN_DIRECTORY = 100
 MILLION = 1_000_000

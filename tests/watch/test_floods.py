@@ -9,7 +9,7 @@ import time
 import pytest
 
 from syncd.state import overview, views
-from syncd.watch import hints, writing
+from syncd.watch import hints, open_files
 
 pytestmark = pytest.mark.row(61)
 
@@ -70,7 +70,7 @@ def test_a_flood_of_files_takes_bounded_memory_and_the_state_is_told_at_once(pla
     slowest, waiting = 0.0, 0
     while pouring.is_alive() or len(place.watched.hints) or place.watched.hints.scan_asked:
         waiting = max(waiting, len(place.watched.hints))
-        assert len(place.watched.observer.writing._open) <= writing.LIMIT
+        assert len(place.watched.observer.open_files) <= open_files.LIMIT
         place.watched.look_hints()
         if not pouring.is_alive():
             place.later(1000)

@@ -23,6 +23,9 @@ def test_without_rules_every_ordinary_file_is_eligible():
     [
         *(b"a.part", b"a.crdownload", b"a.tmp", b".a.swp", b"a~", b".~lock.a.odt#", b"._a"),
         *(b".DS_Store", b"Thumbs.db", b"@eaDir", b".stfolder", b"lost+found", b"new\nline.tmp"),
+        *(b"#recycle", b"#Recycle", b"@Recycle", b"$RECYCLE.BIN", b".Trash-1000", b".Trashes"),
+        *(b"a.mkv.filepart", b"A.PART", b"a.iso.aria2", b"a.iso.!qB", b"a.mp4.part-Frag3"),
+        *(b"a.partial", b"~$report.docx", b"Desktop.ini", b"System Volume Information"),
     ],
 )
 def test_junk_is_excluded_even_where_hidden_files_are_eligible(name):

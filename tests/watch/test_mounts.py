@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd import disk, mounts
+from syncd.descent import Descent
 from syncd.state import folders, inventory, manifest, reviews
 from syncd.watch import roots
 from syncd.watch.inotify import Inotify
@@ -299,15 +300,15 @@ def test_a_verdict_on_a_new_mount_is_on_what_is_not_in_it(hidden, verdict, becom
 
 @pytest.mark.row(3)
 def test_a_new_mount_that_cannot_be_listed_to_its_end_is_not_taken_for_right(hidden, monkeypatch):
-    directory = disk.directory
+    enter = Descent.enter
 
-    def refuse(root, path=b""):
+    def refuse(descent, path):
         if path == b"disk/d":
             raise PermissionError(13, "Permission denied")
-        return directory(root, path)
+        return enter(descent, path)
 
     with monkeypatch.context() as forbidden:
-        forbidden.setattr(disk, "directory", refuse)
+        forbidden.setattr(Descent, "enter", refuse)
         assert hidden.scan().complete
     assert set(hidden.holds()) == {"mount_new"}
     hidden.scan()
@@ -408,7 +409,9 @@ def test_directories_that_could_not_be_watched_are_polled_and_no_others(place, u
 
     in_directory = inventory.in_directory
     monkeypatch.setattr(
-        inventory, "in_directory", lambda db, f, d: listed.append(d) or in_directory(db, f, d)
+        inventory,
+        "in_directory",
+        lambda db, f, d, **k: listed.append(d) or in_directory(db, f, d, **k),
     )
     place.later(6)
     place.watched.scan_if_due()

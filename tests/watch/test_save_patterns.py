@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from syncd import disk
-from syncd.watch.writing import Writing
+from syncd.watch.open_files import OpenFiles
 
 RECORDINGS = {path.stem: path for path in (Path(__file__).parent / "saves").glob("*.txt")}
 FLAGS = {
@@ -151,6 +151,6 @@ def test_every_program_that_the_readers_use_is_recorded():
 @pytest.mark.parametrize("name", ["curl", "wget", "vim"])
 def test_taking_a_file_for_closed_that_is_open_is_seen(place, monkeypatch, name):
     """A negative control: with the settle rule alone, a slow writer's half goes out."""
-    monkeypatch.setattr(Writing, "has", lambda *_: False)
+    monkeypatch.setattr(OpenFiles, "has", lambda *_: False)
     ready, _ = saved_by(place, name, slowly=True)
     assert len(ready[b"a.txt"]) > 1

@@ -6,7 +6,7 @@ from syncd.state import copies, files, holds
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.planner import Policy
 from syncd.watch.folder import WatchFolder
-from syncd.watch.stage import Watched
+from syncd.watch.watched import Watched
 
 POLICIES = {"f": Policy()}
 _numbers = itertools.count(1)
@@ -59,18 +59,19 @@ class Place:
         if self.watched.observer.kind != "native":
             return
         # Events come in order: those of a file made last come last. It is excluded by its name.
-        writing = self.watched.observer.writing
-        ended, told = writing.ended, set()
-        writing.ended = lambda path: (ended(path), told.add(path))
+        open_files = self.watched.observer.open_files
+        ended, told = open_files.ended, set()
+        open_files.ended = lambda path: (ended(path), told.add(path))
         last = self.write(b"last-%d.tmp" % next(_numbers), b"")
         assert wait_for(lambda: os.fsencode(last.resolve()) in told)
-        writing.ended = ended
+        open_files.ended = ended
         last.unlink()
 
     def closed(self):
         """Wait until the events have come of all that was done, and no file is open."""
         self.caught_up()
-        wait_for(lambda: not self.watched.observer.writing._open)
+        open_files = self.watched.observer.open_files
+        wait_for(lambda: not any(map(open_files.has, open_files.paths())))
 
     def scan(self):
         return self.watched.scan()

@@ -28,13 +28,13 @@ from syncd.watch import roots
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.looks import judge
+from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root, RootState, View
-from syncd.watch.writing import Writing
 from syncd.workers import looks
 from syncd.workers.deleter import Deleter, MirroredFolder
 
 #: Nothing is open for writing here.
-WRITING = Writing(b"/f")
+OPEN_FILES = OpenFiles(b"/f")
 GRACE = 60.0
 PATHS = (b"a", b"b", b"d/c", b"d/e", b"d/f")
 SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "200")), 24
@@ -260,7 +260,10 @@ class World:
         if state is not RootState.MISSING:
             seen = self.look(b"/f", paths)
             self.root.record(
-                [judge(self.rules, WRITING, p, s, removal_seen=paths[p]) for p, s in seen.items()],
+                [
+                    judge(self.rules, OPEN_FILES, p, s, removal_seen=paths[p])
+                    for p, s in seen.items()
+                ],
                 before,
             )
 
@@ -272,19 +275,20 @@ class World:
         for parent in (b"", b"d"):
             if not self.may_list(parent):
                 continue
-            known = inventory.in_directory(self.store.db, "f", parent)
+            rows = inventory.in_directory(self.store.db, "f", parent)
+            known = {row.path: row for row in rows}
             listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
             noticed += listed
-            sizes = inventory.synced_sizes(self.store.db, "f", parent)
+            sizes = inventory.synced_sizes(self.store.db, "f", list(listed))
             there += sum(sizes.get(path) == mark.size for path, mark in listed.items())
             found += [
-                judge(self.rules, WRITING, path, Sight(Found.FILE, mark))
+                judge(self.rules, OPEN_FILES, path, Sight(Found.FILE, mark))
                 for path, mark in listed.items()
                 if path not in known or not known[path].agrees_with(mark, skips=False)
             ]
             nominated = [p for p, row in known.items() if row.is_mirrored and p not in listed]
             found += [
-                judge(self.rules, WRITING, p, s) for p, s in self.look(b"/f", nominated).items()
+                judge(self.rules, OPEN_FILES, p, s) for p, s in self.look(b"/f", nominated).items()
             ]
         if self.race:
             self.race()

@@ -1,0 +1,345 @@
+"""One pass over a folder, or over some of its directories, compared with the table.
+
+It keeps no list of all files: at any time it holds a batch of one directory's rows, a batch of what
+differs, and the names of the directories.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from syncd import disk, mounts
+from syncd.descent import Descent
+from syncd.disk import Fingerprint
+from syncd.exceptions import UnreadableError
+from syncd.log import printable
+from syncd.state import inventory
+from syncd.state.inventory import Known
+from syncd.state.lifecycle import FileStatus
+from syncd.state.sightings import Seen, Sighting
+from syncd.state.store import Store
+from syncd.watch.coverage import Coverage
+from syncd.watch.folder import WatchFolder
+from syncd.watch.ignore import IgnoreFiles, Rules
+from syncd.watch.known_directory import KnownDirectory
+from syncd.watch.looks import BATCH, EXCLUDED, judge
+from syncd.watch.open_files import OpenFiles
+from syncd.watch.roots import Root, RootState, View
+
+log = logging.getLogger(__name__)
+
+#: Entries of a directory that are compared at a time.
+ENTRIES = 1000
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """What a scan found. Complete: every directory that could be listed was, to its end."""
+
+    state: RootState = RootState.MISSING
+    #: eligible regular files
+    files: int = 0
+    #: rows of the table that changed
+    changed: int = 0
+    #: files found to be missing
+    missing: int = 0
+    #: of the eligible files together, in bytes
+    size: int = 0
+    directories: int = 0
+    #: directories in which events do not tell of every change, where that was asked for
+    uncovered: list[bytes] = field(default_factory=list)
+    #: directories that could not be listed, and why: nothing is said of what is beneath them
+    unreadable: dict[bytes, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    complete: bool = False
+    #: a replaced root was taken for the same folder: its missing files are the next scan's
+    accepted: bool = False
+
+
+class _EndedEarlyError(Exception):
+    """The scan was stopped, or its root is another one by now: nothing more can be said."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ScanPass:
+    """One scan under way."""
+
+    store: Store
+    folder: WatchFolder
+    rules: Rules
+    open_files: OpenFiles
+    root: Root
+    stopped: Callable[[], bool]
+    report: ScanReport
+    before: View
+    coverage: Coverage | None
+    #: directories to come to, with the rules that bear on what is above them
+    waiting: list[tuple[bytes, IgnoreFiles]] = field(default_factory=list)
+    listed: set[bytes] = field(default_factory=set)
+    batch: list[Sighting] = field(default_factory=list)
+    #: known files that were not found so far
+    nominated: list[bytes] = field(default_factory=list)
+    #: at a replaced root: synced files that are there, with their size
+    there: int = 0
+    #: whether only what events do not cover is scanned
+    in_parts: bool = False
+
+    def run(self) -> None:
+        report = self.report
+        self.waiting.append((b"", ()))
+        try:
+            self._visit_all()
+            self._vanished_directories()
+            self._look_again()
+            self._flush()
+            self._insist_on_root()
+        except _EndedEarlyError:
+            report.state, _ = self.root.check()
+            return
+        report.complete = True
+        if report.state is RootState.REPLACED:
+            report.accepted = self.root.accept(self.before, self.there)
+
+    def run_parts(self, directories: Sequence[bytes]) -> None:
+        self.in_parts = True
+        try:
+            for directory in directories:
+                try:
+                    if self.rules.excludes_directory(directory):
+                        continue
+                    above = self.rules.above(directory)
+                except UnreadableError as error:
+                    self.report.unreadable[directory] = str(error)
+                    continue
+                self.waiting.append((directory, above))
+                self._visit_all()
+                if directory not in self.listed and directory not in self.report.unreadable:
+                    self._nominate(self._known(directory))
+            self._look_again()
+            self._flush()
+        except _EndedEarlyError:
+            return
+        self.report.complete = True
+
+    def _insist_on_root(self) -> None:
+        """End early where the root was replaced: directories of the old one were still open."""
+        _, after = self.root.check()
+        if after.identity != self.before.identity:
+            raise _EndedEarlyError
+
+    def _visit_all(self) -> None:
+        with Descent(self.folder.path) as descent:
+            while self.waiting:
+                directory, above = self.waiting.pop()
+                # A part may be waiting twice: in its turn, and from the part above it.
+                if directory not in self.listed:
+                    self._visit(directory, above, descent)
+
+    def _visit(self, directory: bytes, above: IgnoreFiles, descent: Descent) -> None:
+        """List one directory to its end, and compare it with what is known of it."""
+        known = self._known(directory)
+        try:
+            descriptor = descent.enter(directory)
+            if self._is_covered(descriptor, directory):
+                self.listed.add(directory)
+                return
+            files = self.rules.read(descriptor, directory, above)
+            with disk.entries_of(descriptor) as entries:
+                while batch := list(islice(entries, ENTRIES)):
+                    self._compare(directory, batch, known, files)
+        except UnreadableError as error:
+            self.report.unreadable[directory] = str(error)
+            return
+        except OSError as error:
+            # Removed meanwhile, or no directory any more: judged with the vanished ones.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                self.report.unreadable[directory] = str(error.strerror)
+            return
+        self.listed.add(directory)
+        self.report.directories += 1
+        self._nominate(known)
+
+    def _compare(
+        self,
+        directory: bytes,
+        batch: Sequence["os.DirEntry[str]"],
+        known: KnownDirectory,
+        files: IgnoreFiles,
+    ) -> None:
+        """Compare some entries of a directory with what is known of them."""
+        if self.stopped():
+            raise _EndedEarlyError
+        prefix = directory + b"/" if directory else b""
+        entries = [(prefix + os.fsencode(entry.name), entry) for entry in batch]
+        rows = known.at([path for path, _ in entries])
+        on_trial = self._on_trial([path for path, _ in entries])
+        for path, entry in entries:
+            row = rows.get(path)
+            found = self._found(path, entry, row, files)
+            if found.is_met and row is not None:
+                known.meet(row)
+            if on_trial and on_trial.get(path) == found.size:
+                self.there += 1
+            if found.sighting is not None:
+                self._add(found.sighting)
+
+    def _is_covered(self, descriptor: int, directory: bytes) -> bool:
+        """Note a directory that events do not cover; say whether it can be left to them."""
+        if self.coverage is None:
+            return False
+        covered = self.coverage.has(directory, os.fstat(descriptor))
+        if not covered:
+            self.report.uncovered.append(directory)
+        return covered and self.in_parts
+
+    def _found(
+        self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles
+    ) -> "_Found":
+        """Judge one entry; one that cannot be judged stops no other."""
+        try:
+            return self._judged(path, entry, row, files)
+        except FileNotFoundError:
+            return _NOTHING
+        except OSError as error:
+            reason = str(error.strerror)
+        except Exception as error:
+            log.exception("%s: cannot judge %s", self.folder.name, printable(path))
+            reason = f"it cannot be judged: {error}"
+        # Known to be unreadable, it has a time of its own to be looked at again.
+        if row is not None and row.status == FileStatus.UNREADABLE:
+            return _MET
+        return _Found(Sighting(path, Seen.UNREADABLE, reason=reason))
+
+    def _judged(
+        self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles
+    ) -> "_Found":
+        is_dir = entry.is_dir(follow_symlinks=False)
+        verdict = self.rules.entry(path, is_dir=is_dir, files=files)
+        if is_dir:
+            if not verdict.excluded:
+                self.waiting.append((path, files))
+            return _NOTHING
+        if verdict.excluded:
+            return _ineligible(path, row, f"{EXCLUDED}{verdict.rule}")
+        # The mode decides: the entry's own type may be of something that stood there before.
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return _NOTHING
+        if not stat.S_ISREG(status.st_mode):
+            return _ineligible(path, row, "not a regular file")
+        too_large = self.rules.of_size(status.st_size)
+        if too_large.excluded:
+            return _ineligible(path, row, f"{EXCLUDED}{too_large.rule}")
+        self.report.files += 1
+        self.report.size += status.st_size
+        fingerprint = Fingerprint.of(status)
+        if row is not None and row.agrees_with(fingerprint, skips=self.folder.skip_existing):
+            return _Found(None, size=fingerprint.size)
+        sighting = Sighting(
+            path,
+            Seen.PRESENT,
+            fingerprint,
+            is_open=self.open_files.has(path),
+            own_clock=mounts.has_own_clock(status.st_dev),
+        )
+        return _Found(sighting, size=fingerprint.size)
+
+    def _nominate(self, known: KnownDirectory) -> None:
+        """Remember known files that no listing showed: a look of their own has the evidence."""
+        for row in known.unmet():
+            if row.is_mirrored:
+                self.nominated.append(row.path)
+                if len(self.nominated) >= BATCH:
+                    self._look_again()
+
+    def _look_again(self) -> None:
+        paths, self.nominated = self.nominated, []
+        for path, sight in disk.look(self.folder.path, paths).items():
+            sighting = judge(self.rules, self.open_files, path, sight)
+            self.report.missing += sighting.seen is Seen.MISSING
+            self._add(sighting)
+
+    def _vanished_directories(self) -> None:
+        """Judge the known files of directories that this scan did not come to."""
+        if b"" not in self.listed:
+            raise _EndedEarlyError
+        after = b""
+        while parents := self._next_directories(after):
+            after = parents[-1]
+            for parent in parents:
+                if parent not in self.listed and not self._is_beneath_unreadable(parent):
+                    self._vanished_directory(parent)
+
+    def _vanished_directory(self, parent: bytes) -> None:
+        try:
+            verdict = self.rules.verdict(parent, is_dir=True)
+        except UnreadableError as error:
+            self.report.unreadable[parent] = str(error)
+            return
+        if not verdict.excluded:
+            self._nominate(self._known(parent))
+            return
+        for row in self._known(parent).unmet():
+            found = _ineligible(row.path, row, f"{EXCLUDED}{verdict.rule}")
+            if found.sighting is not None:
+                self._add(found.sighting)
+
+    def _next_directories(self, after: bytes) -> list[bytes]:
+        return self.store.read(
+            lambda db: inventory.next_directories(db, self.folder.name, after, BATCH)
+        )
+
+    def _is_beneath_unreadable(self, directory: bytes) -> bool:
+        unreadable = self.report.unreadable
+        while directory and unreadable and directory not in unreadable:
+            directory = disk.split(directory)[0]
+        return directory in unreadable
+
+    def _known(self, directory: bytes) -> KnownDirectory:
+        return KnownDirectory(self.store, self.folder.name, directory)
+
+    def _on_trial(self, paths: Sequence[bytes]) -> dict[bytes, int]:
+        if self.report.state is not RootState.REPLACED:
+            return {}
+        return self.store.read(lambda db: inventory.synced_sizes(db, self.folder.name, paths))
+
+    def _add(self, sighting: Sighting) -> None:
+        self.batch.append(sighting)
+        if len(self.batch) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self.batch = self.batch, []
+        if not batch:
+            return
+        changed = self.root.record(batch, self.before)
+        if changed is None:
+            raise _EndedEarlyError
+        self.report.changed += changed
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an entry of a directory means: what is to be recorded, and whether it was that file."""
+
+    sighting: Sighting | None
+    #: of an eligible file, else -1
+    size: int = -1
+    #: whether the row of that path, if there is one, is accounted for
+    is_met: bool = True
+
+
+_MET = _Found(None)
+#: No file is there, as far as this entry tells.
+_NOTHING = _Found(None, is_met=False)
+
+
+def _ineligible(path: bytes, row: Known | None, reason: str) -> _Found:
+    if row is None or row.is_unmirrored:
+        return _MET
+    by_rule = reason.startswith(EXCLUDED)
+    return _Found(Sighting(path, Seen.INELIGIBLE, reason=reason, by_rule=by_rule))

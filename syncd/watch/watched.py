@@ -1,0 +1,347 @@
+"""One watch folder: its root, watcher, rules and scanner, and the steps over them."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+
+from syncd.log import printable
+from syncd.state import reviews
+from syncd.state.advance import Policies
+from syncd.state.store import Store
+from syncd.units import counted, size
+from syncd.vitals import FolderVitals
+from syncd.watch.folder import WatchFolder
+from syncd.watch.hints import Hints
+from syncd.watch.ignore import IGNORE_FILE, Rules
+from syncd.watch.looks import Looker
+from syncd.watch.observer import FolderObserver
+from syncd.watch.roots import Root, RootState, View
+from syncd.watch.scan_pass import ScanReport
+from syncd.watch.scanner import Scanner
+
+log = logging.getLogger(__name__)
+
+#: By how much of itself the time between two scans varies, so that folders do not scan in step.
+JITTER = 0.1
+#: Polling takes no more than this part of the time, and comes round no sooner than this.
+POLLING_PART, POLLING_SECONDS = 0.05, 5.0
+#: No scan, of whatever folder, takes more than this part of the time: a disk that is so slow that
+#: `rescan_seconds` would keep it at work all the time is spared.
+SCANNING_PART = 0.2
+#: Seconds for which a count of live watches is believed, at least; counting them takes no more
+#: than this part of the time.
+COUNTED_SECONDS, COUNTING_PART = 10.0, 0.001
+#: The shortest pause after a scan before another that was asked for, in seconds; and as long as
+#: the scan took.
+ASKED_SECONDS = 1.0
+#: Seconds after a scan that failed before another.
+FAILED_SECONDS = 10.0
+#: Seconds until the scan of a folder that is not there is tried again; its return asks for one.
+MISSING_SECONDS = 10.0
+
+
+class Watched:
+    """One folder with its parts."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        folder: WatchFolder,
+        policies: Policies,
+        wake: Callable[[], None],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self.folder = folder
+        self._stopped = stopped
+        self.hints = Hints(wake, clock=clock)
+        self.observer = FolderObserver(folder=folder, hints=self.hints, monotonic=monotonic)
+        self._monotonic = monotonic
+        self._rules = Rules(folder)
+        self._root = Root(store=store, folder=folder, policies=policies, clock=clock)
+        self._looker = Looker(
+            store=store,
+            folder=folder,
+            rules=self._rules,
+            open_files=self.observer.open_files,
+            root=self._root,
+            clock=clock,
+        )
+        self._scanner = Scanner(
+            store=store,
+            folder=folder,
+            rules=self._rules,
+            open_files=self.observer.open_files,
+            root=self._root,
+            clock=clock,
+            stopped=self._is_stopped,
+        )
+        self._scanning = threading.Lock()
+        self._seen: tuple[RootState, View] | None = None
+        self._scan_at = monotonic()
+        self._rests_until = monotonic()
+        #: directories in which events do not tell of every change, and those that cannot be read
+        self._uncovered: list[bytes] = []
+        self._unreadable: list[bytes] = []
+        #: when they are polled next
+        self._poll_at = monotonic()
+        #: until when the count of live watches is believed
+        self._counted = (monotonic(), 0)
+        self.last_scan: ScanReport | None = None
+        #: what the first scan in the folder's life found, in words; empty if that was not here
+        self.first_found = ""
+
+    def _is_stopped(self) -> bool:
+        return self._stopped()
+
+    def rebind(self, other: "Watched") -> None:
+        """Go on under the policies, and until the end, of `other`; between two steps only."""
+        self._root.policies = other._root.policies  # noqa: SLF001 - of its own kind
+        self._stopped = other._stopped  # noqa: SLF001
+        if self.last_scan and not self.last_scan.complete:
+            self.hints.ask_scan("the scan before was cut short")
+
+    def start(self) -> None:
+        """Check the root, begin to watch, and have a scan be due."""
+        self.check()
+        self.observer.start()
+        self._scan_at = self._monotonic()
+
+    def check(self) -> RootState:
+        """Check root and watcher; a root that is back, or another, is scanned at once."""
+        state, seen = self._root.check()
+        known, self._seen = self._seen, (state, seen)
+        if known is None or state is RootState.MISSING:
+            return state
+        if (known[0], known[1].identity) != (state, seen.identity):
+            self.hints.ask_scan("the folder is back, or another one is in its place")
+        elif known[1].mounts != seen.mounts:
+            self.hints.ask_scan("what is mounted in the folder has changed")
+        return state
+
+    def take_root(self) -> bool:
+        """Take what is there now for the folder's root; False where nothing is there."""
+        taken = self._root.take()
+        if taken:
+            self.hints.ask_scan("another root was approved")
+        return taken
+
+    def decide_on_mounts(self, hold_id: int, verdict: reviews.Verdict) -> reviews.Decision:
+        """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
+        decision = self._root.decide_on_mounts(hold_id, verdict)
+        self.hints.ask_scan("what a mount held, or hides, was decided on")
+        return decision
+
+    def check_all(self) -> None:
+        """Check the root and the watcher; every 10 s or so."""
+        self.check()
+        self.observer.check()
+
+    def look_hints(self) -> int:
+        """Look at the paths that events hinted at; return the rows changed."""
+        if self.hints.take_check():
+            self.check_all()
+        hints = self.hints.take()
+        if not hints:
+            return 0
+        ignore_changed = any(map(is_ignore_file, hints))
+        if ignore_changed or any(map(self._rules.knows, hints)):
+            # Before any look: what came with it is judged by the rules as they are now.
+            self._rules.forget()
+        if ignore_changed:
+            self.hints.ask_scan("a .syncdignore file changed")
+        try:
+            changed = self._looker.look(hints)
+        except Exception:
+            # What was hinted at is not recorded, and nobody will hint at it again.
+            self.hints.ask_scan("a look at what events told of was not recorded")
+            raise
+        if changed is None:
+            self.hints.ask_scan("the folder changed under a look")
+        return changed or 0
+
+    def look_due(self) -> float | None:
+        """Look again at what is due; return when more will be, in seconds since the epoch."""
+        return self._looker.look_due()
+
+    def scan_if_due(self) -> float:
+        """Scan if it is time; return the seconds until the next scan."""
+        now = self._monotonic()
+        due_at = self._rests_until if self.hints.scan_asked else self._scan_at
+        if due_at <= now:
+            self.scan()
+        elif self._are_polled and self._poll_at <= now:
+            self._poll()
+        due_at = min(self._scan_at, self._poll_at) if self._are_polled else self._scan_at
+        if self.hints.scan_asked:
+            due_at = min(due_at, self._rests_until)
+        return max(due_at - self._monotonic(), 0.0)
+
+    @property
+    def _are_polled(self) -> bool:
+        return bool(self._uncovered or self._unreadable)
+
+    def scan(self) -> ScanReport:
+        """Scan now, whatever is due; never beside another scan of this folder."""
+        with self._scanning:
+            return self._scan()
+
+    def _scan(self) -> ScanReport:
+        # Taken before the scan: what is asked for during it asks for another.
+        reason = self.hints.take_scan()
+        coverage = self.observer.coverage()
+        is_first = not self._scanner.ever_ended
+        try:
+            report = self._scanner.scan(coverage)
+        except Exception:
+            # Most likely nothing can be recorded now: what was to be found is still to be found.
+            self.hints.ask_scan(reason or "the scan before failed")
+            self._rests_until = self._monotonic() + FAILED_SECONDS
+            self._scan_at = max(self._scan_at, self._rests_until)
+            raise
+        ended = self._monotonic()
+        self._rests_until = ended + max(ASKED_SECONDS, report.seconds)
+        self._scan_at = ended + self._pause(report)
+        self._uncovered = report.uncovered
+        self._unreadable = list(report.unreadable)
+        self._poll_at = ended + self._polling_pause(report.seconds)
+        self._tell_unreadable(report)
+        self.last_scan = report
+        if report.accepted:
+            log.info("%s: the folder is the same, on another mount", self.folder.name)
+            self.hints.ask_scan("another root was accepted")
+        self._log(report, reason)
+        if is_first and report.complete:
+            self.first_found = self._first_text(report)
+            log.info("%s", self.first_found)
+        return report
+
+    def _poll(self) -> None:
+        """Scan the directories that events do not cover, and those that could not be read."""
+        began = self._monotonic()
+        # Asked first: what is watched only now is compared once more.
+        coverage = self.observer.coverage()
+        self.observer.watch_again([*self._uncovered, *self._unreadable])
+        self._poll_unreadable()
+        if self._uncovered and coverage is None:
+            # Everything is covered by now, or nothing is: a whole scan is due for that alone.
+            self._uncovered = []
+            self.hints.ask_scan("the watching has changed")
+        elif self._uncovered:
+            report = self._scanner.scan_parts(self._uncovered, coverage)
+            if report.complete:
+                self._uncovered = list(dict.fromkeys(report.uncovered))
+        ended = self._monotonic()
+        self._poll_at = ended + self._polling_pause(ended - began)
+
+    def _poll_unreadable(self) -> None:
+        if not self._unreadable or self.last_scan is None:
+            return
+        report = self._scanner.scan_parts(self._unreadable)
+        if not report.complete:
+            return
+        if b"" in self._unreadable and b"" not in report.unreadable:
+            self.hints.ask_scan("the folder can be read again")
+        self._unreadable = list(report.unreadable)
+        self.last_scan.unreadable = report.unreadable
+
+    def _tell_unreadable(self, report: ScanReport) -> None:
+        before = self.last_scan.unreadable if self.last_scan else {}
+        if report.unreadable.keys() - before.keys():
+            log.warning("%s: %s", self.folder.name, _unreadable_text(report.unreadable))
+
+    def vitals(self) -> FolderVitals:
+        """Return how well the folder is seen."""
+        report = self.last_scan
+        return FolderVitals(
+            watch=self.observer.kind,
+            watch_reason=self.observer.reason or _overflow_text(self.observer.overflows),
+            watched_directories=self._watched_directories(),
+            directories=report.directories if report else 0,
+            last_event_at=self.hints.last_event_at,
+            trouble="; ".join(filter(None, self._troubles())),
+        )
+
+    def _watched_directories(self) -> int:
+        """Return in how many directories events tell of every change."""
+        now = self._monotonic()
+        believed_until, watches = self._counted
+        if now >= believed_until or self.observer.kind == "polling":
+            watches = self.observer.live_watches
+            took = self._monotonic() - now
+            self._counted = now + max(COUNTED_SECONDS, took / COUNTING_PART), watches
+        if self.last_scan is None or not watches:
+            return watches
+        # What is excluded is watched, too; that is nobody's concern.
+        return min(watches, self.last_scan.directories - len(self._uncovered))
+
+    def _troubles(self) -> list[str]:
+        missing = self._seen is not None and self._seen[0] is RootState.MISSING
+        unreadable = self.last_scan.unreadable if self.last_scan else {}
+        return [
+            "the folder cannot be listed" if missing else "",
+            self.observer.trouble,
+            _unreadable_text(unreadable),
+            *self._rules.complaints.values(),
+        ]
+
+    def _pause(self, report: ScanReport) -> float:
+        if report.state is RootState.MISSING:
+            return MISSING_SECONDS
+        pause = self.folder.rescan_seconds
+        if self.observer.kind == "polling":
+            pause = min(pause, self._polling_pause(report.seconds))
+        pause = max(pause, report.seconds / SCANNING_PART - report.seconds)
+        return pause * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 no secret
+
+    @staticmethod
+    def _polling_pause(seconds: float) -> float:
+        return max(POLLING_SECONDS, seconds / POLLING_PART - seconds)
+
+    def _first_text(self, report: ScanReport) -> str:
+        found = f"{self.folder.name}: the first scan found"
+        if not report.files:
+            return f"{found} no file"
+        what = (
+            'left as they are until they change (existing = "skip")'
+            if self.folder.skip_existing
+            else "to be sent"
+        )
+        return f"{found} {counted(report.files, 'file')}, {size(report.size)}, {what}"
+
+    def _log(self, report: ScanReport, reason: str) -> None:
+        level = logging.INFO if report.changed or reason else logging.DEBUG
+        log.log(
+            level,
+            "%s: scanned %s in %s in %.2f s: %d changed, %d missing%s%s",
+            self.folder.name,
+            counted(report.files, "file"),
+            counted(report.directories, "directory", "directories"),
+            report.seconds,
+            report.changed,
+            report.missing,
+            "" if report.complete else ", not to the end",
+            f" ({reason})" if reason else "",
+        )
+
+
+def is_ignore_file(path: bytes) -> bool:
+    """Say whether `path` is one of the files that hold rules."""
+    return path.rpartition(b"/")[2] == IGNORE_FILE.encode()
+
+
+def _overflow_text(overflows: int) -> str:
+    times = "once" if overflows == 1 else f"{overflows} times"
+    return f"events were lost {times}, and a scan made up for it" if overflows else ""
+
+
+def _unreadable_text(unreadable: Mapping[bytes, str]) -> str:
+    if not unreadable:
+        return ""
+    path, why = next(iter(unreadable.items()))
+    first = f"{printable(path) or 'its root'}: {why}"
+    what = counted(len(unreadable), "directory", "directories")
+    return f"{what} cannot be scanned ({first})"

@@ -1,0 +1,100 @@
+"""The watches of one tree, kept up to date as directories come and go.
+
+watchdog walks a new directory twice, by recursion, and again with each event from within it. Here a
+directory is walked once: what appears in it after that has events of its own.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from watchdog.observers.inotify import InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+
+
+class ToldEvent(InotifyEvent):
+    """An event that the kernel told of, as against those that are made up for new directories."""
+
+
+#: Files in new directories above which a scan is cheaper than so many events.
+LIMIT = 50_000
+
+
+class WatchedTree(InotifyWatchGroup):
+    """watchdog's bookkeeping of watches by path, with a walk of our own."""
+
+    #: whether the walk goes into directories that are watched already
+    _walks_known = False
+    #: whether the walk makes up events for the files that it meets
+    _collects = False
+    _made_up: list[InotifyEvent]
+    #: called where so many files came at once that a scan is to find them
+    on_flood: Callable[[], None] | None = None
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Take in an event."""
+        # What is moved here may have changed where nobody looked.
+        self._walks_known, self._collects = event.is_moved_to, event.is_create
+        try:
+            super().on_event(event)
+        finally:
+            self._walks_known = self._collects = False
+
+    def watch(self, path: bytes) -> bool:
+        """Watch the one directory `path`; say whether it is watched now."""
+        with self._lock:
+            if self.is_active:
+                self._add_callback(path)
+            return path in self._active_callbacks_by_path
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        self._made_up = []
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            known = self._active_callbacks_by_path.get(directory)
+            self._add_callback(directory)
+            watch = self._active_callbacks_by_path.get(directory)
+            # Watched before it is listed, so that nothing in it is missed.
+            if watch is None or (watch == known and not self._walks_known):
+                continue
+            for entry in _entries(directory):
+                if _is_directory(entry):
+                    waiting.append(entry.path)
+                elif self._collects:
+                    made = Mask(InotifyConstants.IN_CREATE)
+                    self._made_up.append(InotifyEvent(watch, made, 0, entry.name))
+            if len(self._made_up) > LIMIT:
+                self._made_up, self._collects = [], False
+                if self.on_flood is not None:
+                    self.on_flood()
+
+    def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
+        """Return events for the files in the directories that were walked last."""
+        del src_path
+        made_up, self._made_up = self._made_up, []
+        return made_up
+
+
+def files_beneath(directory: bytes) -> Iterator[bytes]:
+    """Yield what stands beneath `directory` and is no directory, as far as it can be listed."""
+    waiting = [directory]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            if _is_directory(entry):
+                waiting.append(entry.path)
+            else:
+                yield entry.path
+
+
+def _entries(directory: bytes) -> "list[os.DirEntry[bytes]]":
+    with suppress(OSError), os.scandir(directory) as entries:
+        return list(entries)
+    return []
+
+
+def _is_directory(entry: "os.DirEntry[bytes]") -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
