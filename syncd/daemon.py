@@ -108,7 +108,7 @@ class Daemon:
         self._undisturbed_since = time.time()
         #: what scans were there when the state could be written again; empty once all are newer
         self._scans_before: dict[str, object] = {}
-        self._was_in_trouble = False
+        self._recoveries = parts.store.recoveries
         #: steps that did not end
         self.hung: list[str] = []
         self._drain_seconds = config.upload.drain_seconds
@@ -324,14 +324,14 @@ class Daemon:
 
     def _mind_the_state(self) -> None:
         """Scan every folder once the state can be written again: what was noticed is lost."""
-        in_trouble = self._parts.store.in_trouble
-        if self._was_in_trouble and not in_trouble:
+        recoveries = self._parts.store.recoveries
+        if recoveries > self._recoveries:
+            self._recoveries = recoveries
             reason = "the state could not be written for a while"
             log.warning("%s: every folder is scanned", reason)
             folders = self._parts.watch.folders
             self._scans_before = {name: folders[name].last_scan for name in folders}
             self._parts.watch.ask_scans(reason)
-        self._was_in_trouble = in_trouble
 
     def _state_trouble(self) -> str:
         """Say whether the state cannot be written, or could not, and a scan is still to make up."""

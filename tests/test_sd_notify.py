@@ -48,3 +48,27 @@ def test_without_a_listener_nothing_happens(monkeypatch, address):
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     sd_notify.ready()
+
+
+@pytest.mark.row(86)
+def test_a_manager_that_reads_nothing_costs_no_time_and_is_told_that_we_are_ready_later(
+    tmp_path, monkeypatch
+):
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(name)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        began, worked = time.monotonic(), time.process_time()
+        for _ in range(500):
+            sd_notify.watchdog()
+        sd_notify.ready()
+        assert time.monotonic() - began < 2
+        assert time.process_time() - worked < 1
+        end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                assert end.recv(4096) == b"WATCHDOG=1"
+        sd_notify.watchdog()
+        assert end.recv(4096) == b"READY=1\nWATCHDOG=1"
+        sd_notify.watchdog()
+        assert end.recv(4096) == b"WATCHDOG=1"

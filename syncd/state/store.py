@@ -336,6 +336,11 @@ class Store:
         return self._writer.in_trouble
 
     @property
+    def recoveries(self) -> int:
+        """How often commits succeeded again after they had failed: what came meanwhile is lost."""
+        return self._writer.recoveries
+
+    @property
     def _met_damage(self) -> bool:
         return self._writer.met_damage or self._readers.met_damage
 

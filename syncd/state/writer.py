@@ -52,8 +52,9 @@ class Writer:
         self._closed = False
         self._door = threading.Lock()
         self._failures = 0
-        #: whether the last commit of something failed
+        #: whether the last commit of something failed, and how often that was over again
         self.in_trouble = False
+        self.recoveries = 0
         self.changed = threading.Event()
         self.failed = False
         #: whether something was read that is damaged
@@ -154,6 +155,7 @@ class Writer:
         self._failures = 0
         if self.in_trouble:
             self.in_trouble = False
+            self.recoveries += 1
             log.info("the state database takes commits again")
 
     def _usable(self) -> Database:

@@ -19,6 +19,23 @@ def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
     assert shop.file("a.txt").due_at is None
 
 
+def test_a_file_that_is_hashed_is_among_the_transfers(shop, monkeypatch):
+    seen = []
+    real = disk.sha256
+
+    def look(descriptor, size, **more):
+        digest = real(descriptor, size, **more)
+        seen.extend(shop.uploader.transfers())
+        return digest
+
+    monkeypatch.setattr(disk, "sha256", look)
+    shop.drop("a", b"x" * 300_000)
+    shop.upload()
+    (reading,) = seen
+    assert (reading.path, reading.sent, reading.is_read) == (b"a", 300_000, True)
+    assert shop.uploader.transfers() == []
+
+
 def test_an_empty_file_is_content_like_any_other(shop):
     shop.drop("empty", b"")
     shop.upload()
