@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from syncd import __version__, vitals
+from syncd import __version__, relocation, vitals
 from syncd.config import Config
 from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
@@ -28,6 +28,7 @@ from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
 from syncd.state import schema, views
+from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
 from syncd.story import rules_of
@@ -99,6 +100,8 @@ def examine(
     yield from _state(config)
     for folder in config.folders:
         yield from _folder(folder)
+        if folder.after_upload != "keep":
+            yield from _taking_away(folder, config.state.directory)
     yield from _limits(config)
 
 
@@ -406,6 +409,23 @@ def _folder(folder: Folder) -> Iterator[Finding]:
     polled = folder.watch == "polling" or reason
     how = f"polled ({reason or 'as configured'})" if polled else "watched by events"
     yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.root) or 'unknown'}, {how}")
+
+
+def _taking_away(folder: Folder, state: Path) -> Iterator[Finding]:
+    """Yield whether files can be taken away after their upload, as the folder asks for."""
+    name = f"folder {printable(folder.name)}"
+    moves = folder.after_upload == "move" and folder.move_to
+    target = os.fsencode(moves) if moves else None
+    why = relocation.obstacle(folder.root, target, None)
+    if not why:
+        with suppress(StateError):
+            why = views.read(state, obstacles).get(folder.name, "")
+    if why:
+        fix = (
+            f"let user {os.getuid()} write there, or set after_upload to what can be done; the "
+            "files are synced meanwhile"
+        )
+        yield bad(name, f"after_upload: {printable(why)}", fix)
 
 
 def _unreadable(folder: Folder) -> list[bytes]:

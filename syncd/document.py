@@ -164,6 +164,8 @@ def _reasons(known: JsonObject) -> Iterator[str]:
     if unknown := known.get("unknown_objects"):
         objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
         yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
+    for name, why in known.get("obstacles", {}).items():
+        yield f"{name}: files are not taken away after their upload: {why}"
     if failed := known["counts"].get(manifest.Word.FAILED):
         yield f"{counted(failed, 'file')} failed (syncd ls --status failed)"
 

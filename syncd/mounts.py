@@ -124,16 +124,27 @@ def has_own_clock(device: int) -> bool:
 
 def kind_of(path: bytes) -> str:
     """Return the type of the filesystem that holds `path`, as /proc names it; empty if unknown."""
+    mount = _mount_of(path)
+    return mount.kind if mount else ""
+
+
+def mount_point(path: bytes) -> bytes:
+    """Return where the filesystem that holds `path` is mounted; empty if unknown."""
+    mount = _mount_of(path)
+    return mount.path if mount else b""
+
+
+def _mount_of(path: bytes) -> Mount | None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return None
     try:
         # The descriptor's own mount, and no guess by prefix: one mount may hide another.
         number = _first_field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
-        return next((mount.kind for mount in mounts() if mount.number == number), "")
+        return next((mount for mount in mounts() if mount.number == number), None)
     except OSError:
-        return ""
+        return None
     finally:
         os.close(descriptor)
 

@@ -181,9 +181,10 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
                 os.fsencode(folder.move_to)
                 if folder.move_to and folder.after_upload == "move"
                 else None,
+                takes=folder.after_upload != "keep",
+                marker=watched.marker,
             )
             for folder, watched in zip(config.folders, folders, strict=True)
-            if folder.after_upload != "keep"
         },
         policies=policies,
         clock=clock,
@@ -252,7 +253,7 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,
         watch=folder.watch,
-        mirror_deletions=folder.mirror_deletions,
+        mirror_deletions=folder.mirror_deletions and folder.after_upload == "keep",
         marker=os.fsencode(folder.marker),
     )
 

@@ -218,6 +218,17 @@ class FilesClient:
         """Read one file's record; its `file_url` is valid for 30 minutes."""
         return self.call(operations.get(file_uuid), **per_call)
 
+    def length(self, file_url: str, **per_call: Unpack[PerCall]) -> int | None:
+        """Return the length in bytes that a `file_url` reports; None where it reports none.
+
+        No key goes along. RefusedError where there is no such object.
+        """
+        operation = operations.length(file_url)
+        answer = self.send(operation, **per_call)
+        if answer.status != 416 and (failure := answer.failure()):
+            raise failure
+        return operation.read(answer)
+
     def get_status(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileStatus:
         """Read how far a file's processing is."""
         return self.call(operations.get_status(file_uuid), **per_call)

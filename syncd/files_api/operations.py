@@ -4,6 +4,7 @@ An operation says what request to build and how its answer is read; a client onl
 may describe operations of their own in the same way and hand them to `FilesClient.call`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -41,9 +42,12 @@ class Operation(Generic[T]):
     path: str = ""
     url: str | None = field(default=None, repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
     frame: Callable[[Mapping[str, str]], Framing] | None = field(default=None, repr=False)
     answer_bytes: int = _OBJECT_BYTES
+    #: whether a success is read beyond its headers
+    reads_body: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,28 @@ def put(file_url: str, content_type: str) -> Operation[None]:
     return Operation(
         name="put", method="PUT", url=file_url, frame=lambda _fields: framing, read=_nothing
     )
+
+
+def length(file_url: str) -> Operation[int | None]:
+    """Ask a download URL for its object's length in bytes; None where it tells none.
+
+    By a request for the first byte, since such a URL is signed for GET and for no other method.
+    """
+    return Operation(
+        name="length",
+        method="GET",
+        url=file_url,
+        headers={"range": "bytes=0-0"},
+        read=_length,
+        reads_body=False,
+    )
+
+
+def _length(answer: Answer) -> int | None:
+    _, _, total = answer.headers.get("content-range", "").rpartition("/")
+    # 416 is the answer for an empty object: it has no first byte.
+    text = total if answer.status in (206, 416) else answer.headers.get("content-length", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def list_files(

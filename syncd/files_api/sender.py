@@ -180,7 +180,7 @@ class Sender:
             if extra:
                 raise ValueError(f"{operation.name} has no body")
             content = BytesBody(b"", exchange)
-        headers |= _checked(per_call.get("extra_headers", {}))
+        headers |= dict(operation.headers) | _checked(per_call.get("extra_headers", {}))
         timeout = exchange.timeout_seconds
         limits = {"connect": min(self._connect_seconds, timeout), "read": timeout}
         limits |= {"write": timeout, "pool": timeout}
@@ -216,6 +216,8 @@ def _parsed(url: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
 def _body(response: httpx.Response, operation: Operation[Any]) -> bytes:
     """The body, a little longer than allowed at most; of a failure, whatever came of it."""
     if _is_encoded(response):
+        return b""
+    if response.is_success and not operation.reads_body:
         return b""
     limit = operation.answer_bytes if response.is_success else _ERROR_BYTES
     body = bytearray()

@@ -85,7 +85,7 @@ def take_up(db: Database, file_id: int, remote: Remote, policies: Policies, now:
     became = (Became.TWIN if already else Became.LIVE) if same else Became.PREVIOUS
     copy = copies.insert(db, _row(file, remote, became, now))
     if became is Became.LIVE and not remote.is_video:
-        make_live(db, copy, now, others=others)
+        make_live(db, copy, now, others=others, empties=policies[file.folder].empties)
     history.add(db, file, "adopted", now, copy=copy, detail=f"found by its token, {became}")
     advance(db, file_id, policies, now)
     return became

@@ -30,7 +30,7 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
             break
         if action.copy is None:
             raise AssertionError(action)
-        _apply(db, file, action.copy, action, now)
+        _apply(db, file, action.copy, action, now, empties=policy.empties)
     due_at = _due_at(file, action, now)
     if due_at != file.due_at:
         files.update(db, file_id, due_at=due_at)
@@ -49,7 +49,9 @@ def _due_at(file: File, action: Action, now: float) -> float | None:
     return (file.due_at or now) if action.act in (Act.HASH, Act.PLAN) else None
 
 
-def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> None:
+def _apply(
+    db: Database, file: File, copy: Copy, action: Action, now: float, *, empties: bool
+) -> None:
     match action.act:
         case Act.DROP:
             copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=action.reason)
@@ -60,7 +62,15 @@ def _apply(db: Database, file: File, copy: Copy, action: Action, now: float) -> 
             history.add(db, file, "released", now, copy=copy, detail=action.reason)
         case Act.REVIVE:
             others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
-            make_live(db, copy, now, others=others, reason=action.reason, evidence=None)
+            make_live(
+                db,
+                copy,
+                now,
+                others=others,
+                empties=empties,
+                reason=action.reason,
+                evidence=None,
+            )
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
         case _:
             raise AssertionError(action)
@@ -74,21 +84,33 @@ def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -
     copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
 
+def let_go(
+    db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
+) -> None:
+    """Retire a copy that is stored and not needed; release it where the folder `empties`."""
+    if empties:
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
+    else:
+        retire(db, copy, now, reason=reason, **facts)
+
+
 def make_live(
     db: Database,
     copy: Copy,
     now: float,
     *,
     others: Iterable[Copy],
+    empties: bool = False,
     reason: str | None = None,
     **facts: Any,
 ) -> None:
     """Make `copy` the live copy of its file, with `facts` for other columns.
 
-    `others` are the file's other copies: a live one among them retires in this transaction.
+    `others` are the file's other copies: a live one among them retires in this transaction, or is
+    released where the folder `empties`.
     """
     for other in others:
         if other.status is CopyStatus.LIVE:
-            retire(db, other, now, reason="a newer copy is live")
+            let_go(db, other, now, reason="a newer copy is live", empties=empties)
     values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
     copies.move(db, copy, CopyStatus.LIVE, **values, **facts)

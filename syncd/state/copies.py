@@ -52,6 +52,8 @@ class Copy(NamedTuple):
     consumed_at: float | None = None
     #: when nobody waited for its answer any more
     doubted_at: float | None = None
+    #: the private directory in which its file is while it is taken away
+    aside: str | None = None
     #: how often the service said no to this content, and when first
     refusals: int = 0
     refused_at: float | None = None

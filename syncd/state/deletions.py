@@ -110,7 +110,7 @@ class Deletions:
             return "deletions are held"
         if file.due_at is None or file.due_at > now:
             return "its grace is not over"
-        if not self._policies[file.folder].mirror_deletions:
+        if not self._policies[file.folder].mirrors:
             file = file._replace(verdict=Verdict.KEPT)
         evidence = _evidence(file, now, checks)
         known = copies.of_file(db, file.id)
@@ -181,7 +181,7 @@ class Deletions:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
         file = files.existing(db, file_id)
         policy = self._policies.get(file.folder)
-        if policy and not policy.mirror_deletions and file.status is FileStatus.MISSING:
+        if policy and not policy.mirrors and file.status is FileStatus.MISSING:
             files.update(db, file.id, verdict=Verdict.KEPT)
 
     def deleted(self, db: Database, copy_id: int, now: float) -> None:

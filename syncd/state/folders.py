@@ -148,3 +148,16 @@ def workspaces(db: Database) -> dict[str, str | None]:
 def note_workspace(db: Database, name: str, workspace: str) -> None:
     """Remember the workspace that all of a folder's mirrored copies are in."""
     db.conn.execute("UPDATE folders SET workspace = ? WHERE name = ?", (workspace, name))
+
+
+def obstacles(db: Database) -> dict[str, str]:
+    """Return why files of a folder are not taken away after their upload, where that is so."""
+    return dict(db.conn.execute("SELECT name, obstacle FROM folders WHERE obstacle <> ''"))
+
+
+def set_obstacle(db: Database, name: str, text: str) -> str:
+    """Record why files of a folder are not taken away, empty if they are; return the old text."""
+    row = db.conn.execute("SELECT obstacle FROM folders WHERE name = ?", (name,)).fetchone()
+    if row and row[0] != text:
+        db.conn.execute("UPDATE folders SET obstacle = ? WHERE name = ?", (text, name))
+    return row[0] if row else ""

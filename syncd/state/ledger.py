@@ -18,7 +18,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.state import copies, files, history, holds, remote_deletions
-from syncd.state.advance import Policies, advance, make_live, retire
+from syncd.state.advance import Policies, advance, let_go, make_live
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
@@ -204,11 +204,12 @@ class Ledger:
         now: float,
     ) -> bool:
         """Give `file` the live copy of a path that was renamed to it, if there is one."""
+        empties = self._policies[file.folder].empties
         for copy, source in sources:
             if source.id not in (offer.vacated or ()):
                 continue
             for other in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
-                retire(db, other, now, reason="another file was moved here")
+                let_go(db, other, now, reason="another file was moved here", empties=empties)
             copies.update(db, copy.id, file_id=file.id)
             if copy.status is CopyStatus.RETIRING:
                 make_live(db, copy, now, others=(), reason="its file was moved")
@@ -265,13 +266,15 @@ class Ledger:
     ) -> str:
         """Make a copy that is stored whole live, or retire it; return its new status."""
         others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+        # A folder that is configured no more keeps what it has.
+        empties = file.folder not in self._policies or self._policies[file.folder].empties
         newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
         unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
         if newer or unmirrored or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
-            retire(db, copy, now, reason=reason, **facts)
+            let_go(db, copy, now, reason=reason, empties=empties, **facts)
         else:
-            make_live(db, copy, now, others=others, **facts)
+            make_live(db, copy, now, others=others, empties=empties, **facts)
             history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
             if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
                 # The ordinary case: nothing else is known of this file, so nothing is left to do.

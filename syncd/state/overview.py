@@ -16,6 +16,7 @@ from syncd.state import (
     vanished,
 )
 from syncd.state.ages import Clocks, Pace
+from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
@@ -64,6 +65,7 @@ def overview(
         "overdue": ages.overdue(db, now, pace=pace or Pace(), clocks=clocks or Clocks()),
         "echo": fact(db, "echo") or "unknown",
         "unknown_objects": unknown.troubling(db),
+        "obstacles": obstacles(db),
     }
 
 

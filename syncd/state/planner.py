@@ -6,7 +6,7 @@ made them due, until what is left needs the disk or the network, or nothing.
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -86,9 +86,26 @@ class Policy:
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
     limits: Limits = Limits()
 
+    @property
+    def empties(self) -> bool:
+        """Whether files are taken away after their upload: then nothing remote is ever deleted."""
+        return self.after_upload != "keep"
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a missing file's copies are deleted."""
+        return self.mirror_deletions and not self.empties
+
 
 def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     """Return the next action for `file`, given its copies that are not gone, oldest first."""
+    action = _plan(file, copies, policy)
+    if policy.empties and action.act is Act.RETIRE:
+        return replace(action, act=Act.RELEASE)
+    return action
+
+
+def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.in_flight:
             return Action(Act.WAIT, copy, "a request for it is under way")
@@ -111,9 +128,9 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
                 return Action(Act.DROP, copy, "its folder has another workspace now")
     match file.status:
         case FileStatus.READY:
-            return _plan_ready(file, here)
+            return _plan_ready(file, here, policy)
         case FileStatus.MISSING:
-            return _plan_missing(file, here)
+            return _plan_missing(file, here, policy)
         case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
             return _plan_unmirrored(copies)
         case _:
@@ -121,12 +138,15 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
-def _plan_ready(file: File, copies: Sequence[Copy]) -> Action:
+def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     if file.sha256 is None:
         return Action(Act.HASH, None, "its content is not known yet", file.due_at)
     right = [copy for copy in copies if copy.sha256 == file.sha256]
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
+        if policy.empties:
+            # What was released before is kept beside it.
+            copies = [copy for copy in copies if copy.status is not CopyStatus.RELEASED]
         return _tidy(copies, keep=live)
     held = next((copy for copy in right if _can_be_live_again(copy)), None)
     if held is not None:
@@ -147,10 +167,10 @@ def _plan_ready(file: File, copies: Sequence[Copy]) -> Action:
     return Action(Act.PLAN, None, "new content" if live else "new file")
 
 
-def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
+def _plan_missing(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     if file.confirmed_at is None:
         return Action(Act.LOOK_AGAIN, None, "the file is missing", file.due_at)
-    if file.verdict is Verdict.KEPT:
+    if file.verdict is Verdict.KEPT or policy.empties:
         return _plan_kept(copies)
     for copy in copies:
         match copy.status:

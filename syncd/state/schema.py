@@ -197,6 +197,21 @@ def arrows_to_released_and_gone(db: Database) -> None:
 
 
 @migrations()
+def files_set_aside(db: Database) -> None:
+    """Keep where a file is that is being taken away, and why a folder's files are not."""
+    # The private directory that holds it until it is moved or deleted.
+    db.execute("ALTER TABLE copies ADD COLUMN aside TEXT")
+    db.execute("ALTER TABLE folders ADD COLUMN obstacle TEXT NOT NULL DEFAULT ''")
+    # What a cut left half taken is due with its copy, and no longer with its file.
+    db.execute(
+        "UPDATE copies SET due_at = 0 WHERE status = 'released' AND consumed_at IS NOT NULL "
+        "AND EXISTS (SELECT 1 FROM files WHERE files.id = file_id AND files.status = 'consumed' "
+        "AND files.due_at IS NOT NULL AND files.sha256 = copies.sha256)"
+    )
+    db.execute("UPDATE files SET due_at = NULL WHERE status = 'consumed' AND due_at IS NOT NULL")
+
+
+@migrations()
 def refusals_and_waits(db: Database) -> None:
     """Count refusals, keep since when a file waits, and find small and large files apart."""
     for statement in (

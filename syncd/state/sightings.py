@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.log import fields
-from syncd.state import copies, files, folders
+from syncd.state import consumption, copies, files, folders
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
@@ -150,10 +150,13 @@ def _record(
     match sighting.seen:
         case Seen.PRESENT:
             values = _present(file, sighting, settling, now)
-            if file.status is FileStatus.CONSUMED and sighting.fingerprint == file.fingerprint:
-                values = _not_consumed_yet(file, values, policies[folder].after_upload, now)
+            same = file.status is FileStatus.CONSUMED and sighting.fingerprint == file.fingerprint
+            if same and policies[folder].empties:
+                # It was to be taken away: a cut came in between, or this is an old look.
+                consumption.look_now(db, file, now)
+                values = None
         case Seen.MISSING:
-            mirrored = policies[folder].mirror_deletions and folders.is_mirrored(db, folder)
+            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder)
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:
@@ -274,15 +277,6 @@ def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> di
     if file.due_at == quiet_at and not file.is_open:
         return None
     return {"due_at": quiet_at, "is_open": False}
-
-
-def _not_consumed_yet(
-    file: File, values: dict[str, object] | None, after_upload: str, now: float
-) -> dict[str, object] | None:
-    """What syncd set out to take away is still there: a cut came in between, or an old look."""
-    if after_upload == "keep":
-        return values
-    return {"due_at": now} if file.due_at is None else None
 
 
 def _missing(

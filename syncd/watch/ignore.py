@@ -17,7 +17,7 @@ from fnmatch import translate
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from syncd import disk
+from syncd import disk, relocation
 from syncd.descent import Descent
 from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
@@ -55,6 +55,8 @@ _ELIGIBLE = Verdict(excluded=False)
 _HIDDEN = Verdict(excluded=True, rule="hidden (its name begins with a dot)")
 _NOT_INCLUDED = Verdict(excluded=True, rule="include (no pattern matches)")
 _IGNORE_ITSELF = Verdict(excluded=True, rule=f"{IGNORE_FILE} (rules, and no content)")
+
+_SET_ASIDE = Verdict(excluded=True, rule="set aside by syncd, to be taken away")
 
 
 class Rules:
@@ -104,6 +106,8 @@ class Rules:
         name = path.rpartition(b"/")[2]
         if name == _IGNORE_NAME:
             return _IGNORE_ITSELF
+        if relocation.is_aside(name):
+            return _SET_ASIDE
         if self._exclude.are_any:
             matches, index = self._exclude.find(path, is_dir=is_dir)
             if matches is not None and index is not None:

@@ -1,42 +1,92 @@
 """Takes files away once they are live (`after_upload`): moved, or deleted here.
 
-Only what is byte for byte what was sent: it is read once more, and what went live a while ago is
-looked for once more, for others may have deleted it since. The intent is committed first.
+Only what the service itself has just said to hold, and nobody has open for writing. The intent is
+committed first; then the file is set aside, where it is judged once more and read to its end.
 """
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
-from syncd import disk, moving
+from syncd import disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
-from syncd.files_api import FilesApiError, FilesClient, NotFoundError
-from syncd.state import consumption
+from syncd.files_api import FilesApiError, FilesClient
+from syncd.log import fields
+from syncd.state import consumption, folders
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Ledger
-from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
+from syncd.state.store import Store, set_fact
 from syncd.state.texts import shown
+from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.gate import Gate
+from syncd.workers.looks import is_right_root, look
 
 log = logging.getLogger(__name__)
 
-BATCH = 100
-#: Seconds for which the answer that made a copy live is enough to take its file away.
-FRESH_SECONDS = 600.0
+K = TypeVar("K")
+
+#: Files that are confirmed together, and the seconds for which their confirmation is new enough.
+BATCH, FRESH_SECONDS = 50, 60.0
+#: Seconds between two looks at a folder in which nothing can be taken away.
+OBSTACLE_SECONDS = 10.0
+#: Seconds for which a file is kept aside of which the kernel does not say whether it is open.
+DAY_SECONDS = 86_400.0
+#: Directories left out of one search at most: more, and the folder waits for the first of them.
+MOST_LEFT_OUT = 500
+_NO_SIZES = "the service tells no sizes, so nothing proves that a file arrived whole"
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumedFolder:
-    """Where a folder's files are, and where they go; they are deleted where that is None."""
+    """Where a folder's files are, and where they go."""
 
     path: bytes
-    move_to: bytes | None
+    #: None where they are deleted
+    move_to: bytes | None = None
+    #: whether files are taken away at all; if not, what is half taken goes back
+    takes: bool = True
+    #: a file beneath it without which it is not the right one
+    marker: bytes = b""
+
+
+@dataclass(slots=True)
+class _Later:
+    """What could not be taken away, how often in a row, and when it is tried again."""
+
+    message: str
+    failures: int
+    again_at: float
+
+
+class _Waiting:
+    """What of one folder waits: single files by id, all of a directory by its path."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, _Later] = {}
+        #: None stands for the folder whole
+        self.parents: dict[bytes | None, _Later] = {}
+        #: why nothing at all can be taken away
+        self.obstacle = ""
+        self.quiet_until = 0.0
+
+    def blocked(self, now: float) -> set[bytes | None]:
+        """Return the directories that wait, None among them for the folder whole."""
+        return {path for path, known in self.parents.items() if known.again_at > now}
+
+    def forget(self, now: float) -> None:
+        """Drop what waited until `now`, and has not failed again."""
+        self.files = {key: known for key, known in self.files.items() if known.again_at > now}
+        self.parents = {key: known for key, known in self.parents.items() if known.again_at > now}
+
+    def text(self) -> str:
+        """Return why files are not taken away, where that is worth telling; else nothing."""
+        every = (*self.parents.values(), *self.files.values())
+        return self.obstacle or next((known.message for known in every if known.message), "")
 
 
 class Consumer:
@@ -58,123 +108,290 @@ class Consumer:
         self._ledger = ledger
         self._client = client
         self._gate = gate
-        self._consumed = consumed
+        self._confirmation = Confirmation(client=client, gate=gate)
+        self._folders = consumed
         self._policies = policies
         self._clock = clock
         self._stopped = stopped
-        #: failures in a row by file id, and when it is tried again
-        self._later: dict[int, tuple[int, float]] = {}
+        self._waiting = {name: _Waiting() for name in consumed}
+        self._told: dict[str, str] = {}
 
     def step(self) -> float | None:
         """Take away what is due; return the seconds until more may be."""
-        full = False
-        for name in self._consumed:
-            now = self._clock()
-            limit = BATCH + len(self._later)
-            found = self._store.read(partial(consumption.due, folder=name, now=now, limit=limit))
-            full = full or len(found) == limit
-            for file in found:
-                if self._stopped():
-                    return None
-                if self._later.get(file.id, (0, 0.0))[1] > now:
-                    continue
-                copy = self._store.read(partial(consumption.live_copy, file_id=file.id))
-                if copy is None or self._is_fresh(copy):
-                    self._take(file)
-                elif self._gate.seconds_shut_for_all():
-                    return None
-                elif self._is_there(copy):
-                    self._take(file)
-                else:
-                    self._put_off(file)
-        return 0.0 if full else None
+        more = False
+        for name, folder in self._folders.items():
+            more |= self._finish_half_taken(name)
+            if folder.takes and self._clock() >= self._waiting[name].quiet_until:
+                more |= self._take_due(name, folder)
+            self._tell(name)
+        return 0.0 if more and not self._stopped() else None
 
-    def _is_fresh(self, copy: Copy) -> bool:
-        return copy.live_at is not None and 0 <= self._clock() - copy.live_at < FRESH_SECONDS
+    # What a cut, or an old look, left open
 
-    def _is_there(self, copy: Copy) -> bool:
-        """Look for a copy of a while ago; that it is gone is recorded where the key is proven."""
-        try:
-            try:
-                self._client.get(copy.file_uuid or "")
-            except NotFoundError:
-                self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-                now = self._clock()
-                self._store.write(lambda db: self._ledger.gone_remotely(db, copy.id, now))
-                log.warning("%s is gone remotely: its file is not taken away", copy.file_uuid)
+    def _finish_half_taken(self, name: str) -> bool:
+        now = self._clock()
+        found = self._store.read(lambda db: consumption.half_taken(db, name, now, BATCH))
+        for file, copy in found:
+            if self._stopped() or not self._has_right_root(name):
                 return False
+            self._finish(file, copy)
+        return len(found) == BATCH
+
+    def _finish(self, file: File, copy: Copy) -> None:
+        """Go on with a file that may be aside, where it was, or gone."""
+        try:
+            if copy.aside and self._take_from_aside(file, copy):
+                return
+        except (OSError, DiskError) as error:
+            self._look_later(copy, backoff_seconds(6))
+            log.warning("%s: it is set aside in %s: %s", file.shown, copy.aside, _reason(error))
+            return
+        folder = self._folders[file.folder]
+        place = (self._store, file.folder, folder.path)
+        sight = look(*place, [file.path], marker=folder.marker).get(file.path)
+        if sight is None or sight.found is disk.Found.UNREADABLE:
+            self._look_later(copy, backoff_seconds(6))
+        elif sight.found is disk.Found.FILE and sight.fingerprint == file.fingerprint:
+            self._returned(copy, "it was about to be taken away when syncd ended")
+        else:
+            self._done(file, copy, "taken away after its upload")
+
+    # What is due
+
+    def _take_due(self, name: str, folder: ConsumedFolder) -> bool:
+        """Take away what is due of one folder; return whether there may be more."""
+        now, waiting = self._clock(), self._waiting[name]
+        waiting.obstacle = relocation.obstacle(
+            folder.path, folder.move_to, self._mounted_on(folder)
+        )
+        later = waiting.blocked(now)
+        if waiting.obstacle or None in later or len(later) > MOST_LEFT_OUT:
+            waiting.quiet_until = now + OBSTACLE_SECONDS
+            return False
+        if self._gate.seconds_shut_for_all() or not self._has_right_root(name):
+            return False
+        busy = [file_id for file_id, known in waiting.files.items() if known.again_at > now]
+        parents = [path for path in later if path is not None]
+        found = self._store.read(
+            lambda db: consumption.due(db, name, BATCH, without=busy, parents=parents)
+        )
+        if parents and not found:
+            waiting.quiet_until = now + OBSTACLE_SECONDS
+        self._take_confirmed([(file, copy) for file, copy in found if self._may_leave(file)])
+        waiting.forget(now)
+        return len(found) == BATCH
+
+    def _mounted_on(self, folder: ConsumedFolder) -> bytes | None:
+        """Return where the target was mounted before, and remember a mount that is new."""
+        if folder.move_to is None:
+            return None
+        key, now = f"mount of {shown(folder.move_to)}", relocation.mount_point(folder.move_to)
+        known = self._store.fact(key)
+        if known is None or len(now) > len(bytes.fromhex(known)):
+            self._store.write(lambda db: set_fact(db, key, now.hex()))
+        return None if known is None else bytes.fromhex(known)
+
+    def _may_leave(self, file: File) -> bool:
+        """Say whether a file's directory and the target let it go; if not, it is not even read."""
+        folder, waiting = self._folders[file.folder], self._waiting[file.folder]
+        parent = disk.split(file.path)[0]
+        if {None, parent} & waiting.blocked(self._clock()):
+            return False
+        target = folder.move_to
+        if target is not None and not relocation.has_room(folder.path, target, file.size):
+            message = f"move_to = {shown(target)} has no room for {file.shown}"
+            self._put_off(waiting.parents, None, message)
+            return False
+        try:
+            if relocation.is_writable(folder.path, file.path):
+                return True
+        except OSError:
+            self._put_off(waiting.files, file.id)
+            return False
+        where = shown(parent) if parent else "the folder"
+        message = f"user {os.geteuid()} may not take files out of {where}"
+        self._put_off(waiting.parents, parent, message)
+        return False
+
+    def _take_confirmed(self, found: Sequence[tuple[File, Copy]]) -> None:
+        """Take away the files that the service says to hold whole."""
+        told: Mapping[int, Told] = {}
+        asked_at = float("-inf")
+        for index, (file, copy) in enumerate(found):
+            if self._stopped():
+                return
+            parent, waiting = disk.split(file.path)[0], self._waiting[file.folder]
+            if {None, parent} & waiting.blocked(self._clock()):
+                continue
+            if not 0 <= self._clock() - asked_at < FRESH_SECONDS:
+                try:
+                    told = self._confirmation.ask([copy for _, copy in found[index:]])
+                except FilesApiError as error:
+                    self._gate.failed(error)
+                    waiting.quiet_until = self._clock() + backoff_seconds(1)
+                    return
+                asked_at = self._clock()
+            self._take_if_whole(file, copy, told[copy.id])
+
+    def _take_if_whole(self, file: File, copy: Copy, told: Told) -> None:
+        waiting = self._waiting[file.folder]
+        match told:
+            case Told.WHOLE:
+                self._take(file)
+            case Told.NOT_FOUND:
+                self._gone_remotely(copy)
+                self._put_off(waiting.files, file.id)
+            case Told.NO_SIZE:
+                self._put_off(waiting.parents, None, _NO_SIZES)
+            case _:
+                message = f"{file.shown}: the service does not hold it whole ({copy.file_uuid})"
+                self._put_off(waiting.files, file.id, message)
+
+    def _gone_remotely(self, copy: Copy) -> None:
+        """Record that a copy is gone, where a listing proves the key to be good."""
+        try:
+            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
         except FilesApiError as error:
             self._gate.failed(error)
-            return False
-        self._gate.succeeded()
-        return True
+            return
+        now = self._clock()
+        self._store.write(lambda db: self._ledger.gone_remotely(db, copy.id, now))
+        log.warning("%s is gone remotely: its file is not taken away", copy.file_uuid)
 
     def _take(self, file: File) -> None:
-        root = self._consumed[file.folder].path
+        """Set a file aside, and take it away from there."""
+        waiting, root = self._waiting[file.folder], self._folders[file.folder].path
+        copy = None
         try:
             with disk.open_beneath(root, file.path) as descriptor:
-                if not self._is_what_was_sent(file, descriptor):
-                    # The watch sees it, too: new content is sent first.
-                    self._put_off(file)
-                    return
                 mark = disk.fingerprint(descriptor)
-                now = self._clock()
-                if not self._store.write(lambda db: consumption.begin(db, file.id, mark, now)):
-                    self._put_off(file)
+                if mark != file.fingerprint or lease.is_open_for_writing(descriptor):
+                    # The watch sees new content as well: that is sent first.
+                    self._put_off(waiting.files, file.id)
                     return
-                how = self._take_away(file, descriptor)
+                aside, now = relocation.new_aside(), self._clock()
+                copy = self._store.write(
+                    lambda db: consumption.begin(db, file.id, mark, aside, now)
+                )
+                if copy is None:
+                    self._put_off(waiting.files, file.id)
+                    return
+                relocation.set_aside(root, file.path, descriptor, aside)
+            if self._take_from_aside(file, copy):
+                return
         except (OSError, DiskError) as error:
-            self._failed(file, error)
+            self._failed(file, copy, error)
             return
-        self._done(file, how)
+        self._failed(file, copy, FileChangedError("it is no longer there"))
 
-    def _is_what_was_sent(self, file: File, descriptor: int) -> bool:
-        mark = disk.fingerprint(descriptor)
-        return (
-            mark == file.fingerprint
-            and disk.sha256(descriptor, mark.size, stopped=self._stopped) == file.sha256
-        )
+    def _take_from_aside(self, file: File, copy: Copy) -> bool:
+        """Move or delete a file that is set aside, or give it back; False where it is not there."""
+        folder = self._folders[file.folder]
+        try:
+            with relocation.opened(folder.path, file.path, copy.aside or "") as place:
+                try:
+                    how = self._take_away(file, copy, folder, place)
+                except (OSError, DiskError) as error:
+                    back = place.give_back()
+                    self._put_back(file, copy, back, error)
+                    return True
+        except FileNotFoundError:
+            return False
+        if how:
+            self._done(file, copy, how)
+        return True
 
-    def _take_away(self, file: File, descriptor: int) -> str:
-        folder = self._consumed[file.folder]
-        if folder.move_to is None:
-            moving.remove(folder.path, file.path, descriptor)
+    def _take_away(
+        self, file: File, copy: Copy, folder: ConsumedFolder, place: relocation.Aside
+    ) -> str:
+        """Return what was done with a file; nothing where it stays aside for now.
+
+        FileChangedError where it is not to be taken away after all; OSError where it cannot be.
+        """
+        if not folder.takes:
+            raise FileChangedError("files of its folder are not taken away any more")
+        has_writer, target = lease.is_open_for_writing(place.descriptor), folder.move_to
+        if has_writer:
+            raise FileChangedError("somebody writes to it")
+        is_renamed = target is not None and place.is_beside(target)
+        again_at = (copy.consumed_at or 0.0) + DAY_SECONDS
+        if has_writer is None and not is_renamed and self._clock() < again_at:
+            # Nobody can open it any more; whoever has it open has a day to be done with it.
+            self._store.write(lambda db: consumption.look_later(db, copy.id, again_at))
+            log.info("%s: set aside for a day, since it may still be open", file.shown)
+            return ""
+        whole = place.is_whole(copy.size, copy.sha256, self._stopped)
+        if whole is None:
+            return ""
+        if not whole:
+            raise FileChangedError("it is not what was sent")
+        if target is None:
+            place.delete()
             return "deleted here after its upload"
-        new = moving.move(
-            folder.path, file.path, descriptor, target=folder.move_to, digest=file.sha256 or ""
-        )
         # pathlib does not take bytes.
-        where = os.path.join(folder.move_to, new)  # noqa: PTH118
-        return f"moved to {shown(where)}"
+        return f"moved to {shown(os.path.join(target, place.move(target, copy.size, copy.sha256)))}"  # noqa: PTH118
 
-    def _failed(self, file: File, error: OSError | DiskError) -> None:
-        """Believe the disk: what is gone is taken away, whatever went wrong after that."""
-        sight = disk.look(self._consumed[file.folder].path, [file.path])[file.path]
-        if sight.found is disk.Found.ABSENT:
-            if file.status is FileStatus.CONSUMED or not isinstance(error, FileChangedError):
-                self._done(file, "taken away after its upload")
+    def _put_back(self, file: File, copy: Copy, back: bytes, error: OSError | DiskError) -> None:
+        if back == file.path:
+            self._failed(file, copy, error)
             return
-        self._put_off(file)
-        if sight.found is disk.Found.UNREADABLE:
-            return
-        reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-        verb = "moved" if self._consumed[file.folder].move_to else "deleted"
-        message = f"it could not be {verb} after its upload: {reason}"
+        log.warning("%s: it is %s now: %s", file.shown, shown(back), _reason(error))
+        self._done(file, copy, f"put back as {shown(back)}: {_reason(error)}")
+
+    # What became of it
+
+    def _failed(self, file: File, copy: Copy | None, error: OSError | DiskError) -> None:
+        """Record why a file stays where it is; a disk that refuses holds up its directory."""
+        waiting, folder = self._waiting[file.folder], self._folders[file.folder]
+        message = f"{file.shown}: {_reason(error)}"
+        if isinstance(error, OSError) and folder.takes:
+            verb = "deleted" if folder.move_to is None else "moved"
+            message = f"{file.shown} could not be {verb} after its upload: {_reason(error)}"
+            self._put_off(waiting.parents, disk.split(file.path)[0], message)
+        else:
+            self._put_off(waiting.files, file.id)
+        if copy is not None:
+            self._returned(copy, message)
+
+    def _returned(self, copy: Copy, reason: str) -> None:
         now = self._clock()
         self._store.write(
-            lambda db: consumption.stays(db, file.id, self._policies, now, reason=message)
+            lambda db: consumption.returned(db, copy.id, self._policies, now, reason=reason)
         )
-        log.warning("%s: %s", file.shown, message)
 
-    def _put_off(self, file: File) -> None:
-        failures = self._later.get(file.id, (0, 0.0))[0] + 1
-        again_at = self._clock() + backoff_seconds(failures)
-        self._later[file.id] = (failures, again_at)
-        if file.status is FileStatus.CONSUMED:
-            self._store.write(lambda db: consumption.look_later(db, file.id, again_at))
+    def _look_later(self, copy: Copy, seconds: float) -> None:
+        at = self._clock() + seconds
+        self._store.write(lambda db: consumption.look_later(db, copy.id, at))
 
-    def _done(self, file: File, how: str) -> None:
-        self._later.pop(file.id, None)
+    def _put_off(self, waiting: dict[K, _Later], key: K, message: str = "") -> None:
+        known = waiting.get(key)
+        failures = known.failures + 1 if known else 1
+        waiting[key] = _Later(message, failures, self._clock() + backoff_seconds(failures))
+
+    def _done(self, file: File, copy: Copy, how: str) -> None:
+        self._waiting[file.folder].files.pop(file.id, None)
         now = self._clock()
-        self._store.write(lambda db: consumption.done(db, file.id, now, how=how))
-        log.info("%s: %s", file.shown, how)
+        self._store.write(lambda db: consumption.done(db, copy.id, now, how=how))
+        log.info(
+            "%s: %s", file.shown, how, extra=fields("taken", folder=file.folder, path=file.shown)
+        )
+
+    def _tell(self, name: str) -> None:
+        """Say once why files of a folder are not taken away, and once that they are again."""
+        text = self._waiting[name].text()
+        if self._told.get(name) == text:
+            return
+        before = self._store.write(lambda db: folders.set_obstacle(db, name, text))
+        self._told[name] = text
+        if text and text != before:
+            log.warning("%s: files are not taken away after their upload: %s", name, text)
+        elif before and not text:
+            log.info("%s: files are taken away after their upload again", name)
+
+    def _has_right_root(self, name: str) -> bool:
+        folder = self._folders[name]
+        return is_right_root(self._store, name, folder.path, folder.marker)
+
+
+def _reason(error: OSError | DiskError) -> str:
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)

@@ -1,12 +1,14 @@
 """A backup is whole, private, and an error that says so where it cannot be made."""
 
+import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from syncd.exceptions import StateError
-from syncd.state import schema
+from syncd.state import backups, schema
 from syncd.state.store import set_fact
 
 
@@ -18,6 +20,25 @@ def test_a_backup_is_whole_private_and_holds_what_was_committed(store):
     assert backup.stat().st_mode & 0o077 == 0
     with closing(sqlite3.connect(backup)) as db:
         assert db.execute("SELECT value FROM service WHERE key = 'known'").fetchone() == ("yes",)
+
+
+def test_a_backup_and_its_name_are_on_the_disk_before_the_oldest_goes(store, monkeypatch):
+    """Else a power cut could take the new one, and the old one be gone as well."""
+    for day in range(2):
+        store.back_up_if_due(day * 86_400.0)
+    done, directory = [], store.directory / "backups"
+
+    def noted(descriptor):
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        return fsync(descriptor)
+
+    fsync, unlink = os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "unlink", lambda path: done.append(path) or unlink(path))
+    oldest = min(directory.iterdir())
+    backups.make(store.directory / "state.db", 2 * 86_400.0)
+    newest = max(directory.iterdir())
+    assert done == [newest.with_name(f"{newest.name}.new"), directory, oldest]
 
 
 def test_a_backup_that_cannot_be_written_is_an_error_that_names_both_files(store):

@@ -1,14 +1,17 @@
+import errno
+import mmap
 import os
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
-from syncd import moving
-from syncd.state import consumption, holds
+from syncd import disk, lease, relocation
+from syncd.state import consumption, folders, holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
 from syncd.workers import consumer
-from syncd.workers.consumer import FRESH_SECONDS, ConsumedFolder, Consumer
+from syncd.workers.consumer import DAY_SECONDS, ConsumedFolder, Consumer
 
 
 @pytest.fixture(params=["move", "delete"])
@@ -82,7 +85,7 @@ def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
     assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED] * 2
 
 
-def test_a_new_drop_that_is_deleted_takes_only_its_own_copy_along(emptied):
+def test_what_a_person_deletes_before_it_is_taken_away_is_kept_remotely(emptied):
     emptied.drop("a", b"one")
     emptied.upload()
     emptied.consumer.step()
@@ -91,23 +94,22 @@ def test_a_new_drop_that_is_deleted_takes_only_its_own_copy_along(emptied):
     (emptied.root / "a").unlink()
     emptied.notice("a", Seen.MISSING)
     quiet(emptied)
-    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.GONE]
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.RELEASED]
+    assert len(emptied.live()) == 2
 
 
-def test_what_was_superseded_before_its_file_was_taken_away_is_deleted(emptied):
-    """An earlier state of a file is nothing that was dropped there."""
+def test_newer_content_stands_beside_the_old_that_was_not_taken_away_yet(emptied):
+    """Nothing remote is ever deleted where files are taken away."""
     emptied.drop("a", b"half")
     emptied.upload()
     emptied.drop("a", b"whole")
     emptied.upload()
-    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RETIRING, CopyStatus.LIVE]
-    emptied.consumer.step()
-    quiet(emptied)
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.LIVE]
     emptied.consumer.step()
     quiet(emptied)
     assert not (emptied.root / "a").exists()
-    assert [c.status for c in emptied.copies("a")] == [CopyStatus.GONE, CopyStatus.RELEASED]
-    assert len(emptied.live()) == 1
+    assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.RELEASED]
+    assert len(emptied.live()) == 2
 
 
 def test_a_file_that_is_no_longer_what_was_sent_stays(emptied):
@@ -136,7 +138,6 @@ def test_what_others_deleted_since_is_looked_for_and_its_file_stays(emptied):
         emptied.drop(name, name.encode())
     emptied.upload()
     emptied.client.delete(emptied.copy("a").file_uuid)
-    emptied.now += FRESH_SECONDS
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"a"
     assert emptied.copy("a").status is CopyStatus.GONE
@@ -152,7 +153,6 @@ def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
     for number in range(12):
         emptied.drop(f"{number}", b"a")
     emptied.upload()
-    emptied.now += FRESH_SECONDS
     emptied.faults({"match": "GET /v2/*", "action": {"status": status}})
     while emptied.consumer.step() == 0.0:
         pass
@@ -167,13 +167,15 @@ def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
     assert list(emptied.root.iterdir()) == []
 
 
-def test_a_copy_that_went_live_just_now_needs_no_second_look(emptied):
-    emptied.drop("a", b"a")
+def test_the_service_is_asked_before_a_file_is_taken_away_and_once_for_many(emptied):
+    for number in range(6):
+        emptied.drop(f"{number}", b"a")
     emptied.upload()
     before = len(emptied.ask("requests"))
     emptied.consumer.step()
-    assert not (emptied.root / "a").exists()
-    assert len(emptied.ask("requests")) == before
+    assert list(emptied.root.iterdir()) == []
+    asked = emptied.ask("requests")[before:]
+    assert [(request["method"], request["path"]) for request in asked] == [("GET", "/v2/files")]
 
 
 @pytest.mark.row(30)
@@ -190,30 +192,37 @@ def test_nothing_is_taken_away_while_the_ledger_has_lost_something(emptied):
     assert not (emptied.root / "a").exists()
 
 
-@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("cut", ["before it is set aside", "aside", "after"])
 def test_a_cut_before_or_after_the_file_is_taken_away_ends_the_same(emptied, monkeypatch, cut):
     emptied.drop("a", b"one")
     emptied.upload()
-    verb = "move" if emptied.policies["f"].after_upload == "move" else "remove"
-    honest = getattr(moving, verb)
+    verb = "move" if emptied.policies["f"].after_upload == "move" else "delete"
+    place, name = {
+        "before it is set aside": (relocation, "set_aside"),
+        "aside": (relocation.Aside, "is_whole"),
+        "after": (relocation.Aside, verb),
+    }[cut]
+    honest = getattr(place, name)
 
     def cutting(*args, **kwargs):
         if cut == "after":
             honest(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(moving, verb, cutting)
+    monkeypatch.setattr(place, name, cutting)
     with pytest.raises(KeyboardInterrupt):
         emptied.consumer.step()
     monkeypatch.undo()
     assert emptied.file("a").status is FileStatus.CONSUMED
     assert emptied.copy("a").status is CopyStatus.RELEASED
     # What a scan says meanwhile changes nothing.
-    emptied.notice("a", Seen.PRESENT if cut == "before" else Seen.MISSING)
+    emptied.notice("a", Seen.PRESENT if cut == "before it is set aside" else Seen.MISSING)
     emptied.now += 61
     emptied.consumer.step()
-    assert not (emptied.root / "a").exists()
-    assert emptied.file("a").due_at is None
+    emptied.now += 61
+    emptied.consumer.step()
+    assert list(emptied.root.iterdir()) == []
+    assert (emptied.copy("a").due_at, emptied.copy("a").aside) == (None, None)
     quiet(emptied)
     assert len(emptied.live()) == 1
     if verb == "move":
@@ -226,9 +235,9 @@ def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptie
     emptied.upload()
     begin = consumption.begin
 
-    def untold(db, file_id, fingerprint, now):
+    def untold(db, file_id, fingerprint, aside, now):
         db.conn.execute("SAVEPOINT trial")
-        may = begin(db, file_id, fingerprint, now)
+        may = begin(db, file_id, fingerprint, aside, now)
         db.conn.execute("ROLLBACK TO trial")
         db.conn.execute("RELEASE trial")
         return may
@@ -236,30 +245,246 @@ def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptie
     monkeypatch.setattr(consumption, "begin", untold)
     monkeypatch.setattr(consumption, "done", lambda *_, **__: None)
     emptied.consumer.step()
+    # In such a folder nothing is ever deleted remotely; only where that is undone, it shows.
+    emptied.policies["f"] = replace(emptied.policies["f"], after_upload="keep")
     emptied.notice("a", Seen.MISSING)
     quiet(emptied)
     assert emptied.live() == {}
 
 
-def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, monkeypatch):
+def refused(*_, **__):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def obstacle(shop):
+    return shop.store.read(folders.obstacles).get("f", "")
+
+
+@pytest.mark.parametrize("step", ["set aside", "moved or deleted"])
+def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, monkeypatch, step):
     emptied.drop("a", b"one")
     emptied.upload()
-
-    def refused(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(moving, "move", refused)
-    monkeypatch.setattr(moving, "remove", refused)
+    if step == "set aside":
+        monkeypatch.setattr(relocation, "set_aside", refused)
+    else:
+        monkeypatch.setattr(relocation.Aside, "move", refused)
+        monkeypatch.setattr(relocation.Aside, "delete", refused)
     emptied.consumer.step()
+    assert [path.name for path in emptied.root.iterdir()] == ["a"]
     assert emptied.file("a").status is FileStatus.READY
-    assert "Permission denied" in emptied.file("a").error
+    assert "Read-only file system" in obstacle(emptied)
     assert emptied.copy("a").status is CopyStatus.LIVE
     monkeypatch.undo()
+    emptied.notice("a")
+    emptied.upload()
     emptied.consumer.step()
     assert (emptied.root / "a").exists(), "it is not tried again at once"
     emptied.now += 1000
     emptied.consumer.step()
     assert not (emptied.root / "a").exists()
+    assert obstacle(emptied) == ""
+
+
+def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(emptied, monkeypatch):
+    """A day on a folder that refuses: said once, and no file is read for it."""
+    for number in range(5):
+        emptied.drop(f"{number}", b"a" * 1000)
+    emptied.upload()
+    monkeypatch.setattr(relocation, "is_writable", lambda *_: False)
+    emptied.consumer.step()
+    assert "may not take files out of" in obstacle(emptied)
+    read, sha256 = [], disk.sha256
+    monkeypatch.setattr(disk, "sha256", lambda *a, **k: read.append(a) or sha256(*a, **k))
+    commits, asked = emptied.store._writer.commits, len(emptied.ask("requests"))
+    for _ in range(24):
+        emptied.now += 3600
+        emptied.consumer.step()
+    assert read == []
+    assert emptied.store._writer.commits == commits
+    assert len(emptied.ask("requests")) == asked
+
+
+@pytest.mark.row(69)
+def test_a_file_that_somebody_still_writes_to_stays_and_its_next_words_are_sent(emptied):
+    """It was quiet for long enough to be sent; its writer just paused."""
+    path = emptied.root / "recording.log"
+    with path.open("ab") as writer:
+        writer.write(b"first part")
+        writer.flush()
+        emptied.notice("recording.log")
+        emptied.upload()
+        emptied.consumer.step()
+        assert path.read_bytes() == b"first part"
+        assert obstacle(emptied) == ""
+        writer.write(b", second part")
+    emptied.notice("recording.log")
+    emptied.now += 1000
+    emptied.upload()
+    emptied.consumer.step()
+    assert list(emptied.root.iterdir()) == []
+    wanted = sha256(b"first part, second part").hexdigest()
+    assert wanted in emptied.live().values()
+
+
+@pytest.mark.row(69)
+def test_a_memory_map_counts_as_a_writer(emptied):
+    """What is written through it changes neither time nor size, and no event tells of it."""
+    path = emptied.root / "a"
+    path.write_bytes(b"a" * 4096)
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 4096)
+    emptied.notice("a")
+    emptied.upload()
+    emptied.consumer.step()
+    mapped[0] = ord("b")
+    assert path.read_bytes()[:1] == b"b"
+    mapped.close()
+
+
+@pytest.mark.row(69)
+@pytest.mark.parametrize("moment", ["begin", "set_aside"])
+def test_a_file_that_is_renamed_over_in_the_last_moment_is_left_alone(emptied, monkeypatch, moment):
+    """What is taken away is what was checked, whatever has its name by then."""
+    emptied.drop("a", b"sent")
+    emptied.upload()
+    place = consumption if moment == "begin" else relocation
+    honest = getattr(place, moment)
+
+    def swapping(*args):
+        (emptied.root / "new").write_bytes(b"never sent")
+        (emptied.root / "new").rename(emptied.root / "a")
+        return honest(*args)
+
+    monkeypatch.setattr(place, moment, swapping)
+    emptied.consumer.step()
+    assert (emptied.root / "a").read_bytes() == b"never sent"
+    assert [path.name for path in emptied.root.iterdir()] == ["a"]
+    assert sent(emptied) == {}
+
+
+@pytest.mark.row(69)
+def test_without_a_lease_a_file_is_set_aside_and_unlinked_a_day_later(emptied, monkeypatch):
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
+    monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
+    path = emptied.root / "a"
+    for late in (b"", b", and what was said late"):
+        path.write_bytes(b"one" + late)
+        with path.open("ab") as writer:
+            emptied.notice("a")
+            emptied.now += 1000
+            emptied.upload()
+            emptied.consumer.step()
+            assert not path.exists()
+            (private,) = emptied.root.iterdir()
+            assert (private / "a").read_bytes() == b"one" + late
+            writer.write(late)
+        emptied.now += DAY_SECONDS - 10
+        emptied.consumer.step()
+        assert private.exists()
+        emptied.now += 20
+        emptied.consumer.step()
+    assert path.read_bytes() == b"one" + late + late, "it was written to while it was aside"
+    assert [found.name for found in emptied.root.iterdir()] == ["a"]
+    assert emptied.file("a").status is FileStatus.READY
+
+
+def test_a_new_drop_of_the_name_does_not_harm_what_is_set_aside(emptied, monkeypatch):
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
+    monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
+    emptied.drop("a", b"old")
+    emptied.upload()
+    emptied.consumer.step()
+    emptied.drop("a", b"new")
+    emptied.upload()
+    emptied.now += DAY_SECONDS + 10
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: False)
+    emptied.consumer.step()
+    assert len(emptied.live()) == 2
+    assert list(emptied.root.iterdir()) == []
+
+
+def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, monkeypatch):
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
+    monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
+    emptied.drop("a", b"old")
+    emptied.upload()
+    emptied.consumer.step()
+    emptied.consumer._folders["f"] = ConsumedFolder(os.fsencode(emptied.root), takes=False)
+    emptied.now += DAY_SECONDS + 10
+    emptied.consumer.step()
+    assert (emptied.root / "a").read_bytes() == b"old"
+    assert emptied.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(65)
+def test_nothing_is_taken_away_beneath_another_root(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    monkeypatch.setattr(consumer, "is_right_root", lambda *_: False)
+    emptied.consumer.step()
+    assert (emptied.root / "a").exists()
+
+
+@pytest.mark.row(69)
+def test_a_file_with_an_open_writer_is_not_even_set_aside(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    monkeypatch.setattr(relocation, "set_aside", lambda *_: pytest.fail("it was set aside"))
+    with (emptied.root / "a").open("ab"):
+        emptied.consumer.step()
+    assert emptied.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(69)
+def test_a_writer_that_comes_in_the_last_moment_gets_its_file_back(emptied, monkeypatch):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    set_aside, writers = relocation.set_aside, []
+
+    def late(*args):
+        writers.append((emptied.root / "a").open("ab"))
+        return set_aside(*args)
+
+    monkeypatch.setattr(relocation, "set_aside", late)
+    emptied.consumer.step()
+    with writers[0] as writer:
+        writer.write(b", and more")
+    assert (emptied.root / "a").read_bytes() == b"one, and more"
+    assert [path.name for path in emptied.root.iterdir()] == ["a"]
+    assert emptied.copy("a").status is CopyStatus.LIVE
+
+
+@pytest.mark.row(68)
+@pytest.mark.parametrize("told", [{"file_size_bytes": 2}, {"file_size_bytes": None}])
+def test_nothing_is_taken_away_that_the_service_does_not_hold_whole(emptied, monkeypatch, told):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    get = emptied.client.get
+    monkeypatch.setattr(
+        emptied.client, "get", lambda uuid: replace(get(uuid), file_url=None, **told)
+    )
+    for _ in range(3):
+        emptied.now += 1000
+        emptied.consumer.step()
+    assert (emptied.root / "a").exists()
+    assert obstacle(emptied)
+    monkeypatch.undo()
+    emptied.now += 1000
+    emptied.consumer.step()
+    assert not (emptied.root / "a").exists()
+    assert obstacle(emptied) == ""
+
+
+def test_a_size_that_only_the_download_tells_is_enough(emptied, monkeypatch):
+    for name, content in (("a", b"one"), ("empty", b"")):
+        emptied.drop(name, content)
+    emptied.upload()
+    get = emptied.client.get
+    monkeypatch.setattr(
+        emptied.client, "get", lambda uuid: replace(get(uuid), file_size_bytes=None)
+    )
+    emptied.consumer.step()
+    assert list(emptied.root.iterdir()) == []
 
 
 def test_the_intent_is_not_committed_for_a_file_that_has_moved_on_meanwhile(emptied):
@@ -268,7 +493,7 @@ def test_the_intent_is_not_committed_for_a_file_that_has_moved_on_meanwhile(empt
     def begin(mark=None):
         mark = mark or emptied.file("a").fingerprint
         return emptied.store.write(
-            lambda db: consumption.begin(db, emptied.file("a").id, mark, emptied.now)
+            lambda db: consumption.begin(db, emptied.file("a").id, mark, "aside", emptied.now)
         )
 
     emptied.drop("a", b"one")

@@ -1,0 +1,99 @@
+"""Asks the service whether it holds an object whole: what a storage answered proves nothing."""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from syncd.files_api import FileDetail, FilesClient, NotFoundError, RefusedError
+from syncd.state.copies import Copy
+from syncd.workers.gate import Gate
+
+#: From so many objects of one workspace on, a listing is read before each is asked for.
+LISTED_FROM = 3
+PAGE_ITEMS = 100
+#: What the service says of a video only once its bytes were there.
+_ARRIVED = ("processing", "completed")
+
+
+class Told(enum.Enum):
+    """What the service says of one object."""
+
+    #: it has exactly the size that was sent, or is a video that is being processed
+    WHOLE = enum.auto()
+    #: it has another size
+    OTHER_SIZE = enum.auto()
+    #: it is there, and its bytes are not, or not yet
+    NOTHING_YET = enum.auto()
+    #: it is there, and neither a size nor a download URL is told
+    NO_SIZE = enum.auto()
+    #: there is no such object; whether the key is good is not known
+    NOT_FOUND = enum.auto()
+
+
+class Confirmation:
+    """Looks at objects of ours, many in one listing where that is cheaper."""
+
+    def __init__(self, *, client: FilesClient, gate: Gate) -> None:
+        self._client = client
+        self._gate = gate
+
+    def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
+        """Return what is told of each copy, by its id; FilesApiError where nobody answers."""
+        told: dict[int, Told] = {}
+        by_workspace = sorted(wanted, key=lambda copy: copy.workspace_uuid or "")
+        for workspace, group in groupby(by_workspace, key=lambda copy: copy.workspace_uuid):
+            copies = list(group)
+            if len(copies) >= LISTED_FROM:
+                told |= self._listed(workspace, copies)
+            for copy in copies:
+                if copy.id not in told:
+                    told[copy.id] = self._one(copy)
+        self._gate.succeeded()
+        return told
+
+    def _listed(self, workspace: str | None, copies: Sequence[Copy]) -> Mapping[int, Told]:
+        """Read the newest pages, a few more than needed at best: what is not there is asked for."""
+        by_uuid = {copy.file_uuid: copy for copy in copies}
+        told: dict[int, Told] = {}
+        offset = 0
+        for _ in range(1 + len(copies) // LISTED_FROM // 2):
+            page = self._client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
+            ours = [(by_uuid.pop(item.file_uuid, None), item) for item in page.items]
+            said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
+            # A listing may keep sizes back that a look at the object tells.
+            told |= {key: what for key, what in said.items() if what is not Told.NO_SIZE}
+            offset += len(page.items)
+            keeps_back = Told.NO_SIZE in said.values()
+            if keeps_back or not by_uuid or not page.items or offset >= page.count:
+                break
+        return told
+
+    def _one(self, copy: Copy) -> Told:
+        try:
+            detail = self._client.get(copy.file_uuid or "")
+        except NotFoundError:
+            return Told.NOT_FOUND
+        said = _judge(copy, detail)
+        if said is not Told.NO_SIZE or detail.file_url is None:
+            return said
+        try:
+            length = self._client.length(detail.file_url)
+        except RefusedError:
+            return Told.NOTHING_YET
+        return Told.NO_SIZE if length is None else _compare(copy, length)
+
+
+def _judge(copy: Copy, detail: FileDetail) -> Told:
+    is_video = copy.content_type.startswith("video/")
+    if is_video and detail.processing_status in _ARRIVED:
+        return Told.WHOLE
+    if detail.file_size_bytes is None:
+        return Told.NO_SIZE
+    return _compare(copy, detail.file_size_bytes)
+
+
+def _compare(copy: Copy, size: int) -> Told:
+    if size == copy.size:
+        return Told.WHOLE
+    # A record without bytes may say so.
+    return Told.OTHER_SIZE if size else Told.NOTHING_YET
