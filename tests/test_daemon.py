@@ -208,7 +208,7 @@ def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of
     parts.store.write(
         lambda db: db.conn.execute("INSERT INTO service (key, value) VALUES ('x', 'y')")
     )
-    until(lambda: any("make up for it" in t for t in daemon._vitals([]).troubles))
+    until(lambda: any("makes up for it" in t for t in daemon._vitals([]).troubles))
     let_scan.set()
     until(lambda: daemon._vitals([]).troubles == [])
     assert watched.last_scan is not before
