@@ -14,7 +14,9 @@ from syncd.exceptions import ConfigError
 KEY_VARIABLE = "AYMARA_AI_API_KEY"
 KEY_FILE_VARIABLE = "AYMARA_AI_API_KEY_FILE"
 TOKEN_VARIABLE = "AYMARA_AI_BEARER_TOKEN"  # noqa: S105 - a name
+TOKEN_FILE_VARIABLE = "AYMARA_AI_BEARER_TOKEN_FILE"  # noqa: S105 - a name
 SYSTEMD_CREDENTIAL = "aymara-api-key"
+TOKEN_CREDENTIAL = "aymara-bearer-token"  # noqa: S105 - a name
 #: A key file longer than this is not a key.
 _LONGEST_BYTES = 16_384
 #: How long a pipe may take to deliver a key, in seconds.
@@ -39,15 +41,19 @@ class Credentials(BaseModel):
 
 
 def load(environ: Mapping[str, str], warnings: list[str]) -> Credentials:
-    """Return the key and token of `environ`, its key file or its systemd credential.
+    """Return the key and the bearer token, each from its variable, its file or its credential.
 
-    Adds to `warnings`; ConfigError where there is none, or one that cannot be used.
+    Add to `warnings`; raise ConfigError where there is neither, or one that cannot be used.
     """
-    key, source = _key(environ, warnings)
-    token = environ.get(TOKEN_VARIABLE) or None
-    if token is not None:
-        token = _checked(token, TOKEN_VARIABLE)
-        source = " and ".join(filter(None, (source, TOKEN_VARIABLE)))
+    key, key_source = _secret(
+        KEY_VARIABLE, KEY_FILE_VARIABLE, SYSTEMD_CREDENTIAL, environ, warnings
+    )
+    # An empty key is a mistake; an empty token is none.
+    given = {name: value for name, value in environ.items() if value or name != TOKEN_VARIABLE}
+    token, token_source = _secret(
+        TOKEN_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_CREDENTIAL, given, warnings
+    )
+    source = " and ".join(filter(None, (key_source, token_source)))
     if key is None and token is None:
         raise ConfigError(
             f"no API key: set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to the path of a file that "
@@ -60,16 +66,23 @@ def load(environ: Mapping[str, str], warnings: list[str]) -> Credentials:
     )
 
 
-def _key(environ: Mapping[str, str], warnings: list[str]) -> tuple[str | None, str]:
-    if KEY_VARIABLE in environ:
-        return _checked(environ[KEY_VARIABLE], KEY_VARIABLE), KEY_VARIABLE
-    if named := environ.get(KEY_FILE_VARIABLE):
-        source = f"{KEY_FILE_VARIABLE} ({named})"
+def _secret(
+    variable: str,
+    file_variable: str,
+    credential: str,
+    environ: Mapping[str, str],
+    warnings: list[str],
+) -> tuple[str | None, str]:
+    """Return a secret and where it came from; None where nothing names one."""
+    if variable in environ:
+        return _checked(environ[variable], variable), variable
+    if named := environ.get(file_variable):
+        source = f"{file_variable} ({named})"
         return read_secret(Path(named), source, environ, warnings), source
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
-        path = Path(directory, SYSTEMD_CREDENTIAL)
+        path = Path(directory, credential)
         if path.exists():
-            source = f"the systemd credential {SYSTEMD_CREDENTIAL}"
+            source = f"the systemd credential {credential}"
             return read_secret(path, source, environ, warnings), source
     return None, ""
 

@@ -55,6 +55,8 @@ HINT_SECONDS = 0.1
 KEY_SECONDS = 10.0
 #: Seconds after a start until the table is backed up and pruned.
 CALM_SECONDS = 60.0
+#: Rows that are pruned in one transaction.
+PRUNED_ROWS = 1000
 HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
@@ -248,7 +250,11 @@ class Daemon:
         self._parts.store.back_up_if_due(time.time())
 
     def _prune(self) -> None:
-        self._parts.store.write(lambda db: history.prune(db, time.time()))
+        # A little at a time: everything else that is written waits for it.
+        while not self._stop.is_set() and self._parts.store.write(
+            lambda db: history.prune(db, time.time(), limit=PRUNED_ROWS)
+        ):
+            time.sleep(0)
 
     # Of the parts and the scheduler that are there by then: a reload brings others.
 

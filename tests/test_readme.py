@@ -22,7 +22,8 @@ PARTS = dict(re.findall(r"^\[+(\w+)\]+\n(.*?)(?=^\[|\Z)", TOML, re.DOTALL | re.M
 VARIABLES = {
     *config._variables(),
     *(locations.FILE_VARIABLE, config.WATCH_VARIABLE),
-    *(credentials.KEY_VARIABLE, credentials.KEY_FILE_VARIABLE, credentials.TOKEN_VARIABLE),
+    *(credentials.KEY_VARIABLE, credentials.KEY_FILE_VARIABLE),
+    *(credentials.TOKEN_VARIABLE, credentials.TOKEN_FILE_VARIABLE),
     *(config.URL_VARIABLE, config.SANDBOX_VARIABLE),
 }
 

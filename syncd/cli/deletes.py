@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import manifest, overview, views
-from syncd.state.store import Transaction, lock_holder
+from syncd.state.store import lock_holder
 from syncd.units import counted
 
 JsonObject = dict[str, Any]
@@ -44,21 +44,22 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
     """
     config = options.load(to_sync=False)
 
-    def read(db: Transaction) -> int:
-        if hold is not None:
-            _show_files(manifest.held(db, hold), as_json=as_json)
-            return 0
-        found = overview.reviews(db, time.time(), with_decided=with_decided)
-        if as_json:
-            print_json(found, indent=2)
-        else:
-            _show_holds(found)
-        return 1 if any(item["verdict"] is None for item in found) else 0
+    directory = config.state.directory
+    # Read to the end before anything is shown: a pager keeps no transaction open.
+    if hold is not None:
+        _show_files(views.read(directory, lambda db: [*manifest.held(db, hold)]), as_json=as_json)
+        return 0
+    found = views.read(
+        directory, lambda db: overview.reviews(db, time.time(), with_decided=with_decided)
+    )
+    if as_json:
+        print_json(found, indent=2)
+    else:
+        _show_holds(found)
+    return 1 if any(item["verdict"] is None for item in found) else 0
 
-    return views.read(config.state.directory, read)
 
-
-def _show_files(files: Iterator[JsonObject], *, as_json: bool) -> None:
+def _show_files(files: Iterable[JsonObject], *, as_json: bool) -> None:
     for entry in files:
         if as_json:
             print_json(entry)

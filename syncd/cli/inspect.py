@@ -26,6 +26,8 @@ from syncd.state.store import Transaction, lock_holder
 from syncd.units import size
 
 JsonObject = dict[str, Any]
+#: Files of a listing that are read at a time.
+PAGE_FILES = 2000
 #: Seconds between two looks of `status --watch`.
 WATCH_SECONDS = 1.0
 COLUMNS = (
@@ -111,21 +113,34 @@ def ls(
         raise click.UsageError("use only one of --json and --csv")
     config = options.load(to_sync=False)
 
-    def write(db: Transaction) -> None:
-        name = folder_name(folder, story.folders(config, db)) if folder else None
-        entries = manifest.entries(db, name, Word(word) if word else None)
-        if as_json:
-            for entry in entries:
-                print_json(entry)
-        elif as_csv:
-            writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\r\n")
-            writer.writeheader()
-            writer.writerows(entries)
-        else:
-            for line in _columns(entries):
-                sys.stdout.write(line + "\n")
+    directory, name = config.state.directory, None
+    if folder:
+        name = folder_name(folder, views.read(directory, lambda db: story.folders(config, db)))
+    entries = _entries(directory, name, word)
+    if as_json:
+        for entry in entries:
+            print_json(entry)
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(entries)
+    else:
+        for line in _columns(entries):
+            sys.stdout.write(line + "\n")
 
-    views.read(config.state.directory, write)
+
+def _entries(directory: Path, folder: str | None, word: str | None) -> Iterator[JsonObject]:
+    """Yield the files page by page: while a pager waits for its reader, the table is not read."""
+    after: tuple[str, bytes] | None = None
+
+    def read(db: Transaction) -> tuple[list[JsonObject], tuple[str, bytes] | None]:
+        return manifest.page(db, after=after, limit=PAGE_FILES, folder=folder, status=word)
+
+    while True:
+        page, after = views.read(directory, read)
+        yield from page
+        if after is None:
+            return
 
 
 def folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:

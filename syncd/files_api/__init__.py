@@ -12,6 +12,7 @@ here, no redirect is followed, and no text shows a key or a presigned URL.
 from syncd.files_api.answer import Answer
 from syncd.files_api.base_url import BASE_URLS, base_url_for
 from syncd.files_api.client import FilesClient
+from syncd.files_api.content_types import HEAD_BYTES, content_type
 from syncd.files_api.errors import (
     Aborted,
     AbortedInDoubt,
@@ -43,7 +44,7 @@ from syncd.files_api.models import (
     FileStatus,
     FileUpload,
 )
-from syncd.files_api.naming import content_type_for, sent_name, tokens_in
+from syncd.files_api.naming import sent_name, tokens_in
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.sender import PerCall
 from syncd.files_api.source import CHUNK_BYTES, UploadSource
@@ -51,6 +52,7 @@ from syncd.files_api.source import CHUNK_BYTES, UploadSource
 __all__ = [
     "BASE_URLS",
     "CHUNK_BYTES",
+    "HEAD_BYTES",
     "Aborted",
     "AbortedInDoubt",
     "AbortedUnsent",
@@ -85,7 +87,7 @@ __all__ = [
     "UnsupportedError",
     "UploadSource",
     "base_url_for",
-    "content_type_for",
+    "content_type",
     "sent_name",
     "tokens_in",
 ]

@@ -16,74 +16,6 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _JOINERS = "\u200c\u200d"
 #: Quotes end a header's value; some servers take what stands before a backslash for a folder.
 _UNSAFE = '"\\'
-_OCTET_STREAM = "application/octet-stream"
-
-#: The types that syncd names, whatever the host's own tables say.
-CONTENT_TYPES = {
-    **dict.fromkeys(["jpg", "jpeg", "jpe", "jfif"], "image/jpeg"),
-    **dict.fromkeys(["tif", "tiff"], "image/tiff"),
-    **dict.fromkeys(["mp4", "m4v", "mp4v"], "video/mp4"),
-    **dict.fromkeys(["mpg", "mpeg", "mpe"], "video/mpeg"),
-    **dict.fromkeys(["ts", "mts", "m2ts"], "video/mp2t"),
-    **dict.fromkeys(["mov", "qt"], "video/quicktime"),
-    **dict.fromkeys(["txt", "text", "log", "ini", "conf", "srt"], "text/plain"),
-    **dict.fromkeys(["md", "markdown"], "text/markdown"),
-    **dict.fromkeys(["htm", "html"], "text/html"),
-    **dict.fromkeys(["yaml", "yml"], "application/yaml"),
-    "png": "image/png",
-    "gif": "image/gif",
-    "webp": "image/webp",
-    "bmp": "image/bmp",
-    "svg": "image/svg+xml",
-    "avif": "image/avif",
-    "heic": "image/heic",
-    "heif": "image/heif",
-    "ico": "image/vnd.microsoft.icon",
-    "webm": "video/webm",
-    "mkv": "video/x-matroska",
-    "avi": "video/x-msvideo",
-    "wmv": "video/x-ms-wmv",
-    "flv": "video/x-flv",
-    "ogv": "video/ogg",
-    "3gp": "video/3gpp",
-    "3g2": "video/3gpp2",
-    "mp3": "audio/mpeg",
-    "m4a": "audio/mp4",
-    "aac": "audio/aac",
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg",
-    "csv": "text/csv",
-    "tsv": "text/tab-separated-values",
-    "vtt": "text/vtt",
-    "css": "text/css",
-    "js": "text/javascript",
-    "xml": "application/xml",
-    "json": "application/json",
-    "jsonl": "application/jsonl",
-    "pdf": "application/pdf",
-    "rtf": "application/rtf",
-    "epub": "application/epub+zip",
-    "doc": "application/msword",
-    "xls": "application/vnd.ms-excel",
-    "ppt": "application/vnd.ms-powerpoint",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    "odt": "application/vnd.oasis.opendocument.text",
-    "ods": "application/vnd.oasis.opendocument.spreadsheet",
-    "odp": "application/vnd.oasis.opendocument.presentation",
-    # A compressed file is what it is compressed with, not what is inside.
-    **dict.fromkeys(["gz", "tgz"], "application/gzip"),
-    **dict.fromkeys(["bz2", "tbz2"], "application/x-bzip2"),
-    **dict.fromkeys(["xz", "txz"], "application/x-xz"),
-    "zst": "application/zstd",
-    "zip": "application/zip",
-    "tar": "application/x-tar",
-    "7z": "application/x-7z-compressed",
-    "rar": "application/vnd.rar",
-}
 
 
 def sent_name(path: bytes, token: str | None = None) -> str:
@@ -106,13 +38,6 @@ def sent_name(path: bytes, token: str | None = None) -> str:
 def tokens_in(texts: Iterable[str]) -> set[str]:
     """Return every token of any syncd that stands somewhere in `texts`."""
     return {token for text in texts for token in _TOKEN.findall(text)}
-
-
-def content_type_for(path: bytes) -> str:
-    """Return the content type that a name's extension stands for, the same on every host."""
-    _, dot, extension = path.rpartition(b"/")[2].rpartition(b".")
-    known = extension.decode("ascii", "replace").lower() if dot else ""
-    return CONTENT_TYPES.get(known, _OCTET_STREAM)
 
 
 def _pieces(segment: bytes) -> list[bytes]:

@@ -11,6 +11,9 @@ from sqlite_utils import Database
 from syncd.exceptions import StateError
 from syncd.state.lifecycle import ARROWS, CopyStatus
 
+#: Gone copies that are kept of a file, and lines of a path's history.
+NEWEST_KEPT = 100
+
 
 class Copy(NamedTuple):
     """One row of `copies`; times in seconds since the epoch."""
@@ -97,7 +100,9 @@ def of_file(db: Database, file_id: int) -> list[Copy]:
     return where(db, "file_id = ? AND status <> 'gone' ORDER BY id", (file_id,))
 
 
-def where(db: Database, condition: str, parameters: Sequence[Any] = ()) -> list[Copy]:
+def where(
+    db: Database, condition: str, parameters: Sequence[Any] | dict[str, Any] = ()
+) -> list[Copy]:
     """Return the copies that meet `condition`, SQL of this package's own."""
     rows = db.conn.execute(f"SELECT {_COLUMNS} FROM copies WHERE {condition}", parameters)
     return [from_row(row) for row in rows]
@@ -138,6 +143,18 @@ def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
     )
     if cursor.rowcount != 1:
         raise StateError(f"copy {copy.id} is no longer {copy.status}")
+    if target is CopyStatus.GONE:
+        _forget_old(db, copy.file_id)
+
+
+def _forget_old(db: Database, file_id: int) -> None:
+    """Keep the newest of a file's gone copies: one that changes all the time has very many."""
+    db.conn.execute(
+        "DELETE FROM copies WHERE file_id = :file AND status = 'gone' AND id <= (SELECT id "
+        "FROM copies WHERE file_id = :file AND status = 'gone' ORDER BY id DESC "
+        "LIMIT 1 OFFSET :kept)",
+        {"file": file_id, "kept": NEWEST_KEPT},
+    )
 
 
 def new_token(*, instance: str, folder: str, path: bytes, content: str) -> str:

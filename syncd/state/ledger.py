@@ -52,6 +52,8 @@ REFUSES_CONTENT = frozenset({400, 413, 415, 422})
 #: Refusals of one file, and the seconds that lie between the first and the last of them, after
 #: which it counts as refused though nothing says that its content is the cause; then its rest.
 MANY_REFUSALS, MANY_REFUSALS_SECONDS, REFUSED_SECONDS = 5, 3600.0, 86_400.0
+#: The most places from which a file may have been moved that are looked at.
+RENAME_SOURCES = 8
 #: Seconds until an object whose uuid cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
 #: The columns of a failure that is over.
@@ -594,14 +596,32 @@ def rename_sources(
     Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
     Whether the old path is vacant must be seen on the disk.
     """
-    return copies.where(
-        db,
-        "sha256 = ? AND size = ? AND workspace_uuid IS ? AND file_id <> ? AND in_flight = 0 AND "
-        "(status = 'live' OR (status = 'retiring' AND delete_sent_at IS NULL "
-        "AND live_at IS NOT NULL)) "
-        "ORDER BY (SELECT status <> 'missing' FROM files WHERE files.id = file_id), id LIMIT 8",
-        (sha256, size, workspace_uuid, file_id),
-    )
+    found: dict[int, Copy] = {}
+    # Of many files with that content none is sorted: the few that are missing, then the first.
+    for condition in (
+        (
+            # The plus keeps SQLite from going through all copies of that content.
+            "file_id IN (SELECT id FROM files WHERE files.sha256 = :sha256 "
+            "AND files.status = 'missing') AND status IN ('live', 'retiring') AND +sha256 = :sha256"
+        ),
+        "status = 'retiring' AND sha256 = :sha256",
+        "status = 'live' AND sha256 = :sha256",
+    ):
+        some = copies.where(
+            db,
+            f"{condition} AND size = :size AND workspace_uuid IS :workspace "
+            "AND file_id <> :file AND in_flight = 0 AND (status = 'live' OR "
+            "(delete_sent_at IS NULL AND live_at IS NOT NULL)) LIMIT :most",
+            {
+                "sha256": sha256,
+                "size": size,
+                "workspace": workspace_uuid,
+                "file": file_id,
+                "most": RENAME_SOURCES,
+            },
+        )
+        found |= {copy.id: copy for copy in some}
+    return list(found.values())[:RENAME_SOURCES]
 
 
 def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:

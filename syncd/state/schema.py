@@ -12,6 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
 from syncd.state import backups, damage
+from syncd.state.copies import NEWEST_KEPT
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
 
 FILE_NAME = "state.db"
@@ -22,6 +23,8 @@ SCHEMA_VERSION = 3
 LARGE_BYTES = 32 << 20
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
+#: Bytes to which the log is cut back once all of it is in the database.
+WAL_BYTES = 64 << 20
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 
@@ -212,6 +215,29 @@ def files_set_aside(db: Database) -> None:
 
 
 @migrations()
+def costs_kept_flat(db: Database) -> None:
+    """Keep costs flat a version and an equal content: bound what is kept, and index it."""
+    for statement in (
+        "CREATE INDEX copies_of_file ON copies (file_id, id) WHERE status <> 'gone'",
+        "CREATE INDEX copies_gone ON copies (file_id, id) WHERE status = 'gone'",
+        "CREATE INDEX copies_forgotten ON copies (gone_at) WHERE status = 'gone'",
+        "CREATE INDEX files_vacated ON files (sha256) WHERE status = 'missing'",
+        "CREATE INDEX history_age ON history ((event = 'deleted'), at)",
+        (
+            "DELETE FROM copies WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+            "(PARTITION BY file_id ORDER BY id DESC) AS age FROM copies WHERE status = 'gone') "
+            f"WHERE age > {NEWEST_KEPT})"
+        ),
+        (
+            "DELETE FROM history WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER "
+            "(PARTITION BY folder, path ORDER BY id DESC) AS age FROM history) "
+            f"WHERE age > {NEWEST_KEPT})"
+        ),
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def refusals_and_waits(db: Database) -> None:
     """Count refusals, keep since when a file waits, and find small and large files apart."""
     for statement in (
@@ -325,6 +351,7 @@ def _connect(path: Path | str) -> sqlite3.Connection:
 def _keep_promises(db: Database, path: Path) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         db.conn.execute(f"PRAGMA {pragma}")
+    db.conn.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     kept = tuple(
         db.conn.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys")

@@ -270,8 +270,11 @@ def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> di
     if sighting.is_open:
         return {"due_at": now + OPEN_SECONDS, "is_open": True}
     quiet_at = file.changed_at + settling.settle_seconds
-    # Set back, the clock would let a file settle for as long as it went.
-    if quiet_at <= now or file.changed_at > now + 1:
+    if file.changed_at > now + 1:
+        # If the clock was set back, `changed_at` lies in the future; don't wait for it to catch up.
+        again = {"changed_at": now, "due_at": now + settling.settle_seconds}
+        return again | {"is_open": False}
+    if quiet_at <= now:
         values = {"status": FileStatus.READY, "due_at": now}
         return values | {"is_open": False, "settling_since": None}
     if file.due_at == quiet_at and not file.is_open:
@@ -344,22 +347,26 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
 
 
 def restart_grace(
-    db: Database, now: float, grace: dict[str, float], *, set_back: bool = False
+    db: Database, now: float, grace: dict[str, float], *, set_back: float = 0.0
 ) -> int:
     """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
 
-    `set_back`, it would let whatever is due wait for as long as it went: nothing waits that long.
-    And what is in doubt was sent at a time that is not known any more: it is looked for among all.
+    By as many seconds as it was `set_back`, all that waits would wait longer: it is due earlier.
+    What is in doubt was sent at a time that is no longer known: it is looked for among all.
     """
     changed = 0
     db.conn.execute(
         # The index of what is under way wants its own words.
         "UPDATE copies SET sent_at = :long_ago, doubted_at = :now "
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' "
-        "AND (sent_at > :now OR :set_back)",
+        "AND (sent_at > :now OR :set_back > 0)",
         {"long_ago": LONG_AGO, "now": now, "set_back": set_back},
     )
     for table in ("files", "copies"):
+        db.conn.execute(
+            f"UPDATE {table} SET due_at = max(due_at - :set_back, :now) WHERE due_at > :now",
+            {"set_back": set_back, "now": now},
+        )
         db.conn.execute(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
         )

@@ -139,7 +139,7 @@ class Deleter:
             )
         grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
         now = self._clock()
-        set_back = known is not None and drift < known
+        set_back = max(known - drift, 0.0) if known is not None else 0.0
 
         def work(db: Transaction) -> None:
             sightings.restart_grace(db, now, grace, set_back=set_back)

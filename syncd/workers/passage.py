@@ -1,6 +1,7 @@
 """One file's way up: opened, hashed, promised in the ledger, sent, and its outcome recorded."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from syncd import disk
 from syncd.exceptions import FileChangedError, UnreadableError
 from syncd.files_api import (
+    HEAD_BYTES,
     Aborted,
     Answer,
     ConflictError,
@@ -25,7 +27,7 @@ from syncd.files_api import (
     RefusedError,
     StopFlag,
     UploadSource,
-    content_type_for,
+    content_type,
     sent_name,
 )
 from syncd.log import fields
@@ -183,7 +185,7 @@ class Passage:
             file_id=file.id,
             fingerprint=before,
             sha256=digest,
-            content_type=content_type_for(file.path),
+            content_type=content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0)),
             method=self._method(before.size),
         )
 

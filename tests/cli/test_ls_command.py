@@ -4,6 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from syncd.cli import inspect
+
 
 def test_each_file_is_a_line_with_its_path_last(desk, syncd):
     desk.sync(b"a b.txt")
@@ -111,3 +115,23 @@ def test_a_full_disk_under_the_output_is_one_clear_line(desk):
         )
     assert ended.returncode == 1
     assert ended.stderr == b"syncd: a disk is full: cannot write the output\n"
+
+
+@pytest.mark.row(87)
+def test_while_a_pager_waits_for_its_reader_no_transaction_is_open(desk, monkeypatch):
+    monkeypatch.setattr(inspect, "PAGE_FILES", 2)
+    for number in range(5):
+        desk.see(b"%d" % number)
+    listed = inspect._entries(desk.directory, None, None)
+    assert next(listed)["path"] == "0"
+
+    def checkpoint(db):
+        db.conn.execute("COMMIT")
+        busy = db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        db.conn.execute("BEGIN")
+        return busy
+
+    assert desk.store.write(checkpoint) == 0
+    assert (desk.directory / "state.db-wal").stat().st_size == 0
+    desk.see(b"9")
+    assert [entry["path"] for entry in listed] == ["1", "2", "3", "4", "9"]

@@ -52,6 +52,18 @@ def test_a_token_alone_will_do_and_both_may_be_there():
     assert list(found.secrets()) == [KEY, "token-1"]
 
 
+def test_a_bearer_token_comes_from_a_file_or_a_credential_as_well(tmp_path):
+    for name in ("token", credentials.TOKEN_CREDENTIAL):
+        (tmp_path / name).write_text("token-1\n")
+        (tmp_path / name).chmod(0o600)
+    for environ in (
+        {"AYMARA_AI_BEARER_TOKEN_FILE": str(tmp_path / "token")},
+        {"AYMARA_AI_BEARER_TOKEN": "", "CREDENTIALS_DIRECTORY": str(tmp_path)},
+    ):
+        found, warnings = load(**environ)
+        assert (found.api_key, list(found.secrets()), warnings) == (None, ["token-1"], [])
+
+
 def test_no_key_names_the_ways_to_give_one():
     with pytest.raises(ConfigError, match="no API key: set AYMARA_AI_API_KEY, or"):
         load()

@@ -162,10 +162,13 @@ def test_many_objects_are_told_without_delay(run, tmp_path):
 
 
 def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(caller):
-    began = time.monotonic()
+    seconds = []
     for _ in range(25):
+        began = time.monotonic()
         caller.upload()
-    assert time.monotonic() - began < 0.9
+        seconds.append(time.monotonic() - began)
+    # The kernel delays an acknowledgement by 40 ms, each time.
+    assert min(seconds) < 0.03
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")

@@ -1,12 +1,11 @@
 """Names as they are sent, tokens found in them, content types."""
 
-import mimetypes
 import unicodedata
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
-from syncd.files_api import content_type_for, sent_name, tokens_in
+from syncd.files_api import sent_name, tokens_in
 
 TOKEN = "sy1-0123abcd-" + "0123456789abcdef0123456789ab"
 
@@ -71,29 +70,3 @@ def test_tokens_are_found_wherever_they_stand(text):
 
 def test_no_token_is_found_in_what_only_resembles_one():
     assert tokens_in([TOKEN.upper(), TOKEN[:-1], TOKEN.replace("sy1", "sy2"), ""]) == set()
-
-
-@pytest.mark.row(62)
-@pytest.mark.parametrize(
-    ("path", "content_type"),
-    [
-        (b"a.MP4", "video/mp4"),
-        (b"dir.mp4/a", "application/octet-stream"),
-        (b"mp4", "application/octet-stream"),
-        (b"a.tar.gz", "application/gzip"),
-        (b"a.csv.gz", "application/gzip"),
-        (b"a.jp\xe9g", "application/octet-stream"),
-        (b"a.txt\r\nx: y", "application/octet-stream"),
-        (b"a.jpeg", "image/jpeg"),
-    ],
-)
-def test_a_content_type_comes_from_our_own_table(path, content_type, monkeypatch):
-    monkeypatch.setattr(mimetypes, "guess_type", lambda *_: ("text/evil", None))
-    assert content_type_for(path) == content_type
-
-
-@settings(max_examples=50)
-@given(paths)
-def test_every_content_type_is_fit_for_a_header(path):
-    assert content_type_for(path).isascii()
-    assert content_type_for(path).isprintable()
