@@ -222,6 +222,8 @@ class Store:
 
         About once a minute, and at the end.
         """
+        if self.displaced:
+            return
         here = self.read(lambda db: None if holds.is_lost(db) else _here(db))
         if here is None or here == self._remembered:
             return
@@ -328,6 +330,7 @@ class Store:
                     "put the state directory back and start syncd again"
                 )
                 log.critical("%s", self._displaced)
+                break
         return self._displaced
 
     @property
