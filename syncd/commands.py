@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from syncd.parts import Parts
-from syncd.state import reviews
-from syncd.state.holds import ROOT_REPLACED
-from syncd.state.reviews import Decision, ReviewError, Verdict
+from syncd.state.holds import ROOT_REPLACED, decisions
+from syncd.state.holds.decisions import Decided, Decision, ReviewError
 from syncd.workers.adopter import AdoptError
 from syncd.workers.introduction import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
 
@@ -71,51 +70,51 @@ def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
 
 
 def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Let what the hold `hold`, or each hold of `folder`, lists be deleted; yield what was decided.
+    """Approve what `holds` name: each is a hold's id and the number of the last row to approve.
 
-    ReviewError where there is no such hold.
+    ReviewError where there is no such hold, or nothing left to decide on it.
     """
     return _decide(parts, arguments, "approved")
 
 
 def reject_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Keep the remote copies of what the hold `hold`, or each hold of `folder`, lists."""
+    """Reject what `holds` name, as above."""
     return _decide(parts, arguments, "rejected")
 
 
-def _decide(parts: Parts, arguments: JsonObject, verdict: Verdict) -> Iterator[JsonObject]:
-    if (number := arguments.get("hold")) is not None:
-        wanted = [int(number)]
-    else:
-        folder = str(arguments["folder"])
-        wanted = [hold.id for hold in parts.store.read(lambda db: reviews.of_folder(db, folder))]
-    decisions = [_decide_one(parts, hold_id, verdict) for hold_id in wanted]
+def _decide(parts: Parts, arguments: JsonObject, verdict: Decided) -> Iterator[JsonObject]:
+    holds = [(int(hold_id), int(newest)) for hold_id, newest in arguments["holds"]]
+    done = [_decide_one(parts, hold_id, verdict, newest) for hold_id, newest in holds]
     parts.store.changed.set()
-    yield {"verdict": verdict, "holds": [_decision(decision) for decision in decisions]}
+    yield {"verdict": verdict, "holds": [_decision(parts, decision) for decision in done]}
 
 
-def _decide_one(parts: Parts, hold_id: int, verdict: Verdict) -> Decision:
+def _decide_one(parts: Parts, hold_id: int, verdict: Decided, newest: int) -> Decision:
     now = time.time()
-    hold = parts.store.read(lambda db: reviews.find(db, hold_id))
-    folder = reviews.folder_of(hold)
+    hold = parts.store.read(lambda db: decisions.find(db, hold_id))
+    folder = decisions.folder_of(hold)
     watched = parts.watch.folders.get(folder)
-    if watched and hold.reason in reviews.OF_MOUNTS and hold.verdict is None:
+    if watched and hold.reason in decisions.OF_MOUNTS and hold.verdict is None:
         return watched.decide_on_mounts(hold_id, verdict)
-    decision = parts.store.write(lambda db: reviews.decide(db, hold_id, verdict, now))
+    decision = parts.store.write(
+        lambda db: decisions.decide(db, hold_id, verdict, now, up_to=newest)
+    )
     # Where it is not taken, the next look at the root holds it again.
     if hold.reason == ROOT_REPLACED and not (watched and watched.take_root()):
         raise ReviewError(f"there is no folder {folder} now that could be taken for it")
     return decision
 
 
-def _decision(decision: Decision) -> JsonObject:
+def _decision(parts: Parts, decision: Decision) -> JsonObject:
+    hold = decision.hold
     other = "reject" if decision.verdict == "approved" else "approve"
+    can_undo = parts.store.read(lambda db: decisions.is_changeable(db, hold.id))
     return {
-        "id": decision.hold.id,
-        "reason": decision.hold.reason,
-        "folder": reviews.folder_of(decision.hold),
+        "id": hold.id,
+        "reason": hold.reason,
+        "folder": decisions.folder_of(hold),
         "files": decision.files,
-        "undo": f"syncd deletes {other} {decision.hold.id}" if decision.files else None,
+        "undo": f"syncd deletes {other} {hold.id}" if can_undo else None,
     }
 
 

@@ -8,6 +8,7 @@ file are relative to the file.
 
 import difflib
 import hashlib
+import json
 import os
 import tomllib
 from collections import Counter
@@ -20,9 +21,8 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
-from syncd.exceptions import ConfigError
+from syncd.exceptions import ConfigError, StrangersFileError
 from syncd.locations import (
-    ENCODING,
     FILE_VARIABLE,
     STATE_VARIABLE,
     absolute,
@@ -30,6 +30,7 @@ from syncd.locations import (
     config_files,
     current_directory,
     default_state_directory,
+    read_config,
 )
 from syncd.settings import Config, Folder, Settings
 
@@ -76,6 +77,13 @@ class _Environment(EnvSettingsSource):
 
 
 _FOLDERS_FORM = 'write it as \'[{"path": "/data"}]\''
+_HOSTS_FORM = "write it as '[\"host.example\"]'"
+#: The variables that hold a list, and how to write each.
+_LISTS = {
+    FOLDERS_VARIABLE: _FOLDERS_FORM,
+    "SYNCD_API__STORAGE_HOSTS": _HOSTS_FORM,
+    "SYNCD_SERVER__ALLOWED_HOSTS": _HOSTS_FORM,
+}
 #: What a value of another type should have been, in TOML's words, by pydantic's kinds of errors.
 _WANTED = {
     "bool_parsing": "should be true or false",
@@ -102,6 +110,8 @@ class _Loader:
         self._file: Path | None = None
         self._aymara: dict[str, str] = {}
         self._folders_from = ""
+        #: why the file in the current directory is not used; empty when it is or there is none
+        self._strangers = ""
         self._warnings: list[str] = []
         self._problems: list[str] = []
 
@@ -138,11 +148,16 @@ class _Loader:
 
     def _from_file(self, named: Path | None) -> dict[str, Any]:
         """Return what the first file there is says, its paths made absolute."""
+        chosen = chosen_file(named, self._environ)
         for path in config_files(named, self._environ, self._here):
             try:
-                text = path.read_text(ENCODING)
+                text = read_config(path, chosen=chosen is not None)
+            except StrangersFileError as error:
+                self._strangers = str(error)
+                self._warnings.append(self._strangers)
+                continue
             except (FileNotFoundError, NotADirectoryError) as error:
-                if chosen_file(named, self._environ):
+                if chosen:
                     origin = "--config" if named else FILE_VARIABLE
                     raise ConfigError(
                         f"{origin}: there is no file {path}; `syncd init` writes one"
@@ -193,7 +208,7 @@ class _Loader:
         try:
             overrides = _Environment(given)()
         except SettingsError:
-            raise ConfigError(f"{FOLDERS_VARIABLE} is not valid JSON; {_FOLDERS_FORM}") from None
+            raise ConfigError(_not_json(given)) from None
         self._anchor(overrides, self._here)
         if "folders" in overrides:
             self._folders_from = FOLDERS_VARIABLE
@@ -340,7 +355,7 @@ class _Loader:
                 "no folder to watch: name one (syncd run DIR), set SYNCD_WATCH=/data, or add "
                 "[[folders]] to syncd.toml (`syncd init` writes one)"
             )
-            yield "; ".join([lacking, *misspelled])
+            yield "; ".join(filter(None, [lacking, *misspelled, self._strangers]))
         for name, count in Counter(folder.name for folder in folders).items():
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
@@ -395,8 +410,9 @@ def _completed(settings: Settings) -> Settings:
             taken.add(update["name"])
         if "workspace_uuid" not in given:
             update["workspace_uuid"] = api.workspace_uuid
-        if "grace_seconds" not in given:
-            update["grace_seconds"] = settings.deletions.grace_seconds
+        for name in ("grace_seconds", "hold_files", "hold_percent", "hold_max"):
+            if name not in given:
+                update[name] = getattr(settings.deletions, name)
         folders.append(folder.model_copy(update=update))
     return settings.model_copy(update={"api": api, "folders": tuple(folders)})
 
@@ -420,6 +436,16 @@ def _variables() -> Iterator[str]:
         if isinstance(model, type) and issubclass(model, BaseModel):
             yield from (f"SYNCD_{section}__{key}".upper() for key in model.model_fields)
     yield FOLDERS_VARIABLE
+
+
+def _not_json(given: Mapping[str, str]) -> str:
+    """Say which variable is not the JSON that it should be, and how to write it."""
+    for name, form in _LISTS.items():
+        try:
+            json.loads(given.get(name) or "[]")
+        except ValueError:
+            return f"{name} is not valid JSON; {form}"
+    return f"{', '.join(_LISTS)}: one of them is not valid JSON"
 
 
 def _known_keys(parents: tuple[int | str, ...]) -> list[str]:

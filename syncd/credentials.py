@@ -1,15 +1,20 @@
 """The API key: where it may come from, and what is refused. No message shows its value."""
 
+import ctypes
 import os
+import resource
 import select
+import shlex
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from syncd.exceptions import ConfigError
+from syncd.locations import other_writers
 
 KEY_VARIABLE = "AYMARA_AI_API_KEY"
 KEY_FILE_VARIABLE = "AYMARA_AI_API_KEY_FILE"
@@ -17,6 +22,8 @@ TOKEN_VARIABLE = "AYMARA_AI_BEARER_TOKEN"  # noqa: S105 - a name
 TOKEN_FILE_VARIABLE = "AYMARA_AI_BEARER_TOKEN_FILE"  # noqa: S105 - a name
 SYSTEMD_CREDENTIAL = "aymara-api-key"
 TOKEN_CREDENTIAL = "aymara-bearer-token"  # noqa: S105 - a name
+#: From <linux/prctl.h>.
+_PR_SET_DUMPABLE = 4
 #: A key file longer than this is not a key.
 _LONGEST_BYTES = 16_384
 #: How long a pipe may take to deliver a key, in seconds.
@@ -38,6 +45,20 @@ class Credentials(BaseModel):
         for secret in (self.api_key, self.bearer_token):
             if secret is not None:
                 yield secret.get_secret_value()
+
+
+def forbid_core_dumps() -> None:
+    """Let no memory of this process reach a disk, nor another process of this user.
+
+    It holds the key. A crash still leaves each thread's stack, and what fails here is no reason
+    not to start.
+    """
+    with suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    # A core_pattern that is a pipe disregards the limit; this it obeys.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def load(environ: Mapping[str, str], warnings: list[str]) -> Credentials:
@@ -90,10 +111,10 @@ def _secret(
 def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> str:
     """Return the one line of the file at `path`, which `source` named; adds to `warnings`.
 
-    ConfigError where it cannot be read, or everybody may write it.
+    Raise ConfigError when it cannot be read, or others may write it.
     """
     try:
-        mode, content = _read(path)
+        status, content = _read(path)
     except TimeoutError as error:
         raise ConfigError(
             f"{source}: {path} is a pipe into which nothing was written for {_PIPE_SECONDS:g} s; "
@@ -104,26 +125,23 @@ def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: l
             f"{source}: cannot read the file: {error.strerror}; it must be readable for user "
             f"{os.getuid()}"
         ) from error
-    if mode & stat.S_IWOTH and stat.S_ISREG(mode):
-        raise ConfigError(
-            f"{source}: everyone on this machine may write the file; run: chmod 600 {path}"
-        )
-    if mode & stat.S_IROTH and not _is_secret_mount(path, environ):
-        warnings.append(
-            f"{source}: everyone on this machine may read the file; run: chmod 600 {path}"
-        )
+    remedy = f"run: chmod 600 {shlex.quote(str(path))}"
+    if writers := other_writers(status):
+        raise ConfigError(f"{source}: {writers} may write the file; {remedy}")
+    if status.st_mode & stat.S_IROTH and not _is_secret_mount(path, environ):
+        warnings.append(f"{source}: everyone on this machine may read the file; {remedy}")
     # An editor may have put a byte order mark first.
     return _checked(content.decode("utf-8-sig", "replace"), source)
 
 
-def _read(path: Path) -> tuple[int, bytes]:
-    """Return the mode and the content of a file, or of a pipe that somebody writes to in time."""
+def _read(path: Path) -> tuple[os.stat_result, bytes]:
+    """Return the status and the content of a file, or of a pipe that somebody writes to in time."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
         content, deadline = b"", time.monotonic() + _PIPE_SECONDS
         while len(content) <= _LONGEST_BYTES:
-            if not stat.S_ISREG(mode):
+            if not stat.S_ISREG(status.st_mode):
                 left = max(deadline - time.monotonic(), 0)
                 if not select.select([descriptor], [], [], left)[0]:
                     raise TimeoutError
@@ -131,7 +149,7 @@ def _read(path: Path) -> tuple[int, bytes]:
             if not chunk:
                 break
             content += chunk
-    return mode, content
+    return status, content
 
 
 def _is_secret_mount(path: Path, environ: Mapping[str, str]) -> bool:

@@ -389,6 +389,18 @@ def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = Fa
         sync_directory(os.path.dirname(os.path.abspath(path)))
 
 
+def overwrite(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` over the beginning of the file at `path`, blanks over the rest; OSError.
+
+    Where the file was as long before, this takes no room on the disk.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size), 0)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Wait until the names in the directory `path` are on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

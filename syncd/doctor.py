@@ -157,7 +157,11 @@ def _configuration(config: Config) -> Iterator[Finding]:
 
 def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
     answers: list[tuple[Answer, float]] = []
-    client = make_client(config, StopFlag())
+    try:
+        client = make_client(config, StopFlag())
+    except ConfigError as error:
+        yield bad("service", str(error), "correct [api] in the configuration", error.exit_code)
+        return
     try:
         if client.is_cleartext:
             yield bad(

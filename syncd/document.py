@@ -115,6 +115,7 @@ def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObjec
             "last_event_at": timestamp(seen.last_event_at),
             "last_scan_at": folder["last_scan_at"],
             "counts": folder["counts"],
+            "missing": folder["missing"],
             "oldest_queued_seconds": folder["oldest_queued_seconds"],
         }
 

@@ -2,6 +2,7 @@
 
 SyncdError
 ├── ConfigError            the configuration cannot be used (exit 78)
+│   └── StrangersFileError the file that is there belongs to somebody whom nobody here trusts
 ├── StateError             the state database cannot be used
 │   ├── ForeignStateError  it is another program's, another service's, or newer (exit 78)
 │   ├── StateLockedError   another instance runs (exit 75)
@@ -28,6 +29,10 @@ class ConfigError(SyncdError):
     """The configuration cannot be used; the message names the setting and the remedy."""
 
     exit_code = 78
+
+
+class StrangersFileError(ConfigError):
+    """The file that is there belongs to somebody whom nobody here trusts."""
 
 
 class StateError(SyncdError):

@@ -4,11 +4,13 @@
 """
 
 import os
+import shlex
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from syncd.exceptions import ConfigError
+from syncd.exceptions import ConfigError, StrangersFileError
 
 SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
 #: UTF-8, with or without the byte order mark that some editors put first.
@@ -35,6 +37,39 @@ def config_files(named: Path | None, environ: Mapping[str, str], here: Path) -> 
     chosen = chosen_file(named, environ)
     candidates = [chosen] if chosen else [Path("syncd.toml"), SYSTEM_FILE]
     return [here / expanded(candidate) for candidate in candidates]
+
+
+def read_config(path: Path, *, chosen: bool) -> str:
+    """Return the text of a configuration file; raise OSError or UnicodeDecodeError.
+
+    Raise ConfigError when others may write it, and StrangersFileError when nobody chose it and it
+    belongs neither to this user nor to root: whoever may write into the current directory could
+    say where the key is sent.
+    """
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        owners = {status.st_uid, path.lstat().st_uid}
+        if not chosen and (strangers := owners - {os.geteuid(), 0}):
+            raise StrangersFileError(
+                f"{path} is not used: it belongs to user {min(strangers)}, and neither to this one "
+                "nor to root; --config uses it all the same"
+            )
+        if writers := other_writers(status):
+            raise ConfigError(
+                f"{path}: {writers} may write the file; run: chmod go-w {shlex.quote(str(path))}"
+            )
+        return file.read().decode(ENCODING)
+
+
+def other_writers(status: os.stat_result) -> str:
+    """Say who may write a file beside its owner, root and this process; empty when nobody may."""
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    if status.st_mode & stat.S_IWOTH:
+        return "everyone on this machine"
+    if status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid(), *os.getgroups()}:
+        return f"group {status.st_gid}"
+    return ""
 
 
 def absolute(path: str | Path, base: Path) -> Path:
@@ -86,9 +121,10 @@ def _state_directory(named: Path | None, environ: Mapping[str, str], here: Path)
         return absolute(given, here)
     for path in config_files(named, environ, here):
         try:
-            table = tomllib.loads(path.read_text(ENCODING)).get("state", {})
+            text = read_config(path, chosen=chosen_file(named, environ) is not None)
+            table = tomllib.loads(text).get("state", {})
             directory = table.get("directory") or None
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, StrangersFileError):
             continue
         except (OSError, ValueError, AttributeError):
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from syncd.config import Config
 from syncd.exceptions import StateError
+from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
 from syncd.state.retrying import forget_backoff
@@ -94,7 +95,20 @@ def once(
         if parts.gate.refused:
             return KEY_REFUSED_CODE
         held = parts.store.read(holds.open_holds)
-        return 1 if tally.failed or tally.waiting or held or stop.is_set() else 0
+        left_out = _unscanned(parts)
+        return 1 if tally.failed or tally.waiting or held or left_out or stop.is_set() else 0
+
+
+def _unscanned(parts: Parts) -> int:
+    """Return how many directories could not be scanned, and log the first of each folder."""
+    left_out = 0
+    for name, watched in parts.watch.folders.items():
+        unreadable = watched.last_scan.unreadable if watched.last_scan else {}
+        left_out += len(unreadable)
+        for directory, why in list(unreadable.items())[:1]:
+            where = printable(directory) or "its root"
+            log.error("%s: not all was synced: %s: %s (syncd doctor)", name, where, why)
+    return left_out
 
 
 def _stop_uploads(parts: Parts, drain_seconds: float, hurry: threading.Event | None) -> None:
@@ -192,6 +206,7 @@ def _tally(parts: Parts, *, wait_deletions: bool, stalled_after: float) -> Tally
     counts = parts.store.read(
         lambda db: due.outstanding(
             db,
+            now=time.time(),
             attempts=PATIENT_ATTEMPTS,
             deletions=wait_deletions,
             only=parts.policies,

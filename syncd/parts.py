@@ -85,18 +85,15 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
             "holds it, or give the systemd credential aymara-api-key"
         )
-    limits = Limits(
-        files=config.deletions.hold_files,
-        percent=config.deletions.hold_percent,
-        most=config.deletions.hold_max,
-    )
     policies = {
         folder.name: Policy(
             workspace_uuid=folder.workspace_uuid,
             mirror_deletions=folder.mirror_deletions,
             after_upload=folder.after_upload,
             remote_gone=config.deletions.remote_gone,
-            limits=limits,
+            limits=Limits(folder.hold_files, folder.hold_percent, folder.hold_max),
+            superseded_grace=folder.superseded_grace,
+            hold_changes=folder.hold_changes,
         )
         for folder in config.folders
     }
@@ -248,6 +245,7 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         exclude=folder.exclude,
         hidden=folder.hidden,
         max_size=folder.max_size,
+        syncdignore=folder.syncdignore,
         skip_existing=folder.existing == "skip",
         settle_seconds=folder.settle_seconds,
         grace_seconds=folder.grace_seconds,
@@ -270,6 +268,8 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
         ca_file=config.api.ca_file,
+        storage_hosts=config.api.storage_hosts,
+        allow_cleartext=config.api.allow_cleartext,
         stop=stop,
         observer=_count_request,
     )

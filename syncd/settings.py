@@ -7,17 +7,46 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.units import Duration, Size
 
-#: A year and a day: longer is a mistake.
-DAY_SECONDS, YEAR_SECONDS = 86_400.0, 31_622_400.0
+#: Longer is a mistake.
+DAY_SECONDS, YEAR_SECONDS = 86_400.0, 31_536_000.0
+#: The longest grace that is taken for meant, in seconds: a year.
+LONGEST_GRACE_SECONDS = 31_536_000
+
+
+def _grace(seconds: float) -> float:
+    if not 0 <= seconds <= LONGEST_GRACE_SECONDS:
+        raise ValueError(f"must be from 0 to {LONGEST_GRACE_SECONDS} seconds (a year)")
+    return seconds
+
+
+def _limit(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        raise ValueError('must be a number, or "off"')
+    return None if value == "off" else value
+
+
+#: Seconds, a year at most; and limits that `"off"` turns off (None).
+Grace = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_grace)]
+Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
+Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_limit)]
 
 
 class _Section(BaseModel):
@@ -39,6 +68,10 @@ class Api(_Section):
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
+    #: hosts of presigned URLs that may be at an address that is not public, or take plain HTTP
+    storage_hosts: tuple[str, ...] = ()
+    #: whether the key may go to another machine by plain HTTP
+    allow_cleartext: bool = False
 
     @field_validator("base_url")
     @classmethod
@@ -82,12 +115,12 @@ class Processing(_Section):
 class Deletions(_Section):
     """How sure syncd makes itself before it deletes."""
 
-    grace_seconds: float = Field(default=60, ge=0, le=YEAR_SECONDS)
-    #: how many files of a folder, or what part of them, may go missing within an hour, and how
-    #: many whatever the part, before a person is asked
-    hold_files: int = Field(default=20, ge=0)
-    hold_percent: float = Field(default=20, ge=0, le=100)
-    hold_max: int = Field(default=1000, ge=0)
+    grace_seconds: Grace = 60
+    #: a person is asked before more than so many files of a folder, and more than this part of
+    #: them, are deleted within an hour; and before more than `hold_max` in any case
+    hold_files: Count = 20
+    hold_percent: Percent = 20
+    hold_max: Count = 1000
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
 
 
@@ -97,6 +130,10 @@ class Server(_Section):
     #: HOST:PORT
     listen: str = ""
     token_file: Path | None = None
+    #: names by which the listener may be called, beside its address and the machine's own name
+    allowed_hosts: tuple[str, ...] = ()
+    #: whether `/metrics` wants the token, too
+    metrics: Literal["token", "open"] = "token"
 
     @field_validator("listen")
     @classmethod
@@ -143,6 +180,8 @@ class Folder(_Section):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     hidden: bool = False
+    #: whether `.syncdignore` files are obeyed
+    syncdignore: bool = True
     #: in bytes; None for no limit
     max_size: Size | None = None
     #: what becomes of the files that are there at the very first scan
@@ -150,8 +189,16 @@ class Folder(_Section):
     watch: Literal["auto", "native", "polling"] = "auto"
     settle_seconds: float = Field(default=5, ge=0, le=YEAR_SECONDS)
     rescan_seconds: float = Field(default=300, gt=0, le=YEAR_SECONDS)
-    grace_seconds: float = Field(default=60, ge=0, le=YEAR_SECONDS)
+    grace_seconds: Grace = 60
     mirror_deletions: bool = True
+    #: as in `Deletions`; None where it is off, `load` fills in the default
+    hold_files: Count = None
+    hold_percent: Percent = None
+    hold_max: Count = None
+    #: for how many seconds the old copy of a changed file is kept
+    superseded_grace: Grace = 0
+    #: whether new content is held where most of the folder changes within an hour
+    hold_changes: bool = False
     #: relative to `path`: a file without which the folder is not the right one
     marker: str = ""
     after_upload: Literal["keep", "move", "delete"] = "keep"

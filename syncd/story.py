@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,16 +36,14 @@ _EXPLANATIONS = {
     Word.IGNORED: "It is not synced, because a rule excludes it.",
 }
 
+_MEND_RULES = "mend that file of rules or remove it; it is read again at the next scan"
 _CHANGE_RULES = "change the rule that is named, or rename it"
-#: What stands for itself within bash's $'...'.
-_PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 
 
 _OF_VERDICTS = {
     "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
     "approved": "It is gone here, and its remote deletion was approved.",
-    "gone": "Its remote copy was deleted by others; it is not sent again before you decide.",
-    "forgotten": "Its remote copy was deleted by others; it is left alone until it changes.",
+    "forgotten": "As you or a rule decided, it is left alone until it changes.",
 }
 
 
@@ -135,7 +132,7 @@ def whole(folder: KnownFolder) -> JsonObject:
     """Return the story of a watch folder's own path."""
     return _bare(Place(folder.name, folder.root, b".")) | {
         "explanation": "It is a watch folder.",
-        "advice": ["syncd status", f"syncd ls {_quoted(os.fsencode(folder.name))}"],
+        "advice": ["syncd status", f"syncd ls {texts.argument(os.fsencode(folder.name))}"],
     }
 
 
@@ -168,7 +165,8 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
     explanation = _EXPLANATIONS[word]
     if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
         explanation = "It is gone here, and nothing of it was ever stored remotely."
-    explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
+    if word is not Word.SYNCED:
+        explanation = _OF_VERDICTS.get(story["file"]["verdict"] or "", explanation)
     if story["file"]["status"] == "consumed":
         explanation = "It was taken away here once it was live; its remote copy stays."
     if any(copy["in_doubt"] for copy in story["copies"]):
@@ -192,7 +190,7 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         "root": texts.path_texts(place.root)[0],
         "rule": rule(place, config),
         "explanation": explanation,
-        "advice": list(_advice(word, story, place, running=running)),
+        "advice": list(_advice(word, story, place, config, running=running)),
     }
 
 
@@ -222,13 +220,17 @@ def _settling(file: JsonObject) -> str:
     return f"It has been changing{for_long}; it is sent once it has been quiet for a while."
 
 
-def _advice(word: Word, story: JsonObject, place: Place, *, running: bool) -> Iterator[str]:
+def _advice(
+    word: Word, story: JsonObject, place: Place, config: Config, *, running: bool
+) -> Iterator[str]:
     pending = (Word.SETTLING, Word.QUEUED, Word.UPLOADING, Word.PROCESSING, Word.DELETING)
     if word in pending and not running:
         yield "start the daemon (syncd run), or make one pass (syncd once)"
     if word is Word.FAILED:
         last = story["copies"][-1] if story["copies"] else None
-        if story["file"]["status"] == "unreadable":
+        if story["file"]["status"] == "unreadable" and _unusable_rules(place, config):
+            yield _MEND_RULES
+        elif story["file"]["status"] == "unreadable":
             yield (
                 f"make it readable for user {os.getuid()} or the one that syncd runs as; it is "
                 "looked at again by itself"
@@ -238,9 +240,9 @@ def _advice(word: Word, story: JsonObject, place: Place, *, running: bool) -> It
         else:
             yield "the service refused it for good; it is tried again when its content changes"
         if story["file"]["status"] != "unreadable":
-            yield f"syncd retry {_quoted(place.absolute)} (sends it once more as it is)"
+            yield f"syncd retry {texts.argument(place.absolute)} (sends it once more as it is)"
     elif story["next_attempt_at"] and story["attempts"] and word is not Word.HELD:
-        yield f"syncd retry {_quoted(place.absolute)} (tries it now)"
+        yield f"syncd retry {texts.argument(place.absolute)} (tries it now)"
     if story["file"]["verdict"] == "kept" and story["file"]["hold_id"]:
         yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
     elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
@@ -253,6 +255,12 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     """Tell of a path that is there, and of which the table has no row."""
     mode = os.lstat(place.absolute).st_mode
     story = _bare(place) | {"rule": rule(place, config, is_dir=stat.S_ISDIR(mode))}
+    if unusable := _unusable_rules(place, config):
+        return story | {
+            "status": Word.FAILED,
+            "explanation": f"It is not synced, nor is anything beside it: {unusable}.",
+            "advice": [_MEND_RULES],
+        }
     if _verdict(place, config, is_dir=stat.S_ISDIR(mode)).excluded:
         return story | {
             "status": Word.IGNORED,
@@ -262,7 +270,7 @@ def _unknown(place: Place, config: Config, *, running: bool) -> JsonObject:
     if stat.S_ISDIR(mode):
         return story | {
             "explanation": "It is a directory; only files are synced.",
-            "advice": [f"syncd ls {_quoted(os.fsencode(place.folder))}"],
+            "advice": [f"syncd ls {texts.argument(os.fsencode(place.folder))}"],
         }
     if not stat.S_ISREG(mode):
         return story | {
@@ -308,6 +316,16 @@ def _where(setting: str, index: int, folder: str, config: Config) -> str:
     return f"number {index + 1} of folder {folder} in {source}"
 
 
+def _unusable_rules(place: Place, config: Config) -> str:
+    """Return why the rules that bear on a path cannot be told; empty when they can."""
+    settings = _settings(place, config) or Folder(path=Path(os.fsdecode(place.root)))
+    try:
+        rules_of(settings).verdict(place.path, is_dir=False)
+    except UnreadableError as error:
+        return printable(str(error))
+    return ""
+
+
 def _verdict(place: Place, config: Config, *, is_dir: bool) -> Verdict:
     # A folder that came with the command line (`syncd run DIR`) has the rules of every folder.
     settings = _settings(place, config) or Folder(path=Path(os.fsdecode(place.root)))
@@ -339,6 +357,7 @@ def rules_of(folder: Folder) -> Rules:
             exclude=folder.exclude,
             hidden=folder.hidden,
             max_size=folder.max_size,
+            syncdignore=folder.syncdignore,
         )
     )
 
@@ -353,14 +372,6 @@ def _bare(place: Place) -> JsonObject:
         "root": texts.path_texts(place.root)[0],
         "rule": "",
     }
-
-
-def _quoted(path: bytes) -> str:
-    """Return a path as bash takes it, whatever its name holds."""
-    if printable(path).encode() == path:
-        return shlex.quote(os.fsdecode(path))
-    plain = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in path)
-    return f"$'{''.join(plain)}'"
 
 
 def _join(parent: bytes, path: bytes) -> bytes:

@@ -5,13 +5,12 @@ dies with its process: what must last is in the state table, which the commands 
 """
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from syncd.disk import write_private
+from syncd.disk import overwrite, write_private
 from syncd.state.lock import lock_holder
 
 FILE_NAME = "daemon.json"
@@ -80,14 +79,16 @@ class Vitals:
 def write(directory: Path, vitals: Vitals) -> None:
     """Leave `vitals` in the state directory.
 
-    Where there is no room for them, the last ones stay, and only their time is new: a daemon that
+    When there is no room for them, only the beat is written, over the last ones: a daemon that
     waits for a full disk is alive.
     """
     path = directory / FILE_NAME
-    with suppress(OSError):
+    try:
         write_private(path, json.dumps(asdict(vitals)))
-    with suppress(OSError):
-        os.utime(path, (vitals.beat_at, vitals.beat_at))
+    except OSError:
+        bare = replace(vitals, folders={}, transfers=[], troubles=[])
+        with suppress(OSError):
+            overwrite(path, json.dumps(asdict(bare)).encode())
 
 
 def read(directory: Path) -> Vitals | None:
@@ -98,8 +99,7 @@ def read(directory: Path) -> Vitals | None:
         facts: dict[str, Any] = json.loads((directory / FILE_NAME).read_text("utf-8"))
         facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
         facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
-        beat_at = (directory / FILE_NAME).stat().st_mtime
-        beat = replace(Vitals(**facts), beat_at=beat_at)
+        beat = Vitals(**facts)
     except (OSError, ValueError, TypeError, KeyError):
         # Locked, and no beat that this version can read: it is starting, or another version.
         return None

@@ -17,7 +17,9 @@ from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
 from syncd.state import manifest, overview, views
-from syncd.state.store import lock_holder
+from syncd.state.holds import Hold, decisions
+from syncd.state.holds.decisions import UNDO_SECONDS
+from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted
 
 JsonObject = dict[str, Any]
@@ -92,16 +94,31 @@ def _show_holds(found: list[JsonObject]) -> None:
 
 @deletes.command(short_help="Let what a hold names be deleted remotely.")
 @_what
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal.")
 @_as_json
 @common
 @pass_options
-def approve(options: Options, what: str, *, as_json: bool) -> None:
+def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     """Let the files that a hold names be deleted remotely: HOLD is its number.
 
-    Just what is missing now is deleted; what goes missing later is judged anew. By FOLDER (name or
-    path) every hold on it is approved.
+    Says what will be deleted, and asks. The files it names are deleted ten seconds later, and no
+    others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
+    approved.
     """
-    _decide(options, "deletes.approve", what, as_json=as_json)
+    config = options.load(to_sync=False)
+    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what))
+    for hold, _ in chosen:
+        _announce(hold)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nothing was approved: without a terminal to ask on, add --yes")
+        click.confirm("Approve it?", abort=True, err=True)
+    _decide(
+        options,
+        "deletes.approve",
+        {"holds": [(hold.id, newest) for hold, newest in chosen]},
+        as_json=as_json,
+    )
 
 
 @deletes.command(short_help="Keep the remote copies of what a hold names.")
@@ -115,12 +132,48 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
     They are no longer mirrored; a file that comes back is taken up again. By FOLDER (name or path)
     every hold on it is rejected.
     """
-    _decide(options, "deletes.reject", what, as_json=as_json)
-
-
-def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None:
     config = options.load(to_sync=False)
-    result = perform(options, command, _arguments(config, what))
+    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what))
+    holds = [(hold.id, newest) for hold, newest in chosen]
+    _decide(options, "deletes.reject", {"holds": holds}, as_json=as_json)
+
+
+def _chosen(db: Transaction, config: Config, what: str) -> list[tuple[Hold, int]]:
+    """Return the holds that are meant, each with the number of the row that it named last.
+
+    What a hold names after it was shown is not approved with it.
+    """
+    if what.isdigit():
+        found = [decisions.decidable(db, int(what))]
+    else:
+        found = decisions.of_folder(db, folder_name(what, story.folders(config, db)))
+    return [(hold, decisions.newest(db, hold.id)) for hold in found]
+
+
+def _announce(hold: Hold) -> None:
+    """Say on standard error what an approval does; standard output is for the result."""
+    click.echo(_does(hold.reason, hold.affects, printable(decisions.folder_of(hold))), err=True)
+    for path in hold.first:
+        click.echo(f"  {printable(path)}", err=True)
+    if hold.affects > len(hold.first) > 0:
+        click.echo(f"  ... (syncd deletes list {hold.id} lists all)", err=True)
+
+
+def _does(reason: str, number: int, folder: str) -> str:
+    files = counted(number, "file")
+    match reason:
+        case "root_replaced":
+            return f"the folder that is at the path of {folder} now is taken for the right one"
+        case "remote_gone":
+            return f"{files} of {folder}, deleted remotely by others, will be left alone:"
+        case "many_changed":
+            return f"the new content of {files} of {folder} will supersede the remote copies:"
+        case _:
+            return f"the remote copies of {files} of {folder} will be deleted:"
+
+
+def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: bool) -> None:
+    result = perform(options, command, arguments)
     if as_json:
         print_json(result, indent=2)
         return
@@ -128,15 +181,8 @@ def _decide(options: Options, command: str, what: str, *, as_json: bool) -> None
         click.echo(_said(item, result["verdict"]))
         if item["undo"]:
             click.echo(f"to undo it: {item['undo']}")
-    if lock_holder(config.state.directory) is None:
+    if lock_holder(options.load(to_sync=False).state.directory) is None:
         click.echo("no daemon is running: `syncd run` or `syncd once` carries it out", err=True)
-
-
-def _arguments(config: Config, what: str) -> JsonObject:
-    if what.isdigit():
-        return {"hold": int(what)}
-    known = views.read(config.state.directory, lambda db: story.folders(config, db))
-    return {"folder": folder_name(what, known)}
 
 
 def _said(item: JsonObject, verdict: str) -> str:
@@ -152,10 +198,16 @@ def _said(item: JsonObject, verdict: str) -> str:
             )
         case "remote_gone" if approved:
             return f"{where}: {files} left alone until changed"
-        case "remote_gone":
-            return f"{where}: {files} {'is' if number == 1 else 'are'} sent again"
+        case "many_changed" if not approved:
+            return f"{where}: {files} left alone until changed"
+        case "remote_gone" | "many_changed":
+            sent = "sent again" if item["reason"] == "remote_gone" else "sent"
+            return f"{where}: {files} {'is' if number == 1 else 'are'} {sent}"
         case _ if approved:
             are = "is" if number == 1 else "are"
-            return f"{where}: {files} {are} deleted remotely now, after a last look at each"
+            return (
+                f"{where}: {files} {are} deleted remotely in {UNDO_SECONDS:.0f} seconds, after a "
+                "last look at each"
+            )
         case _:
             return f"{where}: what is remote of {files} is kept"

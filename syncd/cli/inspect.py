@@ -1,5 +1,6 @@
 """The commands that only look: `status`, `ls` and `why`. They need no daemon and no key."""
 
+import base64
 import csv
 import os
 import sys
@@ -14,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from syncd import document, story, vitals
-from syncd.cli.lines import print_json
+from syncd.cli.lines import print_json, spreadsheet_safe
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, status_view, story_view, watched_text
 from syncd.config import Config
@@ -123,7 +124,7 @@ def ls(
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\r\n")
         writer.writeheader()
-        writer.writerows(entries)
+        writer.writerows(map(_csv_row, entries))
     else:
         for line in _columns(entries):
             sys.stdout.write(line + "\n")
@@ -155,6 +156,17 @@ def folder_name(given: str, known: Iterable[story.KnownFolder]) -> str:
             return folder.name
     names = ", ".join(printable(folder.name) for folder in known) or "none yet"
     raise click.UsageError(f"no folder {printable(given)!r}; known are: {names}")
+
+
+def _csv_row(entry: JsonObject) -> JsonObject:
+    """Return an entry without formulas; a path that was changed for that stands in Base64, too."""
+    row = {
+        name: spreadsheet_safe(value) if isinstance(value, str) else value
+        for name, value in entry.items()
+    }
+    if row["path"] != entry["path"] and not row.get("path_b64"):
+        row["path_b64"] = base64.b64encode(entry["path"].encode()).decode()
+    return row
 
 
 def _columns(entries: Iterable[JsonObject]) -> Iterator[str]:

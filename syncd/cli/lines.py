@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -10,6 +11,13 @@ from typing import Any, TextIO
 import click
 
 from syncd.log import is_journal, printable, redacted
+
+#: Control characters beyond those that JSON escapes itself, and those that turn text around.
+_OBEYED = re.compile(
+    "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+#: What begins a formula in a spreadsheet.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
@@ -28,9 +36,18 @@ def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
-    """Write `value` to standard output as JSON, escaped as far as the output is not UTF-8."""
+    """Write `value` to standard output as JSON, without a character that a terminal obeys.
+
+    Where the output is not UTF-8, everything beyond ASCII is escaped.
+    """
     plain = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=not plain) + "\n")
+    text = json.dumps(value, indent=indent, ensure_ascii=not plain)
+    sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Return `text` so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
 def complain(text: str) -> None:

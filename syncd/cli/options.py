@@ -26,8 +26,9 @@ class Options:
     def load(self, *, directories: Sequence[Path] = (), to_sync: bool) -> "Config":
         """Return the configuration, its secrets hidden from all that is printed."""
         # Not at the top: `syncd --help` has no need of pydantic.
-        from syncd import config as configuration  # noqa: PLC0415
+        from syncd import config as configuration, credentials  # noqa: PLC0415
 
+        credentials.forbid_core_dumps()
         config = configuration.load(
             config=self.config, directories=directories, environ=os.environ, to_sync=to_sync
         )

@@ -92,6 +92,8 @@ def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
     if folder["watch"]:
         rows.append(("watched", watched_text(folder)))
     rows.append(("files", counts_text(folder["counts"])))
+    if folder["missing"]:
+        rows.append(("missing", f"{folder['missing']:,} missing, nothing deleted yet"))
     if (oldest := folder["oldest_queued_seconds"]) is not None:
         rows.append(("waiting", f"the oldest for {span(oldest)}"))
     event, scan = ago(folder["last_event_at"], now), ago(folder["last_scan_at"], now)

@@ -113,6 +113,8 @@ def _load(options: Options, directories: tuple[Path, ...]) -> Config:
 def _start_log(config: Config, options: Options, level: str | None = None) -> None:
     level = "debug" if options.verbosity else level or config.log.level
     log.configure(config.log.format, level)
+    if config.file:
+        _log.info("the configuration is %s", printable(str(config.file)))
     for warning in config.warnings:
         _log.warning("%s", warning)
     for folder in config.missing_folders():

@@ -20,6 +20,7 @@ path = "drop"               # the folder to watch; relative to this file
 # include = ["*.mp4"]       # gitignore patterns; without any, all files are meant
 # exclude = ["drafts/"]
 # hidden = false            # also files whose name begins with a dot
+# syncdignore = true        # obey the rules in .syncdignore files
 # max_size = "5GiB"         # larger files are left out; without it there is no limit
 # existing = "upload"       # or "skip": what is there at the very first scan is left out
 # watch = "auto"            # or "native", "polling"
@@ -64,8 +65,8 @@ path = "drop"               # the folder to watch; relative to this file
 
 [deletions]
 # grace_seconds = 60
-# hold_files = 20               # more missing within an hour, and more than hold_percent, are held
-# hold_percent = 20
+# hold_files = 20               # more deletions an hour, and more than hold_percent, are held
+# hold_percent = 20             # "off" turns a limit off
 # hold_max = 1000               # more than so many always are
 # remote_gone = "hold"          # or "reupload", "forget"
 

@@ -29,6 +29,7 @@ from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.redaction import Secrets
 from syncd.files_api.sender import Observer, PerCall, Sender
 from syncd.files_api.source import UploadSource
+from syncd.files_api.storage import StorageRules
 from syncd.files_api.transport import Transport
 
 T = TypeVar("T")
@@ -43,8 +44,10 @@ class FilesClient:
     Each method raises a FilesApiError whose type says whether the call was certainly not sent,
     possibly delivered, or refused. A wrong argument is a ValueError, a wrong setting a
     ConfigError. `transport` replaces the client's own, which alone can tell exactly what was sent.
-    `observer` is told of each request: its operation, the status of its answer if there was one,
-    and the seconds it took.
+    Presigned URLs must lead to public addresses, unless the service itself does not, or
+    `storage_hosts` names their host. `allow_cleartext` lets the key go to another machine by plain
+    HTTP. `observer` is told of each request: its operation, the status of its answer if there was
+    one, and the seconds it took.
     """
 
     def __init__(
@@ -58,11 +61,18 @@ class FilesClient:
         connect_seconds: float = 5,
         proxy: str | None = None,
         ca_file: Path | None = None,
+        storage_hosts: Sequence[str] = (),
+        allow_cleartext: bool = False,
         stop: StopFlag | None = None,
         transport: httpx.BaseTransport | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._base = checked_base_url(base_url)
+        if self.is_cleartext and not allow_cleartext:
+            raise ConfigError(
+                f"the key would go to {self.base_url} in clear text, for anybody on the way to "
+                "read: use https://, or set [api] allow_cleartext = true"
+            )
         proxy_url = checked_proxy(proxy) if proxy else None
         self._sender = Sender(
             base=self._base,
@@ -74,6 +84,7 @@ class FilesClient:
                 **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
             },
             secrets=Secrets([api_key, bearer_token, proxy_url.password if proxy_url else None]),
+            storage=StorageRules(self._base, storage_hosts),
             timeout_seconds=timeout_seconds,
             connect_seconds=connect_seconds,
             stop=stop,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from math import inf
 
 
@@ -40,8 +41,9 @@ class Exchange:
     """What the client and the streams that carry its request know of it together.
 
     `final` says that what was last handed to the transport ends the request, `released` that the
-    kernel may have taken all that was; None where the transport does not count. Times are on the
-    monotonic clock, in seconds.
+    kernel may have taken all that was; None where the transport does not count. `refuses` says why
+    an address that a host turned out to have is not to be connected to. Times are on the monotonic
+    clock, in seconds.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Exchange:
         timeout_seconds: float,
         deadline_seconds: float | None = None,
         stop: StopFlag | None = None,
+        refuses: Callable[[str, str], str | None] = lambda _host, _address: None,
     ) -> None:
         self.timeout_seconds = timeout_seconds
+        self.refuses = refuses
         self.final = False
         self.released: bool | None = False
         self._answering = False

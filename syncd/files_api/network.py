@@ -59,6 +59,9 @@ class Backend(httpcore.NetworkBackend):
         limit = self.exchange.timeout_seconds if timeout is None else timeout
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for family, address in self._resolve(host, port, limit):
+            if problem := self.exchange.refuses(host, address[0]):
+                failure = httpcore.UnsupportedProtocol(problem)
+                continue
             try:
                 opened = socket.socket(family, socket.SOCK_STREAM)
             except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast
 import httpx
 
 from syncd.files_api.answer import Answer
-from syncd.files_api.base_url import http_url, is_cleartext
+from syncd.files_api.base_url import http_url
 from syncd.files_api.body import BytesBody, FileBody
 from syncd.files_api.errors import (
     AbortedInDoubt,
@@ -26,6 +26,7 @@ from syncd.files_api.network import CERTIFICATE_REFUSED, NO_NAME, NO_TLS
 from syncd.files_api.operations import Operation
 from syncd.files_api.redaction import Secrets
 from syncd.files_api.source import UploadSource
+from syncd.files_api.storage import StorageRules
 from syncd.files_api.transport import EXCHANGE
 
 #: Headers that frame or route the request: they are the sender's alone.
@@ -73,6 +74,7 @@ class Sender:
         base: httpx.URL,
         headers: Mapping[str, str],
         secrets: Secrets,
+        storage: StorageRules,
         timeout_seconds: float,
         connect_seconds: float,
         stop: StopFlag | None,
@@ -83,6 +85,7 @@ class Sender:
         self._root = str(base).rstrip("/")
         self._headers = dict(headers)
         self._secrets = secrets
+        self._storage = storage
         self._timeout_seconds = timeout_seconds
         self._connect_seconds = connect_seconds
         self._stop = stop
@@ -103,6 +106,7 @@ class Sender:
             timeout_seconds=per_call.get("timeout_seconds", self._timeout_seconds),
             deadline_seconds=per_call.get("deadline_seconds"),
             stop=self._stop,
+            refuses=self._storage.unreachable if operation.url else self._learn,
         )
         request = self._request(operation, source, exchange, per_call)
         status, began = None, time.monotonic()
@@ -197,14 +201,18 @@ class Sender:
         if extra:
             raise ValueError("a presigned URL takes no further query")
         url = http_url(operation.url)
-        secure = self._base.scheme == "https"
-        if url is None or url.userinfo or (secure and is_cleartext(url)):
+        problem = self._storage.problem(url)
+        if url is None or problem:
             raise NotSentError(
-                "the presigned URL cannot be used: it must be an https URL without user-info",
+                f"the presigned URL cannot be used: {problem}",
                 operation=operation.name,
                 code="local.bad_url",
             )
         return url
+
+    def _learn(self, _host: str, address: str) -> None:
+        """Note where the service itself is; nothing keeps us from going there."""
+        self._storage.learn(address)
 
 
 @lru_cache(maxsize=16)
@@ -274,6 +282,8 @@ def _failure(
     what = _ERRNO.sub("", secrets.shown(str(error) or type(error).__name__))
     if isinstance(error, DeadlinePassed):
         code, what = "local.deadline", "it took too long"
+    elif isinstance(error, httpx.UnsupportedProtocol):
+        code, what = "local.bad_url", f"the presigned URL cannot be used: {what}"
     elif isinstance(error, _UNSENT):
         code = _code_of_connecting(what)
     elif isinstance(error, httpx.TimeoutException):

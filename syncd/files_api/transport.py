@@ -54,6 +54,9 @@ class Transport(httpx.BaseTransport):
         """Send; raises httpx's errors, or Interrupted from the exchange."""
         exchange: Exchange = request.extensions[EXCHANGE]
         exchange.released = False
+        if self._proxy is not None:
+            # The proxy connects, not we: its address is no business of the presigned URL.
+            exchange.refuses = lambda _host, _address: None
         self._backend.exchange = exchange
         url = request.url
         raw = httpcore.Request(

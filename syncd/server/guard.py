@@ -35,13 +35,23 @@ class Guard:
     """Lets through what may be answered; all else is 403, or 401 for want of the token."""
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str], any_address: bool, token: str
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        any_address: bool,
+        token: str,
+        public: Iterable[str] = (),
     ) -> None:
-        """`hosts` are the names that are ours; `any_address` takes every IP address as well."""
+        """`hosts` are the names that are ours; `any_address` takes every IP address as well.
+
+        The paths in `public` take no token; nor does the page, which asks a person for it.
+        """
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._any_address = any_address
         self._token = token.encode()
+        self._public = frozenset((*public, page.PATH))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
@@ -58,11 +68,14 @@ class Guard:
         headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            return _answer(403, "this host name is not ours: use the address that is listened on")
+            return _answer(
+                403,
+                "this host name is not ours: use the address that is listened on, or name it in "
+                "[server] allowed_hosts",
+            )
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
             return _answer(403, "another site has no business here")
-        # The page itself holds no secret, and asks a person for the token.
-        wants_token = self._token and scope["path"] != page.PATH
+        wants_token = self._token and scope["path"] not in self._public
         if wants_token and not self._shows_token(headers.getlist("authorization")):
             answer = _answer(401, "show the token of token_file: Authorization: Bearer TOKEN")
             answer.headers["www-authenticate"] = 'Bearer realm="syncd"'

@@ -8,19 +8,28 @@ import threading
 import uvicorn
 from starlette.types import ASGIApp
 
+from syncd.server.connections import ACCEPTED_AT_ONCE, BoundedConnection
+
 log = logging.getLogger(__name__)
 
 #: How long a start may take, and answers under way at the end, in seconds.
 START_SECONDS, STOP_SECONDS = 20.0, 1.0
-#: Requests at a time; what comes beyond is answered 503.
+#: Connections that the kernel lets wait to be accepted.
+WAITING = 128
+#: Requests at a time on a socket that only its owner reaches; what comes beyond is answered 503.
 MOST_REQUESTS = 64
 
 
 class HttpThread:
-    """Serves `app` on `listener`, which it closes in the end."""
+    """Serves `app` on `listener`, which it closes in the end.
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, *, name: str) -> None:
-        self._server = _Uvicorn(app)
+    `bounded` is for a socket that anybody may reach: its connections are few, and none is slow.
+    """
+
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, name: str, bounded: bool = False
+    ) -> None:
+        self._server = _Uvicorn(app, bounded=bounded)
         self._listener = listener
         self._thread = threading.Thread(target=self._run, name=f"syncd-{name}", daemon=True)
 
@@ -49,18 +58,21 @@ class HttpThread:
 class _Uvicorn(uvicorn.Server):
     """Uvicorn without its ten wake-ups a second: it sleeps until a request comes, or the end."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, bounded: bool) -> None:
+        # A request that makes no sense is its sender's business, and no line in our log.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=BoundedConnection if bounded else "h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                limit_concurrency=MOST_REQUESTS,
+                limit_concurrency=None if bounded else MOST_REQUESTS,
+                backlog=ACCEPTED_AT_ONCE,
             )
         )
         #: set when it serves, and when it will not
@@ -76,6 +88,9 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listener in sockets or ():
+            # asyncio accepts as many at a time as it lets wait; the kernel may let more wait.
+            listener.listen(WAITING)
         self._loop = asyncio.get_running_loop()
         self.up.set()
 

@@ -34,6 +34,9 @@ from syncd.story import Place
 log = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
+#: What probes ask, without a token: the answer is yes or no. What Prometheus asks.
+PROBES = HEALTH, READY = "/healthz", "/readyz"
+METRICS = "/metrics"
 #: Files on a page: what is given, and the most that is asked for.
 PAGE, LONGEST_PAGE = 100, 1000
 #: A page may have to be looked for in the whole table, for which a million files take a second and
@@ -75,9 +78,13 @@ class Listener:
             return
         guard = Middleware(
             Guard,
-            hosts=own_names(server.host, is_loopback=server.is_loopback),
+            hosts={
+                *own_names(server.host, is_loopback=server.is_loopback),
+                *server.allowed_hosts,
+            },
             any_address=not server.is_loopback,
             token=token.get_secret_value() if token else "",
+            public=(*PROBES, METRICS) if server.metrics == "open" else PROBES,
         )
         try:
             listener = _listen(server.host, server.port)
@@ -90,6 +97,7 @@ class Listener:
                 ),
                 listener,
                 name="listener",
+                bounded=True,
             )
             self._server.start()
         except OSError as error:
@@ -109,9 +117,9 @@ class Listener:
         return [
             Route(page.PATH, self._page),
             Route("/page.json", self._page_json),
-            Route("/healthz", self._healthz),
-            Route("/readyz", self._readyz),
-            Route("/metrics", self._metrics),
+            Route(HEALTH, self._healthz),
+            Route(READY, self._readyz),
+            Route(METRICS, self._metrics),
             Route("/status.json", self._status_json),
             Route("/ls.json", self._ls_json),
             Route("/why.json", self._why_json),
@@ -124,17 +132,16 @@ class Listener:
             headers={"content-security-policy": page.POLICY, "cache-control": "no-cache"},
         )
 
-    # Each of these runs on a thread of a pool, for the table may make it wait.
-
-    def _healthz(self, _request: Request) -> Response:
+    async def _healthz(self, _request: Request) -> Response:
+        # Not on a thread: however many others wait for one, a probe is answered.
         works = vitals.is_alive(self._directory, time.time())
         return PlainTextResponse("ok\n" if works else "hangs\n", 200 if works else 503)
 
+    # Each of these runs on a thread of a pool, for the table may make it wait.
+
     def _readyz(self, _request: Request) -> Response:
-        obstacles = self._status.get()["obstacles"]
-        return JSONResponse(
-            {"ready": not obstacles, "reasons": obstacles}, 503 if obstacles else 200
-        )
+        ready = not self._status.get()["obstacles"]
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     def _metrics(self, request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 from syncd.state import copies, files, folders, history
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, Action, Policy, plan
 
 Policies = Mapping[str, Policy]
@@ -31,10 +31,23 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
         if action.copy is None:
             raise AssertionError(action)
         _apply(db, file, action.copy, action, now, empties=policy.empties)
+    if file.status is FileStatus.MISSING and file.verdict is Verdict.HELD:
+        _end_needless_hold(db, file, now)
+        return action
     due_at = _due_at(file, action, now)
     if due_at != file.due_at:
         files.update(db, file_id, due_at=due_at)
     return action
+
+
+def _end_needless_hold(db: Database, file: File, now: float) -> None:
+    """Take a missing file out of its hold once nothing is left that could be deleted."""
+    stored = (CopyStatus.SENDING, CopyStatus.PROCESSING, CopyStatus.LIVE, CopyStatus.RETIRING)
+    if not any(
+        copy.status in stored and copy.consumed_at is None and copy.delete_sent_at is None
+        for copy in copies.of_file(db, file.id)
+    ):
+        files.update(db, file.id, verdict=None, due_at=now)
 
 
 def _policy_of_before(db: Database, folder: str) -> Policy:

@@ -80,8 +80,10 @@ LIMITS: Mapping[Waiting, Limit] = {
 _TRIED = f"(c.attempts >= {MANY_TRIES} OR c.refusals >= {MANY_REFUSALS})"
 _OPEN = "c.status NOT IN ('live', 'gone')"
 _HELD_DELETING = """
-  EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
-    AND scope IN ('*', f.folder)) AND f.verdict IS NULL
+  (EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
+    OR (EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
+        AND scope IN ('*', f.folder))
+      AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id)))
 """
 #: By state: who is in it, since when, whether its age does not matter, and the last error. `:limit`
 #: is the time before which it must have come into the state.
@@ -123,7 +125,7 @@ _QUERIES: Mapping[Waiting, str] = {
       SELECT f.path, f.missing_since AS since, 0 AS tired, NULL AS error_message,
         NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
-        AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT ({_HELD_DELETING})
+        AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT {_HELD_DELETING}
       UNION ALL
       SELECT f.path, coalesce(c.delete_sent_at, f.confirmed_at), c.attempts >= {MANY_TRIES},
         c.error_message, c.error_status
@@ -131,7 +133,7 @@ _QUERIES: Mapping[Waiting, str] = {
       WHERE c.status = 'retiring' AND {_OPEN} AND f.folder = :folder
         AND coalesce(c.error_status, 0) NOT IN (401, 429)
         AND (coalesce(c.delete_sent_at, f.confirmed_at) < :limit OR c.attempts >= {MANY_TRIES})
-        AND NOT ({_HELD_DELETING})
+        AND NOT {_HELD_DELETING}
     """,
 }
 

@@ -9,21 +9,17 @@ They run on the writer's thread. Each reads the rows anew and decides on what th
 """
 
 import json
-import logging
 from collections.abc import Sequence
 
 from sqlite_utils import Database
 
-from syncd.state import copies, files, history, holds, vanished
+from syncd.state import copies, files, history, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.holds import MANY_MISSING
+from syncd.state.holds import decisions, missing
 from syncd.state.ledger import NO_FAILURE, Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.units import counted
-
-log = logging.getLogger(__name__)
 
 #: What retires when its file is gone: the evidence is kept with it.
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
@@ -40,58 +36,17 @@ class Deletions:
         workspace = self._policies[folder].workspace_uuid
         return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
 
-    # Too many at once
+    # What holds name
 
     def is_review_due(self, db: Database, folder: str) -> bool:
-        """Say whether the hold on a folder that lost many files is not up to date."""
-        affects = vanished.held(db, folder)
-        return affects is not None and affects != vanished.count(db, folder)
+        """Say whether the holds that name a folder's files are not up to date."""
+        policy = self._policies[folder]
+        return bool(decisions.stale(db, folder)) or missing.is_review_due(db, folder, policy)
 
     def review(self, db: Database, folder: str, now: float) -> None:
-        """Hold a folder's deletions where too many files are missing; release them where none is.
-
-        Once held, they are until each of those files is back, moved, or decided on: few that are
-        left may be few because somebody is just bringing them back.
-        """
-        held = vanished.held(db, folder)
-        if held is None and not self._are_too_many(db, folder, now):
-            return
-        there = vanished.pending(db, folder, holds.FIRST)
-        if not there.affects:
-            if holds.release(db, stops="deletions", scope=folder, reason=MANY_MISSING, now=now):
-                log.info("%s: deletions are free again (%s)", folder, MANY_MISSING)
-            return
-        where = f" in {there.parent}" if there.parent else ""
-        others = " within an hour"
-        if there.affects <= self._policies[folder].limits.files:
-            # The first ones' copies were deleted before they were many.
-            others = f", the last of {self._lost_lately(db, folder, now):,} within an hour"
-        is_new = holds.place(
-            db,
-            stops="deletions",
-            scope=folder,
-            reason=MANY_MISSING,
-            message=f"{counted(there.affects, 'synced file')}{where} went missing{others}: if that "
-            "is right, approve it, and what is remote is deleted; else bring back what is missing, "
-            "or reject it, and what is remote is kept",
-            affects=there.affects,
-            first=there.first,
-            parent=there.parent,
-            commands=("syncd deletes approve {id}", "syncd deletes reject {id}"),
-            now=now,
-        )
-        if is_new:
-            missing = counted(there.affects, "file")
-            log.warning("%s: deletions are held: %s missing", folder, missing)
-
-    def _lost_lately(self, db: Database, folder: str, now: float) -> int:
-        return vanished.lately(db, folder, self.neighbours(folder), now)
-
-    def _are_too_many(self, db: Database, folder: str, now: float) -> bool:
-        limits, lost = self._policies[folder].limits, self._lost_lately(db, folder, now)
-        if not limits.are_exceeded(lost, 0):
-            return False
-        return limits.are_exceeded(lost, vanished.synced(db, folder, limits.enough(lost)))
+        """Bring the holds that name a folder's files up to date, and judge what is missing."""
+        decisions.refresh(db, folder, now)
+        missing.review(db, folder, self._policies[folder], self.neighbours(folder), now)
 
     # A missing file
 
@@ -106,15 +61,15 @@ class Deletions:
         file = files.get(db, file_id)
         if file is None or file.status is not FileStatus.MISSING or file.confirmed_at is not None:
             return "it is no longer missing"
-        if self._is_held(db, file):
+        if _is_held(db, file):
             return "deletions are held"
         if file.due_at is None or file.due_at > now:
             return "its grace is not over"
-        if not self._policies[file.folder].mirrors:
-            file = file._replace(verdict=Verdict.KEPT)
+        self._keep_unmirrored(db, file)
+        file = files.existing(db, file.id)
         evidence = _evidence(file, now, checks)
         known = copies.of_file(db, file.id)
-        files.update(db, file.id, confirmed_at=now, due_at=None, error=None, verdict=file.verdict)
+        files.update(db, file.id, confirmed_at=now, due_at=None, error=None)
         if file.verdict is not Verdict.KEPT:
             db.conn.execute(
                 "UPDATE copies SET wanted = 0 "
@@ -141,11 +96,14 @@ class Deletions:
         if holds.is_lost(db):
             return None
         if copy.delete_sent_at is None:
-            self._keep_unmirrored(db, copy.file_id)
+            self._keep_unmirrored(db, files.existing(db, copy.file_id))
         advance(db, copy.file_id, self._policies, now)
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.RETIRING:
+            return None
+        if copy.delete_sent_at is None and (keep_until := self._keep_until(db, copy, file)) > now:
+            copies.update(db, copy.id, due_at=keep_until)
             return None
         others = copies.of_file(db, file.id)
         if any(other.in_flight for other in others):
@@ -156,7 +114,7 @@ class Deletions:
             for other in others
         )
         proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
-        if proven and not replaced and self._is_held(db, file):
+        if proven and not replaced and _is_held(db, file):
             copies.update(db, copy.id, due_at=now + 10.0)
             return None
         # It was proven missing when its first DELETE was sent, and nothing will replace it.
@@ -177,12 +135,23 @@ class Deletions:
         )
         return copies.existing(db, copy.id)
 
-    def _keep_unmirrored(self, db: Database, file_id: int) -> None:
+    def _keep_unmirrored(self, db: Database, file: File) -> None:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
-        file = files.existing(db, file_id)
         policy = self._policies.get(file.folder)
         if policy and not policy.mirrors and file.status is FileStatus.MISSING:
             files.update(db, file.id, verdict=Verdict.KEPT)
+
+    def _keep_until(self, db: Database, copy: Copy, file: File) -> float:
+        """Return until when a superseded copy is kept, for those who still use its uuid."""
+        policy = self._policies.get(file.folder)
+        if policy is None or not policy.superseded_grace:
+            return 0.0
+        newer = db.conn.execute(
+            "SELECT live_at FROM copies WHERE file_id = ? AND id > ? AND live_at IS NOT NULL "
+            "ORDER BY id LIMIT 1",
+            (file.id, copy.id),
+        ).fetchone()
+        return float(newer[0]) + policy.superseded_grace if newer else 0.0
 
     def deleted(self, db: Database, copy_id: int, now: float) -> None:
         """Record that the service has soft-deleted a copy, or never knew it."""
@@ -199,13 +168,10 @@ class Deletions:
         copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
         advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
 
-    def _is_held(self, db: Database, file: File) -> bool:
-        """Say whether a hold keeps a missing file's copies from being deleted.
 
-        What was decided on is not stopped by the number of files that are missing besides.
-        """
-        reasons = holds.reasons(db, "deletions", file.folder)
-        return bool(reasons - {MANY_MISSING} if file.verdict is not None else reasons)
+def _is_held(db: Database, file: File) -> bool:
+    """Say whether a hold keeps a missing file's copies from being deleted."""
+    return file.verdict is Verdict.HELD or holds.stops_deletions(db, file.folder)
 
 
 def _evidence(file: File, now: float, checks: Sequence[str]) -> dict[str, object]:

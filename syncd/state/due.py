@@ -131,17 +131,16 @@ def next_poll(db: Database, now: float) -> float | None:
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
-    """Return a folder's missing files whose grace is over; none while its deletions are held.
+    """Return a folder's missing files whose grace is over; none while all its deletions are held.
 
-    Held because many are missing, those on which a person has decided still come.
+    What a hold names is not due before a person has decided.
     """
-    reasons = holds.reasons(db, "deletions", folder)
-    if reasons - {holds.MANY_MISSING}:
+    if holds.stops_deletions(db, folder):
         return []
     return files.where(
         db,
         "status = 'missing' AND confirmed_at IS NULL AND due_at <= ? AND folder = ? "
-        f"{'AND verdict IS NOT NULL' if reasons else ''} ORDER BY due_at LIMIT ?",
+        "ORDER BY due_at LIMIT ?",
         (now, folder, limit),
     )
 
@@ -229,9 +228,12 @@ class Outstanding:
 #: Each status of each folder, as the index goes: rows that are not due are not met.
 _DUE_FILES = """
   WITH waiting (word) AS (VALUES ('settling'), ('ready'), ('missing'))
-  SELECT word, name, count(*) FROM waiting CROSS JOIN folders
+  SELECT word, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
+  FROM waiting CROSS JOIN folders
   CROSS JOIN files ON files.status = word AND folder = name AND due_at IS NOT NULL GROUP BY 1, 2
 """
+#: A superseded copy that is kept for longer than so many seconds is not waited for.
+SHORT_SECONDS = 60.0
 #: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
 _OPEN_COPIES = """
   SELECT copies.status, folder,
@@ -244,6 +246,8 @@ _OPEN_COPIES = """
   FROM copies JOIN files ON files.id = file_id
   WHERE copies.status NOT IN ('live', 'gone')
     AND copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+    AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (copies.due_at > :later
+      OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
   GROUP BY 1, 2, 3, 4
 """
 
@@ -251,6 +255,7 @@ _OPEN_COPIES = """
 def outstanding(
     db: Database,
     *,
+    now: float,
     attempts: int,
     deletions: bool,
     only: Collection[str] | None = None,
@@ -260,23 +265,26 @@ def outstanding(
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
-    `without`; with `deletions`, files whose grace is not over are waited for. An upload
-    that is held is not, nor is what goes only after it. Where the pass is for some folders `only`,
-    nothing of the others counts but what is live. A video that was stored before `stalled_before`
-    is not waited for.
+    `without`; with `deletions`, files whose grace is not over are waited for, and what a person has
+    decided on in any case. An upload that is held is not, nor is what goes only after it. Where the
+    pass is for some folders `only`, nothing of the others counts but what is live. A video that was
+    stored before `stalled_before` is not waited for.
     """
     waiting = failed = settling = processing = 0
     limits = {
         "attempts": attempts,
         "refused": min(attempts, REFUSED_ATTEMPTS),
         "stalled": stalled_before,
+        "later": now + SHORT_SECONDS,
     }
-    for status, folder, number in db.conn.execute(_DUE_FILES):
+    for status, folder, number, decided in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
         if status == FileStatus.READY and folder in without:
             failed += number
-        elif status != FileStatus.MISSING or deletions:
+        elif status == FileStatus.MISSING and not deletions:
+            waiting += decided
+        else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
     for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, limits):

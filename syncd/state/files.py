@@ -32,7 +32,7 @@ class File(NamedTuple):
     #: abrupt ends of syncd in a row while this file was being sent
     crashes: int = 0
     verdict: Verdict | None = None
-    #: the hold under which the verdict was reached
+    #: the hold that names it
     hold_id: int | None = None
     #: since when it changes again and again, where it is settling
     settling_since: float | None = None
@@ -57,7 +57,12 @@ class File(NamedTuple):
         return self.status not in (FileStatus.MISSING, FileStatus.CONSUMED)
 
 
-_COLUMNS = ", ".join(File._fields).replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
+_COLUMNS = (
+    ", ".join(File._fields)
+    .replace("fingerprint", "inode, size, mtime_ns, ctime_ns")
+    .replace("verdict", "(SELECT verdict FROM decisions WHERE file_id = files.id)")
+    .replace("hold_id", "(SELECT hold_id FROM decisions WHERE file_id = files.id)")
+)
 _STATUS, _VERDICT = map(File._fields.index, ("status", "verdict"))
 _FLAGS = tuple(map(File._fields.index, ("removal_seen", "is_open", "is_skipped")))
 
@@ -142,7 +147,9 @@ def insert(
 
 
 def update(db: Database, file_id: int, **values: Any) -> None:
-    """Set columns of one row; `fingerprint` stands for its four."""
+    """Set columns of one row; `fingerprint` stands for its four, `verdict` for what is decided."""
+    if "verdict" in values:
+        _decide(db, file_id, values.pop("verdict"))
     if "fingerprint" in values:
         mark: Fingerprint = values.pop("fingerprint")
         values |= {
@@ -151,7 +158,18 @@ def update(db: Database, file_id: int, **values: Any) -> None:
             "mtime_ns": mark.mtime_ns,
             "ctime_ns": mark.ctime_ns,
         }
+    if not values:
+        return
     if values.get("error"):
         values["error"] = storable(values["error"])
     names = ", ".join(f"{name} = ?" for name in values)
     db.conn.execute(f"UPDATE files SET {names} WHERE id = ?", (*values.values(), file_id))
+
+
+def _decide(db: Database, file_id: int, verdict: Verdict | None) -> None:
+    """Note what a rule decides on a file, whatever a hold asked; None takes all decisions back."""
+    db.conn.execute("DELETE FROM decisions WHERE file_id = ?", (file_id,))
+    if verdict is not None:
+        db.conn.execute(
+            "INSERT INTO decisions (file_id, verdict) VALUES (?, ?)", (file_id, verdict)
+        )

@@ -159,7 +159,10 @@ def unseen_removals(db: Database, folder: str, limit: int) -> tuple[int, list[by
 
     Returns the number, and the first `limit` paths.
     """
-    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0 AND verdict IS NULL"
+    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0 AND "
+    condition += (
+        "NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id AND verdict <> 'held')"
+    )
     return _count_and_first(db, condition, folder, limit)
 
 

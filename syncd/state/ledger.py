@@ -17,10 +17,11 @@ from typing import Any
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history, holds, remote_deletions
+from syncd.state import copies, files, history, holds
 from syncd.state.advance import Policies, advance, let_go, make_live
 from syncd.state.copies import Copy
 from syncd.state.files import File
+from syncd.state.holds import changes, remote
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.retry import backoff_seconds, refusal_seconds
@@ -144,6 +145,8 @@ class Ledger:
             if file.sha256 is None:
                 files.update(db, file.id, **known)
             if self._take_over(db, hashed, offer, sources, now):
+                return Declined.SETTLED
+            if self._policies[file.folder].hold_changes and changes.hold(db, hashed, now):
                 return Declined.SETTLED
             return self._plan(db, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
@@ -548,8 +551,8 @@ class Ledger:
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
-        """Record that a copy is proven gone without our doing: see `remote_deletions.record`."""
-        return remote_deletions.record(db, copy_id, self._policies, now)
+        """Record that a copy is proven gone without our doing: see `remote.record`."""
+        return remote.record(db, copy_id, self._policies, now)
 
 
 def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
@@ -622,20 +625,6 @@ def rename_sources(
         )
         found |= {copy.id: copy for copy in some}
     return list(found.values())[:RENAME_SOURCES]
-
-
-def awaits_rename(db: Database, file: File, folders: Collection[str]) -> bool:
-    """Say whether a file of this one's size is not hashed yet, in any of `folders`.
-
-    It may be the missing file under a new name: until it is hashed, nothing is retired.
-    """
-    marks = ", ".join("?" * len(folders))
-    row = db.conn.execute(
-        "SELECT 1 FROM files WHERE sha256 IS NULL AND size = ? AND id <> ? "
-        f"AND status IN ('settling', 'ready') AND folder IN ({marks}) LIMIT 1",
-        (file.size, file.id, *folders),
-    ).fetchone()
-    return row is not None
 
 
 def _processing(db: Database, copy_id: int) -> Copy | None:

@@ -49,15 +49,15 @@ class CopyStatus(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What was decided on a file that is gone on one of the two sides."""
+    """What was decided on a file, by a person on the hold that names it or by a rule."""
 
-    #: missing, and a person approved its deletion: its number is no reason to hold it any more
+    #: named by a hold: nothing is deleted or sent of it before a person decides
+    HELD = "held"
+    #: do what was held: delete the copies of a missing file, or send the new content
     APPROVED = "approved"
     #: missing, and its remote copies are kept
     KEPT = "kept"
-    #: its copy was deleted remotely by others: it is not sent again before somebody decides
-    GONE = "gone"
-    #: its copy was deleted remotely, and that is right: it is not sent again until it changes
+    #: it is not sent until it changes
     FORGOTTEN = "forgotten"
 
 

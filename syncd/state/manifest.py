@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import holds, reviews
-from syncd.state.holds import EVERYWHERE
+from syncd.state import holds
+from syncd.state.holds import EVERYWHERE, decisions
 from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
 
 
@@ -43,7 +43,7 @@ class Word(enum.StrEnum):
 #: A file, its newest wish (the copy that is under way, or failed, or live) and the copy by which
 #: it is known: the live one; where there is none, one that is kept, or one on its way out.
 ROWS = """
-  FROM files AS f
+  FROM files AS f LEFT JOIN decisions AS d ON d.file_id = f.id
   LEFT JOIN copies AS wish ON wish.id = (
     SELECT id FROM copies WHERE file_id = f.id AND status <> 'gone'
     ORDER BY status IN ('retiring', 'released'), id DESC LIMIT 1)
@@ -58,7 +58,7 @@ _SENDING_HELD = f"""
                   'copy ' || wish.id))
 """
 _DELETING_HELD = f"""
-  EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
+  EXISTS (SELECT 1 FROM holds WHERE {holds.STOPS_DELETIONS}
     AND scope IN ('{EVERYWHERE}', f.folder))
 """
 WORD = f"""
@@ -68,14 +68,15 @@ WORD = f"""
     WHEN f.status = 'ineligible' THEN 'ignored'
     WHEN f.status = 'consumed' THEN 'synced'
     WHEN f.status = 'missing' THEN CASE
-      WHEN f.verdict = 'kept' THEN 'ignored'
+      WHEN d.verdict = 'kept' THEN 'ignored'
       WHEN f.confirmed_at IS NOT NULL AND (wish.id IS NULL OR wish.status = 'released')
         THEN 'deleted'
-      WHEN f.verdict IS NULL AND wish.delete_sent_at IS NULL AND {_DELETING_HELD} THEN 'held'
+      WHEN d.verdict = 'held' OR (d.verdict IS NULL AND wish.delete_sent_at IS NULL
+        AND {_DELETING_HELD}) THEN 'held'
       ELSE 'deleting' END
     WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
-    WHEN wish.id IS NULL AND f.verdict = 'gone' THEN 'held'
-    WHEN wish.id IS NULL AND f.verdict = 'forgotten' THEN 'ignored'
+    WHEN d.verdict = 'held' AND (wish.id IS NULL OR wish.status = 'live') THEN 'held'
+    WHEN d.verdict = 'forgotten' AND (wish.id IS NULL OR wish.status = 'live') THEN 'ignored'
     WHEN wish.status = 'processing' THEN 'processing'
     WHEN wish.status = 'failed' THEN 'failed'
     WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
@@ -162,10 +163,9 @@ def page(
 
 def held(db: Database, hold_id: int) -> Iterator[JsonObject]:
     """Yield each file that a hold names, or that was decided on under it."""
-    hold = reviews.find(db, hold_id)
+    decisions.find(db, hold_id)
     rows = db.conn.execute(
-        f"SELECT {COLUMNS} {ROWS} WHERE f.id IN ({reviews.FILES}) ORDER BY f.folder, f.path",
-        reviews.files_of(hold),
+        f"SELECT {COLUMNS} {ROWS} WHERE d.hold_id = ? ORDER BY f.folder, f.path", (hold_id,)
     )
     return map(entry, rows)
 

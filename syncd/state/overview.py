@@ -5,19 +5,10 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import (
-    ages,
-    copies,
-    history,
-    holds,
-    manifest,
-    reviews as reviewing,
-    unknown,
-    vanished,
-)
+from syncd.state import ages, copies, history, holds, manifest, unknown
 from syncd.state.ages import Clocks, Pace
 from syncd.state.folders import obstacles
-from syncd.state.holds import EVERYWHERE, Hold
+from syncd.state.holds import EVERYWHERE, Hold, decisions, missing
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.store import fact
@@ -44,9 +35,10 @@ def overview(
 ) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
-    A folder has name, path, counts, oldest_queued_seconds, last_scan_at and directories; the
-    newest failures have folder, path, error and request_id. What is `overdue` by `pace` and
-    `clocks` has the members that `ages.overdue` names.
+    A folder has name, path, counts, missing (files on which nothing is decided yet),
+    oldest_queued_seconds, last_scan_at and directories; the newest failures have folder, path,
+    error and request_id. What is `overdue` by `pace` and `clocks` has the members that
+    `ages.overdue` names.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
@@ -57,6 +49,8 @@ def overview(
         if word == Word.QUEUED and since is not None:
             waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
             folder["oldest_queued_seconds"] = waited
+    for name, number in missing.undecided(db).items():
+        folders[name]["missing"] = number
     return {
         "folders": list(folders.values()),
         "counts": total,
@@ -81,7 +75,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         (EVERYWHERE,),
     ).fetchone()
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
-    few += "('live', 'gone'))"
+    few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
     # Which files a workspace's hold bears on, only their copies tell.
     rows = db.conn.execute(
         f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {WORD} AS word, "
@@ -116,6 +110,7 @@ def _folder(row: sqlite3.Row) -> JsonObject:
         "last_scan_at": timestamp(row["last_scan_at"]),
         "directories": row["directories"],
         "counts": {},
+        "missing": 0,
         "oldest_queued_seconds": None,
     }
 
@@ -160,7 +155,7 @@ def reviews(db: Database, now: float, *, with_decided: bool) -> list[JsonObject]
 
     With those that were decided in the last year, if asked for.
     """
-    found = reviewing.reviewable(holds.open_holds(db))
+    found = decisions.reviewable(holds.open_holds(db))
     if with_decided:
         found = holds.decided(db, now - history.DELETIONS_KEPT_SECONDS) + found
     return [_review(db, hold) for hold in found]
@@ -170,11 +165,11 @@ def _review(db: Database, hold: Hold) -> JsonObject:
     commands = hold.commands
     if hold.verdict is not None:
         other = {"approved": "reject", "rejected": "approve"}[hold.verdict]
-        changeable = vanished.is_changeable(db, hold.id)
+        changeable = decisions.is_changeable(db, hold.id)
         commands = [f"syncd deletes {other} {hold.id}"] if changeable else []
     return {
         "id": hold.id,
-        "folder": reviewing.folder_of(hold),
+        "folder": decisions.folder_of(hold),
         "reason": hold.reason,
         "message": hold.message,
         "since": timestamp(hold.since),

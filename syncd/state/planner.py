@@ -59,15 +59,23 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many of a folder's files may vanish within an hour before a person is asked."""
+    """How many of a folder's files may be deleted within an hour before a person is asked.
 
-    files: int = 20
-    percent: float = 20.0
-    most: int = 1000
+    More than `files` and than `percent` of them are held, and more than `most` always. None turns
+    a limit off: it holds nothing.
+    """
+
+    files: int | None = 20
+    percent: float | None = 20.0
+    most: int | None = 1000
 
     def are_exceeded(self, lost: int, of: int) -> bool:
         """Say whether `lost` of `of` synced files are too many to go on without asking."""
-        return lost > min(max(self.files, of * self.percent / 100), self.most)
+        if self.most is not None and lost > self.most:
+            return True
+        if self.files is None or self.percent is None:
+            return False
+        return lost > max(self.files, of * self.percent / 100)
 
     def enough(self, lost: int) -> int:
         """Return how many synced files there must be for `lost` of them to be few: at least."""
@@ -85,6 +93,10 @@ class Policy:
     #: what becomes of a file whose copy others deleted remotely
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
     limits: Limits = Limits()
+    #: for how long the old copy of a changed file is kept, in seconds
+    superseded_grace: float = 0.0
+    #: whether new content is held where most of the folder changes within an hour
+    hold_changes: bool = False
 
     @property
     def empties(self) -> bool:
@@ -162,8 +174,8 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         return Action(Act.WAIT, processing, "the service processes it", processing.due_at)
     if failed := _first(right, CopyStatus.FAILED):
         return Action(Act.NOTHING, failed, "it was refused; it is tried again when it changes")
-    if file.verdict in (Verdict.GONE, Verdict.FORGOTTEN):
-        return Action(Act.NOTHING, None, "its copy was deleted remotely")
+    if file.verdict in (Verdict.HELD, Verdict.FORGOTTEN):
+        return Action(Act.NOTHING, None, "a hold names it, or it is left alone until it changes")
     return Action(Act.PLAN, None, "new content" if live else "new file")
 
 

@@ -43,7 +43,6 @@ def release_removed(db: Database, folder: str, policies: Policies, now: float) -
             missing_since=None,
             confirmed_at=None,
             verdict=None,
-            hold_id=None,
         )
         advance(db, file.id, policies, now)
     return len(found)
@@ -86,15 +85,17 @@ def release_moved(
     is_other = folders.workspaces(db).get(folder) is not None
     found = files.where(
         db,
-        "folder = ? AND id > ? AND ((? AND verdict IN ('gone', 'forgotten')) OR EXISTS (SELECT 1 "
-        "FROM copies WHERE file_id = files.id AND copies.status IN ('live', 'planned', 'failed') "
+        "folder = ? AND id > ? AND ((? AND files.status <> 'missing' AND id IN "
+        "(SELECT file_id FROM decisions WHERE verdict IN ('held', 'forgotten'))) "
+        "OR EXISTS (SELECT 1 FROM copies WHERE file_id = files.id "
+        "AND copies.status IN ('live', 'planned', 'failed') "
         "AND workspace_uuid IS NOT ?)) ORDER BY id LIMIT ?",
         (folder, after, is_other, workspace, BATCH),
     )
     for file in found:
-        if is_other and file.verdict in (Verdict.GONE, Verdict.FORGOTTEN):
+        if is_other and file.present and file.verdict in (Verdict.HELD, Verdict.FORGOTTEN):
             # What others deleted was in the workspace of before.
-            files.update(db, file.id, verdict=None, hold_id=None)
+            files.update(db, file.id, verdict=None)
         advance(db, file.id, policies, now)
     if found:
         return found[-1].id

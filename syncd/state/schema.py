@@ -149,7 +149,9 @@ def deletions_reviewed(db: Database) -> None:
     """Add what was decided on held deletions, their evidence, and what syncd took away."""
     for statement in (
         # What a person or a rule decided on a file, and under which hold.
-        f"ALTER TABLE files ADD COLUMN verdict TEXT CHECK (verdict IN ({_values(Verdict)}))",
+        """
+        ALTER TABLE files ADD COLUMN verdict TEXT
+          CHECK (verdict IN ('approved', 'kept', 'gone', 'forgotten'))""",
         "ALTER TABLE files ADD COLUMN hold_id INTEGER",
         "CREATE INDEX files_decided ON files (hold_id) WHERE hold_id IS NOT NULL",
         # Why a missing file's copy was deleted, as JSON; when its file was taken away by syncd.
@@ -233,6 +235,57 @@ def costs_kept_flat(db: Database) -> None:
             "(PARTITION BY folder, path ORDER BY id DESC) AS age FROM history) "
             f"WHERE age > {NEWEST_KEPT})"
         ),
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def decisions_named(db: Database) -> None:
+    """Keep what each hold names, and what is decided on it, row by row in one table."""
+    stored = (
+        "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND consumed_at IS NULL "
+        "AND (copies.status IN ('live', 'processing') "
+        "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL)))"
+    )
+    for statement in (
+        f"""
+        CREATE TABLE decisions (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          file_id INTEGER NOT NULL UNIQUE REFERENCES files(id) ON DELETE CASCADE,
+          hold_id INTEGER REFERENCES holds(id),
+          verdict TEXT NOT NULL CHECK (verdict IN ({_values(Verdict)})),
+          due_at REAL
+        ) STRICT""",
+        "CREATE INDEX decisions_hold ON decisions (hold_id)",
+        # What was decided, or held because others deleted it.
+        """
+        INSERT INTO decisions (file_id, hold_id, verdict)
+        SELECT files.id, CASE files.verdict WHEN 'gone' THEN holds.id ELSE hold_id END,
+          CASE files.verdict WHEN 'gone' THEN 'held' ELSE files.verdict END
+        FROM files LEFT JOIN holds ON holds.released_at IS NULL AND stops = 'sending'
+          AND reason = 'remote_gone' AND scope = 'folder ' || folder
+        WHERE files.verdict <> 'gone' OR (files.verdict = 'gone' AND holds.id IS NOT NULL)""",
+        # What open holds named without a list, as it was counted then.
+        f"""
+        INSERT INTO decisions (file_id, hold_id, verdict, due_at)
+        SELECT files.id, holds.id, 'held', files.due_at
+        FROM holds JOIN files ON folder = scope WHERE holds.released_at IS NULL
+          AND stops = 'deletions' AND reason = 'many_missing' AND files.status = 'missing'
+          AND files.verdict IS NULL AND {stored}""",
+        """
+        UPDATE files SET due_at = NULL, confirmed_at = NULL WHERE status = 'missing'
+          AND id IN (SELECT file_id FROM decisions WHERE verdict = 'held')""",
+        "DROP INDEX files_decided",
+        "DROP INDEX files_gone",
+        "ALTER TABLE files DROP COLUMN verdict",
+        "ALTER TABLE files DROP COLUMN hold_id",
+        # What was deleted lately counts by when that was decided, not by when it was missed.
+        "DROP INDEX files_missing",
+        """
+        CREATE INDEX files_confirmed ON files (folder, confirmed_at)
+          WHERE confirmed_at IS NOT NULL""",
+        # What changed lately, where most of a folder may not change unasked.
+        "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
     ):
         db.execute(statement)
 

@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.log import fields
-from syncd.state import consumption, copies, files, folders
+from syncd.state import consumption, copies, files, folders, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
@@ -26,7 +26,7 @@ LONGEST_WAIT_SECONDS = 3600.0
 LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
-_NO_VERDICT: dict[str, object] = {"verdict": None, "hold_id": None}
+_NO_VERDICT: dict[str, object] = {"verdict": None}
 
 
 class Seen(enum.StrEnum):
@@ -160,7 +160,7 @@ def _record(
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:
-                values = _missing(file, sighting, settling, now, mirrored=mirrored)
+                values = _missing(db, file, sighting, settling, now, mirrored=mirrored)
         case Seen.UNREADABLE:
             values = _unreadable(file, sighting, now)
         case Seen.INELIGIBLE:
@@ -283,21 +283,37 @@ def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> di
 
 
 def _missing(
-    file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
+    db: Database, file: File, sighting: Sighting, settling: Settling, now: float, *, mirrored: bool
 ) -> dict[str, Any] | None:
     if not file.present:
         return None
-    return {
+    values: dict[str, Any] = {
         "status": FileStatus.MISSING,
         "missing_since": now,
         "confirmed_at": None,
         "removal_seen": int(sighting.removal_seen),
-        "due_at": now + settling.grace_seconds,
         "error": None,
-        # What goes missing while deletions are not mirrored is not deleted later either.
-        "verdict": None if mirrored else Verdict.KEPT,
-        "hold_id": None,
     }
+    due_at = now + settling.grace_seconds
+    if mirrored and _is_deletion_held(db, file):
+        # A hold named it before it was found missing: nothing is due before that is decided.
+        return values | {"due_at": _put_off(db, file, due_at)}
+    # What goes missing while deletions are not mirrored is not deleted later either.
+    return values | {"due_at": due_at, "verdict": None if mirrored else Verdict.KEPT}
+
+
+def _is_deletion_held(db: Database, file: File) -> bool:
+    if file.verdict is not Verdict.HELD:
+        return False
+    return holds.existing(db, file.hold_id).stops == "deletions"
+
+
+def _put_off(db: Database, file: File, due_at: float) -> float | None:
+    """Return when the second look at a missing file is due; None where a hold is to end first."""
+    if file.verdict is not Verdict.HELD:
+        return due_at
+    db.conn.execute("UPDATE decisions SET due_at = ? WHERE file_id = ?", (due_at, file.id))
+    return None
 
 
 def _missing_again(
@@ -311,7 +327,7 @@ def _missing_again(
         return None
     if file.confirmed_at is not None and not copies.where(db, _STILL_THERE, (file.id,)):
         return None
-    due_at = now + settling.grace_seconds
+    due_at = _put_off(db, file, now + settling.grace_seconds)
     return {"removal_seen": 1, "missing_since": now, "confirmed_at": None, "due_at": due_at}
 
 
@@ -371,11 +387,18 @@ def restart_grace(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
         )
     for folder, seconds in grace.items():
+        missing = "folder = :folder AND status = 'missing' AND confirmed_at IS NULL"
+        known = {"now": now, "due_at": now + seconds, "folder": folder}
         changed += db.conn.execute(
-            "UPDATE files SET missing_since = ?, due_at = ? "
-            "WHERE folder = ? AND status = 'missing' AND confirmed_at IS NULL",
-            (now, now + seconds, folder),
+            "UPDATE files SET missing_since = :now, "
+            f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
+            known,
         ).rowcount
+        db.conn.execute(
+            "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
+            f"AND file_id IN (SELECT id FROM files WHERE {missing})",
+            known,
+        )
     return changed
 
 

@@ -396,9 +396,14 @@ def set_fact(db: Database, key: str, value: str) -> None:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make the state directory, for its owner only; StateError where that cannot be."""
+    """Make the state directory, for its owner only; raise StateError when that cannot be.
+
+    What belongs to another user is refused as it is, and so is a link in it: whoever made it could
+    have us write elsewhere. A volume may belong to root.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_strangers(directory)
         with suppress(PermissionError):
             directory.chmod(0o700)
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
@@ -423,6 +428,30 @@ def _place(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _refuse_strangers(directory: Path) -> None:
+    trusted = {os.geteuid(), 0}
+    if (owner := directory.stat().st_uid) not in trusted:
+        raise StateError(
+            f"the state directory {directory} belongs to user {owner}, and syncd runs as user "
+            f"{os.geteuid()}: run it as that user, or set [state] directory to another place"
+        )
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            _refuse_strangers_entry(entry, trusted)
+
+
+def _refuse_strangers_entry(entry: "os.DirEntry[str]", trusted: set[int]) -> None:
+    if entry.is_symlink():
+        raise StateError(
+            f"{entry.path} is a link, which syncd does not follow in its state directory: remove it"
+        )
+    if (owner := entry.stat(follow_symlinks=False).st_uid) not in trusted:
+        raise StateError(
+            f"{entry.path} belongs to user {owner}, and syncd runs as user {os.geteuid()}: give it "
+            "to that user (chown), or remove it"
+        )
+
+
 def _unusable(directory: Path, error: OSError) -> StateError:
     user = os.getuid()
     return StateError(
@@ -434,7 +463,7 @@ def _unusable(directory: Path, error: OSError) -> StateError:
 
 def _lock(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         # A pass that was once made as another user leaves its files in a directory of ours.
         raise _unusable(path.parent, error) from error

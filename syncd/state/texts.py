@@ -4,12 +4,17 @@ Times come out as RFC 3339 text in UTC, sizes in bytes.
 """
 
 import base64
+import os
+import shlex
 from datetime import UTC, datetime
 from typing import Any
 
+from syncd.log import printable
 from syncd.state.holds import Hold
 
 JsonObject = dict[str, Any]
+#: What stands for itself within bash's $'...'.
+_PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 
 
 def shown(path: bytes) -> str:
@@ -26,6 +31,15 @@ def storable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def argument(path: bytes) -> str:
+    """Return a path as bash takes it, whatever its name holds; never as an option."""
+    end_of_options = "-- " if path.startswith(b"-") else ""
+    if printable(path).encode() == path:
+        return end_of_options + shlex.quote(os.fsdecode(path))
+    plain = (chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in path)
+    return f"{end_of_options}$'{''.join(plain)}'"
 
 
 def path_texts(path: bytes) -> tuple[str, str | None]:

@@ -19,6 +19,8 @@ class WatchFolder:
     exclude: tuple[str, ...] = ()
     #: whether files and directories whose name begins with a dot are eligible
     hidden: bool = False
+    #: whether `.syncdignore` files are obeyed
+    syncdignore: bool = True
     #: bytes above which a file is not eligible; None for no limit
     max_size: int | None = None
     #: whether what is there at the very first scan is left out until it changes

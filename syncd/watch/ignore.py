@@ -1,28 +1,24 @@
 """The rules: which files of a folder are eligible, and which rule says so.
 
-In this order, the first that has an opinion decides: `exclude` (gitignore syntax, so that a
-`!pattern` there also takes up junk and hidden files), the `.syncdignore` files of the directory and
-of those above it, the nearest first, junk, hidden, `include`. A file that is eligible may still be
-too large.
+The first that has an opinion decides: `exclude` (a `!pattern` there also takes up junk and hidden
+files), junk, hidden, `include`. What they let in, the `.syncdignore` files of its directory and of
+those above it can still leave out, the nearest first; they never bring anything back. A file that
+is eligible may still be too large.
 """
 
-import logging
 import os
 import re
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import translate
-
-from pathspec import GitIgnoreSpec
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from functools import lru_cache
 
 from syncd import disk, relocation
 from syncd.descent import Descent
 from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
-
-log = logging.getLogger(__name__)
+from syncd.watch.gitignore import PatternError, Patterns
 
 #: What programs leave behind on their way to a finished file, and what systems keep for themselves.
 JUNK = (
@@ -35,10 +31,11 @@ JUNK = (
 #: Rules that people keep beside the files; itself never uploaded.
 IGNORE_FILE = ".syncdignore"
 _IGNORE_NAME = IGNORE_FILE.encode()
-#: A larger one is a mistake, and is refused.
-_IGNORE_BYTES = 1 << 20
-#: Directories whose rules are remembered, for looks at single paths.
-_REMEMBERED = 4096
+#: What such a file may hold, and how many of them may stand above one another. Anyone who may write
+#: into the folder can write them: they must not cost more time or memory than this.
+IGNORE_BYTES, IGNORE_RULES, IGNORE_DEPTH = 64 << 10, 1000, 8
+#: Directories whose rules are remembered, for looks at single paths; and the size of their files.
+_REMEMBERED, _REMEMBERED_BYTES = 4096, 512 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +51,12 @@ class Verdict:
 _ELIGIBLE = Verdict(excluded=False)
 _HIDDEN = Verdict(excluded=True, rule="hidden (its name begins with a dot)")
 _NOT_INCLUDED = Verdict(excluded=True, rule="include (no pattern matches)")
-_IGNORE_ITSELF = Verdict(excluded=True, rule=f"{IGNORE_FILE} (rules, and no content)")
-
+_IGNORE_ITSELF = Verdict(excluded=True, rule=f"{IGNORE_FILE} (holds rules, not content)")
 _SET_ASIDE = Verdict(excluded=True, rule="set aside by syncd, to be taken away")
 
 
 class Rules:
-    """The rules of one folder. ConfigError where a pattern of its configuration cannot be read.
+    """The rules of one folder. Raise ConfigError when a configured pattern cannot be read.
 
     Thread-safe. `.syncdignore` files are read when they are first needed, and again after `forget`.
     """
@@ -73,16 +69,13 @@ class Rules:
         self._exclude = _configured(folder, "exclude", folder.exclude)
         self._lock = threading.Lock()
         self._above: dict[bytes, _Above] = {}
-        #: what is wrong in `.syncdignore` files, by their path
-        self.complaints: dict[bytes, str] = {}
-        #: those that the log has, so that not every scan repeats them
-        self._logged: dict[bytes, str] = {}
+        self._remembered_bytes = 0
 
     def forget(self) -> None:
         """Read every `.syncdignore` file anew from now on."""
         with self._lock:
             self._above = {}
-            self.complaints = {}
+            self._remembered_bytes = 0
 
     def knows(self, directory: bytes) -> bool:
         """Say whether the rules of `directory` are remembered."""
@@ -103,29 +96,34 @@ class Rules:
 
         `files` are the `.syncdignore` files that bear on it, as `read` returns them.
         """
+        configured = self._configured(path, is_dir=is_dir)
+        if configured.excluded or (configured.place and configured.place[0] == "exclude"):
+            return configured
+        for file in reversed(files):
+            matches, rule = file.match(path, is_dir=is_dir)
+            if matches is not None:
+                return configured if configured.rule and not matches else Verdict(matches, rule)
+        return configured
+
+    def _configured(self, path: bytes, *, is_dir: bool) -> Verdict:
+        """Judge `path` by the configuration, whatever the `.syncdignore` files say."""
         name = path.rpartition(b"/")[2]
         if name == _IGNORE_NAME:
             return _IGNORE_ITSELF
         if relocation.is_aside(name):
             return _SET_ASIDE
-        if self._exclude.are_any:
-            matches, index = self._exclude.find(path, is_dir=is_dir)
-            if matches is not None and index is not None:
-                pattern = self._exclude.lines[index]
-                return Verdict(matches, f"exclude {pattern}", ("exclude", index))
-        for file in reversed(files):
-            matches, pattern = file.match(path, is_dir=is_dir)
-            if matches is not None:
-                return Verdict(matches, pattern)
+        matches, index = self._exclude.patterns.find(path, is_dir=is_dir)
+        if matches is not None:
+            return Verdict(matches, f"exclude {self._exclude.lines[index]}", ("exclude", index))
         if _JUNK.fullmatch(name):
             return Verdict(excluded=True, rule=f"junk {_junk_pattern(name)}")
         if not self._hidden and name.startswith(b"."):
             return _HIDDEN
-        # A directory is never excluded for matching no `include`: what is beneath may match.
-        if is_dir or not self._include.let_in:
+        # A directory is never excluded for matching no `include`: a file beneath it may match.
+        if is_dir or not self._include.patterns.let_in:
             return _ELIGIBLE
-        matches, index = self._include.find(path, is_dir=False)
-        if not matches or index is None:
+        matches, index = self._include.patterns.find_within(path)
+        if not matches:
             return _NOT_INCLUDED
         return Verdict(False, f"include {self._include.lines[index]}", ("include", index))
 
@@ -146,23 +144,24 @@ class Rules:
     def read(self, descriptor: int, directory: bytes, above: "IgnoreFiles") -> "IgnoreFiles":
         """Return the files that bear on what is in the open `directory`: its own after those above.
 
-        UnreadableError where there is one that cannot be read: nothing may be said of what is in
-        the directory then, for what should stay here might be sent.
+        Raise UnreadableError when its own cannot be obeyed: something that it keeps here might be
+        sent otherwise.
         """
+        if not self._folder.syncdignore:
+            return ()
         path = directory + b"/" + _IGNORE_NAME if directory else _IGNORE_NAME
         try:
-            content = disk.read_small(descriptor, _IGNORE_NAME, _IGNORE_BYTES)
+            content = disk.read_small(descriptor, _IGNORE_NAME, IGNORE_BYTES)
         except UnreadableError as error:
             raise UnreadableError(f"{os.fsdecode(path)} cannot be read: {error}") from error
         if content is None:
             return above
-        file, bad = _parsed(path, directory, content)
-        if bad:
-            complaint = f"{os.fsdecode(path)} {bad}: not in gitignore syntax, it has no effect"
-            if self._logged.get(path) != complaint:
-                log.warning("%s: %s", self._folder.name, complaint)
-            self.complaints[path] = self._logged[path] = complaint
-        return (*above, file)
+        if len(above) == IGNORE_DEPTH:
+            raise _unusable(path, f"there are {IGNORE_DEPTH} such files above it already")
+        lines, patterns = _read(content)
+        if isinstance(patterns, str):
+            raise _unusable(path, patterns)
+        return (*above, _IgnoreFile(path, directory, len(content), lines, patterns))
 
     def _directory(self, path: bytes) -> "_Above":
         """Return what is known of a directory's rules, read where it is not."""
@@ -178,14 +177,21 @@ class Rules:
             while waiting:
                 path = waiting.pop()
                 above = self._look_up(path, above, descent)
-                with self._lock:
-                    if len(remembered) >= _REMEMBERED:
-                        remembered.clear()
-                    # After `forget` this is a dictionary that nobody asks any more.
-                    remembered[path] = above
+                self._remember(remembered, path, above)
         if above is None:
             raise AssertionError(path)
         return above
+
+    def _remember(self, remembered: "dict[bytes, _Above]", path: bytes, above: "_Above") -> None:
+        with self._lock:
+            if remembered is not self._above:
+                # The files were read before `forget`.
+                return
+            self._remembered_bytes += sum(file.size for file in above.files if file.base == path)
+            if len(remembered) >= _REMEMBERED or self._remembered_bytes > _REMEMBERED_BYTES:
+                remembered.clear()
+                self._remembered_bytes = 0
+            remembered[path] = above
 
     def _look_up(self, path: bytes, parent: "_Above | None", descent: Descent) -> "_Above":
         above: IgnoreFiles = ()
@@ -211,33 +217,12 @@ class _Above:
     files: "IgnoreFiles" = ()
 
 
-@dataclass(slots=True)
-class _Patterns:
-    """Lines in gitignore syntax, of which the last that matches decides."""
+@dataclass(frozen=True, slots=True)
+class _Configured:
+    """The patterns of a setting, as they stand there and as they are matched."""
 
-    lines: list[str]
-    patterns: list[GitIgnoreSpecPattern]
-    #: whether a line can match at all: blanks, comments and `!lines` alone let nothing in
-    let_in: bool = field(init=False)
-    _spec: GitIgnoreSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.let_in = any(pattern.include for pattern in self.patterns)
-        self._spec = GitIgnoreSpec(self.patterns)
-
-    @property
-    def are_any(self) -> bool:
-        return bool(self.patterns)
-
-    def find(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, int | None]:
-        """Return whether `path` matches (None: no line says so, False: a `!line`), by which line.
-
-        The line is an index of `lines`.
-        """
-        # The `.*` of a compiled pattern would not go past a newline.
-        text = os.fsdecode(path).replace("\n", "\ufffd")
-        checked = self._spec.check_file(text + "/" if is_dir else text)
-        return checked.include, checked.index
+    lines: tuple[str, ...]
+    patterns: Patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,15 +231,18 @@ class _IgnoreFile:
 
     path: bytes
     base: bytes
-    patterns: _Patterns
+    #: in bytes
+    size: int
+    lines: tuple[bytes, ...]
+    patterns: Patterns
 
     def match(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, str]:
-        """Return whether it has an opinion of `path`, and its rule with file and line."""
+        """Return whether `path` matches (None: no line says so), and the rule with its line."""
         inside = path[len(self.base) + 1 :] if self.base else path
         matches, index = self.patterns.find(inside, is_dir=is_dir)
-        if index is None:
+        if matches is None:
             return None, ""
-        line = self.patterns.lines[index]
+        line = os.fsdecode(self.lines[index])
         return matches, f"{os.fsdecode(self.path)} line {index + 1}: {line}"
 
 
@@ -262,29 +250,35 @@ class _IgnoreFile:
 IgnoreFiles = tuple[_IgnoreFile, ...]
 
 
-def _configured(folder: WatchFolder, setting: str, lines: Iterable[str]) -> _Patterns:
-    lines = list(lines)
-    try:
-        return _Patterns(lines, [GitIgnoreSpecPattern(line) for line in lines])
-    except ValueError as error:
-        raise ConfigError(
-            f"folder {folder.name}: a pattern of {setting} = {lines} is not in gitignore "
-            f"syntax: {error}"
-        ) from error
-
-
-def _parsed(path: bytes, base: bytes, content: bytes) -> tuple[_IgnoreFile, str]:
-    """Return a `.syncdignore` file, and which of its lines cannot be read, if any."""
-    text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    patterns, bad = [], []
-    for number, line in enumerate(lines, start=1):
+def _configured(folder: WatchFolder, setting: str, lines: tuple[str, ...]) -> _Configured:
+    for line in lines:
         try:
-            patterns.append(GitIgnoreSpecPattern(line))
-        except ValueError:
-            bad.append(f"line {number}")
-            patterns.append(GitIgnoreSpecPattern(""))
-    return _IgnoreFile(path, base, _Patterns(lines, patterns)), ", ".join(bad)
+            Patterns([os.fsencode(line)])
+        except (PatternError, UnicodeError) as error:
+            problem = str(error).removeprefix("line 1 ")
+            raise ConfigError(
+                f"folder {folder.name}: the pattern {line!r} of {setting} is not in gitignore "
+                f"syntax: it {problem}"
+            ) from error
+    return _Configured(lines, Patterns(map(os.fsencode, lines)))
+
+
+def _unusable(path: bytes, why: str) -> UnreadableError:
+    return UnreadableError(f"{os.fsdecode(path)} cannot be used: {why}")
+
+
+@lru_cache(maxsize=IGNORE_DEPTH)
+def _read(content: bytes) -> tuple[tuple[bytes, ...], Patterns | str]:
+    """Return the lines of a `.syncdignore` file and its rules, or why it has none."""
+    text = content.removeprefix(b"\xef\xbb\xbf")
+    lines = tuple(line.removesuffix(b"\r") for line in text.split(b"\n"))
+    rules = sum(1 for line in lines if line.strip(b" ") and not line.startswith(b"#"))
+    if rules > IGNORE_RULES:
+        return (), f"it holds {rules:,} rules, and at most {IGNORE_RULES:,} are allowed"
+    try:
+        return lines, Patterns(lines)
+    except PatternError as error:
+        return (), f"its {error}"
 
 
 def _compiled(patterns: Iterable[str]) -> re.Pattern[bytes]:

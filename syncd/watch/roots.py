@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 
 from syncd import disk, mounts
 from syncd.disk import Found, RootIdentity
-from syncd.state import copies, files, folders, holds, inventory, reviews, sightings, vanished
+from syncd.state import copies, files, folders, holds, inventory, sightings
 from syncd.state.advance import Policies
 from syncd.state.folders import Mounted, MountState
-from syncd.state.holds import MOUNT_MISSING, MOUNT_NEW, ROOT_EMPTY, ROOT_MISSING, ROOT_REPLACED
-from syncd.state.reviews import OF_MOUNTS, Decision, ReviewError, Verdict
+from syncd.state.holds import (
+    MOUNT_MISSING,
+    MOUNT_NEW,
+    ROOT_EMPTY,
+    ROOT_MISSING,
+    ROOT_REPLACED,
+    decisions,
+)
+from syncd.state.holds.decisions import OF_MOUNTS, Decided, Decision, ReviewError
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.state.texts import shown
@@ -153,7 +160,7 @@ class Root:
 
         return self._store.write(work)
 
-    def decide_on_mounts(self, hold_id: int, verdict: Verdict) -> Decision:
+    def decide_on_mounts(self, hold_id: int, verdict: Decided) -> Decision:
         """Carry out a person's verdict on a hold about mounts: what is there now is all there is.
 
         What the hold names and is not there is recorded as missing, with the verdict on it.
@@ -161,7 +168,7 @@ class Root:
         """
         name = self._folder.name
         _, before = self.check()
-        hold = self._store.read(lambda db: reviews.find(db, hold_id))
+        hold = self._store.read(lambda db: decisions.find(db, hold_id))
         decided_on = self._store.read(lambda db: self._mounts_of(db, hold.reason))
         named = self._store.read(lambda db: self._beneath(db, decided_on))
         sights = disk.look(self._folder.path, named)
@@ -170,7 +177,7 @@ class Root:
 
         def work(db: Transaction) -> Decision:
             self._judge(db, after)
-            reviews.find(db, hold_id)
+            decisions.find(db, hold_id)
             if before != after or self._mounts_of(db, hold.reason) != decided_on:
                 raise ReviewError(
                     f"what is mounted in {name} changes just now: look at hold {hold_id} once more "
@@ -184,8 +191,7 @@ class Root:
                     folders.forget_mount(db, name, path)
             missing = [Sighting(path, Seen.MISSING) for path in gone]
             self._record_all(db, missing)
-            vanished.name(db, name, hold_id, gone)
-            decision = reviews.decide(db, hold_id, verdict, self._clock())
+            decision = decisions.decide(db, hold_id, verdict, self._clock())
             self._judge(db, after)
             return decision
 
@@ -389,17 +395,12 @@ class Root:
     def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
         name = self._folder.name
         over = self._mounts_of(db, reason)
-        if reason in OF_MOUNTS:
-            affected = self._beneath(db, over)
-            affects, first = len(affected), affected[: holds.FIRST]
-        else:
-            count = inventory.unseen_removals if reason == ROOT_EMPTY else inventory.synced
-            affects, first = count(db, name, holds.FIRST)
         message = self._message(reason, seen, over)
+        affects, first = inventory.synced(db, name, holds.FIRST)
         is_new = holds.place(
             db,
             stops="deletions",
-            scope=self._folder.name,
+            scope=name,
             reason=reason,
             message=message,
             affects=affects,
@@ -407,6 +408,24 @@ class Root:
             commands=self._commands(reason),
             now=now,
         )
+        if reason == ROOT_EMPTY or reason in OF_MOUNTS:
+            _, paths = inventory.unseen_removals(db, name, -1)
+            if reason in OF_MOUNTS:
+                paths = self._beneath(db, over)
+            found = [files.find(db, name, path) for path in paths]
+            hold_id = holds.open_id(db, stops="deletions", scope=name, reason=reason)
+            if hold_id is not None:
+                holds.free(db, hold_id, now)
+            named = [file.id for file in found if file is not None]
+            decisions.name(
+                db,
+                named,
+                stops="deletions",
+                scope=name,
+                reason=reason,
+                message=message,
+                now=now,
+            )
         if is_new:
             log.warning("%s: deletions are held: %s", self._folder.name, message)
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 
 from syncd.log import printable
-from syncd.state import reviews
 from syncd.state.advance import Policies
+from syncd.state.holds.decisions import Decided, Decision
 from syncd.state.store import Store
 from syncd.units import counted, size
 from syncd.vitals import FolderVitals
@@ -129,7 +129,7 @@ class Watched:
             self.hints.ask_scan("another root was approved")
         return taken
 
-    def decide_on_mounts(self, hold_id: int, verdict: reviews.Verdict) -> reviews.Decision:
+    def decide_on_mounts(self, hold_id: int, verdict: Decided) -> Decision:
         """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
         decision = self._root.decide_on_mounts(hold_id, verdict)
         self.hints.ask_scan("what a mount held, or hides, was decided on")
@@ -147,7 +147,7 @@ class Watched:
         hints = self.hints.take()
         if not hints:
             return 0
-        ignore_changed = any(map(is_ignore_file, hints))
+        ignore_changed = self.folder.syncdignore and any(map(is_ignore_file, hints))
         if ignore_changed or any(map(self._rules.knows, hints)):
             # Before any look: what came with it is judged by the rules as they are now.
             self._rules.forget()
@@ -285,7 +285,6 @@ class Watched:
             "the folder cannot be listed" if missing else "",
             self.observer.trouble,
             _unreadable_text(unreadable),
-            *self._rules.complaints.values(),
         ]
 
     def _pause(self, report: ScanReport) -> float:

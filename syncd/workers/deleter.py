@@ -13,17 +13,19 @@ from syncd import disk
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
-from syncd.state import due, files, remote_deletions, sightings
+from syncd.state import due, files, sightings
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
-from syncd.state.ledger import Failure, Ledger, awaits_rename
+from syncd.state.holds.missing import awaits_rename
+from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, read_fact, set_fact
 from syncd.workers.gate import Gate
+from syncd.workers.lookouts import Lookouts
 from syncd.workers.looks import look
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,10 @@ LAST_LOOKS = 20
 DELETES_PER_SECOND = 50.0
 #: Seconds by which the wall clock must leave the steady one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
+#: Seconds after which it is noted anew what time it is.
+CLOCK_NOTED_SECONDS = 600.0
+#: The longest for which a machine is believed to have been off, in seconds.
+LONGEST_OFF_SECONDS = 400 * 86_400.0
 #: The fact that keeps which start of the machine it was, and how the clocks differed in it.
 CLOCK = "clock"
 #: What a second look makes sure of, in the words that are kept with a deletion.
@@ -91,17 +97,19 @@ class Deleter:
         self._steady = steady
         self._boot = boot
         self._pause = pause
-        self._drift: float | None = None
+        self._clock_seen: _ClockSeen | None = None
+        self._clock_noted_at = 0.0
         self._stopped = stopped
         #: files whose DELETE was sent, and its outcome not recorded
         self._unknown: set[int] = set()
+        self._lookouts = Lookouts(self._look)
 
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
         self._mind_the_clock()
+        self._look_again()
         for name in self._mirrored:
-            self._look_again(name)
             self._review(name)
         if shut := self._gate.seconds_shut_for_all():
             return shut
@@ -129,56 +137,46 @@ class Deleter:
 
     def _mind_the_clock(self) -> None:
         """Let every grace begin anew where the clock was set: none is over by that."""
-        drift = self._clock() - self._steady()
-        known, self._drift = self._known_drift(), drift
-        if known is not None and abs(drift - known) < CLOCK_JUMP_SECONDS:
-            return
-        if known is not None:
-            log.warning(
-                "the clock was set by %+.0f s; every deletion's grace begins anew", drift - known
-            )
-        grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
         now = self._clock()
-        set_back = max(known - drift, 0.0) if known is not None else 0.0
-
-        def work(db: Transaction) -> None:
-            sightings.restart_grace(db, now, grace, set_back=set_back)
-            set_fact(db, CLOCK, f"{self._boot} {drift}")
-
-        self._store.write(work)
-
-    def _known_drift(self) -> float | None:
-        """Return by how much the clocks differed before; None if they were never compared.
-
-        Kept beyond this process, and worth nothing once the machine has started anew.
-        """
-        if self._drift is not None:
-            return self._drift
-        boot, drift = self._store.read(lambda db: read_fact(db, CLOCK, _clock)) or ("", 0.0)
-        return drift if boot == self._boot else None
+        seen = _ClockSeen(self._boot, now - self._steady(), now)
+        known = self._clock_seen or self._store.read(
+            lambda db: read_fact(db, CLOCK, _ClockSeen.parse)
+        )
+        jump = known.jump(seen) if known else 0.0
+        if known is None or jump:
+            if jump:
+                log.warning("the clock was set by %+.0f s; every grace begins anew", jump)
+            grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
+            back = max(-jump, 0.0)
+            self._store.write(lambda db: sightings.restart_grace(db, now, grace, set_back=back))
+            self._clock_noted_at = 0.0
+        if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
+            self._store.write(lambda db: set_fact(db, CLOCK, str(seen)))
+            self._clock_noted_at = now
+        self._clock_seen = seen
 
     # Is it gone?
 
-    def _look_again(self, name: str) -> None:
-        """Look a second time at a folder's missing files whose grace is over."""
+    def _look_again(self) -> None:
+        """Look a second time at the missing files whose grace is over."""
         now = self._clock()
-        missing = self._store.read(lambda db: due.missing(db, now, name, BATCH))
-        if not missing:
-            return
-        seen = self._look(name, missing)
-        self._store.write(lambda db: self._judge(db, name, missing, seen, now))
+        missing = {
+            name: found
+            for name in self._mirrored
+            if (found := self._store.read(partial(due.missing, now=now, folder=name, limit=BATCH)))
+        }
+        for name, seen in self._lookouts.look(missing).items():
+            judge = partial(self._judge, name=name, missing=missing[name], seen=seen, now=now)
+            self._store.write(judge)
 
     def _review(self, name: str) -> None:
-        """Bring the holds on a folder that lost many files, here or remotely, up to date."""
+        """Bring the holds that name files of a folder up to date."""
         now = self._clock()
         if self._store.read(lambda db: self._deletions.is_review_due(db, name)):
             self._store.write(lambda db: self._deletions.review(db, name, now))
-        if self._store.read(lambda db: remote_deletions.is_review_due(db, name)):
-            self._store.write(lambda db: remote_deletions.review(db, name, now))
 
-    def _look(self, name: str, missing: list[File]) -> dict[bytes, disk.Sight]:
+    def _look(self, name: str, paths: Sequence[bytes]) -> Mapping[bytes, disk.Sight]:
         folder = self._mirrored[name]
-        paths = [file.path for file in missing]
         return look(self._store, name, folder.path, paths, marker=folder.marker)
 
     def _judge(
@@ -190,12 +188,12 @@ class Deleter:
         now: float,
     ) -> None:
         neighbours = self._deletions.neighbours(name)
-        if any(file.verdict is None for file in missing):
-            # Whether they are too many is settled before the first of them retires.
-            self._deletions.review(db, name, now)
+        # Whether they are too many is settled before the first of them retires.
+        self._deletions.review(db, name, now)
         for file in missing:
             sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
-            if sight.found is disk.Found.UNREADABLE or awaits_rename(db, file, neighbours):
+            unclear = sight.found is disk.Found.UNREADABLE
+            if unclear or awaits_rename(db, file, neighbours, now):
                 self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
             elif sight.found is disk.Found.ABSENT:
                 self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
@@ -233,13 +231,12 @@ class Deleter:
         )
         missing: dict[str, list[File]] = {}
         for _, file in known:
-            if file.status is FileStatus.MISSING:
+            if file.status is FileStatus.MISSING and file.folder in self._mirrored:
                 missing.setdefault(file.folder, []).append(file)
         gone = {
             file.id
-            for name, some in missing.items()
-            if name in self._mirrored
-            for file in self._still_gone(name, some)
+            for name, seen in self._lookouts.look(missing).items()
+            for file in self._still_gone(missing[name], seen)
         }
         may_go = [
             (copy, file)
@@ -293,9 +290,8 @@ class Deleter:
             ),
         )
 
-    def _still_gone(self, name: str, missing: list[File]) -> list[File]:
+    def _still_gone(self, missing: list[File], seen: Mapping[bytes, disk.Sight]) -> list[File]:
         """Return those of a folder's missing files that still are; what came back is recorded."""
-        seen = self._look(name, missing)
         gone = []
         for file in missing:
             sight = seen.get(file.path)
@@ -338,6 +334,31 @@ class Deleter:
         )
 
 
-def _clock(text: str) -> tuple[str, float]:
-    boot, drift = text.split()
-    return boot, float(drift)
+@dataclass(frozen=True, slots=True)
+class _ClockSeen:
+    """How the clocks were at some time: in which start of the machine, and how they differed."""
+
+    boot: str
+    drift: float
+    at: float
+
+    @classmethod
+    def parse(cls, text: str) -> "_ClockSeen":
+        boot, drift, *at = text.split()
+        # An older syncd did not note when it was.
+        return cls(boot, float(drift), float(at[0]) if at else float(drift))
+
+    def __str__(self) -> str:
+        return f"{self.boot} {self.drift} {self.at}"
+
+    def jump(self, now: "_ClockSeen") -> float:
+        """Return by how many seconds the clock was set until `now`; 0 where it is sane.
+
+        Within one start of the machine the steady clock tells. After a new start, a clock that is
+        neither behind what was seen nor far ahead of it is believed.
+        """
+        if self.boot == now.boot:
+            jump = now.drift - self.drift
+            return jump if abs(jump) >= CLOCK_JUMP_SECONDS else 0.0
+        passed = now.at - self.at
+        return 0.0 if 0.0 <= passed <= LONGEST_OFF_SECONDS else passed

@@ -7,7 +7,6 @@ and in a daily sweep for strays.
 import json
 import logging
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +22,7 @@ from syncd.files_api import (
     UnauthorizedError,
     tokens_in,
 )
-from syncd.log import printable
-from syncd.state import due, files, holds, unknown
+from syncd.state import due, files, holds, texts, unknown
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.store import (
@@ -377,7 +375,7 @@ class Reconciler:
 
     def _shown_path(self, copy: Copy) -> str:
         file = self._store.read(lambda db: files.get(db, copy.file_id))
-        return shlex.quote(printable(file.path)) if file else "PATH"
+        return texts.argument(file.path) if file else "PATH"
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
         holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)

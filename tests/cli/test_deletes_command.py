@@ -1,9 +1,12 @@
+import io
 import json
+import sys
 
 import pytest
 
 from syncd import disk
 from syncd.state import folders, holds
+from syncd.state.holds import decisions
 from syncd.state.store import Store
 
 
@@ -27,6 +30,10 @@ def closed(held):
     """The same, with no daemon at work."""
     held.store.close()
     return held
+
+
+def yes(verb):
+    return ["--yes"] if verb == "approve" else []
 
 
 def reopen(desk):
@@ -63,7 +70,7 @@ def test_nothing_to_review_is_said_and_is_well(desk, syncd):
 @pytest.mark.parametrize("what", ["1", "f"])
 @pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
 def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verdict, what):
-    code, out, err = syncd("deletes", verb, what)
+    code, out, err = syncd("deletes", verb, *yes(verb), what)
     other = {"approve": "reject", "reject": "approve"}[verb]
     assert code == 0
     assert "21 files" in out
@@ -79,7 +86,7 @@ def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verd
 
 
 def test_an_undone_verdict_is_the_other_one(closed, syncd):
-    assert syncd("deletes", "approve", "1")[0] == 0
+    assert syncd("deletes", "approve", "--yes", "1")[0] == 0
     _, out, _ = syncd("deletes", "reject", "1", "--json")
     assert json.loads(out) == {
         "verdict": "rejected",
@@ -96,11 +103,49 @@ def test_an_undone_verdict_is_the_other_one(closed, syncd):
     assert {row.verdict for row in map(reopen(closed).file, [b"d/00", b"d/20"])} == {"kept"}
 
 
+@pytest.mark.parametrize("arguments", [["1"], ["f"], ["1", "--json"]])
+def test_without_a_terminal_an_approval_needs_a_yes(closed, syncd, arguments):
+    code, out, err = syncd("deletes", "approve", *arguments)
+    assert (code, out) == (2, "")
+    assert "--yes" in err
+    assert reopen(closed).file(b"d/03").verdict == "held"
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("y", "approved"), ("n", "held")])
+def test_an_approval_says_what_it_deletes_and_asks(closed, syncd, monkeypatch, answer, verdict):
+    terminal = io.StringIO(f"{answer}\n")
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdin", terminal)
+    code, _, err = syncd("deletes", "approve", "1")
+    assert (code == 0) == (answer == "y")
+    assert "the remote copies of 21 files of f will be deleted" in err
+    assert "d/09" in err
+    assert reopen(closed).file(b"d/03").verdict == verdict
+
+
+@pytest.mark.row(66)
+def test_what_is_named_after_a_hold_was_shown_is_not_approved_with_it(desk, syncd, monkeypatch):
+    """What a verification finds gone while somebody reads the list is another question."""
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
+    identity = disk.identify(str(desk.home / "f").encode())
+    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity, 1.0)
+    lost = [desk.sync(b"%d" % number, number + 1) for number in range(3)]
+    for copy in lost[:2]:
+        desk.do(desk.ledger.gone_remotely, copy.id, desk.now)
+    newest = desk.store.read(lambda db: decisions.newest(db, 1))
+    desk.do(desk.ledger.gone_remotely, lost[2].id, desk.now)
+    decision = desk.do(decisions.decide, 1, "approved", desk.now, up_to=newest)
+    assert decision.files == 2
+    assert [str(desk.file(b"%d" % n).verdict) for n in range(3)] == 2 * ["forgotten"] + ["held"]
+    (hold,) = desk.store.read(holds.open_holds)
+    assert (hold.id, hold.reason, hold.first) == (2, "remote_gone", ["2"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("approve", "77"), "there is no hold 77"),
-        (("approve", "g"), "no deletions of g are held"),
+        (("approve", "--yes", "77"), "there is no hold 77"),
+        (("approve", "--yes", "g"), "no deletions of g are held"),
         (("reject", "nowhere"), "no folder 'nowhere'"),
         (("list", "77"), "there is no hold 77"),
     ],
@@ -117,7 +162,7 @@ def test_a_missing_root_is_nothing_to_approve(held, syncd):
         lambda db: db.conn.execute("UPDATE holds SET reason = 'root_missing' WHERE scope = 'g'")
     )
     held.store.close()
-    code, _, err = syncd("deletes", "approve", "2")
+    code, _, err = syncd("deletes", "approve", "--yes", "2")
     assert code == 1
     assert "mount it" in err
 
@@ -131,7 +176,7 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     code, _, err = syncd("deletes", "reject", "2")
     assert code == 1
     assert "bring the right one back" in err
-    code, out, _ = syncd("deletes", "approve", "2")
+    code, out, _ = syncd("deletes", "approve", "--yes", "2")
     assert code == 0, out
     assert "taken for the right one" in out
     identity = disk.identify(str(held.home / "f").encode())
@@ -151,25 +196,27 @@ def test_a_verdict_on_a_disk_that_is_gone_is_carried_out(
     (desk.home / "f/a").write_bytes(b"there")
     gone = folders.Mounted(folders.MountState.GONE)
     desk.do(folders.note_mount, "f", b"disk", gone)
-    hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "affects": 2}
-    desk.do(holds.place, **hold, message="gone", now=desk.now)
+    hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "message": "gone"}
+    named = [desk.file(path).id for path in (b"disk/x", b"disk/y")]
+    desk.do(decisions.name, named, **hold, now=desk.now)
     desk.store.close()
     _, out, _ = syncd("deletes", "list", "1")
     assert [line.split()[1] for line in out.splitlines()] == ["f/disk/x", "f/disk/y"]
-    code, out, err = syncd("deletes", verb, what)
+    code, out, err = syncd("deletes", verb, *yes(verb), what)
     assert (code, "2 files" in out, "syncd once" in err) == (0, True, True)
     assert syncd("deletes", "list")[0] == 0
     assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 2
-    code, out, _ = syncd("deletes", {"approve": "reject", "reject": "approve"}[verb], "1")
+    other = {"approve": "reject", "reject": "approve"}[verb]
+    code, out, _ = syncd("deletes", other, *yes(other), "1")
     assert (code, "2 files" in out) == (0, True)
-    assert syncd("deletes", verb, "1")[0] == 0
+    assert syncd("deletes", verb, *yes(verb), "1")[0] == 0
     reopen(desk)
     known = [desk.file(path).verdict for path in (b"a", b"disk/x", b"disk/y")]
     assert known == [None, verdict, verdict]
 
 
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):
-    held.do(lambda db: db.conn.execute("UPDATE holds SET released_at = 1"))
+    held.do(holds.release, stops="deletions", scope="f", reason="many_missing", now=held.now)
     copy = held.store.read(
         lambda db: db.conn.execute("SELECT id, file_uuid FROM copies ORDER BY id").fetchone()
     )
@@ -188,7 +235,10 @@ def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, sync
 
 
 def test_a_verdict_that_is_carried_out_is_listed_without_a_way_back(closed, syncd):
-    assert "21 files are deleted remotely now" in syncd("deletes", "approve", "1")[1]
+    assert (
+        "21 files are deleted remotely in 10 seconds"
+        in syncd("deletes", "approve", "--yes", "1")[1]
+    )
     assert "> syncd deletes reject 1" in syncd("deletes", "list", "--all")[1]
     reopen(closed).do(lambda db: db.conn.execute("DELETE FROM copies"))
     assert "syncd deletes reject" not in syncd("deletes", "list", "--all")[1]

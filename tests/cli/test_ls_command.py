@@ -1,3 +1,4 @@
+import base64
 import csv
 import io
 import json
@@ -47,6 +48,24 @@ def test_csv_follows_rfc_4180(desk, syncd):
         "queued",
         "",
     )
+
+
+@pytest.mark.row(60)
+@pytest.mark.parametrize("name", [b"=1+1", b"+x", b"-x", b"@SUM(A1)", b"\tx", b"\r=x"])
+def test_no_name_is_a_formula_in_a_spreadsheet_and_each_is_told_exactly(desk, syncd, name):
+    desk.see(name)
+    (row,) = csv.DictReader(io.StringIO(syncd("ls", "--csv")[1], newline=""))
+    assert row["path"] == "'" + name.decode()
+    assert base64.b64decode(row["path_b64"]) == name
+
+
+@pytest.mark.row(60)
+def test_json_holds_no_character_that_a_terminal_obeys(desk, syncd):
+    name = "a\x1b[2J\x7f\x9b31m\u202eb\u2028c\u200d"
+    desk.see(name.encode())
+    out = syncd("ls", "--json")[1]
+    assert out.rstrip("\n").isprintable()
+    assert json.loads(out)["path"] == name
 
 
 def test_a_folder_is_meant_by_its_name_or_its_path(desk, syncd):

@@ -51,7 +51,7 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     assert [set(folder) for folder in document["folders"]] == 2 * [
         {
             *("name", "path", "watch", "watch_reason", "watched_directories", "directories"),
-            *("last_event_at", "last_scan_at", "counts", "oldest_queued_seconds"),
+            *("last_event_at", "last_scan_at", "counts", "missing", "oldest_queued_seconds"),
         }
     ]
     assert document["folders"][1]["watch_reason"] == "it is on NFS"

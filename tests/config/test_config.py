@@ -71,6 +71,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "include": (),
         "exclude": (),
         "hidden": False,
+        "syncdignore": True,
         "max_size": None,
         "existing": "upload",
         "watch": "auto",
@@ -78,6 +79,11 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "rescan_seconds": 300,
         "grace_seconds": 60,
         "mirror_deletions": True,
+        "hold_files": 20,
+        "hold_percent": 20,
+        "hold_max": 1000,
+        "superseded_grace": 0,
+        "hold_changes": False,
         "marker": "",
         "after_upload": "keep",
         "move_to": None,
@@ -400,6 +406,31 @@ def test_folders_take_workspace_and_grace_from_above(load):
         ("w1", 7),
         ("w2", 60),
     ]
+
+
+def test_the_limits_of_mass_deletions_can_be_set_and_turned_off_for_each_folder(load):
+    toml = (
+        "[deletions]\nhold_files = 7\nhold_max = 'off'\n[[folders]]\npath = 'a'\n"
+        "hold_percent = 'off'\n[[folders]]\npath = 'b'\nhold_files = 'off'\nhold_max = 5\n"
+    )
+    assert [(f.hold_files, f.hold_percent, f.hold_max) for f in load(toml).folders] == [
+        (7, None, None),
+        (None, 20, 5),
+    ]
+
+
+@pytest.mark.parametrize("value", ["'of'", "-1", "true", "''"])
+def test_a_limit_that_is_none_is_refused(load, value):
+    with pytest.raises(ConfigError, match="hold_files"):
+        load(f"[deletions]\nhold_files = {value}\n[[folders]]\npath = 'a'\n")
+
+
+@pytest.mark.row(81)
+@pytest.mark.parametrize("seconds", ["-1", "1e12", "inf", "nan"])
+@pytest.mark.parametrize("name", ["grace_seconds", "superseded_grace"])
+def test_an_absurd_grace_is_refused_with_the_range(load, name, seconds):
+    with pytest.raises(ConfigError, match=f"{name}.*from 0 to 31536000 seconds"):
+        load(f"[[folders]]\npath = 'a'\n{name} = {seconds}\n")
 
 
 def test_a_file_is_moved_to_a_place_outside_every_watch_folder(load, tmp_path):

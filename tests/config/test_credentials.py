@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -138,3 +140,26 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_long(tmp_path, monke
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(ConfigError, match="is a pipe into which nothing was written for"):
         load(AYMARA_AI_API_KEY_FILE=str(tmp_path / "pipe"))
+
+
+@pytest.mark.row(54)
+def test_a_key_file_is_judged_behind_the_links_of_a_secret_mount(tmp_path, key_file):
+    os.chown(key_file, -1, os.getegid())
+    key_file.chmod(0o660)
+    (tmp_path / "link").symlink_to(key_file)
+    found = credentials.load({"AYMARA_AI_API_KEY_FILE": str(tmp_path / "link")}, [])
+    assert found.api_key is not None
+    key_file.chmod(0o666)
+    with pytest.raises(ConfigError, match="everyone on this machine may write"):
+        credentials.load({"AYMARA_AI_API_KEY_FILE": str(tmp_path / "link")}, [])
+
+
+@pytest.mark.row(53)
+def test_no_core_dump_can_hold_the_key():
+    code = (
+        "import ctypes, resource; from syncd.credentials import forbid_core_dumps;"
+        "resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 30)); forbid_core_dumps();"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.split() == ["0", "0"]

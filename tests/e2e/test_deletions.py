@@ -29,7 +29,7 @@ def test_a_vanished_directory_is_held_and_deleted_once_it_is_approved(machine):
     machine.until(lambda: machine.holds() == {("deletions", "many_missing")})
     assert deletes(machine) == 0
     assert machine.stop() == 0
-    decided = machine.command("deletes", "approve", "drop")
+    decided = machine.command("deletes", "approve", "--yes", "drop")
     assert decided.returncode == 0, decided.stderr
     machine.start()
     machine.settles()

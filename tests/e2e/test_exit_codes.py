@@ -219,3 +219,31 @@ def test_where_nothing_is_echoed_adopt_takes_nothing_up_and_all_is_sent_anew(mac
     assert first < set(machine.objects()), "nothing that may be somebody else's is deleted"
     assert len(machine.objects()) == 4
     assert syncd("verify")[0] == 0
+
+
+@pytest.mark.row(84)
+def test_once_does_not_call_it_done_while_rules_that_cannot_be_used_keep_a_directory_back(
+    machine, syncd
+):
+    (machine.drop / "sub").mkdir()
+    (machine.drop / "sub" / ".syncdignore").write_text("[z-a]\n")
+    (machine.drop / "sub" / "a").write_text("kept back")
+    (machine.drop / "b").write_text("sent")
+    code, _, errors = syncd("once")
+    assert code == 1
+    assert "sub/.syncdignore cannot be used: its line 1 holds a range" in errors
+    listed = [json.loads(line)["path"] for line in syncd("ls", "--json")[1].splitlines()]
+    assert listed == ["b"]
+    code, story, _ = syncd("why", str(machine.drop / "sub" / "a"))
+    assert "sub/.syncdignore cannot be used" in story
+    (machine.drop / "sub" / ".syncdignore").unlink()
+    assert syncd("once")[0] == 0
+
+
+@pytest.mark.row(84)
+def test_a_pattern_that_cannot_be_read_is_named_and_ends_with_78(machine, syncd):
+    (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
+    folders = json.dumps([folder | {"exclude": ["[z-a]"]}])
+    code, _, errors = syncd("once", SYNCD_FOLDERS=folders)
+    assert code == 78
+    assert "the pattern '[z-a]' of exclude is not in gitignore syntax" in errors

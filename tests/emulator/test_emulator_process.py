@@ -157,8 +157,8 @@ def test_many_objects_are_told_without_delay(run, tmp_path):
     caller = run()
     began = time.monotonic()
     assert [line["file_uuid"] for line in caller.lines("objects")] == [*map(str, range(20_000))]
-    # A change of threads for each line took 25 s.
-    assert time.monotonic() - began < 5
+    # A change of threads for each line took 25 s on an idle machine.
+    assert time.monotonic() - began < 20
 
 
 def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(caller):

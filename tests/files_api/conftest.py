@@ -28,7 +28,7 @@ def serve(stack: ExitStack) -> Callable[..., RawServer]:
 def client_of(stack: ExitStack) -> Callable[..., FilesClient]:
     def client_of(server: RawServer | str, **settings: Any) -> FilesClient:
         url = server if isinstance(server, str) else server.url
-        settings = {"api_key": KEY, "timeout_seconds": 5, **settings}
+        settings = {"api_key": KEY, "timeout_seconds": 5, "allow_cleartext": True, **settings}
         return stack.enter_context(FilesClient(base_url=url, **settings))
 
     return client_of

@@ -223,8 +223,11 @@ def test_environments_have_names():
     ],
 )
 def test_cleartext_is_seen(base_url, cleartext):
-    with FilesClient(base_url=base_url, api_key=KEY) as client:
+    with FilesClient(base_url=base_url, api_key=KEY, allow_cleartext=True) as client:
         assert client.is_cleartext is cleartext
+    if cleartext:
+        with pytest.raises(ConfigError, match=r"in clear text.*allow_cleartext = true"):
+            FilesClient(base_url=base_url, api_key=KEY)
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ké", "\u200b", "a\r\nx-evil: 1"])

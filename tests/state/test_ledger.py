@@ -4,6 +4,7 @@ from syncd.disk import Fingerprint
 from syncd.state import copies, due, files, history, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
+from syncd.state.holds.missing import awaits_rename
 from syncd.state.ledger import (
     Declined,
     Elsewhere,
@@ -11,7 +12,6 @@ from syncd.state.ledger import (
     Ledger,
     Offer,
     Stored,
-    awaits_rename,
     recover,
 )
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -324,7 +324,7 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     # Cut here, the next start has to find it, and must not delete the copy that it brings along.
     assert [file.id for file in desk.do(due.uploads, desk.now, 10)] == [moved.id]
     desk.see(b"old", seen=Seen.MISSING)
-    assert desk.do(awaits_rename, desk.file(old), POLICIES)
+    assert desk.do(awaits_rename, desk.file(old), POLICIES, desk.now)
     assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
 
@@ -373,8 +373,8 @@ def test_nothing_retires_while_an_unhashed_file_of_its_size_may_be_it_under_a_ne
     file, _ = desk.sync(b"old")
     desk.see(b"old", seen=Seen.MISSING)
     desk.see(b"new", 1, folder="g")
-    assert desk.do(awaits_rename, desk.file(file), ["f", "g"])
-    assert not desk.do(awaits_rename, desk.file(file), ["f"])
+    assert desk.do(awaits_rename, desk.file(file), ["f", "g"], desk.now)
+    assert not desk.do(awaits_rename, desk.file(file), ["f"], desk.now)
 
 
 def test_an_excluded_file_releases_its_copy_and_takes_it_up_again(desk):
@@ -484,7 +484,9 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
     desk.do(copies.move, old, CopyStatus.RETIRING, due_at=desk.now)
 
     def waiting():
-        return desk.store.read(lambda db: due.outstanding(db, attempts=5, deletions=False)).waiting
+        return desk.store.read(
+            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+        ).waiting
 
     assert waiting() == 2
     held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
@@ -495,7 +497,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
 def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(desk):
     def counts(**asked):
         asked = {"attempts": 2, "deletions": False} | asked
-        told = desk.store.read(lambda db: due.outstanding(db, **asked))
+        told = desk.store.read(lambda db: due.outstanding(db, now=desk.now, **asked))
         return told.synced, told.waiting, told.failed
 
     desk.sync(b"live")

@@ -506,7 +506,7 @@ NO_TEXT = "CAST(x'61ff62' AS TEXT)"
         "UPDATE copies SET evidence = '{' WHERE status = 'retiring'",
         "UPDATE copies SET sent_at = 1e300 WHERE status = 'retiring'",
         "UPDATE copies SET status = 'libe' WHERE id = 3",
-        "UPDATE files SET verdict = 'kebt' WHERE id = 3",
+        "INSERT INTO decisions (file_id, verdict) VALUES (3, 'kebt')",
     ],
 )
 def test_a_value_that_is_none_any_more_is_noticed_before_anything_is_sent(whole, statement):

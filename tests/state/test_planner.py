@@ -91,7 +91,7 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
 
 
 @pytest.mark.row(39)
-@pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.FORGOTTEN])
+@pytest.mark.parametrize("verdict", [Verdict.HELD, Verdict.FORGOTTEN])
 def test_a_file_deleted_remotely_by_others_is_sent_again_only_when_it_changes(verdict):
     file = READY._replace(verdict=verdict)
     assert act(file) == (Act.NOTHING, None)

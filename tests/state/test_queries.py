@@ -2,9 +2,13 @@
 
 import pytest
 
-from syncd.state import consumption, due, inventory, overview, remote_deletions, sightings, vanished
+from syncd.state import consumption, due, inventory, overview, sightings
+from syncd.state.deletions import Deletions
+from syncd.state.holds import missing
+from syncd.state.planner import Limits, Policy
 
 NOW = 1000.0
+DELETIONS = Deletions(policies={"f": Policy(limits=Limits(files=0))})
 ASKED = {
     "uploads": lambda db: (inserted(db), due.uploads(db, NOW, 10)),
     "next upload": lambda db: due.next_upload(db, NOW),
@@ -18,13 +22,16 @@ ASKED = {
     "what is half taken": lambda db: consumption.half_taken(db, "f", NOW, 10),
     "what settles": lambda db: sightings.due_looks(db, NOW, ["f"], 10),
     "next look": lambda db: inventory.next_look(db, "f"),
-    "remote deletions": lambda db: remote_deletions.is_review_due(db, "f"),
-    "many missing": lambda db: vanished.count(db, "f"),
-    "how far a pass is": lambda db: due.outstanding(db, attempts=5, deletions=True, without=["g"]),
+    "holds that are not up to date": lambda db: DELETIONS.is_review_due(db, "f"),
+    "many missing": lambda db: DELETIONS.review(db, "f", NOW),
+    "nothing decided": missing.undecided,
+    "how far a pass is": lambda db: due.outstanding(
+        db, now=NOW, attempts=5, deletions=True, without=["g"]
+    ),
     "one line on how things stand": overview.summary,
 }
 #: An index that holds few rows of a table may be read whole.
-SMALL = ("copies_open", "copies_due", "files_gone")
+SMALL = ("copies_open", "copies_due", "decisions_hold")
 #: Counted, and no more: the smallest index that has a row for each.
 COUNTED = ("copies_one_live",)
 

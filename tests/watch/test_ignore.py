@@ -93,6 +93,31 @@ def test_an_include_of_blanks_and_comments_alone_includes_everything(blank):
     assert not excluded(b"a", include=(blank,))
 
 
-def test_a_pattern_that_cannot_be_read_is_a_configuration_error():
-    with pytest.raises(ConfigError, match="folder f: a pattern of exclude"):
-        rules(exclude=("!",))
+def test_an_include_takes_in_what_is_beneath_a_directory_that_matches():
+    some = rules(include=("docs/", "!docs/private/", "!*.bak"))
+    assert not some.verdict(b"docs/a/x.txt", is_dir=False).excluded
+    assert some.verdict(b"docs/private/x.txt", is_dir=False).excluded
+    assert some.verdict(b"docs/x.bak", is_dir=False).excluded
+
+
+@pytest.mark.row(84)
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("!", "names nothing"),
+        ("/", "names nothing"),
+        ("[z-a]", "a range that runs backwards (z-a)"),
+        ("[abc", "a [ without its ]"),
+        ("[[:foo:]]", "an unknown class [:foo:]"),
+        ("a\\", "escapes nothing"),
+        ("a\0b", "a NUL byte"),
+        ("a" * 5000, "longer than 4096 bytes"),
+    ],
+)
+def test_a_pattern_that_cannot_be_read_is_a_configuration_error(pattern, problem):
+    for setting in ("exclude", "include"):
+        with pytest.raises(ConfigError) as caught:
+            rules(**{setting: ("*.log", pattern)})
+        assert str(caught.value).startswith("folder f: the pattern ")
+        assert f" of {setting} is not in gitignore syntax: it " in str(caught.value)
+        assert problem in str(caught.value)

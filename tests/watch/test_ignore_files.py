@@ -1,15 +1,16 @@
+import gc
 import logging
+import os
 
 import pytest
 
 from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
-from syncd.watch.ignore import Rules
+from syncd.watch.gitignore import Patterns
+from syncd.watch.ignore import IGNORE_DEPTH, Rules
 
 
 def rule_of(place, path, **settings):
-    import os
-
     return Rules(WatchFolder("f", os.fsencode(place.root), **settings)).verdict(path, is_dir=False)
 
 
@@ -25,10 +26,29 @@ def test_its_rules_bear_on_its_directory_and_below_and_the_nearest_decides(place
     assert not rule_of(place, b"d/top").excluded
 
 
-def test_the_configuration_wins_over_the_file_and_the_file_over_junk(place):
-    place.write(".syncdignore", b"*.log\n!*.tmp\n")
+@pytest.mark.row(84)
+def test_an_ignore_file_brings_nothing_back_that_the_configuration_leaves_out(place):
+    place.write(".syncdignore", b"!*\n")
+    settings = {"include": ("*.mp4",), "exclude": ("no.mp4",)}
+    for name in (b"a.txt", b".env", b".git/config", b"x.mp4.part", b"no.mp4"):
+        assert rule_of(place, name, **settings).excluded, name
+    assert not rule_of(place, b"v.mp4", **settings).excluded
+
+
+def test_an_ignore_file_leaves_out_what_the_configuration_includes(place):
+    place.write(".syncdignore", b"draft*\n")
+    assert rule_of(place, b"draft.mp4", include=("*.mp4",)).rule == ".syncdignore line 1: draft*"
+
+
+def test_what_exclude_expressly_takes_up_is_not_left_out_by_an_ignore_file(place):
+    place.write(".syncdignore", b"*.log\n")
     assert not rule_of(place, b"a.log", exclude=("!a.log",)).excluded
-    assert not rule_of(place, b"a.tmp").excluded
+
+
+def test_ignore_files_are_disregarded_where_that_is_configured(place):
+    place.write(".syncdignore", b"*.log\n[z-a]\n")
+    assert not rule_of(place, b"a.log", syncdignore=False).excluded
+    assert rule_of(place, b".syncdignore", syncdignore=False, hidden=True).excluded
 
 
 def test_a_file_that_is_newly_ignored_is_released_and_taken_up_again(place):
@@ -64,8 +84,6 @@ def test_it_is_itself_never_sent(place):
 @pytest.mark.parametrize("how", ["a link", "a directory", "too large", "a FIFO"])
 def test_where_it_cannot_be_read_nothing_beneath_it_is_sent(place, tmp_path, how):
     """What it should keep here might be sent otherwise."""
-    import os
-
     place.synced(b"d/known", b"other")
     target = place.root / "d/.syncdignore"
     if how == "a link":
@@ -77,7 +95,7 @@ def test_where_it_cannot_be_read_nothing_beneath_it_is_sent(place, tmp_path, how
         os.mkfifo(target)
     else:
         with target.open("wb") as file:
-            file.truncate((1 << 20) + 1)
+            file.truncate((64 << 10) + 1)
     place.write("d/secret")
     place.later()
     report = place.scan()
@@ -89,17 +107,72 @@ def test_where_it_cannot_be_read_nothing_beneath_it_is_sent(place, tmp_path, how
     assert statuses == {b"d/known": "ready", b"other": "ready"}
 
 
-def test_a_line_that_is_not_in_the_syntax_is_told_of_with_its_number(place, caplog):
-    place.write(".syncdignore", b"*.log\n!\n*.bak\n")
-    place.write("a.bak")
+def deep_rules(place, depth):
+    """Write an ignore file into each of `depth` directories, one in the other."""
+    for level in range(depth):
+        place.write("n/" * level + ".syncdignore", b"x\n")
+    return "n/" * (depth - 1)
+
+
+@pytest.mark.row(71)
+@pytest.mark.row(84)
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        (b"*.log\n[z-a]\n", "its line 2 holds a range that runs backwards (z-a)"),
+        (b"!\n", "its line 1 has a rule that names nothing"),
+        (b"a\n" * 1001, "it holds 1,001 rules, and at most 1,000 are allowed"),
+        (b"#" * (64 << 10) + b"\n", "it is larger than 65536 bytes"),
+        (b"*a" * 2049, "its line 1 is longer than 4096 bytes"),
+    ],
+)
+def test_a_directory_whose_rules_cannot_be_used_stops_alone_and_says_why(place, caplog, rules, why):
+    place.synced(b"d/known", b"other")
+    place.write("d/.syncdignore", rules)
+    place.write("d/new")
+    place.write("beside")
     place.later()
     with caplog.at_level(logging.WARNING):
+        report = place.scan()
         place.scan()
-    assert place.statuses() == {}
-    assert ".syncdignore line 2: not in gitignore syntax" in place.watched.vitals().trouble
-    place.scan()
-    assert caplog.text.count("line 2: not in gitignore syntax") == 1
-    assert "line 2" in caplog.text
+    place.look(b"d/new")
+    assert why in report.unreadable[b"d"]
+    assert why in place.watched.vitals().trouble
+    assert caplog.text.count(why) == 1
+    statuses = place.statuses()
+    assert statuses.pop(b"d/new", "unreadable") == "unreadable"
+    assert statuses == {b"d/known": "ready", b"other": "ready", b"beside": "ready"}
+
+
+@pytest.mark.row(84)
+def test_as_many_rules_as_are_allowed_are_obeyed(place):
+    place.write(".syncdignore", b"# ours\n\n" + b"".join(b"f%d\n" % n for n in range(1000)))
+    assert rule_of(place, b"f999").excluded
+    assert not rule_of(place, b"f1000").excluded
+
+
+@pytest.mark.row(84)
+def test_ignore_files_may_stand_above_one_another_only_so_often(place):
+    innermost = deep_rules(place, IGNORE_DEPTH)
+    place.write(innermost + "a")
+    place.write(innermost + "x")
+    place.write(innermost + "n/.syncdignore", b"x\n")
+    place.write(innermost + "n/b")
+    place.later()
+    report = place.scan()
+    assert list(place.statuses()) == [(innermost + "a").encode()]
+    assert "such files above it already" in report.unreadable[(innermost + "n").encode()]
+
+
+@pytest.mark.row(84)
+def test_how_many_rules_are_remembered_does_not_grow_with_the_directories(place):
+    for number in range(200):
+        place.write(f"d{number}/.syncdignore", b"# %d" % number + b"." * 20_000 + b"\nx\n")
+    some = Rules(WatchFolder("f", os.fsencode(place.root)))
+    for number in range(200):
+        assert some.verdict(b"d%d/x" % number, is_dir=False).excluded
+    remembered = [thing for thing in gc.get_objects() if isinstance(thing, Patterns)]
+    assert len(remembered) < 60
 
 
 def test_lines_of_other_systems_are_read(place):
@@ -113,20 +186,20 @@ def test_rules_go_with_the_directory_that_held_them(place, until, target):
     place.reopen(watch="native")
     place.watched.start()
     place.watched.scan_if_due()
-    place.write("d/sub/.syncdignore", b"!*.tmp")
-    place.write("d/sub/a.tmp")
+    place.write("d/sub/.syncdignore", b"*.log")
+    place.write("d/sub/a.log")
+    place.write("d/sub/first")
 
     def is_taken(path):
         place.watched.look_hints()
         return place.statuses().get(path) in ("settling", "ready")
 
-    assert until(lambda: is_taken(b"d/sub/a.tmp"))
+    assert until(lambda: is_taken(b"d/sub/first"))
+    assert not is_taken(b"d/sub/a.log")
     (place.root / "d").rename(place.root.parent / target)
-    assert until(lambda: not is_taken(b"d/sub/a.tmp"))
-    place.write("d/sub/a.tmp", b"junk again")
-    place.write("d/sub/last")
-    assert until(lambda: is_taken(b"d/sub/last"))
-    assert not is_taken(b"d/sub/a.tmp")
+    assert until(lambda: not is_taken(b"d/sub/first"))
+    place.write("d/sub/a.log", b"not left out any more")
+    assert until(lambda: is_taken(b"d/sub/a.log"))
 
 
 def test_rules_are_read_anew_where_only_polling_tells_of_them(place):

@@ -2,17 +2,21 @@
 
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
-from syncd.state import holds, reviews, vanished
+from syncd import disk
+from syncd.state import holds, manifest, sightings
 from syncd.state.deletions import Deletions
+from syncd.state.holds import decisions, missing
 from syncd.state.lifecycle import CopyStatus, Verdict
 from syncd.state.planner import Limits, Policy
-from syncd.state.sightings import Seen
+from syncd.state.sightings import Seen, Settling, Sighting
 
 MANY = ("deletions", "many_missing")
+SETTLING = Settling(settle_seconds=0.0, grace_seconds=60.0)
 
 
 @pytest.fixture
@@ -61,12 +65,12 @@ def deletes(shop):
 
 
 def decide(shop, verdict):
-    hold = shop.store.read(lambda db: reviews.of_folder(db, "f"))[0]
-    return shop.store.write(lambda db: reviews.decide(db, hold.id, verdict, shop.now)).hold.id
+    hold = shop.store.read(lambda db: decisions.of_folder(db, "f"))[0]
+    return shop.store.write(lambda db: decisions.decide(db, hold.id, verdict, shop.now)).hold.id
 
 
 def undo(shop, hold_id, verdict):
-    return shop.store.write(lambda db: reviews.decide(db, hold_id, verdict, shop.now)).files
+    return shop.store.write(lambda db: decisions.decide(db, hold_id, verdict, shop.now)).files
 
 
 @pytest.mark.row(6)
@@ -78,7 +82,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.stops, hold.scope, hold.reason) == ("deletions", "f", "many_missing")
     assert (hold.affects, len(hold.first), hold.parent) == (10, 10, "d")
-    assert hold.message.startswith("10 synced files in d went missing within an hour")
+    assert hold.message.startswith("10 files in d went missing, nothing deleted yet")
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 
@@ -107,7 +111,7 @@ def test_those_that_trickle_away_within_an_hour_count_together(full):
     assert (full.holds(), deletes(full)) == ([MANY], 4)
 
 
-def test_those_of_an_hour_ago_do_not_count(full):
+def test_those_deleted_an_hour_ago_do_not_count(full):
     lose(full, "a", "b", "d/0", "d/1")
     grace(full)
     full.now += 3600
@@ -229,7 +233,7 @@ def test_a_file_may_only_have_moved_to_a_folder_of_its_own_workspace():
 
 @pytest.mark.parametrize(
     ("reason", "says"),
-    [("key_refused", "is not to be approved or rejected"), ("many_missing", "ended by itself")],
+    [("key_refused", "cannot be approved or rejected"), ("many_missing", "ended by itself")],
 )
 def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, says):
     place = {"stops": "sending", "scope": "*", "reason": reason}
@@ -242,7 +246,7 @@ def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, say
         return known.id
 
     hold_id = shop.store.write(hold)
-    with pytest.raises(reviews.ReviewError, match=says):
+    with pytest.raises(decisions.ReviewError, match=says):
         undo(shop, hold_id, "approved")
     assert shop.store.read(lambda db: holds.get(db, hold_id)).verdict is None
 
@@ -253,7 +257,7 @@ def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
     hold = decide(full, "approved")
     grace(full)
     assert deletes(full) == 10
-    with pytest.raises(reviews.ReviewError, match="was approved, and there is nothing left"):
+    with pytest.raises(decisions.ReviewError, match="was approved, and there is nothing left"):
         undo(full, hold, "rejected")
     assert full.store.read(lambda db: holds.get(db, hold)).verdict == "approved"
 
@@ -263,6 +267,7 @@ def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     grace(full)
     full.faults({"match": "DELETE /v2/files/*", "action": {"status": 503}})
     hold = decide(full, "approved")
+    full.now += 11
     full.deleter.step()
     begun = sum(copy.delete_sent_at is not None for copy in full.copies())
     assert 0 < begun < 10, "the first refusals shut the gate"
@@ -362,19 +367,335 @@ def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(
     full.deleter.step()
     (hold,) = full.store.read(holds.open_holds)
     assert (hold.reason, hold.affects) == ("remote_gone", 8)
-    query = f"SELECT path FROM files WHERE id IN ({reviews.FILES})"
-    named = full.store.read(lambda db: db.conn.execute(query, reviews.files_of(hold)).fetchall())
-    assert sorted(os.fsdecode(row[0]) for row in named) == sorted(hold.first)
+    named = full.store.read(lambda db: [entry["path"] for entry in manifest.held(db, hold.id)])
+    assert named == hold.first
     verdicts = [full.file(os.fsdecode(p)).verdict for p in (b"a", b"d/0")]
-    assert verdicts == [Verdict.GONE, None]
-    full.store.write(lambda db: reviews.decide(db, hold.id, "rejected", full.now))
+    assert verdicts == [Verdict.HELD, None]
+    full.store.write(lambda db: decisions.decide(db, hold.id, "rejected", full.now))
     for _ in range(3):
         full.upload()
     assert sum(copy.status is CopyStatus.LIVE for copy in full.copies()) == 12
 
 
-def test_a_file_that_was_live_counts_as_pending_until_its_delete_is_committed(full):
+def test_what_is_missing_counts_as_undecided_until_its_deletion_is(full):
     lose(full, "a")
-    assert full.store.read(lambda db: vanished.count(db, "f")) == 1
+    assert full.store.read(missing.undecided) == {"f": 1}
     grace(full)
-    assert full.store.read(lambda db: vanished.count(db, "f")) == 0
+    assert full.store.read(missing.undecided) == {}
+
+
+# Judged when they are decided
+
+
+@pytest.mark.row(66)
+@pytest.mark.parametrize("seconds", [3700, 100_000])
+def test_many_missing_are_held_however_late_the_second_look_comes(full, seconds):
+    """So it is with `once` from cron, after a stop or a suspend, and with a long grace."""
+    lose_directory(full)
+    grace(full, seconds)
+    assert (full.holds(), deletes(full)) == ([MANY], 0)
+
+
+@pytest.mark.row(66)
+def test_many_missing_are_held_after_another_hold_of_hours(full):
+    place = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
+    full.store.write(lambda db: holds.place(db, message="m", now=full.now, **place))
+    lose_directory(full)
+    grace(full, 10_000)
+    full.store.write(lambda db: holds.release(db, now=full.now, **place))
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([MANY], 0)
+
+
+@pytest.mark.row(66)
+def test_those_whose_grace_is_not_over_count_with_the_first_that_is(full):
+    lose(full, "a", "b")
+    full.now += 59
+    lose_directory(full)
+    full.now += 2
+    full.deleter.step()
+    (hold,) = full.store.read(holds.open_holds)
+    assert (hold.affects, deletes(full)) == (12, 0)
+
+
+def test_a_deletion_that_is_dated_in_the_future_counts_like_one_of_this_hour(full):
+    full.now += 50_000
+    lose(full, "a", "b", "d/0", "d/1")
+    grace(full)
+    assert deletes(full) == 4
+    full.now -= 50_000
+    full.deleter.step()
+    lose(full, "d/2")
+    grace(full)
+    assert full.holds() == [MANY]
+
+
+def test_what_a_person_approved_is_no_reason_to_hold_the_next_one(full):
+    lose_directory(full)
+    grace(full)
+    decide(full, "approved")
+    grace(full)
+    lose(full, "a")
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([], 11)
+
+
+@pytest.mark.row(66)
+def test_an_approval_reaches_the_files_that_the_hold_named_and_no_others(full):
+    lose(full, *(f"d/{number}" for number in range(5)))
+    grace(full)
+    lose(full, *(f"d/{number}" for number in range(5, 10)))
+    # No step has run since: nobody has judged the rest.
+    decide(full, "approved")
+    full.now += 200
+    for _ in range(4):
+        full.deleter.step()
+        full.now += 61
+    assert (full.holds(), deletes(full), len(full.live())) == ([MANY], 5, 7)
+
+
+def both(shop):
+    return [(h.reason, h.affects, h.first) for h in shop.store.read(holds.open_holds)]
+
+
+def test_a_second_hold_collects_what_vanishes_later_and_is_judged_anew(full):
+    lose(full, *(f"d/{number}" for number in range(5)))
+    grace(full)
+    lose(full, "a")
+    grace(full)
+    lose(full, "b")
+    grace(full)
+    assert both(full) == [
+        ("many_missing", 5, [f"d/{number}" for number in range(5)]),
+        ("more_missing", 2, ["a", "b"]),
+    ]
+    second = full.store.read(holds.open_holds)[1]
+    assert second.commands == [f"syncd deletes list {second.id}"]
+    with pytest.raises(decisions.ReviewError, match="still collects"):
+        undo(full, second.id, "approved")
+    decide(full, "rejected")
+    grace(full)
+    assert (both(full), deletes(full)) == ([], 2), "two alone are few"
+
+
+def test_a_second_hold_that_is_large_is_shown_once_the_first_is_decided(full):
+    lose(full, *(f"d/{number}" for number in range(5)))
+    grace(full)
+    lose(full, *(f"d/{number}" for number in range(5, 10)))
+    grace(full)
+    second = full.store.read(holds.open_holds)[1]
+    decide(full, "approved")
+    grace(full)
+    (shown,) = full.store.read(holds.open_holds)
+    assert (shown.id, shown.reason, shown.affects, deletes(full)) == (
+        second.id,
+        *("many_missing", 5, 5),
+    )
+    assert shown.message.startswith("5 files in d went missing")
+    assert shown.commands == [f"syncd deletes {v} {shown.id}" for v in ("approve", "reject")]
+
+
+def test_nothing_is_deleted_for_ten_seconds_and_a_rejection_takes_all_of_it_back(full):
+    lose_directory(full)
+    grace(full)
+    hold = decide(full, "approved")
+    full.now += 9
+    full.deleter.step()
+    assert deletes(full) == 0
+    assert undo(full, hold, "rejected") == 10
+    grace(full)
+    assert (deletes(full), len(full.live())) == (0, 12)
+
+
+@pytest.mark.parametrize("off", [{"files": None}, {"percent": None}])
+def test_a_limit_that_is_off_holds_nothing(full, off):
+    limit(full, **({"files": 0, "percent": 0.0} | off))
+    lose_directory(full)
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([], 10)
+
+
+def test_no_limit_is_off_because_others_are(full):
+    limit(full, files=None, percent=None, most=9)
+    lose_directory(full)
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([MANY], 0)
+
+
+def test_a_hold_ends_where_deletions_are_mirrored_no_more(full):
+    lose_directory(full)
+    grace(full)
+    full.policies["f"] = replace(full.policies["f"], mirror_deletions=False)
+    grace(full)
+    assert (full.holds(), deletes(full), len(full.live())) == ([], 0, 12)
+    assert full.copy("d/0").status is CopyStatus.RELEASED
+
+
+def test_a_hold_whose_last_file_was_deleted_by_others_ends(full):
+    lose_directory(full)
+    grace(full)
+    for number in range(10):
+        copy = full.copy(f"d/{number}")
+        full.store.write(lambda db, c=copy: full.ledger.gone_remotely(db, c.id, full.now))
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([], 0)
+
+
+# Files of equal size
+
+
+def write_open(shop, name, content):
+    (shop.root / name).write_bytes(content)
+    mark = disk.Fingerprint.of((shop.root / name).lstat())
+    seen = [Sighting(os.fsencode(name), Seen.PRESENT, mark, is_open=True)]
+    shop.store.write(
+        lambda db: sightings.record(
+            db, "f", seen, settling=SETTLING, policies=shop.policies, now=shop.now
+        )
+    )
+
+
+@pytest.mark.row(81)
+def test_a_file_of_its_size_that_stays_open_does_not_keep_a_deletion_for_ever(full):
+    full.now = time.time()
+    lose(full, "a")
+    write_open(full, "segment", b"s")
+    grace(full)
+    assert deletes(full) == 0, "it may be the missing file under a new name"
+    grace(full, 600)
+    write_open(full, "segment", b"s")
+    grace(full)
+    assert deletes(full) == 1
+
+
+@pytest.mark.row(81)
+def test_new_files_of_its_size_do_not_keep_a_deletion_for_ever(full):
+    full.now = time.time()
+    lose(full, "a")
+    for number in range(70):
+        full.now += 11
+        os.utime(full.root / "b", (full.now, full.now))
+        path = full.root / "new"
+        path.write_bytes(b"%d" % (number % 10))
+        mark = disk.Fingerprint.of(path.lstat())._replace(ctime_ns=int(full.now * 1e9))
+        seen = [Sighting(b"new-%d" % number, Seen.PRESENT, mark)]
+        full.store.write(
+            lambda db, seen=seen: sightings.record(
+                db, "f", seen, settling=SETTLING, policies=full.policies, now=full.now
+            )
+        )
+        full.store.write(
+            lambda db, n=number: db.conn.execute(
+                "UPDATE files SET sha256 = 'h' WHERE path = ?", (b"new-%d" % (n - 1),)
+            )
+        )
+        full.deleter.step()
+    assert deletes(full) == 1
+
+
+@pytest.mark.row(66)
+def test_files_that_waited_for_a_rename_are_held_when_they_wait_no_more(full):
+    full.now = time.time()
+    write_open(full, "segment", b"s")
+    lose_directory(full)
+    grace(full)
+    assert full.holds() == []
+    grace(full, 4000)
+    assert (full.holds(), deletes(full)) == ([MANY], 0)
+
+
+# Superseded copies, and changes of most of a folder
+
+
+def test_a_superseded_copy_is_kept_for_its_grace(full):
+    full.policies["f"] = replace(full.policies["f"], superseded_grace=3600.0)
+    full.drop("a", b"newer")
+    full.upload()
+    full.now += 1800
+    full.drop("a", b"newest")
+    full.upload()
+    grace(full, 1700)
+    assert (deletes(full), len(full.live())) == (0, 14)
+    grace(full, 100)
+    assert (deletes(full), len(full.live())) == (1, 13), "each counts from its own successor"
+    grace(full, 1800)
+    assert (deletes(full), len(full.live())) == (2, 12)
+
+
+def test_content_that_is_back_within_the_grace_takes_its_old_copy_up_again(full):
+    full.policies["f"] = replace(full.policies["f"], superseded_grace=3600.0)
+    first = full.copy("a").file_uuid
+    full.drop("a", b"newer")
+    full.upload()
+    grace(full)
+    full.drop("a", b"a")
+    full.upload()
+    live = [copy.file_uuid for copy in full.copies("a") if copy.status is CopyStatus.LIVE]
+    assert live == [first]
+
+
+@pytest.fixture
+def guarded(full):
+    full.now = time.time()
+    full.policies["f"] = replace(full.policies["f"], hold_changes=True)
+    return full
+
+
+def scramble(shop):
+    for number in range(10):
+        (shop.root / f"d/{number}").write_bytes(b"scrambled %d" % number)
+    for number in range(10):
+        shop.notice(f"d/{number}")
+
+
+def test_changes_of_most_of_a_folder_are_held_before_the_first_is_sent(guarded):
+    before = guarded.live()
+    scramble(guarded)
+    for _ in range(3):
+        guarded.upload()
+    (hold,) = guarded.store.read(holds.open_holds)
+    assert (hold.stops, hold.reason, hold.affects) == ("sending", "many_changed", 10)
+    assert guarded.live() == before
+    decide(guarded, "approved")
+    for _ in range(3):
+        guarded.upload()
+    grace(guarded)
+    assert guarded.holds() == []
+    assert len(guarded.live().keys() & before.keys()) == 2
+
+
+def test_rejected_changes_are_left_alone_until_the_file_changes_again(guarded):
+    before = guarded.live()
+    scramble(guarded)
+    for _ in range(3):
+        guarded.upload()
+    hold = decide(guarded, "rejected")
+    for _ in range(3):
+        guarded.upload()
+    assert (guarded.holds(), guarded.live()) == ([], before)
+    guarded.now += 4000
+    guarded.drop("d/0", b"edited by hand")
+    guarded.upload()
+    grace(guarded)
+    assert len(guarded.live().keys() & before.keys()) == 11
+    assert undo(guarded, hold, "approved") == 9
+
+
+def test_a_held_change_that_goes_missing_is_judged_like_any_missing_file(guarded):
+    scramble(guarded)
+    for _ in range(3):
+        guarded.upload()
+    lose_directory(guarded)
+    grace(guarded)
+    assert (guarded.holds(), deletes(guarded)) == ([MANY], 0)
+
+
+def test_a_few_changes_and_new_files_are_sent_as_ever(guarded):
+    for number in range(6):
+        guarded.drop(f"d/{number}", b"edited %d" % number)
+    for number in range(30):
+        guarded.drop(f"new-{number}", b"%d" % number)
+    for _ in range(5):
+        guarded.upload()
+    assert guarded.holds() == []
+    assert sum(copy.status is CopyStatus.LIVE for copy in guarded.copies()) == 42

@@ -11,9 +11,10 @@ import pytest
 
 from syncd import disk
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, folders, holds, reviews
+from syncd.state import copies, files, folders, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
+from syncd.state.holds import decisions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import Policy
@@ -108,7 +109,10 @@ def test_very_many_approved_deletions_are_done_at_a_bounded_rate_through_restart
     working.step()
     (hold,) = store.read(holds.open_holds)
     assert (hold.affects, asked) == (FILES, [])
-    store.write(lambda db: reviews.decide(db, hold.id, "approved", time.now))
+    store.write(lambda db: decisions.decide(db, hold.id, "approved", time.now))
+    working.step()
+    assert asked == [], "nothing is deleted before the approval can be taken back no more"
+    time.now += 11
     for number in range(10 * FILES):
         if number == 2 or number % 250 == 1:
             store.close()

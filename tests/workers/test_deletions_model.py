@@ -1,10 +1,12 @@
 """Sequences of all that befalls a watch folder, on a disk, a clock and a service that are modelled.
 
 What is recorded of the disk, judged and deleted is the product's own code over its own tables. Not
-one copy may be deleted of a file that is there, or gone for less than its grace; and when all has
+one copy may be deleted of a file that is there, or gone for less than its grace, or one of too many
+within an hour that nobody approved, or sooner than ten seconds after an approval; and when all has
 healed, every rightful deletion is done. `SYNCD_SEQUENCES=100000 pytest -n 0 THIS` for many.
 """
 
+import itertools
 import os
 import random
 import sqlite3
@@ -19,8 +21,10 @@ from sqlite_utils import Database
 from syncd import disk
 from syncd.disk import Fingerprint, Found, RootIdentity, Sight
 from syncd.files_api import ServerError
-from syncd.state import due, holds, inventory, reviews, schema
+from syncd.state import due, holds, inventory, manifest, schema
 from syncd.state.deletions import Deletions
+from syncd.state.holds import decisions, missing
+from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
@@ -47,7 +51,8 @@ class MemoryStore:
     """The tables in memory; whatever is written is there at once."""
 
     def __init__(self):
-        self.db = Database(memory=True)
+        # A look at a folder reads on a thread of its own.
+        self.db = Database(sqlite3.connect(":memory:", check_same_thread=False))
         self.db.conn.isolation_level = None
         self.db.conn.row_factory = sqlite3.Row
         schema.migrations.apply(self.db)
@@ -59,7 +64,7 @@ class MemoryStore:
     write = read
 
     def clear(self):
-        for table in ("copies", "files", "folders", "holds", "history", "service"):
+        for table in ("decisions", "copies", "files", "folders", "holds", "history", "service"):
             self.db.conn.execute(f"DELETE FROM {table}")
 
 
@@ -70,7 +75,12 @@ class World:
         self.random = random.Random(seed)
         self.store = store
         store.clear()
-        self.now, self.steady = 1_000_000.0, 0.0
+        #: the wall clock, the time since the machine started, and the true time
+        self.now, self.steady, self.true, self.boot = 1_000_000_000.0, 0.0, 0.0, 0
+        #: what was decided on a path, and when: ("approved" | "rejected", true time)
+        self.decided = {}
+        #: when missing files were deleted that nobody was asked about, on the true clock
+        self.unasked = []
         #: what the right disk holds, mounted or not: path -> (content, fingerprint)
         self.truth = {}
         #: since when a path is gone for all that anybody could see
@@ -82,10 +92,10 @@ class World:
         self.sent_as = {}
         self.begun = set()
         self.wrong = []
-        self.race = None
+        self.race = self.race_in_look = None
         self.broken = False
-        limits = Limits(files=2, percent=20.0, most=1000)
-        self.policies = {"f": Policy(limits=limits)}
+        self.limits = Limits(files=2, percent=20.0, most=1000)
+        self.policies = {"f": Policy(limits=self.limits)}
         self.folder = WatchFolder("f", b"/f", settle_seconds=0.0, grace_seconds=GRACE)
         self.rules = Rules(self.folder)
         self.root = Root(
@@ -109,7 +119,7 @@ class World:
             gate=gate,
             clock=lambda: self.now,
             steady=lambda: self.steady,
-            boot="boot",
+            boot=f"boot-{self.boot}",
             pause=lambda _: False,
         )
 
@@ -134,6 +144,8 @@ class World:
             return View(None, error=error.strerror)
 
     def look(self, _root, paths):
+        if self.race_in_look:
+            self.race_in_look()
         return {path: self._sight(path) for path in paths}
 
     def _sight(self, path):
@@ -155,14 +167,32 @@ class World:
             "SELECT 1 FROM copies WHERE file_id = ? AND status IN ('live', 'released')", (copy[0],)
         ).fetchone()
         if file_uuid not in self.begun and not (live or self._is_superseded(file_uuid)):
-            if path in self.truth:
-                self.wrong.append((path, "is there"))
-            elif self.steady - self.gone_since[path] < GRACE:
-                self.wrong.append((path, "is gone for less than its grace"))
+            self.wrong += [(path, reason) for reason in self._objections(path)]
         self.begun.add(file_uuid)
         if self.broken:
             raise ServerError("no answer", operation="delete", status=503)
         del self.remote[file_uuid]
+
+    def _objections(self, path):
+        """Yield why the copy of a missing file must not be deleted now."""
+        if path in self.truth:
+            yield "is there"
+            return
+        if not self.policies["f"].mirror_deletions:
+            yield "is missing where deletions are not mirrored"
+        verdict, decided_at = self.decided.get(path, (None, None))
+        if verdict == "rejected":
+            yield "is to be kept"
+        elif verdict == "approved":
+            if self.true - decided_at < 10.0:
+                yield "could still be taken back"
+        else:
+            if self.true - self.gone_since[path] < GRACE:
+                yield "is gone for less than its grace"
+            self.unasked.append(self.true)
+            lately = sum(at > self.true - 3600 for at in self.unasked)
+            if lately > max(self.limits.files, 0.2 * (len(self.remote) + lately)):
+                yield "is one of too many, and nobody was asked"
 
     def _is_superseded(self, file_uuid):
         """Say whether newer content of the same path is live, be it by another name by now."""
@@ -182,16 +212,18 @@ class World:
             *(self.mount, self.mount, self.forbid, self.set_clock, self.wait, self.wait),
             *(self.scan, self.scan, self.scan_racing, self.upload, self.upload),
             *(self.work, self.work, self.work, self.decide, self.fail, self.restart),
+            *(self.work_racing, self.reboot, self.mirror, self.remove_all),
         )
         self.random.choice(verbs)()
 
     def put(self, path, content):
         self.stamp += 1
+        self.decided.pop(path, None)
         mark = Fingerprint(self.stamp, len(content), self.stamp, self.stamp)
         self.truth[path] = (content, mark)
 
     def take(self, path):
-        self.gone_since.setdefault(path, self.steady)
+        self.gone_since.setdefault(path, self.true)
         return self.truth.pop(path)
 
     def may_change(self):
@@ -214,8 +246,14 @@ class World:
             self.take(path)
             if self.random.random() < 0.5:
                 # Told of, it counts from here, however short the file was back.
-                self.gone_since[path] = self.steady
+                self.gone_since[path] = self.true
                 self.hint({path: True})
+
+    def remove_all(self):
+        if self.may_change():
+            for path in sorted(self.truth):
+                self.take(path)
+            self.scan()
 
     def rename(self):
         free = sorted(set(PATHS) - self.truth.keys())
@@ -237,14 +275,32 @@ class World:
     def set_clock(self):
         """Set the clock; a round of the deleter is never far, be it after a restart."""
         self.now += self.random.choice((-86_400.0, 86_400.0, 3_600.0, 40.0))
+        # Nothing tells a clock that was set forward from an hour that has passed.
+        self.unasked.clear()
         if self.random.random() < 0.5:
             self.reopen()
         self.deleter._mind_the_clock()
 
-    def wait(self):
-        seconds = self.random.choice((1.0, 30.0, 61.0, 61.0, 4_000.0))
+    def reboot(self):
+        """Start the machine anew, off for a while: for seconds, or for days, as for cron."""
+        self.wait((5.0, 100.0, 7_200.0, 259_200.0))
+        # A clock without a battery begins long ago; one that is years ahead is no better.
+        wrong = (1e6, self.now + 5e8, max(self.now - 90_000.0, 1e6))
+        self.now = self.random.choice((self.now, self.now, self.now, *wrong))
+        self.steady, self.boot = 5.0, self.boot + 1
+        self.restart()
+        self.deleter._mind_the_clock()
+
+    def mirror(self):
+        """Turn the mirroring of deletions off, or on again."""
+        mirrored = self.random.random() < 0.7
+        self.policies["f"] = replace(self.policies["f"], mirror_deletions=mirrored)
+
+    def wait(self, choice=(1.0, 9.0, 30.0, 61.0, 61.0, 4_000.0, 40_000.0)):
+        seconds = self.random.choice(choice)
         self.now += seconds
         self.steady += seconds
+        self.true += seconds
 
     def fail(self):
         self.broken = not self.broken
@@ -333,19 +389,31 @@ class World:
     def work(self):
         self.deleter.step()
 
+    def work_racing(self):
+        """A round of the deleter under which something happens to the mount."""
+        self.race_in_look = self.mount
+        self.work()
+        self.race_in_look = None
+
     def decide(self, verdict=None):
-        for hold in reviews.reviewable(holds.open_holds(self.store.db)):
+        """Decide on what a person was shown; what was named since is another question."""
+        for hold in decisions.reviewable(holds.open_holds(self.store.db)):
             verdict = verdict or self.random.choice(("approved", "rejected"))
-            if hold.reason == "root_replaced" or (verdict == "approved" and not self.may_change()):
+            if hold.reason in ("root_replaced", "more_missing") or (
+                verdict == "approved" and not self.may_change()
+            ):
                 # A person approves what is true, and what is true of the right disk alone.
                 continue
-            reviews.decide(self.store.db, hold.id, verdict, self.now)
+            shown = [row["path"].encode() for row in manifest.held(self.store.db, hold.id)]
+            decisions.decide(self.store.db, hold.id, verdict, self.now)
+            self.decided |= {p: (verdict, self.true) for p in shown if p not in self.truth}
 
     # The end
 
     def heal(self):
         """End every fault, and let the product come to rest."""
         self.mounted, self.forbidden, self.broken = "right", set(), False
+        self.policies["f"] = replace(self.policies["f"], mirror_deletions=True)
         for number in range(12):
             if number > 3 and not any(self.differences()):
                 return
@@ -356,8 +424,7 @@ class World:
             if any(hold.reason == "root_replaced" for hold in holds.open_holds(self.store.db)):
                 # Another one was taken while nothing was synced: a person takes the right one.
                 self.root.take()
-            self.now += 61
-            self.steady += 61
+            self.wait((61.0,))
 
     def differences(self):
         """Compare disk, ledger and service; kept copies may be there besides."""
@@ -438,16 +505,16 @@ def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_
     world.hint({b"a": True})
     world.deleter._gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
     for _ in range(2):
-        world.now, world.steady = world.now + 61, world.steady + 61
+        world.wait((61.0,))
         world.work()
     assert world.remote
     # Back and removed again, of which events alone tell.
-    world.gone_since[b"a"] = world.steady
+    world.gone_since[b"a"] = world.true
     world.hint({b"a": True})
     world.reopen()
     world.work()
     assert (world.wrong, len(world.remote)) == ([], 1)
-    world.now, world.steady = world.now + 61, world.steady + 61
+    world.wait((61.0,))
     world.work()
     assert (world.wrong, len(world.remote)) == ([], 0)
 
@@ -504,8 +571,101 @@ def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, 
     assert planted(memory, monkeypatch)
 
 
-@pytest.mark.long
-@pytest.mark.row(16)
-def test_the_model_finds_a_clock_that_is_believed(memory, monkeypatch):
+def _one_check_of_the_root(monkeypatch):
+    right = looks.is_right_root
+    calls = itertools.count()
+    monkeypatch.setattr(
+        looks, "is_right_root", lambda *asked: next(calls) % 2 == 1 or right(*asked)
+    )
+
+
+def _missing_is_judged_by_when_it_was_missed(monkeypatch):
+    """As it was once: what was missed more than an hour ago does not count."""
+    unnamed = missing._UNNAMED
+    lately = "missing_since > :now - 3600 AND files.status = 'missing'"
+    monkeypatch.setattr(missing, "_UNNAMED", unnamed.replace("files.status = 'missing'", lately))
+
+
+def _nobody_is_held(monkeypatch):
+    monkeypatch.setattr(missing, "review", lambda *_: None)
+
+
+def _deleted_ones_do_not_count(monkeypatch):
+    monkeypatch.setattr(missing, "_deleted_lately", lambda *_: 0)
+
+
+def _approved_at_once(monkeypatch):
+    monkeypatch.setattr(decisions, "UNDO_SECONDS", 0.0)
+
+
+def _approved_whatever_is_missing(monkeypatch):
+    """As it was once: an approval reaches all that is missing when it is carried out."""
+    decide = decisions.decide
+
+    def more(db, hold_id, verdict, now, **known):
+        hold = holds.get(db, hold_id)
+        rows = db.conn.execute(f"SELECT id FROM files WHERE status = 'missing' AND {STORED}")
+        if hold.reason == "many_missing" and hold.verdict is None:
+            db.conn.execute("DELETE FROM decisions WHERE verdict = 'held'")
+            place = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
+            decisions.name(db, [row[0] for row in rows], **place, message="", now=now)
+        return decide(db, hold_id, verdict, now, **known)
+
+    monkeypatch.setattr(decisions, "decide", more)
+
+
+def _kept_where_nothing_is_mirrored(monkeypatch):
+    monkeypatch.setattr(Deletions, "_keep_unmirrored", lambda *_: None)
+
+
+def _freed_at_once(monkeypatch):
+    """A hold that ends would else let its files go before their grace is over."""
+    free = holds.free
+
+    def at_once(db, hold_id, now):
+        db.conn.execute("UPDATE decisions SET due_at = NULL")
+        free(db, hold_id, now)
+
+    monkeypatch.setattr(holds, "free", at_once)
+
+
+def _the_last_look_is_left_out(monkeypatch):
+    monkeypatch.setattr(Deleter, "_still_gone", lambda _self, some, _seen: some)
+
+
+def _the_second_look_is_left_out(monkeypatch):
+    def judge(self, db, name, missing, seen, now):
+        nothing = {file.path: Sight(Found.ABSENT) for file in missing}
+        real(self, db, name, missing, nothing, now)
+
+    real = Deleter._judge
+    monkeypatch.setattr(Deleter, "_judge", judge)
+
+
+def _a_clock_is_believed(monkeypatch):
     monkeypatch.setattr(Deleter, "_mind_the_clock", lambda _: None)
+
+
+def _a_new_start_is_believed(monkeypatch):
+    """Whatever a clock says after a new start of the machine."""
+    monkeypatch.setattr("syncd.workers.deleter.LONGEST_OFF_SECONDS", 1e12)
+
+
+@pytest.mark.long
+@pytest.mark.row(6)
+@pytest.mark.row(16)
+@pytest.mark.row(66)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "plant",
+    [
+        *(_one_check_of_the_root, _missing_is_judged_by_when_it_was_missed, _nobody_is_held),
+        *(_deleted_ones_do_not_count, _approved_at_once, _approved_whatever_is_missing),
+        *(_kept_where_nothing_is_mirrored, _freed_at_once, _the_last_look_is_left_out),
+        *(_the_second_look_is_left_out, _a_clock_is_believed, _a_new_start_is_believed),
+    ],
+    ids=lambda plant: plant.__name__.strip("_"),
+)
+def test_the_model_finds(memory, monkeypatch, plant):
+    plant(monkeypatch)
     assert planted(memory, monkeypatch)

@@ -61,8 +61,7 @@ def test_a_fact_that_cannot_be_read_is_learnt_anew_and_stops_nothing(shop):
             shop.store.set_fact(fact, kept)
         assert gate(shop).may_send()
         assert shop.reconciler._next_looks()[0] == shop.now + SWEEP_SECONDS
-        shop.deleter._drift = None
-        assert shop.deleter._known_drift() is None
+        shop.deleter._clock_seen = None
         shop.deleter.step()
 
 

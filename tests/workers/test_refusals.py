@@ -280,7 +280,9 @@ def test_a_delete_that_is_refused_is_left_to_the_next_pass_after_five_tries(shop
     from syncd.state.sightings import Seen
 
     def waiting():
-        counts = shop.store.read(lambda db: due.outstanding(db, attempts=5, deletions=True))
+        counts = shop.store.read(
+            lambda db: due.outstanding(db, now=shop.now, attempts=5, deletions=True)
+        )
         return (counts.waiting, counts.failed)
 
     shop.drop("a", b"a")

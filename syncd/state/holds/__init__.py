@@ -7,6 +7,9 @@ from typing import Literal
 
 from sqlite_utils import Database
 
+from syncd.exceptions import StateError
+from syncd.units import counted
+
 Stops = Literal["deletions", "sending"]
 EVERYWHERE = "*"
 #: The reason of the hold on everything while the ledger has forgotten something.
@@ -17,12 +20,20 @@ NO_ECHO = "no_echo"
 ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
 #: The reasons of the holds on a folder in which a mount is gone, or hides what was there before.
 MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
-#: The reason of the hold on the deletions of a folder that lost many files at once.
-MANY_MISSING = "many_missing"
+#: The reasons of the holds on files that went missing, too many to be deleted unasked: the one that
+#: is shown, and the one that collects what goes missing until the first is decided.
+MANY_MISSING, MORE_MISSING = "many_missing", "more_missing"
 #: The reason of the hold on a workspace whose uploads are refused alike, file after file.
 REFUSED = "refused"
 #: The reason of the hold on files whose copies were deleted remotely by others.
 REMOTE_GONE = "remote_gone"
+#: The reason of the hold on new content where most of a folder changed at once.
+MANY_CHANGED = "many_changed"
+#: The reasons of holds that stop the files they name, and no others.
+NAMING = (MANY_MISSING, MORE_MISSING, REMOTE_GONE, MANY_CHANGED)
+_NAMING = ", ".join(f"'{reason}'" for reason in NAMING)
+#: SQL for the holds that stop a folder's deletions whole.
+STOPS_DELETIONS = f"stops = 'deletions' AND released_at IS NULL AND reason NOT IN ({_NAMING})"
 #: How many of the affected paths a hold names.
 FIRST = 10
 
@@ -72,38 +83,87 @@ def place(
     affects: int = 0,
     first: Sequence[str] = (),
     commands: Sequence[str] = (),
-    parent: str | None = None,
 ) -> bool:
     """Open a hold, or bring the open one up to date; return whether it is new.
 
-    `{id}` in a command stands for the hold's id.
+    `{id}` in a command stands for the hold's id, `{files}` in the message for the number of files.
     """
-    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)), parent)
+    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
     known = db.conn.execute(
-        "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ?, parent = ? "
+        "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ? "
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
         (*facts, stops, scope, reason),
     ).rowcount
     if known:
         return False
-    db.conn.execute(
-        "INSERT INTO holds (message, affects, first, commands, parent, "
-        "stops, scope, reason, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*facts, stops, scope, reason, now),
+    insert(
+        db,
+        stops=stops,
+        scope=scope,
+        reason=reason,
+        message=message,
+        now=now,
+        affects=affects,
+        first=first,
+        commands=commands,
     )
     return True
 
 
-def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) -> bool:
-    """Close a hold whose cause is gone; return whether one was open."""
-    return (
-        db.conn.execute(
-            "UPDATE holds SET released_at = ? "
-            "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
-            (now, stops, scope, reason),
-        ).rowcount
-        > 0
+def insert(
+    db: Database,
+    *,
+    stops: Stops,
+    scope: str,
+    reason: str,
+    message: str,
+    now: float,
+    affects: int = 0,
+    first: Sequence[str] = (),
+    commands: Sequence[str] = (),
+) -> int:
+    """Open a hold where none of its kind is open; return its id."""
+    cursor = db.conn.execute(
+        "INSERT INTO holds (stops, scope, reason, message, affects, first, commands, since) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(stops, scope, reason, message, affects),
+            *(json.dumps(list(first[:FIRST])), json.dumps(list(commands)), now),
+        ),
     )
+    return int(cursor.lastrowid or 0)
+
+
+def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) -> bool:
+    """Close a hold whose cause is gone and free the files it names; return whether one was open."""
+    hold_id = open_id(db, stops=stops, scope=scope, reason=reason)
+    if hold_id is None:
+        return False
+    db.conn.execute("UPDATE holds SET released_at = ? WHERE id = ?", (now, hold_id))
+    free(db, hold_id, now)
+    return True
+
+
+def free(db: Database, hold_id: int, now: float) -> None:
+    """Let a hold name no undecided file any more: each is due as if it had not been held."""
+    db.conn.execute(
+        "UPDATE files SET due_at = max(:now, coalesce("
+        "(SELECT due_at FROM decisions WHERE file_id = files.id), :now)) "
+        "WHERE id IN (SELECT file_id FROM decisions JOIN holds "
+        "ON holds.id = hold_id WHERE hold_id = :hold AND decisions.verdict = 'held' "
+        "AND (files.status = 'missing' OR (files.status = 'ready' AND stops = 'sending')))",
+        {"now": now, "hold": hold_id},
+    )
+    db.conn.execute("DELETE FROM decisions WHERE hold_id = ? AND verdict = 'held'", (hold_id,))
+
+
+def open_id(db: Database, *, stops: Stops, scope: str, reason: str) -> int | None:
+    """Return the id of an open hold; None where there is none."""
+    row = db.conn.execute(
+        "SELECT id FROM holds WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
+        (stops, scope, reason),
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def is_held(db: Database, stops: Stops, scope: str) -> bool:
@@ -127,13 +187,13 @@ def is_lost(db: Database) -> bool:
     )
 
 
-def reasons(db: Database, stops: Stops, scope: str) -> set[str]:
-    """Return why something is stopped for `scope`, or everywhere; empty where it is not."""
-    rows = db.conn.execute(
-        "SELECT reason FROM holds WHERE stops = ? AND scope IN (?, ?) AND released_at IS NULL",
-        (stops, scope, EVERYWHERE),
-    )
-    return {row[0] for row in rows}
+def stops_deletions(db: Database, folder: str) -> bool:
+    """Say whether all deletions of missing files of a folder are stopped, or everywhere."""
+    row = db.conn.execute(
+        f"SELECT 1 FROM holds WHERE {STOPS_DELETIONS} AND scope IN (?, ?) LIMIT 1",
+        (folder, EVERYWHERE),
+    ).fetchone()
+    return row is not None
 
 
 def of_folder(folder: str) -> str:
@@ -151,9 +211,16 @@ def decided(db: Database, since: float) -> list[Hold]:
     return _where(db, "verdict IS NOT NULL AND released_at >= ? ORDER BY id", (since,))
 
 
-def get(db: Database, hold_id: int) -> Hold | None:
+def get(db: Database, hold_id: int | None) -> Hold | None:
     """Return the hold with that id, open or not, or None."""
     return next(iter(_where(db, "id = ?", (hold_id,))), None)
+
+
+def existing(db: Database, hold_id: int | None) -> Hold:
+    """Return the hold with that id; StateError where its row has vanished."""
+    if (hold := get(db, hold_id)) is None:
+        raise StateError("a hold's row has vanished from the table")
+    return hold
 
 
 def decide(db: Database, hold_id: int, verdict: str, now: float) -> None:
@@ -161,6 +228,36 @@ def decide(db: Database, hold_id: int, verdict: str, now: float) -> None:
     db.conn.execute(
         "UPDATE holds SET verdict = ?, released_at = ? WHERE id = ?", (verdict, now, hold_id)
     )
+
+
+def note_files(
+    db: Database,
+    hold: Hold,
+    *,
+    affects: int,
+    first: Sequence[str] | None = None,
+    parent: str | None = None,
+) -> None:
+    """Note how many files a hold names; and the first of them, and what holds them all."""
+    if first is None:
+        first, parent = hold.first, hold.parent
+    db.conn.execute(
+        "UPDATE holds SET affects = ?, first = ?, parent = ? WHERE id = ?",
+        (affects, json.dumps(list(first)), parent, hold.id),
+    )
+
+
+def describe(db: Database, hold_id: int, message: str, commands: Sequence[str]) -> None:
+    """Say anew what a hold is about, and what can be done."""
+    db.conn.execute(
+        "UPDATE holds SET message = ?, commands = ? WHERE id = ?",
+        (message, json.dumps(list(commands)), hold_id),
+    )
+
+
+def rename(db: Database, hold_id: int, reason: str) -> None:
+    """Give an open hold another reason."""
+    db.conn.execute("UPDATE holds SET reason = ? WHERE id = ?", (reason, hold_id))
 
 
 def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> list[Hold]:
@@ -171,7 +268,7 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             stops=row["stops"],
             scope=row["scope"],
             reason=row["reason"],
-            message=row["message"],
+            message=row["message"].replace("{files}", counted(row["affects"], "file")),
             affects=row["affects"],
             first=json.loads(row["first"]),
             commands=[

@@ -1,0 +1,310 @@
+"""The files that holds name, one row each, and what a person decides on them.
+
+| hold                       | names files                     | approved           | rejected     |
+|----------------------------|---------------------------------|--------------------|--------------|
+| many_missing, root_empty   | that went missing               | copies are deleted | copies stay  |
+| mount_missing, mount_new   | on mounts, and missing there    | copies are deleted | copies stay  |
+| more_missing               | that went missing since         | not yet            | not yet      |
+| remote_gone                | whose copies others deleted     | left alone         | sent again   |
+| many_changed               | with new content                | sent               | left alone   |
+
+A file is named by one hold at most. As long as its row says `held`, its copies are not deleted, and
+it is not sent. The row goes when the file is back, changes, or is moved. A verdict can be changed
+into the other one for as long as there is something left to change.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlite_utils import Database
+
+from syncd.exceptions import SyncdError
+from syncd.state import holds
+from syncd.state.folders import MountState
+from syncd.state.holds import (
+    FIRST,
+    MANY_CHANGED,
+    MORE_MISSING,
+    MOUNT_MISSING,
+    MOUNT_NEW,
+    REMOTE_GONE,
+    ROOT_EMPTY,
+    ROOT_REPLACED,
+    Hold,
+    Stops,
+)
+from syncd.state.lifecycle import Verdict
+from syncd.state.texts import shown
+
+Decided = Literal["approved", "rejected"]
+#: The reasons of holds that name files, and of the one that a person decides on without.
+_NAMES_FILES = (*holds.NAMING, ROOT_EMPTY, MOUNT_MISSING, MOUNT_NEW)
+_REVIEWED = (*_NAMES_FILES, ROOT_REPLACED)
+#: The holds on the files beneath mounts, and the state of these mounts.
+OF_MOUNTS = {MOUNT_MISSING: MountState.GONE, MOUNT_NEW: MountState.HIDES}
+#: Seconds between an approval and the first deletion: until then all of it can be taken back.
+UNDO_SECONDS = 10.0
+#: The commands of a hold that can be decided on.
+COMMANDS = ("syncd deletes approve {id}", "syncd deletes reject {id}")
+
+#: SQL for a file of which something is stored that could still be deleted, and kept as well.
+STORED = (
+    "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND consumed_at IS NULL "
+    "AND (copies.status IN ('live', 'processing') "
+    "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL)))"
+)
+#: SQL for rows whose verdict can still become the other one.
+_CHANGEABLE = (
+    "(decisions.verdict = 'forgotten' OR (files.status = 'missing' AND (decisions.verdict = 'kept' "
+    f"OR (decisions.verdict = 'approved' AND {STORED}))))"
+)
+
+
+class ReviewError(SyncdError):
+    """There is no such hold, or nothing to decide on it; the message says what can be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict that was carried out: on which hold, and on how many files."""
+
+    hold: Hold
+    verdict: Decided
+    files: int
+
+
+# What a hold names
+
+
+def name(
+    db: Database,
+    file_ids: Collection[int],
+    *,
+    stops: Stops,
+    scope: str,
+    reason: str,
+    message: str,
+    now: float,
+    commands: Sequence[str] = COMMANDS,
+) -> Hold:
+    """Open a hold, or add to the open one, and let it name files; return it.
+
+    Nothing is deleted or sent of a file before the hold that names it ends. What a rule decided,
+    or a person under another hold, gives way to the new question.
+    """
+    place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
+    if (hold_id := holds.open_id(db, **place)) is None:
+        hold_id = holds.insert(db, **place, message=message, commands=commands, now=now)
+    named = [(hold_id, file_id) for file_id in file_ids]
+    db.conn.executemany(
+        "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
+        "SELECT ?, id, 'held', due_at FROM files WHERE id = ? "
+        "ON CONFLICT (file_id) DO UPDATE SET hold_id = excluded.hold_id, verdict = 'held', "
+        "due_at = excluded.due_at WHERE verdict <> 'held'",
+        named,
+    )
+    db.conn.executemany(
+        "UPDATE files SET due_at = NULL, confirmed_at = NULL WHERE id IN (SELECT file_id "
+        "FROM decisions JOIN holds ON holds.id = hold_id WHERE hold_id = ? AND file_id = ? "
+        "AND (files.status = 'missing' OR (files.status = 'ready' AND stops = 'sending')))",
+        named,
+    )
+    known = holds.existing(db, hold_id)
+    if len(named) > 1 or known.affects < FIRST:
+        recount(db, hold_id)
+    else:
+        # Files that come one by one are counted one by one.
+        holds.note_files(db, known, affects=known.affects + len(named))
+    return holds.existing(db, hold_id)
+
+
+def recount(db: Database, hold_id: int) -> int:
+    """Bring what is known of a hold's files up to date; return how many are undecided."""
+    rows = (
+        "FROM decisions JOIN files ON files.id = file_id "
+        "WHERE hold_id = ? AND decisions.verdict = 'held'"
+    )
+    count, least, greatest = db.conn.execute(
+        f"SELECT count(*), min(path), max(path) {rows}", (hold_id,)
+    ).fetchone()
+    first = db.conn.execute(f"SELECT path {rows} ORDER BY path LIMIT ?", (hold_id, FIRST))
+    holds.note_files(
+        db,
+        holds.existing(db, hold_id),
+        affects=count,
+        first=[shown(row[0]) for row in first],
+        parent=shown(_common_parent(least, greatest)) if count else None,
+    )
+    return int(count)
+
+
+def stale(db: Database, folder: str) -> list[Hold]:
+    """Return a folder's open holds of which not as many files are left as they say."""
+    rows = db.conn.execute(
+        "SELECT id FROM holds WHERE released_at IS NULL AND scope IN (?, ?) "
+        f"AND reason IN ({', '.join('?' * len(holds.NAMING))}) AND affects <> (SELECT count(*) "
+        "FROM decisions WHERE hold_id = holds.id AND verdict = 'held')",
+        (folder, holds.of_folder(folder), *holds.NAMING),
+    )
+    ids = {row[0] for row in rows}
+    return [hold for hold in holds.open_holds(db) if hold.id in ids]
+
+
+def refresh(db: Database, folder: str, now: float) -> None:
+    """Bring a folder's holds up to date; one that names no file any more is released."""
+    for hold in stale(db, folder):
+        if not recount(db, hold.id):
+            holds.release(db, stops=hold.stops, scope=hold.scope, reason=hold.reason, now=now)
+
+
+def _common_parent(first: bytes, last: bytes) -> bytes:
+    """Return the deepest directory that holds both; and all that is between them by order."""
+    one, other = (path.split(b"/")[:-1] for path in (first, last))
+    shared: Sequence[bytes] = []
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        shared = [*shared, left]
+    return b"/".join(shared)
+
+
+# What a person decides
+
+
+def find(db: Database, hold_id: int) -> Hold:
+    """Return a hold that can be reviewed, open or decided; ReviewError where there is none."""
+    hold = holds.get(db, hold_id)
+    if hold is None:
+        raise ReviewError(f"there is no hold {hold_id}; `syncd deletes list` shows those there are")
+    if hold.reason not in _REVIEWED:
+        raise ReviewError(
+            f"hold {hold_id} ({hold.reason}) cannot be approved or rejected: {hold.message}"
+        )
+    if hold.released_at is not None and hold.verdict is None:
+        raise ReviewError(f"hold {hold_id} has ended by itself: its cause is gone")
+    return hold
+
+
+def decidable(db: Database, hold_id: int) -> Hold:
+    """Return a hold that can be approved or rejected now; ReviewError where there is none."""
+    hold = find(db, hold_id)
+    if hold.reason == MORE_MISSING:
+        raise ReviewError(
+            f"hold {hold_id} still collects what goes missing in {hold.scope}: decide on its other "
+            "hold first, then this one is judged anew (syncd deletes list)"
+        )
+    return hold
+
+
+def reviewable(known: Iterable[Hold]) -> list[Hold]:
+    """Return those holds that name files, or that a person decides on."""
+    return [hold for hold in known if hold.reason in _REVIEWED]
+
+
+def of_folder(db: Database, folder: str) -> list[Hold]:
+    """Return a folder's open holds that can be decided on; ReviewError where there is none."""
+    found = [
+        hold
+        for hold in reviewable(holds.open_holds(db))
+        if folder_of(hold) == folder and hold.reason != MORE_MISSING
+    ]
+    if not found:
+        raise ReviewError(f"no deletions of {folder} are held; `syncd status` shows how it is")
+    return found
+
+
+def folder_of(hold: Hold) -> str:
+    """Return the folder whose files a hold names."""
+    return hold.scope.removeprefix(holds.of_folder("")) if hold.stops == "sending" else hold.scope
+
+
+def newest(db: Database, hold_id: int) -> int:
+    """Return the number of the row that a hold named last: what it names later has a higher one."""
+    row = db.conn.execute("SELECT max(id) FROM decisions WHERE hold_id = ?", (hold_id,))
+    return int(row.fetchone()[0] or 0)
+
+
+def decide(
+    db: Database, hold_id: int, verdict: Decided, now: float, *, up_to: int | None = None
+) -> Decision:
+    """Carry a verdict out, or change the one there was, in the caller's transaction.
+
+    It reaches the files that the hold names, up to the row `up_to`; for what it named since there
+    is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look.
+    """
+    hold = decidable(db, hold_id)
+    number = 0
+    if hold.reason in _NAMES_FILES:
+        number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
+    elif verdict == "rejected":
+        raise ReviewError(
+            f"nothing beneath {folder_of(hold)} is taken for deleted while another folder is in "
+            f"its place; bring the right one back, and hold {hold_id} ends by itself"
+        )
+    if hold.verdict is not None and not number:
+        raise ReviewError(
+            f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"
+        )
+    holds.decide(db, hold_id, verdict, now)
+    _split(db, hold, now)
+    return Decision(hold, verdict, number)
+
+
+def _outcomes(reason: str) -> tuple[Verdict, Verdict | None]:
+    """Return what becomes of a file that a hold names: approved, and rejected."""
+    if reason == REMOTE_GONE:
+        return Verdict.FORGOTTEN, None
+    return Verdict.APPROVED, Verdict.FORGOTTEN if reason == MANY_CHANGED else Verdict.KEPT
+
+
+def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: int) -> int:
+    approved, rejected = _outcomes(hold.reason)
+    outcome = approved if verdict == "approved" else rejected
+    deletes = outcome is Verdict.APPROVED and hold.reason != MANY_CHANGED
+    # Only what is missing is decided on; what a mount's hold names and is there is freed.
+    condition = "AND files.status = 'missing'" if Verdict.KEPT in (approved, rejected) else ""
+    rows = db.conn.execute(
+        "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
+        f"WHERE hold_id = ? AND decisions.id <= ? AND decisions.verdict IS NOT ? {condition} "
+        f"AND (decisions.verdict = 'held' OR {_CHANGEABLE})",
+        (hold.id, up_to, outcome),
+    ).fetchall()
+    if outcome is None:
+        change = "DELETE FROM decisions WHERE id = ?"
+        db.conn.executemany(change, ((row[0],) for row in rows))
+    else:
+        change = "UPDATE decisions SET verdict = ? WHERE id = ?"
+        db.conn.executemany(change, ((outcome, row[0]) for row in rows))
+    db.conn.executemany(
+        "UPDATE files SET due_at = ?, confirmed_at = NULL, removal_seen = status = 'missing' "
+        "WHERE id = ? AND status IN ('missing', 'ready')",
+        ((now + UNDO_SECONDS if deletes else now, row[1]) for row in rows),
+    )
+    if condition:
+        db.conn.execute(
+            "DELETE FROM decisions WHERE hold_id = ? AND id <= ? AND verdict = 'held'",
+            (hold.id, up_to),
+        )
+    return len(rows)
+
+
+def _split(db: Database, hold: Hold, now: float) -> None:
+    """Let a new hold name what the decided one named after somebody had looked at it."""
+    late = db.conn.execute(
+        "SELECT file_id FROM decisions WHERE hold_id = ? AND verdict = 'held'", (hold.id,)
+    ).fetchall()
+    if late:
+        db.conn.execute("DELETE FROM decisions WHERE hold_id = ? AND verdict = 'held'", (hold.id,))
+        place: dict[str, Any] = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
+        name(db, [row[0] for row in late], **place, message=hold.message, now=now)
+
+
+def is_changeable(db: Database, hold_id: int) -> bool:
+    """Say whether the verdict on a hold can still become the other one for some file."""
+    row = db.conn.execute(
+        "SELECT 1 FROM decisions JOIN files ON files.id = file_id "
+        f"WHERE hold_id = ? AND {_CHANGEABLE} LIMIT 1",
+        (hold_id,),
+    ).fetchone()
+    return row is not None

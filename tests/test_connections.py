@@ -1,0 +1,148 @@
+"""Whatever is connected to the listener, it answers, and leaves the daemon what it needs."""
+
+import logging
+import resource
+import socket
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from syncd.server import connections
+from syncd.server.connections import MOST_CONNECTIONS, most_connections
+from syncd.server.http_thread import HttpThread
+
+ASKED = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+LARGE = 40 << 20
+
+
+async def answered(_request):
+    return PlainTextResponse("answered")
+
+
+async def large(_request):
+    return PlainTextResponse("." * LARGE)
+
+
+@pytest.fixture
+def server():
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = HttpThread(
+        Starlette(routes=[Route("/x", answered)]), listener, name="t", bounded=True
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def connect(server):
+    with ExitStack() as opened:
+
+        def connect(sent=b""):
+            made = socket.create_connection(server._listener.getsockname(), timeout=10)
+            opened.enter_context(made)
+            if sent:
+                made.sendall(sent)
+            return made
+
+        yield connect
+
+
+def is_answered(connection):
+    """Say whether the answer comes, whole."""
+    got = b""
+    while not got.endswith(b"answered"):
+        if not (piece := connection.recv(2000)):
+            return False
+        got += piece
+    return True
+
+
+def is_closed(connection):
+    """Say whether the other side closes within the connection's timeout."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def counted(server):
+    return len(server._server.server_state.connections)
+
+
+@pytest.mark.row(82)
+def test_idle_connections_beyond_the_limit_end_those_that_wait_longest(server, connect):
+    idle = [connect() for _ in range(MOST_CONNECTIONS + 100)]
+    for _ in range(3):
+        assert is_answered(connect(ASKED))
+        assert counted(server) <= MOST_CONNECTIONS
+    assert all(map(is_closed, idle[:100]))
+
+
+@pytest.mark.row(82)
+def test_connections_take_no_more_than_a_part_of_the_open_files(server, connect, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    assert most_connections() == 16
+    for _ in range(60):
+        connect()
+    assert is_answered(connect(ASKED))
+    assert counted(server) <= 16
+
+
+@pytest.mark.row(82)
+@pytest.mark.parametrize("sent", [b"", b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: x\r\n"])
+def test_headers_that_do_not_come_in_time_end_the_connection(connect, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.2)
+    assert is_closed(connect(sent))
+
+
+@pytest.mark.row(82)
+def test_headers_that_trickle_in_get_no_more_time_than_others(connect, monkeypatch):
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.4)
+    slow = connect()
+    began = time.monotonic()
+    with pytest.raises(ConnectionError):
+        for byte in ASKED * 10:
+            slow.sendall(bytes([byte]))
+            time.sleep(0.05)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.row(82)
+def test_a_second_request_has_its_headers_time_as_the_first_had(connect, monkeypatch):
+    monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.3)
+    kept = connect(ASKED)
+    assert is_answered(kept)
+    time.sleep(0.6)
+    kept.sendall(ASKED)
+    assert is_answered(kept)
+    kept.sendall(ASKED[:9])
+    assert is_closed(kept)
+
+
+@pytest.mark.row(82)
+def test_an_answer_that_nobody_reads_ends_the_connection(server, connect, monkeypatch):
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+    unread = connect(ASKED.replace(b"/x", b"/large"))
+    until = time.monotonic() + 10
+    while counted(server) and time.monotonic() < until:
+        time.sleep(0.05)
+    got = 0
+    with suppress(ConnectionError):
+        while piece := unread.recv(1 << 20):
+            got += len(piece)
+    assert got < LARGE
+
+
+@pytest.mark.row(82)
+def test_requests_that_make_no_sense_leave_no_line_in_the_log(connect, caplog):
+    with caplog.at_level(logging.INFO):
+        for _ in range(20):
+            assert connect(b"\0\r\n\r\n").recv(2000).startswith(b"HTTP/1.1 400")
+    assert caplog.text == ""
