@@ -219,7 +219,7 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        self._hinted = ["upload", "poll", "delete", "consume", "reconcile"]
+        self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
             add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
@@ -228,6 +228,7 @@ class Daemon:
             add(f"check {name}", _without_wait(watched.check_all), every=10.0)
             self._hinted += [f"look at {name}", f"settle {name}"]
         add("upload", parts.uploader.step, every=5.0)
+        add("confirm", parts.confirmer.step, every=5.0)
         add("poll", parts.poller.step, every=5.0)
         add("delete", parts.deleter.step, every=5.0)
         add("consume", parts.consumer.step, every=5.0)

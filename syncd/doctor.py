@@ -28,6 +28,7 @@ from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
 from syncd.state import schema, views
+from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
@@ -326,7 +327,7 @@ def lost_with_container(directory: Path) -> str:
 
 def _database(config: Config) -> Iterator[Finding]:
     try:
-        verdict, base_url, echo = views.read(config.state.directory, _examine_database)
+        verdict, base_url, echo, sizes = views.read(config.state.directory, _examine_database)
     except views.NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
@@ -350,10 +351,14 @@ def _database(config: Config) -> Iterator[Finding]:
             ForeignStateError.exit_code,
         )
     yield _echo(echo)
+    if sizes == UNTOLD:
+        text = "the service tells none: a presigned upload is believed on the storage's word"
+        fix = 'nothing is taken away by after_upload; method = "direct" needs no such word'
+        yield bad("sizes", text, fix, 0)
 
 
-def _examine_database(db: Transaction) -> tuple[str, str | None, str | None]:
-    return views.quick_check(db), fact(db, "base_url"), fact(db, ECHO)
+def _examine_database(db: Transaction) -> tuple[str, str | None, str | None, str | None]:
+    return views.quick_check(db), fact(db, "base_url"), fact(db, ECHO), fact(db, SIZES)
 
 
 def _echo(echo: str | None) -> Finding:

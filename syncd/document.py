@@ -10,6 +10,7 @@ from typing import Any
 from syncd import __version__, vitals
 from syncd.state import ages, manifest, overview, views
 from syncd.state.ages import Clocks, Pace, Waiting
+from syncd.state.confirming import SIZES
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
 from syncd.state.texts import timestamp
@@ -23,9 +24,10 @@ LEAST_FREE_BYTES = 1 << 20
 
 
 def status(directory: Path, *, base_url: str) -> JsonObject:
-    """Return the document of `status --json`, and two facts more.
+    """Return the document of `status --json`, and three facts more.
 
-    `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job.
+    `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job,
+    `sizes` whether the service tells the sizes of what it holds.
     """
     now = time.time()
     pid = lock_holder(directory)
@@ -63,16 +65,17 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         "failures": known["failures"],
         "overdue": known["overdue"],
         "waits": _waits(beat, now),
+        "sizes": known.get("sizes"),
     }
 
 
 def _known(db: Transaction, now: float, beat: Vitals | None) -> JsonObject:
     """Return what the table knows; what is overdue only while a daemon should see to it."""
-    base_url = {"base_url": fact(db, "base_url")}
+    facts = {"base_url": fact(db, "base_url"), "sizes": fact(db, SIZES)}
     if beat is None:
-        return overview.overview(db, now) | base_url | {"overdue": []}
+        return overview.overview(db, now) | facts | {"overdue": []}
     clocks = Clocks(beat.undisturbed_since, beat.progress_at)
-    known = overview.overview(db, now, pace=Pace(**beat.pace), clocks=clocks) | base_url
+    known = overview.overview(db, now, pace=Pace(**beat.pace), clocks=clocks) | facts
     known["overdue"] += _standing_transfers(beat, now)
     return known
 
@@ -134,7 +137,7 @@ def _transfers(beat: Vitals | None) -> list[JsonObject]:
 
 def contract(facts: JsonObject) -> JsonObject:
     """Return what the contract of `status --json` names of the document, and no more."""
-    inside = ("failures", "obstacles", "overdue", "waits")
+    inside = ("failures", "obstacles", "overdue", "waits", "sizes")
     return {key: fact for key, fact in facts.items() if key not in inside}
 
 

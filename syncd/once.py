@@ -164,6 +164,8 @@ def _work_through(
     while not stop.is_set():
         parts.store.changed.clear()
         parts.watch.look_due()
+        # Confirmed first: the reconciler learns from what is live.
+        parts.confirmer.step()
         parts.reconciler.step()
         parts.uploader.step()
         parts.poller.step()

@@ -27,6 +27,7 @@ from syncd.state.store import BASE_URL, Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.adopter import Adopter
+from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.consumer import ConsumedFolder, Consumer
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
@@ -63,6 +64,7 @@ class Parts:
     uploader: Uploader
     poller: Poller
     deleter: Deleter
+    confirmer: Confirmer
     consumer: Consumer
     reconciler: Reconciler
     gate: Gate
@@ -101,7 +103,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     stop, stop_looking = StopFlag(), StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [make_client(config, stop) for _ in range(4)]
+    clients = [make_client(config, stop) for _ in range(5)]
     uploader = Uploader(
         store=store,
         ledger=ledger,
@@ -159,6 +161,18 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         boot=boot_id(),
         pause=stop.wait,
         stopped=stop.is_set,
+    )
+    confirmer = Confirmer(
+        store=store,
+        ledger=ledger,
+        client=clients[4],
+        gate=gate,
+        options=ConfirmOptions(
+            resend_after_seconds=config.upload.resend_after_seconds,
+            first_poll_seconds=config.processing.first_poll_seconds,
+        ),
+        clock=clock,
+        pause=stop.wait,
     )
     introduction = Introduction(
         store=store,
@@ -222,6 +236,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         uploader=uploader,
         poller=poller,
         deleter=deleter,
+        confirmer=confirmer,
         consumer=consumer,
         reconciler=reconciler,
         gate=gate,

@@ -171,6 +171,8 @@ def _known(story: JsonObject, place: Place, config: Config, *, running: bool) ->
         explanation = "It was taken away here once it was live; its remote copy stays."
     if any(copy["in_doubt"] for copy in story["copies"]):
         explanation += " An upload got no answer: whether it arrived is looked up first."
+    if any(copy["confirming"] for copy in story["copies"]):
+        explanation += " Its bytes were sent; the service is asked whether it holds them."
     if (crashes := story["file"]["crashes"]) >= QUARANTINE_CRASHES:
         explanation += (
             f" syncd ended abruptly {crashes} times in a row while it was being sent: it is left "

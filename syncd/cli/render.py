@@ -12,6 +12,7 @@ from rich.text import Text
 
 from syncd.document import stopped
 from syncd.log import printable
+from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
 from syncd.units import counted, size, span
 
@@ -69,6 +70,7 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
         running = f"process {daemon['pid']}{since}"
     echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
+    echo += ", tells no sizes" if document.get("sizes") == UNTOLD else ""
     answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
     waits = f", {document['waits']}" if document.get("waits") else ""
     rows = [

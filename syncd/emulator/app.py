@@ -114,6 +114,10 @@ class App:
             # To the last byte: the client cannot know what became of it.
             await exchange.drain()
             return "cut"
+        if kind == "lie":
+            await exchange.drain()
+            await exchange.answer(Response(headers={"etag": '"of nothing"'}))
+            return "open"
         if fault and kind == "delay":
             await asyncio.sleep(fault.seconds)
         try:

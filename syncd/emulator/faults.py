@@ -10,6 +10,7 @@ them, every request is hit. `match` is a method (`*`: any) and a path, whole and
 |---|---|
 | `{"status": 503, "retry_after": 2}` | this answer; nothing is stored |
 | `"drop_before"` | the body is read, the connection cut, nothing stored |
+| `"lie"` | the body is read, answered 200, nothing stored |
 | `"drop_after"` | stored, then the connection cut without an answer |
 | `{"delay": 2.0}` | served, so many seconds later |
 | `{"commit_late": 5.0}` | 504 now, stored so many seconds later |
@@ -24,7 +25,7 @@ from typing import Any
 
 from syncd.emulator.answers import invalid
 
-_WORDS = ("drop_before", "drop_after", "garbage", "truncate")
+_WORDS = ("drop_before", "lie", "drop_after", "garbage", "truncate")
 _MEMBERS = {"match", "probability", "times", "every", "seed", "action"}
 _MATCH = re.compile(r"(\*|[A-Z]+) (/\S*)")
 _WILD = re.compile(r"\*|\{\w+\}")

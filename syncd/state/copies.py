@@ -66,6 +66,16 @@ class Copy(NamedTuple):
         """Whether its request may or may not have been delivered, and no worker waits for it."""
         return self.status is CopyStatus.SENDING and not self.in_flight
 
+    @property
+    def is_confirming(self) -> bool:
+        """Whether its bytes were sent, and the service is asked whether it holds them."""
+        return self.in_doubt and self.file_uuid is not None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the service processes it."""
+        return self.content_type.startswith("video/")
+
 
 _COLUMNS = ", ".join(Copy._fields)
 _INSERT = (

@@ -158,11 +158,12 @@ def next_deletion(db: Database, now: float) -> float | None:
 
 
 def doubts(db: Database) -> list[Copy]:
-    """Return every copy in doubt, due or not, oldest first."""
+    """Return every copy of which not even an object is known, due or not, oldest first."""
     # The index of what is under way wants its own words.
     return copies.where(
         db,
-        "status NOT IN ('live', 'gone') AND status = 'sending' AND in_flight = 0 ORDER BY id",
+        "status NOT IN ('live', 'gone') AND status = 'sending' AND in_flight = 0 "
+        "AND file_uuid IS NULL ORDER BY id",
     )
 
 

@@ -119,7 +119,7 @@ def doubts(db: Database) -> int:
     """Return how many uploads got no answer, so that it is not known whether they arrived."""
     count: int = db.conn.execute(
         "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
-        "AND status = 'sending' AND NOT in_flight"
+        "AND status = 'sending' AND NOT in_flight AND file_uuid IS NULL"
     ).fetchone()[0]
     return count
 
@@ -128,8 +128,10 @@ def summary(db: Database) -> str:
     """Return one line on how things stand; cheap, for it is asked for with every beat."""
     row = db.conn.execute(
         """
-        SELECT coalesce(sum(status = 'sending' AND in_flight), 0) AS uploading,
-          coalesce(sum(status = 'sending' AND NOT in_flight), 0) AS in_doubt,
+        SELECT coalesce(sum(status = 'sending' AND (in_flight OR file_uuid IS NOT NULL)), 0)
+            AS uploading,
+          coalesce(sum(status = 'sending' AND NOT in_flight AND file_uuid IS NULL), 0)
+            AS in_doubt,
           coalesce(sum(status = 'planned'), 0)
             + (SELECT count(*) FROM folders CROSS JOIN files ON folder = name
               WHERE files.status = 'ready' AND due_at IS NOT NULL) AS queued,

@@ -85,7 +85,8 @@ def _copy_object(copy: Copy) -> JsonObject:
     }
     return {
         "status": copy.status,
-        "in_doubt": copy.in_doubt,
+        "in_doubt": copy.in_doubt and not copy.is_confirming,
+        "confirming": copy.is_confirming,
         "file_uuid": copy.file_uuid,
         "size": copy.size,
         "sha256": copy.sha256,

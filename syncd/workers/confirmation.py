@@ -1,12 +1,25 @@
 """Asks the service whether it holds an object whole: what a storage answered proves nothing."""
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
+from typing import TypeVar
 
-from syncd.files_api import FileDetail, FilesClient, NotFoundError, RefusedError
+from syncd.files_api import (
+    FileDetail,
+    FilesApiError,
+    FilesClient,
+    NotFoundError,
+    RefusedError,
+)
 from syncd.state.copies import Copy
 from syncd.workers.gate import Gate
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: From so many objects of one workspace on, a listing is read before each is asked for.
 LISTED_FROM = 3
@@ -38,18 +51,29 @@ class Confirmation:
         self._gate = gate
 
     def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
-        """Return what is told of each copy, by its id; FilesApiError where nobody answers."""
+        """Return what is told of each copy, by its id; one that nobody answers for is left out."""
         told: dict[int, Told] = {}
         by_workspace = sorted(wanted, key=lambda copy: copy.workspace_uuid or "")
         for workspace, group in groupby(by_workspace, key=lambda copy: copy.workspace_uuid):
             copies = list(group)
             if len(copies) >= LISTED_FROM:
-                told |= self._listed(workspace, copies)
+                told |= self._try(partial(self._listed, workspace, copies)) or {}
             for copy in copies:
-                if copy.id not in told:
-                    told[copy.id] = self._one(copy)
-        self._gate.succeeded()
+                if copy.id not in told and not self._gate.seconds_shut_for_all():
+                    said = self._try(partial(self._one, copy))
+                    told |= {} if said is None else {copy.id: said}
         return told
+
+    def _try(self, look: Callable[[], T]) -> T | None:
+        """Look; None where nobody answers: that keeps no other copy waiting."""
+        try:
+            found = look()
+        except FilesApiError as error:
+            self._gate.failed(error)
+            log.warning("cannot see now whether uploads arrived: %s", error)
+            return None
+        self._gate.succeeded()
+        return found
 
     def _listed(self, workspace: str | None, copies: Sequence[Copy]) -> Mapping[int, Told]:
         """Read the newest pages, a few more than needed at best: what is not there is asked for."""

@@ -224,22 +224,19 @@ class Consumer:
             if {None, parent} & waiting.blocked(self._clock()):
                 continue
             if not 0 <= self._clock() - asked_at < FRESH_SECONDS:
-                try:
-                    told = self._confirmation.ask([copy for _, copy in found[index:]])
-                except FilesApiError as error:
-                    self._gate.failed(error)
-                    waiting.quiet_until = self._clock() + backoff_seconds(1)
-                    return
+                told = self._confirmation.ask([copy for _, copy in found[index:]])
                 asked_at = self._clock()
-            self._take_if_whole(file, copy, told[copy.id])
+            self._take_if_whole(file, copy, told.get(copy.id))
 
-    def _take_if_whole(self, file: File, copy: Copy, told: Told) -> None:
+    def _take_if_whole(self, file: File, copy: Copy, told: Told | None) -> None:
         waiting = self._waiting[file.folder]
         match told:
             case Told.WHOLE:
                 self._take(file)
             case Told.NOT_FOUND:
                 self._gone_remotely(copy)
+                self._put_off(waiting.files, file.id)
+            case None:
                 self._put_off(waiting.files, file.id)
             case Told.NO_SIZE:
                 self._put_off(waiting.parents, None, _NO_SIZES)

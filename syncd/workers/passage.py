@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,11 +32,12 @@ from syncd.files_api import (
 )
 from syncd.log import fields
 from syncd.metrics import RETRIES
+from syncd.state import confirming
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import SHORTEST_ASKED_SECONDS, backoff_seconds
-from syncd.state.store import ECHO, PROVEN, Store
+from syncd.state.store import ECHO, PROVEN, Store, Transaction
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look
 
@@ -86,6 +87,8 @@ class InFlight:
     is_read: bool = False
     #: of the last answer
     request_id: str | None = None
+    #: whether what took the bytes answered as an object store does
+    has_etag: bool = False
 
 
 class Prepared(NamedTuple):
@@ -135,6 +138,8 @@ class Passage:
         self._in_flight: dict[int, InFlight] = {}
         #: by file; what is sent, by copy
         self._reading: dict[int, InFlight] = {}
+        #: files that were refused together with others, and go alone from then on
+        self._alone: set[int] = set()
         self._proven = False
 
     def admits(self, file: File) -> bool:
@@ -224,20 +229,96 @@ class Passage:
         )
         self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
 
-    def carry(self, client: FilesClient, prepared: Prepared) -> Sent | None:
-        """Send a prepared file, if its intent led to a copy; None where nothing is left to tell."""
+    def reserve(
+        self, client: FilesClient, prepared: Sequence[Prepared]
+    ) -> dict[int, FileUpload | None]:
+        """Reserve objects for all that is sent presigned, in one request for each workspace.
+
+        Return what was reserved by file id; None for a file with which nothing more is to be done.
+        """
+        reserved: dict[int, FileUpload | None] = {}
+        by_workspace: dict[str | None, list[tuple[File, Copy]]] = {}
+        for one in prepared:
+            copy = one.begun.result()
+            together = one.file.id not in self._alone and self._may_send(one.file, copy)
+            if isinstance(copy, Copy) and copy.method == "presigned" and together:
+                by_workspace.setdefault(copy.workspace_uuid, []).append((one.file, copy))
+        for group in by_workspace.values():
+            if len(group) > 1:
+                reserved |= self._reserve(client, group)
+        return reserved
+
+    def _reserve(
+        self, client: FilesClient, group: Sequence[tuple[File, Copy]]
+    ) -> dict[int, FileUpload | None]:
+        pauses = self._gate.pauses
+        try:
+            created = self._create(client, group)
+        except FilesApiError as error:
+            if isinstance(error, RefusedError) and not isinstance(error, PATIENCE):
+                # Whose fault it is shows once each goes alone.
+                self._alone.update(file.id for file, _ in group)
+                for _, copy in group:
+                    self._unsent(copy)
+            else:
+                for number, (file, copy) in enumerate(group):
+                    self._failed(file, copy, error, pauses, tell_gate=number == 0)
+            return {file.id: None for file, _ in group}
+        return {file.id: made for (file, _), made in zip(group, created, strict=True)}
+
+    def _create(
+        self,
+        client: FilesClient,
+        group: Sequence[tuple[File, Copy]],
+        on_answer: Callable[[Answer], None] = lambda _: None,
+    ) -> Sequence[FileUpload]:
+        """Reserve objects of one workspace, and record their uuids before anything is sent."""
+        created = client.create(
+            [
+                NewFile(local_file_path=self._name(file, copy), content_type=copy.content_type)
+                for file, copy in group
+            ],
+            workspace_uuid=group[0][1].workspace_uuid,
+            on_answer=on_answer,
+        ).files
+        known = [
+            (copy.id, made.file_uuid)
+            for (_, copy), made in zip(group, created, strict=True)
+            if made.file_uuid is not None and made.file_url is not None
+        ]
+
+        def record(db: Transaction) -> None:
+            for copy_id, file_uuid in known:
+                self._ledger.reserved(db, copy_id, file_uuid)
+
+        self._store.write(record)
+        return created
+
+    def _name(self, file: File, copy: Copy) -> str:
+        return sent_name(file.path, copy.token if self._options.token else None)
+
+    def _may_send(self, file: File, copy: object) -> bool:
+        return isinstance(copy, Copy) and self.admits(file)
+
+    def carry(
+        self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
+    ) -> Sent | None:
+        """Send a prepared file, if its intent led to a copy; None where nothing is left to tell.
+
+        `reserved` is its object, where `reserve` has made one.
+        """
         begun = prepared.begun.result()
         if isinstance(begun, Elsewhere):
             offer = replace(prepared.offer, vacated=self._vacated(begun.files))
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self.admits(prepared.file):
+        if not self._may_send(prepared.file, begun):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None
         try:
-            return self._send(client, prepared.file, begun, prepared.descriptor)
+            return self._send(client, prepared.file, begun, prepared.descriptor, reserved)
         except (FileChangedError, UnreadableError) as error:
             # The last byte was held back: the service has nothing of it.
             self._unsent(begun)
@@ -279,7 +360,14 @@ class Passage:
                 vacated.append(source.id)
         return vacated
 
-    def _send(self, client: FilesClient, file: File, copy: Copy, descriptor: int) -> Sent | None:
+    def _send(
+        self,
+        client: FilesClient,
+        file: File,
+        copy: Copy,
+        descriptor: int,
+        reserved: FileUpload | None,
+    ) -> Sent | None:
         transfer = InFlight(file.folder, file.path, copy.size, self._clock())
         source = UploadSource(
             fd=descriptor,
@@ -291,7 +379,7 @@ class Passage:
             self._in_flight[copy.id] = transfer
         pauses = self._gate.pauses
         try:
-            stored = self._transfer(client, file, copy, source, transfer)
+            stored = self._transfer(client, file, copy, source, transfer, reserved)
         except FilesApiError as error:
             self._failed(file, copy, error, pauses)
             return None
@@ -317,38 +405,42 @@ class Passage:
         copy: Copy,
         source: UploadSource,
         transfer: InFlight,
+        reserved: FileUpload | None,
     ) -> FileUpload:
         def note(answer: Answer) -> None:
             transfer.request_id = answer.request_id
 
-        name = sent_name(file.path, copy.token if self._options.token else None)
+        def note_etag(answer: Answer) -> None:
+            transfer.has_etag = "etag" in answer.headers
+
         if copy.method == "direct":
             return client.upload(
                 source,
-                name=name,
+                name=self._name(file, copy),
                 content_type=copy.content_type,
                 workspace_uuid=copy.workspace_uuid,
                 on_answer=note,
             )
-        created = client.create(
-            [NewFile(local_file_path=name, content_type=copy.content_type)],
-            workspace_uuid=copy.workspace_uuid,
-            on_answer=note,
-        ).files[0]
+        created = reserved or self._create(client, [(file, copy)], note)[0]
         if created.file_uuid is None or created.file_url is None:
             raise InDoubtError("the answer names no object or no URL", operation="create")
-        uuid, url = created.file_uuid, created.file_url
-        self._store.write(lambda db: self._ledger.reserved(db, copy.id, uuid))
-        self._put(client, url, source, copy)
+        self._put(client, created.file_url, source, copy, note_etag)
         return created
 
-    def _put(self, client: FilesClient, url: str, source: UploadSource, copy: Copy) -> None:
+    def _put(
+        self,
+        client: FilesClient,
+        url: str,
+        source: UploadSource,
+        copy: Copy,
+        on_answer: Callable[[Answer], None],
+    ) -> None:
         """Send the content; a storage that asks to wait keeps the record that was reserved."""
         began = self._clock()
         while True:
             pauses = self._gate.pauses
             try:
-                client.put(url, source, content_type=copy.content_type)
+                client.put(url, source, content_type=copy.content_type, on_answer=on_answer)
             except RateLimitedError as error:
                 self._gate.failed(error, pauses=pauses)
                 pause = max(self._gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
@@ -366,16 +458,19 @@ class Passage:
             look_at = self._clock()
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, look_at))
             return None
-        status = answer.processing_status
-        if copy.method == "presigned" and copy.content_type.startswith("video/"):
-            # What the create answer said of a video was said before its bytes were there.
-            status = "pending"
-        stored = Stored(answer.file_uuid, answer.remote_file_path, status)
+        stored = Stored(answer.file_uuid, answer.remote_file_path, answer.processing_status)
         now = self._clock()
         look = now + self._options.first_poll_seconds
-        became = self._store.submit(
-            lambda db: self._ledger.stored(db, copy.id, stored, now, look=look)
-        )
+
+        def record(db: Transaction) -> str:
+            if copy.method == "presigned":
+                # A storage's success proves nothing yet: the service is asked.
+                has_etag = transfer.has_etag
+                confirming.begin(db, copy.id, stored.remote_file_path, now, has_etag=has_etag)
+                return "confirming"
+            return self._ledger.stored(db, copy.id, stored, now, look=look)
+
+        became = self._store.submit(record)
         seconds = now - transfer.since
         return Sent(
             file_id=file.id,
@@ -388,10 +483,18 @@ class Passage:
             became=became,
         )
 
-    def _failed(self, file: File, copy: Copy, error: FilesApiError, pauses: int) -> None:
+    def _failed(
+        self,
+        file: File,
+        copy: Copy,
+        error: FilesApiError,
+        pauses: int,
+        *,
+        tell_gate: bool = True,
+    ) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
         if not isinstance(error, Aborted):
-            self._tell_gate(file, copy, error, pauses)
+            self._tell_gate(file, copy, error, pauses, others_too=tell_gate)
         is_final = self._record_failure(file, copy, error, failure)
         if not isinstance(error, Aborted):
             RETRIES.add(file.folder)
@@ -411,11 +514,13 @@ class Passage:
                 ),
             )
 
-    def _tell_gate(self, file: File, copy: Copy, error: FilesApiError, pauses: int) -> None:
+    def _tell_gate(
+        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, others_too: bool
+    ) -> None:
         at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
         if at_storage:
             self._gate.not_stored(file.id, error)
-        if not at_storage or error.retry_after is not None:
+        if others_too and (not at_storage or error.retry_after is not None):
             self._gate.failed(error, pauses=pauses)
         if isinstance(error, ForbiddenError) and not at_storage:
             self._gate.forbidden(copy.workspace_uuid)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
 from syncd.exceptions import ShortageError, StateError
-from syncd.files_api import FilesClient, StopFlag
+from syncd.files_api import FilesClient, FileUpload, StopFlag
 from syncd.log import fields
 from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES, UPLOADED_LAST_HOUR
 from syncd.state import due
@@ -246,9 +246,18 @@ class Uploader:
         """Bring files as far as they go now; return the outcomes that are not committed yet."""
         sent = []
         with ExitStack() as opened:
-            prepared = [(file, self._prepare(file, opened)) for file in batch]
-            for file, ready in prepared:
-                outcome = self._carry(client, file, ready) if ready else None
+            prepared = [one for file in batch if (one := self._prepare(file, opened))]
+            try:
+                reserved = self._passage.reserve(client, prepared)
+            except Exception as error:
+                for one in prepared:
+                    self._failed(one.file, error)
+                return []
+            for one in prepared:
+                if one.file.id in reserved and reserved[one.file.id] is None:
+                    self._give_back(one.file.id)
+                    continue
+                outcome = self._carry(client, one, reserved.get(one.file.id))
                 if outcome is not None:
                     sent.append(outcome)
         return sent
@@ -268,15 +277,17 @@ class Uploader:
             self._give_back(file.id)
         return ready
 
-    def _carry(self, client: FilesClient, file: File, ready: Prepared) -> Sent | None:
+    def _carry(
+        self, client: FilesClient, ready: Prepared, reserved: FileUpload | None
+    ) -> Sent | None:
         sent = None
         try:
-            sent = self._passage.carry(client, ready)
+            sent = self._passage.carry(client, ready, reserved)
         except Exception as error:
-            self._failed(file, error)
+            self._failed(ready.file, error)
             return None
         if sent is None:
-            self._give_back(file.id)
+            self._give_back(ready.file.id)
         return sent
 
     def _settle(self, sent: list[Sent]) -> list[Sent]:

@@ -139,6 +139,27 @@ def test_a_presigned_put_carries_the_content_type_and_nothing_of_ours(serve, cli
 
 
 @pytest.mark.parametrize(
+    ("status", "headers", "length"),
+    [
+        (206, ["content-range: bytes 0-0/1234"], 1234),
+        (200, [], 8 << 20),
+        (416, ["content-range: bytes */0"], 0),
+        (206, ["content-range: bytes 0-0/*"], None),
+    ],
+)
+def test_a_download_url_tells_its_length_and_is_shown_no_key(
+    serve, client_of, status, headers, length
+):
+    body = b"x" * (8 << 20) if status == 200 else b"x"
+    server = serve(answering(http(status, body, *headers)))
+    assert client_of(server).length(f"{server.url}/o?X-Sig=abc") == length
+    received = server.requests[0]
+    assert received.head.startswith(b"GET /o?X-Sig=abc HTTP/1.1")
+    assert received.headers["range"] == "bytes=0-0"
+    assert KEY.encode() not in received.head
+
+
+@pytest.mark.parametrize(
     "url", ["", "ftp://host/x", "/relative", "http://user:pw@127.0.0.1/x", "http://[bad", "a\nb"]
 )
 def test_a_presigned_url_that_is_none_is_not_used(client_of, source_of, url):

@@ -141,6 +141,7 @@ class Engine:
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
         self.parts.poller._pause = lambda _: False
+        self.parts.confirmer._pause = lambda _: False
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
@@ -149,6 +150,7 @@ class Engine:
             "look": self._look,
             "settle": self.parts.reconciler.step,
             "upload": self._upload,
+            "confirm": self.parts.confirmer.step,
             "poll": self.parts.poller.step,
             "delete": self.parts.deleter.step,
         }

@@ -350,7 +350,7 @@ class Schedule:
 
     def round(self) -> None:
         """Run every step once."""
-        for name in ("scan", "look", "settle", "upload", "poll", "delete"):
+        for name in ("scan", "look", "settle", "upload", "confirm", "poll", "delete"):
             self.run_step(name)
 
     # What is looked at
@@ -488,13 +488,14 @@ def _copy_of(path: Path) -> bytes:
 
 
 ORDERS = (
-    ("scan", "look", "settle", "upload", "poll", "delete"),
+    ("scan", "look", "settle", "upload", "confirm", "poll", "delete"),
     ("scan", "upload"),
     ("look", "upload"),
     ("look", "delete"),
     ("scan", "delete", "upload"),
     ("settle", "upload"),
     ("settle",),
+    ("confirm",),
     ("poll", "delete"),
 )
 #: Seconds between two rounds of a healed world.

@@ -284,15 +284,21 @@ class Service:
         self._enter("create", mutates=True)
         self._refuse_key("create")
         self._trouble_before("create")
-        (new,) = files
-        name, content_type = new.local_file_path, new.content_type
-        self.audit("create", name=name)
+        for new in files:
+            self.audit("create", name=new.local_file_path)
         reserved: list[Object] = []
-        self._commit("create", lambda: reserved.append(self._add(OURS, name, content_type, None)))
-        self._done("create")
-        return CreatedFiles(files=(self._upload_answer(reserved[0], url=True),))
 
-    def put(self, file_url, source, *, content_type) -> None:
+        def reserve() -> None:
+            reserved.extend(
+                self._add(OURS, new.local_file_path, new.content_type, None) for new in files
+            )
+
+        self._commit("create", reserve)
+        self._done("create")
+        made = reserved[: len(files)]
+        return CreatedFiles(files=tuple(self._upload_answer(item, url=True) for item in made))
+
+    def put(self, file_url, source, *, content_type, **_) -> None:
         self._enter("put", mutates=True)
         item = self.objects[file_url.rpartition("/")[2]]
         self._trouble_before("put")

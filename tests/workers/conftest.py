@@ -14,6 +14,7 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting
+from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction
@@ -71,6 +72,9 @@ class Shop:
         )
         # The clocks are compared for the first time: every grace begins with that.
         self.deleter.step()
+        self.confirmer = Confirmer(
+            client=self.client, options=ConfirmOptions(), pause=lambda _: False, **common
+        )
         introduction = Introduction(
             store=store, client=self.client, gate=self.gate, mark="mark", clock=self.clock
         )
@@ -115,12 +119,13 @@ class Shop:
         return self.copies(name)[-1]
 
     def upload(self):
-        """Run the upload step, and its threads to the end of what it handed out."""
+        """Run the upload step, and its threads to the end of what it handed out; confirm it."""
         self.uploader.start()
         try:
             self.uploader.step()
         finally:
             self.uploader.stop(drain_seconds=30)
+        self.confirmer.step()
 
     def holds(self):
         return [(hold.stops, hold.reason) for hold in self.store.read(holds.open_holds)]

@@ -58,6 +58,7 @@ class Place:
             parts.uploader.start()
             parts.uploader.step()
             parts.uploader.stop(30)
+            parts.confirmer.step()
             parts.deleter.step()
 
     def command(self, parts, name, **arguments):

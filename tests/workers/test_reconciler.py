@@ -141,17 +141,6 @@ def test_other_peoples_objects_are_never_touched(shop):
     assert [o["state"] for o in shop.ask("objects")] == ["reserved", "live"]
 
 
-def test_a_reserved_object_whose_content_arrived_is_taken_up(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
-    shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
-    shop.drop("a", b"content")
-    shop.upload()
-    assert shop.copy("a").in_doubt
-    shop.reconciler.step()
-    assert shop.copy("a").status is CopyStatus.LIVE
-    assert len(shop.live()) == 1
-
-
 @pytest.mark.parametrize("echo", ["none"])
 def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_content(shop, echo):
     shop.uploader._passage._options = UploadOptions(workers=2)
@@ -299,28 +288,6 @@ def test_a_sweep_that_one_workspace_is_refused_to_is_no_loop_and_sweeps_the_othe
     shop.deleter.step()
     assert len(shop.live()) == 3, "the stray is swept"
     assert closed.read.count(CLOSED) <= 10
-
-
-@pytest.mark.row(35)
-def test_an_object_that_cannot_be_asked_for_keeps_no_other_doubt_waiting(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
-    shop.faults({"match": "PUT /_storage/*", "times": 2, "action": "drop_after"})
-    for name in "ab":
-        shop.drop(name, name.encode())
-        shop.upload()
-    bad = shop.copy("a").file_uuid
-    shop.faults({"match": f"GET /v2/files/{bad}", "action": "garbage"})
-    for _ in range(20):
-        shop.reconciler.step()
-        shop.now += 5
-    assert shop.copy("a").in_doubt
-    assert shop.copy("b").status is CopyStatus.LIVE
-    asked = [r for r in shop.ask("requests") if r["path"].endswith(bad) and r["method"] == "GET"]
-    assert len(asked) <= 5, "twice a minute"
-    shop.faults()
-    shop.now += 31
-    shop.reconciler.step()
-    assert shop.copy("a").status is CopyStatus.LIVE
 
 
 @pytest.mark.row(26)

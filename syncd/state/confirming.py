@@ -1,0 +1,66 @@
+"""The verbs of confirming: what a storage took is live once the service itself says so.
+
+A copy is confirming while it is `sending` with a uuid and no worker has it in flight: its bytes
+were handed to a storage, and whether they arrived is asked of the service until its time is over.
+"""
+
+from sqlite_utils import Database
+
+from syncd.state import copies
+from syncd.state.copies import Copy
+
+#: The fact that says whether the service tells the sizes of what it holds: `TOLD`, `UNTOLD`, or
+#: how many copies in a row ended without one.
+SIZES = "sizes"
+TOLD, UNTOLD = "told", "untold"
+#: So many copies that end without a size teach that none is ever told.
+UNTOLD_AFTER = 3
+
+
+#: Why a copy is confirming: what took its bytes answered like an object store, or not.
+BY_STORAGE, BY_SOMETHING = "taken by a storage", "taken by something that answered for a storage"
+
+
+def begin(
+    db: Database, copy_id: int, remote_file_path: str | None, now: float, *, has_etag: bool
+) -> None:
+    """Record that a storage took a copy's content: it is to be confirmed."""
+    copies.update(
+        db,
+        copy_id,
+        in_flight=0,
+        due_at=now,
+        doubted_at=now,
+        remote_file_path=remote_file_path,
+        reason=BY_STORAGE if has_etag else BY_SOMETHING,
+        **dict.fromkeys(("error_status", "error_code", "error_message", "error_request_id")),
+    )
+
+
+def due(db: Database, now: float, limit: int) -> list[Copy]:
+    """Return the copies to be confirmed, the longest due first."""
+    return copies.where(
+        db,
+        "status = 'sending' AND due_at <= ? AND in_flight = 0 AND file_uuid IS NOT NULL "
+        "ORDER BY due_at LIMIT ?",
+        (now, limit),
+    )
+
+
+def next_due(db: Database) -> float | None:
+    """Return when the next copy is to be confirmed, in seconds since the epoch."""
+    row = db.conn.execute(
+        "SELECT min(due_at) FROM copies WHERE status = 'sending' AND due_at IS NOT NULL "
+        "AND in_flight = 0 AND file_uuid IS NOT NULL"
+    ).fetchone()
+    return None if row[0] is None else float(row[0])
+
+
+def samples(db: Database, copy: Copy) -> list[Copy]:
+    """Return copies of the same workspace that are stored for certain: they came by the API."""
+    return copies.where(
+        db,
+        "status = 'live' AND workspace_uuid IS ? AND method = 'direct' AND size > 0 "
+        "AND file_uuid IS NOT NULL AND content_type NOT LIKE 'video/%' ORDER BY id DESC LIMIT 3",
+        (copy.workspace_uuid,),
+    )

@@ -1,0 +1,215 @@
+"""Asks the service for what storages took: a copy is live once the service tells its size.
+
+Many are confirmed by one listing, few by a request each, on a budget of their own. Where a service
+never tells a size, that is learned, and the storage's word has to do.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from syncd.files_api import FilesApiError, FilesClient
+from syncd.log import fields
+from syncd.state import confirming, files
+from syncd.state.confirming import BY_STORAGE, SIZES, TOLD, UNTOLD, UNTOLD_AFTER
+from syncd.state.copies import Copy
+from syncd.state.ledger import Failure, Ledger, Stored
+from syncd.state.retry import backoff_seconds
+from syncd.state.store import Store, Transaction, fact
+from syncd.workers.confirmation import Confirmation, Told
+from syncd.workers.gate import Gate
+
+log = logging.getLogger(__name__)
+
+#: Copies confirmed in one step at most, and steps a second: they share the service with uploads.
+BATCH, STEPS_PER_SECOND = 100, 4.0
+#: Seconds between two looks at the same copy, at least and at most.
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 30.0
+_UNCONFIRMED = "the storage took it, and the service does not hold it"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmOptions:
+    """How long what a storage took may be unknown to the service, in seconds."""
+
+    resend_after_seconds: float = 120.0
+    first_poll_seconds: float = 2.0
+
+
+class Confirmer:
+    """The stage after a presigned upload: `step` confirms what is due."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        client: FilesClient,
+        gate: Gate,
+        options: ConfirmOptions,
+        clock: Callable[[], float],
+        pause: Callable[[float], bool],
+    ) -> None:
+        """`pause(seconds)` waits, and returns True when the daemon is to stop."""
+        self._store = store
+        self._ledger = ledger
+        self._client = client
+        self._confirmation = Confirmation(client=client, gate=gate)
+        self._gate = gate
+        self._options = options
+        self._clock = clock
+        self._pause = pause
+        self._tells_sizes = False
+
+    def step(self) -> float | None:
+        """Confirm what is due; return the seconds until more is."""
+        if shut := self._gate.seconds_shut_for_all():
+            return shut
+        now = self._clock()
+        found = self._store.read(lambda db: confirming.due(db, now, BATCH))
+        if found:
+            self._record(found, self._confirmation.ask(found))
+            # What is handed to storages meanwhile is confirmed together.
+            if self._pause(1.0 / STEPS_PER_SECOND):
+                return None
+        next_at = self._store.read(confirming.next_due)
+        return None if next_at is None else max(next_at - self._clock(), 0.0)
+
+    def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
+        """Record what was told, the whole ones in one commit."""
+        whole = [copy for copy in found if told.get(copy.id) is Told.WHOLE]
+        if whole:
+            self._note_sizes(whole)
+            self._live(whole)
+        if untold := [copy for copy in found if copy.id not in told]:
+            self._look_later(untold, LONGEST_LOOK_SECONDS)
+        for copy in found:
+            if copy.id in told and copy not in whole:
+                self._not_whole(copy, told[copy.id])
+
+    def _note_sizes(self, whole: list[Copy]) -> None:
+        if not self._tells_sizes and any(not copy.is_video for copy in whole):
+            self._tells_sizes = True
+            if self._store.fact(SIZES) != TOLD:
+                self._store.set_fact(SIZES, TOLD)
+
+    def _live(self, whole: list[Copy]) -> None:
+        now = self._clock()
+        look = now + self._options.first_poll_seconds
+
+        def record(db: Transaction) -> list[str]:
+            return [
+                self._ledger.stored(db, copy.id, _stored(copy), now, look=look) for copy in whole
+            ]
+
+        for copy, became in zip(whole, self._store.write(record), strict=True):
+            file = self._store.read(partial(files.existing, file_id=copy.file_id))
+            log.info(
+                "%s: %s, %s",
+                file.shown,
+                became,
+                copy.file_uuid,
+                extra=fields(
+                    "confirmed",
+                    folder=file.folder,
+                    path=file.shown,
+                    status=became,
+                    file_uuid=copy.file_uuid,
+                ),
+            )
+
+    def _not_whole(self, copy: Copy, told: Told) -> None:
+        """Wait for a copy that is not confirmed yet, or give it up and let it be planned anew."""
+        waited = self._clock() - (copy.doubted_at or copy.sent_at or 0.0)
+        # A transfer that did not end well is not waited for: its bytes may be sent again.
+        patience = 0.0 if copy.error_message else self._options.resend_after_seconds
+        may_come = told in (Told.NOTHING_YET, Told.NO_SIZE)
+        if told is Told.NO_SIZE and self._never_tells():
+            self._live([copy])
+        elif may_come and 0 <= waited < patience:
+            pause = min(max(waited, LOOK_SECONDS), LONGEST_LOOK_SECONDS, patience - waited)
+            self._look_later([copy], pause)
+        elif told is Told.NOT_FOUND and not self._is_key_good(copy):
+            self._look_later([copy], LONGEST_LOOK_SECONDS)
+        elif told is Told.NO_SIZE and not copy.error_message and self._learns_none(copy):
+            log.warning("the service tells no sizes: uploads are believed on the storage's word")
+            self._live([copy])
+        else:
+            self._give_up(copy)
+
+    def _never_tells(self) -> bool:
+        return not self._tells_sizes and self._store.fact(SIZES) == UNTOLD
+
+    def _is_key_good(self, copy: Copy) -> bool:
+        """Tell a 404 for an object that is gone from one for a key that may not see it."""
+        try:
+            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
+        except FilesApiError as error:
+            self._gate.failed(error)
+            return False
+        return True
+
+    def _learns_none(self, copy: Copy) -> bool:
+        """Say whether it is shown, or was seen often enough, that the service tells no sizes.
+
+        Shown by an object that is stored for certain; a size of any other object disproves it.
+        A portal or proxy in the storage's place gives no ETag: its word never counts.
+        """
+        known = self._store.fact(SIZES)
+        if known == TOLD:
+            return False
+        try:
+            samples = self._store.read(lambda db: confirming.samples(db, copy))
+            shown = self._confirmation.ask(samples).values()
+            page = self._client.list(workspace_uuid=copy.workspace_uuid, limit=100)
+        except FilesApiError as error:
+            self._gate.failed(error)
+            return False
+        if Told.WHOLE in shown or any(item.file_size_bytes for item in page.items):
+            self._store.set_fact(SIZES, TOLD)
+            return False
+        seen = int(known or 0) + (copy.reason == BY_STORAGE)
+        learned = Told.NO_SIZE in shown or seen >= UNTOLD_AFTER
+        self._store.set_fact(SIZES, UNTOLD if learned else str(seen))
+        return learned
+
+    def _give_up(self, copy: Copy) -> None:
+        """Retire what was reserved, and have the file sent anew after a pause."""
+        now = self._clock()
+        file = self._store.read(lambda db: files.existing(db, copy.file_id))
+        failure = Failure(copy.error_message or _UNCONFIRMED, copy.error_status, copy.error_code)
+        again_at = now + backoff_seconds(max(copy.attempts, file.attempts + 1))
+        self._store.write(
+            lambda db: self._ledger.not_sent(db, copy.id, now, failure=failure, again_at=again_at)
+        )
+        log.warning(
+            "%s: %s (%s); it is sent again",
+            file.shown,
+            failure.message,
+            copy.file_uuid,
+            extra=fields("unconfirmed", folder=file.folder, path=file.shown, cause=_UNCONFIRMED),
+        )
+
+    def _look_later(self, found: list[Copy], seconds: float) -> None:
+        at = self._clock() + seconds
+
+        def put_off(db: Transaction) -> None:
+            for copy in found:
+                self._ledger.look_later(db, copy.id, at)
+
+        self._store.write(put_off)
+
+
+def _stored(copy: Copy) -> Stored:
+    return Stored(
+        copy.file_uuid or "",
+        copy.remote_file_path,
+        # How far a video is, only a look at its status tells.
+        "pending" if copy.is_video else None,
+    )
+
+
+def tells_no_sizes(db: Transaction) -> bool:
+    """Say whether it was learned that the service never tells the sizes of what it holds."""
+    return fact(db, SIZES) == UNTOLD
