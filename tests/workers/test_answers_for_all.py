@@ -293,10 +293,10 @@ def test_a_presigned_file_is_left_alone_as_well(shop):
     shop.client.delete(copy.file_uuid)  # as if its content had not arrived
     shop.reconciler.step()
     shop.upload()
-    assert [copy.status for copy in shop.copies("bad")] == ["planned", "retiring"]
+    assert len(shop.copies("bad")) == 1
     shop.now += 3601
     shop.upload()
-    assert shop.copies("bad")[0].status is CopyStatus.LIVE
+    assert [copy.status for copy in shop.copies("bad")][-1] == "live"
 
 
 @pytest.mark.row(49)

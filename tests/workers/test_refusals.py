@@ -230,11 +230,11 @@ def test_a_probe_waits_for_no_long_transfer_that_is_under_way(shop):
     shop.drop("long", b"x" * 100)
     real, go, began = shop.uploader._passage.carry, threading.Event(), threading.Event()
 
-    def slow(client, ready):
+    def slow(client, ready, *more):
         if ready.file.path == b"long":
             began.set()
             go.wait(30)
-        return real(client, ready)
+        return real(client, ready, *more)
 
     shop.uploader._passage.carry = slow
     shop.uploader.start()
