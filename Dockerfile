@@ -3,12 +3,18 @@ ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+# A release has requirements.txt, which names every package by its hash (.github/RELEASING.md); without
+# it, the newest that fit are taken.
+COPY pyproject.toml README.md LICENSE requirements.tx[t] ./
 COPY syncd ./syncd
 # A virtual environment of its own: the final stage gets it whole, and no tool that built it. Compiled
 # here, since a read-only container cannot: it halves what each start and each health check costs.
 RUN python3 -m venv /opt/syncd \
- && /opt/syncd/bin/pip install --no-cache-dir . \
+ && if [ -e requirements.txt ]; then \
+      /opt/syncd/bin/pip install --no-cache-dir --require-hashes -r requirements.txt \
+      && /opt/syncd/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+      && /opt/syncd/bin/pip uninstall --yes hatchling; \
+    else /opt/syncd/bin/pip install --no-cache-dir .; fi \
  && /opt/syncd/bin/pip uninstall --yes pip
 
 FROM ${BASE}

@@ -51,8 +51,10 @@ class Fingerprint(NamedTuple):
             return cls(0, status.st_size, _clamped(status.st_mtime_ns), 0)
         # Some filesystems number beyond what SQLite's signed 64 bits hold.
         inode = (status.st_ino + (1 << 63)) % (1 << 64) - (1 << 63)
-        times = _clamped(status.st_mtime_ns), _clamped(status.st_ctime_ns)
-        return cls(inode, status.st_size, *times)
+        changed_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+        if not _EARLIEST_NS <= changed_ns <= _LATEST_NS or ctime_ns > _LATEST_NS:
+            changed_ns, ctime_ns = _clamped(changed_ns), _clamped(ctime_ns)
+        return cls(inode, status.st_size, changed_ns, ctime_ns)
 
 
 def _clamped(time_ns: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from syncd import sd_notify
 from syncd.config import Config, Folder
 from syncd.exceptions import ConfigError
 from syncd.files_api import FilesClient, StopFlag
@@ -318,7 +319,8 @@ def settle_changes(parts: Parts, *, removed_too: bool) -> None:
 def opened(config: Config) -> Iterator[Parts]:
     """Open the state directory, see that it is this service's, and build every part."""
     store = Store(config.state.directory)
-    store.open(time.time())
+    with sd_notify.starting():
+        store.open(time.time())
     try:
         store.bind(
             BASE_URL,

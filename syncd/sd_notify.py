@@ -6,8 +6,13 @@ manager that does not listen is no reason to stop.
 
 import os
 import socket
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: Seconds of more time that are asked for at once.
+EXTEND_SECONDS = 30.0
 
 
 def is_listened_to() -> bool:
@@ -47,6 +52,28 @@ def watchdog() -> None:
     """Feed the watchdog."""
     if _send(f"{_Unsaid.text}WATCHDOG=1"):
         _Unsaid.text = ""
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Ask for more time for as long as what is within takes: a large state is examined first."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(EXTEND_SECONDS / 3):
+            _send(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000:.0f}")
+
+    asking = threading.Thread(target=ask, name="syncd-starting", daemon=True)
+    if is_listened_to():
+        # Without a thread to be had it starts within the time of the unit, or not.
+        with suppress(RuntimeError):
+            asking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if asking.ident is not None:
+            asking.join()
 
 
 def _send(message: str) -> bool:

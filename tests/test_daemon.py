@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sqlite3
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from syncd import config as configuration, daemon as daemon_module, vitals
 from syncd.daemon import Daemon
+from syncd.exceptions import StateWriteError
 from syncd.parts import boottime, opened
 from syncd.state import files
 from syncd.state.lifecycle import FileStatus
@@ -99,6 +101,23 @@ def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
     parts.store._writer.failed = True
     until(lambda: codes)
     assert codes == [1]
+
+
+@pytest.mark.row(1)
+def test_after_a_full_disk_every_folder_is_scanned(running, monkeypatch):
+    _, parts, _ = running
+    asked = []
+    monkeypatch.setattr(parts.watch, "ask_scans", asked.append)
+
+    def fills_the_disk(_):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with pytest.raises(StateWriteError):
+        parts.store.write(fills_the_disk)
+    parts.store.set_fact("again", "1")
+    until(lambda: asked == ["the state database takes commits again"])
 
 
 def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):

@@ -1,5 +1,6 @@
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -72,3 +73,11 @@ def test_a_manager_that_reads_nothing_costs_no_time_and_is_told_that_we_are_read
         assert end.recv(4096) == b"READY=1\nWATCHDOG=1"
         sd_notify.watchdog()
         assert end.recv(4096) == b"WATCHDOG=1"
+
+
+def test_a_start_that_takes_long_asks_for_more_time(received, monkeypatch):
+    monkeypatch.setattr(sd_notify, "EXTEND_SECONDS", 0.03)
+    with sd_notify.starting():
+        assert received() == "EXTEND_TIMEOUT_USEC=30000"
+        assert received() == "EXTEND_TIMEOUT_USEC=30000"
+    assert not [thread for thread in threading.enumerate() if thread.name == "syncd-starting"]

@@ -68,6 +68,9 @@ class _Address(click.ParamType[Any]):
     "--rate-limit", type=click.FloatRange(min=0, min_open=True), help="Requests a second."
 )
 @click.option("--max-body", type=_Size(), help="The largest upload, such as 100MiB.")
+@click.option(
+    "--private-uris", is_flag=True, help="Fetch a remote_uri from private addresses, too."
+)
 @common
 @pass_options
 def emulator(
@@ -79,6 +82,7 @@ def emulator(
     echo: str,
     rate_limit: float | None,
     max_body: int | None,
+    private_uris: bool,
 ) -> None:
     """Serve a Files API on this machine: for trying things out, for tests, for your own CI."""
     serve = load_emulator().serve
@@ -93,7 +97,10 @@ def emulator(
             echo=echo,
             rate_limit=rate_limit,
             max_body=max_body,
+            private_uris=private_uris,
         )
+    except ValueError as error:
+        raise click.UsageError(f"{error}: --api-key KEY") from error
     except OSError as error:
         where = f"keep data in {data}" if error.filename else f"listen on {host}:{port}"
         raise click.ClickException(f"cannot {where}: {error.strerror or error}") from error

@@ -21,15 +21,14 @@ class Admission:
     def admit(self, scope: Scope) -> None:
         """Note the caller's organization in `scope`, or raise 429 or 401."""
         self._limit()
-        headers = dict(scope["headers"])
-        key = headers.get(b"x-api-key")
-        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-        if key is None and scheme.lower() == b"bearer":
-            key = bearer.strip()
-        name = (key or b"").decode("latin-1")
+        name = _shown_key(scope)
         if not name or (self._keys and name not in self._keys):
             raise Refusal(401, "the API key is missing or not valid", code="auth.invalid_key")
         scope["organization"] = self._keys.get(name, ORGANIZATION)
+
+    def knows(self, scope: Scope) -> bool:
+        """Say whether the caller shows one of the keys."""
+        return _shown_key(scope) in self._keys
 
     def _limit(self) -> None:
         if self._rate is None:
@@ -42,3 +41,13 @@ class Admission:
             message = f"more than {self._rate:g} requests a second"
             raise Refusal(429, message, headers={"retry-after": str(wait)})
         self._allowance -= 1.0
+
+
+def _shown_key(scope: Scope) -> str:
+    """Return the key that a request shows; empty for none."""
+    headers = dict(scope["headers"])
+    key = headers.get(b"x-api-key")
+    scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+    if key is None and scheme.lower() == b"bearer":
+        key = bearer.strip()
+    return (key or b"").decode("latin-1")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO, Literal
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,7 @@ from syncd.emulator.control import PREFIX as CONTROL, Control
 from syncd.emulator.endpoints import Endpoints
 from syncd.emulator.exchange import Exchange, Held, Receive, Replay, Scope, Send
 from syncd.emulator.faults import Action
+from syncd.emulator.hosts import is_called_rightly
 from syncd.emulator.journal import Journal
 from syncd.emulator.openapi import description
 from syncd.emulator.presign import PREFIX as STORAGE
@@ -47,8 +49,10 @@ class App:
         control: Control,
         admission: Admission,
         journal: Journal,
+        host: str,
         page_limit: int,
     ) -> None:
+        self._host = host
         self._page_limit = page_limit
         self._control = control
         self._admission = admission
@@ -82,6 +86,11 @@ class App:
         """Serve one request."""
         exchange = Exchange(scope, receive, send)
         if scope["path"].startswith(CONTROL):
+            rightly = is_called_rightly(Headers(scope=scope), self._host)
+            if not rightly and not self._admission.knows(scope):
+                refusal = Refusal(403, "call the emulator by its address, or show its key")
+                await exchange.answer(refusal.answer(exchange.request_id))
+                return
             await self._route(scope, exchange.receive, exchange.send)
             return
         began = time.time()

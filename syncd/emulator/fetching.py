@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from syncd.addresses import kind_of_address
 from syncd.emulator import checks
 from syncd.emulator.incoming import Incoming
 from syncd.emulator.store import Store, Stored
@@ -20,10 +21,17 @@ class Fetching:
     """Fetches remote files, each in a task of its own on the server's event loop."""
 
     def __init__(
-        self, *, store: Store, max_body: int | None, process: Callable[[Stored], None]
+        self,
+        *,
+        store: Store,
+        max_body: int | None,
+        process: Callable[[Stored], None],
+        private_uris: bool,
     ) -> None:
+        """Fetch from addresses that are not public only with `private_uris`."""
         self._store = store
         self._max_body = max_body
+        self._hooks = {} if private_uris else {"request": [_refuse_private]}
         self._process = process
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +68,11 @@ class Fetching:
         """Return the content type of the answer."""
         async with (
             httpx.AsyncClient(
-                timeout=FETCH_SECONDS, follow_redirects=True, trust_env=False, verify=_trusted()
+                timeout=FETCH_SECONDS,
+                follow_redirects=True,
+                trust_env=False,
+                verify=_trusted(),
+                event_hooks=self._hooks,
             ) as client,
             client.stream("GET", url) as answer,
         ):
@@ -72,6 +84,14 @@ class Fetching:
             incoming.close()
             sent_type = answer.headers.get("content-type")
             return checks.content_type("content-type", sent_type) if sent_type else ""
+
+
+async def _refuse_private(request: httpx.Request) -> None:
+    """Raise ValueError for a URL, or a redirect, into the network that this machine is in."""
+    loop = asyncio.get_running_loop()
+    for *_, address in await loop.getaddrinfo(request.url.host, request.url.port):
+        if kind := kind_of_address(str(address[0])):
+            raise ValueError(f"it is at a {kind} address; --private-uris allows that")
 
 
 @cache

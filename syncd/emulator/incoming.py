@@ -5,6 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from syncd.emulator.private import private
+
 
 class Incoming:
     """A file that is written as bytes arrive, and gone afterwards unless an object took it.
@@ -38,7 +40,7 @@ class Incoming:
         self._file.close()
 
     def __enter__(self) -> Self:
-        self._file = self._path.open("xb")
+        self._file = open(self._path, "xb", opener=private)
         return self
 
     def __exit__(

@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
+
+from syncd.emulator.private import private
 
 #: A file of this size gives way to a new one, and only the last two are kept.
 FILE_BYTES = 64 << 20
@@ -16,7 +19,10 @@ class Journal:
 
     def __init__(self, data: Path) -> None:
         self._path, self._older = data / "requests.jsonl", data / "requests.old.jsonl"
-        self._file = self._path.open("ab", buffering=0)
+        self._file = self._opened()
+
+    def _opened(self) -> FileIO:
+        return open(self._path, "ab", buffering=0, opener=private)
 
     def note(self, line: dict[str, Any]) -> None:
         """Write a line."""
@@ -24,7 +30,7 @@ class Journal:
         if self._file.tell() > FILE_BYTES:
             self._file.close()
             self._path.replace(self._older)
-            self._file = self._path.open("ab", buffering=0)
+            self._file = self._opened()
 
     def read(self) -> Iterator[bytes]:
         """Yield all lines, in pieces."""

@@ -1,6 +1,7 @@
 """Starts and stops the emulator: in a thread beside a caller, or as a process of its own."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from syncd.emulator.app import App
 from syncd.emulator.control import Control
 from syncd.emulator.endpoints import Endpoints
 from syncd.emulator.fetching import Fetching
+from syncd.emulator.hosts import is_loopback
 from syncd.emulator.journal import Journal
 from syncd.emulator.presign import Signer
 from syncd.emulator.processing import Processing
@@ -36,7 +38,9 @@ class Emulator:
 
     `data` is the folder that keeps everything. `port` 0 picks a free one, and keeps it over a
     restart. `api_keys` maps keys to their organizations' uuids; `api_key` is the only key, of one
-    organization; with neither, any key is accepted. `clock` dates objects and presigned URLs.
+    organization; with neither, any key is accepted, and it listens on loopback alone. Remote files
+    are fetched from private addresses only with `private_uris`. `clock` dates objects and
+    presigned URLs.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Emulator:
         rate_limit: float | None = None,
         page_limit: int = 1000,
         processing_seconds: float = 0.0,
+        private_uris: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         keys = dict(api_keys or {}) | ({api_key: ORGANIZATION} if api_key else {})
@@ -62,7 +67,10 @@ class Emulator:
             rate_limit=rate_limit,
             page_limit=page_limit,
             processing_seconds=processing_seconds,
+            private_uris=private_uris,
         )
+        if not keys and not is_loopback(host):
+            raise ValueError(f"to listen on {host}, which other machines can reach, it needs a key")
         self._data, self._host, self._port, self._clock = data, host, port, clock
         self._running = ExitStack()
         self.url = ""
@@ -102,7 +110,12 @@ class Emulator:
         signer = Signer(self._data, clock=self._clock, seconds=settings.url_seconds)
         processing = Processing(store=store, seconds=settings.processing_seconds)
         process = processing.submit
-        fetching = Fetching(store=store, max_body=settings.max_body, process=process)
+        fetching = Fetching(
+            store=store,
+            max_body=settings.max_body,
+            process=process,
+            private_uris=settings.private_uris,
+        )
         app = App(
             endpoints=Endpoints(
                 store=store,
@@ -117,6 +130,7 @@ class Emulator:
             control=Control(store=store, journal=journal),
             admission=Admission(settings, monotonic=time.monotonic),
             journal=journal,
+            host=self._host,
             page_limit=settings.page_limit,
         )
         processing.start()
@@ -224,6 +238,7 @@ def serve(*, data: Path, host: str, port: int, **chosen: Any) -> None:
     `chosen` is what `Emulator` takes besides. To be called from the main thread.
     """
     ends = {signal.SIGTERM, signal.SIGINT}
+    os.umask(0o077)
     # Blocked, a signal waits for sigwait; the threads that start below inherit the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:

@@ -27,3 +27,5 @@ class Settings:
     processing_seconds: float = 0.0
     #: how long presigned URLs are valid
     url_seconds: float = 1800.0
+    #: whether remote files may be fetched from addresses that are not public
+    private_uris: bool = False

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from syncd.emulator.incoming import Incoming
+from syncd.emulator.private import private
 
 #: Rows read at a time where all are wanted.
 _BATCH = 500
@@ -78,7 +79,9 @@ class Store:
         self._contents, self._frames = data / "contents", data / "frames"
         for folder in (self._contents, self._frames):
             folder.mkdir(parents=True, exist_ok=True)
-        self._held = (data / "lock").open("wb")
+        # All that is in it is thereby its owner's alone.
+        data.chmod(0o700)
+        self._held = open(data / "lock", "wb", opener=private)  # noqa: SIM115
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -86,6 +89,8 @@ class Store:
             raise OSError(f"{data}: another emulator uses this folder") from error
         self._lock = threading.Lock()
         index = data / "objects.db"
+        # SQLite gives the files beside it the same mode.
+        index.touch(0o600)
         self._db = sqlite3.connect(index, check_same_thread=False, isolation_level=None)
         self._db.executescript(_SCHEMA)
         self._workspaces = dict(self._db.execute("SELECT * FROM workspaces").fetchall())

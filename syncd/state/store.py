@@ -307,6 +307,11 @@ class Store:
         return self._writer.changed
 
     @property
+    def recoveries(self) -> int:
+        """How often commits were taken again after some had failed."""
+        return self._writer.recoveries
+
+    @property
     def failed(self) -> bool:
         """Whether the state cannot be trusted to this process any more."""
         return self._writer.failed or self._met_damage or bool(self.displaced)
@@ -337,11 +342,6 @@ class Store:
     def in_trouble(self) -> bool:
         """Whether commits fail now: the disk is full, or does not work."""
         return self._writer.in_trouble
-
-    @property
-    def recoveries(self) -> int:
-        """How often commits succeeded again after they had failed: what came meanwhile is lost."""
-        return self._writer.recoveries
 
     @property
     def _met_damage(self) -> bool:

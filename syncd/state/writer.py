@@ -52,8 +52,9 @@ class Writer:
         self._closed = False
         self._door = threading.Lock()
         self._failures = 0
-        #: whether the last commit of something failed, and how often that was over again
+        #: whether the last commit of something failed
         self.in_trouble = False
+        #: how often commits were taken again after some had failed: what was seen meanwhile is lost
         self.recoveries = 0
         self.changed = threading.Event()
         self.failed = False

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from syncd import disk, mounts
 from syncd.descent import Descent
@@ -322,8 +323,7 @@ class ScanPass:
         self.report.changed += changed
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """What an entry of a directory means: what is to be recorded, and whether it was that file."""
 
     sighting: Sighting | None

@@ -91,6 +91,8 @@ class Watched:
         #: until when the count of live watches is believed
         self._counted = (monotonic(), 0)
         self.last_scan: ScanReport | None = None
+        #: why the last scan failed; empty where it did not
+        self._failed = ""
         #: what the first scan in the folder's life found, in words; empty if that was not here
         self.first_found = ""
 
@@ -196,12 +198,14 @@ class Watched:
         is_first = not self._scanner.ever_ended
         try:
             report = self._scanner.scan(coverage)
-        except Exception:
+        except Exception as error:
             # Most likely nothing can be recorded now: what was to be found is still to be found.
+            self._failed = f"the last scan failed: {error}"
             self.hints.ask_scan(reason or "the scan before failed")
             self._rests_until = self._monotonic() + FAILED_SECONDS
             self._scan_at = max(self._scan_at, self._rests_until)
             raise
+        self._failed = ""
         ended = self._monotonic()
         self._rests_until = ended + max(ASKED_SECONDS, report.seconds)
         self._scan_at = ended + self._pause(report)
@@ -284,6 +288,7 @@ class Watched:
         return [
             "the folder cannot be listed" if missing else "",
             self.observer.trouble,
+            self._failed,
             _unreadable_text(unreadable),
         ]
 

@@ -60,6 +60,7 @@ def run(tmp_path):
     @contextmanager
     def started(**chosen):
         chosen = {"data": tmp_path / "data", "api_key": KEY} | chosen
+        chosen = {"private_uris": True, **chosen}
         with Emulator(**chosen) as emulator, Caller(emulator.url) as caller:
             caller.emulator = emulator
             yield caller

@@ -104,8 +104,10 @@ def test_a_full_disk_is_no_reason_to_give_up(writer):
     for _ in range(3):
         with pytest.raises(StateWriteError):
             writer.write(fills_the_disk)
-    assert not writer.failed
+    assert (writer.failed, writer.recoveries) == (False, 0)
     writer.write(lambda db: set_fact(db, "again", "1"))
+    # What was seen meanwhile could not be recorded: every folder is scanned for it.
+    assert writer.recoveries == 1
 
 
 def test_a_closed_writer_says_so(tmp_path):

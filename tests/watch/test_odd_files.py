@@ -11,6 +11,7 @@ import pytest
 from syncd import disk
 from syncd.descent import Descent
 from syncd.disk import Fingerprint
+from syncd.exceptions import StateWriteError
 from syncd.listing import Names
 from syncd.state import sightings
 from syncd.state.planner import Policy
@@ -358,3 +359,25 @@ def test_a_flood_of_files_in_a_new_directory_is_left_to_a_scan(place, until, mon
         (tmp_path / f"d/{number}").touch()
     (tmp_path / "d").rename(place.root / "d")
     assert until(lambda: place.watched.hints.scan_asked)
+
+
+@pytest.mark.row(1)
+def test_a_scan_that_fails_is_told_and_made_again(place, monkeypatch):
+    place.write(b"a")
+    with monkeypatch.context() as full:
+
+        def fail(*_):
+            raise StateWriteError("database or disk is full")
+
+        full.setattr(place.watched._root, "record", fail)
+        with pytest.raises(StateWriteError):
+            place.watched.scan_if_due()
+    assert place.watched.vitals().trouble == "the last scan failed: database or disk is full"
+    assert place.watched.hints.scan_asked
+    place.later(5)
+    assert place.watched.scan_if_due() > 0
+    assert place.statuses() == {}
+    place.later(6)
+    place.watched.scan_if_due()
+    assert place.statuses() == {b"a": "ready"}
+    assert place.watched.vitals().trouble == ""

@@ -1,0 +1,27 @@
+"""By which names the emulator is called.
+
+Its control paths need no key. A page that a browser on this machine shows could ask them, if its
+own name led to this address (DNS rebinding); so the name that a request calls is checked.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_called_rightly(headers: Headers, host: str) -> bool:
+    """Say whether a request calls an emulator on `host` by an address, `localhost` or that name."""
+    try:
+        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        return name in ("localhost", host.lower()) or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
