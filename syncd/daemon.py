@@ -334,8 +334,7 @@ class Daemon:
         recoveries = self._parts.store.recoveries
         if recoveries > self._recoveries:
             self._recoveries = recoveries
-            reason = "the state could not be written for a while"
-            log.warning("%s: every folder is scanned", reason)
+            reason = "the state database takes commits again"
             folders = self._parts.watch.folders
             self._scans_before = {name: folders[name].last_scan for name in folders}
             self._parts.watch.ask_scans(reason)
