@@ -217,6 +217,19 @@ def files_set_aside(db: Database) -> None:
 
 
 @migrations()
+def refusals_and_waits(db: Database) -> None:
+    """Count refusals, keep since when a file waits, and find small and large files apart."""
+    for statement in (
+        "ALTER TABLE copies ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE copies ADD COLUMN refused_at REAL",
+        # When a file that was put off became due first; what is older than its content is void.
+        "ALTER TABLE files ADD COLUMN waits_since REAL",
+        f"CREATE INDEX files_large ON files (status, folder, due_at) WHERE size > {LARGE_BYTES}",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def costs_kept_flat(db: Database) -> None:
     """Keep costs flat a version and an equal content: bound what is kept, and index it."""
     for statement in (
@@ -286,19 +299,6 @@ def decisions_named(db: Database) -> None:
           WHERE confirmed_at IS NOT NULL""",
         # What changed lately, where most of a folder may not change unasked.
         "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
-    ):
-        db.execute(statement)
-
-
-@migrations()
-def refusals_and_waits(db: Database) -> None:
-    """Count refusals, keep since when a file waits, and find small and large files apart."""
-    for statement in (
-        "ALTER TABLE copies ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE copies ADD COLUMN refused_at REAL",
-        # When a file that was put off became due first; what is older than its content is void.
-        "ALTER TABLE files ADD COLUMN waits_since REAL",
-        f"CREATE INDEX files_large ON files (status, folder, due_at) WHERE size > {LARGE_BYTES}",
     ):
         db.execute(statement)
 

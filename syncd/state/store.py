@@ -326,8 +326,11 @@ class Store:
         for path, place in () if self._displaced else tuple(self._places.items()):
             try:
                 here = _place(path)
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 here = None
+            except OSError:
+                # It cannot be seen now: that proves nothing.
+                continue
             if here != place:
                 gone = "is gone" if here is None else "was replaced by another"
                 self._displaced = (
