@@ -19,6 +19,8 @@ FILE_NAME = "state.db"
 #: "sync" in ASCII: tells our database from any other SQLite file.
 APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 3
+#: A file with more bytes is large: few of them are sent at a time. Part of an index.
+LARGE_BYTES = 32 << 20
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
 #: Bytes to which the log is cut back once all of it is in the database.
@@ -212,6 +214,19 @@ def files_set_aside(db: Database) -> None:
         "AND files.due_at IS NOT NULL AND files.sha256 = copies.sha256)"
     )
     db.execute("UPDATE files SET due_at = NULL WHERE status = 'consumed' AND due_at IS NOT NULL")
+
+
+@migrations()
+def refusals_and_waits(db: Database) -> None:
+    """Count refusals, keep since when a file waits, and find small and large files apart."""
+    for statement in (
+        "ALTER TABLE copies ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE copies ADD COLUMN refused_at REAL",
+        # When a file that was put off became due first; what is older than its content is void.
+        "ALTER TABLE files ADD COLUMN waits_since REAL",
+        f"CREATE INDEX files_large ON files (status, folder, due_at) WHERE size > {LARGE_BYTES}",
+    ):
+        db.execute(statement)
 
 
 @migrations()

@@ -193,7 +193,7 @@ class Engine:
     def _upload(self) -> None:
         uploader = self.parts.uploader
         uploader.step()
-        uploader._work(None)
+        uploader._work()
 
     def _adopt(self) -> None:
         self.parts.watch.scan_all()
