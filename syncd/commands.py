@@ -59,14 +59,17 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     yield from parts.adopter.adopt(instance=arguments.get("instance"))
 
 
-def verify(parts: Parts, _arguments: JsonObject) -> Iterator[JsonObject]:
+def verify(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     """Compare the ledger with the remote listing; yield what differs.
 
     What is gone remotely is recorded, and its files are treated as `remote_gone` says. AdoptError
     where the key may be another organization's; ForeignStateError where it is.
     """
     _see_whose_key_it_is(parts)
-    yield from parts.verifier.verify()
+    yield from parts.verifier.verify(
+        remove_duplicates=bool(arguments.get("remove_duplicates", False))
+    )
+    parts.store.changed.set()
 
 
 def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:

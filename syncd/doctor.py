@@ -28,11 +28,11 @@ from syncd.log import in_container, printable
 from syncd.mounts import kind_of
 from syncd.parts import make_client
 from syncd.settings import Folder
-from syncd.state import schema, views
+from syncd.state import echo, rollback, schema, views
 from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
-from syncd.state.store import ECHO, NO_ECHO, PROVEN, Transaction, fact
+from syncd.state.store import Transaction, fact
 from syncd.story import rules_of
 from syncd.watch.filesystems import why_polling
 from syncd.watch.ignore import Rules
@@ -330,7 +330,9 @@ def lost_with_container(directory: Path) -> str:
 
 def _database(config: Config) -> Iterator[Finding]:
     try:
-        verdict, base_url, echo, sizes = views.read(config.state.directory, _examine_database)
+        verdict, base_url, echoes, unchecked, sizes = views.read(
+            config.state.directory, _examine_database
+        )
     except views.NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
@@ -353,25 +355,40 @@ def _database(config: Config) -> Iterator[Finding]:
             "set the base URL back, or give the other service its own [state] directory",
             ForeignStateError.exit_code,
         )
-    yield _echo(echo)
+    yield _echo(echoes)
+    if unchecked:
+        yield Finding(
+            "rollback",
+            good=True,
+            text=f"it cannot be checked whether the state is an older copy of itself: {unchecked}",
+        )
     if sizes == UNTOLD:
         text = "the service tells none: a presigned upload is believed on the storage's word"
         fix = 'nothing is taken away by after_upload; method = "direct" needs no such word'
         yield bad("sizes", text, fix, 0)
 
 
-def _examine_database(db: Transaction) -> tuple[str, str | None, str | None, str | None]:
-    return views.quick_check(db), fact(db, "base_url"), fact(db, ECHO), fact(db, SIZES)
+def _examine_database(
+    db: Transaction,
+) -> tuple[str, str | None, dict[str, bool], str, str | None]:
+    checked = views.quick_check(db), fact(db, "base_url"), echo.echoes(db)
+    return (*checked, rollback.unchecked(db), fact(db, SIZES))
 
 
-def _echo(echo: str | None) -> Finding:
-    known = {
-        PROVEN: "the service echoes the names it is sent",
-        NO_ECHO: "the service does not echo names: files are sent presigned, see the README",
-    }
-    return Finding(
-        "echo", good=True, text=known.get(echo or "", "not known before the first upload")
+def _echo(echoes: dict[str, bool]) -> Finding:
+    """Say for which kinds of upload the service echoes names."""
+    does, does_not = (
+        [k for k, known in echoes.items() if known is is_so] for is_so in (True, False)
     )
+    parts = []
+    if does:
+        parts.append(f"the service echoes the names it is sent ({', '.join(does)})")
+    if does_not:
+        parts.append(
+            f"the service does not echo names ({', '.join(does_not)}): files are sent presigned, "
+            "see the README"
+        )
+    return Finding("echo", good=True, text="; ".join(parts) or "not known before the first upload")
 
 
 def _daemon(directory: Path) -> Iterator[Finding]:

@@ -211,6 +211,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             first_poll_seconds=config.processing.first_poll_seconds,
         ),
         clock=clock,
+        policies=policies,
     )
     watch = Watch(
         store=store,
@@ -240,7 +241,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         reconciler=reconciler,
         gate=gate,
         introduction=introduction,
-        retrying=Retrying(policies=policies, instance=store.instance),
+        retrying=Retrying(policies=policies),
         adopter=adopter,
         verifier=Verifier(
             store=store, ledger=ledger, client=clients[2], policies=policies, clock=clock

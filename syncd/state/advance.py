@@ -94,8 +94,12 @@ def _apply(
 def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
     """Mark a copy for its soft delete, with `facts` for other columns.
 
-    Revocable until the first DELETE is committed.
+    Revocable until the first DELETE is committed. A copy that was taken up by its token alone is
+    released instead.
     """
+    if copy.kept:
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
+        return
     copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
 

@@ -4,7 +4,7 @@ What is overdue and could not be done (it is held, or a slot was missing) comes 
 round; `next_...` therefore only looks ahead, so that nothing spins.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
@@ -126,47 +126,15 @@ def doubts(db: Database) -> list[Copy]:
     )
 
 
-def echo_sample(db: Database) -> Copy | None:
-    """Return a stored copy to look for in a listing, None where there is none yet."""
-    stored = copies.where(
-        db, "status IN ('live', 'processing') AND file_uuid IS NOT NULL ORDER BY id LIMIT 1"
-    )
-    return stored[0] if stored else None
-
-
 def live_samples(db: Database) -> list[Copy]:
     """Return a few live copies, the newest: each should be there for whoever has the right key."""
     return copies.where(db, "status = 'live' AND file_uuid IS NOT NULL ORDER BY id DESC LIMIT 3")
 
 
 def workspaces(db: Database) -> list[str | None]:
-    """Return the workspaces in which the ledger holds copies, or held some: strays may be left."""
+    """Return the workspaces in which the ledger holds copies, or held some."""
     rows = db.conn.execute("SELECT DISTINCT workspace_uuid FROM copies")
     return [row[0] for row in rows]
-
-
-def strays(
-    db: Database, found: Iterable[tuple[str, str]], *, listed: Collection[str] | None = None
-) -> list[tuple[Copy, str]]:
-    """Return, of the tokens and uuids `found` remotely, those that are twins of known copies.
-
-    A token whose copy is still on its way proves nothing: the object may be that very copy. Nor
-    does one whose live copy is not among all the uuids `listed`, if they are told: it may be the
-    only object that is left.
-    """
-    twins = []
-    for token, file_uuid in found:
-        known = copies.where(db, "token = ? ORDER BY id", (token,))
-        settled = [c for c in known if c.file_uuid is not None or c.status is CopyStatus.GONE]
-        under_way = any(c.status in (CopyStatus.PLANNED, CopyStatus.SENDING) for c in known)
-        unseen = listed is not None and any(
-            c.status is CopyStatus.LIVE and c.file_uuid not in listed for c in known
-        )
-        if unseen or under_way:
-            continue
-        if settled and file_uuid not in {c.file_uuid for c in known}:
-            twins.append((settled[0], file_uuid))
-    return twins
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def _plan_missing(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "the file is gone")
-            case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED:
+            case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED and not copy.kept:
                 return Action(Act.RETIRE, copy, "the file is gone, and is not kept after all")
             case CopyStatus.FAILED if copy.file_uuid is not None:
                 return Action(Act.RETIRE, copy, "the file is gone")
@@ -259,7 +259,9 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
             case CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "another copy is live")
             # What was adopted stands in the order in which it was found.
-            case CopyStatus.RELEASED if copy.id < keep.id or copy.created_at < keep.created_at:
+            case CopyStatus.RELEASED if not copy.kept and (
+                copy.id < keep.id or copy.created_at < keep.created_at
+            ):
                 return Action(Act.RETIRE, copy, "a newer copy is live")
             case CopyStatus.FAILED if copy.file_uuid is not None:
                 return Action(Act.RETIRE, copy, "another copy is live")

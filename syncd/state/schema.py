@@ -289,6 +289,39 @@ def decisions_named(db: Database) -> None:
 
 
 @migrations()
+def unanswered_attempts(db: Database) -> None:
+    """Remember attempts that got no answer, and copies that syncd never deletes."""
+    for statement in (
+        """
+        CREATE TABLE unanswered (
+          token TEXT PRIMARY KEY,
+          copy_id INTEGER NOT NULL, file_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+          workspace_uuid TEXT, method TEXT NOT NULL, content_type TEXT NOT NULL,
+          sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+          sent_at REAL NOT NULL, looks INTEGER NOT NULL DEFAULT 0, look_at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "ALTER TABLE copies ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
+        # Copies that an older syncd was to send again with the token of the first try.
+        """
+        INSERT OR IGNORE INTO unanswered
+          SELECT token, id, file_id, generation, workspace_uuid, method, content_type, sha256,
+            size, created_at, 0, sent_at + 600 FROM copies
+          WHERE status = 'planned' AND status NOT IN ('live', 'gone') AND sent_at IS NOT NULL""",
+        # What a service echoes is learned anew, for each method and kind.
+        "DELETE FROM service WHERE key IN ('echo', 'sweep_at', 'look_back')",
+        "DROP TABLE unknown_objects",
+        # While `adopt` reads: remote objects with our token and without a copy.
+        """
+        CREATE TABLE listed (
+          file_uuid TEXT PRIMARY KEY, token TEXT NOT NULL, workspace_uuid TEXT,
+          created_at REAL NOT NULL, size INTEGER, content_type TEXT, remote_file_path TEXT
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX listed_token ON listed (token, created_at)",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def parts_of_folders(db: Database) -> None:
     """Keep the identity of each part of a folder, and let a hold stop a folder whole."""
     for statement in (

@@ -378,6 +378,16 @@ def restart_grace(
         "AND (sent_at > :now OR :set_back > 0)",
         {"long_ago": LONG_AGO, "now": now, "set_back": set_back},
     )
+    db.conn.execute(
+        "UPDATE unanswered SET sent_at = :long_ago, look_at = min(look_at, :latest) "
+        "WHERE sent_at > :now OR :set_back",
+        {
+            "long_ago": LONG_AGO,
+            "now": now,
+            "latest": now + LONGEST_WAIT_SECONDS,
+            "set_back": set_back,
+        },
+    )
     for table in ("files", "copies"):
         db.conn.execute(
             f"UPDATE {table} SET due_at = max(due_at - :set_back, :now) WHERE due_at > :now",

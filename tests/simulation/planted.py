@@ -157,14 +157,9 @@ BUGS = {
     "an upload without a committed intent": Planted(
         replaced=((Passage, "_begin", _promise_nothing),), seen_as=("I1",)
     ),
-    "no sweep": Planted(
-        replaced=((Reconciler, "_retire_twins", lambda *_, **__: None),),
-        plan=replace(CALM, weather=Weather(twice=0.5)),
-        seen_as=("orphan",),
-    ),
-    "twins do not retire": Planted(
-        replaced=((Ledger, "twins", lambda *_, **__: 0),),
-        plan=replace(CALM, weather=Weather(twice=0.5)),
+    "no late look": Planted(
+        replaced=((Reconciler, "_look_late", lambda *_, **__: None),),
+        plan=replace(CALM, weather=Weather(late=0.5, late_seconds=900.0)),
         seen_as=("orphan",),
     ),
     "no look before it is sent again": Planted(
