@@ -133,9 +133,6 @@ def _obstacles(
 def _reasons(known: JsonObject) -> Iterator[str]:
     """Yield, in words, what is not well beside that: it waits for a person."""
     yield from _holds(known, "deletions")
-    if unknown := known.get("unknown_objects"):
-        objects = "1 remote object carries" if unknown == 1 else f"{unknown} remote objects carry"
-        yield f"{objects} our token and no known file's (syncd verify, then syncd adopt)"
     for name, why in known.get("obstacles", {}).items():
         yield f"{name}: files are not taken away after their upload: {why}"
     if failed := known["counts"].get(manifest.Word.FAILED):

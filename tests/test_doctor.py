@@ -12,7 +12,8 @@ import pytest
 from syncd import cli, config as configuration, doctor, vitals
 from syncd.emulator import Emulator
 from syncd.exceptions import ConfigError
-from syncd.state.store import PROVEN, Store
+from syncd.state import echo
+from syncd.state.store import Store
 
 KEY = "a-key-of-the-doctor"
 
@@ -78,12 +79,12 @@ def test_it_writes_nothing(examine, home):
 
 
 def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine, store, home):
-    store.set_fact("echo", PROVEN)
+    store.write(lambda db: echo.learn(db, "direct", echo.Learned(echo=True, skew=0.0)))
     vitals.write(home / "state", vitals.Vitals(doctor.__version__, os.getpid(), 0.0, time.time()))
     found, code = examine()
     assert code == 0, found
     assert found["database"].text == "whole"
-    assert found["echo"].text == "the service echoes the names it is sent"
+    assert found["echo"].text == "the service echoes the names it is sent (direct)"
     assert found["daemon"].good
 
 

@@ -18,47 +18,57 @@ from syncd.log import printable
 from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted, size
+from syncd.workers.verifier import DIFFERENCES
 
 JsonObject = dict[str, Any]
 #: Findings that are shown; `--json` has them all.
 SHOWN = 20
 _KINDS = {
-    "gone": "gone remotely, without our doing",
-    "size": "other in size than what was sent",
-    "twin": "a second object of a known copy; it is retired by itself",
-    "unknown": "carries our token, and the ledger has no copy of it",
+    "gone": "gone remotely, and not by syncd",
+    "size": "not of the size that was sent",
+    "undeleted": "deleted by our ledger, and there all the same",
+    "duplicate": "made by a proxy that repeated our request (--remove-duplicates deletes them)",
+    "foreign": "with our token in the name, and not ours: syncd never touches them",
 }
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 
 @click.command()
+@click.option(
+    "--remove-duplicates",
+    is_flag=True,
+    help="Delete second objects that a proxy made by repeating one of our requests: with our "
+    "token and size, created while the request ran.",
+)
 @_as_json
 @common
 @pass_options
-def verify(options: Options, *, as_json: bool) -> int:
+def verify(options: Options, *, remove_duplicates: bool, as_json: bool) -> int:
     """Compare the ledger with the remote listing, and say what differs.
 
     What others deleted is recorded, and its files are treated as [deletions] remote_gone says.
-    Exits with 1 where something differs, or could not be compared.
+    Exits with 1 where something differs, or could not be compared; foreign objects that carry our
+    token are listed, and are no difference.
     """
-    result = _with_progress(options, "verify", {})
+    result = _with_progress(options, "verify", {"remove_duplicates": remove_duplicates})
     if as_json:
         print_json(result, indent=2)
     else:
         _show_verdict(result)
-    differs = any(not finding.get("accepted") for finding in result["findings"])
+    differs = any(result["counts"].get(kind) for kind in DIFFERENCES)
     return 1 if differs or any(result["unread"].values()) else 0
 
 
 def _show_verdict(result: JsonObject) -> None:
     findings = result["findings"]
     listed = counted(result["listed"], "remote object")
-    click.echo(f"{listed}, {result['compared']} of them in our ledger")
+    click.echo(f"{listed}, {result['ours']} of them in our ledger")
     for key, words in (
         ("released", "kept remotely, and no longer mirrored"),
         ("retiring", "on their way out"),
         ("in_doubt", "in doubt: looked up by themselves"),
+        ("failed", "failed"),
     ):
         if result[key]:
             click.echo(f"{result[key]} {words}")
@@ -71,12 +81,20 @@ def _show_verdict(result: JsonObject) -> None:
         click.echo("all else is as the ledger has it")
     for kind, words in _KINDS.items():
         some = [finding for finding in findings if finding["kind"] == kind]
-        if some:
-            click.echo(f"\n{len(some)} {words}:")
-        for finding in some[:SHOWN]:
-            click.echo(f"  {_line(finding)}")
-        if len(some) > SHOWN:
-            click.echo(f"  and {len(some) - SHOWN} more (--json lists all)")
+        _show(some, result["counts"].get(kind, 0), words)
+    kept = result["kept"]
+    _show(
+        kept, len(kept), "taken up by `syncd adopt`, superseded since, and never deleted by syncd"
+    )
+
+
+def _show(some: list[JsonObject], count: int, words: str) -> None:
+    if some:
+        click.echo(f"\n{count} {words}:")
+    for finding in some[:SHOWN]:
+        click.echo(f"  {_line(finding)}")
+    if count > SHOWN:
+        click.echo(f"  and {count - SHOWN:,} more (--json lists {len(some):,})")
 
 
 def _line(finding: JsonObject) -> str:
@@ -84,8 +102,10 @@ def _line(finding: JsonObject) -> str:
     folder = f"{finding['folder']}/" if "folder" in finding else ""
     remote = finding.get("remote_size")
     sizes = f" ({size(finding['size'])} here, {size(remote)} there)" if remote is not None else ""
-    known = " (adopt has seen it)" if finding.get("accepted") else ""
-    return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{known}"
+    if "remote_size" in finding and remote is None:
+        sizes = f" ({size(finding['size'])} here, no size there)"
+    retired = ", which is deleted now" if finding.get("retired") else ""
+    return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{retired}"
 
 
 @click.command()
@@ -93,7 +113,7 @@ def _line(finding: JsonObject) -> str:
     "--instance",
     metavar="ID",
     help="Become an earlier instance whose whole state directory was lost: the 8 hex digits "
-    "after sy1- in the names of its files.",
+    "after sy2- in the names of its files.",
 )
 @_as_json
 @common
@@ -101,8 +121,8 @@ def _line(finding: JsonObject) -> str:
 def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
     """Rebuild the ledger from the remote listing, after it was lost; sends no bytes.
 
-    Every object that carries this instance's token is compared with the folders: what matches is
-    taken up, what is gone is forgotten, what nobody knows is kept. Then sending goes on.
+    Of the objects that carry a token of this instance, the oldest that fits is taken up for its
+    file; what is gone is forgotten, and nothing is deleted, now or later. Then sending goes on.
     """
     directory = options.load(to_sync=False).state.directory
     if instance is not None and lock_holder(directory) is not None:
@@ -113,18 +133,17 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         return 0
     click.echo(
         f"{counted(result['listed'], 'remote object')} compared: {result['live']} taken up, "
-        f"{result['previous']} of earlier content, {counted(result['twin'], 'twin')}, "
-        f"{result['gone']} gone"
+        f"{result['previous'] + result['second']} kept beside the live ones, {result['gone']} gone"
     )
     if result["known"]:
         click.echo(f"{result['known']} of them in the ledger already")
     if result["unknown"]:
-        ours = counted(result["unknown"], "remote object")
+        left = counted(result["unknown"], "remote object")
         are = "is" if result["unknown"] == 1 else "are"
-        click.echo(f"{ours} of this instance {are} of no file here, and kept (see syncd verify)")
+        click.echo(f"{left} with our token {are} of no file here, and left alone (syncd verify)")
     for workspace in result["unread"]:
         click.echo(f"left as it is, for the key may not read it any more: workspace {workspace}")
-    known = sum(result[name] for name in ("known", "live", "previous", "twin", "unknown"))
+    known = sum(result[name] for name in ("known", "live", "previous", "second", "unknown"))
     if result["listed"] and not (known or result["other_instances"]):
         click.echo(
             "none of them shows a name that syncd gave it, as where the service does not echo "

@@ -35,7 +35,7 @@ from syncd.files_api.errors import (
     UnsupportedError,
 )
 from syncd.files_api.exchange import StopFlag
-from syncd.files_api.listing import Listing
+from syncd.files_api.listing import MOST_PAGES, Listing
 from syncd.files_api.models import (
     CreatedFiles,
     FileDetail,
@@ -44,7 +44,7 @@ from syncd.files_api.models import (
     FileStatus,
     FileUpload,
 )
-from syncd.files_api.naming import sent_name, tokens_in
+from syncd.files_api.naming import sent_name, token_of
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.sender import PerCall
 from syncd.files_api.source import CHUNK_BYTES, UploadSource
@@ -53,6 +53,7 @@ __all__ = [
     "BASE_URLS",
     "CHUNK_BYTES",
     "HEAD_BYTES",
+    "MOST_PAGES",
     "Aborted",
     "AbortedInDoubt",
     "AbortedUnsent",
@@ -89,5 +90,5 @@ __all__ = [
     "base_url_for",
     "content_type",
     "sent_name",
-    "tokens_in",
+    "token_of",
 ]

@@ -43,6 +43,11 @@ class Answer:
         named = self.headers.get("x-request-id") or self.headers.get("x-amz-request-id")
         return self.secrets.shown(named) if named else None
 
+    @property
+    def date(self) -> datetime | None:
+        """The service's time when it answered; None where it does not tell."""
+        return _date(self.headers.get("date"))
+
     def document(self) -> Reader:
         """The body as a JSON object; raises BadAnswerError."""
         try:

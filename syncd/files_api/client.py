@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -15,8 +15,18 @@ from syncd.exceptions import ConfigError
 from syncd.files_api import operations
 from syncd.files_api.answer import Answer
 from syncd.files_api.base_url import base_url_for, checked_base_url, checked_proxy, is_cleartext
+from syncd.files_api.errors import BadRequestError, UnprocessableError
 from syncd.files_api.exchange import StopFlag
-from syncd.files_api.listing import PAGE_ITEMS, Listing, read_listing, walk
+from syncd.files_api.listing import (
+    FEWER_PAGE_ITEMS,
+    MOST_PAGES,
+    PAGE_ITEMS,
+    Listing,
+    Since,
+    Take,
+    read_listing,
+    walk,
+)
 from syncd.files_api.models import (
     CreatedFiles,
     FileDetail,
@@ -68,6 +78,7 @@ class FilesClient:
         observer: Observer | None = None,
     ) -> None:
         self._base = checked_base_url(base_url)
+        self._page_items = PAGE_ITEMS
         if self.is_cleartext and not allow_cleartext:
             raise ConfigError(
                 f"the key would go to {self.base_url} in clear text, for anybody on the way to "
@@ -212,18 +223,30 @@ class FilesClient:
 
     def read_listing(
         self,
+        take: Take,
         *,
         workspace_uuid: str | None = None,
-        since: datetime | None = None,
-        limit: int = PAGE_ITEMS,
+        since: Since = lambda: None,
+        most_pages: int = MOST_PAGES,
         **per_call: Unpack[PerCall],
     ) -> Listing:
-        """Read the files, with `since` those created then or later, and what is proven of it."""
+        """Hand each file to `take`, with `since` those created then or later; say what is proven.
+
+        `since` is asked after each page; None stands for all. Pages are as large as the service
+        allows. The same file may be handed on twice.
+        """
 
         def read_page(limit: int, offset: int) -> FilePage:
             return self.list(workspace_uuid=workspace_uuid, limit=limit, offset=offset, **per_call)
 
-        return read_listing(read_page, since=since, limit=limit)
+        read = partial(read_listing, read_page, take, since=since, most_pages=most_pages)
+        try:
+            return read(limit=self._page_items)
+        except (BadRequestError, UnprocessableError):
+            if self._page_items == FEWER_PAGE_ITEMS:
+                raise
+            self._page_items = FEWER_PAGE_ITEMS
+            return read(limit=self._page_items)
 
     def get(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileDetail:
         """Read one file's record; its `file_url` is valid for 30 minutes."""

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,19 +35,6 @@ def parse(body: bytes) -> object:
     except (ValueError, RecursionError):
         # The parser's own words quote the text around the fault: they stay out of the chain.
         raise MalformedError("no JSON") from None
-
-
-def strings(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value, names of members left out."""
-    left = [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
-            left.extend(item.values())
-        elif isinstance(item, list):
-            left.extend(item)
 
 
 class Reader:

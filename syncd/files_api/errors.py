@@ -57,6 +57,11 @@ class FilesApiError(SyncdError):
         self.request_id = request_id
         self.retry_after = retry_after
 
+    @property
+    def is_the_services(self) -> bool:
+        """Whether the service itself said so, in its error envelope, and no proxy before it."""
+        return self.code is not None and not self.code.startswith(("local.", "storage."))
+
     def __str__(self) -> str:
         # Codes of our own tell a person nothing that the message does not.
         facts = [

@@ -5,25 +5,17 @@ can be done without it: a listing must not be lost because one record in it is h
 URLs that grant access stand in no repr.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from syncd.files_api.document import Reader, strings
+from syncd.files_api.document import Reader
+from syncd.files_api.naming import token_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Record:
-    _strings: tuple[str, ...] = field(default=(), repr=False, compare=False)
-
-    def strings(self) -> Iterator[str]:
-        """Yield every string that the server returned for this file, known members or not."""
-        return iter(self._strings)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileUpload(_Record):
+class FileUpload:
     """A file as `upload` and `create` answer it. Every member may be absent."""
 
     file_uuid: str | None = None
@@ -45,7 +37,6 @@ class FileUpload(_Record):
             remote_uri=reader.text("remote_uri"),
             content_type=reader.text("content_type"),
             processing_status=reader.text("processing_status"),
-            _strings=tuple(strings(reader.value)),
         )
 
 
@@ -66,7 +57,7 @@ class CreatedFiles:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileDetail(_Record):
+class FileDetail:
     """A file as `get` and `list` show it.
 
     `file_url` is valid for 30 minutes and may be absent in lists; `original_file_url` is the URL
@@ -109,8 +100,19 @@ class FileDetail(_Record):
             video_metadata=reader.object("video_metadata"),
             uploaded_by_uuid=reader.text("uploaded_by_uuid"),
             processing_status=reader.text("processing_status"),
-            _strings=tuple(strings(reader.value)),
         )
+
+    @property
+    def token(self) -> str | None:
+        """The token in the name under which this file was sent; None for none, or for several."""
+        names = (
+            self.local_file_path,
+            self.original_file_url,
+            self.remote_file_path,
+            self.file_url,
+        )
+        found = {token for name in names if name and (token := token_of(name))}
+        return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,14 +2,21 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
 
 #: The longest segment of a path that file systems and servers take, in bytes.
 SEGMENT_BYTES = 255
 #: A longer extension is a part of the name that happens to follow a dot.
 _EXTENSION_BYTES = 32
 
-_TOKEN = re.compile(r"sy1-[0-9a-f]{8}-[0-9a-f]{28}")
+#: The two kinds of tokens, this one and that of earlier versions: see `syncd.state.tokens`.
+_KINDS = (
+    "sy2-[0-9a-f]{8}-[0-9a-f]{12}-[0-9a-f]{12}-[0-9a-f]{12}-[0-9a-f]{20}",
+    "sy1-[0-9a-f]{8}-[0-9a-f]{28}",
+)
+#: The one place where a token counts: where `sent_name` puts it.
+_AT_ITS_PLACE = re.compile(rf".+\.({'|'.join(_KINDS)})(\.[^./]+)?", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 #: What already looks like an escape; its percent sign is escaped, so that names stay distinct.
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 #: Joiners hold emoji and some scripts together; every other invisible character is escaped.
@@ -35,9 +42,21 @@ def sent_name(path: bytes, token: str | None = None) -> str:
     return "/".join([*segments, _fitted(stem, SEGMENT_BYTES - len(tail.encode())) + tail])
 
 
-def tokens_in(texts: Iterable[str]) -> set[str]:
-    """Return every token of any syncd that stands somewhere in `texts`."""
-    return {token for text in texts for token in _TOKEN.findall(text)}
+def token_of(name: str) -> str | None:
+    """Return the token in a sent name, or None where none stands at its exact place.
+
+    `name` is what a service shows: the name, a path that ends with it, or a URL with such a path.
+    A token anywhere else, in a query or in the middle of a name, is only a part of the text.
+    """
+    if _URL.match(name):
+        try:
+            name = unquote(urlsplit(name).path)
+        except ValueError:
+            return None
+    found = _AT_ITS_PLACE.fullmatch(name.rstrip("/").rpartition("/")[2])
+    if found is None or len((found[2] or "").encode(errors="replace")) > _EXTENSION_BYTES:
+        return None
+    return found[1]
 
 
 def _pieces(segment: bytes) -> list[bytes]:

@@ -175,7 +175,7 @@ def get_frames(file_uuid: str) -> Operation[FileFrames]:
 def delete(file_uuid: str) -> Operation[None]:
     """Delete a file, softly."""
     path = f"/v2/files/{_needed(file_uuid)}"
-    return Operation(name="delete", method="DELETE", path=path, read=_nothing)
+    return Operation(name="delete", method="DELETE", path=path, read=_deleted)
 
 
 def _of_file(
@@ -212,6 +212,12 @@ def _reading(read: Callable[..., T]) -> Callable[[Answer], T]:
             raise answer.unreadable(str(error)) from None
 
     return read_answer
+
+
+def _deleted(answer: Answer) -> None:
+    """Only 204 proves a deletion: a portal or a maintenance page answers 200 to anything."""
+    if answer.status != 204:
+        raise answer.unreadable(f"a deletion is answered by 204, and not by {answer.status}")
 
 
 def _nothing(_answer: Answer) -> None:

@@ -1,55 +1,118 @@
 """What the ledger claims to be remote, for a comparison with what is."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.state import unknown as unknown_objects
+from syncd.state.lifecycle import CopyStatus
 from syncd.state.texts import path_texts
-from syncd.state.unknown import Unknown
+
+#: Copies that are read at once.
+BATCH = 1000
 
 
 class Claim(NamedTuple):
-    """A stored copy, and whose it is."""
+    """A copy that was stored, and whose it is."""
 
+    copy_id: int
     file_uuid: str
+    token: str
     size: int
     status: str
+    method: str
+    is_video: bool
     folder: str
     path: bytes
-    copy_id: int
 
     def path_texts(self) -> dict[str, str]:
         """Return its path as JSON has it."""
         shown, exact = path_texts(self.path)
         return {"path": shown, **({"path_b64": exact} if exact else {})}
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its object should be there."""
+        return self.status in (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.RELEASED)
 
-def claims(db: Database, workspace: str | None) -> list[Claim]:
-    """Return the copies in a workspace that should be there, by folder and path."""
+
+_CLAIMS = (
+    "SELECT copies.id, file_uuid, token, copies.size, copies.status, method, "
+    "content_type LIKE 'video/%', folder, path FROM copies JOIN files ON files.id = file_id "
+)
+
+
+def claims(db: Database, workspace: str | None, after: int) -> list[Claim]:
+    """Return the next copies in a workspace that should be there, by id."""
     rows = db.conn.execute(
-        "SELECT file_uuid, copies.size, copies.status, folder, path, copies.id "
-        "FROM copies "
-        "JOIN files ON files.id = file_id WHERE file_uuid IS NOT NULL AND workspace_uuid IS ? "
-        "AND copies.status IN ('live', 'processing', 'released') ORDER BY folder, path",
+        f"{_CLAIMS} WHERE copies.id > ? AND file_uuid IS NOT NULL AND workspace_uuid IS ? "
+        "AND copies.status IN ('live', 'processing', 'released') ORDER BY copies.id LIMIT ?",
+        (after, workspace, BATCH),
+    )
+    return [Claim(*row) for row in rows]
+
+
+def claimed(db: Database, workspace: str | None) -> int:
+    """Return how many copies in a workspace should be there."""
+    row = db.conn.execute(
+        "SELECT count(*) FROM copies WHERE file_uuid IS NOT NULL AND workspace_uuid IS ? "
+        "AND status IN ('live', 'processing', 'released')",
         (workspace,),
+    ).fetchone()
+    return int(row[0])
+
+
+def live_since(db: Database, workspace: str | None, since: float) -> list[Claim]:
+    """Return the newest live copies in a workspace that were sent after `since`."""
+    rows = db.conn.execute(
+        f"{_CLAIMS} WHERE copies.id > (SELECT coalesce(max(id), 0) - :most FROM copies) "
+        "AND copies.status = 'live' AND copies.workspace_uuid IS :workspace "
+        "AND copies.sent_at > :since AND file_uuid IS NOT NULL",
+        {"most": BATCH, "workspace": workspace, "since": since},
+    )
+    return [Claim(*row) for row in rows]
+
+
+def known(db: Database, uuids: Collection[str]) -> dict[str, Claim]:
+    """Return the copies with these uuids, whatever became of them."""
+    marks = ", ".join("?" * len(uuids))
+    rows = db.conn.execute(f"{_CLAIMS} WHERE file_uuid IN ({marks})", tuple(uuids))
+    return {claim.file_uuid: claim for claim in (Claim(*row) for row in rows)}
+
+
+def of_token(db: Database, token: str) -> list[Claim]:
+    """Return the stored copies whose last request carried `token`."""
+    rows = db.conn.execute(f"{_CLAIMS} WHERE token = ? AND file_uuid IS NOT NULL", (token,))
+    return [Claim(*row) for row in rows]
+
+
+def is_open(db: Database, token: str) -> bool:
+    """Say whether the attempt of `token` got no answer, so that its object may be ours."""
+    row = db.conn.execute(
+        "SELECT 1 FROM unanswered WHERE token = :token UNION ALL SELECT 1 FROM copies "
+        "WHERE token = :token AND status = 'sending' AND file_uuid IS NULL",
+        {"token": token},
+    ).fetchone()
+    return row is not None
+
+
+def kept(db: Database, limit: int) -> list[Claim]:
+    """Return copies that were taken up by their token and are superseded: nobody deletes them."""
+    rows = db.conn.execute(
+        f"{_CLAIMS} WHERE kept = 1 AND copies.status = 'released' "
+        "AND copies.status NOT IN ('live', 'gone') LIMIT ?",
+        (limit,),
     )
     return [Claim(*row) for row in rows]
 
 
 def counts(db: Database) -> dict[str, int]:
-    """Return how many copies are kept without being mirrored, on their way out, and in doubt."""
+    """Return how many copies are kept without being mirrored, on their way out, and so on."""
     row = db.conn.execute(
         "SELECT count(*) FILTER (WHERE status = 'released') AS released, "
         "count(*) FILTER (WHERE status = 'retiring') AS retiring, "
-        "count(*) FILTER (WHERE status = 'sending') AS in_doubt "
+        "count(*) FILTER (WHERE status = 'sending') AS in_doubt, "
+        "count(*) FILTER (WHERE status = 'failed') AS failed "
         "FROM copies WHERE status NOT IN ('live', 'gone')"
     ).fetchone()
     return dict(row)
-
-
-def unknown(db: Database, seen: Iterable[Unknown]) -> list[Unknown]:
-    """Return what of `seen` the ledger does not know, as it was noted where it was."""
-    noted = {item.file_uuid: item for item in unknown_objects.every(db)}
-    return [noted.get(item.file_uuid, item) for item in unknown_objects.select(db, seen)]

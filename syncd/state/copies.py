@@ -1,9 +1,7 @@
 """The `copies` table: the ledger of remote copies, one row for each object that is ours."""
 
-import secrets
 import sqlite3
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlite_utils import Database
@@ -57,6 +55,13 @@ class Copy(NamedTuple):
     doubted_at: float | None = None
     #: the private directory in which its file is while it is taken away
     aside: str | None = None
+    #: whether syncd never deletes it: it was taken up by its token alone
+    kept: bool = False
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the service processes it."""
+        return self.content_type.startswith("video/")
 
     @property
     def in_doubt(self) -> bool:
@@ -68,25 +73,22 @@ class Copy(NamedTuple):
         """Whether its bytes were sent, and the service is asked whether it holds them."""
         return self.in_doubt and self.file_uuid is not None
 
-    @property
-    def is_video(self) -> bool:
-        """Whether the service processes it."""
-        return self.content_type.startswith("video/")
-
 
 _COLUMNS = ", ".join(Copy._fields)
 _INSERT = (
     f"INSERT INTO copies ({', '.join(Copy._fields[1:])}) "
     f"VALUES ({', '.join('?' * (len(Copy._fields) - 1))})"
 )
-_STATUS, _WANTED, _IN_FLIGHT = map(Copy._fields.index, ("status", "wanted", "in_flight"))
+_STATUS = Copy._fields.index("status")
+_FLAGS = tuple(map(Copy._fields.index, ("wanted", "in_flight", "kept")))
 
 
 def from_row(row: sqlite3.Row) -> Copy:
     """Return the Copy that a row of `_COLUMNS` stands for."""
     values = list(row)
     values[_STATUS] = CopyStatus(values[_STATUS])
-    values[_WANTED], values[_IN_FLIGHT] = bool(values[_WANTED]), bool(values[_IN_FLIGHT])
+    for flag in _FLAGS:
+        values[flag] = bool(values[flag])
     return Copy._make(values)
 
 
@@ -162,29 +164,3 @@ def _forget_old(db: Database, file_id: int) -> None:
         "LIMIT 1 OFFSET :kept)",
         {"file": file_id, "kept": NEWEST_KEPT},
     )
-
-
-def new_token(*, instance: str, folder: str, path: bytes, content: str) -> str:
-    """Return a token `sy1-INSTANCE-COPYID` that no other copy has.
-
-    COPYID is 8 hex digits of a digest of folder and path, 12 of the content's SHA-256, and 8 of
-    chance: so `adopt` can tell what an object is without ledger and download.
-    """
-    place = place_digest(folder, path)
-    return f"sy1-{instance}-{place}{content[:12]}{secrets.token_hex(4)}"
-
-
-def instance_of(token: str) -> str:
-    """Return the id of the instance that made `token`."""
-    return token.split("-")[1]
-
-
-def place_of(token: str) -> tuple[str, str]:
-    """Return what a token says of its file: the place's digest, and the SHA-256's beginning."""
-    copy_id = token.rsplit("-", 1)[1]
-    return copy_id[:8], copy_id[8:20]
-
-
-def place_digest(folder: str, path: bytes) -> str:
-    """Return the 8 hex digits that stand in a token for a folder's name and a path."""
-    return sha256(folder.encode() + b"\0" + path).hexdigest()[:8]

@@ -2,6 +2,7 @@
 
 from sqlite_utils import Database
 
+from syncd.state import attempts
 from syncd.state.copies import NEWEST_KEPT, Copy
 from syncd.state.files import File
 from syncd.state.texts import storable
@@ -47,6 +48,7 @@ _FORGOTTEN = (
 def prune(db: Database, now: float, *, limit: int = -1) -> int:
     """Forget what is older than it is kept for, but no more than `limit` rows; return how many."""
     forgotten = 0
+    attempts.prune(db, now)
     known = {"long_ago": now - DELETIONS_KEPT_SECONDS, "ago": now - KEPT_SECONDS}
     for table, condition in _FORGOTTEN:
         forgotten += db.conn.execute(

@@ -28,6 +28,8 @@ class Instance(NamedTuple):
     progress: int
     #: the facts that bind the ledger to a service, an organization and a key, as far as known
     bound_to: dict[str, str]
+    #: what authenticates its tokens; None where an older syncd wrote the file
+    secret: str | None = None
 
 
 def exists(directory: Path) -> bool:
@@ -40,7 +42,10 @@ def read(directory: Path) -> Instance | None:
     try:
         known = json.loads((directory / FILE_NAME).read_text("utf-8"))
         bound_to = {str(key): str(value) for key, value in known.get("bound_to", {}).items()}
-        return Instance(str(known["id"]), int(known["progress"]), bound_to)
+        secret = known.get("secret")
+        return Instance(
+            str(known["id"]), int(known["progress"]), bound_to, str(secret) if secret else None
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -17,14 +17,18 @@ from typing import Any
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history, holds
+from syncd.state import attempts, copies, echo, files, history, holds, tokens
 from syncd.state.advance import Policies, advance, let_go, make_live, retire
+from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import changes, remote
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.texts import storable
+
+#: Why a released copy is gone.
+UNSEEN = "it was deleted remotely while it was not mirrored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ QUARANTINE_CRASHES, QUARANTINE_SECONDS = 3, 3600.0
 RENAME_SOURCES = 8
 #: Seconds until an object whose uuid cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
+#: The method of an offer that is sent direct where that is needed to learn what is echoed.
+PROBE = "probe"
 #: The columns of a failure that is over.
 NO_FAILURE = dict.fromkeys(Failure("").columns())
 
@@ -77,6 +83,7 @@ class Offer:
     fingerprint: Fingerprint
     sha256: str
     content_type: str
+    #: direct, presigned, or `PROBE`
     method: str
     #: files at whose paths a look just found nothing: a rename from there is taken over; None
     #: before anybody looked
@@ -107,6 +114,8 @@ class Ledger:
     def __init__(self, *, policies: Policies, instance: str) -> None:
         self._policies = policies
         self._instance = instance
+        #: kinds of uploads of which nothing more is to be learned
+        self._learned: set[str] = set()
 
     # Uploads
 
@@ -153,25 +162,36 @@ class Ledger:
             db,
             copy,
             CopyStatus.SENDING,
+            token=self._token(db, hashed, offer, now),
             in_flight=1,
             due_at=None,
             sent_at=now,
+            doubted_at=None,
             attempts=copy.attempts + 1,
-            method=offer.method,
+            method=_method(db, offer),
         )
-        return copies.existing(db, copy.id)
+        return _begun(db, copies.existing(db, copy.id), offer)
+
+    def _token(self, db: Database, file: File, offer: Offer, now: float) -> str:
+        """Return a token of its own for the request that is about to be made."""
+        return tokens.issue(
+            db,
+            instance=self._instance,
+            folder=file.folder,
+            path=file.path,
+            content=offer.sha256,
+            size=offer.fingerprint.size,
+            now=now,
+        )
 
     def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
         """Plan a copy and commit to sending it, in one."""
         if file.due_at is not None:
             files.update(db, file.id, due_at=None)
-        token = copies.new_token(
-            instance=self._instance, folder=file.folder, path=file.path, content=offer.sha256
-        )
         copy = Copy(
             id=0,
             file_id=file.id,
-            token=token,
+            token=self._token(db, file, offer, now),
             file_uuid=None,
             status=CopyStatus.SENDING,
             wanted=True,
@@ -181,12 +201,12 @@ class Ledger:
             size=offer.fingerprint.size,
             content_type=offer.content_type,
             workspace_uuid=self._policies[file.folder].workspace_uuid,
-            method=offer.method,
+            method=_method(db, offer),
             attempts=1,
             sent_at=now,
             created_at=now,
         )
-        return copies.insert(db, copy)
+        return _begun(db, copies.insert(db, copy), offer)
 
     def _sources(self, db: Database, file: File, offer: Offer) -> list[tuple[Copy, File]]:
         """Return the copies of that content, with their files, that a rename could bring along."""
@@ -245,6 +265,7 @@ class Ledger:
             return "in doubt"
         if file.crashes:
             files.update(db, file.id, crashes=0)
+        self._note_sample(db, copy)
         facts: dict[str, Any] = {
             "file_uuid": stored.file_uuid,
             "remote_file_path": stored.remote_file_path,
@@ -268,8 +289,20 @@ class Ledger:
         # A folder that is configured no more keeps what it has.
         empties = file.folder not in self._policies or self._policies[file.folder].empties
         newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
-        unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
-        if newer or unmirrored or not copy.wanted:
+        policy = self._policies.get(file.folder)
+        is_elsewhere = policy is not None and copy.workspace_uuid != policy.workspace_uuid
+        if copy.wanted and (file.status is FileStatus.INELIGIBLE or is_elsewhere):
+            # A changed configuration deletes nothing.
+            copies.move(
+                db,
+                copy,
+                CopyStatus.RELEASED,
+                due_at=None,
+                reason="it is no longer mirrored",
+                **facts,
+            )
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+        elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
             let_go(db, copy, now, reason=reason, empties=empties, **facts)
         else:
@@ -349,12 +382,14 @@ class Ledger:
         advance(db, file.id, self._policies, now)
 
     def absent(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that a copy in doubt is proven not to have arrived.
+        """Record that a copy in doubt was looked for, and not found.
 
-        Still wanted, it is sent again with the same token; else it is gone.
+        Still wanted, it is sent again under another token; else it is gone. The request that got
+        no answer is remembered: it may be carried out late.
         """
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
+        attempts.leave(db, copy, now)
         if copy.wanted:
             due_at = now + (QUARANTINE_SECONDS if file.crashes >= QUARANTINE_CRASHES else 0)
             copies.move(db, copy, CopyStatus.PLANNED, due_at=due_at)
@@ -364,33 +399,93 @@ class Ledger:
             )
         advance(db, file.id, self._policies, now)
 
-    def twins(self, db: Database, *, strays: Iterable[tuple[Copy, str]], now: float) -> int:
-        """Give stray twins of known copies rows of their own, and retire them; return how many."""
-        return sum(self._twin(db, copy, file_uuid, now) for copy, file_uuid in strays)
+    def settle(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
+        """Record that the object of one of a doubtful copy's attempts was found.
 
-    def _twin(self, db: Database, copy: Copy, file_uuid: str, now: float) -> bool:
-        if copies.where(db, "file_uuid = ?", (file_uuid,)):
-            return False
-        twin = Copy(
-            id=0,
-            file_id=copy.file_id,
-            token=copy.token,
-            file_uuid=file_uuid,
-            status=CopyStatus.RETIRING,
-            wanted=False,
-            in_flight=False,
-            generation=copy.generation,
-            sha256=copy.sha256,
-            size=copy.size,
-            content_type=copy.content_type,
-            workspace_uuid=copy.workspace_uuid,
-            method=copy.method,
-            reason="a twin of a copy that is known",
-            created_at=now,
-            due_at=now,
+        Another attempt of the copy that is still unanswered stays so.
+        """
+        copy = copies.existing(db, copy_id)
+        attempts.settle(db, attempt.token)
+        if copy.token != attempt.token:
+            attempts.leave(db, copy, now)
+            copies.update(
+                db,
+                copy.id,
+                token=attempt.token,
+                method=attempt.method,
+                sent_at=attempt.sent_at,
+            )
+        if attempt.is_old(now):
+            copies.update(db, copy.id, kept=1)
+
+    def found_late(
+        self,
+        db: Database,
+        attempt: Attempt,
+        stored: Stored,
+        now: float,
+        *,
+        whole: bool,
+        look: float,
+    ) -> str | None:
+        """Record an object that turned up after its request was given up; return its status.
+
+        Where nothing of its file is live or on its way, it is the copy; else it retires, as does
+        a record without content. None where the ledger knows the object.
+        """
+        attempts.settle(db, attempt.token)
+        if copies.where(db, "file_uuid = ?", (stored.file_uuid,)):
+            return None
+        copy = copies.get(db, attempt.copy_id)
+        # A renamed file took its copy along.
+        file = files.get(db, copy.file_id if copy else attempt.file_id)
+        if file is None:
+            return None
+        others = copies.of_file(db, file.id)
+        planned = next((c for c in others if c.id == attempt.copy_id), None)
+        is_busy = any(
+            c.status in (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING)
+            or (c.status is CopyStatus.PLANNED and c.sha256 != attempt.sha256)
+            for c in others
         )
-        copies.insert(db, twin)
-        return True
+        wanted = (
+            whole
+            and not is_busy
+            and file.confirmed_at is None
+            and file.sha256 in (None, attempt.sha256)
+        )
+        late = {
+            "token": attempt.token,
+            "method": attempt.method,
+            "sent_at": attempt.sent_at,
+            "in_flight": 0,
+            "kept": int(attempt.is_old(now)),
+        }
+        if wanted and planned is not None and planned.status is CopyStatus.PLANNED:
+            copies.move(db, planned, CopyStatus.SENDING, **late)
+            return self.stored(db, planned.id, stored, now, look=look)
+        row = copies.insert(
+            db, _late_copy(file, attempt, now, wanted=wanted, kept=bool(late["kept"]))
+        )
+        if wanted:
+            return self.stored(db, row.id, stored, now, look=look)
+        policy = self._policies.get(file.folder)
+        let_go(
+            db,
+            row,
+            now,
+            reason="it was stored after its file had been sent again",
+            empties=whole and policy is not None and policy.empties,
+            file_uuid=stored.file_uuid,
+            remote_file_path=stored.remote_file_path,
+        )
+        return copies.existing(db, row.id).status
+
+    def _note_sample(self, db: Database, copy: Copy, *, processed: bool = False) -> None:
+        """Remember a stored copy while something is to be learned from copies of its kind."""
+        kind = attempts.kind_of(copy.method, is_video=copy.is_video, processed=processed)
+        if kind not in self._learned and not echo.note_sample(db, copy, processed=processed):
+            self._learned.add(kind)
 
     # Files that cannot be sent as they are
 
@@ -418,6 +513,10 @@ class Ledger:
         db.conn.execute(
             "UPDATE files SET due_at = ? WHERE id = ? AND due_at IS NOT NULL", (until, file_id)
         )
+        db.conn.execute(
+            "UPDATE copies SET due_at = ? WHERE file_id = ? AND status = 'planned'",
+            (until, file_id),
+        )
 
     # Videos
 
@@ -442,7 +541,7 @@ class Ledger:
         video_metadata: str | None,
     ) -> str:
         """Record a video's facts and make it live; return the copy's new status."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return "gone"
         facts: dict[str, Any] = {
@@ -453,28 +552,88 @@ class Ledger:
             **NO_FAILURE,
         }
         file = files.existing(db, copy.file_id)
+        if copy.status is CopyStatus.RELEASED:
+            return self._take_up(db, file, copy, now, facts)
+        self._note_sample(db, copy, processed=True)
         return self._arrive(db, file, copy, now, facts)
+
+    def _take_up(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a released copy live that was just found, if it is still wanted."""
+        copies.update(db, copy.id, due_at=None)
+        action = advance(db, file.id, self._policies, now)
+        if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
+            others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+            empties = self._policies[file.folder].empties
+            why = {"reason": action.reason, "evidence": None}
+            make_live(db, copy, now, others=others, empties=empties, **why, **facts)
+            history.add(db, file, "kept", now, copy=copy, detail=action.reason)
+            advance(db, file.id, self._policies, now)
+        return copies.existing(db, copy.id).status
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service could not process a video; its object stays for now."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return
         file = files.existing(db, copy.file_id)
-        copies.move(
-            db,
-            copy,
-            CopyStatus.FAILED,
-            due_at=None,
-            processing_status="failed",
-            **failure.columns(),
-        )
+        if copy.status is CopyStatus.PROCESSING:
+            copies.move(db, copy, CopyStatus.FAILED)
+        facts = {"processing_status": "failed", **failure.columns()}
+        copies.update(db, copy.id, due_at=None, **facts)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
         """Record that a copy is proven gone without our doing: see `remote.record`."""
+        copy = copies.get(db, copy_id)
+        if copy is not None and copy.status is CopyStatus.RELEASED:
+            file = files.existing(db, copy.file_id)
+            copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
+            history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
+            advance(db, file.id, self._policies, now)
+            return None
         return remote.record(db, copy_id, self._policies, now)
+
+
+def _method(db: Database, offer: Offer) -> str:
+    """Return how an offer is sent."""
+    if offer.method != PROBE:
+        return offer.method
+    is_video = offer.content_type.startswith("video/")
+    kind = attempts.kind_of("direct", is_video=is_video)
+    return "direct" if echo.may_probe(db, kind) else "presigned"
+
+
+def _begun(db: Database, copy: Copy, offer: Offer) -> Copy:
+    """Return a copy whose intent is recorded."""
+    if offer.method == PROBE and copy.method == "direct":
+        echo.note_probe(db, copy)
+    return copy
+
+
+def _late_copy(file: File, attempt: Attempt, now: float, *, wanted: bool, kept: bool) -> Copy:
+    """Return a row for an object of `file` that turned up late."""
+    return Copy(
+        id=0,
+        file_id=file.id,
+        token=attempt.token,
+        file_uuid=None,
+        status=CopyStatus.SENDING,
+        wanted=wanted,
+        in_flight=False,
+        generation=attempt.generation,
+        sha256=attempt.sha256,
+        size=attempt.size,
+        content_type=attempt.content_type,
+        workspace_uuid=attempt.workspace_uuid,
+        method=attempt.method,
+        due_at=now,
+        sent_at=attempt.sent_at,
+        created_at=now,
+        kept=kept,
+    )
 
 
 def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
@@ -549,6 +708,8 @@ def rename_sources(
     return list(found.values())[:RENAME_SOURCES]
 
 
-def _processing(db: Database, copy_id: int) -> Copy | None:
+def _asked_for(db: Database, copy_id: int) -> Copy | None:
+    """Return a copy that the service is asked for; None where it is another one's turn by now."""
     copy = copies.get(db, copy_id)
-    return copy if copy and copy.status is CopyStatus.PROCESSING else None
+    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED)
+    return copy if copy and copy.status in asked_for else None

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import copies, history, holds, manifest, unknown
+from syncd.state import copies, echo, history, holds, manifest
 from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold, decisions, missing
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
-from syncd.state.store import fact
 from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
 
 #: Failures that an overview names.
@@ -50,8 +49,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "counts": total,
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
-        "echo": fact(db, "echo") or "unknown",
-        "unknown_objects": unknown.troubling(db),
+        "echo": echo.summary(db),
         "obstacles": obstacles(db),
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlite_utils import Database
 
-from syncd.state import copies, files, history, holds
+from syncd.state import attempts, copies, files, history, holds
 from syncd.state.advance import Policies, advance
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -37,9 +37,8 @@ def forget_backoff(db: Database, now: float) -> None:
 class Retrying:
     """Takes files out of their back-off, and those that failed for good out of their rest."""
 
-    def __init__(self, *, policies: Policies, instance: str) -> None:
+    def __init__(self, *, policies: Policies) -> None:
         self._policies = policies
-        self._instance = instance
 
     def all_waiting(self, db: Database, now: float, *, failed: bool, resting: bool = False) -> int:
         """Let all that waits for its next try be due now; return how many files that are.
@@ -96,6 +95,7 @@ class Retrying:
             case CopyStatus.PLANNED | CopyStatus.PROCESSING | CopyStatus.RETIRING:
                 copies.update(db, copy.id, due_at=now, attempts=0)
             case CopyStatus.SENDING if self._release(db, copy, now):
+                attempts.leave(db, copy, now)
                 copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
                 history.add(db, file, "retried", now, copy=copy, detail="sent again on request")
             case CopyStatus.SENDING:
@@ -122,15 +122,13 @@ class Retrying:
         """
         if any(copy.status is CopyStatus.PLANNED for copy in copies.of_file(db, file.id)):
             return
-        token = copies.new_token(
-            instance=self._instance, folder=file.folder, path=file.path, content=failed.sha256
-        )
         copies.insert(
             db,
             Copy(
                 id=0,
                 file_id=file.id,
-                token=token,
+                # Each request gets a token of its own when it is begun.
+                token=failed.token,
                 file_uuid=None,
                 status=CopyStatus.PLANNED,
                 wanted=True,

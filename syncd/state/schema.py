@@ -288,6 +288,74 @@ def decisions_named(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def unanswered_attempts(db: Database) -> None:
+    """Remember attempts that got no answer, and copies that syncd never deletes."""
+    for statement in (
+        """
+        CREATE TABLE unanswered (
+          token TEXT PRIMARY KEY,
+          copy_id INTEGER NOT NULL, file_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+          workspace_uuid TEXT, method TEXT NOT NULL, content_type TEXT NOT NULL,
+          sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+          sent_at REAL NOT NULL, looks INTEGER NOT NULL DEFAULT 0, look_at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "ALTER TABLE copies ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
+        # Copies that an older syncd was to send again with the token of the first try.
+        """
+        INSERT OR IGNORE INTO unanswered
+          SELECT token, id, file_id, generation, workspace_uuid, method, content_type, sha256,
+            size, created_at, 0, sent_at + 600 FROM copies
+          WHERE status = 'planned' AND status NOT IN ('live', 'gone') AND sent_at IS NOT NULL""",
+        # What a service echoes is learned anew, for each method and kind.
+        "DELETE FROM service WHERE key IN ('echo', 'sweep_at', 'look_back')",
+        "DROP TABLE unknown_objects",
+        # While `adopt` reads: remote objects with our token and without a copy.
+        """
+        CREATE TABLE listed (
+          file_uuid TEXT PRIMARY KEY, token TEXT NOT NULL, workspace_uuid TEXT,
+          created_at REAL NOT NULL, size INTEGER, content_type TEXT, remote_file_path TEXT
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX listed_token ON listed (token, created_at)",
+    ):
+        db.execute(statement)
+
+
+@migrations()
+def parts_of_folders(db: Database) -> None:
+    """Keep the identity of each part of a folder, and let a hold stop a folder whole."""
+    for statement in (
+        # A part is a root (path empty), or a directory beneath it on which something is mounted.
+        """
+        CREATE TABLE parts (
+          folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
+          filesystem TEXT NOT NULL, inode TEXT NOT NULL, alike TEXT, alike_inode TEXT,
+          is_stopped INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID""",
+        """
+        INSERT INTO parts (folder, path, filesystem, inode)
+        SELECT name, x'', filesystem, inode FROM folders WHERE filesystem IS NOT NULL""",
+        # A number stands for an identity of an earlier version, which proves nothing by itself.
+        """
+        INSERT INTO parts (folder, path, filesystem, inode)
+        SELECT folder, path, '0', '0' FROM mounts WHERE hides <> 1""",
+        "DROP TABLE mounts",
+        "ALTER TABLE folders DROP COLUMN filesystem",
+        "ALTER TABLE folders DROP COLUMN inode",
+        # Their causes are judged anew.
+        """
+        UPDATE holds SET released_at = since WHERE released_at IS NULL
+        AND reason IN ('root_replaced', 'root_empty', 'mount_missing', 'mount_new')""",
+        "PRAGMA writable_schema = ON",
+        """
+        UPDATE sqlite_master SET sql = replace(sql, '''deletions'', ''sending''',
+        '''deletions'', ''sending'', ''folder''') WHERE name = 'holds'""",
+        "PRAGMA writable_schema = RESET",
+    ):
+        db.execute(statement)
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

@@ -156,7 +156,7 @@ def _record(
                 consumption.look_now(db, file, now)
                 values = None
         case Seen.MISSING:
-            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder)
+            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder, file.path)
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:
@@ -377,6 +377,16 @@ def restart_grace(
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' "
         "AND (sent_at > :now OR :set_back > 0)",
         {"long_ago": LONG_AGO, "now": now, "set_back": set_back},
+    )
+    db.conn.execute(
+        "UPDATE unanswered SET sent_at = :long_ago, look_at = min(look_at, :latest) "
+        "WHERE sent_at > :now OR :set_back",
+        {
+            "long_ago": LONG_AGO,
+            "now": now,
+            "latest": now + LONGEST_WAIT_SECONDS,
+            "set_back": set_back,
+        },
     )
     for table in ("files", "copies"):
         db.conn.execute(

@@ -25,22 +25,29 @@ from syncd.exceptions import (
     StateWriteError,
 )
 from syncd.mounts import NETWORKS, kind_of
-from syncd.state import backups, damage, holds, instance, schema
+from syncd.state import backups, damage, holds, instance, schema, tokens
+from syncd.state.facts import fact, read_fact, set_fact
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
 from syncd.state.lock import LOCK_NAME, lock_holder, written_pid
 from syncd.state.writer import Writer
 
-__all__ = ["LOCK_NAME", "Readers", "Store", "Transaction", "lock_holder"]
+__all__ = [
+    "LOCK_NAME",
+    "Readers",
+    "Store",
+    "Transaction",
+    "fact",
+    "lock_holder",
+    "read_fact",
+    "set_fact",
+]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 #: What a unit of work is handed: the database, inside its transaction.
 Transaction = Database
-#: The fact that says whether a listing of the service showed us one of our tokens.
-ECHO = "echo"
-PROVEN, NO_ECHO = "proven", "none"
 #: The file that says that damage was met: the next start examines every value and every index.
 SUSPECT_NAME = "suspect"
 #: The facts that say what the ledger belongs to: they outlive it.
@@ -182,7 +189,9 @@ class Store:
             own = fact(db, "instance")
             if own is None:
                 set_fact(db, "instance", known.id if known else secrets.token_hex(4))
-            if known is not None and own in (None, known.id):
+            is_own = known is not None and own in (None, known.id)
+            tokens.keep_secret(db, known.secret if known and is_own else None, now)
+            if known is not None and is_own:
                 for key, value in known.bound_to.items():
                     _bind(db, key, value)
             here = _here(db)
@@ -204,6 +213,10 @@ class Store:
             )
         self.instance = here.id
         self.remember()
+
+    def hold_everything(self, db: Database, loss: str, now: float) -> None:
+        """Within a transaction: hold everything until `syncd adopt` has run."""
+        _hold_everything(db, loss, now)
 
     def recovered(self, db: Database, now: float) -> None:
         """Within a transaction: end the hold of a loss, now that the ledger is whole again."""
@@ -333,31 +346,6 @@ class Store:
             )
 
 
-def fact(db: Database, key: str) -> str | None:
-    """Return a fact kept about the service, or None."""
-    row = db.conn.execute("SELECT value FROM service WHERE key = ?", (key,)).fetchone()
-    return row[0] if row else None
-
-
-def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:
-    """Return what `read` makes of a fact; None where there is none, or none that can be read."""
-    value = fact(db, key)
-    try:
-        return None if value is None else read(value)
-    except (ValueError, TypeError, KeyError):
-        log.warning("what was kept as %s in the state database cannot be read", key)
-        return None
-
-
-def set_fact(db: Database, key: str, value: str) -> None:
-    """Keep a fact about the service."""
-    db.conn.execute(
-        "INSERT INTO service (key, value) VALUES (?, ?) "
-        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (key, value),
-    )
-
-
 def prepare_directory(directory: Path) -> None:
     """Make the state directory, for its owner only; raise StateError when that cannot be.
 
@@ -460,7 +448,9 @@ def _hold_everything(db: Database, loss: str, now: float) -> None:
 def _here(db: Database) -> Instance:
     known = {key: fact(db, key) for key in (BASE_URL, ORGANIZATION, KEY_MARK)}
     bound_to = {key: value for key, value in known.items() if value is not None}
-    return Instance(fact(db, "instance") or "", instance.progress(db), bound_to)
+    return Instance(
+        fact(db, "instance") or "", instance.progress(db), bound_to, fact(db, tokens.SECRET)
+    )
 
 
 def _has_sent(db: Database) -> bool:
@@ -471,6 +461,7 @@ def _become(db: Database, instance_id: str, now: float) -> bool:
     if _has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
+    tokens.distrust(db)
     _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
     return True
 

@@ -1,77 +1,45 @@
-"""Rebuilds what the ledger has lost from the remote listing, sending no bytes."""
+"""Rebuilds what the ledger has lost from the remote listing: sends no bytes, deletes nothing."""
 
 import logging
 import re
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from syncd import disk
 from syncd.exceptions import DiskError, StateError
-from syncd.files_api import (
-    FileDetail,
-    FilesClient,
-    ForbiddenError,
-    Listing,
-    NotFoundError,
-    sent_name,
-    tokens_in,
-)
-from syncd.state import adoption, due, holds, unknown
+from syncd.files_api import FileDetail, FilesClient, ForbiddenError
+from syncd.state import adoption, due, echo, holds, tokens
 from syncd.state.adoption import Became, Remote
-from syncd.state.copies import Copy, instance_of, place_of
+from syncd.state.audit import Claim
 from syncd.state.files import File
 from syncd.state.planner import Policy
-from syncd.state.store import ECHO, PROVEN, Store, Transaction, set_fact
-from syncd.state.unknown import Unknown
+from syncd.state.store import Store, Transaction
+from syncd.workers.comparison import Comparison
 from syncd.workers.introduction import Introduction
-from syncd.workers.tokens import by_token, of_instance
 
 log = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
 #: Readings of a listing that keeps changing, before giving up.
 READINGS = 5
-#: Files between two words of progress.
-PROGRESS_FILES = 100
+#: Objects that are taken up between two words of progress.
+BATCH = 100
+#: Other instances whose objects are counted.
+INSTANCES = 100
+#: Files of one size that are hashed to find the one that was renamed.
+RENAMED = 50
 #: What the result counts; `known` are objects that the ledger has as its own.
-_COUNTED = ("listed", "known", "live", "twin", "previous", "gone")
+_COUNTED = ("listed", "known", "live", "second", "previous", "gone", "unknown")
 _INSTANCE = re.compile(r"[0-9a-f]{8}\Z")
 
 
 class AdoptError(StateError):
     """Adoption cannot go on now; nothing was changed but what it has told of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An object that is ours and that the ledger has forgotten."""
-
-    item: FileDetail
-    forgotten: Unknown
-
-    @property
-    def remote(self) -> Remote:
-        item, forgotten = self.item, self.forgotten
-        kind = item.content_type or "application/octet-stream"
-        return Remote(
-            file_uuid=item.file_uuid,
-            token=forgotten.token,
-            workspace_uuid=forgotten.workspace_uuid,
-            content_type=kind,
-            created_at=item.created_at.timestamp(),
-            size=item.file_size_bytes,
-            remote_file_path=item.remote_file_path,
-            is_video=kind.startswith("video/"),
-        )
-
-    def carries(self, name: str) -> bool:
-        """Say whether it was sent under `name`: many servers keep its last segment only."""
-        last = name.rpartition("/")[2]
-        return any(text.rstrip("/").endswith(last) for text in self.item.strings())
 
 
 class Adopter:
@@ -104,51 +72,51 @@ class Adopter:
         """
         if instance is not None:
             self._become(instance)
-        if self._store.read(holds.is_lost):
-            self._spare_what_may_be_taken_away()
         counts: Counter[str] = Counter()
         others: Counter[str] = Counter()
-        left: list[Unknown] = []
         unread: list[str] = []
+        lost: list[int] = []
+        self._store.write(adoption.forget_all_listed)
         for workspace in self._workspaces():
             yield {"step": "reading the listing", "workspace": workspace}
             try:
-                listing = self._read(workspace)
+                listed, comparison = self._read(workspace, others)
             except ForbiddenError:
                 if any(policy.workspace_uuid == workspace for policy in self._policies.values()):
                     raise
                 # A former one, closed to this key: its copies stay as the ledger has them.
                 unread.append(str(workspace))
                 continue
-            self._introduction.learn(listing.items)
-            others.update(self._instances(listing))
-            counts["gone"] += self._forget_gone(workspace, listing)
-            self._doubt_planned(listing)
-            ours = of_instance(listing, self._store.instance, workspace, self._clock())
-            found = self._forgotten(ours, listing)
-            counts["known"] += len(ours) - len(found)
-            yield from self._match(found, counts, left)
-            counts["listed"] += len(listing.items)
-        taken_up = counts["live"] + counts["twin"] + counts["previous"]
-        self._finish(left, found_by_token=bool(taken_up or left))
+            counts["listed"] += listed
+            counts["known"] += comparison.known
+            lost += [claim.copy_id for claim in comparison.missing(workspace)]
+        # From here on things change: whatever cuts it short, nothing is sent before it is done.
+        self._store.write(self._hold)
+        self._spare_what_may_be_taken_away()
+        now = self._clock()
+        counts["gone"] = self._store.write(lambda db: adoption.gone(db, lost, self._policies, now))
+        self._store.write(lambda db: adoption.end_attempts(db, self._policies, now))
+        yield from self._match(counts)
+        self._finish()
         self._store.changed.set()
         yield {
             "instance": self._store.instance,
             **{name: counts[name] for name in _COUNTED},
-            "unknown": len(left),
-            "other_instances": dict(others),
+            "other_instances": dict(others.most_common(INSTANCES)),
             "unread": unread,
         }
 
-    def _finish(self, left: list[Unknown], *, found_by_token: bool) -> None:
-        """Go on sending; what no file was found for is kept in mind, and kept."""
+    def _hold(self, db: Transaction) -> None:
+        if not holds.is_lost(db):
+            self._store.hold_everything(db, "`syncd adopt` has not come to its end", self._clock())
+
+    def _finish(self) -> None:
+        """Go on sending; no attempt of before counts any more."""
         now = self._clock()
 
         def record(db: Transaction) -> None:
-            if found_by_token:
-                set_fact(db, ECHO, PROVEN)
-            unknown.note(db, left)
-            unknown.accept(db, now)
+            tokens.skip_attempts(db, adoption.latest_listed(db))
+            adoption.forget_all_listed(db)
             self._store.recovered(db, now)
 
         self._store.write(record)
@@ -163,7 +131,7 @@ class Adopter:
     def _become(self, instance: str) -> None:
         if not _INSTANCE.match(instance):
             raise AdoptError(
-                f"{instance} is no instance: it is the 8 hex digits after sy1- in names"
+                f"{instance} is no instance: it is the 8 hex digits after sy2- in names"
             )
         if not self._store.become(instance, self._clock()):
             raise AdoptError(
@@ -176,107 +144,96 @@ class Adopter:
         known |= {policy.workspace_uuid for policy in self._policies.values()}
         return sorted(known, key=str)
 
-    def _read(self, workspace: str | None) -> Listing:
+    # What the service shows
+
+    def _read(self, workspace: str | None, others: Counter[str]) -> tuple[int, Comparison]:
+        """Read a listing to its end; note what of it is ours, and count what is others'."""
         for _ in range(READINGS):
-            listing = self._client.read_listing(workspace_uuid=workspace)
+            self._store.write(partial(adoption.forget_listed, workspace=workspace))
+            seen: Counter[str] = Counter()
+            notes = _Notes(self._store, workspace, seen)
+            comparison = Comparison(store=self._store, client=self._client, compare=notes.compare)
+
+            def take(item: FileDetail, comparison: Comparison = comparison) -> None:
+                self._introduction.learn([item])
+                comparison.take(item)
+
+            listing = self._client.read_listing(take, workspace_uuid=workspace)
+            comparison.flush()
+            notes.flush()
             if listing.complete:
-                return listing
+                others.update(seen)
+                return listing.items, comparison
         raise AdoptError(
             f"the listing does not stay the same while it is read ({listing.reason}); others "
             "upload or delete: try again when they are done"
         )
 
-    def _instances(self, listing: Listing) -> Iterable[str]:
-        """Yield the other instances whose tokens a listing shows, once for each object."""
-        for item in listing.items:
-            for token in tokens_in(item.strings()):
-                if (instance := instance_of(token)) != self._store.instance:
-                    yield instance
+    # Which file it is
 
-    # What the ledger has and the service has not
+    def _match(self, counts: Counter[str]) -> Iterator[JsonObject]:
+        places = self._store.read(lambda db: _Places(adoption.places(db)))
+        total, done, after = self._store.read(adoption.count_listed), 0, ""
+        counts["unknown"] = total
+        while found := self._store.read(partial(adoption.oldest_listed, after=after, limit=BATCH)):
+            yield {"step": "comparing with the folders", "done": done, "of": total}
+            for remote in found:
+                became = self._take_up(remote, places)
+                if became is not None:
+                    counts[became] += 1
+                    counts["unknown"] -= 1
+            done, after = done + len(found), found[-1].token
 
-    def _forget_gone(self, workspace: str | None, listing: Listing) -> int:
-        """Record as gone what a complete listing and a look at the object itself do not show."""
-        there = {item.file_uuid for item in listing.items}
-        claimed = [
-            copy
-            for copy in self._store.read(adoption.claimed)
-            if copy.workspace_uuid == workspace and copy.file_uuid not in there
-        ]
-        lost = [copy for copy in claimed if self._is_gone(copy)]
+    def _take_up(self, remote: Remote, places: "_Places") -> Became | None:
+        """Take an object up for its file; None where it is of none, or may be somebody else's."""
+        if remote.size is None:
+            # The listing may be silent where the object itself is not; a record has no size.
+            remote = remote._replace(size=self._client.get(remote.file_uuid).file_size_bytes)
+            if remote.size is None:
+                return None
+        authentic = self._store.read(
+            lambda db: adoption.is_authentic(db, remote, sizes_are_told=self._sizes_are_told(db))
+        )
+        file = None if authentic is False else self._file_of(remote, places)
+        if file is None or (authentic is None and file.size != remote.size):
+            return None
         now = self._clock()
-        return self._store.write(lambda db: adoption.gone(db, lost, self._policies, now))
+        return self._store.write(
+            lambda db: adoption.take_up(db, file.id, remote, self._policies, now)
+        )
 
-    def _is_gone(self, copy: Copy) -> bool:
-        try:
-            self._client.get(copy.file_uuid or "")
-        except NotFoundError:
-            return True
-        return False
+    def _sizes_are_told(self, db: Transaction) -> bool:
+        """Say whether nothing was learned against comparing sizes."""
+        known = [what for kind in echo.KINDS if (what := echo.learned(db, kind))]
+        return all(what.sizes is not False for what in known)
 
-    # What the service has and the ledger has not
+    def _file_of(self, remote: Remote, places: "_Places") -> File | None:
+        """Return the file whose object it is: at its place, else of its content and size."""
+        here = self._store.read(partial(adoption.at_place, remote=remote, ids=places.at(remote)))
+        here = [self._hashed(file) for file in here if self._is_in_workspace(file, remote)]
+        if len(here) > 1:
+            # Several places share a short digest.
+            here = [file for file in here if adoption.has_content(file, remote)]
+        if not here and remote.size is not None:
+            size = remote.size
+            same = self._store.read(lambda db: adoption.of_size(db, size, RENAMED))
+            hashed = [self._hashed(file) for file in same if self._is_in_workspace(file, remote)]
+            return next((file for file in hashed if adoption.has_content(file, remote)), None)
+        if len(here) != 1:
+            return None
+        (file,) = here
+        # Where files are taken away after their upload, an earlier object of the same name is a
+        # file of its own, and no earlier version.
+        is_kept = self._policies[file.folder].after_upload == "keep"
+        return file if is_kept or adoption.has_content(file, remote) else None
 
-    def _doubt_planned(self, listing: Listing) -> None:
-        """Let what an older ledger has yet to send be looked up, where it has arrived."""
-        listed = {
-            token: min(item.created_at.timestamp() for item in items)
-            for token, items in by_token(listing).items()
-        }
-        now = self._clock()
-        self._store.write(lambda db: adoption.arrived(db, listed, now))
-
-    def _forgotten(self, ours: Mapping[str, Unknown], listing: Listing) -> list[Found]:
-        shown = {item.file_uuid: item for item in listing.items}
-        forgotten = self._store.read(lambda db: unknown.select(db, ours.values()))
-        return [Found(shown[item.file_uuid], item) for item in forgotten]
-
-    def _match(
-        self, found: list[Found], counts: Counter[str], left: list[Unknown]
-    ) -> Iterator[JsonObject]:
-        tokens = [item.forgotten.token for item in found]
-        files = self._store.read(lambda db: adoption.candidates(db, tokens))
-        # The newest first: it is the one to go on with.
-        found.sort(key=lambda item: item.item.created_at, reverse=True)
-        hashed: dict[int, File] = {}
-        for number, item in enumerate(found):
-            if number % PROGRESS_FILES == 0:
-                yield {"step": "comparing with the folders", "done": number, "of": len(found)}
-            file = self._file_of(item, files.get(place_of(item.forgotten.token)[0], []))
-            if file is None:
-                left.append(item.forgotten)
-                continue
-            if file.id not in hashed:
-                hashed[file.id] = self._hashed(file)
-            if not self._is_for(hashed[file.id], item):
-                left.append(item.forgotten)
-                continue
-            counts[self._take_up(hashed[file.id], self._sized(item.remote))] += 1
-
-    def _file_of(self, found: Found, files: list[File]) -> File | None:
-        """Return the one file whose place and sent name are the object's; None where none is."""
-        right = [
-            file
-            for file in files
-            if file.folder in self._policies
-            and self._policies[file.folder].workspace_uuid == found.forgotten.workspace_uuid
-            and found.carries(sent_name(file.path, found.forgotten.token))
-        ]
-        return right[0] if len(right) == 1 else None
-
-    def _is_for(self, file: File, found: Found) -> bool:
-        """Say whether an object is to be taken up for a file.
-
-        Where files are taken away after their upload, an earlier object of the same name is a file
-        of its own, and no earlier version: only what the file holds now is its copy.
-        """
-        if self._policies[file.folder].after_upload == "keep":
-            return True
-        content = place_of(found.forgotten.token)[1]
-        return file.sha256 is not None and file.sha256.startswith(content)
+    def _is_in_workspace(self, file: File, remote: Remote) -> bool:
+        policy = self._policies.get(file.folder)
+        return policy is not None and policy.workspace_uuid == remote.workspace_uuid
 
     def _hashed(self, file: File) -> File:
         """Return `file` with its content's SHA-256; without where it cannot be read as it is."""
-        if file.sha256 is not None or file.fingerprint is None:
+        if file.sha256 is not None or file.fingerprint is None or file.folder not in self._roots:
             return file
         with suppress(DiskError), disk.open_beneath(self._roots[file.folder], file.path) as opened:
             if disk.fingerprint(opened) != file.fingerprint:
@@ -287,14 +244,56 @@ class Adopter:
                 return file._replace(sha256=digest)
         return file
 
-    def _sized(self, remote: Remote) -> Remote:
-        """Ask for the size where the listing is silent: without, it may be a record only."""
-        if remote.size is not None:
-            return remote
-        return remote._replace(size=self._client.get(remote.file_uuid).file_size_bytes)
 
-    def _take_up(self, file: File, remote: Remote) -> Became:
-        now = self._clock()
-        return self._store.write(
-            lambda db: adoption.take_up(db, file.id, remote, self._policies, now)
+class _Places:
+    """Which files have a place digest with the same first 8 digits: 8 bytes a file."""
+
+    def __init__(self, places: Iterable[tuple[str, int]]) -> None:
+        packed = array("Q", (int(digest[:8], 16) << 32 | number for digest, number in places))
+        self._packed = array("Q", sorted(packed))
+
+    def at(self, remote: Remote) -> list[int]:
+        """Return the ids of files that may be at the place that the token of `remote` tells."""
+        first = int(tokens.read(remote.token).path[:8], 16) << 32
+        start, end = bisect_left(self._packed, first), bisect_left(self._packed, first + (1 << 32))
+        return [number & 0xFFFFFFFF for number in self._packed[start:end]]
+
+
+class _Notes:
+    """Keeps what a listing shows of ours and the ledger does not have, a batch at a time."""
+
+    def __init__(self, store: Store, workspace: str | None, others: Counter[str]) -> None:
+        self._store = store
+        self._workspace = workspace
+        self._others = others
+        self._batch: list[Remote] = []
+
+    def compare(self, item: FileDetail, claim: Claim | None) -> None:
+        token = item.token
+        if token is None:
+            return
+        instance = tokens.read(token).instance
+        if instance != self._store.instance:
+            if instance in self._others or len(self._others) < INSTANCES:
+                self._others[instance] += 1
+            return
+        if claim is not None:
+            return
+        self._batch.append(
+            Remote(
+                item.file_uuid,
+                token,
+                self._workspace,
+                item.created_at.timestamp(),
+                item.file_size_bytes,
+                item.content_type,
+                item.remote_file_path,
+            )
         )
+        if len(self._batch) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self._store.write(lambda db: adoption.note_listed(db, batch))

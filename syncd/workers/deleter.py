@@ -265,7 +265,7 @@ class Deleter:
         try:
             self._client.delete(copy.file_uuid)
         except NotFoundError as error:
-            if not self._key_is_good(copy):
+            if not (error.is_the_services and self._key_is_good(copy)):
                 self._failed(copy, error)
                 return
         except FilesApiError as error:

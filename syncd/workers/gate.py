@@ -80,6 +80,7 @@ class Gate:
         #: until when the service itself asked to wait: nothing shortens that
         self._asked_until = 0.0
         self._introduced = True
+        self._checked = True
         self._suspects: set[str | None] = set()
         self._closed: frozenset[str | None] = frozenset()
         # A hold that outlived its process is believed until an answer says otherwise.
@@ -119,6 +120,19 @@ class Gate:
         self._introduced = True
 
     @property
+    def checked(self) -> bool:
+        """Whether it was seen that the state is no older copy of itself."""
+        return self._checked
+
+    def await_check(self) -> None:
+        """Let nothing pass until `check_done`: the state may be an older copy of itself."""
+        self._checked = False
+
+    def check_done(self) -> None:
+        """Let requests pass: the state was checked, as far as it can be."""
+        self._checked = True
+
+    @property
     def tripped(self) -> bool:
         """Whether requests fail one after another: then one at a time probes the service."""
         return self._failures >= TRIPPED_AFTER
@@ -130,13 +144,13 @@ class Gate:
 
     def seconds_shut_for_all(self) -> float:
         """Return the seconds until any request but a probe may be made; 0 for now."""
-        if not self._introduced:
+        if not (self._introduced and self._checked):
             return max(self.seconds_shut(), 1.0)
         return KEY_PROBE_SECONDS if self._refused else self.seconds_shut()
 
     def may_send(self) -> bool:
         """Say whether an upload may be made now, to a workspace that is not `closed`."""
-        if self._refused or not self._introduced or self._resting():
+        if self._refused or not (self._introduced and self._checked) or self._resting():
             return False
         return self.seconds_shut() == 0.0
 

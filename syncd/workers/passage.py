@@ -31,19 +31,24 @@ from syncd.files_api import (
 )
 from syncd.log import fields
 from syncd.metrics import RETRIES
-from syncd.state import confirming
+from syncd.state import confirming, echo
+from syncd.state.attempts import kind_of
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.ledger import Declined, Elsewhere, Failure, Ledger, Offer, Stored
+from syncd.state.ledger import PROBE, Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import ECHO, PROVEN, Store, Transaction
+from syncd.state.store import Store, Transaction
 from syncd.workers.gate import PATIENCE, Gate
-from syncd.workers.looks import look
+from syncd.workers.looks import look, may_be_sent
 
 log = logging.getLogger(__name__)
 
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
+#: Seconds until a file is tried again whose folder is another one now.
+ROOT_SECONDS = 10.0
+#: The largest file that is sent direct to learn whether such names are echoed.
+PROBE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ class Passage:
         self._in_flight: dict[int, InFlight] = {}
         #: files that were refused together with others, and go alone from then on
         self._alone: set[int] = set()
-        self._proven = False
+        #: for files and videos: whether their direct uploads can be found by their tokens
+        self._proven: set[bool] = set()
 
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
@@ -148,6 +154,10 @@ class Passage:
             return None
         try:
             descriptor = opened.enter_context(disk.open_beneath(root.path, file.path))
+            if not self._is_at_home(file):
+                later = self._clock() + ROOT_SECONDS
+                self._store.write(lambda db: self._ledger.put_off(db, file.id, later))
+                return None
             offer = self._offer(file, descriptor)
         except (FileChangedError, UnreadableError) as error:
             self._record_unsendable(file, error)
@@ -165,12 +175,13 @@ class Passage:
                 return None
             if disk.fingerprint(descriptor) != before:
                 raise FileChangedError(f"{file.shown} changed while it was read")
+        kind = content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0))
         return Offer(
             file_id=file.id,
             fingerprint=before,
             sha256=digest,
-            content_type=content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0)),
-            method=self._method(before.size),
+            content_type=kind,
+            method=self._method(before.size, is_video=kind.startswith("video/")),
         )
 
     def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":
@@ -292,23 +303,32 @@ class Passage:
         now = self._clock()
         self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
 
-    def _method(self, size: int) -> str:
+    def _method(self, size: int, *, is_video: bool) -> str:
         """Choose how to send.
 
         Presigned, where one may choose, for what is long and worth repeating safely, and for all
-        until the service is seen to echo our tokens: without, an unanswered direct upload could
-        neither be found nor be sent again.
+        of a kind until the service is seen to echo its tokens: without, an unanswered direct
+        upload could neither be found nor be sent again. One small file is sent direct to learn it.
         """
         if size > PRESIGNED_MAX_BYTES or self._options.method == "direct":
             return "direct"
         if self._options.method == "presigned" or size > self._options.direct_max:
             return "presigned"
-        return "direct" if self._options.token and self._echoes() else "presigned"
+        if not self._options.token:
+            return "presigned"
+        if self._is_proven(is_video=is_video):
+            return "direct"
+        kind = kind_of("direct", is_video=is_video)
+        is_learned = self._store.read(lambda db: echo.learned(db, kind)) is not None
+        return "presigned" if is_learned or size > PROBE_BYTES else PROBE
 
-    def _echoes(self) -> bool:
+    def _is_proven(self, *, is_video: bool) -> bool:
         # Once proven it stays so: only until then is the table asked.
-        self._proven = self._proven or self._store.fact(ECHO) == PROVEN
-        return self._proven
+        if is_video not in self._proven and self._store.read(
+            lambda db: echo.is_proven(db, "direct", is_video=is_video)
+        ):
+            self._proven.add(is_video)
+        return is_video in self._proven
 
     def _vacated(self, sources: Iterable[File]) -> list[int]:
         """Return the files whose paths are seen to be vacant: what was there was moved."""
@@ -356,6 +376,13 @@ class Passage:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
+        if not self._is_at_home(file):
+            raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
+
+    def _is_at_home(self, file: File) -> bool:
+        """Say whether the folder is the one that the file is known to be in."""
+        root = self._roots[file.folder]
+        return may_be_sent(self._store, file.folder, root.path, file.path, marker=root.marker)
 
     def _transfer(
         self,

@@ -1,15 +1,13 @@
 """Settles doubts by looking: a copy whose request got no answer is searched for by its token.
 
-It alone reads listings, and only while a doubt is open, once to learn what the service echoes,
-and in a daily sweep for strays.
+It alone reads listings, and only while an attempt is unanswered, and to learn from the first
+uploads how the service shows what it stored.
 """
 
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from syncd.files_api import (
@@ -20,24 +18,19 @@ from syncd.files_api import (
     Listing,
     NotFoundError,
     UnauthorizedError,
-    tokens_in,
 )
-from syncd.state import due, files, holds, texts, unknown
+from syncd.state import attempts, copies, due, echo, files, holds, texts
+from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
+from syncd.state.echo import Learned
 from syncd.state.ledger import Ledger, Stored
-from syncd.state.store import (
-    ECHO,
-    NO_ECHO,
-    PROVEN,
-    Store,
-    Transaction,
-    fact,
-    read_fact,
-    set_fact,
-)
+from syncd.state.lifecycle import CopyStatus
+from syncd.state.planner import Policy
+from syncd.state.store import KEY_MARK, Store, Transaction, fact
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.introduction import Introduction
-from syncd.workers.tokens import by_token, of_instance
+from syncd.workers.rollback import RollbackCheck
+from syncd.workers.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +40,8 @@ LOOK_SECONDS = 5.0
 RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
 HELD_LOOK_SECONDS = 3600.0
-SWEEP_SECONDS = 86_400.0
-#: Seconds until a sweep that could not be made whole is tried again: listings may be long.
-SWEEP_AGAIN_SECONDS = 300.0
-#: How long a doubt counts as recent, in times of `resend_after_seconds`: what was sent twice is
-#: looked for once more at its end.
-RECENT_TIMES = 5.0
-#: The facts by which the next looks outlive the process.
-SWEEP_AT, LOOK_BACK = "sweep_at", "look_back"
-#: Objects of a listing that are compared with the ledger at once.
-SWEEP_BATCH = 500
-#: What clocks may differ by, in seconds, when a listing is read back to a time.
-SKEW_SECONDS = 900.0
+#: Doubts of the last hour share a listing; older ones have one of their own.
+RECENT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +65,7 @@ class Reconciler:
         introduction: Introduction,
         options: ReconcileOptions,
         clock: Callable[[], float],
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -90,22 +74,19 @@ class Reconciler:
         self._introduction = introduction
         self._options = options
         self._clock = clock
-        self._sweep_at, self._look_back = self._next_looks()
+        self._search = Search(store=store, client=client, introduction=introduction, clock=clock)
+        self._rollback = RollbackCheck(
+            store=store,
+            client=client,
+            gate=gate,
+            search=self._search,
+            policies=policies or {},
+            clock=clock,
+        )
         #: when what was refused was last asked for, on `clock`
         self._asked_at: dict[str, float] = {}
-
-    def _next_looks(self) -> tuple[float, tuple[float, float] | None]:
-        """Return when the next sweep is due, and the next look back with what it reads back to."""
-        now = self._clock()
-        sweep = self._store.read(lambda db: read_fact(db, SWEEP_AT, float))
-        look = self._store.read(lambda db: read_fact(db, LOOK_BACK, _look_back))
-        if sweep is None:
-            # From the first start on: a process that never lives for a day sweeps, too.
-            first = str(now + SWEEP_SECONDS)
-            self._store.write(lambda db: set_fact(db, SWEEP_AT, first))
-        # A clock that was set back must not put the sweep off for months.
-        latest = now + SWEEP_SECONDS
-        return latest if sweep is None else min(sweep, latest), look
+        #: seconds between two tries to learn what is echoed
+        self._learn_seconds = LOOK_SECONDS
 
     def step(self) -> float | None:
         """Look for what is in doubt; return the seconds until the next look is due.
@@ -121,43 +102,49 @@ class Reconciler:
             and (not self._introduction.unproven or self._may_ask_again("key"))
         ):
             self._introduce()
+        if self._gate.introduced and not self._gate.refused and not self._gate.seconds_shut():
+            self._rollback.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
         self._judge_workspaces()
-        now = self._clock()
-        # Nor must a clock that is set back meanwhile.
-        self._sweep_at = min(self._sweep_at, now + SWEEP_SECONDS)
-        self._settle_due(now)
+        self._settle_due(self._clock())
         if shut := self._gate.seconds_shut_for_all():
             return shut
         try:
-            self._learn_echo()
-            if now >= self._sweep_at:
-                self._sweep()
-            elif self._look_back and now >= self._look_back[0]:
-                self._sweep(since=self._look_back[1])
+            self._learn()
         except FilesApiError as error:
             self._gate.failed(error)
-            log.warning("whether names are echoed cannot be seen now: %s", error)
+            log.warning("cannot check yet whether the service echoes names: %s", error)
             return LOOK_SECONDS
         return self._next_seconds()
 
     def _settle_due(self, now: float) -> None:
         """Look for what is in doubt: reserved objects one by one, the rest of a workspace at once.
 
-        A listing is read for all of a workspace's doubts as soon as one of them is due.
+        A listing is read for all recent doubts of a workspace as soon as one of them is due.
         """
         doubts = self._store.read(due.doubts)
         urgent = {copy.id for copy in doubts if (copy.due_at or 0.0) <= now}
         for copy in doubts:
             if copy.file_uuid is not None and copy.id in urgent:
-                self._try([copy], partial(self._settle_reserved, copy))
-        nameless = [copy for copy in doubts if copy.file_uuid is None]
-        for workspace in {copy.workspace_uuid for copy in nameless if copy.id in urgent}:
-            here = [copy for copy in nameless if copy.workspace_uuid == workspace]
-            self._try(here, partial(self._settle, workspace, here))
+                self._try([copy], (), partial(self._settle_reserved, copy))
+        late = self._store.read(attempts.every)
+        groups: dict[tuple[str | None, bool], list[Copy]] = {}
+        for copy in doubts:
+            if copy.file_uuid is None:
+                is_recent = Attempt.of(copy).sent_at > now - RECENT_SECONDS
+                groups.setdefault((copy.workspace_uuid, is_recent), []).append(copy)
+        for (workspace, _), here in groups.items():
+            if not urgent.isdisjoint(copy.id for copy in here):
+                others = [a for a in late if a.workspace_uuid == workspace]
+                self._try(here, (), partial(self._settle, workspace, here, others))
+        for workspace in {a.workspace_uuid for a in late if a.look_at <= now}:
+            due_now = [a for a in late if a.workspace_uuid == workspace and a.look_at <= now]
+            self._try((), due_now, partial(self._settle, workspace, (), due_now))
 
-    def _try(self, doubts: Sequence[Copy], look: Callable[[], None]) -> None:
+    def _try(
+        self, doubts: Sequence[Copy], late: Sequence[Attempt], look: Callable[[], None]
+    ) -> None:
         """Look for `doubts`: those that nobody answers for wait, and keep no other waiting."""
         if self._gate.seconds_shut_for_all():
             return
@@ -165,13 +152,15 @@ class Reconciler:
             look()
         except FilesApiError as error:
             self._gate.failed(error)
-            log.warning("what is in doubt cannot be looked up now: %s", error)
-            ids, later = {copy.id for copy in doubts}, self._clock() + RELOOK_SECONDS
+            log.warning("cannot look up unanswered uploads now: %s", error)
+            ids, now = {copy.id for copy in doubts}, self._clock()
 
             def put_off(db: Transaction) -> None:
                 for copy in due.doubts(db):
                     if copy.id in ids:
-                        self._ledger.look_later(db, copy.id, later)
+                        self._ledger.look_later(db, copy.id, now + RELOOK_SECONDS)
+                for attempt in late:
+                    attempts.put_off(db, attempt, now + HELD_LOOK_SECONDS)
 
             self._store.write(put_off)
 
@@ -189,6 +178,7 @@ class Reconciler:
 
     def _next_seconds(self) -> float | None:
         times = [copy.due_at or 0.0 for copy in self._store.read(due.doubts)]
+        times += [attempt.look_at for attempt in self._store.read(attempts.every)]
         return max(min(times) - self._clock(), 0.0) if times else None
 
     def _probe(self) -> None:
@@ -205,9 +195,9 @@ class Reconciler:
             self._introduction.make()
         except FilesApiError as error:
             self._gate.failed(error)
-            # Of a key that is refused, the gate has told.
+            # The gate reports a refused key.
             if not isinstance(error, UnauthorizedError):
-                log.warning("the key is new; whose it is cannot be asked now: %s", error)
+                log.warning("cannot check yet which organization the new key belongs to: %s", error)
 
     def _judge_workspaces(self) -> None:
         """See which workspaces the key may use, where an upload made it doubtful."""
@@ -224,72 +214,98 @@ class Reconciler:
             else:
                 self._gate.judge(workspace, refusal=None)
 
-    def _settle(self, workspace: str | None, doubts: Sequence[Copy]) -> None:
-        """Look for doubts without a uuid in one listing."""
-        oldest = min(copy.sent_at or copy.created_at for copy in doubts)
-        listing = self._client.read_listing(workspace_uuid=workspace, since=_back_to(oldest))
-        self._gate.succeeded()
-        self._introduction.learn(listing.items)
-        found = by_token(listing)
-        self._retire_twins(found)
-        for copy in doubts:
-            if arrived := found.get(copy.token):
-                self._adopt(copy, arrived)
-            else:
-                self._not_found(copy, listing)
-        self._look_back_later(oldest)
+    def _settle(
+        self, workspace: str | None, doubts: Sequence[Copy], late: Sequence[Attempt]
+    ) -> None:
+        """Look in one listing for doubts without a uuid, and for attempts that were given up.
 
-    def _look_back_later(self, since: float) -> None:
-        """Look once more, later, for what a doubt of now may still bring."""
-        at = self._clock() + RECENT_TIMES * self._options.resend_after_seconds
-        if self._look_back is not None:
-            since = min(since, self._look_back[1])
-        self._look_back = (at, since)
-        kept = json.dumps({"at": at, "since": since})
-        self._store.write(lambda db: set_fact(db, LOOK_BACK, kept))
-
-    def _adopt(self, copy: Copy, found: Sequence[FileDetail]) -> None:
-        """Take the first that arrived for the copy's own; the others are twins, and retire.
-
-        What has its content comes first: an earlier try may have left a record without.
+        Of the latter, those of the same copies and those that the listing reaches anyway.
         """
+        last = {copy.id: Attempt.of(copy) for copy in doubts}
+        since = min((attempt.sent_at for attempt in last.values()), default=0.0)
+        late = [a for a in late if a.copy_id in last or a.sent_at >= since]
+        sight = self._search.look(workspace, [*last.values(), *late])
+        self._gate.succeeded()
+        settled: set[str] = set()
+        for copy in doubts:
+            own = [last[copy.id], *(a for a in late if a.copy_id == copy.id)]
+            if found := [a for a in own if a.token in sight.found]:
+                # What has its content comes first: an earlier try may have left a record without.
+                found.sort(key=lambda a: (not self._is_whole(a, sight.found[a.token]), a.sent_at))
+                self._recover(copy, found[0], sight.found[found[0].token])
+                settled.add(found[0].token)
+            else:
+                self._not_found(copy, sight.listing)
+        for attempt in (a for a in late if a.token not in settled):
+            self._look_late(attempt, sight.found.get(attempt.token), sight.listing)
 
-        def rank(item: FileDetail) -> tuple[bool, datetime, str]:
-            return item.file_size_bytes != copy.size, item.created_at, item.file_uuid
+    def _is_whole(self, attempt: Attempt, item: FileDetail) -> bool:
+        """Say whether an object that was found holds what was sent, as far as a listing shows.
 
-        first, *twins = sorted(found, key=rank)
+        A direct upload is stored whole or not at all. Where sizes are told, none is suspicious.
+        """
+        if attempt.method != "direct":
+            return False
+        known = self._store.read(lambda db: echo.learned(db, attempt.kind))
+        return item.file_size_bytes is not None or known is None or not known.sizes
+
+    def _recover(self, copy: Copy, attempt: Attempt, item: FileDetail) -> None:
+        """Take an object that was found for the copy's own."""
         now = self._clock()
-        if copy.method == "presigned" or first.file_size_bytes != copy.size:
-            self._adopt_reserved(copy, first, twins, now)
-            return
-        stored = self._stored(first)
+        stored = self._stored(item) if self._is_whole(attempt, item) else None
 
         def record(db: Transaction) -> str:
-            set_fact(db, ECHO, PROVEN)
+            self._note_found(db, attempt, item)
             self._release(db, copy, now)
-            became = self._ledger.stored(
-                db, copy.id, stored, now, look=now + self._options.first_poll_seconds
-            )
-            strays = [(copy, twin.file_uuid) for twin in twins]
-            self._ledger.twins(db, strays=strays, now=now)
-            return became
+            self._ledger.settle(db, copy.id, attempt, now)
+            if stored is None:
+                self._ledger.reserved(db, copy.id, item.file_uuid)
+                return "reserved"
+            look = now + self._options.first_poll_seconds
+            return self._ledger.stored(db, copy.id, stored, now, look=look)
 
         became = self._store.write(record)
-        log.info("found what was in doubt: %s is %s, %d twins", first.file_uuid, became, len(twins))
+        log.info("recovered unanswered upload %s (now %s)", item.file_uuid, became)
+        if stored is None:
+            self._settle_reserved(copy._replace(file_uuid=item.file_uuid))
 
-    def _adopt_reserved(
-        self, copy: Copy, first: FileDetail, twins: Sequence[FileDetail], now: float
-    ) -> None:
-        """Take a reserved record for the copy's own: only its size tells whether content came."""
+    def _look_late(self, attempt: Attempt, item: FileDetail | None, listing: Listing) -> None:
+        """Record what a look showed of an attempt that was given up."""
+        now = self._clock()
+        copy = self._store.read(lambda db: copies.get(db, attempt.copy_id))
+        if copy is not None and copy.status is CopyStatus.SENDING:
+            # What becomes of its file is decided by the request that is under way.
+            if attempt.look_at <= now:
+                later = now + RELOOK_SECONDS
+                self._store.write(lambda db: attempts.put_off(db, attempt, later))
+        elif item is not None:
+            self._found_late(attempt, item, now)
+        elif attempt.look_at <= now:
+            pause = now + HELD_LOOK_SECONDS
+            self._store.write(
+                lambda db: (
+                    attempts.looked(db, attempt, now)
+                    if listing.complete
+                    else attempts.put_off(db, attempt, pause)
+                )
+            )
 
-        def record(db: Transaction) -> None:
-            set_fact(db, ECHO, PROVEN)
-            self._ledger.reserved(db, copy.id, first.file_uuid)
-            strays = [(copy, twin.file_uuid) for twin in twins]
-            self._ledger.twins(db, strays=strays, now=now)
+    def _found_late(self, attempt: Attempt, item: FileDetail, now: float) -> None:
+        whole = self._is_whole(attempt, item)
+        stored = self._stored(item) if whole else Stored(item.file_uuid, item.remote_file_path)
+        look = now + self._options.first_poll_seconds
 
-        self._store.write(record)
-        self._settle_reserved(copy._replace(file_uuid=first.file_uuid))
+        def record(db: Transaction) -> str | None:
+            self._note_found(db, attempt, item)
+            return self._ledger.found_late(db, attempt, stored, now, whole=whole, look=look)
+
+        became = self._store.write(record)
+        log.info("an unanswered upload arrived late: %s (now %s)", item.file_uuid, became)
+
+    def _note_found(self, db: Transaction, attempt: Attempt, item: FileDetail) -> None:
+        """An object that was found by its token proves that such names are echoed."""
+        if echo.learned(db, attempt.kind) is None:
+            echo.learn(db, attempt.kind, Learned(echo=True, sizes=_sizes(attempt.size, item)))
 
     def _stored(self, item: FileDetail) -> Stored:
         status = item.processing_status
@@ -307,7 +323,9 @@ class Reconciler:
         now = self._clock()
         try:
             item = self._client.get(copy.file_uuid)
-        except NotFoundError:
+        except NotFoundError as error:
+            if not error.is_the_services:
+                raise
             self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
             item = None
         self._gate.succeeded()
@@ -324,28 +342,36 @@ class Reconciler:
         # A long upload that got no answer may still be carried out a while after its end.
         ended_at = max(copy.sent_at or now, copy.doubted_at or 0.0)
         safe_at = ended_at + self._options.resend_after_seconds
-        # A create that did arrive left a record without content: repeating it loses nothing.
-        harmless = copy.method == "presigned"
-        proven = harmless or self._store.read(lambda db: fact(db, ECHO)) == PROVEN
-        if now < safe_at or not listing.complete:
-            look_at = min(safe_at, now + RELOOK_SECONDS) if now < safe_at else now + LOOK_SECONDS
-            self._store.write(lambda db: self._ledger.look_later(db, copy.id, look_at))
-        elif proven:
-            log.info("an upload in doubt never arrived; it is sent again")
+        if now < safe_at:
+            self._look_again(copy, min(safe_at, now + RELOOK_SECONDS))
+        elif copy.method == "presigned" or (listing.complete and self._is_proven(copy)):
+            # A create that did arrive left a record without content: repeating it loses nothing.
+            log.info("an unanswered upload never arrived; it is sent again")
 
             def record(db: Transaction) -> None:
                 self._release(db, copy, now)
                 self._ledger.absent(db, copy.id, now)
 
             self._store.write(record)
+        elif not listing.complete:
+            pause = max(LOOK_SECONDS, (now - ended_at) / 4)
+            self._look_again(copy, now + min(pause, HELD_LOOK_SECONDS))
         else:
             self._hold(copy, now)
+
+    def _look_again(self, copy: Copy, look_at: float) -> None:
+        self._store.write(lambda db: self._ledger.look_later(db, copy.id, look_at))
+
+    def _is_proven(self, copy: Copy) -> bool:
+        """Say whether the copy's object, had it arrived, would have been found by its token."""
+        return self._store.read(lambda db: echo.is_proven(db, copy.method, is_video=copy.is_video))
 
     def _hold(self, copy: Copy, now: float) -> None:
         """Without proof that tokens are echoed, absence means nothing: do not send twice."""
         path = self._shown_path(copy)
 
         def record(db: Transaction) -> None:
+            echo.find_sample(db, copy.method, is_video=copy.is_video)
             holds.place(
                 db,
                 stops="sending",
@@ -374,115 +400,62 @@ class Reconciler:
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
         holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)
 
-    def _learn_echo(self) -> None:
-        """After the first upload, see whether its token is in the listing."""
-        known = self._introduction.is_bound and self._store.read(lambda db: fact(db, ECHO))
-        sample = None if known else self._store.read(due.echo_sample)
-        if sample is None or not self._may_ask_again("echo", LOOK_SECONDS):
+    # How the service shows what it stored
+
+    def _learn(self) -> None:
+        """Look for a stored copy of each kind of which something is to be learned."""
+        samples = self._store.read(echo.samples)
+        if not samples or not self._may_ask_again("echo", self._learn_seconds):
             return
-        listing = self._client.read_listing(
-            workspace_uuid=sample.workspace_uuid,
-            since=_back_to(sample.sent_at or sample.created_at),
+        self._learn_seconds = min(2 * self._learn_seconds, HELD_LOOK_SECONDS)
+        for workspace in {copy.workspace_uuid for copy in samples.values()}:
+            here = {k: copy for k, copy in samples.items() if copy.workspace_uuid == workspace}
+            shown = self._show(workspace, here.values())
+            self._gate.succeeded()
+            for kind, copy in here.items():
+                if item := shown.get(copy.file_uuid or ""):
+                    self._learn_from(kind, copy, item)
+
+    def _show(self, workspace: str | None, stored: Iterable[Copy]) -> dict[str, FileDetail]:
+        """Return what the listing shows of stored copies, by uuid."""
+        wanted = {copy.file_uuid: Attempt.of(copy) for copy in stored}
+        shown: dict[str, FileDetail] = {}
+
+        def take(item: FileDetail) -> None:
+            if item.file_uuid in wanted:
+                shown[item.file_uuid] = item
+
+        self._search.read(workspace, take, lambda: self._search.since(wanted.values()))
+        if len(shown) < len(wanted):
+            # Creation times may be far from ours: that is yet to be learned.
+            self._search.read(workspace, take)
+        return shown
+
+    def _learn_from(self, kind: str, copy: Copy, item: FileDetail) -> None:
+        stored_at = copy.stored_at or copy.created_at
+        what = Learned(
+            echo=item.token == copy.token,
+            sizes=_sizes(copy.size, item),
+            skew=item.created_at.timestamp() - stored_at - (self._search.ahead or 0.0),
         )
-        self._gate.succeeded()
-        self._introduction.learn(listing.items)
-        item = next((i for i in listing.items if i.file_uuid == sample.file_uuid), None)
-        if item is None:
-            return
-        echoed = sample.token in tokens_in(item.strings())
         now = self._clock()
 
         def record(db: Transaction) -> None:
-            set_fact(db, ECHO, PROVEN if echoed else NO_ECHO)
+            echo.learn(db, kind, what)
+            echo.learn_uploader(db, fact(db, KEY_MARK), item.uploaded_by_uuid)
             # Doubts that were held for want of this proof can be looked at with it.
-            for copy in due.doubts(db) if echoed else ():
-                self._ledger.look_later(db, copy.id, now)
+            for doubt in due.doubts(db) if what.echo else ():
+                self._ledger.look_later(db, doubt.id, now)
 
         self._store.write(record)
-        log.info("the Files API %s the names it is sent", "echoes" if echoed else "does not echo")
-
-    def _sweep(self, *, since: float | None = None) -> None:
-        """Give what carries our token and arrived unnoticed a row, and retire it.
-
-        Once a day over everything; `since` a time, in seconds since the epoch, after a doubt.
-        """
-        swept = [self._sweep_one(each, since) for each in self._store.read(due.workspaces)]
-        now = self._clock()
-        if not all(swept):
-            if since is None:
-                self._sweep_at = now + SWEEP_AGAIN_SECONDS
-            else:
-                self._look_back = (now + SWEEP_AGAIN_SECONDS, since)
-            return
-        self._look_back = None
-        if since is None:
-            self._sweep_at = now + SWEEP_SECONDS
-        at = str(self._sweep_at)
-
-        def record(db: Transaction) -> None:
-            set_fact(db, SWEEP_AT, at)
-            set_fact(db, LOOK_BACK, "null")
-
-        self._store.write(record)
-
-    def _sweep_one(self, workspace: str | None, since: float | None) -> bool:
-        """Sweep a workspace; return whether that is done with, for now."""
-        if self._gate.seconds_shut_for_all():
-            return False
-        try:
-            listing = self._client.read_listing(
-                workspace_uuid=workspace, since=None if since is None else _back_to(since)
-            )
-        except FilesApiError as error:
-            self._gate.failed(error)
-            log.warning("strays in %s cannot be seen: %s", holds.workspace(workspace), error)
-            # What the key may not see is none of its business until it may.
-            return isinstance(error, ForbiddenError)
-        self._gate.succeeded()
-        self._introduction.learn(listing.items)
-        self._retire_twins(by_token(listing))
-        self._note_unknown(workspace, listing, whole=since is None)
-        return True
-
-    def _note_unknown(self, workspace: str | None, listing: Listing, *, whole: bool) -> None:
-        """Keep in mind what is ours by its token and stands nowhere in the ledger."""
-        now, instance = self._clock(), self._store.instance
-        seen = of_instance(listing, instance, workspace, now).values()
-        there = {item.file_uuid for item in listing.items}
-
-        def record(db: Transaction) -> int:
-            if whole and listing.complete:
-                unknown.keep_only(db, workspace, there)
-            return unknown.note(db, unknown.select(db, seen))
-
-        if new := self._store.write(record):
-            log.warning(
-                "%d remote objects carry this instance's token and are unknown to its ledger; they "
-                "are kept: `syncd verify` lists them",
-                new,
-            )
-
-    def _retire_twins(self, listed: Mapping[str, Sequence[FileDetail]]) -> None:
-        """Retire objects, by token, whose copy the ledger knows, and shows, under another uuid."""
-        found = [(token, item.file_uuid) for token, items in listed.items() for item in items]
-        uuids = {file_uuid for _, file_uuid in found}
-        now = self._clock()
-        for start in range(0, len(found), SWEEP_BATCH):
-            part = found[start : start + SWEEP_BATCH]
-            strays = self._store.read(partial(due.strays, found=part, listed=uuids))
-            if strays:
-                self._store.write(partial(self._ledger.twins, strays=strays, now=now))
-                log.warning("%d stray twins of known copies retire", len(strays))
+        self._learn_seconds = LOOK_SECONDS
+        echoes = "echoes" if what.echo else "does not echo"
+        log.info("the Files API %s the names it is sent (%s)", echoes, kind)
 
 
-def _look_back(text: str) -> tuple[float, float] | None:
-    known = json.loads(text)
-    return (float(known["at"]), float(known["since"])) if known else None
-
-
-def _back_to(seconds: float) -> datetime:
-    """Return the time down to which a listing is read for what was sent at `seconds`."""
-    return datetime.fromtimestamp(max(seconds - SKEW_SECONDS, 0.0), tz=UTC)
+def _sizes(size: int, item: FileDetail) -> bool | None:
+    """Return whether an object is shown with the size that was sent; None where it shows none."""
+    return None if item.file_size_bytes is None else item.file_size_bytes == size
 
 
 def _scope(copy: Copy) -> str:

@@ -78,7 +78,7 @@ def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
     code, out, _ = syncd("adopt")
     assert code == 0
     assert out.splitlines() == [
-        "1 remote object compared: 0 taken up, 0 of earlier content, 0 twins, 0 gone",
+        "1 remote object compared: 0 taken up, 0 kept beside the live ones, 0 gone",
         "1 of them in the ledger already",
     ]
 
@@ -168,7 +168,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
         client.delete(file_uuid)
     code, out, _ = syncd("verify")
     assert code == 1
-    assert f"1 gone remotely, without our doing:\n  {file_uuid}  drop/a\n" in out
+    assert f"1 gone remotely, and not by syncd:\n  {file_uuid}  drop/a\n" in out
     # It is recorded, and held for a person to decide on: no finding any more.
     assert syncd("verify")[0] == 0
     assert machine.holds() == {("sending", "remote_gone")}

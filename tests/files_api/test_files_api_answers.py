@@ -181,7 +181,6 @@ def test_unknown_members_are_ignored_and_absent_ones_are_none():
     detail = get(200, json.dumps({**lean, "news": {"deep": ["found"]}}).encode())
     assert detail.content_type is None
     assert detail.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert {UUID, OTHER_UUID, "found"} <= set(detail.strings())
 
 
 def test_create_answers_as_many_files_as_were_sent():

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from simulation.engine import SimulatedStore, fresh_state
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, holds
+from syncd.state import attempts, copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Elsewhere, Failure, Ledger, Offer, Stored, recover
@@ -227,12 +227,19 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.do(self.ledger.absent, copy.id, self.now)
 
-    @rule(place=_places)
-    def found_twice(self, place):
-        if copy := self.pick(place, *CopyStatus):
-            uuid = self.uuid()
-            self.remote[uuid] = copy.sha256
-            self.do(self.ledger.twins, strays=[(copy, uuid)], now=self.now)
+    @rule(place=_places, whole=st.booleans())
+    def arrived_late(self, place, whole):
+        late = self.store.read(attempts.every)
+        if not late:
+            return
+        attempt = late[place % len(late)]
+        copy = self.store.read(lambda db: copies.get(db, attempt.copy_id))
+        if copy.status is CopyStatus.SENDING:
+            return
+        uuid = self.uuid()
+        self.remote[uuid] = copy.sha256
+        stored = Stored(uuid, None, "completed")
+        self.do(self.ledger.found_late, attempt, stored, self.now, whole=whole, look=self.now + 2)
 
     # Videos
 

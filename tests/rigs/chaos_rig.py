@@ -128,7 +128,7 @@ def one_round(number: int, place: Path, launcher: Launcher) -> list[Problem]:
     with Service(place / "service", "--echo", echo) as service:
         world = World(place / "world", service, launcher, method=method)
         (world.drop / "sub").mkdir()
-        world.plants = ("quicken", "sweep_at_once")
+        world.plants = ("quicken", "late_looks_soon")
         for name in STEADY:
             world.write(name, name.encode())
         if world.once().code != 0:

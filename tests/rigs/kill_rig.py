@@ -268,7 +268,7 @@ def late(lane: Lane, *planted: str) -> list[Problem]:
     world.service.faults()
     # Sent at once, given up after 0.6 s; now it comes.
     time.sleep(1.0)
-    world.once("sweep_at_once", *planted)
+    world.once("late_looks_soon", *planted)
     return audit(world, steady=["kept.txt"])
 
 
@@ -425,8 +425,8 @@ def main() -> int:
             f"killed at {tally.points} system calls, all is as it should be", tally.problems
         )
         report.check("what arrives after it was sent again retires", late(lanes[0]))
-        twins = [p for p in late(lanes[0], "twins_stay") if p.kind == "duplicate"]
-        report.check(f"caught: {plants.twins_stay.__doc__}", well=bool(twins))
+        twins = [p for p in late(lanes[0], "no_late_look") if p.kind == "duplicate"]
+        report.check(f"caught: {plants.no_late_look.__doc__}", well=bool(twins))
         found: dict[int, str | None] = {}
         planted = controls()
 

@@ -8,7 +8,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from syncd.state import advance, copies, writer
+from syncd.state import advance, attempts, copies, writer
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
@@ -46,9 +46,9 @@ def quicken() -> None:
         _set(place, seconds)
 
 
-def sweep_at_once() -> None:
-    """Sweep with every step, not each day."""
-    _set("syncd.workers.reconciler.SWEEP_SECONDS", 0.0)
+def late_looks_soon() -> None:
+    """Look for what was given up within seconds, not for a week."""
+    _set("syncd.state.attempts.LATE_LOOKS", (0.5, 3.0))
 
 
 # The bugs. Each docstring is what the rig says of it.
@@ -106,7 +106,7 @@ def failed_commit_swallowed() -> None:
 def resent_without_a_look() -> None:
     """what is in doubt is sent again without a look"""
 
-    def settle(self: Any, _workspace: Any, doubts: Any) -> None:
+    def settle(self: Any, _workspace: Any, doubts: Any, _late: Any) -> None:
         now = self._clock()
         for copy in doubts:
             if copy.file_uuid is None:
@@ -117,9 +117,9 @@ def resent_without_a_look() -> None:
     _plant(Reconciler, "_settle", settle)
 
 
-def twins_stay() -> None:
-    """a twin that arrives late is not looked for"""
-    _plant(Reconciler, "_retire_twins", lambda *_: None)
+def no_late_look() -> None:
+    """what arrives late is not looked for"""
+    _plant(Reconciler, "_look_late", lambda *_: None)
 
 
 def old_copy_first() -> None:
@@ -154,10 +154,14 @@ def takes_over_what_changed() -> None:
 def foreign_adopted() -> None:
     """equal content of somebody else is taken for our own"""
 
-    def settle(self: Any, workspace: Any, doubts: Any) -> None:
-        listing = self._client.read_listing(workspace_uuid=workspace)
+    def settle(self: Any, workspace: Any, doubts: Any, _late: Any) -> None:
+        items: list[Any] = []
+        listing = self._client.read_listing(items.append, workspace_uuid=workspace)
         for copy in doubts:
-            found = [i for i in listing.items if i.file_size_bytes == copy.size]
-            self._adopt(copy, found) if found else self._not_found(copy, listing)
+            found = [i for i in items if i.file_size_bytes == copy.size]
+            if found:
+                self._recover(copy, attempts.Attempt.of(copy), found[0])
+            else:
+                self._not_found(copy, listing)
 
     _plant(Reconciler, "_settle", settle)

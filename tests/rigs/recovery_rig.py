@@ -46,7 +46,8 @@ VERSION = 2
 
 def build(place: Path) -> None:
     """Make the files, and a table in which all but the backlog are live."""
-    from syncd.state.store import ECHO, PROVEN, Store
+    from syncd.state import echo
+    from syncd.state.store import Store
 
     drop = place / "drop"
     store = Store(place / "state")
@@ -56,7 +57,8 @@ def build(place: Path) -> None:
             "INSERT INTO folders (name, path) VALUES ('drop', ?)", (os.fsencode(drop),)
         )
     )
-    store.set_fact(ECHO, PROVEN)
+    learned = echo.Learned(echo=True, sizes=True, skew=0.0)
+    store.write(lambda db: echo.learn(db, "direct", learned))
     progress = Progress("thousands of files", (FILES + BACKLOG) // BATCH)
     for first in range(0, FILES + BACKLOG, BATCH):
         folder = drop / f"{first // BATCH:03}"
@@ -72,7 +74,7 @@ def build(place: Path) -> None:
 def known(db: "Database", drop: Path, made: list[tuple[int, Path]], instance: str) -> None:
     """Write files into the table; those before the backlog with a live copy."""
     from syncd.disk import Fingerprint
-    from syncd.state import copies, files
+    from syncd.state import copies, files, tokens
     from syncd.state.lifecycle import CopyStatus, FileStatus
 
     now = time.time()
@@ -95,7 +97,15 @@ def known(db: "Database", drop: Path, made: list[tuple[int, Path]], instance: st
         copy = copies.Copy(
             id=0,
             file_id=file_id,
-            token=copies.new_token(instance=instance, folder="drop", path=name, content=digest),
+            token=tokens.issue(
+                db,
+                instance=instance,
+                folder="drop",
+                path=name,
+                content=digest,
+                size=seen.st_size,
+                now=now,
+            ),
             file_uuid=str(UUID(int=number)),
             status=CopyStatus.LIVE,
             wanted=True,

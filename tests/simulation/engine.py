@@ -21,7 +21,7 @@ from syncd import config as configuration, parts as composition
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
 from syncd.files_api import source
-from syncd.state import copies, schema, store as storage
+from syncd.state import schema, store as storage, tokens
 from syncd.state.store import Store
 from syncd.state.writer import Writer, _Job
 
@@ -241,7 +241,7 @@ def simulated(
     )
     with ExitStack() as stack:
         for target, name, value in (
-            (copies, "secrets", chance),
+            (tokens, "secrets", chance),
             (storage, "secrets", chance),
             (storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)),
             (composition, "time", ticking),

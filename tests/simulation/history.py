@@ -327,13 +327,14 @@ class Schedule:
             self.now += WAITS[number % len(WAITS)]
         else:
             raise Violation(f"liveness: not settled after {ROUNDS} rounds: {self._difference()}")
-        # What arrived after everybody stopped waiting for it is found by the daily sweep.
-        self.now += DAY_SECONDS + 1
-        for _ in range(6):
-            self.round()
-            self.now += 65.0
-            if self._settled():
-                break
+        # What arrived after its request was given up is found by a late look.
+        for seconds in (601.0, 3601.0, DAY_SECONDS + 1, 7 * DAY_SECONDS + 1):
+            self.now += seconds
+            for _ in range(6):
+                self.round()
+                self.now += 65.0
+                if self._settled():
+                    break
         if difference := self._difference():
             raise Violation(f"liveness: {difference}")
 
@@ -463,6 +464,9 @@ class Schedule:
         if not strict:
             return ""
         known = {row["file_uuid"] for row in rows}
+        settled = {
+            row["token"] for row in self.rows("SELECT token FROM copies WHERE file_uuid NOT NULL")
+        }
         for item in self.service.ours():
             if item.file_uuid in known:
                 continue
@@ -470,6 +474,8 @@ class Schedule:
                 # The weaker promise: an empty record may be left, and nothing shows whose a
                 # second object is.
                 continue
+            if item.tokens() & settled:
+                continue  # made by a repetition of a request: an attempt has one object
             if self.was_restored:
                 continue  # its own tokens, unknown to the ledger, are kept
             return f"{item.file_uuid[-4:]} ({item.name}) is an orphan"

@@ -28,9 +28,9 @@ from syncd.files_api import (
     ServerError,
     UnauthorizedError,
     UnprocessableError,
-    tokens_in,
+    token_of,
 )
-from syncd.files_api.listing import read_listing, walk
+from syncd.files_api.listing import MOST_PAGES, read_listing, walk
 
 ORGANIZATION = str(uuid.UUID(int=7))
 URL_SECONDS = 1800.0
@@ -72,7 +72,8 @@ class Object:
         return not self.deleted
 
     def tokens(self) -> set[str]:
-        return tokens_in([self.name])
+        token = token_of(self.name)
+        return {token} if token else set()
 
 
 @dataclass(slots=True)
@@ -344,7 +345,9 @@ class Service:
         self._there("get_frames", file_uuid)
         return FileFrames(file_uuid=file_uuid, frame_count=3, frame_urls=())
 
-    def list(self, *, workspace_uuid=None, file_type=None, limit=None, offset=None) -> FilePage:
+    def list(
+        self, *, workspace_uuid=None, file_type=None, limit=None, offset=None, on_answer=None
+    ) -> FilePage:
         self._enter("list", mutates=False)
         self.listings += 1
         self._refuse_key("list")
@@ -370,9 +373,22 @@ class Service:
     def list_all(self, *, workspace_uuid=None, limit=None, **_) -> Iterator[FileDetail]:
         return walk(lambda size, offset: self.list(limit=size, offset=offset), limit)
 
-    def read_listing(self, *, workspace_uuid=None, since=None, limit=3) -> Listing:
+    def read_listing(
+        self,
+        take,
+        *,
+        workspace_uuid=None,
+        since=lambda: None,
+        limit=3,
+        most_pages=MOST_PAGES,
+        on_answer=None,
+    ) -> Listing:
         return read_listing(
-            lambda size, offset: self.list(limit=size, offset=offset), since=since, limit=limit
+            lambda size, offset: self.list(limit=size, offset=offset),
+            take,
+            since=since,
+            limit=limit,
+            most_pages=most_pages,
         )
 
     def close(self) -> None:
@@ -388,9 +404,6 @@ class Service:
         if self.clock() < item.stored_at + item.processing_seconds:
             return "processing"
         return "failed" if item.fails else "completed"
-
-    def _names(self, item: Object) -> tuple[str, ...]:
-        return (item.name.rpartition("/")[2],) if self.echo else ()
 
     def _upload_answer(
         self, item: Object, *, with_uuid: bool = True, url: bool = False
@@ -410,5 +423,5 @@ class Service:
             content_type=item.content_type,
             file_size_bytes=None if item.body is None else len(item.body),
             processing_status=self._status(item),
-            _strings=self._names(item),
+            original_file_url=item.name.rpartition("/")[2] if self.echo else None,
         )

@@ -1,7 +1,7 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, due, files, history, holds
+from syncd.state import attempts, copies, due, files, history, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.holds.missing import awaits_rename
@@ -83,7 +83,7 @@ def desk(store):
 def test_the_intent_is_committed_before_anything_is_sent(desk):
     copy = desk.begin(desk.see(b"a"))
     assert (copy.status, copy.in_flight, copy.sent_at) == (CopyStatus.SENDING, True, desk.now)
-    assert copy.token.startswith(f"sy1-{desk.store.instance}-")
+    assert copy.token.startswith(f"sy2-{desk.store.instance}-")
     assert copy.sha256 == A
 
 
@@ -140,7 +140,7 @@ def test_a_stale_copy_that_arrives_after_a_newer_one_retires(desk):
     assert desk.copy(stale).status is CopyStatus.RETIRING
 
 
-def test_what_was_certainly_not_sent_is_planned_again_with_its_token(desk):
+def test_what_was_certainly_not_sent_is_planned_again(desk):
     file = desk.see(b"a")
     first = desk.begin(file)
     failure = Failure("connection refused")
@@ -149,7 +149,8 @@ def test_what_was_certainly_not_sent_is_planned_again_with_its_token(desk):
     desk.now += 3
     second = desk.begin(file)
     assert isinstance(second, Copy)
-    assert (second.id, second.token, second.attempts) == (first.id, first.token, 2)
+    assert (second.id, second.attempts) == (first.id, 2)
+    assert desk.store.read(attempts.every) == []
 
 
 def test_a_refused_content_is_failed_and_only_a_change_sends_the_file_again(desk):
@@ -176,13 +177,14 @@ def test_after_a_crash_what_was_in_flight_is_in_doubt(desk):
     assert desk.begin(file) is Declined.LATER
 
 
-def test_a_doubt_proven_absent_is_sent_again_with_the_same_token(desk):
+def test_a_doubt_proven_absent_is_sent_again_with_a_token_of_its_own(desk):
     file = desk.see(b"a")
     copy = desk.begin(file)
     desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
     desk.do(desk.ledger.absent, copy.id, desk.now)
     again = desk.begin(file)
-    assert (again.id, again.token) == (copy.id, copy.token)
+    assert again.id == copy.id
+    assert again.token != copy.token, "each request has a token of its own"
 
 
 def test_a_doubt_whose_file_is_gone_retires_when_it_is_found_and_never_goes_live(desk):
@@ -195,22 +197,70 @@ def test_a_doubt_whose_file_is_gone_retires_when_it_is_found_and_never_goes_live
     assert desk.arrive(copy) == "retiring"
 
 
-def test_a_twin_gets_a_row_of_its_own_and_retires(desk):
-    _, copy = desk.sync(b"a")
-    found = [(copy.token, copy.file_uuid), (copy.token, f"{UUID}9"), ("sy1-other", f"{UUID}8")]
-    strays = desk.store.read(lambda db: due.strays(db, found))
-    assert strays == [(copy, f"{UUID}9")]
-    assert desk.do(desk.ledger.twins, strays=strays, now=desk.now) == 1
-    assert desk.do(desk.ledger.twins, strays=strays, now=desk.now) == 0
-    twin = desk.store.read(lambda db: copies.where(db, "file_uuid = ?", (f"{UUID}9",)))[0]
-    assert (twin.status, twin.token) == (CopyStatus.RETIRING, copy.token)
-    assert desk.do(desk.deletions.begin_delete, twin.id, desk.now) is not None
-    assert desk.copy(copy).status is CopyStatus.LIVE
+def late(desk, copy, **changes):
+    """Have what was sent for `copy` before turn up, after its request was given up."""
+    attempt = attempts.Attempt.of(copy)._replace(**changes)
+    stored = Stored(f"{UUID}9", None, "completed")
+    verb = desk.ledger.found_late
+    return desk.do(verb, attempt, stored, desk.now, whole=True, look=desk.now + 2)
 
 
-def test_an_object_of_a_copy_that_is_still_on_its_way_is_no_twin(desk):
+@pytest.fixture
+def given_up(desk):
+    """Return a copy as it was sent, whose request was given up."""
     copy = desk.begin(desk.see(b"a"))
-    assert desk.store.read(lambda db: due.strays(db, [(copy.token, f"{UUID}1")])) == []
+    desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
+    desk.do(desk.ledger.absent, copy.id, desk.now)
+    return copy
+
+
+def test_what_arrives_late_is_the_copy_while_nothing_of_its_file_is_live(desk, given_up):
+    assert desk.store.read(attempts.every)[0].token == given_up.token
+    assert late(desk, given_up) == "live"
+    assert desk.copy(given_up).file_uuid == f"{UUID}9"
+    assert desk.store.read(attempts.every) == []
+
+
+def test_what_arrives_late_retires_where_another_copy_is_live(desk, given_up):
+    again = desk.begin(files_of(desk, given_up))
+    desk.arrive(again)
+    assert late(desk, given_up) == "retiring"
+    assert desk.copy(again).status is CopyStatus.LIVE
+
+
+def test_what_arrives_late_never_supersedes_newer_content(desk, given_up):
+    newer = desk.begin(desk.see(b"a", 2), B)
+    assert late(desk, given_up) == "retiring"
+    assert desk.arrive(newer, 2) == "live"
+
+
+def test_what_arrives_late_of_a_file_that_is_gone_retires(desk, given_up):
+    file = desk.see(b"a", seen=Seen.MISSING)
+    desk.now += 60
+    assert desk.confirm(file) is None
+    assert late(desk, given_up) == "retiring"
+
+
+def test_an_object_that_the_ledger_knows_is_never_found_again(desk, given_up):
+    again = desk.begin(files_of(desk, given_up))
+    desk.arrive(again, 9)
+    assert late(desk, given_up) is None
+    assert desk.copy(again).status is CopyStatus.LIVE
+
+
+def test_what_is_found_more_than_a_day_after_it_was_sent_is_released_and_not_deleted(
+    desk, given_up
+):
+    again = desk.begin(files_of(desk, given_up))
+    desk.arrive(again)
+    assert late(desk, given_up, looks=2) == "released"
+    desk.begin(desk.see(b"a", 2), B)
+    kept = desk.store.read(lambda db: copies.where(db, "file_uuid = ?", (f"{UUID}9",)))[0]
+    assert (kept.status, kept.kept) == ("released", True)
+
+
+def files_of(desk, copy):
+    return desk.store.read(lambda db: files.get(db, copy.file_id))
 
 
 def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):
@@ -382,7 +432,8 @@ def test_an_excluded_file_releases_its_copy_and_takes_it_up_again(desk):
     desk.see(b"a", seen=Seen.INELIGIBLE)
     assert desk.copy(copy).status is CopyStatus.RELEASED
     desk.see(b"a", 1)
-    assert desk.copy(copy).status is CopyStatus.LIVE
+    facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+    assert desk.do(desk.ledger.completed, copy.id, desk.now, **facts) == "live"
 
 
 def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_file_starts_anew(desk):

@@ -26,7 +26,7 @@ class Desk:
     def adopt(self, store):
         self.store = store
         self.ledger = Ledger(policies=POLICIES, instance=store.instance)
-        self.retrying = Retrying(policies=POLICIES, instance=store.instance)
+        self.retrying = Retrying(policies=POLICIES)
 
     def see(self, name, seen=Seen.PRESENT):
         mark = Fingerprint(1, 3, 5, 7) if seen is Seen.PRESENT else None
@@ -274,7 +274,7 @@ def test_what_failed_in_a_folder_that_is_not_worked_on_now_keeps_no_other_from_b
     desk.store.write(lambda db: desk.ledger.stored(db, video.id, stored, desk.now, look=0.0))
     desk.store.write(lambda db: desk.ledger.processing_failed(db, video.id, failure, desk.now))
     desk.store.write(lambda db: desk.ledger.refused(db, refused.id, failure, desk.now))
-    elsewhere = Retrying(policies={}, instance=desk.store.instance)
+    elsewhere = Retrying(policies={})
     desk.store.write(lambda db: elsewhere.all_waiting(db, desk.now, failed=True))
     assert desk.due() == [b"refused"]
 

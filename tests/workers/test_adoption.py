@@ -2,17 +2,18 @@
 
 import json
 import os
+import shutil
 from contextlib import contextmanager
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
 from syncd import commands, config as configuration
 from syncd.emulator import Emulator
 from syncd.exceptions import ForeignStateError, StateError
-from syncd.files_api import NewFile
+from syncd.files_api import NewFile, token_of
 from syncd.parts import opened
-from syncd.state import holds, manifest
+from syncd.state import holds, manifest, rollback
 from syncd.workers.adopter import AdoptError
 
 OURS, THEIRS = "our-key", "their-key"
@@ -107,7 +108,7 @@ def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
         synced.sync(parts)
         assert synced.mutations() == sent, "held"
         result = synced.command(parts, "adopt")
-        assert (result["live"], result["unknown"], result["twin"]) == (2 * len(NAMES), 0, 0)
+        assert (result["live"], result["unknown"], result["second"]) == (2 * len(NAMES), 0, 0)
         assert parts.store.read(holds.open_holds) == []
         synced.sync(parts)
         assert synced.manifest(parts) == synced.before
@@ -176,10 +177,8 @@ def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(sync
         old = synced.before["f", "a.txt"][1], synced.before["g", "a.txt"][1]
         assert synced.manifest(parts)["f", "a.txt"][0] == "synced"
         findings = synced.command(parts, "verify")["findings"]
-        assert [(f["kind"], f["file_uuid"], f["accepted"]) for f in findings] == [
-            ("unknown", old[1], True)
-        ]
-    assert synced.mutations().count("DELETE") == 1, "of the earlier content alone"
+        assert [(f["kind"], f["file_uuid"]) for f in findings] == [("foreign", old[1])]
+    assert synced.mutations().count("DELETE") == 0
 
 
 def test_a_folder_that_is_not_there_refuses_adoption(synced):
@@ -255,11 +254,11 @@ def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sen
 
 def test_a_rotated_key_of_the_same_organization_goes_on_after_one_list_call(synced):
     with synced.parts("rotated-key") as parts:
-        assert not parts.gate.may_send()
+        assert not parts.gate.introduced
         parts.reconciler.step()
         assert parts.gate.may_send()
     with synced.parts("rotated-key") as parts:
-        assert parts.gate.may_send(), "a known key costs no request"
+        assert parts.gate.introduced, "a known key costs no request"
 
 
 def test_an_empty_listing_under_a_new_key_holds_and_is_not_asked_for_in_a_loop(synced):
@@ -268,3 +267,98 @@ def test_an_empty_listing_under_a_new_key_holds_and_is_not_asked_for_in_a_loop(s
             parts.reconciler.step()
         assert [h.reason for h in parts.store.read(holds.open_holds)] == ["organization_unproven"]
         assert not parts.gate.may_send()
+
+
+# A state that is put back whole takes its evidence along
+
+
+def copied(place):
+    shutil.copytree(place.home / "state", place.home / "copy")
+
+
+def put_back(place):
+    shutil.rmtree(place.home / "state")
+    shutil.copytree(place.home / "copy", place.home / "state")
+
+
+def answered(place, *rules):
+    url = f"{place.emulator.url}/_emulator/faults"
+    urlopen(Request(url, json.dumps(rules).encode(), method="PUT"), timeout=5).close()
+
+
+@pytest.mark.row(67)
+@pytest.mark.parametrize("what", ["sent", "replaced"])
+def test_a_state_that_was_put_back_is_noticed_before_anything_is_sent_or_deleted(synced, what):
+    copied(synced)
+    new = synced.home / "f" / ("new.txt" if what == "sent" else "a.txt")
+    new.write_bytes(b"after the copy was made")
+    with synced.parts() as parts:
+        synced.sync(parts)
+    put_back(synced)
+    sent = synced.mutations()
+    (synced.home / "g" / "a.txt").unlink()
+    with synced.parts() as parts:
+        assert not parts.gate.may_send()
+        synced.sync(parts)
+        assert parts.store.read(holds.is_lost)
+        assert synced.mutations() == sent
+        assert synced.command(parts, "adopt")["live"] == 1
+        synced.sync(parts)
+        assert parts.store.read(holds.open_holds) == []
+        assert synced.manifest(parts)["f", new.name][0] == "synced"
+    assert "POST" not in synced.mutations()[len(sent) :], "nothing is sent twice"
+
+
+@pytest.mark.row(67)
+def test_a_recent_live_copy_that_is_gone_shows_that_the_state_was_put_back(synced):
+    with synced.parts() as parts:
+        parts.clients[0].delete(synced.before["f", "a.txt"][1])
+    with synced.parts() as parts:
+        synced.sync(parts)
+        assert parts.store.read(holds.is_lost)
+
+
+@pytest.mark.row(67)
+def test_a_state_that_was_not_put_back_goes_on_after_one_look(synced):
+    with synced.parts() as parts:
+        parts.reconciler.step()
+        assert parts.gate.may_send()
+        assert not parts.store.read(holds.is_lost)
+
+
+@pytest.mark.row(63)
+def test_a_later_attempt_that_somebody_made_up_is_no_evidence(synced):
+    with synced.parts() as parts:
+        client = parts.clients[0]
+        name = client.get(synced.before["f", "a.txt"][1]).original_file_url
+        token = token_of(name)
+        head, path, attempt, mac = token.rsplit("-", 3)
+        forged = f"a.{head}-{path}-{int(attempt, 16) + 10**9:012x}-{mac}.txt"
+        client.create([NewFile(local_file_path=forged)])
+    with synced.parts() as parts:
+        parts.reconciler.step()
+        assert not parts.store.read(holds.is_lost)
+
+
+@pytest.mark.row(67)
+def test_a_key_that_may_not_list_goes_on_and_doctor_can_say_so(synced):
+    answered(synced, {"match": "GET /v2/files", "action": {"status": 403}})
+    with synced.parts() as parts:
+        parts.reconciler.step()
+        assert parts.gate.checked
+        assert "403" in parts.store.read(rollback.unchecked)
+    answered(synced)
+    with synced.parts() as parts:
+        parts.reconciler.step()
+        assert parts.store.read(rollback.unchecked) == ""
+
+
+@pytest.mark.row(67)
+def test_nothing_is_sent_before_a_service_that_is_down_could_be_asked(synced):
+    answered(synced, {"match": "GET /v2/files", "action": {"status": 500}})
+    with synced.parts() as parts:
+        parts.reconciler.step()
+        assert not parts.gate.may_send()
+        answered(synced)
+        parts.reconciler.step()
+        assert parts.gate.may_send()

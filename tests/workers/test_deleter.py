@@ -7,6 +7,7 @@ import pytest
 
 from syncd import disk
 from syncd.exceptions import StateWriteError
+from syncd.files_api import Answer
 from syncd.state import holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.sightings import Seen
@@ -247,3 +248,29 @@ def test_a_directory_that_may_not_be_listed_makes_nothing_missing(shop):
     shop.deleter.step()
     (shop.root / "d").chmod(0o700)
     assert deletes(shop) == []
+
+
+@pytest.mark.row(88)
+@pytest.mark.parametrize("action", ["garbage", {"status": 202}, {"status": 404}])
+def test_only_the_services_own_word_proves_a_deletion(synced, monkeypatch, action):
+    """A portal or a maintenance page answers anything with HTML."""
+    lose(synced)
+    synced.now += 61
+    sent = synced.client._sender.send
+
+    def portal(operation, source, per_call):
+        answer = sent(operation, source, per_call) if operation.name != "delete" else None
+        status = 200 if action == "garbage" else action["status"]
+        return answer or Answer(
+            operation="delete", status=status, headers={}, body=b"<html>maintenance</html>"
+        )
+
+    with monkeypatch.context() as behind:
+        behind.setattr(synced.client._sender, "send", portal)
+        synced.deleter.step()
+    assert synced.copy("a").status is CopyStatus.RETIRING
+    assert len(synced.live()) == 2
+    synced.now += 4000
+    synced.deleter.step()
+    assert list(synced.live()) == [synced.copy("b").file_uuid]
+    assert synced.copy("a").status is CopyStatus.GONE

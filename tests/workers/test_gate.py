@@ -4,7 +4,6 @@ import pytest
 
 from syncd.files_api import NotSentError, RateLimitedError, ServerError
 from syncd.workers.gate import TRIPPED_AFTER, Gate
-from syncd.workers.reconciler import SWEEP_SECONDS
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -57,10 +56,10 @@ def test_a_service_that_failed_is_still_unreachable_after_a_restart(shop):
 @pytest.mark.row(26)
 def test_a_fact_that_cannot_be_read_is_learnt_anew_and_stops_nothing(shop):
     for kept in ("", "x", "[]", '{"until": 1}', "\x00"):
-        for fact in ("rest", "sweep_at", "look_back", "clock"):
+        for fact in ("rest", "clock", "echo direct", "uploader"):
             shop.store.set_fact(fact, kept)
         assert gate(shop).may_send()
-        assert shop.reconciler._next_looks()[0] == shop.now + SWEEP_SECONDS
+        assert shop.echo() == "unknown"
         shop.deleter._clock_seen = None
         shop.deleter.step()
 

@@ -1,9 +1,10 @@
+import tempfile
 import time
 
 import pytest
 
-from syncd.files_api import ForbiddenError, ServerError
-from syncd.state import copies
+from syncd.files_api import ForbiddenError, ServerError, UploadSource
+from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
 from syncd.workers.passage import UploadOptions
@@ -15,7 +16,7 @@ def learn_the_echo(shop):
     shop.drop("first", b"first")
     shop.upload()
     shop.reconciler.step()
-    assert shop.store.fact("echo") == "proven"
+    assert shop.echo() == "proven"
 
 
 def doubt(shop, action, name="a", content=b"a"):
@@ -33,13 +34,25 @@ def until(condition):
         time.sleep(0.02)
 
 
-def sent_twice(shop):
-    """Have "a" sent again before the first try, which got no answer, is carried out."""
+def given_up(shop):
+    """Have "a" given up before its request, which got no answer, is carried out."""
     learn_the_echo(shop)
     doubt(shop, {"commit_late": 0.3})
     shop.now += 121
     shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+
+
+def sent_twice(shop):
+    """Have "a" sent again before the first try is carried out."""
+    given_up(shop)
     shop.upload()
+    until(lambda: len(shop.live()) == 3)
+
+
+def work(shop):
+    shop.reconciler.step()
+    shop.deleter.step()
 
 
 def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
@@ -48,7 +61,7 @@ def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
     copy = shop.copy("a")
     assert copy.status is CopyStatus.LIVE
     assert list(shop.live()) == [copy.file_uuid]
-    assert shop.store.fact("echo") == "proven", "finding it proves the echo"
+    assert shop.echo() == "proven", "finding it proves the echo"
 
 
 def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
@@ -62,21 +75,64 @@ def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
     assert shop.copy("a").status is CopyStatus.PLANNED
     token = shop.copy("a").token
     shop.upload()
-    assert (shop.copy("a").status, shop.copy("a").token) == (CopyStatus.LIVE, token)
+    assert shop.copy("a").status is CopyStatus.LIVE
+    assert shop.copy("a").token != token, "each request has a token of its own"
     assert len(shop.live()) == 2
 
 
-def test_a_copy_that_arrives_after_it_was_sent_again_is_a_twin_and_retires(shop):
-    sent_twice(shop)
+@pytest.mark.row(44)
+@pytest.mark.parametrize("seconds", [480, 3600, 86_400, 604_800])
+def test_what_arrives_after_it_was_sent_again_is_found_by_a_late_look_and_retires(shop, seconds):
+    given_up(shop)
+    shop.upload()
+    if seconds > 480:
+        # The looks before found nothing.
+        attempt = shop.store.read(attempts.every)[0]
+        at = {3600: 1, 86_400: 2, 604_800: 3}[seconds]
+        look_at = attempt.sent_at + attempts.LATE_LOOKS[at]
+        shop.store.write(
+            lambda db: db.conn.execute(
+                "UPDATE unanswered SET looks = ?, look_at = ?", (at, look_at)
+            )
+        )
     until(lambda: len(shop.live()) == 3)
-    shop.now += 86_401
-    shop.reconciler.step()
-    shop.deleter.step()
-    assert shop.live().keys() == {shop.copies("first")[-1].file_uuid, shop.copies("a")[0].file_uuid}
+    work(shop)
+    assert len(shop.live()) == 3, "not before it is due"
+    shop.now += seconds
+    work(shop)
+    known = {shop.copy("first").file_uuid, shop.copies("a")[0].file_uuid}
+    if seconds < 86_400:
+        assert shop.live().keys() == known
+    else:
+        assert known < shop.live().keys(), "what is found so late is never deleted by syncd"
+        assert shop.copies("a")[1].status is CopyStatus.RELEASED
+    assert shop.store.read(attempts.every) == []
+
+
+def test_what_arrives_while_nothing_of_its_file_is_live_is_its_copy(shop):
+    given_up(shop)
+    until(lambda: len(shop.live()) == 2)
+    shop.now += 600
+    work(shop)
+    shop.upload()
+    assert [copy.status for copy in shop.copies("a")] == [CopyStatus.LIVE]
+    assert len(shop.live()) == 2, "it is not sent again"
+
+
+def test_an_attempt_that_never_arrived_is_forgotten_after_a_week(shop):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    for seconds in (121, 480, 3001, 82_801, 518_401):
+        assert seconds == 121 or len(shop.store.read(attempts.every)) == 1
+        shop.now += seconds
+        shop.reconciler.step()
+        shop.upload()
+    assert shop.store.read(attempts.every) == []
+    assert shop.copy("a").status is CopyStatus.LIVE
 
 
 @pytest.mark.row(44)
-def test_a_stray_is_found_after_everything_else_of_its_workspace_is_gone(shop):
+def test_what_is_late_is_found_after_everything_else_of_its_workspace_is_gone(shop):
     sent_twice(shop)
     for name in ("first", "a"):
         (shop.root / name).unlink()
@@ -84,10 +140,103 @@ def test_a_stray_is_found_after_everything_else_of_its_workspace_is_gone(shop):
     shop.now += 61
     shop.deleter.step()
     until(lambda: len(shop.live()) == 1)
-    shop.now += 86_401
-    shop.reconciler.step()
-    shop.deleter.step()
+    shop.now += 600
+    work(shop)
     assert shop.live() == {}
+
+
+def upload_as(shop, name, content):
+    """Have a colleague upload `content` under a name that the service shows for ours."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        source = UploadSource(fd=file.fileno(), size=len(content))
+        return shop.client.upload(source, name=name, content_type="text/plain").file_uuid
+
+
+@pytest.mark.row(63)
+@pytest.mark.parametrize("content", [b"a", b"b", b"an edited version, nowhere else"])
+@pytest.mark.parametrize("name", ["{}", "report about {}-final.pdf"])
+def test_what_others_made_under_a_name_of_ours_is_never_touched(shop, name, content):
+    learn_the_echo(shop)
+    shop.drop("a", b"a")
+    shop.upload()
+    shown = shop.client.get(shop.copy("a").file_uuid).original_file_url
+    theirs = upload_as(shop, name.format(shown), content)
+    doubt(shop, "drop_before", "b", b"b")
+    for seconds in (0, 121, 600, 3600, 86_400, 604_800):
+        shop.now += seconds
+        work(shop)
+        shop.upload()
+    assert len(shop.live()) == 4
+    assert theirs in shop.live()
+    assert theirs not in {copy.file_uuid for copy in shop.copies()}
+
+
+@pytest.mark.row(63)
+@pytest.mark.parametrize("content", [b"a", b"b", b"an edited version"])
+def test_of_several_objects_with_the_token_of_a_doubt_the_oldest_is_the_copy(shop, content):
+    learn_the_echo(shop)
+    doubt(shop, "drop_after")
+    ours = next(uuid for uuid in shop.live() if uuid != shop.copy("first").file_uuid)
+    theirs = upload_as(shop, shop.client.get(ours).original_file_url, content)
+    for seconds in (0, 121, 600, 86_400):
+        shop.now += seconds
+        work(shop)
+    assert shop.copy("a").file_uuid == ours
+    assert theirs in shop.live()
+
+
+@pytest.mark.row(63)
+def test_an_object_that_does_not_fit_is_not_the_copy_of_a_doubt(shop):
+    """As where its own was removed: the size is another one, so it is somebody else's."""
+    learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    token = shop.copy("a").token
+    theirs = upload_as(shop, f"a.{token}", b"of another size")
+    shop.reconciler.step()
+    assert shop.copy("a").in_doubt
+    shop.now += 121
+    work(shop)
+    shop.upload()
+    assert shop.copy("a").file_uuid != theirs
+    assert len(shop.live()) == 3
+
+
+@pytest.mark.row(64)
+def test_a_file_with_a_sent_name_of_ours_is_a_file_like_any_other(shop):
+    learn_the_echo(shop)
+    shop.drop("a.txt", b"one")
+    shop.upload()
+    downloaded = shop.client.get(shop.copy("a.txt").file_uuid).original_file_url
+    doubt(shop, "drop_after", downloaded, b"two, of its own content")
+    work(shop)
+    assert shop.copy(downloaded).status is CopyStatus.LIVE
+    assert len(shop.live()) == 3
+
+
+@pytest.mark.row(77)
+def test_a_doubt_is_settled_while_others_upload_all_the_time(shop, monkeypatch):
+    """Ten a page, in a workspace that is younger than what is looked for."""
+    monkeypatch.setattr(shop.client, "_page_items", 20)
+    learn_the_echo(shop)
+    for number in range(30):
+        upload_as(shop, f"theirs {number}", b"theirs")
+    doubt(shop, "drop_before")
+    listed, asked = shop.client.list, []
+
+    def busy(**arguments):
+        asked.append(arguments)
+        for number in range(10):
+            upload_as(shop, f"theirs {len(asked)} {number}", b"theirs")
+        return listed(**arguments)
+
+    monkeypatch.setattr(shop.client, "list", busy)
+    for _ in range(5):
+        shop.now += 31
+        shop.reconciler.step()
+    assert shop.copy("a").status is CopyStatus.PLANNED
+    assert len(asked) < 150, "each look reads back to what it looks for"
 
 
 def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
@@ -101,7 +250,7 @@ def test_without_an_echo_nothing_is_sent_twice_and_the_hold_says_why(shop, echo)
     shop.drop("first", b"first")
     shop.upload()
     shop.reconciler.step()
-    assert shop.store.fact("echo") == "none"
+    assert shop.echo() == "none"
     doubt(shop, "drop_after")
     shop.now += 1000
     shop.reconciler.step()
@@ -130,20 +279,12 @@ def test_a_quiet_day_reads_no_listing(shop):
     assert len(shop.ask("requests")) == asked
 
 
-def test_other_peoples_objects_are_never_touched(shop):
-    from syncd.files_api import NewFile
-
-    shop.client.create([NewFile(local_file_path="clip.sy1-00000000-" + "1" * 28 + ".mp4")])
-    learn_the_echo(shop)
-    shop.now += 86_401
-    shop.reconciler.step()
-    shop.deleter.step()
-    assert [o["state"] for o in shop.ask("objects")] == ["reserved", "live"]
-
-
 @pytest.mark.parametrize("echo", ["none"])
 def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_content(shop, echo):
     shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.drop("first", b"lets it be learned that nothing is echoed")
+    shop.upload()
+    shop.reconciler.step()
     shop.faults({"match": "POST /v2/files", "times": 1, "action": "drop_before"})
     shop.drop("a", b"a")
     shop.upload()
@@ -170,6 +311,7 @@ def test_a_record_found_without_its_content_never_goes_live(shop):
 
 
 def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(shop):
+    """Each of another attempt: the record retires at a late look."""
     learn_the_echo(shop)
     shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "POST /v2/files", "times": 1, "action": {"commit_late": 0.3}})
@@ -183,8 +325,9 @@ def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(sh
     shop.faults({"match": UPLOAD, "times": 1, "action": "drop_after"})
     shop.upload()
     assert shop.copy("a").in_doubt
-    shop.reconciler.step()
-    shop.deleter.step()
+    work(shop)
+    shop.now += 600
+    work(shop)
     copy = shop.copies("a")[0]
     assert copy.status is CopyStatus.LIVE
     assert shop.live()[copy.file_uuid] == copy.sha256
@@ -230,11 +373,11 @@ class Closed:
         self._client, self._workspace, self._error = client, workspace, error
         self.read = []
 
-    def read_listing(self, *, workspace_uuid, since=None):
+    def read_listing(self, take, *, workspace_uuid, **arguments):
         self.read.append(workspace_uuid)
         if workspace_uuid == self._workspace:
             raise self._error
-        return self._client.read_listing(workspace_uuid=workspace_uuid, since=since)
+        return self._client.read_listing(take, workspace_uuid=workspace_uuid, **arguments)
 
     def __getattr__(self, name):
         return getattr(self._client, name)
@@ -261,7 +404,7 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
         doubt(shop, "drop_after", name, name.encode())
     for name in "ac":
         move_to_closed(shop, name)
-    shop.reconciler._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(20):
         shop.reconciler.step()
         shop.now += 5
@@ -272,37 +415,21 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
 
 @pytest.mark.row(38)
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_sweep_that_one_workspace_is_refused_to_is_no_loop_and_sweeps_the_others(shop, error):
+def test_a_late_look_that_is_refused_is_no_loop_and_keeps_no_other_waiting(shop, error):
     sent_twice(shop)
-    until(lambda: len(shop.live()) == 3)
-    shop.drop("away", b"away")
-    shop.upload()
-    move_to_closed(shop, "away")
-    assert len(shop.live()) == 4
-    shop.now += 86_401
-    shop.reconciler._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    with_attempts = shop.store.read(attempts.every)[0]
+    shop.store.write(
+        lambda db: db.conn.execute(
+            "INSERT INTO unanswered SELECT 'sy1-ffffffff-' || ?, copy_id, file_id, generation, ?, "
+            "method, content_type, sha256, size, sent_at, looks, look_at FROM unanswered",
+            ("0" * 28, CLOSED),
+        )
+    )
+    shop.now = with_attempts.look_at
+    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(100):
         shop.reconciler.step()
         shop.now += 5
     shop.deleter.step()
-    assert len(shop.live()) == 3, "the stray is swept"
-    assert closed.read.count(CLOSED) <= 10
-
-
-@pytest.mark.row(26)
-@pytest.mark.parametrize("why", ["the ledger is wrong", "others deleted it"])
-def test_a_twin_is_kept_while_its_copy_is_not_to_be_seen(shop, why):
-    """Else the only object of a file's content would be the one that is deleted."""
-    sent_twice(shop)
-    until(lambda: len(shop.live()) == 3)
-    copy = shop.copy("a")
-    if why == "the ledger is wrong":
-        other = "f" * 8 + copy.file_uuid[8:]
-        shop.store.write(lambda db: copies.update(db, copy.id, file_uuid=other))
-    else:
-        shop.client.delete(copy.file_uuid)
-    there = shop.live()
-    shop.now += 86_401
-    shop.reconciler.step()
-    shop.deleter.step()
-    assert shop.live() == there
+    assert len(shop.live()) == 2, "what arrived late retires"
+    assert closed.read.count(CLOSED) == 1

@@ -52,7 +52,7 @@ def heals(shop, *names):
 def test_an_upload_that_fails_in_any_way_takes_no_thread_and_is_made_later(
     shop, monkeypatch, where, error
 ):
-    shop.store.set_fact("echo", "proven")
+    shop.prove_echo()
     fails(monkeypatch, *ON_THE_WAY[where], error)
     shop.uploader._workers = 1
     shop.drop("bad", b"bad")
@@ -65,7 +65,7 @@ def test_an_upload_that_fails_in_any_way_takes_no_thread_and_is_made_later(
 
 @pytest.mark.row(50)
 def test_a_shortage_that_cannot_even_be_written_down_takes_no_thread(shop, monkeypatch):
-    shop.store.set_fact("echo", "proven")
+    shop.prove_echo()
     short = ShortageError(errno.EMFILE, "too many open files")
     fails(monkeypatch, disk, "open_beneath", short, times=1)
     fails(monkeypatch, Ledger, "put_off", StateWriteError("disk full"), times=4)

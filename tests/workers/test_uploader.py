@@ -35,18 +35,59 @@ def test_both_ways_of_sending_store_the_same(shop, method):
     assert shop.live() == {shop.copy("b.bin").file_uuid: sha256(content).hexdigest()}
 
 
-def test_all_is_sent_presigned_until_the_service_is_seen_to_echo(shop):
+def test_one_file_is_sent_direct_to_learn_the_echo_and_all_others_presigned_until_then(shop):
+    shop.uploader._passage._options = UploadOptions(workers=2)
+    for name in "abcd":
+        shop.drop(name, name.encode())
+    shop.upload()
+    assert sorted(copy.method for copy in shop.copies()) == ["direct"] + 3 * ["presigned"]
+    shop.reconciler.step()
+    shop.drop("e", b"e")
+    shop.upload()
+    assert shop.copy("e").method == "direct"
+
+
+@pytest.mark.parametrize("echo", ["none"])
+def test_where_nothing_is_echoed_all_is_sent_presigned(shop, echo):
+    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.reconciler.step()
+    for name in "bc":
+        shop.drop(name, name.encode())
+        shop.upload()
+    assert [copy.method for copy in shop.copies()] == ["direct", "presigned", "presigned"]
+
+
+def test_a_large_file_is_not_sent_direct_before_the_echo_is_proven(shop):
+    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.drop("a", bytes((1 << 20) + 1))
+    shop.upload()
+    assert shop.copy("a").method == "presigned"
+
+
+def test_videos_are_sent_direct_only_once_a_processed_one_was_seen_to_be_echoed(shop):
     shop.uploader._passage._options = UploadOptions(workers=2)
     shop.drop("first", b"first")
     shop.upload()
     shop.reconciler.step()
-    shop.drop("second", b"second")
+    shop.drop("a.mp4", b"a")
     shop.upload()
-    assert (shop.copy("first").method, shop.copy("second").method) == ("presigned", "direct")
+    shop.reconciler.step()
+    shop.drop("b.mp4", b"b")
+    shop.upload()
+    assert [shop.copy(n).method for n in ("a.mp4", "b.mp4")] == ["direct", "presigned"]
+    facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
+    shop.store.write(lambda db: shop.ledger.completed(db, shop.copy("a.mp4").id, shop.now, **facts))
+    shop.now += 60
+    shop.reconciler.step()
+    shop.drop("c.mp4", b"c")
+    shop.upload()
+    assert shop.copy("c.mp4").method == "direct"
 
 
 def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
-    shop.store.set_fact("echo", "proven")
+    shop.prove_echo()
     shop.uploader._passage._options = UploadOptions(workers=2, direct_max=1000)
     shop.drop("short", b"s" * 1000)
     shop.drop("long", b"l" * 1001)

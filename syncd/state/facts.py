@@ -1,0 +1,41 @@
+"""Facts about this instance and the service: one text each, by key."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlite_utils import Database
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def fact(db: Database, key: str) -> str | None:
+    """Return a fact, or None."""
+    row = db.conn.execute("SELECT value FROM service WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
+def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:
+    """Return what `read` makes of a fact; None where there is none, or none that can be read."""
+    value = fact(db, key)
+    try:
+        return None if value is None else read(value)
+    except (ValueError, TypeError, KeyError):
+        log.warning("the fact %s in the state database cannot be read; it is ignored", key)
+        return None
+
+
+def set_fact(db: Database, key: str, value: str) -> None:
+    """Keep a fact."""
+    db.conn.execute(
+        "INSERT INTO service (key, value) VALUES (?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def forget_fact(db: Database, key: str) -> None:
+    """Remove a fact, if there is one."""
+    db.conn.execute("DELETE FROM service WHERE key = ?", (key,))

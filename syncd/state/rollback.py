@@ -1,0 +1,39 @@
+"""Whether the state may be an older copy of itself, as far as the ledger can tell."""
+
+from sqlite_utils import Database
+
+from syncd.state import echo, holds, tokens
+from syncd.state.facts import fact, forget_fact, set_fact
+
+_UNCHECKED = "rollback_unchecked"
+
+
+def is_needed(db: Database) -> bool:
+    """Say whether the service could show that this ledger is an older copy.
+
+    Not where it never sent anything, where it is known to have lost something, or where the
+    service was seen to echo nothing.
+    """
+    known = echo.echoes(db).values()
+    if holds.is_lost(db) or (known and not any(known)):
+        return False
+    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
+
+
+def last_commit(db: Database) -> float:
+    """Return when the ledger was last written to, as far as it shows, in seconds."""
+    row = db.conn.execute("SELECT at FROM history ORDER BY id DESC LIMIT 1").fetchone()
+    return max(row[0] if row else 0.0, tokens.last_attempt(db) / 1000)
+
+
+def note_unchecked(db: Database, why: str) -> None:
+    """Keep why the last start could not be checked; nothing where it could."""
+    if why:
+        set_fact(db, _UNCHECKED, why)
+    else:
+        forget_fact(db, _UNCHECKED)
+
+
+def unchecked(db: Database) -> str:
+    """Return why the last start could not be checked; empty where it could."""
+    return fact(db, _UNCHECKED) or ""

@@ -1,0 +1,81 @@
+"""Compares a listing with the ledger while it is read, a few files at a time.
+
+A listing may have a million files: what is kept of it is one bit for each copy of the ledger.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from syncd.files_api import FileDetail, FilesClient, NotFoundError
+from syncd.state import audit
+from syncd.state.audit import Claim
+from syncd.state.store import Store
+
+#: Files that are looked up in the ledger at once.
+BATCH = 500
+#: Told of each listed file, with the copy whose object it is.
+Compare = Callable[[FileDetail, Claim | None], None]
+
+
+class Comparison:
+    """Takes the files of one workspace's listing; then tells which copies it did not show."""
+
+    def __init__(self, *, store: Store, client: FilesClient, compare: Compare) -> None:
+        self._store = store
+        self._client = client
+        self._compare = compare
+        self._batch: dict[str, FileDetail] = {}
+        self._shown = bytearray()
+        self.known = 0
+
+    def take(self, item: FileDetail) -> None:
+        """Take one file as the listing shows it."""
+        self._batch[item.file_uuid] = item
+        if len(self._batch) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Compare what was taken."""
+        batch, self._batch = self._batch, {}
+        if not batch:
+            return
+        claims = self._store.read(partial(audit.known, uuids=batch.keys()))
+        for file_uuid, item in batch.items():
+            claim = claims.get(file_uuid)
+            if claim is not None:
+                self.known += self._mark(claim.copy_id)
+            self._compare(item, claim)
+
+    def _mark(self, number: int) -> bool:
+        """Note that a copy was shown; return whether that is news."""
+        at, bit = divmod(number, 8)
+        if at >= len(self._shown):
+            self._shown.extend(bytes(at + 1 - len(self._shown)))
+        is_new = not self._shown[at] >> bit & 1
+        self._shown[at] |= 1 << bit
+        return bool(is_new)
+
+    def _was_shown(self, number: int) -> bool:
+        at, bit = divmod(number, 8)
+        return at < len(self._shown) and bool(self._shown[at] >> bit & 1)
+
+    def missing(self, workspace: str | None) -> Iterator[Claim]:
+        """Yield the copies that should be there and are not: neither listed nor found by uuid."""
+        after = 0
+        while claims := self._store.read(partial(audit.claims, workspace=workspace, after=after)):
+            for claim in claims:
+                if self.is_missing(claim):
+                    yield claim
+            after = claims[-1].copy_id
+
+    def is_missing(self, claim: Claim) -> bool:
+        """Say whether a copy's object is proven gone: not listed, and the service denies it."""
+        if self._was_shown(claim.copy_id):
+            return False
+        try:
+            self._client.get(claim.file_uuid)
+        except NotFoundError as error:
+            if not error.is_the_services:
+                raise
+            return True
+        return False
