@@ -104,6 +104,7 @@ def test_random_rules_decide_as_git_decides(repository, lines):
         ["a**", "x**x"],
         ["/*/[[:alpha:]]"],
         ["?", "**\\/a"],
+        ["/a?a", "/b[!x]b"],
     ],
 )
 def test_known_corners_decide_as_git_decides(repository, lines):
