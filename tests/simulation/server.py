@@ -201,7 +201,9 @@ class Service:
         if self.key == "refused" or (self.key == "wrong" and not looks):
             raise UnauthorizedError("no such key", operation=operation, status=401)
         if self.key == "wrong":
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise NotFoundError(
+                "no such file", operation=operation, status=404, code="file.not_found"
+            )
 
     def _trouble_before(self, operation: str) -> None:
         """Fail, perhaps, before anything is done."""
@@ -320,7 +322,9 @@ class Service:
         self.audit("delete", item=item, file_uuid=file_uuid)
         if item is None or item.deleted:
             self._done("delete")
-            raise NotFoundError("no such file", operation="delete", status=404)
+            raise NotFoundError(
+                "no such file", operation="delete", status=404, code="file.not_found"
+            )
         item.deleted = True
         self.tell(f"deleted {file_uuid[-4:]}")
         self._done("delete")
@@ -331,7 +335,9 @@ class Service:
         self._trouble_before(operation)
         item = self.objects.get(file_uuid)
         if item is None or item.deleted:
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise NotFoundError(
+                "no such file", operation=operation, status=404, code="file.not_found"
+            )
         return item
 
     def get(self, file_uuid) -> FileDetail:
