@@ -10,7 +10,6 @@ from syncd.state.advance import make_live, retire
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
-from syncd.watch.roots import RootState
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
 from syncd.workers.search import Search, Sight
@@ -193,7 +192,3 @@ def want_for_ever(self, db, file_id, now, **checks):
     said = _confirm_missing(self, db, file_id, now, **checks)
     db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file_id,))
     return said
-
-
-def every_root_is_right(self, db, seen):
-    return RootState.MISSING if seen.identity is None else RootState.OK
