@@ -294,12 +294,15 @@ def hung(synced, monkeypatch):
 
     monkeypatch.setattr(deleter, "look", look)
     synced.policies["hung"] = synced.policies["f"]
-    synced.store.write(
-        lambda db: db.conn.execute(
-            "INSERT INTO folders (name, path, filesystem, inode) SELECT 'hung', path, filesystem, "
-            "inode FROM folders"
+
+    def add(db):
+        db.conn.execute("INSERT INTO folders (name, path) SELECT 'hung', path FROM folders")
+        db.conn.execute(
+            "INSERT INTO parts (folder, path, filesystem, inode) "
+            "SELECT 'hung', path, filesystem, inode FROM parts"
         )
-    )
+
+    synced.store.write(add)
     (synced.root / "x").write_bytes(b"x")
     mark = disk.Fingerprint.of((synced.root / "x").lstat())
     seen(synced, Sighting(b"x", Seen.PRESENT, mark))
