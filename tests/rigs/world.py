@@ -252,9 +252,12 @@ class World:
             return [dict(row) for row in rows]
 
     def facts(self) -> dict[str, str]:
-        """Return what the ledger keeps of itself and the service."""
+        """Return what the ledger keeps of itself and the service: nothing before it is made."""
+        if not (self.state / "state.db").exists():
+            return {}
         with closing(sqlite3.connect(f"file:{self.state}/state.db?mode=ro", uri=True)) as db:
-            return dict(db.execute("SELECT key, value FROM service"))
+            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service'").fetchone()
+            return dict(db.execute("SELECT key, value FROM service")) if made else {}
 
     def tell(self) -> str:
         """Return the end of the log: what syncd said of a problem."""
@@ -275,7 +278,7 @@ def remote(world: World) -> Remote:
         for o in world.service.objects()
         if o["workspace_uuid"] == world.workspace and o["file_uuid"] not in world.foreign
     }
-    uuids, ours = {*found, *world.foreign}, f"sy2-{world.facts()['instance']}-"
+    uuids, ours = {*found, *world.foreign}, f"sy2-{world.facts().get('instance', '?')}-"
     requests = [
         r
         for r in world.service.mutations()
