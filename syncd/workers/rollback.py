@@ -8,7 +8,14 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from syncd.files_api import FileDetail, FilesApiError, FilesClient, InDoubtError, NotSentError
+from syncd.files_api import (
+    FileDetail,
+    FilesApiError,
+    FilesClient,
+    InDoubtError,
+    NotSentError,
+    UnauthorizedError,
+)
 from syncd.state import audit, due, echo, holds, rollback, tokens
 from syncd.state.audit import Claim
 from syncd.state.planner import Policy
@@ -62,6 +69,9 @@ class RollbackCheck:
                 found = self._evidence(workspace)
             except FilesApiError as error:
                 self._gate.failed(error)
+                if isinstance(error, UnauthorizedError):
+                    # The gate has said so; nothing is sent before the key is accepted.
+                    return
                 is_passing = isinstance(error, NotSentError | InDoubtError)
                 if is_passing and abs(now - self._began_at) < PATIENCE_SECONDS:
                     return
@@ -105,10 +115,12 @@ class RollbackCheck:
             return f"{later[0]} was sent by this instance, and its ledger does not know it"
         if not listing.complete or listing.oldest is None:
             return ""
-        # What was sent since the oldest file that was shown must be among them; all that is live,
+        # What was sent since the oldest file that was shown must be among them; and what is recent,
         # where the listing was read whole.
         ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
-        shown_since = 0.0 if listing.is_whole else listing.oldest.timestamp() - ahead
+        shown_since = listing.oldest.timestamp() - ahead
+        if listing.is_whole:
+            shown_since = min(shown_since, last_commit - SKEW_SECONDS)
         recent = self._store.read(lambda db: audit.live_since(db, workspace, shown_since))
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
         return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else ""

@@ -165,7 +165,7 @@ def main() -> int:
             (
                 "no space from one write on",
                 WRITES,
-                2 * step,
+                step,
                 {"error": errno.ENOSPC, "every": True},
             ),
             ("a sync that fails", SYNCS, 1, {"error": errno.EIO}),
