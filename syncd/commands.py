@@ -97,14 +97,12 @@ def _decide_one(parts: Parts, hold_id: int, verdict: Decided, newest: int) -> De
     hold = parts.store.read(lambda db: decisions.find(db, hold_id))
     folder = decisions.folder_of(hold)
     watched = parts.watch.folders.get(folder)
-    if watched and hold.reason in decisions.OF_MOUNTS and hold.verdict is None:
-        return watched.decide_on_mounts(hold_id, verdict)
     decision = parts.store.write(
         lambda db: decisions.decide(db, hold_id, verdict, now, up_to=newest)
     )
     # Where it is not taken, the next look at the root holds it again.
-    if hold.reason == ROOT_REPLACED and not (watched and watched.take_root()):
-        raise ReviewError(f"there is no folder {folder} now that could be taken for it")
+    if hold.reason == ROOT_REPLACED and not (watched and watched.take_root(hold.scope)):
+        raise ReviewError(f"there is no folder {hold.scope} now that could be taken for it")
     return decision
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,17 @@ def load(
     environ: Mapping[str, str],
     working_directory: Path | None = None,
     to_sync: bool = True,
+    names_in_use: Callable[[Path], Mapping[bytes, str]] = lambda _: {},
 ) -> Config:
     """Return the configuration that the file, `environ` and `directories` make together.
 
     `config` is the file that the command line named. `directories` replace the folders of the
     file; one that is configured there keeps its settings. A command that only looks needs neither
-    key nor folder: `to_sync=False`. ConfigError lists every problem found.
+    key nor folder: `to_sync=False`. `names_in_use` returns the name of each folder, by its path,
+    that the state in a directory knows. ConfigError lists every problem found.
     """
     here = working_directory or current_directory()
-    return _Loader(environ, here).load(config, directories, to_sync)
+    return _Loader(environ, here, names_in_use).load(config, directories, to_sync)
 
 
 class _Environment(EnvSettingsSource):
@@ -104,8 +106,14 @@ _WANTED = {
 class _Loader:
     """One reading of the configuration: what was found where, and what is wrong with it."""
 
-    def __init__(self, environ: Mapping[str, str], here: Path) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        here: Path,
+        names_in_use: Callable[[Path], Mapping[bytes, str]],
+    ) -> None:
         self._environ = environ
+        self._names_in_use = names_in_use
         self._here = here
         self._file: Path | None = None
         self._aymara: dict[str, str] = {}
@@ -124,7 +132,7 @@ class _Loader:
         credentials = self._credentials() if to_sync else Credentials()
         token = None
         if settings is not None:
-            settings = _completed(settings)
+            settings = _completed(settings, self._names_in_use(settings.state.directory))
             self._problems.extend(self._conflicts(settings, to_sync))
             token = self._server_token(settings) if to_sync else None
         if settings is None or self._problems:
@@ -368,6 +376,11 @@ class _Loader:
                         f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
                         "the outer one, and exclude what you do not want"
                     )
+                elif _are_one(folder.path, other.path):
+                    yield (
+                        f"{where}: the folders {other.path} and {folder.path} are one directory "
+                        "that is mounted twice; watch it at one path only"
+                    )
             if _overlap(root, state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "
@@ -396,18 +409,17 @@ class _Loader:
         return message
 
 
-def _completed(settings: Settings) -> Settings:
-    """Fill in what a setting takes from another one."""
+def _completed(settings: Settings, in_use: Mapping[bytes, str]) -> Settings:
+    """Fill in what a setting takes from another one; `in_use` are names of folders by path."""
     api = settings.api
     api = api.model_copy(update={"base_url": api.base_url or BASE_URLS[api.environment]})
     folders: list[Folder] = []
-    taken = {folder.name for folder in settings.folders}
+    names = _default_names(settings.folders, in_use)
     for folder in settings.folders:
         given = folder.model_fields_set
         update: dict[str, Any] = {}
         if not folder.name:
-            update["name"] = _default_name(folder.path, taken)
-            taken.add(update["name"])
+            update["name"] = names[folder.path]
         if "workspace_uuid" not in given:
             update["workspace_uuid"] = api.workspace_uuid
         for name in ("grace_seconds", "hold_files", "hold_percent", "hold_max"):
@@ -417,16 +429,30 @@ def _completed(settings: Settings) -> Settings:
     return settings.model_copy(update={"api": api, "folders": tuple(folders)})
 
 
-def _default_name(path: Path, taken: set[str]) -> str:
-    """Return a name for the folder at `path`: its last segment, if that is free.
+def _default_names(folders: Sequence[Folder], in_use: Mapping[bytes, str]) -> dict[Path, str]:
+    """Return a name for each folder without one: the one in use for its path, which stays.
 
-    Else with a digest of the path, so that it stays the same whatever else is configured.
+    Else the last segment of its path; with a digest of the path where another folder, configured
+    or known, has or would have that name. The order of the folders does not matter.
     """
+    given = {folder.name for folder in folders if folder.name}
+    nameless = [folder.path for folder in folders if not folder.name]
+    segments = Counter(_segment(path) for path in nameless)
+    names: dict[Path, str] = {}
+    for path in nameless:
+        kept = in_use.get(os.fsencode(path)) or in_use.get(os.path.realpath(os.fsencode(path)))
+        name = _segment(path)
+        if kept is not None and kept not in given:
+            name = kept
+        elif segments[name] > 1 or name in given or name in in_use.values():
+            name = f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
+        names[path] = name
+    return names
+
+
+def _segment(path: Path) -> str:
     segment = os.fsencode(path.name).decode("utf-8", "backslashreplace") or "root"
-    name = "".join(char if char.isprintable() else "_" for char in segment)[:80]
-    if name not in taken:
-        return name
-    return f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
+    return "".join(char if char.isprintable() else "_" for char in segment)[:80]
 
 
 def _variables() -> Iterator[str]:
@@ -467,6 +493,13 @@ def _setting(location: tuple[int | str, ...]) -> str:
         shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
         return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
+
+
+def _are_one(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -61,14 +61,6 @@ def _clamped(time_ns: int) -> int:
     return min(max(time_ns, _EARLIEST_NS), _LATEST_NS)
 
 
-@dataclass(frozen=True, slots=True)
-class RootIdentity:
-    """Which directory a root is: the filesystem's id (`f_fsid`) and the root's inode."""
-
-    filesystem: int
-    inode: int
-
-
 class Found(enum.StrEnum):
     """What a look at one path found."""
 
@@ -95,26 +87,12 @@ class Sight:
     own_clock: bool = True
 
 
-def identify(root: bytes, marker: bytes = b"") -> RootIdentity:
-    """Return the identity of the directory `root`; OSError where there is none.
-
-    Where a `marker` is named, a file of that path beneath it must be there, too.
-    """
-    descriptor = _open(root, _LISTING & ~os.O_NOFOLLOW)
-    try:
-        if marker:
-            os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
-        return RootIdentity(os.statvfs(descriptor).f_fsid, os.fstat(descriptor).st_ino)
-    finally:
-        os.close(descriptor)
-
-
 def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
     """Open as os.open does; ShortageError where it is not for the file that it fails."""
     try:
         return os.open(path, flags, dir_fd=dir_fd)
     except OSError as error:
-        raise _judged(error) from error
+        raise judged(error) from error
 
 
 def entries_of(descriptor: int) -> "Scandir":
@@ -122,10 +100,11 @@ def entries_of(descriptor: int) -> "Scandir":
     try:
         return os.scandir(descriptor)
     except OSError as error:
-        raise _judged(error) from error
+        raise judged(error) from error
 
 
-def _judged(error: OSError) -> Exception:
+def judged(error: OSError) -> Exception:
+    """Return the error itself, or a ShortageError where it says nothing of the file."""
     if error.errno in _SHORT:
         return ShortageError(
             f"{error.strerror}: raise the limit of this process (LimitNOFILE= of its unit, "

@@ -23,6 +23,7 @@ from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
+from syncd.identity import RootIdentity, identify
 from syncd.log import in_container, printable
 from syncd.mounts import kind_of
 from syncd.parts import make_client
@@ -44,6 +45,8 @@ LOW_FREE_BYTES = 100 << 20
 MOST_COUNTED = 100_000
 #: Files and directories of a folder whose permissions are looked at, at most: well under a second.
 MOST_LOOKED_AT = 20_000
+#: A name for a marker.
+EXAMPLE = ".syncd-root"
 #: Open files that a daemon with its default of workers comes by with.
 LEAST_FILES = 256
 MOUNTS = Path("/proc/self/mountinfo")
@@ -416,6 +419,7 @@ def _daemon(directory: Path) -> Iterator[Finding]:
 def _folder(folder: Folder) -> Iterator[Finding]:
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
+        root = identify(folder.place, os.fsencode(folder.marker))
         unreadable = _unreadable(folder)
     except OSError as error:
         yield bad(
@@ -431,10 +435,25 @@ def _folder(folder: Folder) -> Iterator[Finding]:
             f"let user {os.getuid()} read them, or exclude them",
         )
         return
-    reason = why_polling(folder.root) if folder.watch == "auto" else ""
+    reason = why_polling(folder.place) if folder.watch == "auto" else ""
     polled = folder.watch == "polling" or reason
     how = f"polled ({reason or 'as configured'})" if polled else "watched by events"
-    yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.root) or 'unknown'}, {how}")
+    yield Finding(name, good=True, text=f"{shown}: {kind_of(folder.place) or 'unknown'}, {how}")
+    yield _known_by(folder, root)
+
+
+def _known_by(folder: Folder, root: RootIdentity) -> Finding:
+    """Say what tells the folder from another one in its place."""
+    name = f"root of {printable(folder.name)}"
+    if folder.root == "any":
+        return Finding(name, good=True, text="any: whatever is at the path; nothing is deleted")
+    if not root.is_stable:
+        text = "nothing tells it from another folder in its place: nothing is deleted remotely"
+        fix = f"put a file into it, and name that file in its settings: marker = {EXAMPLE!r}"
+        return bad(name, text, fix)
+    inode = f", inode {root.inode}" if root.inode else ""
+    marker = f", marker {printable(folder.marker)}" if folder.marker else ""
+    return Finding(name, good=True, text=f"known by {printable(root.filesystem)}{inode}{marker}")
 
 
 def _taking_away(folder: Folder, state: Path) -> Iterator[Finding]:
@@ -442,7 +461,7 @@ def _taking_away(folder: Folder, state: Path) -> Iterator[Finding]:
     name = f"folder {printable(folder.name)}"
     moves = folder.after_upload == "move" and folder.move_to
     target = os.fsencode(moves) if moves else None
-    why = relocation.obstacle(folder.root, target, None)
+    why = relocation.obstacle(folder.place, target, None)
     if not why:
         with suppress(StateError):
             why = views.read(state, obstacles).get(folder.name, "")
@@ -464,7 +483,7 @@ def _unreadable(folder: Folder) -> list[bytes]:
     while directories and looked_at < MOST_LOOKED_AT:
         directory = directories.popleft()
         try:
-            entries = list(os.scandir(os.path.join(folder.root, directory)))  # noqa: PTH118 - bytes
+            entries = list(os.scandir(os.path.join(folder.place, directory)))  # noqa: PTH118 - bytes
         except OSError as error:
             if not directory:
                 raise
@@ -498,9 +517,9 @@ def _limits(config: Config) -> Iterator[Finding]:
     native = [
         folder
         for folder in config.folders
-        if folder.watch == "native" or (folder.watch == "auto" and not why_polling(folder.root))
+        if folder.watch == "native" or (folder.watch == "auto" and not why_polling(folder.place))
     ]
-    needed = sum(_directories(folder.root) for folder in native)
+    needed = sum(_directories(folder.place) for folder in native)
     limit = _kernel_limit("max_user_watches")
     if limit is not None and needed > limit:
         wanted = max(2 * needed, 524_288)

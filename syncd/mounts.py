@@ -5,16 +5,17 @@ A leaf, as `syncd.disk` is, which asks it of each file's filesystem.
 
 import os
 import re
+import select
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-_MOUNTINFO = Path("/proc/self/mountinfo")
+_MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
-#: Seconds for which the types of filesystems are believed: numbers of devices are given anew.
-_BELIEVED_SECONDS = 10.0
+#: Seconds after which the table is read again even where no change was told of.
+_BELIEVED_SECONDS = 1.0
 #: They number files as it comes, anew with each mount, and keep no time of their own for a change.
 _INVENTING = frozenset({"vfat", "msdos", "exfat", "fuseblk"})
 #: Where a file is found by its name in any case; it is listed by the one that it has.
@@ -32,7 +33,8 @@ NETWORKS = _REMOTE - {"9p", "virtiofs", "vboxsf"} | {"afs", "glusterfs", "fuse.s
 class Mount(NamedTuple):
     """One mount as this process sees it; `path` is where, `number` what fdinfo calls `mnt_id`.
 
-    `source` is what is mounted, and `part` the directory in it that the mount shows.
+    `source` is what is mounted, an overlay's uppermost layer, and `part` the directory in it that
+    the mount shows.
     """
 
     number: str
@@ -42,84 +44,124 @@ class Mount(NamedTuple):
     part: bytes = b""
     source: bytes = b""
 
-
-def mounts() -> Iterator[Mount]:
-    """Yield every mount (proc(5)), later ones after those that they may hide."""
-    with _MOUNTINFO.open("rb") as lines:
-        for line in lines:
-            before, _, after = line.partition(b" - ")
-            number, _, device, part, path = before.split(b" ", 5)[:5]
-            kind, source = after.split(b" ", 2)[:2]
-            major, minor = device.split(b":")
-            yield Mount(
-                number.decode(),
-                os.makedev(int(major), int(minor)),
-                _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
-                kind.decode("utf-8", "surrogateescape"),
-                part,
-                source,
-            )
+    @property
+    def is_served(self) -> bool:
+        """Whether another machine or a program answers for it, and may not."""
+        return self.kind in _REMOTE or self.kind.startswith("fuse")
 
 
-def beneath(root: bytes) -> dict[bytes, str]:
-    """Return where something is mounted beneath the directory `root`, relative to it, and its mark.
+class _Table:
+    """The mount table, read again when the kernel says that it changed."""
 
-    The mark tells what is mounted there from another thing, through restarts. `root` is absolute,
-    its links resolved. An automounter's own mounts do not count: they come and go by themselves.
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._poll = select.poll()
+        self._mounts: tuple[Mount, ...] = ()
+        self._kinds: dict[int, str] = {}
+        self._read_at = 0.0
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Return every mount, later ones after those that they may hide; OSError."""
+        with self._lock:
+            self._refresh()
+            return self._mounts
+
+    def kind(self, device: int) -> str:
+        """Return the type of the filesystem of `device`; empty if unknown."""
+        with self._lock:
+            try:
+                self._refresh()
+            except OSError:
+                return ""
+            return self._kinds.get(device, "")
+
+    def _refresh(self) -> None:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            self._poll.register(self._descriptor, select.POLLPRI)
+            self._read_at = -_BELIEVED_SECONDS
+        if self._poll.poll(0) or time.monotonic() >= self._read_at + _BELIEVED_SECONDS:
+            self._read_at = time.monotonic()
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            text = b"".join(iter(partial(os.read, self._descriptor, 1 << 16), b""))
+            self._mounts = tuple(map(_parsed, text.splitlines()))
+            self._kinds = {mount.device: mount.kind for mount in self._mounts}
+
+
+def _parsed(line: bytes) -> Mount:
+    """Parse one line of mountinfo (proc(5))."""
+    before, _, after = line.partition(b" - ")
+    number, _, device, part, path = before.split(b" ", 5)[:5]
+    kind, source, options = (*after.split(b" ", 2), b"", b"")[:3]
+    if kind == b"overlay":
+        # Every overlay has the same name: its uppermost layer is what tells it from others.
+        layers = [o for o in options.split(b",") if o.startswith((b"upperdir=", b"lowerdir="))]
+        source = max(layers, default=source)
+    major, minor = device.split(b":")
+    return Mount(
+        number.decode(),
+        os.makedev(int(major), int(minor)),
+        _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
+        kind.decode("utf-8", "surrogateescape"),
+        part,
+        source,
+    )
+
+
+_table = _Table(Path("/proc/self/mountinfo"))
+
+
+def mounts() -> tuple[Mount, ...]:
+    """Return every mount, later ones after those that they may hide; OSError."""
+    return _table.mounts()
+
+
+def beneath(root: bytes) -> dict[bytes, Mount]:
+    """Return what is mounted beneath the directory `root`, by path relative to it.
+
+    `root` is absolute, its links resolved. An automounter's own mounts do not count: they come and
+    go by themselves.
     """
     prefix = root.rstrip(b"/") + b"/"
     return {
-        mount.path[len(prefix) :]: _mark(mount)
+        mount.path[len(prefix) :]: mount
         for mount in {mount.path: mount for mount in mounts()}.values()
         if mount.path.startswith(prefix) and mount.kind != "autofs"
     }
 
 
-def _mark(mount: Mount) -> str:
-    if mount.kind not in _REMOTE and not mount.kind.startswith("fuse"):
-        # Names of devices are given anew with each start of the machine; a filesystem's id is not.
-        # Who does not answer is never asked: that might take for ever.
-        with suppress(OSError):
-            status = os.stat(mount.path)  # noqa: PTH116 a Path holds no bytes
-            return f"{mount.kind} {os.statvfs(mount.path).f_fsid} {status.st_ino}"
-    return f"{mount.kind} {os.fsdecode(mount.source)} {os.fsdecode(mount.part)}"
-
-
-class _Kinds:
-    """The type of filesystem of each device, read again every few seconds."""
-
-    def __init__(self) -> None:
-        self._kinds: Mapping[int, str] = {}
-        self._read_at = -_BELIEVED_SECONDS
-
-    def of(self, device: int) -> str:
-        now = time.monotonic()
-        if now >= self._read_at + _BELIEVED_SECONDS:
-            try:
-                self._kinds = {mount.device: mount.kind for mount in mounts()}
-            except OSError:
-                self._kinds = {}
-            self._read_at = now
-        return self._kinds.get(device, "")
-
-
-_kinds = _Kinds()
+def invents_inodes(kind: str) -> bool:
+    """Say whether filesystems of type `kind` make up inodes and the times of changes."""
+    return kind in _INVENTING or kind.startswith("fuse.") or kind == "fuse"
 
 
 def invents(device: int) -> bool:
     """Say whether the filesystem of `device` makes up inodes and the times of changes."""
-    kind = _kinds.of(device)
-    return kind in _INVENTING or kind.startswith("fuse.") or kind == "fuse"
+    return invents_inodes(_table.kind(device))
 
 
 def folds_case(device: int) -> bool:
     """Say whether the filesystem of `device` finds a file by other names than its own."""
-    return _kinds.of(device) in _FOLDING
+    return _table.kind(device) in _FOLDING
 
 
 def has_own_clock(device: int) -> bool:
     """Say whether times on the filesystem of `device` are this machine's, and real."""
-    return not invents(device) and _kinds.of(device) not in _REMOTE
+    return not invents(device) and _table.kind(device) not in _REMOTE
+
+
+def of(descriptor: int) -> Mount | None:
+    """Return the mount that an open file is on, None where it is not in the table; OSError."""
+    # The descriptor's own mount, and no guess by prefix: one mount may hide another.
+    facts = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number = _MOUNT_ID.search(os.read(facts, 4096))
+    finally:
+        os.close(facts)
+    wanted = number[1].decode() if number else None
+    return next((mount for mount in mounts() if mount.number == wanted), None)
 
 
 def kind_of(path: bytes) -> str:
@@ -140,15 +182,8 @@ def _mount_of(path: bytes) -> Mount | None:
     except OSError:
         return None
     try:
-        # The descriptor's own mount, and no guess by prefix: one mount may hide another.
-        number = _first_field(f"/proc/self/fdinfo/{descriptor}", "mnt_id:")
-        return next((mount for mount in mounts() if mount.number == number), None)
+        return of(descriptor)
     except OSError:
         return None
     finally:
         os.close(descriptor)
-
-
-def _first_field(file: str, name: str) -> str:
-    with Path(file).open(encoding="ascii") as lines:
-        return next((line.split()[1] for line in lines if line.startswith(name)), "")

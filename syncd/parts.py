@@ -88,12 +88,13 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     policies = {
         folder.name: Policy(
             workspace_uuid=folder.workspace_uuid,
-            mirror_deletions=folder.mirror_deletions,
+            mirror_deletions=folder.mirrors_deletions,
             after_upload=folder.after_upload,
             remote_gone=config.deletions.remote_gone,
             limits=Limits(folder.hold_files, folder.hold_percent, folder.hold_max),
             superseded_grace=folder.superseded_grace,
             hold_changes=folder.hold_changes,
+            keeps_released=folder.root == "any",
         )
         for folder in config.folders
     }
@@ -253,7 +254,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
 def _watch_folder(folder: Folder) -> WatchFolder:
     return WatchFolder(
         name=folder.name,
-        path=os.path.realpath(os.fsencode(folder.path)),
+        path=folder.place,
         include=folder.include,
         exclude=folder.exclude,
         hidden=folder.hidden,
@@ -264,8 +265,9 @@ def _watch_folder(folder: Folder) -> WatchFolder:
         grace_seconds=folder.grace_seconds,
         rescan_seconds=folder.rescan_seconds,
         watch=folder.watch,
-        mirror_deletions=folder.mirror_deletions and folder.after_upload == "keep",
+        mirror_deletions=folder.mirrors_deletions,
         marker=os.fsencode(folder.marker),
+        any_root=folder.root == "any",
     )
 
 

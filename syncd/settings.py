@@ -199,14 +199,22 @@ class Folder(_Section):
     hold_changes: bool = False
     #: relative to `path`: a file without which the folder is not the right one
     marker: str = ""
+    #: whether it must stay the same directory, or is whatever is at `path`
+    root: Literal["known", "any"] = "known"
     after_upload: Literal["keep", "move", "delete"] = "keep"
     #: absolute; outside every watch folder
     move_to: Path | None = None
 
     @property
-    def root(self) -> bytes:
+    def place(self) -> bytes:
         """The path as the kernel wants it."""
         return os.fsencode(self.path)
+
+    @property
+    def mirrors_deletions(self) -> bool:
+        """Whether a deletion here is one there: never where files come and go by themselves."""
+        keeps = self.root == "any" or self.after_upload != "keep"
+        return self.mirror_deletions and not keeps
 
     @field_validator("marker")
     @classmethod

@@ -73,7 +73,7 @@ class KnownFolder:
 def folders(config: Config, db: Transaction | None) -> list[KnownFolder]:
     """Return every folder of the configuration and of the table, the configured first."""
     known = {
-        folder.name: KnownFolder(folder.name, folder.root, folder) for folder in config.folders
+        folder.name: KnownFolder(folder.name, folder.place, folder) for folder in config.folders
     }
     for name, root in views.roots(db).items() if db is not None else ():
         known.setdefault(name, KnownFolder(name, root))
@@ -354,7 +354,7 @@ def rules_of(folder: Folder) -> Rules:
     return Rules(
         WatchFolder(
             name=folder.name,
-            path=folder.root,
+            path=folder.place,
             include=folder.include,
             exclude=folder.exclude,
             hidden=folder.hidden,

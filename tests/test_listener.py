@@ -13,8 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from syncd import config as configuration, metrics, vitals
 from syncd.daemon import Daemon
-from syncd.disk import Fingerprint, RootIdentity
+from syncd.disk import Fingerprint
 from syncd.exceptions import ConfigError
+from syncd.identity import RootIdentity
 from syncd.parts import opened
 from syncd.scheduler import StepReport
 from syncd.server import Listener, listener as listener_module, page
@@ -55,7 +56,7 @@ def store(tmp_path):
     opened.open(time.time())
 
     def fill(db):
-        folders.accept_root(db, "drop", bytes(tmp_path / "drop"), RootIdentity(1, 2), 1.0)
+        folders.accept_root(db, "drop", bytes(tmp_path / "drop"), RootIdentity("uuid 1", 2), 1.0)
         for number, name in enumerate(NAMES):
             files.insert(
                 db,

@@ -27,10 +27,15 @@ class Options:
         """Return the configuration, its secrets hidden from all that is printed."""
         # Not at the top: `syncd --help` has no need of pydantic.
         from syncd import config as configuration, credentials  # noqa: PLC0415
+        from syncd.state import views  # noqa: PLC0415
 
         credentials.forbid_core_dumps()
         config = configuration.load(
-            config=self.config, directories=directories, environ=os.environ, to_sync=to_sync
+            config=self.config,
+            directories=directories,
+            environ=os.environ,
+            to_sync=to_sync,
+            names_in_use=views.names_in_use,
         )
         for secret in config.secrets():
             log.hide(secret)

@@ -31,6 +31,7 @@ path = "drop"               # the folder to watch; relative to this file
 # workspace_uuid = "..."
 # mirror_deletions = true   # false: what is deleted here stays there
 # marker = ".syncd-root"    # a file without which the folder is not there: for mounts
+# root = "known"            # or "any": whatever is at path, for scratch volumes; nothing is deleted
 # after_upload = "keep"     # or "move", "delete": what becomes of a file once it is live
 # move_to = "/srv/sent"
 

@@ -198,7 +198,7 @@ class Listener:
         folder = next((f for f in config.folders if f.name == asked.get("folder")), None)
         if folder is None or not path:
             return JSONResponse({"error": "name a folder and a path in it"}, 404)
-        place = Place(folder.name, folder.root, path)
+        place = Place(folder.name, folder.place, path)
         told = views.read(
             self._directory, lambda db: story.of_file(place, config, db, running=True)
         )

@@ -31,6 +31,8 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
         if action.copy is None:
             raise AssertionError(action)
         _apply(db, file, action.copy, action, now, empties=policy.empties)
+    if action.act is Act.ASK and action.copy is not None and action.copy.due_at is None:
+        copies.update(db, action.copy.id, due_at=now, attempts=0)
     if file.status is FileStatus.MISSING and file.verdict is Verdict.HELD:
         _end_needless_hold(db, file, now)
         return action

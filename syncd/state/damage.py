@@ -19,7 +19,7 @@ _JSON = frozenset({"first", "commands", "evidence", "video_metadata"})
 _SECONDS = "-62135596800 AND 253402300800"
 #: SQL for what is wrong with a few values besides, by table.
 _WRONG = {
-    "folders": "filesystem GLOB '*[^0-9-]*' OR inode GLOB '*[^0-9-]*'",
+    "parts": "inode GLOB '*[^0-9-]*' OR alike_inode GLOB '*[^0-9-]*'",
     "service": "key = 'instance' AND (length(value) <> 8 OR value GLOB '*[^0-9a-f]*')",
 }
 

@@ -40,13 +40,21 @@ def uploads(
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
 
+#: SQL for a file and the part that it is beneath, where another is in the place of that.
+_STOPPED = """
+  parts.is_stopped AND parts.folder = files.folder AND (parts.path = x'' OR (
+    files.path > CAST(parts.path || '/' AS BLOB) AND files.path < CAST(parts.path || '0' AS BLOB)))
+"""
+_AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_STOPPED})"
+
+
 def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
     rows = db.conn.execute(
         "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
-        "AND folder = :folder AND due_at <= :now ORDER BY due_at LIMIT :limit) "
+        f"AND folder = :folder AND due_at <= :now {_AT_HOME} ORDER BY due_at LIMIT :limit) "
         "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
-        "AND folder = :folder ORDER BY due_at LIMIT :limit)",
+        f"AND folder = :folder {_AT_HOME} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
     )
     return [row[0] for row in rows]
@@ -66,15 +74,19 @@ def next_upload(db: Database, now: float) -> float | None:
 
 
 def polls(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the videos to be looked at, the longest due first."""
+    """Return the copies to be asked for, the longest due first: videos, and what was released."""
     return copies.where(
-        db, "status = 'processing' AND due_at <= ? ORDER BY due_at LIMIT ?", (now, limit)
+        db,
+        "status IN ('processing', 'released') AND due_at <= ? AND consumed_at IS NULL "
+        "ORDER BY due_at LIMIT ?",
+        (now, limit),
     )
 
 
 def next_poll(db: Database, now: float) -> float | None:
-    """Return when the next video is to be looked at."""
-    return _earliest(db, now, files_status=None, copies_status="processing")
+    """Return when the next of them is to be asked for."""
+    due = (_earliest(db, now, copies_status=status) for status in ("processing", "released"))
+    return min((at for at in due if at is not None), default=None)
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
@@ -151,10 +163,22 @@ _OPEN_COPIES = """
         WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
   FROM copies JOIN files ON files.id = file_id
   WHERE copies.status NOT IN ('live', 'gone')
-    AND copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+    AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+      OR (copies.status = 'released' AND copies.due_at IS NOT NULL AND consumed_at IS NULL))
     AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (copies.due_at > :later
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
   GROUP BY 1, 2, 3, 4
+"""
+
+
+#: What neither gets any further for as long as another folder is in the place of theirs.
+_STOPPED_WORK = f"""
+  WITH waiting (word) AS (VALUES ('settling'), ('ready'))
+  SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
+    ON files.status = word AND {_STOPPED} AND due_at IS NOT NULL GROUP BY 1
+  UNION ALL SELECT files.folder, count(*) FROM copies CROSS JOIN files ON files.id = file_id
+    CROSS JOIN parts ON {_STOPPED} WHERE copies.status = 'planned'
+    AND copies.due_at IS NOT NULL GROUP BY 1
 """
 
 
@@ -198,11 +222,13 @@ def outstanding(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
         failed += number if only is None or folder in only else 0
+    for folder, number in db.conn.execute(_STOPPED_WORK):
+        waiting -= number if only is None or folder in only else 0
     return Outstanding(copies.count_live(db), waiting, failed)
 
 
 def _earliest(
-    db: Database, now: float, *, files_status: str | None, copies_status: str
+    db: Database, now: float, *, copies_status: str, files_status: str | None = None
 ) -> float | None:
     row = db.conn.execute(
         # Folder by folder, as the index goes.

@@ -1,52 +1,92 @@
-"""The `folders` table: each watch folder's root, as it was when it was last right."""
+"""The `folders` table, and in `parts` what each watch folder's root was when it was last right."""
 
-import enum
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.disk import RootIdentity
+from syncd.identity import RootIdentity
 
 
-@dataclass(frozen=True, slots=True)
-class FolderRow:
-    """One row of `folders`: the root that its files were seen under."""
+class Part(NamedTuple):
+    """A root, or a directory beneath it on which something is mounted."""
 
-    path: bytes
-    #: None until the root was seen once
-    identity: RootIdentity | None
-
-
-class MountState(enum.IntEnum):
-    """What is known of a mount beneath a root, as the column `hides` keeps it."""
-
-    #: it is there, and its files are like any others
-    RIGHT = 0
-    #: it is new there, over known files of which not all were found in it
-    HIDES = 1
-    #: it is not there any more, and files on it are known
-    GONE = 2
+    #: what its files were seen in
+    identity: RootIdentity
+    #: another one with most of these files in it: they are observed and sent, and none is deleted
+    alike: RootIdentity | None = None
 
 
-class Mounted(NamedTuple):
-    """What is, or was, mounted somewhere beneath a root."""
-
-    state: MountState
-    #: what tells it from another thing that is mounted there; empty where nobody has looked
-    mark: str = ""
+def is_known(db: Database, name: str) -> bool:
+    """Say whether the folder was ever watched."""
+    return db.conn.execute("SELECT 1 FROM folders WHERE name = ?", (name,)).fetchone() is not None
 
 
-def get(db: Database, name: str) -> FolderRow | None:
-    """Return what is known of a folder's root; None before its first start."""
-    row = db.conn.execute(
-        "SELECT path, filesystem, inode FROM folders WHERE name = ?", (name,)
-    ).fetchone()
-    if row is None:
-        return None
-    if row["filesystem"] is None:
-        return FolderRow(row["path"], None)
-    return FolderRow(row["path"], RootIdentity(int(row["filesystem"]), int(row["inode"])))
+def parts(db: Database, name: str) -> dict[bytes, Part]:
+    """Return the known parts of a folder by path; its root is the empty one, once it was seen."""
+    rows = db.conn.execute(
+        "SELECT path, filesystem, inode, alike, alike_inode FROM parts WHERE folder = ?", (name,)
+    )
+    return {
+        row[0]: Part(
+            RootIdentity(row[1], int(row[2])),
+            None if row[3] is None else RootIdentity(row[3], int(row[4])),
+        )
+        for row in rows
+    }
+
+
+def identity(db: Database, name: str) -> RootIdentity | None:
+    """Return the identity that a folder's root is known by; None before it was seen once."""
+    root = parts(db, name).get(b"")
+    return root.identity if root else None
+
+
+def note(db: Database, name: str, path: bytes, now: float | None) -> None:
+    """Remember a folder and where it is; `now` is when its root is there, which counts once."""
+    db.conn.execute(
+        "INSERT INTO folders (name, path, since) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
+        "SET path = excluded.path, since = coalesce(since, excluded.since)",
+        (name, path, now),
+    )
+
+
+def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity, now: float) -> None:
+    """Take `path` and `identity` for the folder's root from `now` on."""
+    note(db, name, path, now)
+    accept_part(db, name, b"", identity)
+
+
+def accept_part(db: Database, name: str, part: bytes, identity: RootIdentity) -> None:
+    """Take `identity` for that of the folder's `part`."""
+    db.conn.execute(
+        "INSERT OR REPLACE INTO parts (folder, path, filesystem, inode) VALUES (?, ?, ?, ?)",
+        (name, part, identity.filesystem, str(identity.inode)),
+    )
+
+
+def note_other(
+    db: Database, name: str, part: bytes, *, alike: RootIdentity | None, is_stopped: bool = False
+) -> None:
+    """Remember what is in the place of a known part: one that is `alike`, or one to be left alone.
+
+    What waits to be sent beneath one that `is_stopped` is not due.
+    """
+    db.conn.execute(
+        "UPDATE parts SET alike = ?, alike_inode = ?, is_stopped = ? WHERE folder = ? AND path = ?",
+        (alike and alike.filesystem, alike and str(alike.inode), is_stopped, name, part),
+    )
+
+
+def forget_part(db: Database, name: str, part: bytes) -> None:
+    """Forget that something was mounted at `part`: it is a directory like any other."""
+    db.conn.execute("DELETE FROM parts WHERE folder = ? AND path = ?", (name, part))
+
+
+def begin_anew(db: Database, name: str, now: float) -> None:
+    """Let the next scan be the folder's first: another root was taken while nothing was known."""
+    db.conn.execute(
+        "UPDATE folders SET first_scan_at = NULL, since = ? WHERE name = ?", (now, name)
+    )
 
 
 def skip_before(db: Database, name: str) -> float | None:
@@ -64,45 +104,6 @@ def is_first_scan_over(db: Database, name: str) -> bool:
     """Say whether a scan of the folder ever came to its end."""
     row = db.conn.execute("SELECT first_scan_at FROM folders WHERE name = ?", (name,)).fetchone()
     return row is not None and row["first_scan_at"] is not None
-
-
-def mounts(db: Database, name: str) -> dict[bytes, Mounted]:
-    """Return where beneath the folder's root something is or was mounted, and what."""
-    rows = db.conn.execute("SELECT path, hides, mark FROM mounts WHERE folder = ?", (name,))
-    return {row["path"]: Mounted(MountState(row["hides"]), row["mark"]) for row in rows}
-
-
-def note_mount(db: Database, name: str, path: bytes, mounted: Mounted) -> None:
-    """Remember what is mounted at `path`, or was."""
-    db.conn.execute(
-        "INSERT INTO mounts (folder, path, hides, mark) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (folder, path) DO UPDATE SET hides = excluded.hides, mark = excluded.mark",
-        (name, path, *mounted),
-    )
-
-
-def forget_mount(db: Database, name: str, path: bytes) -> None:
-    """Forget that something was mounted at `path`: what is there now is all there is."""
-    db.conn.execute("DELETE FROM mounts WHERE folder = ? AND path = ?", (name, path))
-
-
-def identity(db: Database, name: str) -> RootIdentity | None:
-    """Return the identity that a folder's root is known by; None before it was seen once."""
-    row = get(db, name)
-    return row.identity if row else None
-
-
-def accept_root(
-    db: Database, name: str, path: bytes, identity: RootIdentity | None, now: float
-) -> None:
-    """Take `path` and `identity` for the folder's root from `now` on."""
-    mark = (str(identity.filesystem), str(identity.inode)) if identity else (None, None)
-    db.conn.execute(
-        "INSERT INTO folders (name, path, filesystem, inode, since) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET path = excluded.path, filesystem = excluded.filesystem, "
-        "inode = excluded.inode, since = coalesce(since, excluded.since)",
-        (name, path, *mark, now if identity else None),
-    )
 
 
 def note_scan(
@@ -126,9 +127,18 @@ def note_scan(
     )
 
 
-def is_mirrored(db: Database, name: str) -> bool:
-    """Say whether deletions were mirrored at the last whole scan: what goes missing is news."""
-    row = db.conn.execute("SELECT mirrored FROM folders WHERE name = ?", (name,)).fetchone()
+def is_mirrored(db: Database, name: str, path: bytes) -> bool:
+    """Say whether it is news that the file at `path` is missing, and can be believed.
+
+    Deletions were mirrored at the last whole scan, and nothing on the way to it is on a filesystem
+    of which another one in its place could not be told.
+    """
+    row = db.conn.execute(
+        "SELECT mirrored AND NOT EXISTS (SELECT 1 FROM parts WHERE folder = name AND filesystem "
+        "= '' AND (path = x'' OR substr(?, 1, length(path) + 1) = CAST(path || '/' AS BLOB))) "
+        "FROM folders WHERE name = ?",
+        (path, name),
+    ).fetchone()
     return row is None or bool(row[0])
 
 

@@ -108,62 +108,56 @@ def beneath(
     return [row[0] for row in rows]
 
 
-#: SQL for files that are there, as far as is known, and have a copy.
-SYNCED = (
-    "files.status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
-    "WHERE file_id = files.id AND copies.status <> 'gone')"
-)
+class Synced(NamedTuple):
+    """A file that has a copy, by what can be seen of it without reading it."""
 
-
-def synced_beneath(
-    db: Database, folder: str, directory: bytes, limit: int | None = None
-) -> list[bytes]:
-    """Return the files at or beneath `directory` that are there and have a copy.
-
-    Only the first `limit` by path, where there is one.
-    """
-    rows = _plain(
-        db,
-        "SELECT path FROM files WHERE folder = ? AND (path = ? OR (path > ? AND path < ?)) AND "
-        f"{SYNCED} ORDER BY path LIMIT ?",
-        (folder, directory, directory + b"/", directory + b"0", -1 if limit is None else limit),
-    )
-    return [row[0] for row in rows]
-
-
-def synced_sizes(db: Database, folder: str, paths: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the sizes of the live copies of the files at these paths, by path."""
-    marks = ", ".join("?" * len(paths))
-    rows = _plain(
-        db,
-        "SELECT files.path, copies.size FROM files JOIN copies ON copies.file_id = files.id "
-        f"WHERE folder = ? AND path IN ({marks}) AND copies.status = 'live'",
-        (folder, *paths),
-    )
-    return dict(rows)
+    path: bytes
+    size: int
+    mtime_ns: int
 
 
 _SYNCED = (
-    "FROM files WHERE folder = ? AND "
-    "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND copies.status = 'live')"
+    "FROM files WHERE folder = ? AND path > ? AND path < ? AND "
+    "status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
+    "WHERE file_id = files.id AND copies.status IN ('live', 'processing'))"
 )
 
 
-def synced(db: Database, folder: str, limit: int) -> tuple[int, list[bytes]]:
-    """Return how many files of the folder have a live copy, and the first `limit` of them."""
-    return _count_and_first(db, _SYNCED, folder, limit)
+def synced_in(
+    db: Database, folder: str, directory: bytes, after: bytes, limit: int
+) -> list[Synced]:
+    """Return the first `limit` files beneath `directory`, by path `after` that one, with a copy.
 
-
-def unseen_removals(db: Database, folder: str, limit: int) -> tuple[int, list[bytes]]:
-    """Count the missing files with a live copy whose removal no event told of.
-
-    Returns the number, and the first `limit` paths.
+    Those that are known to be missing do not count. The whole folder is beneath `b""`.
     """
-    condition = f"{_SYNCED} AND files.status = 'missing' AND removal_seen = 0 AND "
-    condition += (
-        "NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id AND verdict <> 'held')"
+    first, beyond = _range(directory)
+    rows = _plain(
+        db,
+        f"SELECT path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
+        (folder, max(first, after), beyond, limit),
     )
-    return _count_and_first(db, condition, folder, limit)
+    return [Synced(*row) for row in rows]
+
+
+def count_synced_in(db: Database, folder: str, directory: bytes) -> int:
+    """Return how many such files there are."""
+    count: int = _plain(db, f"SELECT count(*) {_SYNCED}", (folder, *_range(directory)))[0][0]
+    return count
+
+
+def ever_held(db: Database, folder: str, directory: bytes) -> bool:
+    """Say whether anything beneath `directory` was ever to be sent."""
+    held = (
+        "SELECT 1 FROM files WHERE folder = ? AND path > ? AND path < ? "
+        "AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id) LIMIT 1"
+    )
+    return bool(_plain(db, held, (folder, *_range(directory))))
+
+
+def _range(directory: bytes) -> tuple[bytes, bytes]:
+    """Return what all paths beneath `directory` lie between, as SQLite orders them."""
+    # "0" follows "/", and no name has more than 255 bytes.
+    return (directory + b"/", directory + b"0") if directory else (b"", b"\xff" * 256)
 
 
 def next_look(db: Database, folder: str) -> float | None:
@@ -176,16 +170,6 @@ def next_look(db: Database, folder: str) -> float | None:
     )
     due: float | None = rows[0][0]
     return due
-
-
-def _count_and_first(
-    db: Database, condition: str, folder: str, limit: int
-) -> tuple[int, list[bytes]]:
-    count = _plain(db, f"SELECT COUNT(*) {condition}", (folder,))[0][0]
-    if not count:
-        return 0, []
-    rows = _plain(db, f"SELECT path {condition} ORDER BY path LIMIT ?", (folder, limit))
-    return count, [row[0] for row in rows]
 
 
 def _plain(

@@ -27,6 +27,9 @@ from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.texts import storable
 
+#: Why a released copy is gone.
+UNSEEN = "it was deleted remotely while it was not mirrored"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -286,8 +289,20 @@ class Ledger:
         # A folder that is configured no more keeps what it has.
         empties = file.folder not in self._policies or self._policies[file.folder].empties
         newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
-        unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
-        if newer or unmirrored or not copy.wanted:
+        policy = self._policies.get(file.folder)
+        is_elsewhere = policy is not None and copy.workspace_uuid != policy.workspace_uuid
+        if copy.wanted and (file.status is FileStatus.INELIGIBLE or is_elsewhere):
+            # A changed configuration deletes nothing.
+            copies.move(
+                db,
+                copy,
+                CopyStatus.RELEASED,
+                due_at=None,
+                reason="it is no longer mirrored",
+                **facts,
+            )
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+        elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
             let_go(db, copy, now, reason=reason, empties=empties, **facts)
         else:
@@ -498,6 +513,10 @@ class Ledger:
         db.conn.execute(
             "UPDATE files SET due_at = ? WHERE id = ? AND due_at IS NOT NULL", (until, file_id)
         )
+        db.conn.execute(
+            "UPDATE copies SET due_at = ? WHERE file_id = ? AND status = 'planned'",
+            (until, file_id),
+        )
 
     # Videos
 
@@ -522,7 +541,7 @@ class Ledger:
         video_metadata: str | None,
     ) -> str:
         """Record a video's facts and make it live; return the copy's new status."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return "gone"
         facts: dict[str, Any] = {
@@ -533,28 +552,48 @@ class Ledger:
             **NO_FAILURE,
         }
         file = files.existing(db, copy.file_id)
+        if copy.status is CopyStatus.RELEASED:
+            return self._take_up(db, file, copy, now, facts)
         self._note_sample(db, copy, processed=True)
         return self._arrive(db, file, copy, now, facts)
 
+    def _take_up(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a released copy live that was just found, if it is still wanted."""
+        copies.update(db, copy.id, due_at=None)
+        action = advance(db, file.id, self._policies, now)
+        if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
+            others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+            empties = self._policies[file.folder].empties
+            why = {"reason": action.reason, "evidence": None}
+            make_live(db, copy, now, others=others, empties=empties, **why, **facts)
+            history.add(db, file, "kept", now, copy=copy, detail=action.reason)
+            advance(db, file.id, self._policies, now)
+        return copies.existing(db, copy.id).status
+
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service could not process a video; its object stays for now."""
-        copy = _processing(db, copy_id)
+        copy = _asked_for(db, copy_id)
         if copy is None:
             return
         file = files.existing(db, copy.file_id)
-        copies.move(
-            db,
-            copy,
-            CopyStatus.FAILED,
-            due_at=None,
-            processing_status="failed",
-            **failure.columns(),
-        )
+        if copy.status is CopyStatus.PROCESSING:
+            copies.move(db, copy, CopyStatus.FAILED)
+        facts = {"processing_status": "failed", **failure.columns()}
+        copies.update(db, copy.id, due_at=None, **facts)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
         """Record that a copy is proven gone without our doing: see `remote.record`."""
+        copy = copies.get(db, copy_id)
+        if copy is not None and copy.status is CopyStatus.RELEASED:
+            file = files.existing(db, copy.file_id)
+            copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
+            history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
+            advance(db, file.id, self._policies, now)
+            return None
         return remote.record(db, copy_id, self._policies, now)
 
 
@@ -669,6 +708,8 @@ def rename_sources(
     return list(found.values())[:RENAME_SOURCES]
 
 
-def _processing(db: Database, copy_id: int) -> Copy | None:
+def _asked_for(db: Database, copy_id: int) -> Copy | None:
+    """Return a copy that the service is asked for; None where it is another one's turn by now."""
     copy = copies.get(db, copy_id)
-    return copy if copy and copy.status is CopyStatus.PROCESSING else None
+    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED)
+    return copy if copy and copy.status in asked_for else None

@@ -31,6 +31,8 @@ class Act(enum.StrEnum):
     SEND = "send"
     #: find out whether a copy in doubt has arrived
     LOOK_UP = "look_up"
+    #: ask the service for a released copy that holds the content
+    ASK = "ask"
     #: look a second time whether a missing file is gone
     LOOK_AGAIN = "look_again"
     # What is applied to the table at once:
@@ -38,7 +40,7 @@ class Act(enum.StrEnum):
     DROP = "drop"
     #: soft-delete a copy
     RETIRE = "retire"
-    #: take a retiring or released copy up again: it holds the content
+    #: take a retiring copy up again: it holds the content
     REVIVE = "revive"
     #: keep a copy remotely and mirror it no longer
     RELEASE = "release"
@@ -93,6 +95,8 @@ class Policy:
     #: what becomes of a file whose copy others deleted remotely
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
     limits: Limits = Limits()
+    #: whether what was released stays beside a newer copy: its file may be in another root
+    keeps_released: bool = False
     #: for how long the old copy of a changed file is kept, in seconds
     superseded_grace: float = 0.0
     #: whether new content is held where most of the folder changes within an hour
@@ -127,17 +131,12 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     # What syncd took the file away for is nobody's business any more.
     copies = [copy for copy in copies if copy.consumed_at is None]
     here = [copy for copy in copies if copy.workspace_uuid == policy.workspace_uuid]
-    is_live = _first(here, CopyStatus.LIVE) is not None
     for copy in copies:
         if copy.workspace_uuid != policy.workspace_uuid:
             # A new workspace is a new folder: what is in the other one is left there.
-            if copy.status is CopyStatus.LIVE:
-                return Action(Act.RELEASE, copy, "its folder has another workspace now")
-            if copy.status is CopyStatus.FAILED and copy.file_uuid is not None:
-                if is_live:
-                    return Action(Act.RETIRE, copy, "another copy is live")
-            elif copy.status in (CopyStatus.PLANNED, CopyStatus.FAILED):
-                return Action(Act.DROP, copy, "its folder has another workspace now")
+            act = _let_go(copy, processing=False)
+            if act is not None:
+                return Action(act, copy, "its folder has another workspace now")
     match file.status:
         case FileStatus.READY:
             return _plan_ready(file, here, policy)
@@ -150,19 +149,37 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
+def _let_go(copy: Copy, *, processing: bool = True) -> Act | None:
+    """Return how to keep what is stored of a copy, and forget it where nothing is."""
+    match copy.status:
+        case CopyStatus.LIVE:
+            return Act.RELEASE
+        case CopyStatus.PROCESSING if processing:
+            return Act.RELEASE
+        case CopyStatus.FAILED if copy.file_uuid is not None:
+            return Act.RELEASE
+        case CopyStatus.PLANNED | CopyStatus.FAILED:
+            return Act.DROP
+        case _:
+            return None
+
+
 def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     if file.sha256 is None:
         return Action(Act.HASH, None, "its content is not known yet", file.due_at)
     right = [copy for copy in copies if copy.sha256 == file.sha256]
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
-        if policy.empties:
+        if policy.empties or policy.keeps_released:
             # What was released before is kept beside it.
             copies = [copy for copy in copies if copy.status is not CopyStatus.RELEASED]
         return _tidy(copies, keep=live)
     held = next((copy for copy in right if _can_be_live_again(copy)), None)
-    if held is not None:
+    if held is not None and held.status is CopyStatus.RETIRING:
         return Action(Act.REVIVE, held, "the file holds its content again")
+    if held is not None:
+        # Others may have deleted it meanwhile.
+        return Action(Act.ASK, held, "the file holds its content again", held.due_at)
     for copy in copies:
         if copy.status is CopyStatus.PLANNED and copy not in right:
             return Action(Act.DROP, copy, "the file changed before it was sent")
@@ -228,17 +245,8 @@ def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
         # It retires because the file was missing: what took its place is no reason to delete it.
         return Action(Act.REVIVE, last, "something else is in the file's place")
     for copy in copies:
-        match copy.status:
-            case CopyStatus.LIVE:
-                return Action(Act.RELEASE, copy, "the file is no longer mirrored")
-            case CopyStatus.PROCESSING:
-                return Action(Act.RETIRE, copy, "the file is no longer mirrored")
-            case CopyStatus.FAILED if copy.file_uuid is not None:
-                return Action(Act.RETIRE, copy, "the file is no longer mirrored")
-            case CopyStatus.PLANNED | CopyStatus.FAILED:
-                return Action(Act.DROP, copy, "the file is no longer mirrored")
-            case _:
-                continue
+        if (act := _let_go(copy)) is not None:
+            return Action(act, copy, "the file is no longer mirrored")
     return Action(Act.NOTHING)
 
 
@@ -266,7 +274,7 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
 
 def _can_be_live_again(copy: Copy) -> bool:
     if copy.status is CopyStatus.RELEASED:
-        return True
+        return copy.processing_status != "failed"
     # A video that was still in processing when it retired has no proof of being usable.
     return (
         copy.status is CopyStatus.RETIRING

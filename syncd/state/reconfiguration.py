@@ -49,8 +49,37 @@ def release_removed(db: Database, folder: str, policies: Policies, now: float) -
 
 
 def _holds(db: Database, folder: str) -> list[Hold]:
-    scopes = {"deletions": folder, "sending": holds.of_folder(folder)}
-    return [hold for hold in holds.open_holds(db) if hold.scope == scopes[hold.stops]]
+    scopes = (folder, holds.of_folder(folder))
+    return [
+        hold
+        for hold in holds.open_holds(db)
+        if hold.scope.partition("/")[0] == scopes[hold.stops == "sending"]
+    ]
+
+
+def release_all(db: Database, folder: str, now: float) -> None:
+    """Release every live copy of a folder, of which another root was taken.
+
+    Each file that is in that one, too, is taken up again by its SHA-256.
+    """
+    known, reason = {"folder": folder, "now": now}, "'another folder is in its place'"
+    db.conn.execute(
+        "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
+        f"SELECT :now, folder, path, 'released', file_uuid, {reason} FROM copies "
+        "JOIN files ON files.id = file_id WHERE folder = :folder AND copies.status = 'live'",
+        known,
+    )
+    db.conn.execute(
+        f"UPDATE copies SET status = 'released', due_at = NULL, reason = {reason} WHERE "
+        "status = 'live' AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
+        known,
+    )
+    db.conn.execute(
+        "UPDATE files SET status = 'settling', due_at = :now, sha256 = NULL, "
+        "generation = generation + 1 "
+        "WHERE folder = :folder AND status IN ('ready', 'settling', 'unreadable')",
+        known,
+    )
 
 
 def _mirrored(db: Database, folder: str, limit: int) -> list[File]:

@@ -321,6 +321,41 @@ def decisions_named(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def parts_of_folders(db: Database) -> None:
+    """Keep the identity of each part of a folder, and let a hold stop a folder whole."""
+    for statement in (
+        # A part is a root (path empty), or a directory beneath it on which something is mounted.
+        """
+        CREATE TABLE parts (
+          folder TEXT NOT NULL REFERENCES folders(name), path BLOB NOT NULL,
+          filesystem TEXT NOT NULL, inode TEXT NOT NULL, alike TEXT, alike_inode TEXT,
+          is_stopped INTEGER NOT NULL DEFAULT 0,
+          PRIMARY KEY (folder, path)
+        ) STRICT, WITHOUT ROWID""",
+        """
+        INSERT INTO parts (folder, path, filesystem, inode)
+        SELECT name, x'', filesystem, inode FROM folders WHERE filesystem IS NOT NULL""",
+        # A number stands for an identity of an earlier version, which proves nothing by itself.
+        """
+        INSERT INTO parts (folder, path, filesystem, inode)
+        SELECT folder, path, '0', '0' FROM mounts WHERE hides <> 1""",
+        "DROP TABLE mounts",
+        "ALTER TABLE folders DROP COLUMN filesystem",
+        "ALTER TABLE folders DROP COLUMN inode",
+        # Their causes are judged anew.
+        """
+        UPDATE holds SET released_at = since WHERE released_at IS NULL
+        AND reason IN ('root_replaced', 'root_empty', 'mount_missing', 'mount_new')""",
+        "PRAGMA writable_schema = ON",
+        """
+        UPDATE sqlite_master SET sql = replace(sql, '''deletions'', ''sending''',
+        '''deletions'', ''sending'', ''folder''') WHERE name = 'holds'""",
+        "PRAGMA writable_schema = RESET",
+    ):
+        db.execute(statement)
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

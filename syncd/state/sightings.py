@@ -156,7 +156,7 @@ def _record(
                 consumption.look_now(db, file, now)
                 values = None
         case Seen.MISSING:
-            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder)
+            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder, file.path)
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, sighting, settling, now)
             else:

@@ -62,6 +62,15 @@ def roots(db: Database) -> dict[str, bytes]:
     return {row["name"]: row["path"] for row in db.conn.execute("SELECT name, path FROM folders")}
 
 
+def names_in_use(directory: Path) -> dict[bytes, str]:
+    """Return the name of each folder that was ever watched, by its root; none without a state."""
+    query = "SELECT path, name FROM folders ORDER BY last_scan_at"
+    try:
+        return read(directory, lambda db: {row[0]: row[1] for row in db.conn.execute(query)})
+    except StateError:
+        return {}
+
+
 def quick_check(db: Database) -> str:
     """Examine the whole database; return `ok`, or what is the first thing wrong with it."""
     return damage.found(db) or "ok"

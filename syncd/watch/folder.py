@@ -11,7 +11,7 @@ class WatchFolder:
     """One folder to watch; its name is its key in the table, times are in seconds."""
 
     name: str
-    #: the root: absolute, its links resolved
+    #: the root: absolute, its links resolved anew with each look
     path: bytes
     #: gitignore patterns; where there are any, only files that match one are eligible
     include: tuple[str, ...] = ()
@@ -33,3 +33,5 @@ class WatchFolder:
     mirror_deletions: bool = True
     #: path beneath the root of a file without which the root is not the right one
     marker: bytes = b""
+    #: whether any directory at `path` is the right one
+    any_root: bool = False

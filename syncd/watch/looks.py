@@ -8,6 +8,7 @@ from typing import TypeVar
 from syncd import disk
 from syncd.disk import Found, Sight
 from syncd.exceptions import UnreadableError
+from syncd.identity import View
 from syncd.log import printable
 from syncd.state import inventory, sightings
 from syncd.state.sightings import Seen, Sighting
@@ -15,7 +16,7 @@ from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root, RootState
 
 log = logging.getLogger(__name__)
 
@@ -84,18 +85,19 @@ class Looker:
         """Look at each path and, where a directory was, at the known files beneath it.
 
         `hints` says of each path whether an event told of its removal. Returns the rows changed;
-        None where the root is missing or was replaced meanwhile: only a scan can tell then.
+        None where the root is missing or was replaced meanwhile: only a scan can tell then. One
+        that was replaced before is scanned when the right one is back.
         """
-        state, before = self._root.check()
-        if state is RootState.MISSING:
-            return None
+        standing = self._root.check()
+        if not standing.state.is_seen:
+            return None if standing.state is RootState.MISSING else 0
         changed = 0
         for batch in _batches(self._with_beneath(hints)):
             paths: dict[bytes, bool] = {}
             for path, removal_seen in batch:
                 # Of one that has events of its own, its directory's removal tells as well.
                 paths[path] = removal_seen or paths.get(path, False)
-            recorded = self._look_at(paths, before)
+            recorded = self._look_at(paths, standing.view)
             if recorded is None:
                 return None
             changed += recorded
@@ -126,12 +128,12 @@ class Looker:
 
         Returns when the next one will be, in seconds since the epoch; None where nothing waits.
         """
-        state, before = self._root.check()
-        if state is RootState.MISSING:
+        standing = self._root.check()
+        if not standing.state.is_seen:
             return None
         now = self._clock()
         due = self._store.read(lambda db: sightings.due_looks(db, now, [self._folder.name], BATCH))
-        recorded = self._look_at(dict.fromkeys((file.path for file in due), False), before)
+        recorded = self._look_at(dict.fromkeys((file.path for file in due), False), standing.view)
         next_at = self._store.read(lambda db: inventory.next_look(db, self._folder.name))
         if next_at is None or next_at > now or recorded:
             return next_at

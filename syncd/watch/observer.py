@@ -15,7 +15,7 @@ from pathlib import Path
 
 from watchdog.observers.api import BaseObserver
 
-from syncd import disk
+from syncd import identity
 from syncd.log import printable
 from syncd.metrics import WATCH_OVERFLOWS
 from syncd.watch.coverage import Coverage
@@ -57,7 +57,7 @@ class FolderObserver:
         self._logged = ""
         self._inotify: Inotify | None = None
         self._observer: BaseObserver | None = None
-        self._identity: disk.RootIdentity | None = None
+        self._identity: identity.RootIdentity | None = None
         #: how often events were lost because the kernel's queue was full
         self.overflows = 0
         self._retry_at = 0.0
@@ -138,7 +138,7 @@ class FolderObserver:
         self.kind, self.reason, self.trouble = "polling", "", ""
         self._refused = 0
         try:
-            self._identity = disk.identify(self._folder.path)
+            self._identity = identity.identify(self._folder.path)
         except OSError as error:
             self._identity = None
             self.reason = f"the folder cannot be listed: {error.strerror}"
@@ -181,6 +181,7 @@ class FolderObserver:
         logging.getLogger("watchdog").setLevel(logging.CRITICAL)
         # A root that is a link would give no event at all.
         root = os.path.realpath(self._folder.path)
+        self.open_files.move_to(root)
         self._inotify = Inotify(self._lost, self._hints.ask_check)
         self._inotify.start()
         self._observer = BaseObserver(Emitter, inotify_fd=self._inotify, open_files=self.open_files)
@@ -211,10 +212,10 @@ class FolderObserver:
     def _fault(self) -> str:
         """Return why to begin anew; empty where all is well, or nothing can be watched now."""
         try:
-            identity = disk.identify(self._folder.path)
+            seen = identity.identify(self._folder.path)
         except OSError:
             return ""
-        if identity != self._identity:
+        if seen != self._identity:
             return "the folder is back, or another one is in its place"
         if self._inotify is None or self._observer is None:
             return _RETRY if self.trouble and self._monotonic() >= self._retry_at else ""

@@ -50,6 +50,13 @@ class OpenFiles:
         #: the longest untouched first
         self._book: dict[bytes, _Opened] = {}
 
+    def move_to(self, root: bytes) -> None:
+        """Go on beneath another root: a link that led to the one before was pointed elsewhere."""
+        with self._lock:
+            if root != self._root:
+                self._book.clear()
+                self._root, self._prefix = root, root.rstrip(b"/") + b"/"
+
     def made(self, path: bytes) -> None:
         """Book that a file was made at `path`: opened, unless it was linked there."""
         self._put(path, _Opened(self._monotonic()))

@@ -1,7 +1,11 @@
-"""Is this root the right one? Placing and releasing the holds that depend on it.
+"""Is this root the right one? Places and releases the holds that depend on it.
 
 Whatever is recorded of a folder goes through `Root.record`, which looks at the root before the
 look at the files and after it, and settles in one transaction with them what may be believed.
+
+A folder has parts: its root, and each directory beneath on which something is mounted. One rule
+holds for all of them. What is known of a part was seen in a directory of one identity; beneath
+another directory in its place nothing is recorded, hashed, sent, taken away or deleted.
 """
 
 import enum
@@ -9,67 +13,78 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from syncd import disk, mounts
-from syncd.disk import Found, RootIdentity
-from syncd.state import copies, files, folders, holds, inventory, sightings
+from syncd import identity
+from syncd.identity import RootIdentity, View
+from syncd.state import folders, holds, inventory, reconfiguration, sightings
 from syncd.state.advance import Policies
-from syncd.state.folders import Mounted, MountState
-from syncd.state.holds import (
-    MOUNT_MISSING,
-    MOUNT_NEW,
-    ROOT_EMPTY,
-    ROOT_MISSING,
-    ROOT_REPLACED,
-    decisions,
-)
-from syncd.state.holds.decisions import OF_MOUNTS, Decided, Decision, ReviewError
+from syncd.state.folders import Part
+from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.state.texts import shown
 from syncd.watch.folder import WatchFolder
+from syncd.watch.likeness import Likeness, compare
 
 log = logging.getLogger(__name__)
 
 _NOT_THERE = os.strerror(errno.ENOENT)
-_REASONS = (ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY, MOUNT_MISSING, MOUNT_NEW)
-#: Of a replaced root's synced files, so many may be missing, or this part of them, for it to be
-#: taken for the same folder on another mount.
-ACCEPTED_FILES, ACCEPTED_PART = 20, 0.2
+#: What a hold stops, for which scope, and why.
+_Key = tuple[Stops, str, str]
 
 
 class RootState(enum.StrEnum):
-    """How a folder's root is, compared with what the table knows of it."""
+    """How a part of a folder is, compared with what the table knows of it."""
 
+    #: the right one, or one of which nothing is known yet
     OK = "ok"
+    #: another one with most of what is known in it: only what it lacks is not believed
+    ALIKE = "alike"
+    #: another one
+    REPLACED = "replaced"
     #: not there, not a directory, or not to be listed
     MISSING = "missing"
-    #: there, and another directory than the one whose files are known
-    REPLACED = "replaced"
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether what is there is recorded and sent."""
+        return self in (RootState.OK, RootState.ALIKE)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A look at a root: its identity, or why there is none."""
+class Standing:
+    """How a folder's parts stand at one look."""
 
-    identity: RootIdentity | None
-    is_empty: bool = False
-    error: str = ""
-    #: where something is mounted beneath the root, and the mark of it
-    mounts: Mapping[bytes, str] = field(default_factory=dict)
+    view: View
+    states: Mapping[bytes, RootState]
 
+    @property
+    def state(self) -> RootState:
+        """How the root stands."""
+        return self.states[b""]
 
-def view(path: bytes, marker: bytes = b"") -> View:
-    """Look at the root at `path`, which has to hold the `marker`, if any; never raises."""
-    try:
-        identity = disk.identify(path, marker)
-        with disk.directory(path) as descriptor, disk.entries_of(descriptor) as entries:
-            is_empty = next(entries, None) is None
-    except OSError as error:
-        return View(None, error=str(error.strerror))
-    return View(identity, is_empty, mounts=mounts.beneath(path))
+    @property
+    def alike(self) -> dict[bytes, RootIdentity | None]:
+        """What is in the place of each part that is only alike."""
+        alike = (part for part, state in self.states.items() if state is RootState.ALIKE)
+        return {part: self.view.parts[part] for part in alike}
+
+    @property
+    def stopped(self) -> list[bytes]:
+        """The parts in which nothing is to be looked at."""
+        return [part for part, state in self.states.items() if not state.is_seen]
+
+    def believes(self, sighting: Sighting) -> bool:
+        """Say whether a sighting counts, in the part that holds its path."""
+        # A rule asks nothing of the disk: what it excludes is released, mounted or not.
+        if sighting.by_rule:
+            return True
+        states = {self.state, self.states[identity.part_of(self.states, sighting.path)]}
+        if sighting.seen is Seen.MISSING:
+            return states == {RootState.OK}
+        return all(state.is_seen for state in states)
 
 
 class Root:
@@ -88,414 +103,267 @@ class Root:
         self.policies = policies
         self._clock = clock
         self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
-        #: mounts that were new or gone when the scan under way began, and those of them beneath
-        #: which something known is not as it was
-        self._on_trial: dict[bytes, Mounted] = {}
-        self._amiss: set[bytes] = set()
+        #: what was found in another directory in a part's place
+        self._compared: dict[tuple[bytes, RootIdentity], Likeness] = {}
+        #: the parts that were compared, and whose holds do not tell of it yet
+        self._fresh: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
-    def check(self) -> tuple[RootState, View]:
+    def check(self) -> Standing:
         """Look at the root, and bring the holds up to date; a root seen first is accepted."""
-        seen = view(self._folder.path, self._folder.marker)
-        if self._store.read(lambda db: self._is_news(db, seen)):
-            return self._store.write(lambda db: self._judge(db, seen)), seen
-        return self._store.read(lambda db: self._state(db, seen)), seen
+        view = self._view()
+        for part in self._store.read(lambda db: self._unsure(db, view)):
+            likeness = compare(self._store, self._folder, view, part)
+            seen = view.parts[part]
+            # What was compared while the disk changed is compared again at the next check.
+            if seen is not None and self._view().parts == view.parts:
+                self._compared[part, seen] = likeness
+                self._fresh.add(part)
+        if self._store.read(lambda db: self._is_news(db, view)):
+            return self._store.write(lambda db: self._judge(db, view))
+        return self._store.read(lambda db: self._standing(db, view))
+
+    def compare_anew(self) -> None:
+        """Forget what was found in other directories: files may have come or gone since."""
+        self._compared.clear()
 
     def record(self, seen: Sequence[Sighting], before: View) -> int | None:
         """Record what was seen beneath the root that looked like `before`; return the rows changed.
 
-        None, with nothing recorded, where the root is not the same any more. Beneath a replaced
-        root nothing is recorded as missing.
+        None, with nothing recorded, where the root is not the same any more.
         """
-        after = view(self._folder.path, self._folder.marker)
+        after = self._view()
 
         def work(db: Transaction) -> int | None:
-            state = self._judge(db, after)
-            if state is RootState.MISSING or after.identity != before.identity:
+            standing = self._judge(db, after)
+            if after.parts != before.parts or not standing.state.is_seen:
                 return None
-            believed = self._believed(db, seen, after)
-            if state is RootState.OK:
-                return self._record(db, believed, after)
-            return self._record(db, [s for s in believed if s.seen is not Seen.MISSING], after)
-
-        return self._store.write(work)
-
-    def accept(self, before: View, there: int) -> bool:
-        """After a scan of a replaced root that found `there` synced files: take it, if most are.
-
-        Returns whether it was taken; its missing files are then for the next scan to record.
-        """
-        after = view(self._folder.path, self._folder.marker)
-
-        def work(db: Transaction) -> bool:
-            if after.identity is None or after.identity != before.identity:
-                return False
-            known, _ = inventory.synced(db, self._folder.name, 0)
-            missing = known - there
-            if missing > max(ACCEPTED_FILES, ACCEPTED_PART * known) or 2 * missing > known:
-                return False
-            folders.accept_root(
-                db, self._folder.name, self._folder.path, after.identity, self._clock()
+            return sightings.record(
+                db,
+                self._folder.name,
+                filter(standing.believes, seen),
+                settling=self._settling,
+                policies=self.policies,
+                now=self._clock(),
             )
-            self._judge(db, after)
-            return True
 
         return self._store.write(work)
 
-    def take(self) -> bool:
-        """Take whatever stands at the path now for the folder's root: a person said so.
+    def take(self, scope: str) -> bool:
+        """Take whatever is there now for the part of that `scope`: a person said so.
 
         Returns False where nothing is there to be taken.
         """
-        seen = view(self._folder.path, self._folder.marker)
+        view = self._view()
 
         def work(db: Transaction) -> bool:
-            if seen.identity is None:
+            taken = next((part for part in view.parts if self._scope(part) == scope), None)
+            if taken is None or view.parts[taken] is None:
                 return False
-            folders.accept_root(
-                db, self._folder.name, self._folder.path, seen.identity, self._clock()
-            )
-            self._judge(db, seen)
+            for part in view.parts:
+                if part == taken or part.startswith(taken + b"/" if taken else b""):
+                    self._take(db, view, part)
+            self._judge(db, view)
             return True
 
         return self._store.write(work)
 
-    def decide_on_mounts(self, hold_id: int, verdict: Decided) -> Decision:
-        """Carry out a person's verdict on a hold about mounts: what is there now is all there is.
+    def _view(self) -> View:
+        known = self._store.read(lambda db: folders.parts(db, self._folder.name))
+        return identity.view(self._folder.path, self._folder.marker, known)
 
-        What the hold names and is not there is recorded as missing, with the verdict on it.
-        ReviewError where the hold has ended, or its mounts changed meanwhile.
-        """
-        name = self._folder.name
-        _, before = self.check()
-        hold = self._store.read(lambda db: decisions.find(db, hold_id))
-        decided_on = self._store.read(lambda db: self._mounts_of(db, hold.reason))
-        named = self._store.read(lambda db: self._beneath(db, decided_on))
-        sights = disk.look(self._folder.path, named)
-        gone = [path for path, sight in sights.items() if sight.found is Found.ABSENT]
-        after = view(self._folder.path, self._folder.marker)
+    # How the parts stand
 
-        def work(db: Transaction) -> Decision:
-            self._judge(db, after)
-            decisions.find(db, hold_id)
-            if before != after or self._mounts_of(db, hold.reason) != decided_on:
-                raise ReviewError(
-                    f"what is mounted in {name} changes just now: look at hold {hold_id} once more "
-                    "(syncd deletes list)"
-                )
-            for path in decided_on:
-                if path in after.mounts:
-                    right = Mounted(MountState.RIGHT, after.mounts[path])
-                    folders.note_mount(db, name, path, right)
-                else:
-                    folders.forget_mount(db, name, path)
-            missing = [Sighting(path, Seen.MISSING) for path in gone]
-            self._record_all(db, missing)
-            decision = decisions.decide(db, hold_id, verdict, self._clock())
-            self._judge(db, after)
-            return decision
+    def _standing(self, db: Transaction, view: View) -> Standing:
+        states = {p: self._state(db, view, p, known) for p, known in self._parts(db, view)}
+        return Standing(view, states)
 
-        return self._store.write(work)
+    def _parts(self, db: Transaction, view: View) -> Iterator[tuple[bytes, Part | None]]:
+        """Yield each part that there is, and what is known of it."""
+        known = folders.parts(db, self._folder.name)
+        for part in view.parts:
+            if not part or part in known or part in view.mounted:
+                yield part, known.get(part)
 
-    def begin_scan(self) -> None:
-        """Begin to take note of what a scan does not find where mounts are new, or gone."""
-        self._amiss.clear()
-        known = self._store.read(lambda db: folders.mounts(db, self._folder.name))
-        self._on_trial = {
-            path: mounted
-            for path, mounted in known.items()
-            if mounted.state is not MountState.RIGHT
-        }
-
-    def end_scan(self, unreadable: Collection[bytes]) -> None:
-        """After a scan to the end: a new mount that hides nothing known is like any other.
-
-        And one that is gone need not be waited for where all that was known is there without it.
-        Nothing is said of one in which a directory was `unreadable`, or that is in such a one.
-        """
-        name = self._folder.name
-        passed = {
-            path: mounted
-            for path, mounted in self._on_trial.items()
-            if path not in self._amiss
-            and not any(_is_in(dark, path) or _is_in(path, dark) for dark in unreadable)
-        }
-        if not passed:
-            return
-        after = view(self._folder.path, self._folder.marker)
-
-        def work(db: Transaction) -> None:
-            self._judge(db, after)
-            for path, mounted in folders.mounts(db, name).items():
-                if passed.get(path) != mounted:
-                    continue
-                if mounted.state is MountState.GONE:
-                    folders.forget_mount(db, name, path)
-                else:
-                    folders.note_mount(db, name, path, mounted._replace(state=MountState.RIGHT))
-            self._judge(db, after)
-
-        self._store.write(work)
-
-    def _believed(
-        self, db: Transaction, seen: Sequence[Sighting], after: View
-    ) -> Sequence[Sighting]:
-        """Return what may be believed of `seen`, with an eye on the mounts beneath the root.
-
-        Where a mount is missing nothing that is seen counts; beneath one that is new over known
-        files, what is missing does not.
-        """
-        known = folders.mounts(db, self._folder.name)
-        gone = [path for path in known if path not in after.mounts]
-        hiding = [path for path, mounted in known.items() if mounted.state is MountState.HIDES]
-        if not gone and not hiding:
-            return seen
-        believed = []
-        for sighting in seen:
-            # A rule asks nothing of the disk: what it excludes is released, mounted or not.
-            mount = _mount_of(sighting.path, gone)
-            if not sighting.by_rule and mount is not None:
-                if self._is_amiss(db, sighting):
-                    self._amiss.add(mount)
-                continue
-            mount = _mount_of(sighting.path, hiding)
-            if mount is not None and sighting.seen is Seen.MISSING:
-                if self._is_amiss(db, sighting):
-                    self._amiss.add(mount)
-                continue
-            believed.append(sighting)
-        return believed
-
-    def _is_amiss(self, db: Transaction, sighting: Sighting) -> bool:
-        """Say whether a file that has a copy is not as it was."""
-        file = files.find(db, self._folder.name, sighting.path)
-        if file is None or file.fingerprint == sighting.fingerprint:
-            return False
-        return bool(copies.where(db, "file_id = ? AND status <> 'gone' LIMIT 1", (file.id,)))
-
-    def _record_all(self, db: Transaction, seen: Sequence[Sighting]) -> int:
-        return sightings.record(
-            db,
-            self._folder.name,
-            seen,
-            settling=self._settling,
-            policies=self.policies,
-            now=self._clock(),
-        )
-
-    def _record(self, db: Transaction, seen: Sequence[Sighting], after: View) -> int:
-        changed = self._record_all(db, seen)
-        if after.is_empty:
-            # What was just recorded as missing may be the cause of a hold: no commit in between.
-            self._judge(db, after)
-        return changed
-
-    def _state(self, db: Transaction, seen: View) -> RootState:
-        if seen.identity is None:
-            return RootState.MISSING
-        known = folders.get(db, self._folder.name)
-        if known is None or known.identity is None:
+    def _state(self, db: Transaction, view: View, part: bytes, known: Part | None) -> RootState:
+        seen = view.parts[part]
+        if self._is_to_be_taken(db, view, part, known):
             return RootState.OK
-        same = known == folders.FolderRow(self._folder.path, seen.identity)
-        # A marker vouches for the folder, whatever mount it comes on.
-        return RootState.OK if same or self._folder.marker else RootState.REPLACED
+        if seen is None:
+            return RootState.MISSING
+        if known is not None and seen.is_same(known.identity):
+            return RootState.OK
+        likeness = self._compared.get((part, seen), Likeness())
+        limits = self.policies[self._folder.name].limits
+        is_alike = known is not None and likeness.is_alike(limits)
+        return RootState.ALIKE if is_alike else RootState.REPLACED
 
-    def _is_news(self, db: Transaction, seen: View) -> bool:
-        known = folders.get(db, self._folder.name)
-        if self._is_to_be_taken(known, seen):
+    def _is_to_be_taken(self, db: Transaction, view: View, part: bytes, known: Part | None) -> bool:
+        """Say whether what is there is the right one, and is not known as that yet."""
+        seen, name = view.parts[part], self._folder.name
+        is_empty = not inventory.synced_in(db, name, part, b"", 1)
+        if known is not None and part and part not in view.mounted and is_empty:
+            # What is not mounted any more is only waited for where something on it is known.
             return True
-        if seen.identity is not None and any(self._news_of_mounts(db, seen)):
-            return True
-        wanted = self._wanted(db, self._state(db, seen), seen)
-        return wanted != self._open(db)
-
-    def _is_to_be_taken(self, known: folders.FolderRow | None, seen: View) -> bool:
-        """Say whether what was seen is to be known as the root: seen first, or by its marker."""
-        if known is None:
-            return True
-        seen_row = folders.FolderRow(self._folder.path, seen.identity)
-        if seen.identity is None or known == seen_row:
+        if seen is None or (known is not None and seen == known.identity):
             return False
-        return known.identity is None or bool(self._folder.marker)
+        if known is None and not part:
+            return True
+        if known is not None and seen.is_same(known.identity):
+            return True
+        if not part and (self._folder.marker or self._folder.any_root):
+            return True
+        if self._compared.get((part, seen), Likeness()).is_whole:
+            return True
+        if known is not None and known.identity.is_of_old:
+            # An earlier version's identity is worth as much as the files that are there.
+            return is_empty
+        return not inventory.ever_held(db, name, part)
 
-    def _news_of_mounts(
-        self, db: Transaction, seen: View
-    ) -> Iterator[tuple[bytes, Mounted | None]]:
-        """Yield each mount of which more is known now: what it is; None where it is forgotten.
+    def _unsure(self, db: Transaction, view: View) -> list[bytes]:
+        """Return the parts whose files must be compared to know how they stand."""
+        return [
+            part
+            for part, known in self._parts(db, view)
+            if (part, view.parts[part]) not in self._compared
+            and self._state(db, view, part, known) is RootState.REPLACED
+        ]
 
-        Another thing where something was mounted before is a new mount. One that is gone is waited
-        for as long as anything on it is known, or a scan finds all of that without it.
-        """
-        known = folders.mounts(db, self._folder.name)
-        for path, mark in seen.mounts.items():
-            state, before = known.get(path, Mounted(MountState.RIGHT, "nothing"))
-            if before not in ("", mark):
-                state = MountState.HIDES if self._has_synced(db, path) else MountState.RIGHT
-            elif state is MountState.GONE:
-                state = MountState.RIGHT
-            if known.get(path) != (state, mark):
-                yield path, Mounted(state, mark)
-        for path, mounted in known.items():
-            if path in seen.mounts:
-                continue
-            if not self._has_synced(db, path):
-                yield path, None
-            elif mounted.state is not MountState.GONE:
-                yield path, mounted._replace(state=MountState.GONE)
+    def _is_news(self, db: Transaction, view: View) -> bool:
+        parts = list(self._parts(db, view))
+        if not folders.is_known(db, self._folder.name) or any(
+            self._is_to_be_taken(db, view, *part) for part in parts
+        ):
+            return True
+        standing = self._standing(db, view)
+        if standing.alike != {part: known.alike for part, known in parts if known and known.alike}:
+            return True
+        opened = self._open(db)
+        wanted = self._wanted(standing)
+        return wanted.keys() != opened or any(part in self._fresh for part in wanted.values())
 
-    def _has_synced(self, db: Transaction, path: bytes) -> bool:
-        return bool(inventory.synced_beneath(db, self._folder.name, path, 1))
-
-    def _learn_mounts(self, db: Transaction, seen: View) -> bool:
-        """Bring what is known of mounts beneath the root up to date; say if there was news."""
-        news = list(self._news_of_mounts(db, seen))
-        for path, mounted in news:
-            if mounted is None:
-                folders.forget_mount(db, self._folder.name, path)
-            else:
-                folders.note_mount(db, self._folder.name, path, mounted)
-        return bool(news)
-
-    def _judge(self, db: Transaction, seen: View) -> RootState:
-        """Place the hold that `seen` calls for and release the others; return the root's state."""
+    def _judge(self, db: Transaction, view: View) -> Standing:
+        """Take what is to be taken, bring the holds up to date, and return how the parts stand."""
         name, now = self._folder.name, self._clock()
-        state = self._state(db, seen)
-        known = folders.get(db, name)
-        if self._is_to_be_taken(known, seen):
-            folders.accept_root(db, name, self._folder.path, seen.identity, now)
-        mounts_changed = seen.identity is not None and self._learn_mounts(db, seen)
-        wanted, opened = self._wanted(db, state, seen), self._open(db)
-        for reason in opened - wanted:
-            holds.release(db, stops="deletions", scope=name, reason=reason, now=now)
-            log.info("%s: deletions are free again (%s)", name, reason)
-        for reason in wanted:
-            # How many are affected is counted once; only an empty root's missing files grow, and
-            # more mounts may go.
-            grows = reason == ROOT_EMPTY or (mounts_changed and reason in OF_MOUNTS)
-            if reason not in opened or grows:
-                self._place(db, reason, seen, now)
-        return state
+        folders.note(db, name, self._folder.path, now if view.parts[b""] else None)
+        for part, known in list(self._parts(db, view)):
+            if self._is_to_be_taken(db, view, part, known):
+                self._take(db, view, part)
+        standing = self._standing(db, view)
+        for part in folders.parts(db, name):
+            is_stopped = standing.states[part] is RootState.REPLACED
+            alike = standing.alike.get(part)
+            folders.note_other(db, name, part, alike=alike, is_stopped=is_stopped)
+        wanted, opened = self._wanted(standing), self._open(db)
+        for stops, scope, reason in opened - wanted.keys():
+            holds.release(db, stops=stops, scope=scope, reason=reason, now=now)
+            log.info("%s: the right folder is there (%s)", scope, reason)
+        for key, part in wanted.items():
+            if key not in opened or part in self._fresh:
+                self._place(db, key, part, view)
+        self._fresh.clear()
+        return standing
 
-    def _wanted(self, db: Transaction, state: RootState, seen: View) -> set[str]:
-        if state is RootState.MISSING:
-            return {ROOT_MISSING}
-        wanted = {ROOT_REPLACED} if state is RootState.REPLACED else set()
-        if seen.is_empty and inventory.unseen_removals(db, self._folder.name, 0)[0]:
-            wanted.add(ROOT_EMPTY)
-        states = {mounted.state for mounted in folders.mounts(db, self._folder.name).values()}
-        return wanted | {reason for reason, state in OF_MOUNTS.items() if state in states}
+    def _take(self, db: Transaction, view: View, part: bytes) -> None:
+        """Know a part by what is there now; one that is not mounted is a part no more."""
+        name, seen, now = self._folder.name, view.parts[part], self._clock()
+        if seen is None or (part and part not in view.mounted):
+            folders.forget_part(db, name, part)
+            return
+        known = folders.parts(db, name).get(part)
+        folders.accept_part(db, name, part, seen)
+        if part or known is None or seen.is_same(known.identity):
+            return
+        log.warning("%s: another folder is taken for %s", name, self._shown)
+        if self._folder.any_root:
+            reconfiguration.release_all(db, name, now)
+        if not inventory.ever_held(db, name, part):
+            folders.begin_anew(db, name, now)
 
-    def _open(self, db: Transaction) -> set[str]:
+    # Holds
+
+    def _scope(self, part: bytes) -> str:
+        return f"{self._folder.name}/{shown(part)}" if part else self._folder.name
+
+    def _wanted(self, standing: Standing) -> dict[_Key, bytes]:
+        """Return the holds that ought to be open, and the part that each is about."""
+        parts = [b""] if not standing.state.is_seen else standing.states
+        wanted: dict[_Key, bytes] = {}
+        for part in parts:
+            match standing.states[part]:
+                case RootState.MISSING:
+                    wanted["deletions", self._scope(part), ROOT_MISSING] = part
+                case RootState.REPLACED:
+                    wanted["folder", self._scope(part), ROOT_REPLACED] = part
+                case RootState.ALIKE:
+                    wanted["deletions", self._scope(part), ROOT_REPLACED] = part
+        return wanted
+
+    def _open(self, db: Transaction) -> set[_Key]:
         return {
-            hold.reason
+            (hold.stops, hold.scope, hold.reason)
             for hold in holds.open_holds(db)
-            if hold.scope == self._folder.name and hold.reason in _REASONS
+            if hold.reason in (ROOT_MISSING, ROOT_REPLACED)
+            and hold.scope.partition("/")[0] == self._folder.name
         }
 
-    def _place(self, db: Transaction, reason: str, seen: View, now: float) -> None:
-        name = self._folder.name
-        over = self._mounts_of(db, reason)
-        message = self._message(reason, seen, over)
-        affects, first = inventory.synced(db, name, holds.FIRST)
+    def _place(self, db: Transaction, key: _Key, part: bytes, view: View) -> None:
+        stops, scope, reason = key
+        seen = view.parts[part]
+        likeness = self._compared.get((part, seen)) if seen else None
+        synced = inventory.synced_in(db, self._folder.name, part, b"", holds.FIRST)
+        affects, first = likeness.known if likeness else 0, [file.path for file in synced]
+        if likeness is None:
+            affects = inventory.count_synced_in(db, self._folder.name, part)
+        elif stops == "deletions":
+            affects, first = likeness.missing, likeness.first
+        message = self._message(key, part, view)
+        where = self._where(part)
+        commands = [f"ls -la {where}", f"findmnt --target {where}"]
+        if seen is not None:
+            commands[0] = "syncd deletes approve {id}"
         is_new = holds.place(
             db,
-            stops="deletions",
-            scope=name,
+            stops=stops,
+            scope=scope,
             reason=reason,
             message=message,
             affects=affects,
             first=[shown(path) for path in first],
-            commands=self._commands(reason),
-            now=now,
+            commands=commands,
+            now=self._clock(),
         )
-        if reason == ROOT_EMPTY or reason in OF_MOUNTS:
-            _, paths = inventory.unseen_removals(db, name, -1)
-            if reason in OF_MOUNTS:
-                paths = self._beneath(db, over)
-            found = [files.find(db, name, path) for path in paths]
-            hold_id = holds.open_id(db, stops="deletions", scope=name, reason=reason)
-            if hold_id is not None:
-                holds.free(db, hold_id, now)
-            named = [file.id for file in found if file is not None]
-            decisions.name(
-                db,
-                named,
-                stops="deletions",
-                scope=name,
-                reason=reason,
-                message=message,
-                now=now,
-            )
         if is_new:
-            log.warning("%s: deletions are held: %s", self._folder.name, message)
+            log.warning("%s: held: %s", scope, message)
 
-    def _commands(self, reason: str) -> list[str]:
-        look = f"findmnt --target {self._shown}"
-        match reason:
-            case "root_missing":
-                return [f"ls -la {self._shown}", look]
-            case "root_replaced":
-                return [look, "syncd deletes approve {id}"]
-            case _:
-                return ["syncd deletes approve {id}", "syncd deletes reject {id}"]
+    def _where(self, part: bytes) -> str:
+        where = self._folder.path + b"/" + part if part else self._folder.path
+        return shlex.quote(os.fsdecode(where))
 
-    def _mounts_of(self, db: Transaction, reason: str) -> list[bytes]:
-        """Return the mounts that a hold is about, if it is about mounts."""
-        known = folders.mounts(db, self._folder.name)
-        return sorted(path for path, m in known.items() if m.state == OF_MOUNTS.get(reason))
-
-    def _beneath(self, db: Transaction, mounted: Sequence[bytes]) -> list[bytes]:
-        """Return the files on these mounts, or hidden by them; one may be in another."""
-        name = self._folder.name
-        return sorted({p for m in mounted for p in inventory.synced_beneath(db, name, m)})
-
-    def _message(self, reason: str, seen: View, over: Sequence[bytes]) -> str:
-        where = ", ".join(shown(path) for path in over)
-        match reason:
-            case "mount_missing":
-                return (
-                    f"something was mounted in {self._shown} and is not any more ({where}): mount "
-                    "it again, and nothing beneath is taken for changed or deleted until then; if "
-                    "it is gone for good, approve it, and the remote copies of what was on it are "
-                    "deleted, or reject it, and they are kept"
-                )
-            case "mount_new":
-                return (
-                    f"something is mounted in {self._shown}, over files that are synced and not "
-                    f"in it ({where}): unmount it, and nothing beneath is taken for deleted until "
-                    "then; if it is right, approve it, and the remote copies of what is not in it "
-                    "are deleted, or reject it, and they are kept"
-                )
-            case "root_missing" if self._folder.marker and seen.error == _NOT_THERE:
+    def _message(self, key: _Key, part: bytes, view: View) -> str:
+        where, error = self._where(part), view.errors.get(part)
+        match key[0], key[2]:
+            case _, "root_missing" if self._folder.marker and not part and error == _NOT_THERE:
                 marker = shown(self._folder.marker)
                 return (
-                    f"the folder {self._shown}, or the marker {marker} in it, is not there: mount "
-                    "it, or put the marker back; nothing is taken for deleted until then"
+                    f"the folder {where}, or the marker {marker} in it, is not there: mount it, or "
+                    "put the marker back; nothing is taken for deleted until then"
                 )
-            case "root_missing":
+            case _, "root_missing":
                 return (
-                    f"the folder {self._shown} cannot be listed ({seen.error}): mount it, bring "
-                    "it back, or make it readable for syncd; nothing is taken for deleted until "
-                    "then"
+                    f"the folder {where} cannot be listed ({error}): mount it, bring it back, or "
+                    "make it readable for syncd; nothing is taken for deleted until then"
                 )
-            case "root_replaced":
+            case "folder", _:
                 return (
-                    f"{self._shown} is not the folder that it was, and most of its synced files "
-                    "are not in it: mount the right one, or bring the files back; if this one "
-                    "is right, approve it"
+                    f"{where} is not the folder that it was, or not the disk: nothing in it is "
+                    "sent, taken away or deleted; put the right one back, or approve this one: "
+                    "the synced files that it lacks then count as missing"
                 )
             case _:
                 return (
-                    f"the folder {self._shown} is empty, and nobody was seen to remove its "
-                    "files: if a disk is not mounted, mount it; if they were removed on purpose, "
-                    "approve it; to keep their remote copies, reject it"
+                    f"{where} is another folder or disk than it was, with most of the synced files "
+                    "in it: it is synced, and nothing that it lacks is deleted; bring back what is "
+                    "missing, or put the right one back, or approve this one: what it lacks then "
+                    "counts as missing"
                 )
-
-
-def _mount_of(path: bytes, mounted: Sequence[bytes]) -> bytes | None:
-    """Return the mount at or beneath which `path` is; None where it is in none of them."""
-    return next((mount for mount in mounted if _is_in(path, mount)), None)
-
-
-def _is_in(path: bytes, directory: bytes) -> bool:
-    return path == directory or path.startswith(directory + b"/")

@@ -17,6 +17,7 @@ from syncd import disk, mounts
 from syncd.descent import Descent
 from syncd.disk import Fingerprint
 from syncd.exceptions import UnreadableError
+from syncd.identity import View
 from syncd.log import printable
 from syncd.state import inventory
 from syncd.state.inventory import Known
@@ -29,7 +30,7 @@ from syncd.watch.ignore import IgnoreFiles, Rules
 from syncd.watch.known_directory import KnownDirectory
 from syncd.watch.looks import BATCH, EXCLUDED, judge
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root, RootState
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,6 @@ class ScanReport:
     unreadable: dict[bytes, str] = field(default_factory=dict)
     seconds: float = 0.0
     complete: bool = False
-    #: a replaced root was taken for the same folder: its missing files are the next scan's
-    accepted: bool = False
 
 
 class _EndedEarlyError(Exception):
@@ -84,8 +83,6 @@ class ScanPass:
     batch: list[Sighting] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
-    #: at a replaced root: synced files that are there, with their size
-    there: int = 0
     #: whether only what events do not cover is scanned
     in_parts: bool = False
 
@@ -99,11 +96,9 @@ class ScanPass:
             self._flush()
             self._insist_on_root()
         except _EndedEarlyError:
-            report.state, _ = self.root.check()
+            report.state = self.root.check().state
             return
         report.complete = True
-        if report.state is RootState.REPLACED:
-            report.accepted = self.root.accept(self.before, self.there)
 
     def run_parts(self, directories: Sequence[bytes]) -> None:
         self.in_parts = True
@@ -128,8 +123,7 @@ class ScanPass:
 
     def _insist_on_root(self) -> None:
         """End early where the root was replaced: directories of the old one were still open."""
-        _, after = self.root.check()
-        if after.identity != self.before.identity:
+        if self.root.check().view.parts != self.before.parts:
             raise _EndedEarlyError
 
     def _visit_all(self) -> None:
@@ -137,7 +131,7 @@ class ScanPass:
             while self.waiting:
                 directory, above = self.waiting.pop()
                 # A part may be waiting twice: in its turn, and from the part above it.
-                if directory not in self.listed:
+                if directory not in self.listed and directory not in self.report.unreadable:
                     self._visit(directory, above, descent)
 
     def _visit(self, directory: bytes, above: IgnoreFiles, descent: Descent) -> None:
@@ -177,14 +171,11 @@ class ScanPass:
         prefix = directory + b"/" if directory else b""
         entries = [(prefix + os.fsencode(entry.name), entry) for entry in batch]
         rows = known.at([path for path, _ in entries])
-        on_trial = self._on_trial([path for path, _ in entries])
         for path, entry in entries:
             row = rows.get(path)
             found = self._found(path, entry, row, files)
             if found.is_met and row is not None:
                 known.meet(row)
-            if on_trial and on_trial.get(path) == found.size:
-                self.there += 1
             if found.sighting is not None:
                 self._add(found.sighting)
 
@@ -239,7 +230,7 @@ class ScanPass:
         self.report.size += status.st_size
         fingerprint = Fingerprint.of(status)
         if row is not None and row.agrees_with(fingerprint, skips=self.folder.skip_existing):
-            return _Found(None, size=fingerprint.size)
+            return _MET
         sighting = Sighting(
             path,
             Seen.PRESENT,
@@ -247,7 +238,7 @@ class ScanPass:
             is_open=self.open_files.has(path),
             own_clock=mounts.has_own_clock(status.st_dev),
         )
-        return _Found(sighting, size=fingerprint.size)
+        return _Found(sighting)
 
     def _nominate(self, known: KnownDirectory) -> None:
         """Remember known files that no listing showed: a look of their own has the evidence."""
@@ -272,7 +263,7 @@ class ScanPass:
         while parents := self._next_directories(after):
             after = parents[-1]
             for parent in parents:
-                if parent not in self.listed and not self._is_beneath_unreadable(parent):
+                if parent not in self.listed:
                     self._vanished_directory(parent)
 
     def _vanished_directory(self, parent: bytes) -> None:
@@ -282,7 +273,8 @@ class ScanPass:
             self.report.unreadable[parent] = str(error)
             return
         if not verdict.excluded:
-            self._nominate(self._known(parent))
+            if not self._is_beneath_unreadable(parent):
+                self._nominate(self._known(parent))
             return
         for row in self._known(parent).unmet():
             found = _ineligible(row.path, row, f"{EXCLUDED}{verdict.rule}")
@@ -303,11 +295,6 @@ class ScanPass:
     def _known(self, directory: bytes) -> KnownDirectory:
         return KnownDirectory(self.store, self.folder.name, directory)
 
-    def _on_trial(self, paths: Sequence[bytes]) -> dict[bytes, int]:
-        if self.report.state is not RootState.REPLACED:
-            return {}
-        return self.store.read(lambda db: inventory.synced_sizes(db, self.folder.name, paths))
-
     def _add(self, sighting: Sighting) -> None:
         self.batch.append(sighting)
         if len(self.batch) >= BATCH:
@@ -327,8 +314,6 @@ class _Found(NamedTuple):
     """What an entry of a directory means: what is to be recorded, and whether it was that file."""
 
     sighting: Sighting | None
-    #: of an eligible file, else -1
-    size: int = -1
     #: whether the row of that path, if there is one, is accounted for
     is_met: bool = True
 

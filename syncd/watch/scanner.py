@@ -14,7 +14,7 @@ from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root, RootState, Standing
 from syncd.watch.scan_pass import ScanPass, ScanReport
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,13 @@ class Scanner:
         began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
         self._rules.forget()
-        state, before = self._root.check()
-        report = ScanReport(state=state)
-        if state is not RootState.MISSING:
-            self._root.begin_scan()
-            self._pass(report, before, coverage).run()
+        self._root.compare_anew()
+        standing = self._root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            self._pass(report, standing, coverage).run()
         report.seconds = time.monotonic() - began
         if report.complete:
-            self._root.end_scan(report.unreadable)
             self._note(report)
         return report
 
@@ -73,10 +72,10 @@ class Scanner:
         """Scan these directories and those beneath them, without what `coverage` covers."""
         began = time.monotonic()
         self._rules.forget()
-        state, before = self._root.check()
-        report = ScanReport(state=state)
-        if state is RootState.OK:
-            self._pass(report, before, coverage).run_parts(directories)
+        standing = self._root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            self._pass(report, standing, coverage).run_parts(directories)
         report.seconds = time.monotonic() - began
         return report
 
@@ -85,7 +84,8 @@ class Scanner:
         """Whether a scan of this folder ever came to its end."""
         return self._store.read(lambda db: folders.is_first_scan_over(db, self._folder.name))
 
-    def _pass(self, report: ScanReport, before: View, coverage: Coverage | None) -> ScanPass:
+    def _pass(self, report: ScanReport, standing: Standing, coverage: Coverage | None) -> ScanPass:
+        report.unreadable.update(dict.fromkeys(standing.stopped, "another disk is mounted there"))
         return ScanPass(
             store=self._store,
             folder=self._folder,
@@ -94,7 +94,7 @@ class Scanner:
             root=self._root,
             stopped=self._stopped,
             report=report,
-            before=before,
+            before=standing.view,
             coverage=coverage,
         )
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from syncd.log import printable
 from syncd.state.advance import Policies
-from syncd.state.holds.decisions import Decided, Decision
 from syncd.state.store import Store
 from syncd.units import counted, size
 from syncd.vitals import FolderVitals
@@ -16,7 +15,7 @@ from syncd.watch.hints import Hints
 from syncd.watch.ignore import IGNORE_FILE, Rules
 from syncd.watch.looks import Looker
 from syncd.watch.observer import FolderObserver
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root, RootState, Standing
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.scanner import Scanner
 
@@ -80,7 +79,7 @@ class Watched:
             stopped=self._is_stopped,
         )
         self._scanning = threading.Lock()
-        self._seen: tuple[RootState, View] | None = None
+        self._seen: Standing | None = None
         self._scan_at = monotonic()
         self._rests_until = monotonic()
         #: directories in which events do not tell of every change, and those that cannot be read
@@ -114,28 +113,21 @@ class Watched:
 
     def check(self) -> RootState:
         """Check root and watcher; a root that is back, or another, is scanned at once."""
-        state, seen = self._root.check()
-        known, self._seen = self._seen, (state, seen)
-        if known is None or state is RootState.MISSING:
-            return state
-        if (known[0], known[1].identity) != (state, seen.identity):
-            self.hints.ask_scan("the folder is back, or another one is in its place")
-        elif known[1].mounts != seen.mounts:
-            self.hints.ask_scan("what is mounted in the folder has changed")
-        return state
+        seen = self._root.check()
+        known, self._seen = self._seen, seen
+        if known is not None and seen.state is not RootState.MISSING and known != seen:
+            self.hints.ask_scan("the folder is another one, or what is mounted in it")
+        return seen.state
 
-    def take_root(self) -> bool:
-        """Take what is there now for the folder's root; False where nothing is there."""
-        taken = self._root.take()
+    def take_root(self, scope: str) -> bool:
+        """Take what is there now for the root, or the part, that a hold of that scope is about.
+
+        Returns False where nothing is there.
+        """
+        taken = self._root.take(scope)
         if taken:
             self.hints.ask_scan("another root was approved")
         return taken
-
-    def decide_on_mounts(self, hold_id: int, verdict: Decided) -> Decision:
-        """Carry out a verdict on a hold about mounts in the folder; ReviewError as there."""
-        decision = self._root.decide_on_mounts(hold_id, verdict)
-        self.hints.ask_scan("what a mount held, or hides, was decided on")
-        return decision
 
     def check_all(self) -> None:
         """Check the root and the watcher; every 10 s or so."""
@@ -214,9 +206,6 @@ class Watched:
         self._poll_at = ended + self._polling_pause(report.seconds)
         self._tell_unreadable(report)
         self.last_scan = report
-        if report.accepted:
-            log.info("%s: the folder is the same, on another mount", self.folder.name)
-            self.hints.ask_scan("another root was accepted")
         self._log(report, reason)
         if is_first and report.complete:
             self.first_found = self._first_text(report)
@@ -283,7 +272,7 @@ class Watched:
         return min(watches, self.last_scan.directories - len(self._uncovered))
 
     def _troubles(self) -> list[str]:
-        missing = self._seen is not None and self._seen[0] is RootState.MISSING
+        missing = self._seen is not None and self._seen.state is RootState.MISSING
         unreadable = self.last_scan.unreadable if self.last_scan else {}
         return [
             "the folder cannot be listed" if missing else "",

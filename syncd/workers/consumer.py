@@ -262,7 +262,9 @@ class Consumer:
         try:
             with disk.open_beneath(root, file.path) as descriptor:
                 mark = disk.fingerprint(descriptor)
-                if mark != file.fingerprint or lease.is_open_for_writing(descriptor):
+                is_there = self._has_right_root(file.folder, file.path)
+                is_sent = mark == file.fingerprint and is_there
+                if not is_sent or lease.is_open_for_writing(descriptor):
                     # The watch sees new content as well: that is sent first.
                     self._put_off(waiting.files, file.id)
                     return
@@ -385,9 +387,9 @@ class Consumer:
         elif before and not text:
             log.info("%s: files are taken away after their upload again", name)
 
-    def _has_right_root(self, name: str) -> bool:
+    def _has_right_root(self, name: str, path: bytes = b"") -> bool:
         folder = self._folders[name]
-        return is_right_root(self._store, name, folder.path, folder.marker)
+        return is_right_root(self._store, name, folder.path, folder.marker, path)
 
 
 def _reason(error: OSError | DiskError) -> str:

@@ -1,37 +1,52 @@
-"""Looks at paths of a folder that count as evidence: only beneath the root that is known."""
+"""Looks at a folder that count: only beneath the root, and the mounts in it, that are known."""
 
 from collections.abc import Iterable
 
-from syncd import disk, mounts
+from syncd import disk, identity
+from syncd.identity import View, part_of
 from syncd.state import folders
-from syncd.state.folders import MountState
 from syncd.state.store import Store
 
 
 def look(
     store: Store, name: str, root: bytes, paths: Iterable[bytes], *, marker: bytes = b""
 ) -> dict[bytes, disk.Sight]:
-    """Look at paths of a root that is the same before and after, with its mounts; else at none.
+    """Look at those paths that are beneath the known root and parts, before the look and after it.
 
-    A mount that came or went is for the watching to judge before anything is believed; what one
-    hides is not looked at.
+    What comes or goes is for the watching to judge before anything is believed.
     """
-    if not is_right_root(store, name, root, marker):
+    before, right = _right_parts(store, name, root, marker, alike=False)
+    if b"" not in right:
         return {}
     seen = disk.look(root, paths)
-    if not is_right_root(store, name, root, marker):
+    after, still = _right_parts(store, name, root, marker, alike=False)
+    if (before.parts, right) != (after.parts, still):
         return {}
-    known = store.read(lambda db: folders.mounts(db, name))
-    hiding = tuple(p + b"/" for p, m in known.items() if m.state is MountState.HIDES)
-    return {path: sight for path, sight in seen.items() if not path.startswith(hiding)}
+    return {path: sight for path, sight in seen.items() if part_of(after.parts, path) in right}
 
 
-def is_right_root(store: Store, name: str, root: bytes, marker: bytes) -> bool:
-    """Say whether the root and the mounts beneath it are those that the table knows."""
-    known, mounted = store.read(lambda db: (folders.identity(db, name), folders.mounts(db, name)))
-    try:
-        if known is None or mounts.beneath(root) != {p: m.mark for p, m in mounted.items()}:
-            return False
-        return disk.identify(root, marker) == known
-    except OSError:
-        return False
+def may_be_sent(store: Store, name: str, root: bytes, path: bytes, *, marker: bytes = b"") -> bool:
+    """Say whether `path` is beneath the known root and part, or ones that are alike."""
+    view, right = _right_parts(store, name, root, marker, alike=True)
+    return {b"", part_of(view.parts, path)} <= right
+
+
+def is_right_root(store: Store, name: str, root: bytes, marker: bytes, path: bytes = b"") -> bool:
+    """Say whether the root is the known one, and the part that `path` is beneath."""
+    view, right = _right_parts(store, name, root, marker, alike=False)
+    return {b"", part_of(view.parts, path)} <= right
+
+
+def _right_parts(
+    store: Store, name: str, root: bytes, marker: bytes, *, alike: bool
+) -> tuple[View, set[bytes]]:
+    """Look at a root and its parts; return those that are the known ones, or `alike`."""
+    known = store.read(lambda db: folders.parts(db, name))
+    view = identity.view(root, marker, known)
+    return view, {
+        part
+        for part, seen in view.parts.items()
+        if seen is not None
+        and part in known
+        and (seen == known[part].identity or (alike and seen == known[part].alike))
+    }

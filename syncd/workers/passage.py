@@ -39,12 +39,14 @@ from syncd.state.ledger import PROBE, Declined, Elsewhere, Failure, Ledger, Offe
 from syncd.state.retry import backoff_seconds
 from syncd.state.store import Store, Transaction
 from syncd.workers.gate import PATIENCE, Gate
-from syncd.workers.looks import look
+from syncd.workers.looks import look, may_be_sent
 
 log = logging.getLogger(__name__)
 
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
+#: Seconds until a file is tried again whose folder is another one now.
+ROOT_SECONDS = 10.0
 #: The largest file that is sent direct to learn whether such names are echoed.
 PROBE_BYTES = 1 << 20
 
@@ -152,6 +154,10 @@ class Passage:
             return None
         try:
             descriptor = opened.enter_context(disk.open_beneath(root.path, file.path))
+            if not self._is_at_home(file):
+                later = self._clock() + ROOT_SECONDS
+                self._store.write(lambda db: self._ledger.put_off(db, file.id, later))
+                return None
             offer = self._offer(file, descriptor)
         except (FileChangedError, UnreadableError) as error:
             self._record_unsendable(file, error)
@@ -370,6 +376,13 @@ class Passage:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
+        if not self._is_at_home(file):
+            raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
+
+    def _is_at_home(self, file: File) -> bool:
+        """Say whether the folder is the one that the file is known to be in."""
+        root = self._roots[file.folder]
+        return may_be_sent(self._store, file.folder, root.path, file.path, marker=root.marker)
 
     def _transfer(
         self,

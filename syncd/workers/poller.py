@@ -1,4 +1,4 @@
-"""Follows videos until the service has processed them, then records what it found."""
+"""Follows videos until the service has processed them, and looks for what was released."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from syncd.log import fields
 from syncd.state import due, files
 from syncd.state.copies import Copy
 from syncd.state.ledger import Failure, Ledger
+from syncd.state.lifecycle import CopyStatus
 from syncd.state.retry import backoff_seconds, poll_seconds
 from syncd.state.store import Store
 from syncd.workers.gate import Gate
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 MOST_FRAMES = 1 << 53
 #: Copies looked at in one step at most: the next step comes at once while more are due.
 BATCH = 50
+#: The most released copies that are asked for, however many are taken up again.
+ASKS_PER_SECOND = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,10 @@ class Poller:
         videos = self._store.read(lambda db: due.polls(db, now, BATCH))
         for copy in videos:
             self._look_safely(copy)
-            if self._pause(1.0 / self._options.polls_per_second):
+            is_released = copy.status is CopyStatus.RELEASED
+            if self._pause(
+                1.0 / (ASKS_PER_SECOND if is_released else self._options.polls_per_second)
+            ):
                 return None
         if len(videos) == BATCH:
             return 0.0
@@ -91,6 +97,9 @@ class Poller:
         if copy.file_uuid is None:
             return
         try:
+            if copy.status is CopyStatus.RELEASED and not copy.content_type.startswith("video/"):
+                self._found(copy, self._client.get(copy.file_uuid))
+                return
             status = self._client.get_status(copy.file_uuid)
             if status.processing_status == "completed":
                 detail = self._client.get(copy.file_uuid)
@@ -113,6 +122,22 @@ class Poller:
             self._store.write(
                 lambda db: self._ledger.still_processing(db, copy.id, word, look_at, None)
             )
+
+    def _found(self, copy: Copy, detail: FileDetail) -> None:
+        """Record that a released copy, which its file holds the content of again, is there."""
+        self._gate.succeeded()
+        now = self._clock()
+        became = self._store.write(
+            lambda db: self._ledger.completed(
+                db,
+                copy.id,
+                now,
+                remote_file_path=detail.remote_file_path,
+                frame_count=copy.frame_count,
+                video_metadata=copy.video_metadata,
+            )
+        )
+        log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
 
     def _wait(self, copy: Copy) -> float:
         options = self._options

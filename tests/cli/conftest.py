@@ -5,7 +5,8 @@ import time
 import pytest
 
 from syncd import cli
-from syncd.disk import Fingerprint, RootIdentity
+from syncd.disk import Fingerprint
+from syncd.identity import RootIdentity
 from syncd.state import copies, files, folders, holds
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
@@ -36,7 +37,7 @@ class Desk:
         for name in POLICIES:
             root = home / name
             root.mkdir()
-            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity(1, 2), 1.0)
+            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity("uuid 1", 2), 1.0)
         (home / "syncd.toml").write_text(
             'state.directory = "state"\n'
             '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from syncd import disk
+from syncd.identity import identify
 from syncd.state import folders, holds
 from syncd.state.holds import decisions
 from syncd.state.store import Store
@@ -14,8 +14,8 @@ from syncd.state.store import Store
 def held(desk, monkeypatch):
     """A state in which 21 of 22 files of f are missing, and held."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
-    identity = disk.identify(str(desk.home / "f").encode())
-    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity, 1.0)
+    root = str(desk.home / "f").encode()
+    desk.do(folders.accept_root, "f", root, identify(root), 1.0)
     for number in range(22):
         desk.sync(b"d/%02d" % number, number)
     for number in range(21):
@@ -127,8 +127,8 @@ def test_an_approval_says_what_it_deletes_and_asks(closed, syncd, monkeypatch, a
 def test_what_is_named_after_a_hold_was_shown_is_not_approved_with_it(desk, syncd, monkeypatch):
     """What a verification finds gone while somebody reads the list is another question."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
-    identity = disk.identify(str(desk.home / "f").encode())
-    desk.do(folders.accept_root, "f", str(desk.home / "f").encode(), identity, 1.0)
+    root = str(desk.home / "f").encode()
+    desk.do(folders.accept_root, "f", root, identify(root), 1.0)
     lost = [desk.sync(b"%d" % number, number + 1) for number in range(3)]
     for copy in lost[:2]:
         desk.do(desk.ledger.gone_remotely, copy.id, desk.now)
@@ -170,7 +170,7 @@ def test_a_missing_root_is_nothing_to_approve(held, syncd):
 def test_another_root_is_taken_once_it_is_approved(held, syncd):
     (held.home / "f").rename(held.home / "away")
     (held.home / "f").mkdir()
-    hold = {"stops": "deletions", "scope": "f", "reason": "root_replaced"}
+    hold = {"stops": "folder", "scope": "f", "reason": "root_replaced"}
     held.do(holds.place, **hold, message="another one", now=held.now)
     held.store.close()
     code, _, err = syncd("deletes", "reject", "2")
@@ -179,40 +179,8 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     code, out, _ = syncd("deletes", "approve", "--yes", "2")
     assert code == 0, out
     assert "taken for the right one" in out
-    identity = disk.identify(str(held.home / "f").encode())
-    assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == identity
-
-
-@pytest.mark.parametrize("what", ["1", "f"])
-@pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
-def test_a_verdict_on_a_disk_that_is_gone_is_carried_out(
-    desk, syncd, monkeypatch, verb, verdict, what
-):
-    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
-    root = str(desk.home / "f").encode()
-    desk.do(folders.accept_root, "f", root, disk.identify(root), 1.0)
-    for number, path in enumerate((b"a", b"disk/x", b"disk/y"), start=1):
-        desk.sync(path, number)
-    (desk.home / "f/a").write_bytes(b"there")
-    gone = folders.Mounted(folders.MountState.GONE)
-    desk.do(folders.note_mount, "f", b"disk", gone)
-    hold = {"stops": "deletions", "scope": "f", "reason": holds.MOUNT_MISSING, "message": "gone"}
-    named = [desk.file(path).id for path in (b"disk/x", b"disk/y")]
-    desk.do(decisions.name, named, **hold, now=desk.now)
-    desk.store.close()
-    _, out, _ = syncd("deletes", "list", "1")
-    assert [line.split()[1] for line in out.splitlines()] == ["f/disk/x", "f/disk/y"]
-    code, out, err = syncd("deletes", verb, *yes(verb), what)
-    assert (code, "2 files" in out, "syncd once" in err) == (0, True, True)
-    assert syncd("deletes", "list")[0] == 0
-    assert len(syncd("deletes", "list", "1", "--json")[1].splitlines()) == 2
-    other = {"approve": "reject", "reject": "approve"}[verb]
-    code, out, _ = syncd("deletes", other, *yes(other), "1")
-    assert (code, "2 files" in out) == (0, True)
-    assert syncd("deletes", verb, *yes(verb), "1")[0] == 0
-    reopen(desk)
-    known = [desk.file(path).verdict for path in (b"a", b"disk/x", b"disk/y")]
-    assert known == [None, verdict, verdict]
+    taken = identify(str(held.home / "f").encode())
+    assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == taken
 
 
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):

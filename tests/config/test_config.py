@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "superseded_grace": 0,
         "hold_changes": False,
         "marker": "",
+        "root": "known",
         "after_upload": "keep",
         "move_to": None,
     }
@@ -372,8 +374,8 @@ def test_a_missing_folder_is_no_error_and_is_told(load, tmp_path):
 def test_default_names_are_made_unique_by_their_path(load):
     toml = "".join(f"[[folders]]\npath = '{path}'\n" for path in ("/a/data", "/b/data", "/c/data"))
     first, second, third = (folder.name for folder in load(toml).folders)
-    assert first == "data"
     assert len({first, second, third}) == 3
+    assert all(name.startswith("data-") for name in (first, second, third))
     without_second = toml.replace("[[folders]]\npath = '/b/data'\n", "")
     assert load(without_second).folders[1].name == third
 
@@ -385,6 +387,34 @@ def test_a_given_name_goes_before_a_default_one(load):
     assert names[0].startswith("data-")
 
 
+@pytest.mark.row(70)
+def test_a_name_in_use_stays_and_is_given_to_no_other_folder(load):
+    def names(*paths):
+        toml = "".join(f"[[folders]]\npath = '{path}'\n" for path in paths)
+        in_use = {b"/a/data": "data", b"/b/data": "data-of-b"}
+        return [folder.name for folder in load(toml, names_in_use=lambda _: in_use).folders]
+
+    assert names("/a/data", "/b/data") == ["data", "data-of-b"]
+    assert names("/b/data") == ["data-of-b"]
+    assert names("/c/data")[0].startswith("data-")
+
+
+@pytest.mark.row(76)
+def test_one_directory_at_two_paths_is_refused(refused, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    bind = ("mount", "--bind", tmp_path / "one", tmp_path / "other")
+    if subprocess.run(bind, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        toml = "".join(f"[[folders]]\npath = '{tmp_path}/{name}'\n" for name in ("one", "other"))
+        assert "are one directory that is mounted twice" in refused(toml)
+    finally:
+        subprocess.run(("umount", tmp_path / "other"), check=True)
+
+
 def test_equal_names_are_refused(refused):
     toml = "[[folders]]\npath = '/a'\nname = 'x'\n[[folders]]\npath = '/b'\nname = 'x'\n"
     assert "2 folders have the name 'x'" in refused(toml)
@@ -393,7 +423,7 @@ def test_equal_names_are_refused(refused):
 def test_a_folder_whose_name_is_not_utf8_gets_one_that_is(load):
     (folder,) = load(None, Path("/data/\udcff\n")).folders
     assert folder.name == "\\xff_"
-    assert folder.root == b"/data/\xff\n"
+    assert folder.place == b"/data/\xff\n"
 
 
 def test_folders_take_workspace_and_grace_from_above(load):

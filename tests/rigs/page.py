@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
 from syncd import config as configuration
-from syncd.disk import RootIdentity
+from syncd.identity import RootIdentity
 from syncd.server import Listener
 from syncd.state import folders
 from syncd.state.store import Store
@@ -430,7 +430,7 @@ def a_million_files(browser, scratch, shots):
 
     def fill(db):
         folders.accept_root(
-            db, "drop", bytes(scratch / "million" / "drop"), RootIdentity(1, 2), time.time()
+            db, "drop", bytes(scratch / "million" / "drop"), RootIdentity("uuid 1", 2), time.time()
         )
         count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         db.conn.execute(

@@ -58,9 +58,12 @@ def test_content_that_is_live_for_this_path_is_not_sent_again():
     assert act(READY, copy("live")) == (Act.NOTHING, None)
 
 
+@pytest.mark.row(70)
 def test_a_copy_in_another_workspace_is_released_and_the_file_is_sent_to_the_new_one():
     for file in (READY, MISSING, GONE):
-        assert act(file, copy("live", workspace="w1"), policy=Policy("w2")) == (Act.RELEASE, 1)
+        for status in ("live", "failed"):
+            there = copy(status, workspace="w1")
+            assert act(file, there, policy=Policy("w2")) == (Act.RELEASE, 1)
     released = copy("released", workspace="w1")
     assert act(READY, released, policy=Policy("w2")) == (Act.PLAN, None)
     here = copy("live", workspace="w2", id=2)
@@ -150,10 +153,9 @@ def test_a_missing_file_keeps_its_copies_until_it_was_looked_for_twice():
     ("file", "others"),
     [
         (GONE, ()),
-        (READY._replace(status=FileStatus.INELIGIBLE), ()),
         (READY, (copy("live", id=9),)),
     ],
-    ids=["gone", "excluded", "live"],
+    ids=["gone", "live"],
 )
 def test_what_is_not_needed_retires_where_something_is_stored_of_it_and_else_is_dropped(
     file, others
@@ -183,12 +185,24 @@ def test_a_retiring_copy_whose_delete_was_sent_is_never_taken_up_again():
     assert act(READY, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.PLAN, None)
 
 
+@pytest.mark.row(70)
 def test_a_file_that_is_no_longer_mirrored_releases_its_copy_and_does_not_delete_it():
     excluded = READY._replace(status=FileStatus.INELIGIBLE)
-    assert act(excluded, copy("live")) == (Act.RELEASE, 1)
-    assert act(READY, copy("released")) == (Act.REVIVE, 1)
+    for status in ("live", "processing", "failed"):
+        assert act(excluded, copy(status)) == (Act.RELEASE, 1)
+    for status in ("planned", "failed"):
+        assert act(excluded, copy(status, uuid=None)) == (Act.DROP, 1)
+    assert act(excluded, copy("sending", uuid=None)) == (Act.LOOK_UP, 1)
+
+
+def test_a_released_copy_is_asked_for_before_its_file_takes_it_up_again():
+    assert act(READY, copy("released")) == (Act.ASK, 1)
+    assert act(READY, copy("released", processing_status="failed")) == (Act.PLAN, None)
     assert act(READY, copy("released", B)) == (Act.PLAN, None)
     assert act(READY, copy("released", B), copy("live", id=2)) == (Act.RETIRE, 1)
+    scratch = Policy(keeps_released=True)
+    kept = act(READY, copy("released", B), copy("live", id=2), policy=scratch)
+    assert kept == (Act.NOTHING, None)
 
 
 def test_a_copy_that_retires_only_because_its_file_was_missing_is_kept_when_that_is_excluded():

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.disk import Fingerprint, RootIdentity
+from syncd.disk import Fingerprint
+from syncd.identity import RootIdentity
 from syncd.state import copies, due, files, folders, holds, reconfiguration
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
@@ -20,7 +21,7 @@ class Known:
         self.store = store
         self.policies = {"f": Policy(), "g": Policy()}
         for number, name in enumerate(self.policies):
-            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity(1, 2), 1.0)
+            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity("uuid 1", 2), 1.0)
             for part in (1, 2):
                 self.sync(name, b"%d" % part, 2 * number + part)
 
@@ -80,10 +81,72 @@ def test_a_folder_that_is_configured_no_more_releases_its_copies(known):
         assert file.error == reconfiguration.NOT_CONFIGURED
     assert known.statuses("g") == ["live", "live"]
     assert known.do(reconfiguration.removed, known.policies) == []
-    # Configured again, what is still there is taken up without being read.
+    # Configured again, what is still there is taken up without being read, once it was asked for.
     known.policies["f"] = kept
     assert known.see("f", b"1").status is FileStatus.READY
-    assert known.statuses("f") == ["live", "released"]
+    assert known.statuses("f") == ["released", "released"]
+    (asked,) = known.do(due.polls, 1e6, 10)
+    ledger = Ledger(policies=known.policies, instance="i")
+    facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+    assert known.do(ledger.completed, asked.id, 1e6, **facts) == "live"
+    assert known.do(due.polls, 1e6, 10) == []
+
+
+def test_a_copy_that_others_deleted_while_it_was_released_is_gone_and_its_file_sent_again(known):
+    kept = known.policies.pop("f")
+    known.release_removed()
+    known.policies["f"] = kept
+    known.see("f", b"1")
+    (asked,) = known.do(due.polls, 1e6, 10)
+    known.do(Ledger(policies=known.policies, instance="i").gone_remotely, asked.id, 1e6)
+    assert known.statuses("f") == ["gone", "released"]
+    assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1"]
+
+
+def test_a_released_copy_whose_file_changed_before_it_was_found_stays_released(known):
+    kept = known.policies.pop("f")
+    known.release_removed()
+    known.policies["f"] = kept
+    file = known.see("f", b"1")
+    (asked,) = known.do(due.polls, 1e6, 10)
+    known.do(files.update, file.id, sha256="b" * 64)
+    facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+    ledger = Ledger(policies=known.policies, instance="i")
+    assert known.do(ledger.completed, asked.id, 1e6, **facts) == "released"
+    assert known.do(due.polls, 1e6, 10) == []
+
+
+@pytest.mark.row(70)
+@pytest.mark.parametrize("arrives", ["before", "after"])
+def test_a_video_in_processing_or_in_doubt_is_released_with_its_folder(known, arrives):
+    ledger = Ledger(policies=known.policies, instance="i")
+    file = known.see("f", b"3")
+    offer = Offer(file.id, file.fingerprint, "b" * 64, "video/mp4", "direct", vacated=())
+    video = known.do(ledger.begin, offer, 1e6)
+    stored = Stored("u9", "r", "pending")
+    if arrives == "before":
+        known.do(ledger.stored, video.id, stored, 1e6, look=1e6)
+    else:
+        known.do(ledger.doubt, video.id, Failure("no answer"), 1e6)
+    del known.policies["f"]
+    known.release_removed()
+    if arrives == "after":
+        known.do(ledger.stored, video.id, stored, 1e6, look=1e6)
+    assert known.statuses("f") == ["released"] * 3
+
+
+@pytest.mark.row(70)
+def test_an_upload_in_doubt_is_released_with_its_workspace(known):
+    known.release_moved()
+    ledger = Ledger(policies=known.policies, instance="i")
+    file = known.see("f", b"3")
+    offer = Offer(file.id, file.fingerprint, "b" * 64, "text/plain", "direct", vacated=())
+    late = known.do(ledger.begin, offer, 1e6)
+    known.do(ledger.doubt, late.id, Failure("no answer"), 1e6)
+    known.policies["f"] = replace(known.policies["f"], workspace_uuid="w")
+    known.release_moved()
+    known.do(ledger.stored, late.id, Stored("u9", "r", "completed"), 1e6, look=1e6)
+    assert known.statuses("f") == ["released"] * 3
 
 
 def test_a_new_workspace_is_a_new_folder(known):
@@ -121,10 +184,10 @@ def test_what_another_workspace_refused_is_sent_to_the_right_one(known):
             known.do(ledger.processing_failed, copy.id, Failure("no frames"), 1e6)
     known.policies["f"] = replace(known.policies["f"], workspace_uuid="right")
     known.release_moved()
-    assert known.statuses("f") == ["released", "released", "gone", "failed"]
+    assert known.statuses("f") == ["released", "released", "gone", "released"]
     assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1", b"2"]
     known.sync("f", b"2", 10)
-    assert known.statuses("f")[3:] == ["retiring", "live"]
+    assert known.statuses("f")[3:] == ["released", "live"]
 
 
 @pytest.mark.parametrize("remote_gone", ["hold", "forget"])
@@ -168,7 +231,7 @@ def test_mirroring_turned_on_late_deletes_nothing_that_was_gone_before_the_first
     assert known.see("f", b"2", Seen.MISSING).verdict is None
 
 
-@pytest.mark.parametrize("reason", ["root_missing", "mount_missing", "many_missing"])
+@pytest.mark.parametrize("reason", ["root_missing", "root_replaced", "many_missing"])
 def test_holds_on_a_folder_that_is_configured_no_more_end(known, reason):
     for name in ("f", "g"):
         hold = {"stops": "deletions", "scope": name, "reason": reason, "message": "m"}
@@ -183,7 +246,7 @@ def test_holds_on_a_folder_that_is_configured_no_more_end(known, reason):
 
 
 def test_a_hold_on_a_folder_without_files_ends_with_it(known):
-    known.do(folders.accept_root, "h", b"/h", None, 1.0)
+    known.do(folders.note, "h", b"/h", None)
     hold = {"stops": "deletions", "scope": "h", "reason": "root_missing", "message": "m"}
     known.do(holds.place, **hold, now=1e6)
     known.release_removed()

@@ -7,7 +7,8 @@ import pytest
 from sqlite_utils import Database
 
 from syncd.exceptions import ForeignStateError
-from syncd.state import schema
+from syncd.identity import RootIdentity
+from syncd.state import folders, holds, schema
 from syncd.state.store import Store
 
 
@@ -50,3 +51,31 @@ def test_a_newer_or_foreign_state_is_refused_and_not_touched(older, kind):
         Store(older.parent).open(0.0)
     assert older.read_bytes() == before
     assert not (older.parent / "backups").exists()
+
+
+@pytest.mark.row(28)
+def test_what_an_older_state_knew_of_roots_and_mounts_is_kept(tmp_path):
+    path = tmp_path / schema.FILE_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrations.apply(Database(connection), stop_before="parts_of_folders")
+        for statement in (
+            "INSERT INTO folders (name, path, filesystem, inode) VALUES ('f', x'2f', '-7', '2')",
+            "INSERT INTO folders (name, path) VALUES ('unseen', x'2f')",
+            "INSERT INTO mounts (folder, path, hides) VALUES ('f', x'61', 0), ('f', x'62', 1)",
+            """
+            INSERT INTO holds (stops, scope, reason, message, since)
+            VALUES ('deletions', 'f', 'mount_new', 'm', 1.0)""",
+        ):
+            connection.execute(statement)
+    with closing(Store(tmp_path)) as store:
+        store.open(0.0)
+        known = store.read(lambda db: folders.parts(db, "f"))
+        assert known == {
+            b"": folders.Part(RootIdentity("-7", 2)),
+            b"a": folders.Part(RootIdentity("0", 0)),
+        }
+        assert all(part.identity.is_of_old for part in known.values())
+        assert store.read(lambda db: folders.parts(db, "unseen")) == {}
+        assert store.read(holds.open_holds) == []
+        hold = {"stops": "folder", "scope": "f", "reason": "r", "message": "m", "now": 1.0}
+        assert store.write(lambda db: holds.place(db, **hold))

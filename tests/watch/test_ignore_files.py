@@ -60,6 +60,7 @@ def test_a_file_that_is_newly_ignored_is_released_and_taken_up_again(place):
     (place.root / ".syncdignore").unlink()
     place.scan()
     assert set(place.statuses().values()) == {"ready"}
+    place.found_again()
     assert place.copies() == ["live"] * 3
 
 

@@ -1,25 +1,28 @@
-"""Mounts beneath a root: what goes with one is not deleted, what is hidden by one neither."""
+"""Mounts beneath a root: each is a part with an identity of its own."""
 
 import os
 from types import SimpleNamespace
 
 import pytest
 
-from syncd import disk, mounts
-from syncd.descent import Descent
-from syncd.state import folders, inventory, manifest
-from syncd.state.holds import decisions
-from syncd.watch import roots
+from syncd import mounts
+from syncd.mounts import Mount
+from syncd.state import folders, inventory
 from syncd.watch.inotify import Inotify
+from syncd.watch.roots import Standing
 from syncd.watch.scanner import Scanner
 
 FILES = (b"a", b"disk/x", b"disk/d/y")
 
 
+def disk_named(source):
+    return Mount("1", 1, b"", "nfs4", source=source)
+
+
 @pytest.fixture
 def mounted(place, monkeypatch):
     """A place whose mounts are told by hand: `mounted.at` are the paths."""
-    place.at = {b"disk": "a disk"}
+    place.at = {b"disk": disk_named(b"a disk")}
     monkeypatch.setattr(mounts, "beneath", lambda _: dict(place.at))
     place.synced(*FILES)
     return place
@@ -35,19 +38,32 @@ def take_away(place):
 def bring_back(place):
     (place.root / "disk").rmdir()
     (place.root.parent / "away").rename(place.root / "disk")
-    place.at[b"disk"] = "a disk"
+    place.at[b"disk"] = disk_named(b"a disk")
+
+
+def never_known(place):
+    """Forget what was mounted, as if the files had been there without it."""
+    place.store.write(lambda db: folders.forget_part(db, "f", b"disk"))
+
+
+def part_hold(place):
+    """Return the hold on what is mounted at `disk`; no other is open."""
+    (hold,) = place.holds().values()
+    assert (hold.scope, hold.reason) == ("f/disk", "root_replaced")
+    return hold
 
 
 @pytest.mark.row(5)
+@pytest.mark.row(65)
 def test_what_was_on_an_unmounted_disk_is_neither_missing_nor_changed(mounted):
     take_away(mounted)
     mounted.write("disk/x", b"another x, beneath the mount")
     mounted.scan()
     mounted.look(b"disk/x", b"disk/d/y", b"disk", removal_seen=True)
     assert set(mounted.statuses().values()) == {"ready"}
-    hold = mounted.holds()["mount_missing"]
-    assert (hold.affects, hold.first) == (2, ["disk/d/y", "disk/x"])
-    assert "(disk)" in hold.message
+    hold = part_hold(mounted)
+    assert (hold.stops, hold.affects, hold.first) == ("folder", 2, ["disk/d/y", "disk/x"])
+    assert f"{mounted.root}/disk" in hold.message
     (mounted.root / "disk/x").unlink()
     bring_back(mounted)
     mounted.watched.check()
@@ -59,26 +75,24 @@ def test_what_was_on_an_unmounted_disk_is_neither_missing_nor_changed(mounted):
 def test_the_rest_of_the_folder_is_still_seen(mounted):
     take_away(mounted)
     (mounted.root / "a").unlink()
+    mounted.write("new")
     mounted.scan()
     assert mounted.missing() == [b"a"]
+    assert b"new" in mounted.statuses()
 
 
 @pytest.mark.row(5)
 def test_what_a_new_mount_hides_is_not_missing_and_its_end_makes_no_change(mounted):
-    bring_back_later = mounted.root.parent / "away"
-    (mounted.root / "disk").rename(bring_back_later)
-    (mounted.root / "disk").mkdir()
-    mounted.at.clear()
-    mounted.reopen()
-    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
-    mounted.at[b"disk"] = "a disk"
+    take_away(mounted)
+    never_known(mounted)
+    mounted.at[b"disk"] = disk_named(b"another")
     mounted.write("disk/new")
     mounted.scan()
+    assert mounted.statuses().keys() == set(FILES)
     assert mounted.missing() == []
-    assert set(mounted.holds()) == {"mount_new"}
+    part_hold(mounted)
     (mounted.root / "disk/new").unlink()
-    (mounted.root / "disk").rmdir()
-    bring_back_later.rename(mounted.root / "disk")
+    bring_back(mounted)
     mounted.at.clear()
     mounted.watched.check()
     mounted.scan()
@@ -87,7 +101,7 @@ def test_what_a_new_mount_hides_is_not_missing_and_its_end_makes_no_change(mount
 
 
 def test_a_new_mount_that_holds_the_known_files_is_like_any_other(mounted):
-    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+    never_known(mounted)
     mounted.scan()
     assert mounted.holds() == {}
     (mounted.root / "disk/x").unlink()
@@ -95,124 +109,65 @@ def test_a_new_mount_that_holds_the_known_files_is_like_any_other(mounted):
     assert mounted.missing() == [b"disk/x"]
 
 
-def decide(place, verdict, reason="mount_missing"):
-    return place.watched.decide_on_mounts(place.holds()[reason].id, verdict)
-
-
-def verdicts(place):
-    return {path: file.verdict and str(file.verdict) for path, file in place.files().items()}
-
-
-def listed(place, reason="mount_missing"):
-    hold = place.holds()[reason]
-    return [entry["path"] for entry in place.store.read(lambda db: [*manifest.held(db, hold.id)])]
+def test_a_disk_whose_files_were_copied_beneath_it_is_waited_for_no_more(mounted):
+    away = mounted.root.parent / "away"
+    take_away(mounted)
+    (mounted.root / "disk").rmdir()
+    away.rename(mounted.root / "disk")
+    mounted.scan()
+    assert mounted.holds() == {}
+    assert mounted.store.read(lambda db: folders.parts(db, "f")).keys() == {b""}
 
 
 @pytest.mark.row(5)
-@pytest.mark.parametrize(("verdict", "becomes"), [("approved", "approved"), ("rejected", "kept")])
-def test_a_verdict_on_a_mount_that_is_gone_is_on_what_was_on_it_and_on_nothing_else(
-    mounted, verdict, becomes
-):
+def test_a_disk_that_is_gone_for_good_is_approved_and_nothing_else_with_it(mounted):
     take_away(mounted)
-    (mounted.root / "a").unlink()
     mounted.write("disk/x", b"another x, beneath the mount")
     mounted.scan()
-    assert listed(mounted) == ["disk/d/y", "disk/x"]
-    hold = mounted.holds()["mount_missing"]
-    assert hold.commands == [f"syncd deletes {verb} {hold.id}" for verb in ("approve", "reject")]
-    assert decide(mounted, verdict).files == 1
+    hold = part_hold(mounted)
+    assert hold.commands[0] == f"syncd deletes approve {hold.id}"
+    assert mounted.watched.take_root(hold.scope)
     assert mounted.holds() == {}
-    assert verdicts(mounted) == {b"a": None, b"disk/d/y": becomes, b"disk/x": None}
-    assert sorted(mounted.missing()) == [b"a", b"disk/d/y"]
-    file = mounted.files()[b"disk/d/y"]
-    assert file.due_at == pytest.approx(
-        file.missing_since + (10 if verdict == "approved" else 0), abs=1
-    )
-    # What stands there now is a file like any other.
-    mounted.later()
+    assert mounted.missing() == []
     mounted.scan()
+    assert mounted.missing() == [b"disk/d/y"]
     assert mounted.files()[b"disk/x"].generation == 2
-    assert mounted.store.read(lambda db: decisions.find(db, hold.id)).verdict == verdict
 
 
 @pytest.mark.row(5)
-def test_a_verdict_on_a_mount_is_void_once_it_is_back(mounted):
-    take_away(mounted)
-    mounted.scan()
-    decide(mounted, "approved")
-    assert sorted(mounted.missing()) == [b"disk/d/y", b"disk/x"]
-    bring_back(mounted)
-    mounted.scan()
-    assert set(mounted.statuses().values()) == {"ready"}
-    assert set(verdicts(mounted).values()) == {None}
-    assert mounted.holds() == {}
-
-
-def test_a_verdict_on_mounts_can_be_undone(mounted):
-    take_away(mounted)
-    mounted.scan()
-    hold = mounted.holds()["mount_missing"]
-    decide(mounted, "approved")
-    undone = mounted.store.write(
-        lambda db: decisions.decide(db, hold.id, "rejected", mounted.now())
-    )
-    assert undone.files == 2
-    assert verdicts(mounted) == {b"a": None, b"disk/d/y": "kept", b"disk/x": "kept"}
-
-
-@pytest.mark.row(5)
-def test_a_mount_that_is_back_is_not_decided_on(mounted):
-    take_away(mounted)
-    mounted.scan()
-    hold = mounted.holds()["mount_missing"]
-    bring_back(mounted)
-    with pytest.raises(decisions.ReviewError, match="ended by itself"):
-        mounted.watched.decide_on_mounts(hold.id, "approved")
-    assert mounted.missing() == []
-
-
-@pytest.mark.row(5)
-def test_a_mount_that_comes_back_under_the_decision_is_not_decided_on(mounted, monkeypatch):
-    take_away(mounted)
-    mounted.scan()
-    hold = mounted.holds()["mount_missing"]
-    look = disk.look
-
-    def back_after_the_look(root, paths):
-        seen = look(root, paths)
-        bring_back(mounted)
-        return seen
-
-    monkeypatch.setattr(disk, "look", back_after_the_look)
-    with pytest.raises(decisions.ReviewError):
-        mounted.watched.decide_on_mounts(hold.id, "approved")
-    assert mounted.missing() == []
-
-
-@pytest.mark.row(5)
+@pytest.mark.row(65)
 @pytest.mark.parametrize("is_running", [True, False], ids=["under our eyes", "while we were down"])
-def test_another_disk_in_the_place_of_one_is_a_new_mount(mounted, is_running):
+def test_another_disk_in_the_place_of_one_is_not_looked_into(mounted, is_running):
     take_away(mounted)
-    mounted.at[b"disk"] = "another disk"
+    mounted.at[b"disk"] = disk_named(b"another disk")
     mounted.write("disk/x", b"of the other disk")
+    mounted.write("disk/new")
     if not is_running:
         mounted.reopen()
     mounted.look(b"disk", b"disk/d/y", removal_seen=True)
     mounted.scan()
-    assert (mounted.missing(), set(mounted.holds())) == ([], {"mount_new"})
-    (mounted.root / "disk/x").unlink()
-    (mounted.root / "disk").rmdir()
-    mounted.at.clear()
-    (mounted.root / "disk").mkdir()
-    mounted.scan()
-    assert (mounted.missing(), set(mounted.holds())) == ([], {"mount_missing"})
+    assert mounted.statuses() == dict.fromkeys(FILES, "ready")
+    part_hold(mounted)
+    for name in ("disk/x", "disk/new"):
+        (mounted.root / name).unlink()
     bring_back(mounted)
     mounted.scan()
-    mounted.scan()
     assert (mounted.missing(), mounted.holds()) == ([], {})
-    assert mounted.store.read(lambda db: folders.mounts(db, "f")) == {
-        b"disk": (folders.MountState.RIGHT, "a disk")
-    }
+
+
+@pytest.mark.row(5)
+def test_a_disk_with_most_of_the_files_is_synced_and_loses_none(make_place, monkeypatch, tmp_path):
+    place = make_place(tmp_path / "in")
+    place.at = {b"disk": disk_named(b"a disk")}
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict(place.at))
+    place.synced(*(b"disk/%d" % number for number in range(4)))
+    place.at[b"disk"] = disk_named(b"its copy")
+    (place.root / "disk/1").unlink()
+    place.write("disk/new")
+    place.scan()
+    hold = part_hold(place)
+    assert (hold.stops, hold.affects, hold.first) == ("deletions", 1, ["disk/1"])
+    assert (place.missing(), b"disk/new" in place.statuses()) == ([], True)
 
 
 @pytest.mark.row(5)
@@ -220,7 +175,7 @@ def test_another_disk_in_the_place_of_one_is_a_new_mount(mounted, is_running):
 def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypatch, goes):
     """What the scan saw before is of no mount, or of another one."""
     if not goes:
-        mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
+        never_known(mounted)
         mounted.at.clear()
         mounted.reopen()
     look = Scanner._pass
@@ -234,7 +189,7 @@ def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypa
             if goes:
                 take_away(mounted)
             else:
-                mounted.at[b"disk"] = "a disk"
+                mounted.at[b"disk"] = disk_named(b"a disk")
                 (mounted.root / "disk/x").unlink()
             mounted.watched.check()
 
@@ -243,86 +198,14 @@ def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypa
     with monkeypatch.context() as racing:
         racing.setattr(Scanner, "_pass", change_after)
         mounted.scan()
-    assert set(mounted.holds()) == {"mount_missing" if goes else "mount_new"}
+    part_hold(mounted)
     mounted.scan()
     assert mounted.missing() == []
 
 
-@pytest.mark.row(6)
-def test_under_another_root_nothing_is_decided_on(hidden, monkeypatch):
-    hold = hidden.holds()["mount_new"]
-    look = disk.look
-
-    def replaced_before_the_look(root, paths):
-        hidden.root.rename(hidden.root.parent / "another")
-        hidden.root.mkdir()
-        return look(root, paths)
-
-    monkeypatch.setattr(disk, "look", replaced_before_the_look)
-    with pytest.raises(decisions.ReviewError, match="once more"):
-        hidden.watched.decide_on_mounts(hold.id, "approved")
-    assert hidden.missing() == []
-
-
-@pytest.mark.row(5)
-def test_the_hold_names_each_mount_that_goes_while_it_is_open(place, monkeypatch):
-    at = {b"disk", b"di\xffsk"}
-    monkeypatch.setattr(mounts, "beneath", lambda _: dict.fromkeys(at, "a disk"))
-    place.synced(b"a", b"disk/x", b"di\xffsk/y")
-    for directory, number in ((b"disk", 1), (b"di\xffsk", 2)):
-        path = place.root / os.fsdecode(directory)
-        path.rename(place.root.parent / str(number))
-        at.remove(directory)
-        place.watched.check()
-        assert place.holds()["mount_missing"].affects == number
-    assert "(disk, di\\xffsk)" in place.holds()["mount_missing"].message
-    assert listed(place) == ["disk/x", "di\\xffsk/y"]
-
-
-@pytest.fixture
-def hidden(mounted):
-    """Something new is mounted over `disk`, in which one of two files is."""
-    mounted.store.write(lambda db: db.conn.execute("DELETE FROM mounts"))
-    (mounted.root / "disk/d/y").rename(mounted.root.parent / "hidden")
-    mounted.scan()
-    assert set(mounted.holds()) == {"mount_new"}
-    return mounted
-
-
-@pytest.mark.row(5)
-@pytest.mark.parametrize(("verdict", "becomes"), [("approved", "approved"), ("rejected", "kept")])
-def test_a_verdict_on_a_new_mount_is_on_what_is_not_in_it(hidden, verdict, becomes):
-    assert "over files that are synced and not in it (disk)" in hidden.holds()["mount_new"].message
-    (hidden.root / "a").unlink()
-    assert listed(hidden, "mount_new") == ["disk/d/y", "disk/x"]
-    assert decide(hidden, verdict, "mount_new").files == 1
-    assert verdicts(hidden) == {b"a": None, b"disk/d/y": becomes, b"disk/x": None}
-    assert hidden.holds() == {}
-    hidden.scan()
-    assert sorted(hidden.missing()) == [b"a", b"disk/d/y"]
-    assert hidden.holds() == {}
-
-
-@pytest.mark.row(3)
-def test_a_new_mount_that_cannot_be_listed_to_its_end_is_not_taken_for_right(hidden, monkeypatch):
-    enter = Descent.enter
-
-    def refuse(descent, path):
-        if path == b"disk/d":
-            raise PermissionError(13, "Permission denied")
-        return enter(descent, path)
-
-    with monkeypatch.context() as forbidden:
-        forbidden.setattr(Descent, "enter", refuse)
-        assert hidden.scan().complete
-    assert set(hidden.holds()) == {"mount_new"}
-    hidden.scan()
-    assert hidden.missing() == []
-
-
 def test_an_unmounted_disk_that_held_nothing_known_is_forgotten(place, monkeypatch):
-    at = {b"disk"}
-    monkeypatch.setattr(mounts, "beneath", lambda _: dict.fromkeys(at, "a disk"))
+    at = {b"disk": disk_named(b"a disk")}
+    monkeypatch.setattr(mounts, "beneath", lambda _: dict(at))
     (place.root / "disk").mkdir()
     place.synced(b"a")
     at.clear()
@@ -333,7 +216,7 @@ def test_an_unmounted_disk_that_held_nothing_known_is_forgotten(place, monkeypat
 def test_excluding_the_mount_frees_deletions(mounted):
     take_away(mounted)
     mounted.scan()
-    assert set(mounted.holds()) == {"mount_missing"}
+    part_hold(mounted)
     mounted.reopen(exclude=("/disk",))
     mounted.scan()
     mounted.watched.check()
@@ -345,7 +228,8 @@ def test_excluding_the_mount_frees_deletions(mounted):
 @pytest.mark.row(5)
 def test_believing_what_is_seen_without_the_mount_loses_files(mounted, monkeypatch):
     """A negative control: the tests above see this bug."""
-    monkeypatch.setattr(roots, "_mount_of", lambda *_: None)
+    monkeypatch.setattr(Standing, "believes", lambda *_: True)
+    monkeypatch.setattr(Standing, "stopped", ())
     take_away(mounted)
     mounted.scan()
     assert sorted(mounted.missing()) == [b"disk/d/y", b"disk/x"]
@@ -359,9 +243,9 @@ def test_the_mount_table_is_read_with_its_escapes(tmp_path, monkeypatch):
         "31 29 0:50 / /r\\040t/auto rw - autofs systemd-1 rw\n"
         "32 29 0:51 / /r\\040tx rw - nfs4 host:/ rw\n"
     )
-    monkeypatch.setattr(mounts, "_MOUNTINFO", table)
-    assert mounts.beneath(b"/r t") == {b"a\nb": "fuse.sshfs host: /"}
-    monkeypatch.setattr(mounts, "_kinds", mounts._Kinds())
+    monkeypatch.setattr(mounts, "_table", mounts._Table(table))
+    ((path, mount),) = mounts.beneath(b"/r t").items()
+    assert (path, mount.kind, mount.source, mount.part) == (b"a\nb", "fuse.sshfs", b"host:", b"/")
     assert mounts.invents(os.makedev(0, 49))
     assert not mounts.has_own_clock(os.makedev(0, 51))
     assert not mounts.invents(os.makedev(0, 51))

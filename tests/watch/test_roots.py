@@ -1,10 +1,15 @@
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
+from watch_place import POLICIES, wait_for
 
-from syncd import disk
+from syncd import disk, identity
+from syncd.identity import RootIdentity
+from syncd.state import folders
+from syncd.state.planner import Limits, Policy
 from syncd.watch.roots import RootState
 
 FILES = (b"a", b"b", b"d/c")
@@ -90,34 +95,23 @@ def test_another_folder_in_its_place_holds_deletions_until_the_right_one_is_back
 
 
 @pytest.mark.row(6)
-def test_a_copy_of_the_folder_on_another_mount_is_taken_for_the_same(place, tmp_path):
+def test_a_whole_copy_of_the_folder_is_taken_for_it(place, tmp_path):
     place.synced(*FILES)
-    shutil.copytree(place.root, tmp_path / "copy")
-    place.root.rename(tmp_path / "away")
-    tmp_path.joinpath("copy").rename(place.root)
-    place.root.joinpath("b").unlink()
-    place.watched.check()
-    assert set(place.holds()) == {"root_replaced"}
-    report = place.scan()
-    assert (report.accepted, report.missing) == (True, 0 + 1)
-    assert place.missing() == []
+    replaced(place, tmp_path, FILES)
+    assert place.watched.check() is RootState.OK
     assert place.holds() == {}
-    # The scan that follows at once finds what is missing.
-    assert place.watched.hints.scan_asked
+    place.scan()
+    assert place.missing() == []
+
+
+def test_a_folder_that_was_moved_is_the_same_at_its_new_path(place, tmp_path):
+    place.synced(*FILES)
+    place.root.joinpath("b").unlink()
+    place.root.rename(tmp_path / "moved")
+    place.reopen(path=tmp_path / "moved")
+    assert place.watched.check() is RootState.OK
     place.scan()
     assert place.missing() == [b"b"]
-
-
-def test_a_new_path_holds_deletions_until_a_scan_found_the_files_there(place, tmp_path):
-    place.synced(*FILES)
-    moved = tmp_path / "moved"
-    shutil.copytree(place.root, moved)
-    place.reopen(path=moved)
-    place.watched.check()
-    assert set(place.holds()) == {"root_replaced"}
-    assert place.scan().accepted
-    assert place.holds() == {}
-    assert place.missing() == []
 
 
 def test_a_new_path_without_the_files_deletes_nothing(place, tmp_path):
@@ -128,43 +122,194 @@ def test_a_new_path_without_the_files_deletes_nothing(place, tmp_path):
     nothing_is_missed(place, "root_replaced")
 
 
-@pytest.mark.row(6)
-def test_an_emptied_root_whose_removals_nobody_saw_holds_deletions(place):
+def replaced(place, tmp_path, names):
+    """Put another directory in the root's place, with copies of these of its files in it."""
+    place.root.rename(tmp_path / "right")
+    place.root.mkdir()
+    for name in names:
+        target = place.root / os.fsdecode(name)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(tmp_path / "right" / os.fsdecode(name), target)
+
+
+@pytest.mark.row(65)
+def test_beneath_a_replaced_root_nothing_is_recorded(place, tmp_path):
     place.synced(*FILES)
-    shutil.rmtree(place.root / "d")
-    place.root.joinpath("a").unlink()
-    place.root.joinpath("b").unlink()
-    place.scan()
-    assert sorted(place.missing()) == [b"a", b"b", b"d/c"]
-    hold = place.holds()["root_empty"]
-    assert (hold.affects, hold.first) == (3, ["a", "b", "d/c"])
+    replaced(place, tmp_path, ())
+    place.write(b"a", b"another a")
     place.write(b"new")
+    before = place.files()
+    place.scan()
+    place.look(*FILES, b"new", removal_seen=True)
+    place.watched.look_due()
+    assert place.files() == before
+    hold = place.holds()["root_replaced"]
+    assert (hold.stops, hold.scope, hold.affects, hold.first) == (
+        "folder",
+        "f",
+        3,
+        ["a", "b", "d/c"],
+    )
+    assert hold.commands[0] == f"syncd deletes approve {hold.id}"
+
+
+@pytest.mark.row(65)
+def test_one_that_has_most_of_the_files_is_synced_and_loses_none(place, tmp_path):
+    place.synced(*FILES, b"e")
+    replaced(place, tmp_path, (b"a", b"d/c", b"e"))
+    place.write(b"new")
+    assert place.watched.check() is RootState.ALIKE
+    place.scan()
+    hold = place.holds()["root_replaced"]
+    assert (hold.stops, hold.affects, hold.first) == ("deletions", 1, ["b"])
+    assert b"new" in place.statuses()
+    assert place.missing() == []
+    place.root.joinpath("a").unlink()
+    place.look(b"a", removal_seen=True)
+    assert place.missing() == []
+    # As soon as all is there it is the folder.
+    for name in ("a", "b"):
+        shutil.copy2(tmp_path / "right" / name, place.root / name)
+    place.scan()
+    assert place.holds() == {}
+    assert place.watched.check() is RootState.OK
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize("older", [b"a", b"b"])
+def test_a_backup_with_an_older_version_of_a_file_is_not_the_folder(place, tmp_path, older):
+    place.synced(*FILES, b"e")
+    names = (b"a", b"b", b"d/c", b"e")
+    replaced(place, tmp_path, names)
+    path = place.root / os.fsdecode(older)
+    days_ago = path.stat().st_mtime - 3 * 86_400
+    os.utime(path, (days_ago, days_ago))
+    assert place.watched.check() is RootState.REPLACED
+    before = place.files()
+    place.scan()
+    assert place.files() == before
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize(
+    ("limits", "state"), [(Limits(), RootState.ALIKE), (Limits(files=1), RootState.REPLACED)]
+)
+def test_one_that_lacks_more_than_may_vanish_at_once_is_not_the_folder(
+    place, tmp_path, monkeypatch, limits, state
+):
+    monkeypatch.setitem(POLICIES, "f", Policy(limits=limits))
+    place.synced(*(b"%d" % number for number in range(5)))
+    replaced(place, tmp_path, (b"0", b"1", b"2"))
+    assert place.watched.check() is state
+
+
+@pytest.mark.row(65)
+def test_one_that_has_fewer_than_half_of_the_files_is_not_the_folder(place, tmp_path):
+    place.synced(*(b"%d" % number for number in range(5)))
+    replaced(place, tmp_path, (b"0", b"1"))
+    assert place.watched.check() is RootState.REPLACED
+
+
+@pytest.mark.row(65)
+def test_the_right_root_is_back_and_nothing_was_lost(place, tmp_path):
+    place.synced(*FILES)
+    before = place.files()
+    replaced(place, tmp_path, (b"a",))
+    place.scan()
+    shutil.rmtree(place.root)
+    (tmp_path / "right").rename(place.root)
+    assert place.watched.check() is RootState.OK
+    assert (place.holds(), place.scan().changed) == ({}, 0)
+    assert place.files() == before
+
+
+@pytest.mark.row(65)
+def test_a_folder_whose_files_were_all_taken_away_keeps_its_identity(place, tmp_path):
+    place.synced(b"a")
+    place.store.write(lambda db: db.conn.execute("UPDATE files SET status = 'consumed'"))
+    place.store.write(lambda db: db.conn.execute("UPDATE copies SET status = 'released'"))
+    place.root.joinpath("a").unlink()
+    place.root.rename(tmp_path / "right")
+    place.root.mkdir()
+    place.write(b"of-others")
+    place.scan()
+    assert set(place.holds()) == {"root_replaced"}
+    assert b"of-others" not in place.statuses()
+
+
+def test_a_folder_that_never_held_anything_takes_what_it_finds_as_its_first(place, tmp_path):
+    place.reopen(skip_existing=True)
+    place.scan()
+    place.root.rename(tmp_path / "bare")
+    place.root.mkdir()
+    place.write(b"a")
+    time.sleep(0.05)
     place.watched.check()
     assert place.holds() == {}
-
-
-def test_an_emptied_root_whose_removals_were_all_seen_holds_nothing(place):
-    place.synced(b"a", b"b")
-    place.root.joinpath("a").unlink()
-    place.root.joinpath("b").unlink()
-    place.look(b"a", b"b", removal_seen=True)
-    assert sorted(place.missing()) == [b"a", b"b"]
-    assert place.holds() == {}
-
-
-def test_the_hold_of_an_emptied_root_goes_when_the_events_come_after_the_scan(place):
-    place.synced(b"a", b"b")
-    place.root.joinpath("a").unlink()
-    place.root.joinpath("b").unlink()
     place.scan()
-    assert set(place.holds()) == {"root_empty"}
-    place.look(b"a", b"b", removal_seen=True)
-    assert place.holds() == {}
+    assert place.statuses() == {b"a": "ineligible"}
+    place.write(b"b")
+    place.scan()
+    assert place.statuses()[b"b"] == "settling"
 
 
-def test_an_empty_root_that_never_held_a_file_holds_nothing(place):
+@pytest.mark.row(65)
+@pytest.mark.row(76)
+def test_a_link_that_points_elsewhere_is_a_replaced_root(place, tmp_path):
+    link, other = tmp_path / "link", tmp_path / "other"
+    link.symlink_to(place.root)
+    place.reopen(path=link, watch="native")
+    place.watched.start()
+    place.synced(*FILES)
+    other.mkdir()
+    (other / "two").write_text("2")
+    link.unlink()
+    link.symlink_to(other)
+    assert place.watched.check() is RootState.REPLACED
+    place.scan()
+    assert b"two" not in place.statuses()
+    assert place.missing() == []
+    assert place.watched.take_root("f")
+    place.watched.observer.check()
+    place.scan()
+    assert sorted(place.missing()) == sorted(FILES)
+    (other / "three").write_text("3")
+    assert wait_for(lambda: b"three" in place.watched.hints.take())
+
+
+def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkeypatch):
+    monkeypatch.setitem(POLICIES, "f", Policy(mirror_deletions=False, keeps_released=True))
+    place.reopen(any_root=True, mirror_deletions=False)
+    place.synced(*FILES)
+    replaced(place, tmp_path, (b"a",))
+    place.write(b"b", b"another b")
     place.scan()
     assert place.holds() == {}
+    assert place.copies() == ["released"] * 3
+    assert {name: place.files()[name].sha256 for name in (b"a", b"b")} == {b"a": None, b"b": None}
+    assert place.files()[b"d/c"].verdict == "kept"
+
+
+@pytest.mark.parametrize("there", [FILES, FILES[:2]], ids=["whole", "not whole"])
+def test_an_earlier_versions_identity_gives_way_to_one_where_every_file_is(place, there):
+    place.synced(*FILES)
+    known = place.store.read(lambda db: folders.identity(db, "f"))
+    old = RootIdentity("1234567", known.inode)
+    place.store.write(lambda db: folders.accept_part(db, "f", b"", old))
+    for name in set(FILES) - set(there):
+        (place.root / os.fsdecode(name)).unlink()
+    state = RootState.OK if there == FILES else RootState.ALIKE
+    assert place.watched.check() is state
+    now = place.store.read(lambda db: folders.identity(db, "f"))
+    assert now == (known if there == FILES else old)
+
+
+def test_beneath_a_root_that_nothing_tells_from_others_nothing_is_deleted(place, monkeypatch):
+    monkeypatch.setattr(identity, "_evidence_of", lambda _: ())
+    place.synced(*FILES)
+    place.root.joinpath("a").unlink()
+    place.scan()
+    assert place.files()[b"a"].verdict == "kept"
 
 
 @pytest.mark.row(5)
@@ -329,10 +474,10 @@ def test_another_root_is_taken_when_a_person_says_so(place, tmp_path):
     place.write(b"x")
     place.watched.check()
     assert set(place.holds()) == {"root_replaced"}
-    assert place.watched.take_root()
+    assert place.watched.take_root("f")
     assert place.holds() == {}
     place.scan()
     assert sorted(place.missing()) == sorted(FILES)
     place.root.joinpath("x").unlink()
     place.root.rmdir()
-    assert not place.watched.take_root()
+    assert not place.watched.take_root("f")

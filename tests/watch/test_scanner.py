@@ -190,6 +190,7 @@ def test_an_unreadable_directory_keeps_its_files_and_one_without_x_makes_them_un
     place.watched.look_due()
     place.scan()
     assert set(place.statuses().values()) == {"ready"}
+    place.found_again()
     assert place.copies() == ["live"] * 4
 
 
@@ -290,6 +291,7 @@ def test_a_file_newly_excluded_is_released_and_taken_up_again(place):
     place.reopen()
     place.scan()
     assert set(place.statuses().values()) == {"ready"}
+    place.found_again()
     assert place.copies() == ["live"] * 4
 
 

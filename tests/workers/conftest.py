@@ -9,7 +9,8 @@ import pytest
 from syncd import disk
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, StopFlag, UnauthorizedError
-from syncd.state import copies, echo as echoes, files, holds, sightings
+from syncd.identity import identify
+from syncd.state import copies, echo as echoes, files, folders, holds, sightings
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
@@ -40,13 +41,8 @@ class Shop:
         self.ledger = Ledger(policies=self.policies, instance=store.instance)
         self.deletions = Deletions(policies=self.policies)
         path = os.fsencode(self.root)
-        identity = disk.identify(path)
-        store.write(
-            lambda db: db.conn.execute(
-                "INSERT INTO folders (name, path, filesystem, inode) VALUES ('f', ?, ?, ?)",
-                (path, str(identity.filesystem), str(identity.inode)),
-            )
-        )
+        store.write(lambda db: folders.note(db, "f", path, None))
+        store.write(lambda db: folders.accept_part(db, "f", b"", identify(path)))
         make = partial(FilesClient, base_url=emulator.url, api_key=key, timeout_seconds=5)
         self.client = make()
         self.gate = Gate(store=store, clock=self.clock, monotonic=self.clock)

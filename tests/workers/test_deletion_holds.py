@@ -208,6 +208,7 @@ def test_a_rejected_file_that_comes_back_is_taken_up_again_and_a_changed_one_is_
     full.drop("d/0", b"0")
     full.drop("d/1", b"other")
     full.upload()
+    full.poller.step()
     grace(full)
     assert [c.status for c in full.copies("d/0")] == [CopyStatus.LIVE]
     assert [c.status for c in full.copies("d/1")] == [CopyStatus.GONE, CopyStatus.LIVE]

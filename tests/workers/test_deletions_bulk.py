@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd import disk
 from syncd.disk import Fingerprint
+from syncd.identity import identify
 from syncd.state import copies, files, folders, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
@@ -41,7 +41,7 @@ class Time:
 
 def fill(db, path):
     """Make `FILES` files known, live, and missing."""
-    folders.accept_root(db, "f", path, disk.identify(path), 0.0)
+    folders.accept_root(db, "f", path, identify(path), 0.0)
     for number in range(FILES):
         name = b"d/%06d" % number
         file_id = files.insert(

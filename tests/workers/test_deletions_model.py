@@ -6,7 +6,6 @@ within an hour that nobody approved, or sooner than ten seconds after an approva
 healed, every rightful deletion is done. `SYNCD_SEQUENCES=100000 pytest -n 0 THIS` for many.
 """
 
-import itertools
 import os
 import random
 import sqlite3
@@ -18,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 from sqlite_utils import Database
 
-from syncd import disk
-from syncd.disk import Fingerprint, Found, RootIdentity, Sight
+from syncd import disk, identity
+from syncd.disk import Fingerprint, Found, Sight
 from syncd.files_api import ServerError
+from syncd.identity import RootIdentity, View
 from syncd.state import due, holds, inventory, manifest, schema
 from syncd.state.deletions import Deletions
 from syncd.state.holds import decisions, missing
@@ -28,12 +28,11 @@ from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
-from syncd.watch import roots
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.looks import judge
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState, View
+from syncd.watch.roots import Root
 from syncd.workers import looks
 from syncd.workers.deleter import Deleter, MirroredFolder
 
@@ -44,7 +43,7 @@ PATHS = (b"a", b"b", b"d/c", b"d/e", b"d/f")
 SEQUENCES, LENGTH = int(os.environ.get("SYNCD_SEQUENCES", "200")), 24
 #: Sequences in each part of `pytest -m long`.
 AT_LENGTH = 1000
-RIGHT, OTHER, BARE = RootIdentity(1, 2), RootIdentity(3, 2), RootIdentity(1, 9)
+RIGHT, OTHER, BARE = RootIdentity("uuid 1", 2), RootIdentity("uuid 3", 2), RootIdentity("uuid 1", 9)
 
 
 class MemoryStore:
@@ -64,7 +63,8 @@ class MemoryStore:
     write = read
 
     def clear(self):
-        for table in ("decisions", "copies", "files", "folders", "holds", "history", "service"):
+        tables = ("decisions", "copies", "files", "parts", "folders", "holds", "history", "service")
+        for table in tables:
             self.db.conn.execute(f"DELETE FROM {table}")
 
 
@@ -137,11 +137,11 @@ class World:
             raise FileNotFoundError(2, "No such file or directory")
         return {"right": RIGHT, "other": OTHER, "bare": BARE}[self.mounted]
 
-    def view(self, root, _marker=b""):
+    def view(self, root, _marker=b"", _known=()):
         try:
-            return View(self.identify(root), not self.shown())
+            return View({b"": self.identify(root)})
         except OSError as error:
-            return View(None, error=error.strerror)
+            return View({b"": None}, errors={b"": error.strerror})
 
     def look(self, _root, paths):
         if self.race_in_look:
@@ -312,22 +312,23 @@ class World:
     # What the product does of itself
 
     def hint(self, paths):
-        state, before = self.root.check()
-        if state is not RootState.MISSING:
+        standing = self.root.check()
+        if standing.state.is_seen:
             seen = self.look(b"/f", paths)
             self.root.record(
                 [
                     judge(self.rules, OPEN_FILES, p, s, removal_seen=paths[p])
                     for p, s in seen.items()
                 ],
-                before,
+                standing.view,
             )
 
     def scan(self):
-        state, before = self.root.check()
-        if state is RootState.MISSING or not self.may_list(b""):
+        self.root.compare_anew()
+        standing = self.root.check()
+        if not standing.state.is_seen or not self.may_list(b""):
             return
-        found, noticed, there = [], [], 0
+        found, noticed = [], []
         for parent in (b"", b"d"):
             if not self.may_list(parent):
                 continue
@@ -335,8 +336,6 @@ class World:
             known = {row.path: row for row in rows}
             listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
             noticed += listed
-            sizes = inventory.synced_sizes(self.store.db, "f", list(listed))
-            there += sum(sizes.get(path) == mark.size for path, mark in listed.items())
             found += [
                 judge(self.rules, OPEN_FILES, path, Sight(Found.FILE, mark))
                 for path, mark in listed.items()
@@ -348,13 +347,11 @@ class World:
             ]
         if self.race:
             self.race()
-        if self.root.record(found, before) is None:
+        if self.root.record(found, standing.view) is None:
             # Under another root, what was seen counts for nothing.
             return
         for path in noticed:
             self.gone_since.pop(path, None)
-        if state is RootState.REPLACED:
-            self.root.accept(before, there)
 
     def scan_racing(self):
         """A scan under which something happens to the mount."""
@@ -423,7 +420,7 @@ class World:
             self.decide("approved")
             if any(hold.reason == "root_replaced" for hold in holds.open_holds(self.store.db)):
                 # Another one was taken while nothing was synced: a person takes the right one.
-                self.root.take()
+                self.root.take("f")
             self.wait((61.0,))
 
     def differences(self):
@@ -455,9 +452,8 @@ def memory():
 
 def begun(memory, monkeypatch, seed):
     world = World(memory, seed)
-    monkeypatch.setattr(disk, "identify", world.identify)
+    monkeypatch.setattr(identity, "view", world.view)
     monkeypatch.setattr(disk, "look", world.look)
-    monkeypatch.setattr(roots, "view", world.view)
     world.root.check()
     # The clocks are compared for the first time: every grace begins with that.
     world.work()
@@ -550,8 +546,7 @@ def planted(memory, monkeypatch):
 @pytest.mark.row(5)
 @pytest.mark.row(6)
 def test_the_model_finds_a_root_that_is_not_compared(memory, monkeypatch):
-    monkeypatch.setattr(looks, "is_right_root", lambda *_: True)
-    monkeypatch.setattr(Root, "_state", lambda *_: RootState.OK)
+    monkeypatch.setattr(RootIdentity, "__eq__", lambda *_: True)
     assert planted(memory, monkeypatch)
 
 
@@ -572,11 +567,16 @@ def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, 
 
 
 def _one_check_of_the_root(monkeypatch):
-    right = looks.is_right_root
-    calls = itertools.count()
-    monkeypatch.setattr(
-        looks, "is_right_root", lambda *asked: next(calls) % 2 == 1 or right(*asked)
-    )
+    right, before = looks._right_parts, []
+
+    def once(*asked, **more):
+        if before:
+            return before.pop()
+        seen = right(*asked, **more)
+        before.extend([seen] if b"" in seen[1] else [])
+        return seen
+
+    monkeypatch.setattr(looks, "_right_parts", once)
 
 
 def _missing_is_judged_by_when_it_was_missed(monkeypatch):

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from syncd.disk import Fingerprint, RootIdentity
+from syncd.disk import Fingerprint
+from syncd.identity import RootIdentity
 from syncd.state import due, files, folders
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus
@@ -13,7 +14,7 @@ from syncd.workers.turns import Turns
 
 def drop(store, folder, count, due_at):
     def work(db):
-        folders.accept_root(db, folder, os.fsencode(f"/{folder}"), RootIdentity(1, 2), 0.0)
+        folders.accept_root(db, folder, os.fsencode(f"/{folder}"), RootIdentity("uuid 1", 2), 0.0)
         for number in range(count):
             files.insert(
                 db,

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from syncd import mounts
+from syncd.identity import RootIdentity
+from syncd.mounts import Mount
 from syncd.state import folders
-from syncd.state.folders import Mounted, MountState
 
 
 @pytest.fixture
@@ -34,29 +35,30 @@ def test_a_renamed_file_takes_its_copy_along(moved):
 @pytest.mark.row(5)
 def test_no_copy_is_taken_from_a_disk_that_is_not_mounted(moved):
     """What is there is a copy of what is on that disk: deleted here, it must not be there."""
-    gone = Mounted(MountState.GONE, "a disk")
-    moved.store.write(lambda db: folders.note_mount(db, "f", b"d", gone))
+    gone = RootIdentity("source nfs4 a disk")
+    moved.store.write(lambda db: folders.accept_part(db, "f", b"d", gone))
     assert uploaded(moved) == (2, ["live", "live"])
 
 
 @pytest.mark.row(6)
-def test_no_copy_is_taken_from_a_root_that_is_not_the_right_one(moved):
-    moved.store.write(lambda db: db.conn.execute("UPDATE folders SET inode = '1'"))
-    assert uploaded(moved) == (2, ["live", "live"])
+@pytest.mark.row(65)
+def test_nothing_is_taken_or_sent_at_a_root_that_is_not_the_right_one(moved):
+    moved.store.write(lambda db: db.conn.execute("UPDATE parts SET inode = '1'"))
+    assert uploaded(moved) == (1, ["live"])
+    assert moved.file("y").due_at == moved.now + 10
 
 
 @pytest.mark.row(5)
 def test_no_copy_is_taken_from_beneath_what_is_mounted_over_it(moved, monkeypatch):
     """What is hidden comes back when the other disk is unmounted."""
-    hides = Mounted(MountState.HIDES, "a disk")
-    moved.store.write(lambda db: folders.note_mount(db, "f", b"d", hides))
-    monkeypatch.setattr(mounts, "beneath", lambda _: {b"d": "a disk"})
+    another = Mount("1", 1, b"", "nfs4", source=b"another disk")
+    monkeypatch.setattr(mounts, "beneath", lambda _: {b"d": another})
     assert uploaded(moved) == (2, ["live", "live"])
 
 
 @pytest.mark.row(5)
-def test_no_copy_is_taken_from_a_root_without_its_marker(moved):
+def test_nothing_is_taken_or_sent_at_a_root_without_its_marker(moved):
     """Its disk may be mounted by halves: what is not seen on it need not be gone."""
     roots = moved.uploader._roots
     roots["f"] = replace(roots["f"], marker=b"marker")
-    assert uploaded(moved) == (2, ["live", "live"])
+    assert uploaded(moved) == (1, ["live"])

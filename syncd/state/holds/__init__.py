@@ -10,16 +10,15 @@ from sqlite_utils import Database
 from syncd.exceptions import StateError
 from syncd.units import counted
 
-Stops = Literal["deletions", "sending"]
+Stops = Literal["deletions", "sending", "folder"]
 EVERYWHERE = "*"
 #: The reason of the hold on everything while the ledger has forgotten something.
 STATE_LOST = "state_lost"
 #: The reason of the hold on an upload that may neither be found nor sent again.
 NO_ECHO = "no_echo"
-#: The reasons of the holds on a folder whose root is not there, another one, or empty.
-ROOT_MISSING, ROOT_REPLACED, ROOT_EMPTY = "root_missing", "root_replaced", "root_empty"
-#: The reasons of the holds on a folder in which a mount is gone, or hides what was there before.
-MOUNT_MISSING, MOUNT_NEW = "mount_missing", "mount_new"
+#: The reasons of the holds on a folder, or on what is mounted in it, that is not there, or that
+#: another one has replaced.
+ROOT_MISSING, ROOT_REPLACED = "root_missing", "root_replaced"
 #: The reasons of the holds on files that went missing, too many to be deleted unasked: the one that
 #: is shown, and the one that collects what goes missing until the first is decided.
 MANY_MISSING, MORE_MISSING = "many_missing", "more_missing"
@@ -31,7 +30,9 @@ MANY_CHANGED = "many_changed"
 NAMING = (MANY_MISSING, MORE_MISSING, REMOTE_GONE, MANY_CHANGED)
 _NAMING = ", ".join(f"'{reason}'" for reason in NAMING)
 #: SQL for the holds that stop a folder's deletions whole.
-STOPS_DELETIONS = f"stops = 'deletions' AND released_at IS NULL AND reason NOT IN ({_NAMING})"
+STOPS_DELETIONS = (
+    f"stops IN ('deletions', 'folder') AND released_at IS NULL AND reason NOT IN ({_NAMING})"
+)
 #: How many of the affected paths a hold names.
 FIRST = 10
 
@@ -52,7 +53,10 @@ def workspace_of(scope: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One thing stopped, for one scope: a folder's name, a workspace, or `EVERYWHERE`."""
+    """One thing stopped, for one scope: a folder's name, a workspace, or `EVERYWHERE`.
+
+    What is mounted in a folder has the scope `NAME/PATH`; `stops` is "folder" where all is stopped.
+    """
 
     id: int
     stops: Stops
@@ -167,7 +171,8 @@ def open_id(db: Database, *, stops: Stops, scope: str, reason: str) -> int | Non
 def is_held(db: Database, stops: Stops, scope: str) -> bool:
     """Say whether something is stopped for `scope`, or everywhere."""
     row = db.conn.execute(
-        "SELECT 1 FROM holds WHERE stops = ? AND scope IN (?, ?) AND released_at IS NULL LIMIT 1",
+        "SELECT 1 FROM holds WHERE stops IN (?, 'folder') AND scope IN (?, ?) "
+        "AND released_at IS NULL LIMIT 1",
         (stops, scope, EVERYWHERE),
     ).fetchone()
     return row is not None

@@ -2,8 +2,7 @@
 
 | hold                       | names files                     | approved           | rejected     |
 |----------------------------|---------------------------------|--------------------|--------------|
-| many_missing, root_empty   | that went missing               | copies are deleted | copies stay  |
-| mount_missing, mount_new   | on mounts, and missing there    | copies are deleted | copies stay  |
+| many_missing               | that went missing               | copies are deleted | copies stay  |
 | more_missing               | that went missing since         | not yet            | not yet      |
 | remote_gone                | whose copies others deleted     | left alone         | sent again   |
 | many_changed               | with new content                | sent               | left alone   |
@@ -21,15 +20,11 @@ from sqlite_utils import Database
 
 from syncd.exceptions import SyncdError
 from syncd.state import holds
-from syncd.state.folders import MountState
 from syncd.state.holds import (
     FIRST,
     MANY_CHANGED,
     MORE_MISSING,
-    MOUNT_MISSING,
-    MOUNT_NEW,
     REMOTE_GONE,
-    ROOT_EMPTY,
     ROOT_REPLACED,
     Hold,
     Stops,
@@ -39,10 +34,8 @@ from syncd.state.texts import shown
 
 Decided = Literal["approved", "rejected"]
 #: The reasons of holds that name files, and of the one that a person decides on without.
-_NAMES_FILES = (*holds.NAMING, ROOT_EMPTY, MOUNT_MISSING, MOUNT_NEW)
+_NAMES_FILES = holds.NAMING
 _REVIEWED = (*_NAMES_FILES, ROOT_REPLACED)
-#: The holds on the files beneath mounts, and the state of these mounts.
-OF_MOUNTS = {MOUNT_MISSING: MountState.GONE, MOUNT_NEW: MountState.HIDES}
 #: Seconds between an approval and the first deletion: until then all of it can be taken back.
 UNDO_SECONDS = 10.0
 #: The commands of a hold that can be decided on.
@@ -216,7 +209,9 @@ def of_folder(db: Database, folder: str) -> list[Hold]:
 
 def folder_of(hold: Hold) -> str:
     """Return the folder whose files a hold names."""
-    return hold.scope.removeprefix(holds.of_folder("")) if hold.stops == "sending" else hold.scope
+    if hold.stops == "sending":
+        return hold.scope.removeprefix(holds.of_folder(""))
+    return hold.scope.partition("/")[0]
 
 
 def newest(db: Database, hold_id: int) -> int:
