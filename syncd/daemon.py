@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
 from syncd.doctor import lost_with_container
+from syncd.draining import Drain, end_in_time, leave
 from syncd.exceptions import ConfigError, ForeignStateError
 from syncd.log import printable, tell_repeats
 from syncd.metrics import RELOADS
@@ -22,7 +24,10 @@ from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
 from syncd.state import history, holds, overview
+from syncd.state.ages import Pace
 from syncd.vitals import Transfer, Vitals
+from syncd.watch.watched import Watched
+from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,10 @@ OPEN_FILES = 65_536
 HUNG_SECONDS = 60.0
 #: Seconds after which a step that waits for disk or network is shown.
 SLOW_SECONDS = 600.0
+#: Seconds that what was dropped just before the end needs beside its `settle_seconds`.
+SPARE_SECONDS = 3.0
+#: Seconds that steps get at the end.
+HUNG_STEP_SECONDS = 2.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.1
 #: Seconds between two looks at the key file while the key is refused.
@@ -97,6 +106,14 @@ class Daemon:
         self._reload = reload or threading.Event()
         self._load = load or (lambda: config)
         self._next: Parts | None = None
+        #: from when ages count: see `vitals.Vitals`
+        self._undisturbed_since = time.time()
+        #: what scans were there when the state could be written again; empty once all are newer
+        self._scans_before: dict[str, object] = {}
+        self._recoveries = parts.store.recoveries
+        #: steps that did not end
+        self.hung: list[str] = []
+        self._drain_seconds = config.upload.drain_seconds
         #: why the newest configuration is not used, for a person
         self._rejected = ""
         self._key_looked_at = time.monotonic()
@@ -109,6 +126,11 @@ class Daemon:
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []
+
+    @property
+    def drain_seconds(self) -> float:
+        """What transfers get at the end."""
+        return self._config.upload.drain_seconds
 
     @property
     def page_url(self) -> str:
@@ -142,17 +164,19 @@ class Daemon:
 
     def _run_parts(self, hurry: threading.Event) -> None:
         """Have the parts do their work until the end, or until others are to take their place."""
-        parts, drain = self._parts, self._config.upload.drain_seconds
+        parts = self._parts
+        self._drain_seconds = self._config.upload.drain_seconds
         self._scheduler = Scheduler()
         self._add_steps()
         with ExitStack() as stack:
             for client in parts.clients:
                 stack.callback(client.close)
             parts.uploader.start()
-            stack.callback(self._stop_uploads, hurry, drain)
+            stack.callback(self._stop_uploads, hurry)
             self._scheduler.start()
-            stack.callback(self._scheduler.stop)
+            stack.callback(self._stop_steps)
             # A look or a deletion under way ends at once, so that no step holds up the end.
+            stack.callback(parts.stop_looking.set)
             stack.callback(parts.stop.set)
             stack.callback(self._pass_hints())
             self._beat()
@@ -161,11 +185,30 @@ class Daemon:
             self._attend()
             if self._next is None:
                 sd_notify.stopping()
-                log.info("stopping; transfers get %g seconds", drain)
+                log.info("stopping; what is on its way gets %g seconds", self._drain_seconds)
+                if self._foreign is None and not parts.store.failed:
+                    drain = Drain(parts, self._scheduler)
+                    self._drain_seconds = drain.run(self._drain_seconds, hurry)
+
+    def _stop_steps(self) -> None:
+        # A reload waits for every step: others take their place.
+        self.hung = self._scheduler.stop(None if self._next else HUNG_STEP_SECONDS)
+        if self.hung:
+            log.warning("left behind, because it hangs: %s", ", ".join(self.hung))
 
     def _announce(self) -> None:
         for folder in self._config.folders:
             log.info("watching %s as %s", printable(str(folder.path)), folder.name)
+        for folder in self._config.folders:
+            if self._config.upload.drain_seconds < folder.settle_seconds + SPARE_SECONDS:
+                log.warning(
+                    "drain_seconds (%g) is too short for %s: what is dropped there just before the "
+                    "end is not sent; set it to settle_seconds + %g = %g or more",
+                    self._config.upload.drain_seconds,
+                    folder.name,
+                    SPARE_SECONDS,
+                    folder.settle_seconds + SPARE_SECONDS,
+                )
         if why := lost_with_container(self._parts.store.directory):
             log.warning("the state in %s: %s", self._parts.store.directory, why)
         log.info(
@@ -243,7 +286,7 @@ class Daemon:
         thread.start()
         return end
 
-    def _stop_uploads(self, hurry: threading.Event, drain_seconds: float) -> None:
+    def _stop_uploads(self, hurry: threading.Event) -> None:
         uploader, over = self._parts.uploader, threading.Event()
 
         def hurry_up() -> None:
@@ -255,23 +298,27 @@ class Daemon:
 
         watcher = threading.Thread(target=hurry_up, daemon=True)
         watcher.start()
-        uploader.stop(drain_seconds)
+        uploader.stop(self._drain_seconds)
         over.set()
         watcher.join()
 
     def _attend(self) -> None:
         """Stay on the main thread: beat, feed the watchdog, see what hangs and what jumps."""
-        seen_at, recoveries = boottime(), 0
+        seen_at = boottime()
         while not self._stop.wait(TICK_SECONDS):
-            if self._parts.store.recoveries != recoveries:
-                recoveries = self._parts.store.recoveries
-                self._parts.watch.ask_scans("the state database takes commits again")
             seen_at, stood_still = boottime(), boottime() - seen_at - TICK_SECONDS
             if stood_still > STOOD_STILL_SECONDS:
                 log.warning("stood still for %.0f s; every folder is scanned", stood_still)
+                self._undisturbed_since = time.time()
                 self._parts.watch.ask_scans(f"the daemon stood still for {stood_still:.0f} s")
             self._scheduler.nudge()
             tell_repeats()
+            if self._parts.store.failed:
+                log.critical(
+                    "the state cannot be relied on; ending, so that a restart opens it anew"
+                )
+                return
+            self._mind_the_state()
             try:
                 self._beat()
             except Exception:
@@ -281,11 +328,31 @@ class Daemon:
                 self._next = self._reloaded()
                 if self._next is not None:
                     return
-            if self._parts.store.failed:
-                log.critical(
-                    "the state database cannot be relied on; ending, so that a restart reopens it"
-                )
-                return
+
+    def _mind_the_state(self) -> None:
+        """Scan every folder once the state can be written again: what was noticed is lost."""
+        recoveries = self._parts.store.recoveries
+        if recoveries > self._recoveries:
+            self._recoveries = recoveries
+            reason = "the state database takes commits again"
+            folders = self._parts.watch.folders
+            self._scans_before = {name: folders[name].last_scan for name in folders}
+            self._parts.watch.ask_scans(reason)
+
+    def _state_trouble(self) -> str:
+        """Say whether the state cannot be written, or could not, and a scan is still to make up."""
+        if self._parts.store.in_trouble:
+            return "the state cannot be written: nothing is sent or deleted"
+        folders = self._parts.watch.folders
+        self._scans_before = {
+            name: scan
+            for name, scan in self._scans_before.items()
+            if name in folders and (folders[name].last_scan is scan or not _is_whole(folders[name]))
+        }
+        waiting = ", ".join(self._scans_before)
+        return (
+            f"the state could not be written; a scan makes up for it: {waiting}" if waiting else ""
+        )
 
     def _is_to_reload(self) -> bool:
         if self._reload.is_set():
@@ -388,6 +455,10 @@ class Daemon:
             for report in self._scheduler.report()
             if report.failures > 1
         ]
+        gate, now = self._parts.gate, time.time()
+        asked = gate.seconds_rested()
+        if asked or gate.refused or gate.resting or gate.closed or gate.refusals.held:
+            self._undisturbed_since = now
         return Vitals(
             version=__version__,
             pid=os.getpid(),
@@ -395,16 +466,24 @@ class Daemon:
             beat_at=time.time(),
             folders=self._parts.watch.vitals(),
             transfers=[
-                Transfer(t.folder, printable(t.path), t.sent, t.size, t.since)
+                Transfer(
+                    t.folder, printable(t.path), t.sent, t.size, t.since, t.moved_at, t.is_read
+                )
                 for t in self._parts.uploader.transfers()
             ],
             hung=bool(hung),
-            api_state=self._parts.gate.state,
-            last_success_at=self._parts.gate.last_success_at,
+            api_state=gate.state,
+            last_success_at=gate.last_success_at,
+            api_cause=_cause(gate),
+            asked_until=round(now + asked) if asked >= 1.0 else None,
+            progress_at=self._parts.uploader.progress_at,
+            undisturbed_since=self._undisturbed_since,
+            pace=asdict(_pace(self._config)),
             troubles=[
                 trouble
                 for trouble in (
                     *hung,
+                    self._state_trouble(),
                     *self._slow(),
                     *failing,
                     self._listener.trouble,
@@ -427,6 +506,29 @@ def _until(step: Callable[[], float | None]) -> Callable[[], float | None]:
         return None if due_at is None else max(due_at - time.time(), 0.0)
 
     return run
+
+
+def _is_whole(watched: Watched) -> bool:
+    return watched.last_scan is not None and watched.last_scan.complete
+
+
+def _cause(gate: Gate) -> str:
+    """Say why the service is not reached, and when it is tried again; empty while it is."""
+    if not gate.cause:
+        return ""
+    at = datetime.fromtimestamp(time.time() + gate.seconds_until_probe(), UTC).astimezone()
+    return f"{gate.cause}; tried again at {at:%H:%M:%S}"
+
+
+def _pace(config: Config) -> Pace:
+    folders = config.folders
+    return Pace(
+        settle={folder.name: folder.settle_seconds for folder in folders},
+        grace={folder.name: folder.grace_seconds for folder in folders},
+        rescan={folder.name: folder.rescan_seconds for folder in folders},
+        resend_after=config.upload.resend_after_seconds,
+        stalled_after=config.processing.stalled_after,
+    )
 
 
 def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
@@ -473,4 +575,11 @@ def run(config: Config, load: Callable[[], Config]) -> int:
         daemon = Daemon(
             config=config, parts=parts, stop=signals.stop, reload=signals.reload, load=load
         )
-        return daemon.run(signals.hurry)
+        threading.Thread(
+            target=end_in_time, args=(lambda: daemon.drain_seconds, signals.stop), daemon=True
+        ).start()
+        code = daemon.run(signals.hurry)
+    if daemon.hung:
+        # The interpreter would wait for its threads.
+        leave(code)
+    return code

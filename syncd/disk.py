@@ -308,10 +308,15 @@ def _cannot_be_searched(directory_descriptor: int) -> bool:
 
 
 def sha256(
-    descriptor: int, size: int, *, stopped: Callable[[], bool] = lambda: False
+    descriptor: int,
+    size: int,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> str | None:
     """Return the hex SHA-256 of the first `size` bytes; None if `stopped` said so on the way.
 
+    `progress` is told how many bytes were read so far.
     FileChangedError where the file is shorter; UnreadableError where the disk fails.
     """
     digest = hashlib.sha256()
@@ -327,6 +332,7 @@ def sha256(
             raise FileChangedError(f"the file ended after {offset} of {size} bytes")
         digest.update(chunk)
         offset += len(chunk)
+        progress(offset)
     return digest.hexdigest()
 
 

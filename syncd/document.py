@@ -1,18 +1,20 @@
 """The document of `status --json`: what the table, the daemon's last beat and the lock say."""
 
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from syncd import __version__, vitals
-from syncd.state import manifest, overview, views
+from syncd.state import ages, manifest, overview, views
+from syncd.state.ages import Clocks, Pace, Waiting
 from syncd.state.confirming import SIZES
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder
 from syncd.state.texts import timestamp
-from syncd.units import counted
+from syncd.units import counted, span
 from syncd.vitals import FolderVitals, Vitals
 
 JsonObject = dict[str, Any]
@@ -31,10 +33,10 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
     pid = lock_holder(directory)
     beat = vitals.read(directory) if pid is not None else None
     try:
-        known = views.read(directory, lambda db: _known(db, now))
+        known = views.read(directory, lambda db: _known(db, now, beat))
     except views.NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
-        known["no_state"] = True
+        known |= {"no_state": True, "overdue": []}
     in_the_way = [
         *_obstacles(known, pid, beat, now),
         *_disk_reasons(directory, runs=pid is not None),
@@ -61,15 +63,43 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
             "last_success_at": timestamp(beat.last_success_at) if beat else None,
         },
         "failures": known["failures"],
+        "overdue": known["overdue"],
+        "waits": _waits(beat, now),
         "sizes": known.get("sizes"),
     }
 
 
-def _known(db: Transaction, now: float) -> JsonObject:
-    return overview.overview(db, now) | {
-        "base_url": fact(db, "base_url"),
-        "sizes": fact(db, SIZES),
-    }
+def _known(db: Transaction, now: float, beat: Vitals | None) -> JsonObject:
+    """Return what the table knows; what is overdue only while a daemon should see to it."""
+    facts = {"base_url": fact(db, "base_url"), "sizes": fact(db, SIZES)}
+    if beat is None:
+        return overview.overview(db, now) | facts | {"overdue": []}
+    clocks = Clocks(beat.undisturbed_since, beat.progress_at)
+    known = overview.overview(db, now, pace=Pace(**beat.pace), clocks=clocks) | facts
+    known["overdue"] += _standing_transfers(beat, now)
+    return known
+
+
+def _standing_transfers(beat: Vitals, now: float) -> Iterator[JsonObject]:
+    """Yield each transfer that has not moved a byte for too long, as `ages.overdue` does."""
+    for transfer in beat.transfers:
+        moved_at = max(transfer.moved_at or transfer.since, beat.undisturbed_since)
+        if now - moved_at >= ages.TRANSFER_SECONDS:
+            yield {
+                "state": Waiting.UPLOADING,
+                "folder": transfer.folder,
+                "files": 1,
+                "path": transfer.path,
+                "since": timestamp(moved_at),
+                "error": f"{transfer.bytes} of {transfer.size} bytes",
+            }
+
+
+def _waits(beat: Vitals | None, now: float) -> str:
+    """Say for how long the service asked to wait; empty where it did not."""
+    if beat is None or beat.asked_until is None or beat.asked_until <= now:
+        return ""
+    return f"it asked to wait for {span(beat.asked_until - now)} more"
 
 
 def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObject]:
@@ -107,9 +137,8 @@ def _transfers(beat: Vitals | None) -> list[JsonObject]:
 
 def contract(facts: JsonObject) -> JsonObject:
     """Return what the contract of `status --json` names of the document, and no more."""
-    return {
-        key: fact for key, fact in facts.items() if key not in ("failures", "obstacles", "sizes")
-    }
+    inside = ("failures", "obstacles", "overdue", "waits", "sizes")
+    return {key: fact for key, fact in facts.items() if key not in inside}
 
 
 def _obstacles(
@@ -128,15 +157,41 @@ def _obstacles(
     else:
         yield from _beat_reasons(beat, now)
     yield from _holds(known, "sending")
+    yield from (_overdue(late) for late in known["overdue"] if late["state"] in _IN_THE_WAY)
 
 
 def _reasons(known: JsonObject) -> Iterator[str]:
     """Yield, in words, what is not well beside that: it waits for a person."""
     yield from _holds(known, "deletions")
+    late = known.get("overdue", ())
+    yield from (_overdue(entry) for entry in late if entry["state"] not in _IN_THE_WAY)
     for name, why in known.get("obstacles", {}).items():
         yield f"{name}: files are not taken away after their upload: {why}"
     if failed := known["counts"].get(manifest.Word.FAILED):
         yield f"{counted(failed, 'file')} failed (syncd ls --status failed)"
+
+
+#: What stands still here keeps syncd from its job; of the rest only those files suffer.
+_IN_THE_WAY = (Waiting.SETTLING, Waiting.QUEUED, Waiting.FAILING, Waiting.UPLOADING)
+_STANDING = {
+    Waiting.SETTLING: "should have settled",
+    Waiting.QUEUED: "wait to be sent, and nothing moves",
+    Waiting.FAILING: "could not be sent so far",
+    Waiting.UPLOADING: "is being sent, and no byte moves",
+    Waiting.IN_DOUBT: "got no answer, and cannot be looked up",
+    Waiting.PROCESSING: "still processed by the service",
+    Waiting.DELETING: "not deleted remotely so far",
+}
+
+
+def _overdue(entry: JsonObject) -> str:
+    """Return an overdue entry in words: which file, since when, why, and what to type."""
+    path = f"{entry['folder']}/{entry['path']}"
+    since = f", since {entry['since']}" if entry["since"] else ""
+    error = f": {entry['error']}" if entry["error"] else ""
+    files = counted(entry["files"], "file")
+    command = f"syncd why {shlex.quote(path)}"
+    return f"{files} {_STANDING[entry['state']]}: {path}{since}{error} ({command})"
 
 
 def _holds(known: JsonObject, stops: str) -> Iterator[str]:
@@ -181,7 +236,7 @@ def _beat_reasons(beat: Vitals, now: float) -> Iterator[str]:
     if beat.api_state == "refused":
         yield "the service refuses the key"
     elif beat.api_state == "unreachable":
-        yield "the service cannot be reached"
+        yield f"the service cannot be reached{f': {beat.api_cause}' if beat.api_cause else ''}"
     for name, folder in beat.folders.items():
         if folder.trouble:
             yield f"{name}: {folder.trouble}"

@@ -18,6 +18,12 @@ log = logging.getLogger(__name__)
 
 #: Attempts after which a file is left to the next pass.
 PATIENT_ATTEMPTS = 5
+#: Seconds without a byte or an outcome after which a pass gives up; it does not wait for what the
+#: service processes.
+STANDING_SECONDS = 600.0
+#: Seconds, beside ten times the longest `settle_seconds`, after which files that do not settle are
+#: left to the next pass: they are open, or change all the time.
+SETTLING_SECONDS = 60.0
 #: Seconds between two rounds when nothing says that something happened.
 ROUND_SECONDS = 0.5
 #: The shortest round: every upload sets the hint, and the rounds must not take its time.
@@ -32,6 +38,9 @@ class Tally:
     synced: int
     waiting: int
     failed: int
+    #: of those that wait: not quiet yet, and in the service's hands
+    settling: int = 0
+    processing: int = 0
     sending: tuple[tuple[str, int, int], ...] = ()
     #: what first scans found, in words
     first_found: tuple[str, ...] = ()
@@ -58,7 +67,17 @@ def once(
         parts.uploader.start()
         try:
             parts.watch.scan_all()
-            _work_through(parts, stop, wait_deletions=wait_deletions, report=report)
+            patience = _Patience(
+                settling=SETTLING_SECONDS + 10 * max(f.settle_seconds for f in config.folders)
+            )
+            _work_through(
+                parts,
+                stop,
+                patience,
+                wait_deletions=wait_deletions,
+                stalled_after=config.processing.stalled_after,
+                report=report,
+            )
             while not stop.is_set() and parts.consumer.step() == 0.0:
                 pass
         finally:
@@ -68,8 +87,11 @@ def once(
             parts.store.back_up_if_due(time.time())
         except StateError as error:
             log.error("%s", error)
-        tally = _tally(parts, wait_deletions=wait_deletions)
+        stalled_after = config.processing.stalled_after
+        tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
         report(tally)
+        if parts.store.failed:
+            return 1
         if parts.gate.refused:
             return KEY_REFUSED_CODE
         held = parts.store.read(holds.open_holds)
@@ -108,11 +130,34 @@ def _stop_uploads(parts: Parts, drain_seconds: float, hurry: threading.Event | N
     watcher.join()
 
 
+class _Patience:
+    """Says when a pass stops waiting for what does not move. Times are monotonic seconds."""
+
+    def __init__(self, *, settling: float) -> None:
+        self._began = self._moved_at = time.monotonic()
+        self._settling = settling
+        self._before: tuple[object, ...] = ()
+
+    def gives_up(self, tally: Tally, progress_at: float) -> str:
+        """Return why the pass ends though something waits; empty while it goes on."""
+        now = time.monotonic()
+        here = (tally.synced, tally.waiting, tally.failed, progress_at)
+        if here != self._before or tally.processing:
+            self._before, self._moved_at = here, now
+        if now - self._moved_at > STANDING_SECONDS:
+            return "nothing has moved for ten minutes (syncd status, syncd ls)"
+        if tally.waiting == tally.settling and now - self._began > self._settling:
+            return "what is left is still being written (syncd ls --status settling)"
+        return ""
+
+
 def _work_through(
     parts: Parts,
     stop: threading.Event,
+    patience: _Patience,
     *,
     wait_deletions: bool,
+    stalled_after: float,
     report: Callable[[Tally], None],
 ) -> None:
     """Go round the stages until nothing is left that this pass can bring further."""
@@ -125,8 +170,11 @@ def _work_through(
         parts.uploader.step()
         parts.poller.step()
         parts.deleter.step()
-        tally = _tally(parts, wait_deletions=wait_deletions)
+        tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
         report(tally)
+        if parts.store.failed:
+            log.error("giving up: the state cannot be relied on")
+            return
         if parts.store.read(holds.is_lost):
             log.error("giving up: the state was lost, and `syncd adopt` has not run")
             return
@@ -140,15 +188,22 @@ def _work_through(
             log.error("giving up for now: the Files API refuses the key (syncd doctor)")
             return
         if parts.gate.state == "unreachable":
-            log.error("giving up for now: the Files API cannot be reached (syncd doctor)")
+            cause = parts.gate.cause or "it did not answer"
+            log.error(
+                "giving up for now (syncd doctor): the Files API cannot be reached: %s", cause
+            )
             return
         if not tally.waiting and not parts.uploader.busy:
+            return
+        if why := patience.gives_up(tally, parts.uploader.progress_at):
+            log.error("giving up for now: %s", why)
             return
         stop.wait(SHORTEST_ROUND_SECONDS)
         parts.store.changed.wait(ROUND_SECONDS - SHORTEST_ROUND_SECONDS)
 
 
-def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
+def _tally(parts: Parts, *, wait_deletions: bool, stalled_after: float) -> Tally:
+    stalled_before = time.time() - stalled_after
     held = parts.uploader.held_folders()
     counts = parts.store.read(
         lambda db: due.outstanding(
@@ -158,6 +213,7 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
             deletions=wait_deletions,
             only=parts.policies,
             without=held,
+            stalled_before=stalled_before,
         )
     )
     sending = tuple(
@@ -165,4 +221,12 @@ def _tally(parts: Parts, *, wait_deletions: bool) -> Tally:
         for transfer in parts.uploader.transfers()
     )
     first = tuple(w.first_found for w in parts.watch.folders.values() if w.first_found)
-    return Tally(counts.synced, counts.waiting, counts.failed, sending, first)
+    return Tally(
+        counts.synced,
+        counts.waiting,
+        counts.failed,
+        counts.settling,
+        counts.processing,
+        sending,
+        first,
+    )

@@ -74,7 +74,10 @@ class Parts:
     adopter: Adopter
     verifier: Verifier
     clients: list[FilesClient]
+    #: ends whatever asks the service, but for uploads
     stop: StopFlag
+    #: ends looks and scans
+    stop_looking: StopFlag
 
 
 def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Parts:
@@ -99,7 +102,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         for folder in config.folders
     }
     folders = [_watch_folder(folder) for folder in config.folders]
-    stop = StopFlag()
+    stop, stop_looking = StopFlag(), StopFlag()
     gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
     ledger = Ledger(policies=policies, instance=store.instance)
     clients = [make_client(config, stop) for _ in range(5)]
@@ -219,7 +222,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         policies=policies,
         wake=store.changed.set,
         clock=clock,
-        stopped=stop.is_set,
+        stopped=stop_looking.is_set,
     )
     adopter = Adopter(
         store=store,
@@ -248,6 +251,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         ),
         clients=clients,
         stop=stop,
+        stop_looking=stop_looking,
     )
 
 
@@ -307,6 +311,10 @@ def settle_changes(parts: Parts, *, removed_too: bool) -> None:
         release = partial(reconfiguration.release_removed, folder=name, policies=policies)
         while store.write(partial(release, now=time.time())):
             pass
+    if removed_too:
+        # A workspace that no folder uses any more holds nothing up.
+        for workspace in parts.gate.closed - {p.workspace_uuid for p in policies.values()}:
+            parts.gate.judge(workspace, refusal=None)
     for name in store.read(lambda db: reconfiguration.moved(db, policies)):
         move = partial(reconfiguration.release_moved, folder=name, policies=policies)
         after: int | None = 0

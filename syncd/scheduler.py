@@ -114,15 +114,26 @@ class Scheduler:
             )
         self._jobs.start()
 
-    def stop(self) -> None:
-        """Start no more runs and wait for those under way; never from inside a step."""
+    def stop(self, seconds: float | None = None) -> list[str]:
+        """Start no more runs and wait for those under way; never from inside a step.
+
+        For `seconds` at most, if given; return the names of those that still run then.
+        """
         self._stopping = True
         if self._jobs is None or self._pool is None:
-            return
+            return []
         # APScheduler would wait for the pool while it holds a lock that a run at its end needs.
         self._jobs.shutdown(wait=False)
-        self._pool.shutdown(wait=True)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is not None and self._running() and time.monotonic() < deadline:
+            time.sleep(SHORTEST_SECONDS)
+        hung = [] if deadline is None else self._running()
+        self._pool.shutdown(wait=not hung)
         self._jobs = self._pool = None
+        return hung
+
+    def _running(self) -> list[str]:
+        return [step.name for step in self._steps.values() if step.running_since is not None]
 
     def wake(self, *names: str) -> None:
         """Run these steps as soon as may be; one that is running runs once more."""

@@ -1,7 +1,7 @@
 """Tells systemd how the daemon is, over the socket that `NOTIFY_SOCKET` names (see sd_notify(3)).
 
-Each function does nothing where there is no such socket, and never raises: a service manager that
-does not listen is no reason to stop.
+Each function does nothing where there is no such socket, never raises and never waits: a service
+manager that does not listen is no reason to stop.
 """
 
 import os
@@ -20,9 +20,16 @@ def is_listened_to() -> bool:
     return os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@"))
 
 
+class _Unsaid:
+    """What a service manager whose queue was full has to be told with the next message."""
+
+    text = ""
+
+
 def ready() -> None:
-    """Say that the start, or a reload, is over."""
-    _send("READY=1")
+    """Say that the start, or a reload, is over; if nobody reads it now, with the next message."""
+    if not _send("READY=1"):
+        _Unsaid.text = "READY=1\n"
 
 
 def stopping() -> None:
@@ -43,7 +50,8 @@ def status(text: str) -> None:
 
 def watchdog() -> None:
     """Feed the watchdog."""
-    _send("WATCHDOG=1")
+    if _send(f"{_Unsaid.text}WATCHDOG=1"):
+        _Unsaid.text = ""
 
 
 @contextmanager
@@ -68,9 +76,10 @@ def starting() -> Iterator[None]:
             asking.join()
 
 
-def _send(message: str) -> None:
+def _send(message: str) -> bool:
+    """Send a message; return False where the manager's queue is full."""
     if not is_listened_to():
-        return
+        return True
     address = os.environ["NOTIFY_SOCKET"]
     # The kernel writes the names of abstract sockets with a zero byte, systemd with an @.
     target = os.fsencode(address)
@@ -80,6 +89,11 @@ def _send(message: str) -> None:
         suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as end,
     ):
-        # A manager that is stuck must not hold up the daemon.
-        end.settimeout(1.0)
-        end.sendto(message.encode("utf-8", "backslashreplace"), target)
+        # Connected: the kernel calls an unconnected one writable though the queue is full.
+        end.setblocking(False)
+        try:
+            end.connect(target)
+            end.send(message.encode("utf-8", "backslashreplace"))
+        except BlockingIOError:
+            return False
+    return True

@@ -25,6 +25,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.units import Duration, Size
 
+#: Longer is a mistake.
+DAY_SECONDS, YEAR_SECONDS = 86_400.0, 31_536_000.0
 #: The longest grace that is taken for meant, in seconds: a year.
 LONGEST_GRACE_SECONDS = 31_536_000
 
@@ -61,8 +63,8 @@ class Api(_Section):
     workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
     #: None sends no such header
     sandbox: bool | None = None
-    timeout_seconds: float = Field(default=60, gt=0)
-    connect_seconds: float = Field(default=5, gt=0)
+    timeout_seconds: float = Field(default=60, gt=0, le=DAY_SECONDS)
+    connect_seconds: float = Field(default=5, gt=0, le=DAY_SECONDS)
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
@@ -92,8 +94,8 @@ class Upload(_Section):
     """How files are sent."""
 
     workers: int = Field(default=8, ge=1, le=64)
-    resend_after_seconds: float = Field(default=120, ge=0)
-    drain_seconds: float = Field(default=8, ge=0)
+    resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
+    drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True
     method: Literal["auto", "direct", "presigned"] = "auto"
     #: in bytes
@@ -103,9 +105,9 @@ class Upload(_Section):
 class Processing(_Section):
     """How videos are followed."""
 
-    first_poll_seconds: float = Field(default=2, gt=0)
-    max_poll_seconds: float = Field(default=60, gt=0)
-    polls_per_second: float = Field(default=5, gt=0)
+    first_poll_seconds: float = Field(default=2, gt=0, le=DAY_SECONDS)
+    max_poll_seconds: float = Field(default=60, gt=0, le=DAY_SECONDS)
+    polls_per_second: float = Field(default=5, gt=0, le=1000)
     #: in seconds
     stalled_after: Duration = 86_400.0
 
@@ -185,8 +187,8 @@ class Folder(_Section):
     #: what becomes of the files that are there at the very first scan
     existing: Literal["upload", "skip"] = "upload"
     watch: Literal["auto", "native", "polling"] = "auto"
-    settle_seconds: float = Field(default=5, ge=0)
-    rescan_seconds: float = Field(default=300, gt=0)
+    settle_seconds: float = Field(default=5, ge=0, le=YEAR_SECONDS)
+    rescan_seconds: float = Field(default=300, gt=0, le=YEAR_SECONDS)
     grace_seconds: Grace = 60
     mirror_deletions: bool = True
     #: as in `Deletions`; None where it is off, `load` fills in the default

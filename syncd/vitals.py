@@ -27,6 +27,10 @@ class Transfer:
     bytes: int
     size: int
     since: float
+    #: when it moved last
+    moved_at: float | None = None
+    #: it is read to know its content, and not sent yet
+    is_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,16 @@ class Vitals:
     #: ok, unreachable, refused, or unknown until the first answer
     api_state: str = "unknown"
     last_success_at: float | None = None
+    #: what keeps the service from being reached, and when it is tried again, for a person
+    api_cause: str = ""
+    #: until when the service asked to wait
+    asked_until: float | None = None
+    #: when something was sent, or got an outcome, last
+    progress_at: float | None = None
+    #: from when ages count: not while the daemon starts, sleeps or waits as it was asked to
+    undisturbed_since: float = 0.0
+    #: how long things take by the configuration (`state.ages.Pace`)
+    pace: dict[str, Any] = field(default_factory=dict)
     #: steps that hang, or fail again and again, for a person
     troubles: list[str] = field(default_factory=list)
     #: what must not hang does: only a restart helps

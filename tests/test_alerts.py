@@ -41,7 +41,7 @@ def test_every_metric_and_label_of_the_rules_is_served():
     served = generate_latest(registry(standing)).decode()
     asked = re.findall(r"\b(syncd_[a-z_]+)(?:\{(\w+)=\"(\w+)\"\})?", RULES.read_text())
     exprs = [line for line in RULES.read_text().splitlines() if line.strip().startswith("expr:")]
-    assert len(exprs) == 9
+    assert len(exprs) == 10
     for name, label, value in asked:
         selector = f'{label}="{value}"' if label else ""
         assert re.search(rf"^{name}(\{{[^}}]*{selector}[^}}]*\}})? ", served, re.MULTILINE), name

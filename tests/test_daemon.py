@@ -210,3 +210,35 @@ def received(manager):
         while True:
             told.append(manager.recv(1000))
     return told
+
+
+@pytest.mark.row(1)
+def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of_until_then(
+    running, monkeypatch
+):
+    daemon, parts, _ = running
+    (watched,) = parts.watch.folders.values()
+    until(lambda: watched.last_scan is not None)
+    before = watched.last_scan
+    let_scan, scan = threading.Event(), watched._scanner.scan
+    monkeypatch.setattr(watched._scanner, "scan", lambda *a: let_scan.wait(20) and scan(*a))
+    parts.store._writer.in_trouble = True
+    until(lambda: any("cannot be written" in t for t in daemon._vitals([]).troubles))
+    parts.store.write(
+        lambda db: db.conn.execute("INSERT INTO service (key, value) VALUES ('x', 'y')")
+    )
+    until(lambda: any("makes up for it" in t for t in daemon._vitals([]).troubles))
+    let_scan.set()
+    until(lambda: daemon._vitals([]).troubles == [])
+    assert watched.last_scan is not before
+
+
+def test_a_drain_that_is_too_short_for_what_settles_is_warned_of(config, caplog):
+    short = config.model_copy(
+        update={"upload": config.upload.model_copy(update={"drain_seconds": 5})}
+    )
+    stop = threading.Event()
+    stop.set()
+    with opened(short) as parts:
+        Daemon(config=short, parts=parts, stop=stop).run(threading.Event())
+    assert "set it to settle_seconds + 3 = 8 or more" in caplog.text

@@ -51,6 +51,30 @@ def test_without_a_listener_nothing_happens(monkeypatch, address):
     sd_notify.ready()
 
 
+@pytest.mark.row(86)
+def test_a_manager_that_reads_nothing_costs_no_time_and_is_told_that_we_are_ready_later(
+    tmp_path, monkeypatch
+):
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(name)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        began, worked = time.monotonic(), time.process_time()
+        for _ in range(500):
+            sd_notify.watchdog()
+        sd_notify.ready()
+        assert time.monotonic() - began < 2
+        assert time.process_time() - worked < 1
+        end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                assert end.recv(4096) == b"WATCHDOG=1"
+        sd_notify.watchdog()
+        assert end.recv(4096) == b"READY=1\nWATCHDOG=1"
+        sd_notify.watchdog()
+        assert end.recv(4096) == b"WATCHDOG=1"
+
+
 def test_a_start_that_takes_long_asks_for_more_time(received, monkeypatch):
     monkeypatch.setattr(sd_notify, "EXTEND_SECONDS", 0.03)
     with sd_notify.starting():

@@ -18,6 +18,8 @@ from syncd.state.store import lock_holder
 JsonObject = dict[str, Any]
 #: Seconds for which a daemon that is just starting, or just ending, is waited for.
 START_SECONDS = 5.0
+#: Seconds within which a daemon that works begins to answer.
+ANSWER_SECONDS = 15.0
 #: Seconds between two tries.
 _PAUSE_SECONDS = 0.1
 
@@ -86,13 +88,7 @@ def _asked(connection: "_Connection", command: str, arguments: JsonObject) -> It
     """Have the daemon carry out `command`; yield what it says."""
     said: JsonObject = {}
     try:
-        connection.request(
-            "POST",
-            f"/control/{command}",
-            json.dumps(arguments),
-            {"content-type": "application/json"},
-        )
-        with connection.getresponse() as answer:
+        with _answer(connection, command, arguments) as answer:
             for line in answer:
                 said = json.loads(line)
                 if "error" in said:
@@ -106,17 +102,42 @@ def _asked(connection: "_Connection", command: str, arguments: JsonObject) -> It
         raise CommandError("the daemon said nothing; ask again", SyncdError.exit_code)
 
 
+def _answer(
+    connection: "_Connection", command: str, arguments: JsonObject
+) -> http.client.HTTPResponse:
+    """Return the beginning of the daemon's answer; CommandError where it does not come in time."""
+    connection.sock.settimeout(ANSWER_SECONDS)
+    try:
+        connection.request(
+            "POST",
+            f"/control/{command}",
+            json.dumps(arguments),
+            {"content-type": "application/json"},
+        )
+        answer = connection.getresponse()
+    except TimeoutError as error:
+        pid = lock_holder(connection.directory)
+        raise CommandError(
+            f"the daemon (process {pid}) does not answer for {ANSWER_SECONDS:g} s: it is stopped, "
+            f"or hangs; let it go on (kill -CONT {pid}), or restart it",
+            SyncdError.exit_code,
+        ) from error
+    # It works; and a command may take hours.
+    connection.sock.settimeout(None)
+    return answer
+
+
 class _Connection(http.client.HTTPConnection):
-    """HTTP over the daemon's socket. There is no limit on time: a command may take hours."""
+    """HTTP over the daemon's socket."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__("syncd")
-        self._directory = directory
+        self.directory = directory
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with short_path(self._directory, SOCKET_NAME) as path:
+            with short_path(self.directory, SOCKET_NAME) as path:
                 self.sock.connect(path)
         except BaseException:
             self.sock.close()

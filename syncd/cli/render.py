@@ -43,7 +43,11 @@ def status_view(document: JsonObject, now: float) -> RenderableType:
     for folder in document["folders"]:
         parts += ["", *_card(folder, now)]
     if document["transfers"]:
-        parts += ["", Text("Sending now", "bold"), _transfers(document["transfers"], now)]
+        parts += [
+            "",
+            Text("Reading and sending now", "bold"),
+            _transfers(document["transfers"], now),
+        ]
     if document["holds"]:
         parts += ["", Text("Held", "bold yellow")]
         parts += [part for hold in document["holds"] for part in _hold(hold, now)]
@@ -68,9 +72,10 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
     echo += ", tells no sizes" if document.get("sizes") == UNTOLD else ""
     answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
+    waits = f", {document['waits']}" if document.get("waits") else ""
     rows = [
         ("daemon", f"syncd {document['version']}, {running}"),
-        ("service", f"{printable(api['base_url'])}: {api['state']}{answer}{echo}"),
+        ("service", f"{printable(api['base_url'])}: {api['state']}{waits}{answer}{echo}"),
     ]
     return Group(*parts, "", _facts(rows))
 

@@ -56,7 +56,7 @@ path = "drop"               # the folder to watch; relative to this file
 # direct_max = "32MiB"          # auto: larger files go presigned
 # token = true                  # false: names are sent as they are
 # resend_after_seconds = 120
-# drain_seconds = 8
+# drain_seconds = 10
 
 [processing]
 # first_poll_seconds = 2

@@ -73,7 +73,8 @@ class Exchange:
     def token(self) -> str | None:
         """Return the token of the name that was sent, or of the object that was named."""
         if "token" in self.scope:
-            return token_in(self.scope["token"])
+            known: str | None = self.scope["token"]
+            return known
         # The headers of the first part, and not the content: a file may speak of tokens, too.
         head = bytes(self._head or b"")
         is_json = head.lstrip()[:1] in (b"{", b"[")

@@ -11,7 +11,10 @@ from syncd.emulator.private import private
 
 #: A file of this size gives way to a new one, and only the last two are kept.
 FILE_BYTES = 64 << 20
-_TOKEN = re.compile(r"sy1-[0-9a-f]{8}-[0-9a-f]{28}")
+#: It counts at the end of a name, before at most one extension; elsewhere it is part of the name.
+_TOKEN = re.compile(
+    r"\.(sy1-[0-9a-f]{8}-[0-9a-f]{28}|sy2(?:-[0-9a-f]+){5})(?:\.[^./\"]+)?(?=[/\"]|$)"
+)
 
 
 class Journal:
@@ -46,6 +49,6 @@ class Journal:
 
 
 def token_in(text: str | None) -> str | None:
-    """Return the first token of syncd that stands in `text`."""
+    """Return the token of syncd that stands at the end of the name in `text`."""
     found = _TOKEN.search(text or "")
-    return found.group() if found else None
+    return found[1] if found else None

@@ -36,6 +36,8 @@ class Answer:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     secrets: Secrets = field(default_factory=Secrets, repr=False)
+    #: method and URL of the request, without what is secret in it
+    where: str = ""
 
     @property
     def request_id(self) -> str | None:
@@ -69,8 +71,8 @@ class Answer:
         """The error that the status stands for; None for a success."""
         if 200 <= self.status < 300:
             return None
-        code, message, details, request_id = self._envelope()
-        return _kind(self.status, code)(
+        code, message, details, request_id, enveloped = self._envelope()
+        error = _kind(self.status, code)(
             message,
             operation=self.operation,
             code=code,
@@ -78,29 +80,37 @@ class Answer:
             status=self.status,
             request_id=request_id or self.request_id,
             retry_after=retry_after(self.headers),
+            enveloped=enveloped,
         )
+        error.where = self.where
+        return error
 
-    def _envelope(self) -> tuple[str | None, str, dict[str, Any], str | None]:
-        """Code, message, details and request id from the body, as far as it has them."""
+    def _envelope(self) -> tuple[str | None, str, dict[str, Any], str | None, bool]:
+        """Return code, message, details and request id from the body, as far as it has them.
+
+        The last value says whether the body is the service's own error envelope.
+        """
         storage = _STORAGE_CODE.search(self.body)
         code = f"storage.{storage[1].decode()}" if storage else None
         if self.status < 400:
-            return None, "the service redirects, which is never followed", {}, None
+            return None, "the service redirects, which is never followed", {}, None, False
         fallback = f"the service answered: {self.secrets.excerpt(self.body)!r}"
         try:
             whole = parse(self.body)
         except MalformedError:
-            return code, fallback if self.body else "the service gave no reason", {}, None
+            words = fallback if self.body else "the service gave no reason"
+            return code, words, {}, None, False
         members = whole if isinstance(whole, dict) else {}
         error = members.get("error")
         if not isinstance(error, dict):
             # A framework in front of the API has its own shape for a refused request.
-            return code, fallback, self._shown({"detail": members.get("detail")}), None
+            return code, fallback, self._shown({"detail": members.get("detail")}), None, False
         return (
             self._text(error.get("code")),
             self._text(error.get("message")) or fallback,
             self._shown(error.get("details")),
             self._text(members.get("request_id")),
+            True,
         )
 
     def _text(self, value: object) -> str | None:

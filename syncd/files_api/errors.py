@@ -34,7 +34,9 @@ class FilesApiError(SyncdError):
 
     `code`, `message` and `details` are the service's own words where it had any (its error
     envelope), scrubbed of secrets; failures on this side have codes that begin with `local.`.
-    `retry_after` is in seconds, positive, as asked for and not clamped.
+    `retry_after` is in seconds, positive, as asked for and not clamped. `enveloped` says that the
+    answer was the service's own error envelope and not a gateway's page. `where` is the method and
+    the URL of the request, without a query; of a storage only its host.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class FilesApiError(SyncdError):
         status: int | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
+        enveloped: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -56,6 +59,13 @@ class FilesApiError(SyncdError):
         self.status = status
         self.request_id = request_id
         self.retry_after = retry_after
+        self.enveloped = enveloped
+        self.where = ""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether this does not mend itself: somebody must change a setting or a certificate."""
+        return self.code in LASTING or self.status == 407
 
     @property
     def is_the_services(self) -> bool:
@@ -147,6 +157,8 @@ class AbortedInDoubt(Aborted, InDoubtError):  # noqa: N818 - likewise
     """Stopped after the last byte was released and before the answer was whole."""
 
 
+#: Codes of failures that last until somebody mends their cause.
+LASTING = frozenset({"local.certificate", "local.no_tls", "local.proxy_refused", "local.bad_url"})
 #: The refusals with a status of their own; any other 4xx is a plain RefusedError.
 REFUSALS: Mapping[int, type[RefusedError]] = {
     400: BadRequestError,

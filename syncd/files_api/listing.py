@@ -38,6 +38,8 @@ class Listing:
     pages: int = 0
     items: int = 0
     oldest: datetime | None = None
+    #: whether it was read from its beginning to its end, and not only back to a time
+    is_whole: bool = False
 
 
 class _Order:
@@ -206,7 +208,7 @@ def read_listing(
             found = _read_from_the_end(read_page, seen, pages, until, len(new))
             if found is not None:
                 return found
-    return seen.listing(_unproven(pages, seen.count), pages.read)
+    return seen.listing(_unproven(pages, seen.count), pages.read, is_whole=True)
 
 
 class _Seen:
@@ -224,13 +226,14 @@ class _Seen:
                 self._oldest = item.created_at
         self.count += len(items)
 
-    def listing(self, reason: str, pages: int) -> Listing:
+    def listing(self, reason: str, pages: int, *, is_whole: bool = False) -> Listing:
         return Listing(
             complete=not reason,
             reason=reason,
             pages=pages,
             items=self.count,
             oldest=self._oldest,
+            is_whole=is_whole,
         )
 
 

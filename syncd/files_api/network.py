@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 #: How often a waiting stream looks at the stop flag and the clock.
 SLICE_SECONDS = 0.25
+#: The beginnings of what is said of a connection that cannot be made.
+CERTIFICATE_REFUSED = "the certificate is not trusted"
+NO_TLS = "what listens there speaks no TLS"
+NO_NAME = "cannot resolve"
 #: Small writes are gathered, so that a request with a small body leaves in one piece.
 _GATHER_BYTES = 64 * 1024
 _TLS_RECORD_BYTES = 16 * 1024
@@ -92,7 +96,7 @@ class Backend(httpcore.NetworkBackend):
         try:
             return found.result()
         except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(f"cannot resolve {host}: {error}") from error
+            raise httpcore.ConnectError(f"{NO_NAME} {host}: {error}") from error
 
 
 class Stream(httpcore.NetworkStream):
@@ -207,9 +211,9 @@ class Stream(httpcore.NetworkStream):
 def _words(error: OSError) -> str:
     """Say what failed, without OpenSSL's names for it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {error.verify_message}"
+        return f"{CERTIFICATE_REFUSED}: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "what listens there speaks no TLS: is it http, and not https?"
+        return f"{NO_TLS}: is it http, and not https?"
     return str(error)
 
 

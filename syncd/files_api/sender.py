@@ -22,6 +22,7 @@ from syncd.files_api.errors import (
 )
 from syncd.files_api.exchange import DeadlinePassed, Exchange, Interrupted, StopFlag, StopSeen
 from syncd.files_api.framing import header_value
+from syncd.files_api.network import CERTIFICATE_REFUSED, NO_NAME, NO_TLS
 from syncd.files_api.operations import Operation
 from syncd.files_api.redaction import Secrets
 from syncd.files_api.source import UploadSource
@@ -143,6 +144,7 @@ class Sender:
             headers=response.headers,
             body=body[: operation.answer_bytes],
             secrets=secrets,
+            where=_where(request, operation),
         )
         if response.is_success:
             if _is_encoded(response):
@@ -242,12 +244,32 @@ def _is_encoded(response: httpx.Response) -> bool:
     return response.headers.get("content-encoding", "").lower() not in {"", "identity"}
 
 
+def _where(request: httpx.Request, operation: Operation[Any]) -> str:
+    """Return method and URL for a person: a presigned URL's path and query are secret."""
+    path = "" if operation.url is not None else request.url.path
+    return f"{request.method} {request.url.scheme}://{request.url.netloc.decode('ascii')}{path}"
+
+
 def _checked(extra: Mapping[str, str]) -> dict[str, str]:
     headers = {name.lower(): header_value(value) for name, value in extra.items()}
     for name in headers:
         if not _HEADER_NAME.fullmatch(name) or name in _OWN_HEADERS:
             raise ValueError(f"not a header to be set: {name!r}")
     return headers
+
+
+#: What the texts of failed connections say, and the code that each stands for.
+_CONNECTING = {
+    CERTIFICATE_REFUSED: "local.certificate",
+    NO_TLS: "local.no_tls",
+    "407 ": "local.proxy_refused",
+    NO_NAME: "local.dns",
+}
+
+
+def _code_of_connecting(what: str) -> str:
+    found = (code for words, code in _CONNECTING.items() if words in what)
+    return next(found, "local.connect")
 
 
 def _failure(
@@ -263,7 +285,7 @@ def _failure(
     elif isinstance(error, httpx.UnsupportedProtocol):
         code, what = "local.bad_url", f"the presigned URL cannot be used: {what}"
     elif isinstance(error, _UNSENT):
-        code = "local.connect"
+        code = _code_of_connecting(what)
     elif isinstance(error, httpx.TimeoutException):
         code = "local.timeout"
     else:

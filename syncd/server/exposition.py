@@ -1,5 +1,6 @@
 """The daemon's metrics in Prometheus's words: what was counted, and how things stand right now."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from syncd.metrics import TALLIES
 from syncd.scheduler import StepReport
+from syncd.state.ages import Waiting
 from syncd.state.manifest import Word
 
 JsonObject = dict[str, Any]
@@ -53,6 +55,7 @@ class Standing(Collector):
             held = sum(hold["stops"] == stops for hold in facts["holds"])
             holds.add_metric([stops], held)
         yield holds
+        yield self._overdue(facts)
         yield GaugeMetricFamily(
             "syncd_doubts", "Uploads whose arrival is being looked up.", self._doubts()
         )
@@ -96,6 +99,20 @@ class Standing(Collector):
                 if folder[at]:
                     family.add_metric([name], _seconds(folder[at]))
         yield from (files, oldest, watched, directories, coverage, scanned, event)
+
+    def _overdue(self, facts: JsonObject) -> Metric:
+        family = GaugeMetricFamily(
+            "syncd_overdue_files",
+            "Files that should have moved on by now, by what they wait for.",
+            labels=["folder", "state"],
+        )
+        files = Counter[tuple[str, str]]()
+        for entry in facts.get("overdue", ()):
+            files[entry["folder"], entry["state"]] += entry["files"]
+        for folder in facts["folders"]:
+            for state in Waiting:
+                family.add_metric([folder["name"], state], files[folder["name"], state])
+        return family
 
     def _service(self, api: JsonObject) -> Iterator[Metric]:
         yield StateSetMetricFamily(

@@ -55,6 +55,9 @@ class Copy(NamedTuple):
     doubted_at: float | None = None
     #: the private directory in which its file is while it is taken away
     aside: str | None = None
+    #: how often the service said no to this content, and when first
+    refusals: int = 0
+    refused_at: float | None = None
     #: whether syncd never deletes it: it was taken up by its token alone
     kept: bool = False
 

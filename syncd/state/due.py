@@ -13,6 +13,7 @@ from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.schema import LARGE_BYTES
 
 
 def uploads(
@@ -23,10 +24,11 @@ def uploads(
     only: Collection[str] | None = None,
     without: Collection[str] = (),
 ) -> list[File]:
-    """Return files with something to hash or send: of each folder the `limit` longest due.
+    """Return files to hash or send: of each folder the `limit` longest due, small and large.
 
-    By folder, so that a fresh file of one does not wait for a hundred thousand of another. None of
-    the folders `without`, nor of any but `only` those that are named.
+    By folder, so that a fresh file of one does not wait for a hundred thousand of another, and by
+    size, so that a note does not wait for a hundred videos. None of the folders `without`, nor of
+    any but `only` those that are named.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
@@ -35,7 +37,12 @@ def uploads(
         for (name,) in db.conn.execute("SELECT name FROM folders")
         if name not in without and (only is None or name in only)
     ]
-    ids = [file_id for name in names for file_id in _uploads_of(db, name, now, limit)]
+    ids = [
+        file_id
+        for name in names
+        for is_large in (False, True)
+        for file_id in _uploads_of(db, name, now, limit, is_large=is_large)
+    ]
     found = {file.id: file for file in _by_id(db, ids)}
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
@@ -48,13 +55,16 @@ _STOPPED = """
 _AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_STOPPED})"
 
 
-def _uploads_of(db: Database, folder: str, now: float, limit: int) -> list[int]:
+def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: bool) -> list[int]:
+    # The large ones by their own index; the small ones are not kept in one.
+    size = f"files.size {'>' if is_large else '<='} {LARGE_BYTES}"
     rows = db.conn.execute(
         "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
-        f"AND folder = :folder AND due_at <= :now {_AT_HOME} ORDER BY due_at LIMIT :limit) "
+        f"AND folder = :folder AND due_at <= :now AND {size} {_AT_HOME} "
+        "ORDER BY due_at LIMIT :limit) "
         "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
-        f"AND folder = :folder {_AT_HOME} ORDER BY due_at LIMIT :limit)",
+        f"AND folder = :folder AND {size} {_AT_HOME} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
     )
     return [row[0] for row in rows]
@@ -66,6 +76,50 @@ def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
         some = ids[start : start + 500]
         found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
     return found
+
+
+def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
+    """Say whether a file of the folders `only` will have settled by `until`.
+
+    One that is open for writing is its writer's.
+    """
+    return any(
+        db.conn.execute(
+            "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
+            "AND NOT is_open LIMIT 1",
+            (name, until),
+        ).fetchone()
+        for name in only
+    )
+
+
+def is_refused_due(db: Database, now: float) -> bool:
+    """Say whether something that was refused for good is to be tried once more."""
+    row = db.conn.execute(
+        "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1", (now,)
+    ).fetchone()
+    return row is not None
+
+
+def are_uploads_waiting(db: Database) -> bool:
+    """Say whether anything waits to be sent, due or not."""
+    row = db.conn.execute(
+        "SELECT 1 FROM copies WHERE status = 'planned' AND due_at IS NOT NULL UNION ALL "
+        "SELECT 1 FROM folders CROSS JOIN files ON folder = name "
+        "WHERE files.status = 'ready' AND due_at IS NOT NULL LIMIT 1"
+    ).fetchone()
+    return row is not None
+
+
+def is_in_use(db: Database, workspace: str | None) -> bool:
+    """Say whether a folder sends to `workspace`, or a copy there has still something before it."""
+    row = db.conn.execute(
+        "SELECT 1 FROM folders WHERE coalesce(workspace, '') = :scope UNION ALL "
+        "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
+        "AND workspace_uuid IS :workspace LIMIT 1",
+        {"scope": workspace or "", "workspace": workspace},
+    ).fetchone()
+    return row is not None
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -104,10 +158,13 @@ def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
     )
 
 
-def deletions(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the copies to be deleted, the longest due first."""
+def deletions(db: Database, now: float, limit: int, *, missing: bool) -> list[Copy]:
+    """Return the copies to be deleted, the longest due first: of missing files, or of others."""
     return copies.where(
-        db, "status = 'retiring' AND due_at <= ? ORDER BY due_at LIMIT ?", (now, limit)
+        db,
+        "status = 'retiring' AND due_at <= ? AND "
+        "((SELECT status FROM files WHERE id = file_id) = 'missing') = ? ORDER BY due_at LIMIT ?",
+        (now, missing, limit),
     )
 
 
@@ -137,6 +194,10 @@ def workspaces(db: Database) -> list[str | None]:
     return [row[0] for row in rows]
 
 
+#: Refusals in a pass after which a file is left to the next one: each sends it whole.
+REFUSED_ATTEMPTS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Outstanding:
     """How far a pass is: counts of files."""
@@ -144,6 +205,9 @@ class Outstanding:
     synced: int
     waiting: int
     failed: int
+    #: of those that wait: not quiet yet, and in the service's hands
+    settling: int = 0
+    processing: int = 0
 
 
 #: Each status of each folder, as the index goes: rows that are not due are not met.
@@ -157,7 +221,10 @@ _DUE_FILES = """
 SHORT_SECONDS = 60.0
 #: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
 _OPEN_COPIES = """
-  SELECT copies.status, folder, copies.attempts >= :attempts AS tired, file_id IN (
+  SELECT copies.status, folder,
+    CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
+      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS tired,
+    file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
         WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
@@ -190,15 +257,23 @@ def outstanding(
     deletions: bool,
     only: Collection[str] | None = None,
     without: Collection[str] = (),
+    stalled_before: float = 0.0,
 ) -> Outstanding:
     """Count what is live, what one pass still waits for, and what it cannot bring further.
 
     A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
     `without`; with `deletions`, files whose grace is not over are waited for, and what a person has
     decided on in any case. An upload that is held is not, nor is what goes only after it. Where the
-    pass is for some folders `only`, nothing of the others counts but what is live.
+    pass is for some folders `only`, nothing of the others counts but what is live. A video that was
+    stored before `stalled_before` is not waited for.
     """
-    waiting = failed = 0
+    waiting = failed = settling = processing = 0
+    limits = {
+        "attempts": attempts,
+        "refused": min(attempts, REFUSED_ATTEMPTS),
+        "stalled": stalled_before,
+        "later": now + SHORT_SECONDS,
+    }
     for status, folder, number, decided in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
@@ -208,23 +283,24 @@ def outstanding(
             waiting += decided
         else:
             waiting += number
-    for status, folder, tired, held, number in db.conn.execute(
-        _OPEN_COPIES, {"attempts": attempts, "later": now + SHORT_SECONDS}
-    ):
+            settling += number if status == FileStatus.SETTLING else 0
+    for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, limits):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        if status == CopyStatus.FAILED or (planned and (tired or folder in without)):
+        gives_up = tired and status != CopyStatus.SENDING
+        if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
             failed += number
         elif planned or status == CopyStatus.PROCESSING or not held:
             waiting += number
+            processing += number if status == CopyStatus.PROCESSING else 0
     for folder, number in db.conn.execute(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
         failed += number if only is None or folder in only else 0
     for folder, number in db.conn.execute(_STOPPED_WORK):
         waiting -= number if only is None or folder in only else 0
-    return Outstanding(copies.count_live(db), waiting, failed)
+    return Outstanding(copies.count_live(db), waiting, failed, settling, processing)
 
 
 def _earliest(

@@ -18,13 +18,14 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.state import attempts, copies, echo, files, history, holds, tokens
-from syncd.state.advance import Policies, advance, let_go, make_live, retire
+from syncd.state.advance import Policies, advance, let_go, make_live
 from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import changes, remote
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import LOCAL, Act, plan
+from syncd.state.retry import backoff_seconds, refusal_seconds
 from syncd.state.texts import storable
 
 #: Why a released copy is gone.
@@ -51,6 +52,11 @@ class Failure:
 
 #: Abrupt ends in a row, each while a file was being sent, after which it is left alone for a while.
 QUARANTINE_CRASHES, QUARANTINE_SECONDS = 3, 3600.0
+#: Statuses with which the service refuses content, where the answer is its own error envelope.
+REFUSES_CONTENT = frozenset({400, 413, 415, 422})
+#: Refusals of one file, and the seconds that lie between the first and the last of them, after
+#: which it counts as refused though nothing says that its content is the cause; then its rest.
+MANY_REFUSALS, MANY_REFUSALS_SECONDS, REFUSED_SECONDS = 5, 3600.0, 86_400.0
 #: The most places from which a file may have been moved that are looked at.
 RENAME_SOURCES = 8
 #: Seconds until an object whose uuid cannot be true is looked for again.
@@ -322,27 +328,43 @@ class Ledger:
         *,
         failure: Failure | None = None,
         again_at: float | None = None,
+        counts: bool = True,
     ) -> None:
         """Record that certainly no content was stored: the copy is planned again, due `again_at`.
 
-        Without a failure (the file changed, the daemon stops) it does not count as an attempt. A
-        copy whose object is reserved already is no use for a second try: it retires, and the
-        file is planned anew.
+        It counts as an attempt if there is a failure, of now or of when it came into doubt, that
+        `counts`. The copy keeps its tries, its next time and its error: an object that was
+        reserved for it gets a row of its own, and retires.
         """
         copy = copies.existing(db, copy_id)
-        values = failure.columns() if failure else {"attempts": max(copy.attempts - 1, 0)}
-        if copy.file_uuid is None:
-            copies.move(db, copy, CopyStatus.PLANNED, due_at=again_at or now, **values)
-            advance(db, copy.file_id, self._policies, now)
-            return
-        copies.update(db, copy.id, **values)
-        retire(db, copy, now, reason="its content did not arrive")
-        advance(db, copy.file_id, self._policies, now)
+        values = failure.columns() if failure else {}
+        failed_before = failure is None and copy.in_doubt and copy.error_message is not None
+        if failed_before:
+            again_at = (copy.doubted_at or now) + backoff_seconds(max(copy.attempts, 1))
+        elif failure is None or not counts:
+            values["attempts"] = max(copy.attempts - 1, 0)
         file = files.existing(db, copy.file_id)
-        if failure is None and file.crashes >= QUARANTINE_CRASHES:
+        if copy.in_doubt and file.crashes >= QUARANTINE_CRASHES:
             again_at = now + QUARANTINE_SECONDS
-        if file.due_at is not None and again_at is not None:
-            files.update(db, file.id, due_at=again_at, attempts=file.attempts + bool(failure))
+        if copy.file_uuid is not None:
+            self._give_up_reserved(db, copy, now)
+        copies.move(db, copy, CopyStatus.PLANNED, due_at=max(again_at or now, now), **values)
+        advance(db, copy.file_id, self._policies, now)
+
+    def _give_up_reserved(self, db: Database, copy: Copy, now: float) -> None:
+        """Retire the object that was reserved for a copy; the copy itself stays."""
+        # The next attempt has a token of its own; this one stays with its object.
+        copies.update(db, copy.id, file_uuid=None)
+        record = copy._replace(
+            status=CopyStatus.RETIRING,
+            wanted=False,
+            in_flight=False,
+            attempts=0,
+            due_at=now,
+            reason="its content did not arrive",
+            created_at=now,
+        )
+        copies.insert(db, record)
 
     def reserved(self, db: Database, copy_id: int, file_uuid: str) -> None:
         """Record the object that was reserved for a copy, before its content is sent."""
@@ -380,6 +402,56 @@ class Ledger:
         copies.move(db, copy, CopyStatus.FAILED, due_at=None, **failure.columns())
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
+
+    def turned_away(
+        self,
+        db: Database,
+        copy_id: int,
+        failure: Failure,
+        now: float,
+        *,
+        enveloped: bool,
+        passed_at: float | None,
+    ) -> bool:
+        """Record that the service said no to this content; return whether that is final.
+
+        It is final where another file got through (`passed_at`) after the first refusal of this
+        one, and the service refuses the content in its own words (`enveloped`); or where this goes
+        on for an hour while others get through: then it is tried again a day later.
+        """
+        copy = copies.existing(db, copy_id)
+        first, refusals = copy.refused_at or now, copy.refusals + 1
+        copies.update(db, copy.id, refusals=refusals, refused_at=first)
+        others_pass = passed_at is not None and passed_at > first
+        of_content = enveloped and failure.status in REFUSES_CONTENT
+        lasts = refusals >= MANY_REFUSALS and now - first >= MANY_REFUSALS_SECONDS
+        if not (others_pass and (of_content or lasts)):
+            again_at = now + refusal_seconds(refusals)
+            self.not_sent(db, copy.id, now, failure=failure, again_at=again_at)
+            return False
+        if copy.file_uuid is not None:
+            self._give_up_reserved(db, copy, now)
+        self.refused(db, copy.id, failure, now)
+        if not of_content:
+            copies.update(db, copy.id, due_at=now + REFUSED_SECONDS)
+        return True
+
+    def try_refused_again(
+        self, db: Database, now: float, file_ids: Collection[int] | None = None
+    ) -> int:
+        """Plan again what was refused and failed, and is due, or is of `file_ids`; return how many.
+
+        Nothing is stored of it.
+        """
+        condition = "status = 'failed' AND status NOT IN ('live', 'gone') AND file_uuid IS NULL"
+        if file_ids is None:
+            again = copies.where(db, f"{condition} AND due_at <= ?", (now,))
+        else:
+            again = [c for c in copies.where(db, condition) if c.file_id in file_ids]
+        for copy in again:
+            copies.move(db, copy, CopyStatus.PLANNED, due_at=now)
+            advance(db, copy.file_id, self._policies, now)
+        return len(again)
 
     def absent(self, db: Database, copy_id: int, now: float) -> None:
         """Record that a copy in doubt was looked for, and not found.
@@ -509,9 +581,12 @@ class Ledger:
         )
 
     def put_off(self, db: Database, file_id: int, until: float) -> None:
-        """Leave a ready file alone until `until`."""
+        """Leave a ready file alone until `until`; it waits since it was due first."""
         db.conn.execute(
-            "UPDATE files SET due_at = ? WHERE id = ? AND due_at IS NOT NULL", (until, file_id)
+            "UPDATE files SET waits_since = CASE WHEN waits_since >= changed_at THEN waits_since "
+            "ELSE due_at END, attempts = attempts + (status = 'ready'), due_at = ? "
+            "WHERE id = ? AND due_at IS NOT NULL",
+            (until, file_id),
         )
         db.conn.execute(
             "UPDATE copies SET due_at = ? WHERE file_id = ? AND status = 'planned'",

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database
 
-from syncd.state import copies, echo, history, holds, manifest
+from syncd.state import ages, copies, echo, history, holds, manifest
+from syncd.state.ages import Clocks, Pace
 from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold, decisions, missing
 from syncd.state.lifecycle import FileStatus
@@ -21,17 +22,22 @@ _SIMPLE_WORDS = {
     FileStatus.INELIGIBLE: Word.IGNORED,
     FileStatus.CONSUMED: Word.SYNCED,
 }
-_WAITING_SINCE = (
-    "CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at ELSE f.due_at END"
-)
+#: From when a file was due first, whatever its next try.
+_WAITING_SINCE = """
+  CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at
+    WHEN f.waits_since >= f.changed_at THEN f.waits_since ELSE f.due_at END
+"""
 
 
-def overview(db: Database, now: float) -> JsonObject:
+def overview(
+    db: Database, now: float, *, pace: Pace | None = None, clocks: Clocks | None = None
+) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
     A folder has name, path, counts, missing (files on which nothing is decided yet),
-    oldest_queued_seconds, last_scan_at and directories; the
-    newest failures have folder, path, error and request_id.
+    oldest_queued_seconds, last_scan_at and directories; the newest failures have folder, path,
+    error and request_id. What is `overdue` by `pace` and `clocks` has the members that
+    `ages.overdue` names.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
@@ -49,6 +55,7 @@ def overview(db: Database, now: float) -> JsonObject:
         "counts": total,
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
+        "overdue": ages.overdue(db, now, pace=pace or Pace(), clocks=clocks or Clocks()),
         "echo": echo.summary(db),
         "obstacles": obstacles(db),
     }

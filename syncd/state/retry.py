@@ -17,13 +17,22 @@ def backoff_seconds(
     """Return the seconds to wait after the `attempts`-th failure (the first is 1).
 
     Doubling with full jitter upwards of a half, so that a thousand files that failed together do
-    not come back together; never less than the server `asked` for (clamped to an hour).
+    not come back together. What the server `asked` for is obeyed as it is, between a second and an
+    hour.
     """
+    if asked is not None:
+        return min(max(asked, SHORTEST_ASKED_SECONDS), LONGEST_ASKED_SECONDS)
     ceiling: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempts - 1, 30))
-    wait = ceiling * (0.5 + 0.5 * chance())
-    if asked is None:
-        return wait
-    return max(wait, min(max(asked, SHORTEST_ASKED_SECONDS), LONGEST_ASKED_SECONDS))
+    return ceiling * (0.5 + 0.5 * chance())
+
+
+def refusal_seconds(refusals: int) -> float:
+    """Return the seconds until content that the service refused is sent again.
+
+    Longer than a back-off: each try sends the whole content.
+    """
+    longest: float = min(LONGEST_ASKED_SECONDS, 2.0 * 4.0 ** min(refusals - 1, 10))
+    return longest
 
 
 def poll_seconds(polls: int, *, first: float, longest: float) -> float:

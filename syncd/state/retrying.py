@@ -1,6 +1,6 @@
 """Trying again now: what a person asks for, or a pass that will not wait."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlite_utils import Database
 
@@ -32,6 +32,32 @@ def forget_backoff(db: Database, now: float) -> None:
         (now, QUARANTINE_CRASHES),
     )
     db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
+
+
+def try_again(
+    db: Database, now: float, *, workspace: str | None, refused: Collection[int] | None
+) -> None:
+    """Let files that `workspace` refused be tried now; all of them where `refused` is None."""
+    waiting = copies.where(
+        db,
+        "status = 'planned' AND status NOT IN ('live', 'gone') AND workspace_uuid IS ? "
+        "AND refused_at IS NOT NULL AND due_at > ?",
+        (workspace, now),
+    )
+    for copy in waiting:
+        if refused is None or copy.file_id in refused:
+            copies.update(db, copy.id, due_at=now)
+
+
+def try_unanswered_again(db: Database, now: float) -> None:
+    """Let all be tried now that failed because the service or its storage did not work."""
+    db.conn.execute(
+        "UPDATE copies SET due_at = :now WHERE status = 'planned' "
+        "AND status NOT IN ('live', 'gone') AND due_at > :now AND error_message IS NOT NULL "
+        "AND refused_at IS NULL AND (error_status IS NULL OR error_status >= 500) "
+        "AND file_id NOT IN (SELECT id FROM files WHERE crashes >= :crashes)",
+        {"now": now, "crashes": QUARANTINE_CRASHES},
+    )
 
 
 class Retrying:

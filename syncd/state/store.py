@@ -127,6 +127,9 @@ class Store:
         self._path = directory / schema.FILE_NAME
         self._suspect = directory / SUSPECT_NAME
         self._lock_descriptor: int | None = None
+        #: device and inode of directory, database and lock, while they are open
+        self._places: dict[Path, tuple[int, int]] = {}
+        self._displaced = ""
         self._writer = Writer(self._path)
         self._readers = Readers(self._path)
         #: the last written instance file; None where it must not be written
@@ -152,6 +155,8 @@ class Store:
             self._writer.write(lambda db: recover(db, now))
             self._readers.open()
             self._introduce(known, loss, now, unreadable=unreadable)
+            lock = self.directory / LOCK_NAME
+            self._places = {path: _place(path) for path in (self.directory, self._path, lock)}
         except BaseException:
             self.close()
             raise
@@ -230,6 +235,8 @@ class Store:
 
         About once a minute, and at the end.
         """
+        if self.displaced:
+            return
         here = self.read(lambda db: None if holds.is_lost(db) else _here(db))
         if here is None or here == self._remembered:
             return
@@ -275,13 +282,14 @@ class Store:
 
     def close(self) -> None:
         """Close everything and give the lock back; safe to call twice."""
-        if self.instance and not self._writer.failed:
+        if self.instance and not self._writer.failed and not self.displaced:
             with suppress(StateError, sqlite3.Error):
                 self.remember()
         if self._met_damage:
             with suppress(OSError):
                 self._suspect.touch(0o600)
         self.instance = ""
+        self._places = {}
         # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
         self._writer.stop()
@@ -295,6 +303,8 @@ class Store:
 
     def submit(self, work: Callable[[Database], T]) -> "Future[T]":
         """Hand `work` in as a transaction, without waiting; see `Writer.submit`."""
+        if why := self.displaced:
+            raise StateWriteError(why)
         if self._met_damage:
             # Whatever was to be sent or deleted would go by what cannot be relied on.
             raise StateWriteError(f"the state database {self._path} is damaged")
@@ -317,7 +327,37 @@ class Store:
     @property
     def failed(self) -> bool:
         """Whether the state cannot be trusted to this process any more."""
-        return self._writer.failed or self._met_damage
+        return self._writer.failed or self._met_damage or bool(self.displaced)
+
+    @property
+    def displaced(self) -> str:
+        """Say what is not at its path any more, for good; empty while everything is.
+
+        Asked before each transaction, and so before each request that changes anything: what is
+        written into a removed database is lost, and a second daemon may have taken its place.
+        """
+        for path, place in () if self._displaced else tuple(self._places.items()):
+            try:
+                here = _place(path)
+            except (FileNotFoundError, NotADirectoryError):
+                here = None
+            except OSError:
+                # It cannot be seen now: that proves nothing.
+                continue
+            if here != place:
+                gone = "is gone" if here is None else "was replaced by another"
+                self._displaced = (
+                    f"{path} {gone} while syncd was using it: nothing is sent or deleted any more; "
+                    "put the state directory back and start syncd again"
+                )
+                log.critical("%s", self._displaced)
+                break
+        return self._displaced
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether commits fail now: the disk is full, or does not work."""
+        return self._writer.in_trouble
 
     @property
     def _met_damage(self) -> bool:
@@ -372,6 +412,11 @@ def prepare_directory(directory: Path) -> None:
         ) from error
     except OSError as error:
         raise _unusable(directory, error) from error
+
+
+def _place(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _refuse_strangers(directory: Path) -> None:

@@ -52,7 +52,8 @@ class Writer:
         self._closed = False
         self._door = threading.Lock()
         self._failures = 0
-        self._in_trouble = False
+        #: whether the last commit of something failed
+        self.in_trouble = False
         #: how often commits were taken again after some had failed: what was seen meanwhile is lost
         self.recoveries = 0
         self.changed = threading.Event()
@@ -153,10 +154,10 @@ class Writer:
 
     def _recovered(self) -> None:
         self._failures = 0
-        if self._in_trouble:
-            self._in_trouble = False
+        if self.in_trouble:
+            self.in_trouble = False
             self.recoveries += 1
-            log.info("the state database takes commits again; every folder is scanned")
+            log.info("the state database takes commits again")
 
     def _usable(self) -> Database:
         if self._db is None:
@@ -171,10 +172,10 @@ class Writer:
         self.met_damage = self.met_damage or is_damaged
         self.failed = self.met_damage or self._failures >= FATAL_FAILURES
         why = f"{self._path} is damaged" if is_damaged else f"cannot write {self._path}"
-        if not self._in_trouble:
+        if not self.in_trouble:
             # Once: whoever wanted to write comes again and again until it heals.
             log.error("nothing is sent or deleted: %s: %s", why, error)
-        self._in_trouble = True
+        self.in_trouble = True
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._db.conn.execute("ROLLBACK")

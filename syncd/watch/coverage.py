@@ -18,11 +18,6 @@ def count_watches(descriptor: int) -> int:
     return sum(1 for _ in _watches(descriptor))
 
 
-def has_watches(descriptor: int) -> bool:
-    """Say whether the inotify instance `descriptor` watches anything; OSError as above."""
-    return next(_watches(descriptor), None) is not None
-
-
 def watched_inodes(descriptor: int) -> frozenset[WatchedInode]:
     """Return what the inotify instance `descriptor` watches; OSError where nobody can tell."""
     watched = set()

@@ -22,7 +22,7 @@ from watchdog.observers.inotify_c import (
 )
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent, PathedInotifyEvent
 
-from syncd.watch.coverage import WatchedInode, count_watches, has_watches, watched_inodes
+from syncd.watch.coverage import WatchedInode, count_watches, watched_inodes
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.watched_tree import LIMIT, ToldEvent, WatchedTree, files_beneath
 
@@ -112,11 +112,8 @@ class Inotify(InotifyFD):
 
     @property
     def watches_any(self) -> bool:
-        """Whether the kernel watches any directory for us now."""
-        try:
-            return has_watches(self._inotify_fd)
-        except OSError:
-            return False
+        """Whether any directory is watched, as far as the kernel told: asking it costs too much."""
+        return bool(self._watch_for_wd)
 
     def live_watches(self) -> int:
         """Count the directories that the kernel watches for us now."""

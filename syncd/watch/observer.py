@@ -105,7 +105,7 @@ class FolderObserver:
             tree = self._tree()
             if tree is None or self._inotify is None:
                 return
-            for directory in directories:
+            for directory in filter(None, directories):
                 path = tree.path.rstrip(b"/") + b"/" + directory
                 # A longer one cannot be named to the kernel, and would stop those behind it.
                 if len(path) < _PATH_MAX and not tree.watch(path) and self._inotify.out_of_watches:

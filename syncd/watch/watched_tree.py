@@ -41,10 +41,14 @@ class WatchedTree(InotifyWatchGroup):
             self._walks_known = self._collects = False
 
     def watch(self, path: bytes) -> bool:
-        """Watch the one directory `path`; say whether it is watched now."""
+        """Watch the directory `path` and those beneath it; say whether it is watched now."""
         with self._lock:
             if self.is_active:
-                self._add_callback(path)
+                self._walks_known = True
+                try:
+                    self._add_all_callbacks(path)
+                finally:
+                    self._walks_known = False
             return path in self._active_callbacks_by_path
 
     def _add_all_callbacks(self, path: bytes) -> None:

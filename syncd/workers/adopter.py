@@ -94,6 +94,7 @@ class Adopter:
         self._store.write(self._hold)
         self._spare_what_may_be_taken_away()
         now = self._clock()
+        self._store.write(lambda db: adoption.doubt_deletions(db, now))
         counts["gone"] = self._store.write(lambda db: adoption.gone(db, lost, self._policies, now))
         self._store.write(lambda db: adoption.end_attempts(db, self._policies, now))
         yield from self._match(counts)

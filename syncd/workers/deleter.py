@@ -108,25 +108,32 @@ class Deleter:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
         self._mind_the_clock()
+        # What was superseded waits for no disk.
+        is_full = self._delete_due(missing=False)
         self._look_again()
         for name in self._mirrored:
             self._review(name)
         if shut := self._gate.seconds_shut_for_all():
             return shut
+        if self._delete_due(missing=True) or is_full:
+            return 0.0
         now = self._clock()
-        retiring = self._store.read(lambda db: due.deletions(db, now, BATCH))
+        next_at = self._store.read(lambda db: due.next_deletion(db, now))
+        return None if next_at is None else max(next_at - now, 0.0)
+
+    def _delete_due(self, *, missing: bool) -> bool:
+        """Delete copies that are due, of missing files or of others; say whether more may be."""
+        now = self._clock()
+        retiring = self._store.read(lambda db: due.deletions(db, now, BATCH, missing=missing))
         for start in range(0, len(retiring), LAST_LOOKS):
             for copy, file in self._last_look(retiring[start : start + LAST_LOOKS]):
                 if self._stopped() or self._gate.seconds_shut_for_all():
-                    return None
+                    return False
                 began = self._steady()
                 self._delete(copy, file)
                 if self._pause(max(1.0 / DELETES_PER_SECOND - (self._steady() - began), 0.0)):
-                    return None
-        if len(retiring) == BATCH:
-            return 0.0
-        next_at = self._store.read(lambda db: due.next_deletion(db, now))
-        return None if next_at is None else max(next_at - self._clock(), 0.0)
+                    return False
+        return len(retiring) == BATCH
 
     def _clear_unknown(self) -> None:
         """Let be sent again what was in flight when its last commit failed."""

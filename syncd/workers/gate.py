@@ -14,7 +14,6 @@ from typing import NamedTuple
 from syncd.exceptions import StateError
 from syncd.files_api import (
     FilesApiError,
-    ForbiddenError,
     InDoubtError,
     NotSentError,
     QuotaError,
@@ -25,7 +24,10 @@ from syncd.files_api import (
 )
 from syncd.state import holds
 from syncd.state.retry import LONGEST_ASKED_SECONDS, backoff_seconds
+from syncd.state.retrying import try_unanswered_again
 from syncd.state.store import Store, read_fact, set_fact
+from syncd.workers.probe import Probe
+from syncd.workers.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ QUOTA_REST_SECONDS = 300.0
 #: Seconds between two probes of a key that was refused.
 KEY_PROBE_SECONDS = 30.0
 
-#: What makes a refusal no fault of the file's: its copy stays planned and is sent later.
-PATIENCE = (RateLimitedError, UnauthorizedError, QuotaError, ForbiddenError)
+#: Refusals that say nothing of the file: its copy stays planned, and it is no try of the file's.
+PATIENCE = (RateLimitedError, UnauthorizedError, QuotaError)
 
 
 class _Rest(NamedTuple):
@@ -76,7 +78,16 @@ class Gate:
         self._lock = threading.Lock()
         self._failures = 0
         self._throttled = 0
+        #: how many pauses have begun: an answer to a request from before the last one is stale
+        self._pauses = 0
         self._shut_until = 0.0
+        self._cause: FilesApiError | None = None
+        #: the files whose content the storage did not take since it last took one
+        self._unstored: set[int] = set()
+        self._storage_failures = 0
+        self._storage_until = 0.0
+        self._probe, self._storage_probe = Probe(monotonic), Probe(monotonic)
+        self.refusals = Refusals(store=store, clock=clock, monotonic=monotonic)
         #: until when the service itself asked to wait: nothing shortens that
         self._asked_until = 0.0
         self._introduced = True
@@ -97,7 +108,7 @@ class Gate:
         """ok, unreachable, refused, or unknown before the first answer."""
         if self._refused:
             return "refused"
-        if self._failures >= TRIPPED_AFTER:
+        if self.tripped or self.storage_tripped:
             return "unreachable"
         return "unknown" if self.last_success_at is None and self._failures == 0 else "ok"
 
@@ -137,6 +148,105 @@ class Gate:
         """Whether requests fail one after another: then one at a time probes the service."""
         return self._failures >= TRIPPED_AFTER
 
+    @property
+    def storage_tripped(self) -> bool:
+        """Whether the storage takes the content of no file: then one at a time probes it."""
+        # A single file that it does not take is no trouble of the others.
+        return self._storage_failures >= TRIPPED_AFTER and len(self._unstored) > 1
+
+    @property
+    def cause(self) -> str:
+        """What keeps the service from being reached, for a person; empty while it answers."""
+        if self.state != "unreachable" or self._cause is None:
+            return ""
+        lasts = "; this does not mend itself (syncd doctor)" if self._cause.is_lasting else ""
+        return f"{self._cause}{lasts}"
+
+    @property
+    def pauses(self) -> int:
+        """How many pauses have begun: a request notes it, and its failure is told with it."""
+        return self._pauses
+
+    def seconds_rested(self) -> float:
+        """Return the seconds for which the service asked to wait, from now on; 0 for none."""
+        with self._lock:
+            return max(0.0, self._asked_until - self._monotonic())
+
+    def seconds_until_probe(self) -> float:
+        """Return the seconds until what is broken is tried again, if something waits for it."""
+        with self._lock:
+            storage = self._storage_until if self.storage_tripped else 0.0
+            return max(self._shut_until, storage, self._monotonic()) - self._monotonic()
+
+    # Which file may go
+
+    def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
+        """Say whether a file may be sent now; while something is broken, only its probe may."""
+        if not self.may_send() or workspace in self._closed:
+            return False
+        if self.tripped and not self._probe.has(file_id):
+            return False
+        if presigned and self.storage_tripped and not self._storage_probe.has(file_id):
+            return False
+        return self.refusals.admits(workspace, file_id)
+
+    def claim(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
+        """Let a file be sent next, as the probe of whatever is broken; False if it has to wait."""
+        storage = presigned and self.storage_tripped
+        if storage and self._monotonic() < self._storage_until:
+            return False
+        claimed = (
+            (not self.tripped or self._probe.claim(file_id))
+            and (not storage or self._storage_probe.claim(file_id))
+            and self.refusals.claim(workspace, file_id)
+        )
+        if not claimed:
+            self.ended(file_id)
+        return claimed
+
+    def ended(self, file_id: int) -> None:
+        """Note that a file is under way no more."""
+        self._probe.end(file_id)
+        self._storage_probe.end(file_id)
+        self.refusals.ended(file_id)
+
+    def sent(self, workspace: str | None, *, presigned: bool) -> None:
+        """Record that a file's content was taken."""
+        if presigned:
+            with self._lock:
+                was_tripped = self.storage_tripped
+                self._unstored.clear()
+                self._storage_failures = 0
+            if was_tripped:
+                log.info("the storage takes content again")
+                self._try_unanswered()
+        self.succeeded()
+        self.refusals.passed(workspace)
+
+    def not_stored(self, file_id: int, error: FilesApiError) -> None:
+        """Record that the storage did not take a file's content."""
+        with self._lock:
+            was_tripped = self.storage_tripped
+            self._unstored.add(file_id)
+            self._storage_failures += 1
+            pause = backoff_seconds(max(self._storage_failures - TRIPPED_AFTER + 1, 1))
+            self._storage_until = self._monotonic() + pause
+            if self.storage_tripped:
+                self._cause = error
+        if self.storage_tripped and not was_tripped:
+            log.warning("the storage takes no content; waiting for it: %s", error)
+
+    def forget_storage(self) -> None:
+        """Nothing waits for the storage any more: whether it works is unknown."""
+        with self._lock:
+            self._unstored.clear()
+            self._storage_failures = 0
+
+    def _try_unanswered(self) -> None:
+        now = self._clock()
+        with suppress(StateError):
+            self._store.submit(lambda db: try_unanswered_again(db, now))
+
     def seconds_shut(self) -> float:
         """Return the seconds until requests may be made again; 0 when they may be made now."""
         with self._lock:
@@ -160,7 +270,9 @@ class Gate:
             # One more failure, and all wait again.
             self._failures = min(self._failures, TRIPPED_AFTER - 1)
             self._shut_until = self._asked_until
+            self._storage_until = self._monotonic()
             self._quota_until = min(self._quota_until, self._monotonic())
+        self.refusals.try_now()
         self._keep_rest()
 
     # A workspace for itself
@@ -206,17 +318,24 @@ class Gate:
         with self._lock:
             tripped, self._failures = self._failures >= TRIPPED_AFTER, 0
             self._throttled = 0
+            if tripped:
+                self._shut_until = self._asked_until
             refused, self._refused = self._refused, False
             self.last_success_at = self._clock()
         if tripped:
             log.info("the Files API answers again")
             self._keep_rest()
+            self._try_unanswered()
         if refused:
             log.info("the Files API accepts the key again")
             self._release(KEY_REFUSED)
 
-    def failed(self, error: FilesApiError) -> None:
-        """Record a failed request, and draw what follows for all the others."""
+    def failed(self, error: FilesApiError, *, pauses: int | None = None) -> None:
+        """Record a failed request, and draw what follows for all the others.
+
+        `pauses` is what the gate had counted when the request was made: the answers to a burst
+        are one request to wait.
+        """
         if isinstance(error, UnauthorizedError):
             self._refuse(error)
         elif isinstance(error, QuotaError):
@@ -225,7 +344,7 @@ class Gate:
             isinstance(error, ServerError)
             and (error.retry_after is not None or error.status == 503)
         ):
-            self._slow_down(error)
+            self._slow_down(error, stale=pauses is not None and pauses != self._pauses)
         elif isinstance(error, RefusedError):
             # A clear answer, though not the one hoped for: the service is there.
             with self._lock:
@@ -233,13 +352,15 @@ class Gate:
         elif isinstance(error, NotSentError | InDoubtError):
             self._missed(error)
 
-    def _slow_down(self, error: FilesApiError) -> None:
-        """Let all requests wait, and longer each time, where the service says it is too much."""
-        with self._lock:
-            self._throttled += 1
-            throttled = self._throttled
+    def _slow_down(self, error: FilesApiError, *, stale: bool) -> None:
+        """Let all requests wait as long as asked, or longer each time where no time is given."""
         asked = error.retry_after
-        self._shut(backoff_seconds(throttled, asked=asked), asked=asked is not None)
+        if not stale:
+            with self._lock:
+                self._throttled += asked is None
+                self._pauses += 1
+                throttled = self._throttled
+            self._shut(backoff_seconds(throttled, asked=asked), asked=asked is not None)
         if isinstance(error, ServerError):
             self._missed(error)
 
@@ -247,6 +368,7 @@ class Gate:
         with self._lock:
             self._failures += 1
             failures = self._failures
+            self._cause = error
         if failures >= TRIPPED_AFTER:
             self._shut(backoff_seconds(failures - TRIPPED_AFTER + 1))
         if failures == TRIPPED_AFTER:

@@ -8,7 +8,7 @@ from syncd.disk import Sight
 from syncd.state.files import File
 
 #: Seconds for which the looks at all folders are waited for together.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 2.0
 #: A look that took longer still counts if it ended so many seconds ago at most.
 FRESH_SECONDS = 30.0
 

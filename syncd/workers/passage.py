@@ -23,6 +23,7 @@ from syncd.files_api import (
     InDoubtError,
     NewFile,
     NotSentError,
+    RateLimitedError,
     RefusedError,
     StopFlag,
     UploadSource,
@@ -36,7 +37,7 @@ from syncd.state.attempts import kind_of
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.ledger import PROBE, Declined, Elsewhere, Failure, Ledger, Offer, Stored
-from syncd.state.retry import backoff_seconds
+from syncd.state.retry import SHORTEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.store import Store, Transaction
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look, may_be_sent
@@ -45,10 +46,13 @@ log = logging.getLogger(__name__)
 
 #: The service stores no larger object by a presigned PUT (S3's own limit for one PUT).
 PRESIGNED_MAX_BYTES = 5 << 30
-#: Seconds until a file is tried again whose folder is another one now.
-ROOT_SECONDS = 10.0
 #: The largest file that is sent direct to learn whether such names are echoed.
 PROBE_BYTES = 1 << 20
+#: Seconds until a file is tried again whose folder is another one now.
+ROOT_SECONDS = 10.0
+#: Seconds for which a reserved record is kept for a storage that asks to wait: a presigned URL is
+#: valid for half an hour, and the content takes its time.
+RESERVED_SECONDS = 1200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,10 @@ class InFlight:
     size: int
     since: float
     sent: int = 0
+    #: when it moved last
+    moved_at: float | None = None
+    #: it is read to know its content, and not sent yet
+    is_read: bool = False
     #: of the last answer
     request_id: str | None = None
     #: whether what took the bytes answered as an object store does
@@ -133,15 +141,29 @@ class Passage:
         self._stop = stop
         self._lock = threading.Lock()
         self._in_flight: dict[int, InFlight] = {}
+        #: by file; what is sent, by copy
+        self._reading: dict[int, InFlight] = {}
         #: files that were refused together with others, and go alone from then on
         self._alone: set[int] = set()
         #: for files and videos: whether their direct uploads can be found by their tokens
         self._proven: set[bool] = set()
 
+    def admits(self, file: File) -> bool:
+        """Say whether the gate lets a file be sent now."""
+        root = self._roots.get(file.folder)
+        workspace = root.workspace_uuid if root else None
+        return self._gate.admits(workspace, file.id, presigned=self.is_presigned(file))
+
+    def is_presigned(self, file: File) -> bool:
+        """Say whether a file goes to a storage, by a presigned URL, as far as its name tells."""
+        is_video = content_type(file.path, b"").startswith("video/")
+        return self._method(file.size, is_video=is_video) == "presigned"
+
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
         with self._lock:
-            return sorted(self._in_flight.values(), key=lambda transfer: transfer.since)
+            under_way = [*self._in_flight.values(), *self._reading.values()]
+        return sorted(under_way, key=lambda transfer: transfer.since)
 
     def prepare(self, file: File, opened: ExitStack) -> Prepared | None:
         """Open and hash a file, and hand in the intent to send it, without waiting for its commit.
@@ -170,7 +192,7 @@ class Passage:
             raise FileChangedError(f"{file.shown} changed")
         digest = file.sha256
         if digest is None:
-            digest = disk.sha256(descriptor, before.size, stopped=self._stop.is_set)
+            digest = self._hash(file, descriptor, before.size)
             if digest is None:
                 return None
             if disk.fingerprint(descriptor) != before:
@@ -183,6 +205,22 @@ class Passage:
             content_type=kind,
             method=self._method(before.size, is_video=kind.startswith("video/")),
         )
+
+    def _hash(self, file: File, descriptor: int, size: int) -> str | None:
+        """Return the SHA-256 of a file; meanwhile it is among the transfers."""
+        reading = InFlight(file.folder, file.path, size, self._clock(), is_read=True)
+        with self._lock:
+            self._reading[file.id] = reading
+        try:
+            return disk.sha256(
+                descriptor,
+                size,
+                stopped=self._stop.is_set,
+                progress=lambda read: self._moved(reading, read),
+            )
+        finally:
+            with self._lock:
+                del self._reading[file.id]
 
     def _begin(self, offer: Offer) -> "Future[Copy | Elsewhere | Declined]":
         now = self._clock()
@@ -214,7 +252,7 @@ class Passage:
         by_workspace: dict[str | None, list[tuple[File, Copy]]] = {}
         for one in prepared:
             copy = one.begun.result()
-            together = one.file.id not in self._alone and self._may_send(copy)
+            together = one.file.id not in self._alone and self._may_send(one.file, copy)
             if isinstance(copy, Copy) and copy.method == "presigned" and together:
                 by_workspace.setdefault(copy.workspace_uuid, []).append((one.file, copy))
         for group in by_workspace.values():
@@ -225,6 +263,7 @@ class Passage:
     def _reserve(
         self, client: FilesClient, group: Sequence[tuple[File, Copy]]
     ) -> dict[int, FileUpload | None]:
+        pauses = self._gate.pauses
         try:
             created = self._create(client, group)
         except FilesApiError as error:
@@ -235,7 +274,7 @@ class Passage:
                     self._unsent(copy)
             else:
                 for number, (file, copy) in enumerate(group):
-                    self._failed(file, copy, error, tell_gate=number == 0)
+                    self._failed(file, copy, error, pauses, tell_gate=number == 0)
             return {file.id: None for file, _ in group}
         return {file.id: made for (file, _), made in zip(group, created, strict=True)}
 
@@ -270,9 +309,8 @@ class Passage:
     def _name(self, file: File, copy: Copy) -> str:
         return sent_name(file.path, copy.token if self._options.token else None)
 
-    def _may_send(self, copy: object) -> bool:
-        is_open = isinstance(copy, Copy) and copy.workspace_uuid not in self._gate.closed
-        return is_open and self._gate.may_send()
+    def _may_send(self, file: File, copy: object) -> bool:
+        return isinstance(copy, Copy) and self.admits(file)
 
     def carry(
         self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
@@ -287,7 +325,7 @@ class Passage:
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._may_send(begun):
+        if not self._may_send(prepared.file, begun):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None
@@ -356,21 +394,25 @@ class Passage:
             fd=descriptor,
             size=copy.size,
             before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
-            progress=lambda sent: setattr(transfer, "sent", sent),
+            progress=lambda sent: self._moved(transfer, sent),
         )
         with self._lock:
             self._in_flight[copy.id] = transfer
+        pauses = self._gate.pauses
         try:
             stored = self._transfer(client, file, copy, source, transfer, reserved)
         except FilesApiError as error:
-            self._failed(file, copy, error)
+            self._failed(file, copy, error, pauses)
             return None
         else:
-            self._gate.succeeded()
+            self._gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
             return self._stored(file, copy, stored, transfer)
         finally:
             with self._lock:
                 del self._in_flight[copy.id]
+
+    def _moved(self, transfer: InFlight, sent: int) -> None:
+        transfer.sent, transfer.moved_at = sent, self._clock()
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
@@ -410,8 +452,30 @@ class Passage:
         created = reserved or self._create(client, [(file, copy)], note)[0]
         if created.file_uuid is None or created.file_url is None:
             raise InDoubtError("the answer names no object or no URL", operation="create")
-        client.put(created.file_url, source, content_type=copy.content_type, on_answer=note_etag)
+        self._put(client, created.file_url, source, copy, note_etag)
         return created
+
+    def _put(
+        self,
+        client: FilesClient,
+        url: str,
+        source: UploadSource,
+        copy: Copy,
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        """Send the content; a storage that asks to wait keeps the record that was reserved."""
+        began = self._clock()
+        while True:
+            pauses = self._gate.pauses
+            try:
+                client.put(url, source, content_type=copy.content_type, on_answer=on_answer)
+            except RateLimitedError as error:
+                self._gate.failed(error, pauses=pauses)
+                pause = max(self._gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
+                if self._clock() + pause > began + RESERVED_SECONDS or self._stop.wait(pause):
+                    raise
+            else:
+                return
 
     def _stored(
         self, file: File, copy: Copy, answer: FileUpload, transfer: InFlight
@@ -448,17 +512,19 @@ class Passage:
         )
 
     def _failed(
-        self, file: File, copy: Copy, error: FilesApiError, *, tell_gate: bool = True
+        self,
+        file: File,
+        copy: Copy,
+        error: FilesApiError,
+        pauses: int,
+        *,
+        tell_gate: bool = True,
     ) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
-        now = self._clock()
-        tries = max(copy.attempts, file.attempts + 1)
-        again_at = now + backoff_seconds(tries, asked=error.retry_after)
         if not isinstance(error, Aborted):
-            if tell_gate:
-                self._gate.failed(error)
-            if isinstance(error, ForbiddenError):
-                self._gate.forbidden(copy.workspace_uuid)
+            self._tell_gate(file, copy, error, pauses, others_too=tell_gate)
+        is_final = self._record_failure(file, copy, error, failure)
+        if not isinstance(error, Aborted):
             RETRIES.add(file.folder)
             log.warning(
                 "%s: %s",
@@ -471,37 +537,61 @@ class Passage:
                     bytes=copy.size,
                     status=error.status,
                     # What is final is told of each file.
-                    cause=None if _is_final(error) else f"{error.message} ({error.status})",
+                    cause=None if is_final else f"{error.message} ({error.status})",
                     request_id=error.request_id,
                 ),
             )
-        if isinstance(error, NotSentError):
-            stopped = isinstance(error, Aborted)
+
+    def _tell_gate(
+        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, others_too: bool
+    ) -> None:
+        at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
+        if at_storage:
+            self._gate.not_stored(file.id, error)
+        if others_too and (not at_storage or error.retry_after is not None):
+            self._gate.failed(error, pauses=pauses)
+        if isinstance(error, ForbiddenError) and not at_storage:
+            self._gate.forbidden(copy.workspace_uuid)
+
+    def _record_failure(
+        self, file: File, copy: Copy, error: FilesApiError, failure: Failure
+    ) -> bool:
+        """Record what a failure means for its copy; return whether it is final."""
+        now = self._clock()
+        record = self._ledger.not_sent
+        if isinstance(error, Aborted) and isinstance(error, NotSentError):
+            self._store.write(lambda db: record(db, copy.id, now))
+        elif isinstance(error, NotSentError):
+            again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
             self._store.write(
-                lambda db: self._ledger.not_sent(
-                    db,
-                    copy.id,
-                    now,
-                    failure=None if stopped else failure,
-                    again_at=now if stopped else again_at,
-                )
+                lambda db: record(db, copy.id, now, failure=failure, again_at=again_at)
             )
-        elif isinstance(error, PATIENCE) or (
-            isinstance(error, RefusedError) and error.operation == "put"
-        ):
-            # A presigned URL that is refused has expired, most likely: nothing is wrong with the
-            # file, and the object that was reserved is given up.
+        elif isinstance(error, PATIENCE):
+            again_at = now + self._gate.seconds_shut()
             self._store.write(
-                lambda db: self._ledger.not_sent(
-                    db, copy.id, now, failure=failure, again_at=again_at
+                lambda db: record(
+                    db, copy.id, now, failure=failure, again_at=again_at, counts=False
                 )
             )
         elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
-            # A conflict may be with what arrived of this very copy: it is looked up.
-            self._store.write(lambda db: self._ledger.refused(db, copy.id, failure, now))
+            return self._turned_away(file, copy, error, failure)
         else:
+            # A conflict may be with what arrived of this very copy: it is looked up.
             self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))
+        return False
 
-
-def _is_final(error: FilesApiError) -> bool:
-    return isinstance(error, RefusedError) and not isinstance(error, (*PATIENCE, ConflictError))
+    def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
+        now, refusals = self._clock(), self._gate.refusals
+        passed_at = refusals.passed_at(copy.workspace_uuid)
+        is_final = self._store.write(
+            lambda db: self._ledger.turned_away(
+                db,
+                copy.id,
+                failure,
+                now,
+                enveloped=error.enveloped and error.operation != "put",
+                passed_at=passed_at,
+            )
+        )
+        refusals.refused(copy.workspace_uuid, file.id, error, self._ledger)
+        return is_final

@@ -106,6 +106,9 @@ class Reconciler:
             self._rollback.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
+        if self._gate.tripped and not self._store.read(due.are_uploads_waiting):
+            # Nothing else would ever ask whether the service is back.
+            self._probe()
         self._judge_workspaces()
         self._settle_due(self._clock())
         if shut := self._gate.seconds_shut_for_all():
@@ -205,6 +208,9 @@ class Reconciler:
         if self._gate.closed and self._may_ask_again("workspaces"):
             doubtful |= self._gate.closed
         for workspace in doubtful:
+            if not self._store.read(partial(due.is_in_use, workspace=workspace)):
+                self._gate.judge(workspace, refusal=None)
+                continue
             try:
                 self._client.list(workspace_uuid=workspace, limit=1)
             except ForbiddenError as error:

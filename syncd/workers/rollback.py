@@ -105,9 +105,10 @@ class RollbackCheck:
             return f"{later[0]} was sent by this instance, and its ledger does not know it"
         if not listing.complete or listing.oldest is None:
             return ""
-        # What was sent since the oldest file that was shown must be among them.
+        # What was sent since the oldest file that was shown must be among them; all that is live,
+        # where the listing was read whole.
         ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
-        shown_since = listing.oldest.timestamp() - ahead
+        shown_since = 0.0 if listing.is_whole else listing.oldest.timestamp() - ahead
         recent = self._store.read(lambda db: audit.live_since(db, workspace, shown_since))
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
         return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else ""

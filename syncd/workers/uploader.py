@@ -7,6 +7,7 @@ share a commit, and the outcomes are committed while the next few are read.
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -30,16 +31,18 @@ from syncd.workers.passage import (
     Sent,
     UploadOptions,
 )
-from syncd.workers.turns import Turns
+from syncd.workers.turns import LARGE_AT_ONCE, Turns, is_large
 
 log = logging.getLogger(__name__)
 
 #: Files of each folder handed out ahead for each thread, so that none waits for the next step.
 AHEAD = 32
-#: Threads of which one can be spared for small files.
-SPARING_WORKERS = 4
+#: The shortest pause between two steps while nothing may be sent, in seconds.
+SHORTEST_REST_SECONDS = 0.05
 #: The most files that a thread takes at a time, and the largest of them in bytes.
 BATCH, SMALL_BYTES = 8, 1 << 20
+#: Seconds that a transfer gets to end once it is told to, and between two looks for that.
+ABORT_SECONDS, JOIN_SECONDS = 3.0, 0.1
 #: Seconds between two warnings that uploads wait because this process is out of something.
 SHED_SECONDS = 60.0
 
@@ -75,39 +78,57 @@ class Uploader:
             clock=clock,
             stop=self._stop,
         )
-        self._queue = Turns()
+        self._queue = Turns(large_at_once=min(LARGE_AT_ONCE, max(options.workers - 1, 1)))
         self._lock = threading.Lock()
         #: what is handed out and not finished
         self._taken: dict[int, File] = {}
         self._unknown: set[int] = set()
         self._shed_at = 0.0
+        self._stored_at = clock()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the upload threads."""
         self._queue.open()
         for number in range(self._workers):
-            # One is left to small files, where there are enough: those of a whole folder need not
-            # wait until the videos of another are up.
-            largest = SMALL_BYTES if number == 0 and self._workers >= SPARING_WORKERS else None
-            thread = threading.Thread(
-                target=self._work, args=(largest,), name=f"syncd-upload-{number}", daemon=True
-            )
-            thread.start()
+            thread = threading.Thread(target=self._work, name=f"syncd-upload-{number}", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                self._start_with_fewer(error)
+                return
             self._threads.append(thread)
 
+    def _start_with_fewer(self, error: Exception) -> None:
+        """Go on with the threads that could be had; ShortageError where that is none."""
+        words = "no more threads can be had: raise pids.max (TasksMax), ulimit -u or the memory"
+        if not self._threads:
+            raise ShortageError(f"nothing can be sent: {words}, and start syncd again") from error
+        log.warning("%d of %d upload threads run: %s", len(self._threads), self._workers, words)
+
     def stop(self, drain_seconds: float) -> None:
-        """Let transfers finish for `drain_seconds`, then abort the rest before their last byte."""
+        """Let transfers finish for `drain_seconds`, then abort the rest before their last byte.
+
+        A thread that hangs all the same, on a disk, is left behind: what it had in flight is in
+        doubt at the next start.
+        """
         self._queue.close()
-        patience = threading.Timer(drain_seconds, self._stop.set)
-        patience.start()
-        try:
-            for thread in self._threads:
-                thread.join()
-        finally:
-            patience.cancel()
-            patience.join()
+        self._join(drain_seconds, until_stopped=True)
+        if any(thread.is_alive() for thread in self._threads):
+            self._stop.set()
+            self._join(ABORT_SECONDS)
+        if hung := [thread for thread in self._threads if thread.is_alive()]:
+            log.warning("%s left behind: a disk does not answer", counted(len(hung), "transfer"))
         self._threads.clear()
+
+    def _join(self, seconds: float, *, until_stopped: bool = False) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            while thread.is_alive() and not (until_stopped and self._stop.is_set()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                thread.join(min(left, JOIN_SECONDS))
 
     def hurry(self) -> None:
         """Abort every transfer that has not released its last byte."""
@@ -116,6 +137,12 @@ class Uploader:
     def transfers(self) -> list[InFlight]:
         """Return the transfers under way, oldest first."""
         return self._passage.transfers()
+
+    @property
+    def progress_at(self) -> float:
+        """When a file was stored, or a byte sent, last; at first when this was made."""
+        moved = [transfer.moved_at or 0.0 for transfer in self.transfers()]
+        return max(self._stored_at, *moved, 0.0)
 
     @property
     def busy(self) -> bool:
@@ -127,37 +154,50 @@ class Uploader:
         """Hand out what is due while there is room; return the seconds until more may be."""
         self._clear_unknown()
         self._gate.end_rest()
+        now = self._clock()
+        if self._store.read(lambda db: due.is_refused_due(db, now)):
+            self._store.write(lambda db: self._ledger.try_refused_again(db, now))
         if not self._gate.may_send():
-            return max(self._gate.seconds_shut(), 1.0)
+            return max(self._gate.seconds_shut(), SHORTEST_REST_SECONDS)
+        self._hand_out(now)
+        if self._gate.storage_tripped and not self._store.read(due.are_uploads_waiting):
+            self._gate.forget_storage()
+        next_at = self._store.read(lambda db: due.next_upload(db, now))
+        return None if next_at is None else max(next_at - now, 0.0)
+
+    def _hand_out(self, now: float) -> None:
+        """Hand out what is due and may go; while something is broken, a file that probes it."""
         with self._lock:
             taken = dict(self._taken)
-        if self._gate.tripped and taken:
-            # While requests fail one after another, one at a time shows whether the next would not.
-            return None
-        handed_out = Counter(file.folder for file in taken.values())
-        most = 1 if self._gate.tripped else self._workers * AHEAD
+        most = self._workers * AHEAD
+        handed_out = Counter((file.folder, is_large(file)) for file in taken.values())
         suspected = any(file.crashes for file in taken.values())
-        now, held = self._clock(), self.held_folders()
+        held = self.held_folders()
         for file in self._store.read(
             lambda db: due.uploads(db, now, most, only=self._roots, without=held)
         ):
             # What may have ended syncd before goes alone, so that it is known if it does again.
             goes_alone = file.crashes > 0 and suspected
-            if file.id in taken or goes_alone or handed_out[file.folder] >= most:
+            kind = (file.folder, is_large(file))
+            if file.id in taken or goes_alone or handed_out[kind] >= most:
+                continue
+            if not self._claim(file):
                 continue
             suspected = suspected or file.crashes > 0
-            handed_out[file.folder] += 1
+            handed_out[kind] += 1
             with self._lock:
                 self._taken[file.id] = file
             self._queue.put(file)
-            if self._gate.tripped:
-                break
-        next_at = self._store.read(lambda db: due.next_upload(db, now))
-        return None if next_at is None else max(next_at - now, 0.0)
+
+    def _claim(self, file: File) -> bool:
+        workspace = self._roots[file.folder].workspace_uuid
+        presigned = self._passage.is_presigned(file)
+        return self._gate.claim(workspace, file.id, presigned=presigned)
 
     def held_folders(self) -> list[str]:
         """Return the folders whose workspace takes nothing now."""
-        closed = self._gate.closed
+        closed, refusals = self._gate.closed, self._gate.refusals
+        closed |= {name for name in refusals.held if not refusals.may_probe(name)}
         return [name for name, root in self._roots.items() if root.workspace_uuid in closed]
 
     def _clear_unknown(self) -> None:
@@ -168,21 +208,21 @@ class Uploader:
             self._abandon(file_id)
             with self._lock:
                 self._unknown.discard(file_id)
-                self._taken.pop(file_id, None)
+            self._give_back(file_id)
 
     def _abandon(self, file_id: int) -> None:
         now = self._clock()
         self._store.write(lambda db: self._ledger.abandon(db, file_id, now))
 
-    def _work(self, largest: int | None) -> None:
-        """Take files, of at most `largest` bytes, until told to end."""
+    def _work(self) -> None:
+        """Take files until told to end."""
         client = self._make_client(self._stop)
         sent: list[Sent] = []
         try:
             while True:
                 if not len(self._queue):
                     sent = self._settle(sent)
-                if not (batch := self._next_batch(largest)):
+                if not (batch := self._next_batch()):
                     break
                 last, sent = sent, self._bring_up(client, batch)
                 self._settle(last)
@@ -190,11 +230,12 @@ class Uploader:
             self._settle(sent)
             client.close()
 
-    def _next_batch(self, largest: int | None) -> list[File]:
+    def _next_batch(self) -> list[File]:
         """Wait for a file, and take more small ones where there are enough for all threads."""
-        first = self._queue.get(largest)
+        first = self._queue.get()
         batch = [] if first is None else [first]
-        while 0 < len(batch) < BATCH and len(self._queue) > self._workers:
+        small = first is not None and first.size <= SMALL_BYTES
+        while small and len(batch) < BATCH and len(self._queue) > self._workers:
             more = self._queue.get_now(SMALL_BYTES)
             if more is None:
                 break
@@ -224,9 +265,9 @@ class Uploader:
     def _prepare(self, file: File, opened: ExitStack) -> Prepared | None:
         ready = None
         try:
-            if self._gate.may_send() and not self._stop.is_set():
+            if self._passage.admits(file) and not self._stop.is_set():
                 ready = self._passage.prepare(file, opened)
-        except ShortageError as error:
+        except (ShortageError, MemoryError) as error:
             self._shed(file, error)
             return None
         except Exception as error:
@@ -266,6 +307,7 @@ class Uploader:
                     self._unknown.add(outcome.file_id)
                 continue
             self._give_back(outcome.file_id)
+            self._stored_at = self._clock()
             UPLOADED_FILES.add(outcome.folder)
             UPLOADED_BYTES.add(outcome.folder, by=outcome.size)
             UPLOADED_LAST_HOUR.add(outcome.size)
@@ -290,10 +332,13 @@ class Uploader:
         return []
 
     def _give_back(self, file_id: int) -> None:
+        self._gate.ended(file_id)
         with self._lock:
-            self._taken.pop(file_id, None)
+            file = self._taken.pop(file_id, None)
+        if file is not None:
+            self._queue.done(file)
 
-    def _shed(self, file: File, error: ShortageError) -> None:
+    def _shed(self, file: File, error: ShortageError | MemoryError) -> None:
         """Leave a file for later because this process is out of something."""
         until = self._clock() + backoff_seconds(1)
         with suppress(StateError):
@@ -302,10 +347,11 @@ class Uploader:
         now = self._clock()
         if now > self._shed_at + SHED_SECONDS:
             self._shed_at = now
-            log.warning("uploads wait: %s", error)
+            words = "there is no memory left" if isinstance(error, MemoryError) else error
+            log.warning("uploads wait: %s", words)
 
     def _failed(self, file: File, error: Exception) -> None:
-        """See to it that whatever stood in the way of one file takes no thread, and does not spin.
+        """Handle an unexpected failure of one file: keep the thread, and back the file off.
 
         What it may have left in flight is in doubt: the next step says so in the table.
         """

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from syncd import vitals
+from syncd.state.ledger import Failure
 from syncd.vitals import FolderVitals, Transfer, Vitals
 
 
@@ -244,3 +245,43 @@ def test_watching_without_a_terminal_is_refused_and_not_silent(desk, syncd):
     code, out, err = syncd("status", "--watch")
     assert (code, out) == (2, "")
     assert "--watch needs a terminal" in err
+
+
+def test_what_stands_still_is_not_well_with_file_cause_and_command(desk, daemon, syncd):
+    copy = desk.begin(desk.see(b"x"))
+    failure = Failure("the storage refuses it", 403)
+    for _ in range(5):
+        desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure)
+        copy = desk.begin(desk.file(b"x"))
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure)
+    daemon()
+    code, out, _ = syncd("status")
+    assert code == 1
+    words = " ".join(out.split())
+    assert "1 file could not be sent so far: f/x" in words
+    assert "the storage refuses it (status 403) (syncd why f/x)" in words
+
+
+def test_a_transfer_that_does_not_move_is_named_unless_the_service_asked_to_wait(
+    desk, daemon, syncd_json
+):
+    hangs = Transfer("f", "big.mp4", 5, 7, desk.now - 1000, moved_at=desk.now - 400)
+    daemon(transfers=[hangs])
+    (reason,) = syncd_json("status", "--json")[1]["reasons"]
+    assert "no byte moves: f/big.mp4" in reason
+    daemon(transfers=[hangs], undisturbed_since=desk.now - 10)
+    assert syncd_json("status", "--json")[1]["well"]
+
+
+def test_a_service_that_is_not_reached_is_told_with_its_cause(desk, daemon, syncd):
+    daemon(api_state="unreachable", api_cause="the certificate is not trusted: expired")
+    code, out, _ = syncd("status")
+    assert code == 1
+    assert "cannot be reached: the certificate is not trusted: expired" in " ".join(out.split())
+
+
+def test_a_wait_that_the_service_asked_for_is_shown_and_is_well(desk, daemon, syncd):
+    daemon(asked_until=desk.now + 100)
+    code, out, _ = syncd("status")
+    assert code == 0
+    assert "it asked to wait for" in " ".join(out.split())

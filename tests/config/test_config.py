@@ -54,7 +54,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
     assert config.upload.model_dump() == {
         "workers": 8,
         "resend_after_seconds": 120,
-        "drain_seconds": 8,
+        "drain_seconds": 10,
         "token": True,
         "method": "auto",
         "direct_max": 32 * 1024 * 1024,
@@ -498,3 +498,13 @@ def test_without_a_home_the_state_is_asked_for_and_nothing_else(refused, monkeyp
     assert refused(FOLDER, env={"HOME": ""}) == (
         "no place for the state: this user has no home directory; set SYNCD_STATE__DIRECTORY"
     )
+
+
+@pytest.mark.row(81)
+@pytest.mark.parametrize("setting", ["grace_seconds", "settle_seconds", "rescan_seconds"])
+@pytest.mark.parametrize("value", ["1e12", "inf", "nan", "-1"])
+def test_a_time_that_is_absurd_is_refused(tmp_path, setting, value):
+    file = tmp_path / "syncd.toml"
+    file.write_text(f'[[folders]]\npath = "{tmp_path}"\n{setting} = {value}\n')
+    with pytest.raises(ConfigError, match=setting):
+        configuration.load(config=file, environ={"AYMARA_AI_API_KEY": "k"})

@@ -85,7 +85,7 @@ def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
 
 @pytest.mark.row(40)
 def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syncd):
-    machine.faults({"match": UPLOADS, "times": 1, "action": {"status": 422}})
+    machine.faults({"match": UPLOADS, "action": {"status": 422}})
     machine.write("refused", b"a")
     code, out, err = syncd("once")
     assert (code, out) == (1, "0 synced, 0 waiting, 1 failed\n")

@@ -127,15 +127,18 @@ def test_a_busy_service_is_obeyed_and_everything_arrives(machine):
 
 @pytest.mark.long
 def test_one_bad_file_is_marked_with_the_reason_and_the_others_are_unharmed(machine):
-    machine.settings["SYNCD_UPLOAD__METHOD"] = "direct"
-    machine.faults(
-        {"match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": 422}},
-    )
-    machine.write("bad", b"bad")
+    machine.settings["SYNCD_UPLOAD__DIRECT_MAX"] = "1KiB"
     machine.start()
-    machine.until(lambda: machine.status_of("bad") == "failed")
-    machine.write("good", b"good")
+    machine.write("first", b"first")
+    machine.until(lambda: '"echo": "proven"' in machine.command("status", "--json").stdout)
+    # Small files are sent directly and refused; the large one passes.
+    machine.faults({"match": "POST /v2/files/-/uploads", "action": {"status": 422}})
+    machine.write("bad", b"bad")
+    machine.until(lambda: machine.manifest().get("bad", {}).get("error"))
+    machine.write("good", b"good" * 1000)
     machine.until(lambda: machine.status_of("good") == "synced")
+    machine.until(lambda: machine.status_of("bad") == "failed")
+    machine.faults()
     why = machine.command("why", str(machine.drop / "bad"))
     assert "422" in why.stdout
     assert "failed" in why.stdout

@@ -5,7 +5,8 @@ import socket
 import httpx
 
 KEY = "emulator-key"
-TOKEN = "sy1-0123abcd-" + "4f" * 14
+TOKEN = "sy2-0123abcd-" + "-".join(["4f" * 6] * 3) + "-" + "5e" * 10
+FIRST_KIND_OF_TOKEN = "sy1-0123abcd-" + "4f" * 14
 
 
 def ask(method, url, **more):

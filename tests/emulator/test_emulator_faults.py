@@ -3,7 +3,7 @@ import time
 
 import httpx
 import pytest
-from emulator_wire import TOKEN, ask, dial, multipart_head, read_answer
+from emulator_wire import FIRST_KIND_OF_TOKEN, TOKEN, ask, dial, multipart_head, read_answer
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -216,6 +216,26 @@ def test_the_token_is_known_even_where_nothing_was_stored(caller):
     caller.upload(f"a.{TOKEN}.txt")
     caller.create({"local_file_path": f"a.{TOKEN}.txt"})
     assert [line["token"] for line in caller.lines("requests")] == [TOKEN] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        (f"clip.{TOKEN}", TOKEN),
+        (f"clip.{TOKEN}.m\u00fcll", TOKEN),
+        (f"rel/clip.{FIRST_KIND_OF_TOKEN}.txt", FIRST_KIND_OF_TOKEN),
+        (f"clip.{TOKEN}.txt.bak", None),
+        (f"{TOKEN}/clip.txt", None),
+        (f"{TOKEN}.txt", None),
+        (f"clip.{TOKEN.upper()}.txt", None),
+    ],
+)
+def test_a_token_counts_at_the_end_of_the_name_only(caller, name, token):
+    caller.upload(name)
+    caller.create({"local_file_path": name})
+    caller.faults({"match": "* /*", "action": {"status": 503}})
+    caller.create({"local_file_path": name})
+    assert [line["token"] for line in caller.lines("requests")] == [token] * 3
 
 
 def test_health_needs_no_key_and_is_not_noted(caller):

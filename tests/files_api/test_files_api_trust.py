@@ -43,6 +43,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(serve, client_of, tls)
     with pytest.raises(NotSentError, match="the certificate is not trusted: self-signed") as caught:
         client_of(server).get(UUID)
     assert "_ssl.c" not in str(caught.value)
+    assert caught.value.is_lasting, "somebody must mend it"
     assert server.requests == []
 
 
@@ -160,8 +161,9 @@ def test_a_proxy_tunnels_tls_and_does_not_see_the_key(serve, client_of, tls, cer
 def test_what_a_proxy_refuses_was_not_sent(serve, client_of, base_url, source_of):
     proxy = serve(answering(http(407)))
     client = client_of(base_url, proxy=proxy.url)
-    with pytest.raises(NotSentError):
+    with pytest.raises(NotSentError) as caught:
         client.upload(source_of(b"x"), name="a", content_type="text/plain")
+    assert caught.value.is_lasting
     with pytest.raises(NotSentError):
         client.delete(UUID)
 

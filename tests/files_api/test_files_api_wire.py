@@ -220,11 +220,15 @@ def test_nothing_is_sent_once_the_stop_flag_is_set(serve, client_of, source_of):
 
 
 @pytest.mark.row(31)
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
-def test_what_cannot_connect_was_not_sent(client_of, source_of, url):
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [("http://127.0.0.1:1", "local.connect"), ("http://no-such-host.invalid", "local.dns")],
+)
+def test_what_cannot_connect_was_not_sent(client_of, source_of, url, code):
     with pytest.raises(NotSentError) as caught:
         upload(client_of(url), source_of(b"content"))
-    assert caught.value.code == "local.connect"
+    assert caught.value.code == code
+    assert not caught.value.is_lasting
 
 
 @pytest.mark.row(31)

@@ -59,6 +59,9 @@ class LedgerMachine(RuleBasedStateMachine):
         #: copies whose request arrived though nobody knows it yet
         self.arrived: set[int] = set()
         self.statuses: dict[int, CopyStatus] = {}
+        #: tokens of all requests; and of those whose object was found
+        self.tokens: set[str] = set()
+        self.settled: set[str] = set()
         #: paths that are seen to be there, and had a live copy since
         self.covered: set[bytes] = set()
 
@@ -128,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if seen is Seen.INELIGIBLE:
             self.covered.discard(path)
 
-    @rule(seconds=st.sampled_from((1.0, 10.0, 61.0, 4000.0)))
+    @rule(seconds=st.sampled_from((1.0, 10.0, 61.0, 4000.0, 90_000.0)))
     def wait(self, seconds):
         self.now += seconds
 
@@ -151,6 +154,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if isinstance(begun, Copy):
             assert begun.status is CopyStatus.SENDING
             assert begun.sha256 == self.disk[path][0]
+            assert begun.token not in self.tokens, "two requests share a token"
+            self.tokens.add(begun.token)
 
     def arrives(self, copy, uuid=None, status="completed"):
         uuid = uuid or copy.file_uuid or self.uuid()
@@ -215,6 +220,33 @@ class LedgerMachine(RuleBasedStateMachine):
         if arrived:
             self.arrived |= {copy.id for copy in flying}
 
+    @rule(place=_places, other=_places)
+    def an_earlier_attempt_is_found(self, place, other):
+        """A copy in doubt is found by the token of a request that was given up."""
+        copy = self.pick(place, CopyStatus.SENDING, in_flight=False)
+        if copy is None or copy.file_uuid is not None:
+            return
+        mine = [a for a in self.store.read(attempts.every) if a.copy_id == copy.id]
+        if not mine:
+            return
+        attempt = mine[other % len(mine)]
+        self.settled.add(attempt.token)
+        was_old = attempt.is_old(self.now)
+        self.do(self.ledger.settle, copy.id, attempt, self.now)
+        self.arrives(copy)
+        found = self.store.read(lambda db: copies.get(db, copy.id))
+        assert found.token == attempt.token
+        assert found.kept == was_old
+        assert copy.token in {a.token for a in self.store.read(attempts.every)}
+
+    @rule(place=_places)
+    def looked_late_in_vain(self, place):
+        late = self.store.read(attempts.every)
+        if late:
+            attempt = late[place % len(late)]
+            self.now = max(self.now, attempt.look_at)
+            self.do(attempts.looked, attempt, self.now)
+
     @rule(place=_places, status=st.sampled_from(("completed", "processing")))
     def looked_up(self, place, status):
         copy = self.pick(place, CopyStatus.SENDING, in_flight=False)
@@ -226,6 +258,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.do(self.ledger.not_sent, copy.id, self.now)
         else:
             self.do(self.ledger.absent, copy.id, self.now)
+            assert copy.token in {a.token for a in self.store.read(attempts.every)}
 
     @rule(place=_places, whole=st.booleans())
     def arrived_late(self, place, whole):
@@ -239,6 +272,7 @@ class LedgerMachine(RuleBasedStateMachine):
         uuid = self.uuid()
         self.remote[uuid] = copy.sha256
         stored = Stored(uuid, None, "completed")
+        self.settled.add(attempt.token)
         self.do(self.ledger.found_late, attempt, stored, self.now, whole=whole, look=self.now + 2)
 
     # Videos
@@ -313,6 +347,19 @@ class LedgerMachine(RuleBasedStateMachine):
             before = self.statuses.get(copy.id, copy.status)
             assert copy.status in _reachable(before), f"{before} -> {copy.status}"
             self.statuses[copy.id] = copy.status
+
+    @invariant()
+    def an_attempt_has_one_object_and_is_looked_for_until_it_is_found(self):
+        open_attempts = self.store.read(attempts.every)
+        looked_for = {attempt.token for attempt in open_attempts}
+        assert not looked_for & self.settled
+        for copy in self.every(CopyStatus.SENDING):
+            assert copy.token not in looked_for, "the request of a copy in doubt was given up"
+
+    @invariant()
+    def what_was_found_after_a_day_is_never_deleted(self):
+        for copy in self.every(CopyStatus.RETIRING):
+            assert not copy.kept
 
     @invariant()
     def one_request_a_path_at_most_is_in_flight(self):

@@ -128,7 +128,6 @@ def one_round(number: int, place: Path, launcher: Launcher) -> list[Problem]:
     with Service(place / "service", "--echo", echo) as service:
         world = World(place / "world", service, launcher, method=method)
         (world.drop / "sub").mkdir()
-        world.plants = ("quicken", "late_looks_soon")
         for name in STEADY:
             world.write(name, name.encode())
         if world.once().code != 0:
@@ -147,8 +146,8 @@ def one_round(number: int, place: Path, launcher: Launcher) -> list[Problem]:
         finally:
             workload.stop()
             service.faults()
-        # What was put off is done by then.
-        time.sleep(LATE_SECONDS + 0.2)
+        # What was put off is done by then, and due to be looked for, 1.5 s after it was sent.
+        time.sleep(LATE_SECONDS + 1.0)
         ended = world.once(seconds=20)
         problems = audit(world, steady=STEADY)
         if echo == "none":

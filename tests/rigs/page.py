@@ -338,9 +338,11 @@ def journey(browser, machine, shots):
         assert page.evaluate("navigator.clipboard.readText()").startswith("syncd deletes")
     viewer.photograph("held")
 
-    machine.faults({"match": "POST /v2/files/-/uploads", "times": 3, "action": {"status": 415}})
+    machine.faults({"match": "POST /v2/files/-/uploads", "action": {"status": 415}})
     for name in (b"notes.docx", b"report <final>.pages", b"archive.rar"):
         put(machine.clips, name, os.urandom(9000))
+    # Only what is refused while others pass is refused for good: a large one goes another way.
+    put(machine.clips, b"passes.bin", os.urandom(33 << 20))
     viewer.state("failing")
     with check("failures have their reason and request id"):
         expect(page.locator("#failures-list > li")).to_have_count(3)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from syncd.state import advance, attempts, copies, writer
+from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
@@ -31,12 +32,13 @@ def _set(place: str, value: Any) -> None:
 
 
 def quicken() -> None:
-    """Wait tenths of seconds where the product waits seconds."""
+    """Wait tenths of seconds where the product waits seconds, and seconds for minutes."""
     for place, seconds in {
         "syncd.once.ROUND_SECONDS": 0.05,
         "syncd.once.SHORTEST_ROUND_SECONDS": 0.01,
         "syncd.workers.reconciler.LOOK_SECONDS": 0.1,
         "syncd.workers.reconciler.RELOOK_SECONDS": 0.1,
+        "syncd.workers.reconciler.HELD_LOOK_SECONDS": 0.5,
         "syncd.workers.deleter.LOOK_AGAIN_SECONDS": 0.1,
         "syncd.workers.gate.KEY_PROBE_SECONDS": 0.2,
         "syncd.state.retry.FIRST_SECONDS": 0.05,
@@ -44,11 +46,7 @@ def quicken() -> None:
         "syncd.state.retry.SHORTEST_ASKED_SECONDS": 0.05,
     }.items():
         _set(place, seconds)
-
-
-def late_looks_soon() -> None:
-    """Look for what was given up within seconds, not for a week."""
-    _set("syncd.state.attempts.LATE_LOOKS", (0.5, 3.0))
+    _set("syncd.state.attempts.LATE_LOOKS", (1.5, 3.0, 86_400.0, 7 * 86_400.0))
 
 
 # The bugs. Each docstring is what the rig says of it.
@@ -118,8 +116,8 @@ def resent_without_a_look() -> None:
 
 
 def no_late_look() -> None:
-    """what arrives late is not looked for"""
-    _plant(Reconciler, "_look_late", lambda *_: None)
+    """what arrives after it was given up is not looked for"""
+    _plant(attempts, "every", lambda _: [])
 
 
 def old_copy_first() -> None:
@@ -155,12 +153,12 @@ def foreign_adopted() -> None:
     """equal content of somebody else is taken for our own"""
 
     def settle(self: Any, workspace: Any, doubts: Any, _late: Any) -> None:
-        items: list[Any] = []
-        listing = self._client.read_listing(items.append, workspace_uuid=workspace)
+        found: list[Any] = []
+        listing = self._client.read_listing(found.append, workspace_uuid=workspace)
         for copy in doubts:
-            found = [i for i in items if i.file_size_bytes == copy.size]
-            if found:
-                self._recover(copy, attempts.Attempt.of(copy), found[0])
+            alike = [item for item in found if item.file_size_bytes == copy.size]
+            if alike:
+                self._recover(copy, Attempt.of(copy), alike[0])
             else:
                 self._not_found(copy, listing)
 

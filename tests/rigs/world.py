@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -30,7 +31,9 @@ CALLS = (
 )  # fmt: skip
 MUTATIONS = ("POST", "PUT", "DELETE")
 #: A token of another instance, as its objects carry it.
-FOREIGN_TOKEN = "sy1-ffffffff-" + "0" * 28
+FOREIGN_TOKEN = "sy2-ffffffff-" + "-".join(["0" * 12] * 3) + "-" + "0" * 20
+#: Where a token counts: at the end of a name, before at most one extension.
+TOKEN = re.compile(r".\.(sy2(?:-[0-9a-f]+){5})(?:\.[^./]+)?$")
 
 
 #: What a rig needs at most.
@@ -248,6 +251,14 @@ class World:
             )
             return [dict(row) for row in rows]
 
+    def facts(self) -> dict[str, str]:
+        """Return what the ledger keeps of itself and the service: nothing before it is made."""
+        if not (self.state / "state.db").exists():
+            return {}
+        with closing(sqlite3.connect(f"file:{self.state}/state.db?mode=ro", uri=True)) as db:
+            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service'").fetchone()
+            return dict(db.execute("SELECT key, value FROM service")) if made else {}
+
     def tell(self) -> str:
         """Return the end of the log: what syncd said of a problem."""
         return self.log.read_text(errors="replace")[-3000:]
@@ -260,27 +271,26 @@ class Remote(NamedTuple):
     requests: list[JsonObject]
 
 
-def remote(world: World, copies: Sequence[JsonObject]) -> Remote:
+def remote(world: World) -> Remote:
     """Return the objects of the world's workspace, and the requests that concern them."""
     found = {
         o["file_uuid"]: o
         for o in world.service.objects()
         if o["workspace_uuid"] == world.workspace and o["file_uuid"] not in world.foreign
     }
-    uuids, tokens = {*found, *world.foreign}, {copy["token"] for copy in copies}
-    tokens |= {token for o in found.values() if (token := token_of(o))}
+    uuids, ours = {*found, *world.foreign}, f"sy2-{world.facts().get('instance', '?')}-"
     requests = [
         r
         for r in world.service.mutations()
-        if r["token"] in tokens or (r["token"] is None and r["path"].split("/")[-1] in uuids)
+        if (r["token"] or "").startswith(ours)
+        or (r["token"] is None and r["path"].split("/")[-1] in uuids)
     ]
     return Remote(found, requests)
 
 
 def token_of(stored: JsonObject) -> str | None:
-    name = stored["local_file_path"] or ""
-    at = name.find("sy1-")
-    return name[at : at + 41] if at >= 0 else None
+    found = TOKEN.search(stored["local_file_path"] or "")
+    return found and found[1]
 
 
 #: Files, each by the names it may go by, and the contents of which one must be live.
@@ -290,7 +300,7 @@ Promised = Sequence[tuple[Sequence[str], Sequence[bytes]]]
 def gaps(world: World, promised: Promised) -> Iterator[Problem]:
     """See that each file that is `promised` has a live copy now, and that the ledger knows it."""
     copies = world.ledger() if promised else []
-    live = {u: o for u, o in remote(world, copies).objects.items() if o["state"] == "live"}
+    live = {u: o for u, o in remote(world).objects.items() if o["state"] == "live"}
     for paths, contents in promised:
         digests = {sha256(content).hexdigest() for content in contents}
         mine = [c["file_uuid"] for c in copies if c["path"] in paths and c["sha256"] in digests]
@@ -305,11 +315,11 @@ def audit(world: World, *, steady: Sequence[str] = ()) -> list[Problem]:
     its successor had arrived.
     """
     copies = world.ledger()
-    there = remote(world, copies)
+    there = remote(world)
     return [
         *_contents(world, copies, there.objects),
         *_foreign(world),
-        *_intents(copies, there),
+        *_intents(copies, there, last_attempt=int(world.facts().get("attempt", 0))),
         *_order(copies, there, steady),
     ]
 
@@ -356,18 +366,21 @@ def _foreign(world: World) -> Iterator[Problem]:
             yield Problem("foreign", f"{o['local_file_path']} is {o['state']}")
 
 
-def _intents(copies: list[JsonObject], there: Remote) -> Iterator[Problem]:
-    by_token: dict[str, float] = {}
+def _intents(copies: list[JsonObject], there: Remote, *, last_attempt: int) -> Iterator[Problem]:
+    # Each request has a token of its own, and the ledger keeps the last: the others are known by
+    # their place and content, and by their number, which is committed with the intent.
+    since: dict[str, float] = {}
     for copy in copies:
-        known = by_token.get(copy["token"], copy["created_at"])
-        by_token[copy["token"]] = min(known, copy["created_at"])
+        place = place_of(copy["token"])
+        since[place] = min(since.get(place, copy["created_at"]), copy["created_at"])
     by_uuid = {copy["file_uuid"]: copy for copy in copies if copy["file_uuid"]}
     for request in there.requests:
         at, last = when(request), request["path"].split("/")[-1]
         what = f"{request['method']} {request['path']} ({request['token']})"
         match request["method"]:
             case "POST":
-                if by_token.get(request["token"], at + 1) > at:
+                is_counted = int(request["token"].split("-")[4], 16) <= last_attempt
+                if not is_counted or since.get(place_of(request["token"]), at + 1) > at:
                     yield Problem("intent", f"{what}: its token is not in the ledger")
             case "PUT":
                 if last not in by_uuid:
@@ -378,6 +391,11 @@ def _intents(copies: list[JsonObject], there: Remote) -> Iterator[Problem]:
                     yield Problem("intent", f"{what}: the ledger holds no retiring copy")
                 elif (copy["delete_sent_at"] or at + 1) > at:
                     yield Problem("intent", f"{what}: no intent to delete")
+
+
+def place_of(token: str) -> str:
+    """Return what a token says of path and content."""
+    return token.rsplit("-", 2)[0]
 
 
 def _order(copies: list[JsonObject], there: Remote, steady: Sequence[str]) -> Iterator[Problem]:

@@ -14,9 +14,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from .history import Plan, plan_for, run
+from .history import run
+from .objects import Violation
+from .plan import Plan, plan_for
 from .planted import BUGS, caught
-from .server import Violation
 
 #: Schedules that a process runs between two words of progress.
 PART = 50

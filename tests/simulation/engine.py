@@ -5,6 +5,7 @@ thread. Commits are handed in and shared as in the real writer, and each is a po
 fail.
 """
 
+import json
 import os
 import random
 import shutil
@@ -12,24 +13,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from syncd import config as configuration, parts as composition
+from syncd import config as configuration, mounts, parts as composition
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
-from syncd.files_api import source
-from syncd.state import schema, store as storage, tokens
+from syncd.files_api import FilesApiError, source
+from syncd.state import attempts, echo, schema, store as storage, tokens
 from syncd.state.store import Store
 from syncd.state.writer import Writer, _Job
 
 FOLDER = "f"
 GRACE_SECONDS = 60.0
 RESEND_SECONDS = 120.0
-#: Whether the product notices that its state was lost, and can rebuild it.
-ADOPTS = "adopter" in {field.name for field in fields(composition.Parts)}
 
 
 class PowerCut(BaseException):
@@ -64,6 +62,7 @@ class InlineWriter(Writer):
     def start(self, *, thorough: bool = False) -> None:
         super().start(thorough=thorough)
         self._db.conn.execute("PRAGMA synchronous = OFF")
+        self._db.conn.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.conn.execute("PRAGMA wal_autocheckpoint = 0")
 
     def submit(self, work):
@@ -91,6 +90,24 @@ class InlineWriter(Writer):
         self._between("after commit")
 
 
+class InlineReaders:
+    """Reads on the writer's connection: on one thread, no transaction is ever half done then."""
+
+    met_damage = False
+
+    def __init__(self, writer: InlineWriter) -> None:
+        self._writer = writer
+
+    def open(self) -> None:
+        """Nothing is opened."""
+
+    def read(self, query):
+        return query(self._writer._usable())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class _NoThread:
     """Stands for the writer's thread."""
 
@@ -108,6 +125,7 @@ class SimulatedStore(Store):
         super().__init__(directory)
         self._writer = InlineWriter(self._path, between)
         self._writer._thread = _NoThread()
+        self._readers = InlineReaders(self._writer)
 
     @property
     def writer(self) -> InlineWriter:
@@ -140,8 +158,8 @@ class Engine:
         self.store = SimulatedStore(base / "state", between)
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
-        self.parts.poller._pause = lambda _: False
-        self.parts.confirmer._pause = lambda _: False
+        for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
+            waiting._pause = lambda _: False
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
@@ -153,14 +171,16 @@ class Engine:
             "confirm": self.parts.confirmer.step,
             "poll": self.parts.poller.step,
             "delete": self.parts.deleter.step,
+            "take": self.parts.consumer.step,
+            "adopt": self._adopt,
         }
 
     def run(self, name: str) -> None:
-        """Run a step, and what it handed in, to its end; an error of the table is its end, too."""
+        """Run a step, and what it handed in, to its end; an error that it tells is its end, too."""
         try:
             self.steps()[name]()
             self.store.writer.commit()
-        except StateError:
+        except (StateError, FilesApiError):
             self.store.writer.commit()
 
     def _look(self) -> None:
@@ -173,17 +193,34 @@ class Engine:
     def _upload(self) -> None:
         uploader = self.parts.uploader
         uploader.step()
-        uploader._work(None)
+        uploader._work()
 
-    def adopt(self) -> None:
-        """Rebuild what was lost from the remote listing."""
+    def _adopt(self) -> None:
         self.parts.watch.scan_all()
         for _ in self.parts.adopter.adopt():
             pass
 
+    @property
+    def echo_is_proven(self) -> bool:
+        """Whether the ledger knows that the service echoes names."""
+        return self.store.read(echo.summary) == echo.PROVEN
 
-def settings(base: Path, method: str) -> configuration.Config:
+    @property
+    def looks_for_something(self) -> bool:
+        """Whether a request that got no answer is still looked for."""
+        return bool(self.store.read(attempts.every))
+
+    def shown_by_verify(self) -> set[str]:
+        """Return the uuids that `verify` names."""
+        *_, said = self.parts.verifier.verify()
+        return {shown["file_uuid"] for shown in (*said["findings"], *said["kept"])}
+
+
+def settings(base: Path, method: str, after_upload: str = "keep") -> configuration.Config:
     """Return a configuration of one folder beneath `base`."""
+    folder = {"path": f"{base}/root", "name": FOLDER, "after_upload": after_upload}
+    if after_upload == "move":
+        folder["move_to"] = f"{base}/taken"
     return configuration.load(
         config=None,
         directories=(),
@@ -194,7 +231,7 @@ def settings(base: Path, method: str) -> configuration.Config:
             "SYNCD_UPLOAD__METHOD": method,
             "SYNCD_UPLOAD__WORKERS": "1",
             "SYNCD_UPLOAD__RESEND_AFTER_SECONDS": str(RESEND_SECONDS),
-            "SYNCD_FOLDERS": f'[{{"path": "{base}/root", "name": "{FOLDER}"}}]',
+            "SYNCD_FOLDERS": json.dumps([folder]),
         },
         working_directory=base,
     )
@@ -204,7 +241,10 @@ def fresh_state(base: Path) -> None:
     """Put an empty, migrated state directory beneath `base`: made once, then copied."""
     template, state = base / "template", base / "state"
     if not template.exists():
-        with mock.patch.object(storage, "secrets", SimpleNamespace(token_hex=lambda _: "0a" * 4)):
+        always = SimpleNamespace(token_hex=lambda count: "0a" * count)
+        with ExitStack() as stack:
+            for module in (storage, tokens):
+                stack.enter_context(mock.patch.object(module, "secrets", always))
             made = Store(template)
             made.open(0.0)
             made.close()
@@ -247,6 +287,8 @@ def simulated(
             (composition, "time", ticking),
             (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),
+            # Nothing is mounted that matters here.
+            (mounts, "mounts", lambda: iter(())),
             (Fingerprint, "of", staticmethod(fingerprint)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))

@@ -4,37 +4,42 @@ They are the proof that the invariants are looked at. Nothing of them is in the 
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from syncd.files_api import FileDetail, FilesApiError
 from syncd.identity import RootIdentity
-from syncd.state import copies, files, holds
-from syncd.state.advance import retire
+from syncd.state import attempts, confirming, copies, holds, tokens
+from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
-from syncd.state.ledger import Declined, Ledger, rename_sources
-from syncd.state.lifecycle import CopyStatus
+from syncd.state.ledger import Ledger
 from syncd.workers.deleter import Deleter
 from syncd.workers.passage import Passage
 from syncd.workers.reconciler import Reconciler
+from syncd.workers.rollback import RollbackCheck
+from syncd.workers.search import Search
 
-from .history import Plan, run
-from .server import Violation, Weather
+from . import bugs
+from .history import run
+from .objects import Violation, Weather
+from .plan import DAY_SECONDS, HOUR_SECONDS, Plan
 
 CALM = Plan(seed=0, method="direct", change=0.0, crash=0.0, commit_error=0.0, events=1.0,
             unmounts=False, key_trouble=False)  # fmt: skip
 RESTLESS = replace(CALM, change=0.1, steps=40)
 FAULTY = replace(CALM, weather=Weather(trouble=0.3))
+LATE = replace(
+    CALM,
+    steps=40,
+    change=0.05,
+    weather=Weather(trouble=0.1, late=0.3, late_seconds=0.6 * HOUR_SECONDS),
+)
+PUT_BACK = replace(CALM, steps=40, change=0.05, put_back=True)
 #: Schedules after which a bug counts as not caught.
-TRIES = 400
-
-_begin = Ledger.begin
-_plan = Ledger._plan
-_confirm_missing = Deletions.confirm_missing
-_offer = Passage._offer
+TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -74,96 +79,87 @@ def caught(
     return None
 
 
-def _retire_at_once(self, db, file, offer, now):
-    for copy in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
-        retire(db, copy, now, reason="planted: a newer one will come")
-    return _plan(self, db, file, offer, now)
-
-
-def _begin_delete_unseen(self, db, copy_id, now):
-    copy = copies.get(db, copy_id)
-    if copy is None or copy.status is not CopyStatus.RETIRING:
-        return None
-    copies.update(db, copy_id, in_flight=1, delete_sent_at=now, due_at=None)
-    return copies.get(db, copy_id)
-
-
-def _begin_delete_unwritten(self, db, copy_id, now):
-    copy = copies.get(db, copy_id)
-    return copy if copy and copy.status is CopyStatus.RETIRING else None
-
-
-def _send_again_at_once(self, db, copy_id, failure, look_at):
-    copies.move(db, copies.get(db, copy_id), CopyStatus.PLANNED, due_at=look_at)
-
-
-def _trust_the_inode(self, file, descriptor):
-    offer = _offer(self, file, descriptor)
-    if offer is None or file.sha256 is not None:
-        return offer
-    moved = self._store.read(
-        lambda db: files.where(
-            db,
-            "inode = ? AND size = ? AND status = 'missing' AND sha256 IS NOT NULL",
-            (file.fingerprint.inode, file.size),
-        )
-    )
-    return replace(offer, sha256=moved[0].sha256) if moved else offer
-
-
-def _share(self, db, offer, now):
-    file = files.get(db, offer.file_id)
-    if file and rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, None):
-        files.update(db, file.id, sha256=offer.sha256, due_at=None)
-        return Declined.SETTLED
-    return _begin(self, db, offer, now)
-
-
-class _UndoneError(Exception):
-    """Carries what a transaction returned, and undoes it."""
-
-
-def _promise_nothing(self, offer):
-    now, future = self._clock(), Future()
-
-    def work(db):
-        raise _UndoneError(self._ledger.begin(db, offer, now))
-
-    try:
-        self._store.write(work)
-    except _UndoneError as undone:
-        future.set_result(undone.args[0])
-    return future
-
-
-def _want_for_ever(self, db, file_id, now, **checks):
-    said = _confirm_missing(self, db, file_id, now, **checks)
-    db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file_id,))
-    return said
-
-
 BUGS = {
     "the old copy retires before the new one is live": Planted(
         replaced=(
-            (Ledger, "_plan", _retire_at_once),
-            (Deletions, "begin_delete", _begin_delete_unseen),
+            (Ledger, "_plan", bugs.retire_at_once),
+            (Deletions, "begin_delete", bugs.begin_delete_unseen),
         ),
         plan=FAULTY,
         seen_as=("I5", "I7"),
     ),
     "a DELETE without a committed intent": Planted(
-        replaced=((Deletions, "begin_delete", _begin_delete_unwritten),), seen_as=("I2",)
+        replaced=((Deletions, "begin_delete", bugs.begin_delete_unwritten),), seen_as=("I2",)
     ),
     "an upload without a committed intent": Planted(
-        replaced=((Passage, "_begin", _promise_nothing),), seen_as=("I1",)
+        replaced=((Passage, "_begin", bugs.promise_nothing),), seen_as=("I1",)
+    ),
+    "the old sweep": Planted(
+        replaced=((Reconciler, "step", bugs.sweep),),
+        plan=replace(CALM, colleagues=0.3),
+        seen_as=("not ours", "two objects"),
+    ),
+    "one token for all attempts": Planted(
+        replaced=((Ledger, "_token", bugs.share_one_token),),
+        plan=LATE,
+        seen_as=("one token", "orphan"),
+    ),
+    "a found attempt stays unanswered": Planted(
+        replaced=((Ledger, "settle", bugs.leave_the_found_unanswered),),
+        plan=replace(LATE, colleagues=0.5),
+        seen_as=("not ours", "two objects"),
     ),
     "no late look": Planted(
-        replaced=((Reconciler, "_look_late", lambda *_, **__: None),),
-        plan=replace(CALM, weather=Weather(late=0.5, late_seconds=900.0)),
+        replaced=((attempts, "every", bugs.never_look_late),), plan=LATE, seen_as=("orphan",)
+    ),
+    "the newest of several is taken": Planted(
+        replaced=((Search, "look", bugs.take_the_newest),),
+        plan=replace(LATE, colleagues=0.5),
+        seen_as=("not ours",),
+    ),
+    "a size that is not told is a wrong one": Planted(
+        replaced=((Search, "_fits", bugs.want_a_size),),
+        plan=replace(LATE, method="presigned"),
         seen_as=("orphan",),
     ),
+    "a 2xx of the storage is believed": Planted(
+        replaced=((confirming, "begin", bugs.believe_the_storage),),
+        plan=replace(CALM, method="presigned", change=0.05, steps=40, weather=Weather(lie=0.3)),
+        seen_as=("I5", "I7", "no live copy", "differ"),
+    ),
+    "a state that was put back is not noticed": Planted(
+        replaced=((RollbackCheck, "step", bugs.notice_no_older_state),),
+        plan=PUT_BACK,
+        seen_as=("it could be seen",),
+    ),
+    "the MAC is not checked": Planted(
+        replaced=(
+            (tokens, "is_genuine", bugs.believe_any_token),
+            (tokens, "is_of_size", bugs.believe_any_token),
+        ),
+        plan=replace(PUT_BACK, colleagues=0.5),
+        seen_as=("not ours",),
+    ),
+    "a token counts anywhere in a name": Planted(
+        replaced=((FileDetail, "token", property(bugs.find_a_token_anywhere)),),
+        plan=replace(PUT_BACK, colleagues=0.5),
+        seen_as=("not ours",),
+    ),
+    "what adopt took is deleted": Planted(
+        replaced=((copies, "insert", bugs.keep_nothing),), plan=PUT_BACK, seen_as=("adopt took",)
+    ),
+    "a page of a proxy proves a deletion": Planted(
+        replaced=((FilesApiError, "is_the_services", property(lambda _: True)),),
+        plan=replace(FAULTY, steps=40, change=0.05),
+        seen_as=("not gone", "no live copy"),
+    ),
+    "what is found after days is deleted": Planted(
+        replaced=((Attempt, "is_old", bugs.never_old),),
+        plan=replace(LATE, weather=Weather(trouble=0.1, late=0.5, late_seconds=5 * DAY_SECONDS)),
+        seen_as=("more than a day",),
+    ),
     "no look before it is sent again": Planted(
-        replaced=((Ledger, "doubt", _send_again_at_once),),
+        replaced=((Ledger, "doubt", bugs.send_again_at_once),),
         plan=FAULTY,
         seen_as=("stored twice", "orphan"),
     ),
@@ -173,13 +169,13 @@ BUGS = {
         seen_as=("I5", "I7"),
     ),
     "a rename is decided by the inode": Planted(
-        replaced=((Passage, "_offer", _trust_the_inode),),
+        replaced=((Passage, "_offer", bugs.trust_the_inode),),
         plan=RESTLESS,
         near=7,
         seen_as=("differ", "I6"),
     ),
     "two paths share a copy": Planted(
-        replaced=((Ledger, "begin", _share),), seen_as=("has no live copy", "differ")
+        replaced=((Ledger, "begin", bugs.share),), seen_as=("has no live copy", "differ")
     ),
     "a stale copy is sent": Planted(
         replaced=((Passage, "_gatekeeper", lambda *_: None),),
@@ -193,7 +189,7 @@ BUGS = {
         seen_as=("orphan",),
     ),
     "what is not wanted any more goes live": Planted(
-        replaced=((Deletions, "confirm_missing", _want_for_ever),),
+        replaced=((Deletions, "confirm_missing", bugs.want_for_ever),),
         plan=replace(FAULTY, steps=40, weather=Weather(trouble=0.5)),
         near=14,
         seen_as=("is gone, and yet",),

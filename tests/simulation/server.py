@@ -3,13 +3,13 @@
 It keeps an audit of its own: which bytes each object holds and who sent them. Time is the world's.
 """
 
-import hashlib
 import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 from syncd.files_api import (
     BadAnswerError,
@@ -28,73 +28,13 @@ from syncd.files_api import (
     ServerError,
     UnauthorizedError,
     UnprocessableError,
-    token_of,
 )
 from syncd.files_api.listing import MOST_PAGES, read_listing, walk
 
-ORGANIZATION = str(uuid.UUID(int=7))
+from . import answers
+from .objects import FOREIGN, OURS, Object, Violation, Weather
+
 URL_SECONDS = 1800.0
-OURS, FOREIGN = "ours", "foreign"
-
-
-class Violation(BaseException):
-    """An invariant does not hold. No `except Exception` of the product may swallow it."""
-
-
-@dataclass(slots=True)
-class Object:
-    """An object as the service keeps it; times in seconds since the epoch."""
-
-    file_uuid: str
-    owner: str
-    name: str
-    content_type: str
-    created_at: float
-    #: None while only reserved
-    body: bytes | None = None
-    deleted: bool = False
-    visible_at: float = 0.0
-    url_until: float = 0.0
-    stored_at: float = 0.0
-    processing_seconds: float = 0.0
-    fails: bool = False
-
-    @property
-    def sha256(self) -> str | None:
-        return None if self.body is None else hashlib.sha256(self.body).hexdigest()
-
-    @property
-    def is_video(self) -> bool:
-        return self.content_type.startswith("video/")
-
-    @property
-    def there(self) -> bool:
-        return not self.deleted
-
-    def tokens(self) -> set[str]:
-        token = token_of(self.name)
-        return {token} if token else set()
-
-
-@dataclass(slots=True)
-class Weather:
-    """How likely each fault is, and how long things take; all zero is a healed service."""
-
-    #: of each request: it fails in one way or another
-    trouble: float = 0.0
-    #: of each upload: the service does its work twice
-    twice: float = 0.0
-    #: of each upload whose answer is lost: it is only stored later
-    late: float = 0.0
-    late_seconds: float = 0.0
-    lag_seconds: float = 0.0
-    #: of each page: somebody uploads or deletes before it is read
-    shifting: float = 0.0
-    #: of each listing: it claims another count than it shows
-    miscount: float = 0.0
-    processing_seconds: float = 0.0
-    #: of each content: it can never be processed, or is refused for good
-    poison: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,24 +51,33 @@ class Service:
     tell: Callable[[str], None]
     weather: Weather = field(default_factory=Weather)
     objects: dict[str, Object] = field(default_factory=dict)
-    #: (when, object or None for bytes to a reserved one, uuid, body)
+    #: whether it says who uploaded an object
+    names_uploaders: bool = False
+    #: of a page, small so that there are several
+    page_items: int = 3
+    #: how far its clock is ahead of the world's
+    ahead_seconds: float = 0.0
+    #: what was asked for and is carried out later: when, and what
     pending: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     key: str = "good"
     retry_until: float = 0.0
     poisoned: set[bytes] = field(default_factory=set)
     mutations: int = 0
     listings: int = 0
-    stored_by_token: dict[str, int] = field(default_factory=dict)
+    #: requests of ours that can store something
+    requests: int = 0
     _arrived_at: float | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     # What happens by itself
 
-    def deliver(self, everything: bool = False) -> None:
+    def deliver(self) -> None:
         """Carry out what was delayed and is due."""
         now = self.clock()
-        due = [item for item in self.pending if everything or item[0] <= now]
-        self.pending = [item for item in self.pending if item not in due]
+        if not any(at <= now for at, _ in self.pending):
+            return
+        due = [item for item in self.pending if item[0] <= now]
+        self.pending = [item for item in self.pending if item[0] > now]
         for at, work in sorted(due, key=lambda item: item[0]):
             self._arrived_at = at
             work()
@@ -138,17 +87,30 @@ class Service:
         """Return the time at which what is carried out now arrived."""
         return self.clock() if self._arrived_at is None else self._arrived_at
 
-    def add_foreign(self, body: bytes, name: str) -> None:
+    def add_foreign(
+        self,
+        body: bytes | None,
+        name: str,
+        *,
+        content_type: str = "text/plain",
+        remote_uri: str | None = None,
+    ) -> Object:
         """Somebody else uploads."""
-        self._add(FOREIGN, name, "text/plain", body)
+        item = self._add(FOREIGN, name, content_type, body)
+        item.remote_uri = remote_uri
+        return item
 
     def heal(self) -> None:
-        """End every fault; what was delayed arrives."""
-        self.weather = Weather(lag_seconds=0.0, processing_seconds=self.weather.processing_seconds)
+        """End every fault; what was delayed still arrives when it is due."""
+        self.weather = Weather(processing_seconds=self.weather.processing_seconds)
         self.key = "good"
-        self.deliver(everything=True)
+        self.show_everything()
+
+    def show_everything(self) -> None:
+        """Let the listing catch up with what is stored."""
+        now = self.clock()
         for item in self.objects.values():
-            item.visible_at = 0.0
+            item.visible_at = min(item.visible_at, now)
 
     def ours(self) -> list[Object]:
         """Return what of ours is there: stored or reserved, and not deleted."""
@@ -157,7 +119,16 @@ class Service:
     def _uuid(self) -> str:
         return str(uuid.UUID(int=(1 << 100) + next(self._numbers)))
 
-    def _add(self, owner: str, name: str, content_type: str, body: bytes | None) -> Object:
+    def _add(
+        self,
+        owner: str,
+        name: str,
+        content_type: str,
+        body: bytes | None,
+        *,
+        request: int | None = None,
+        sent_at: float = 0.0,
+    ) -> Object:
         now = self._now()
         item = Object(
             file_uuid=self._uuid(),
@@ -165,6 +136,8 @@ class Service:
             name=name,
             content_type=content_type,
             created_at=now + next(self._numbers) * 1e-6,
+            request=request,
+            sent_at=sent_at,
             visible_at=now + self.rng.uniform(0, self.weather.lag_seconds),
             url_until=now + URL_SECONDS,
         )
@@ -173,12 +146,14 @@ class Service:
             self._fill(item, body)
         return item
 
+    def _request(self) -> dict[str, float]:
+        """Count a request of ours that can store something; return what its objects remember."""
+        self.requests += 1
+        return {"request": self.requests, "sent_at": self.clock()}
+
     def _fill(self, item: Object, body: bytes) -> None:
         if item.body is not None and item.body != body:
             raise Violation(f"I8: two contents for {item.file_uuid}")
-        if item.body is None and item.owner == OURS:
-            for token in item.tokens():
-                self.stored_by_token[token] = self.stored_by_token.get(token, 0) + 1
         item.body = body
         item.stored_at = self._now()
         item.processing_seconds = self.rng.uniform(0, self.weather.processing_seconds)
@@ -201,12 +176,15 @@ class Service:
         if self.key == "refused" or (self.key == "wrong" and not looks):
             raise UnauthorizedError("no such key", operation=operation, status=401)
         if self.key == "wrong":
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise _not_found(operation)
 
     def _trouble_before(self, operation: str) -> None:
         """Fail, perhaps, before anything is done."""
         if self.rng.random() >= self.weather.trouble:
             return
+        if operation in ("get", "delete") and self.rng.random() < 0.2:
+            # A proxy's page proves nothing.
+            raise NotFoundError("a page of HTML", operation=operation, status=404)
         match self.rng.randrange(5):
             case 0 | 1:
                 raise NotSentError("cannot connect", operation=operation, code="local.connect")
@@ -273,31 +251,40 @@ class Service:
         if body in self.poisoned and not content_type.startswith("video/"):
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
-        stored: list[Object] = []
-        self._commit("upload", lambda: stored.append(self._add(OURS, name, content_type, body)))
+        made, stored = self._request(), list[Object]()
+        self._commit(
+            "upload", lambda: stored.append(self._add(OURS, name, content_type, body, **made))
+        )
         self.tell(f"stored {name} as {stored[0].file_uuid[-4:]}")
         self._done("upload")
-        return self._upload_answer(
-            stored[0], with_uuid=self.rng.random() >= self.weather.trouble / 8
+        return answers.upload(
+            self.rng.choice(stored), with_uuid=self.rng.random() >= self.weather.trouble / 8
         )
 
     def create(self, files, *, workspace_uuid=None, **_) -> CreatedFiles:
         self._enter("create", mutates=True)
         self._refuse_key("create")
         self._trouble_before("create")
+        numbered = []
         for new in files:
             self.audit("create", name=new.local_file_path)
-        reserved: list[Object] = []
+            numbered.append((new, self._request()))
+        reserved: list[list[Object]] = []
 
         def reserve() -> None:
-            reserved.extend(
-                self._add(OURS, new.local_file_path, new.content_type, None) for new in files
+            reserved.append(
+                [
+                    self._add(OURS, new.local_file_path, new.content_type, None, **made)
+                    for new, made in numbered
+                ]
             )
 
         self._commit("create", reserve)
+        answered = self.rng.choice(reserved)
+        for item in answered:
+            self.tell(f"reserved {item.file_uuid[-4:]} for {item.name}")
         self._done("create")
-        made = reserved[: len(files)]
-        return CreatedFiles(files=tuple(self._upload_answer(item, url=True) for item in made))
+        return CreatedFiles(files=tuple(answers.upload(item, url=True) for item in answered))
 
     def put(self, file_url, source, *, content_type, **_) -> None:
         self._enter("put", mutates=True)
@@ -308,6 +295,10 @@ class Service:
         if item.deleted or self.clock() > item.url_until:
             raise ForbiddenError("the URL has expired", operation="put", status=403)
         self._judge(body)
+        if self.rng.random() < self.weather.lie:
+            self.tell(f"the storage takes the bytes of {item.file_uuid[-4:]} and keeps nothing")
+            self._done("put")
+            return
         self._commit("put", lambda: None if item.deleted else self._fill(item, body))
         self.tell(f"put the bytes of {item.file_uuid[-4:]}")
         self._done("put")
@@ -320,7 +311,7 @@ class Service:
         self.audit("delete", item=item, file_uuid=file_uuid)
         if item is None or item.deleted:
             self._done("delete")
-            raise NotFoundError("no such file", operation="delete", status=404)
+            raise _not_found("delete")
         item.deleted = True
         self.tell(f"deleted {file_uuid[-4:]}")
         self._done("delete")
@@ -331,23 +322,32 @@ class Service:
         self._trouble_before(operation)
         item = self.objects.get(file_uuid)
         if item is None or item.deleted:
-            raise NotFoundError("no such file", operation=operation, status=404)
+            raise _not_found(operation)
         return item
 
     def get(self, file_uuid) -> FileDetail:
-        return self._detail(self._there("get", file_uuid))
+        item = self._there("get", file_uuid)
+        return self._detail(item)
+
+    def _detail(self, item: Object) -> FileDetail:
+        return answers.detail(
+            item,
+            now=self.clock(),
+            ahead_seconds=self.ahead_seconds,
+            echo=self.echo,
+            names_uploaders=self.names_uploaders,
+        )
 
     def get_status(self, file_uuid) -> FileStatus:
         item = self._there("get_status", file_uuid)
-        return FileStatus(file_uuid=file_uuid, processing_status=self._status(item) or "completed")
+        status = answers.status(item, self.clock()) or "completed"
+        return FileStatus(file_uuid=file_uuid, processing_status=status)
 
     def get_frames(self, file_uuid) -> FileFrames:
         self._there("get_frames", file_uuid)
         return FileFrames(file_uuid=file_uuid, frame_count=3, frame_urls=())
 
-    def list(
-        self, *, workspace_uuid=None, file_type=None, limit=None, offset=None, on_answer=None
-    ) -> FilePage:
+    def list(self, *, workspace_uuid=None, limit=None, offset=None, **_) -> FilePage:
         self._enter("list", mutates=False)
         self.listings += 1
         self._refuse_key("list")
@@ -379,49 +379,26 @@ class Service:
         *,
         workspace_uuid=None,
         since=lambda: None,
-        limit=3,
         most_pages=MOST_PAGES,
-        on_answer=None,
+        on_answer=lambda _: None,
     ) -> Listing:
+        def read_page(size: int, offset: int) -> FilePage:
+            page = self.list(limit=size, offset=offset)
+            on_answer(SimpleNamespace(date=self._date()))
+            return page
+
         return read_listing(
-            lambda size, offset: self.list(limit=size, offset=offset),
-            take,
-            since=since,
-            limit=limit,
-            most_pages=most_pages,
+            read_page, take, since=since, limit=self.page_items, most_pages=most_pages
         )
+
+    def _date(self) -> datetime | None:
+        """Return its clock's time in whole seconds, as the header of an answer tells it."""
+        return datetime.fromtimestamp(int(self.clock() + self.ahead_seconds), tz=UTC)
 
     def close(self) -> None:
         """Nothing is open."""
 
-    # How it answers
 
-    def _status(self, item: Object) -> str | None:
-        if not item.is_video:
-            return None
-        if item.body is None:
-            return "pending"
-        if self.clock() < item.stored_at + item.processing_seconds:
-            return "processing"
-        return "failed" if item.fails else "completed"
-
-    def _upload_answer(
-        self, item: Object, *, with_uuid: bool = True, url: bool = False
-    ) -> FileUpload:
-        return FileUpload(
-            file_uuid=item.file_uuid if with_uuid else None,
-            file_url=f"https://storage/{item.file_uuid}" if url else None,
-            content_type=item.content_type,
-            processing_status="pending" if item.is_video else None,
-        )
-
-    def _detail(self, item: Object) -> FileDetail:
-        return FileDetail(
-            file_uuid=item.file_uuid,
-            organization_uuid=ORGANIZATION,
-            created_at=datetime.fromtimestamp(item.created_at, tz=UTC),
-            content_type=item.content_type,
-            file_size_bytes=None if item.body is None else len(item.body),
-            processing_status=self._status(item),
-            original_file_url=item.name.rpartition("/")[2] if self.echo else None,
-        )
+def _not_found(operation: str) -> NotFoundError:
+    """Return what the service itself says, in its envelope."""
+    return NotFoundError("no such file", operation=operation, status=404, code="files.not_found")

@@ -1,7 +1,8 @@
 import pytest
 
 from .command import place
-from .history import plan_for, run
+from .history import run
+from .plan import plan_for
 from .planted import BUGS, caught
 
 #: Schedules in each run, in parts; `python -m tests.simulation --runs 100000` for more.

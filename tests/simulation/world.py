@@ -45,6 +45,8 @@ class World:
     files: dict[str, bytes] = field(default_factory=dict)
     #: paths at which something stands that is no file
     links: dict[str, None] = field(default_factory=dict)
+    #: paths at which ever something stood that is no file
+    linked: set[str] = field(default_factory=set)
     _stamps: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
     _next_inode: int = 1000
@@ -190,7 +192,20 @@ class World:
         """Something that is no file takes the place; the next creation there finds it gone."""
         (self.disk / name).symlink_to("nowhere")
         self.links[name] = None
+        self.linked.add(name)
         self._note(name, f"a link stands at {name}", seen=False)
+
+    def take_note_of_what_is_gone(self) -> list[tuple[str, bytes]]:
+        """Return the files that syncd took away since this was last asked, with their content."""
+        gone = [
+            (name, content)
+            for name, content in self.files.items()
+            if not os.path.lexists(self.disk / name)
+        ]
+        for name, _ in gone:
+            del self.files[name]
+            self._note(name, f"{name} was taken away", seen=True)
+        return gone
 
     def clear_links(self) -> None:
         """Take away what is no file."""

@@ -436,16 +436,19 @@ def test_an_excluded_file_releases_its_copy_and_takes_it_up_again(desk):
     assert desk.do(desk.ledger.completed, copy.id, desk.now, **facts) == "live"
 
 
-def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_file_starts_anew(desk):
+def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_copy_is_kept(desk):
     file = desk.see(b"a")
     copy = desk.begin(file)
     desk.do(desk.ledger.reserved, copy.id, f"{UUID}1")
     failure = Failure("the URL expired", 403)
     desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now + 9)
-    assert desk.copy(copy).status is CopyStatus.RETIRING
-    assert desk.file(file).due_at == desk.now + 9
-    assert isinstance(desk.begin(file), Copy)
-    assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is None
+    kept, record = desk.store.read(lambda db: copies.of_file(db, file.id))
+    assert (kept.id, kept.status, kept.due_at) == (copy.id, CopyStatus.PLANNED, desk.now + 9)
+    assert (kept.attempts, kept.error_message, kept.file_uuid) == (1, "the URL expired", None)
+    assert (record.status, record.file_uuid) == (CopyStatus.RETIRING, f"{UUID}1")
+    desk.now += 9
+    assert desk.begin(file).attempts == 2
+    assert desk.do(desk.deletions.begin_delete, record.id, desk.now) is None
 
 
 def test_a_failed_video_keeps_its_object_until_its_file_is_gone(desk):

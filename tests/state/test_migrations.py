@@ -8,6 +8,7 @@ from sqlite_utils import Database
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError
 from syncd.state import damage, files, schema
+from syncd.state.holds import decisions
 from syncd.state.lifecycle import FileStatus
 
 STEPS = [migration.name for migration in schema.migrations._migrations]
@@ -44,6 +45,53 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(tmp
     assert new.conn.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA_VERSION
     new.close()
     fresh.close()
+
+
+@pytest.mark.row(66)
+def test_open_holds_and_verdicts_of_an_older_state_are_carried_over(tmp_path):
+    path = tmp_path / schema.FILE_NAME
+    old = Database(sqlite3.connect(path, isolation_level=None))
+    schema.migrations.apply(old, stop_before="decisions_named")
+    old.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
+    for number, (stops, scope, reason) in enumerate(
+        [("deletions", "f", "many_missing"), ("sending", "folder f", "remote_gone")], start=1
+    ):
+        old.conn.execute(
+            "INSERT INTO holds (id, stops, scope, reason, message, affects, since) "
+            "VALUES (?, ?, ?, ?, 'm', 1, 1.0)",
+            (number, stops, scope, reason),
+        )
+    rows = [
+        (b"held", "missing", None, None),
+        (b"kept", "missing", "kept", 9),
+        (b"gone", "ready", "gone", None),
+        (b"rule", "ready", "forgotten", None),
+        (b"plain", "ready", None, None),
+    ]
+    for number, (name, status, verdict, hold) in enumerate(rows, start=1):
+        old.conn.execute(
+            "INSERT INTO files (id, folder, path, parent, status, changed_at, due_at, verdict, "
+            "hold_id) VALUES (?, 'f', ?, x'', ?, 5.0, 7.0, ?, ?)",
+            (number, name, status, verdict, hold),
+        )
+        old.conn.execute(
+            "INSERT INTO copies (file_id, token, status, generation, sha256, size, content_type, "
+            "method, created_at) VALUES (?, 't', 'live', 1, 's', 1, 'c', 'direct', 1.0)",
+            (number,),
+        )
+    old.conn.execute(
+        "INSERT INTO holds (id, stops, scope, reason, message, since, released_at, verdict) "
+        "VALUES (9, 'deletions', 'f', 'many_missing', 'm', 1.0, 2.0, 'rejected')"
+    )
+    old.conn.close()
+    with closing(schema.open_writable(path)) as new:
+        known = [files.find(new, "f", row[0]) for row in rows]
+        assert [(file.verdict, file.hold_id) for file in known] == [
+            *(("held", 1), ("kept", 9), ("held", 2), ("forgotten", None), (None, None)),
+        ]
+        assert known[0].due_at is None
+        decisions.decide(new, 1, "approved", 100.0)
+        assert files.find(new, "f", b"held").due_at == 110.0
 
 
 def made(path, step):

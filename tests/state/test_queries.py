@@ -15,7 +15,7 @@ ASKED = {
     "polls": lambda db: due.polls(db, NOW, 10),
     "next poll": lambda db: due.next_poll(db, NOW),
     "missing": lambda db: due.missing(db, NOW, "f", 10),
-    "deletions": lambda db: due.deletions(db, NOW, 10),
+    "deletions": lambda db: due.deletions(db, NOW, 10, missing=True),
     "next deletion": lambda db: due.next_deletion(db, NOW),
     "doubts": due.doubts,
     "what is to be taken away": lambda db: consumption.due(db, "f", 10),

@@ -38,6 +38,8 @@ def nobody():
     if os.geteuid() != 0:
         yield
         return
+    # Python may be where nobody else can read it: what is imported late has to be there already.
+    "".encode("ascii")
     os.seteuid(65534)
     try:
         yield

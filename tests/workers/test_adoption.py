@@ -181,6 +181,23 @@ def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(sync
     assert synced.mutations().count("DELETE") == 0
 
 
+def test_what_an_older_ledger_was_to_delete_is_not_taken_up_by_a_rename(synced):
+    with synced.parts() as parts:
+        _, uuid, _ = synced.manifest(parts)["f", "a.txt"]
+        parts.store.write(
+            lambda db: db.conn.execute(
+                "UPDATE copies SET status = 'retiring' WHERE file_uuid = ?", (uuid,)
+            )
+        )
+        # The ledger that was put back does not know that it was deleted since.
+        parts.clients[1].delete(uuid)
+        (synced.home / "f" / "a.txt").rename(synced.home / "f" / "moved.txt")
+        synced.command(parts, "adopt")
+        synced.sync(parts)
+        status, moved, _ = synced.manifest(parts)["f", "moved.txt"]
+        assert (status, moved != uuid) == ("synced", True)
+
+
 def test_a_folder_that_is_not_there_refuses_adoption(synced):
     synced.lose()
     (synced.home / "g").rename(synced.home / "away")

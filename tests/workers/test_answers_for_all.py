@@ -192,14 +192,20 @@ def test_a_used_up_quota_rests_sending_for_five_minutes(shop):
 @pytest.mark.row(40)
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_a_refusal_of_the_content_is_final_until_it_changes(shop, status):
-    shop.faults({"match": UPLOAD, "action": {"status": status}})
+    refusal = {"match": UPLOAD, "times": 1, "action": {"status": status}}
+    shop.faults(refusal)
     shop.drop("a", b"a")
+    shop.upload()
+    shop.now += 1
+    shop.drop("b", b"b")
+    shop.upload()
+    shop.faults(refusal)
     for _ in range(5):
+        shop.now += 10_000
         shop.upload()
         shop.reconciler.step()
-        shop.now += 10_000
     assert shop.copy("a").status is CopyStatus.FAILED
-    assert len(mutations(shop)) == 1
+    assert len(mutations(shop)) == 3
     shop.faults()
     shop.drop("a", b"changed")
     shop.upload()
@@ -334,8 +340,9 @@ def test_a_request_that_was_given_up_is_looked_for_though_syncd_restarts(shop):
     shop.upload()
     while len(shop.live()) < 2:
         time.sleep(0.02)
-    asked = len(shop.ask("requests"))
     again = reconciler_of(shop)
+    again.step()  # it sees that the state was not put back
+    asked = len(shop.ask("requests"))
     again.step()
     assert len(shop.ask("requests")) == asked, "not yet"
     shop.now += 601

@@ -1,5 +1,6 @@
 import os
 import shutil
+import threading
 import time
 from dataclasses import replace
 
@@ -8,9 +9,10 @@ import pytest
 from syncd import disk
 from syncd.exceptions import StateWriteError
 from syncd.files_api import Answer
-from syncd.state import holds
+from syncd.state import holds, sightings
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.sightings import Seen
+from syncd.state.sightings import Seen, Sighting
+from syncd.workers import deleter
 
 
 @pytest.fixture
@@ -274,3 +276,182 @@ def test_only_the_services_own_word_proves_a_deletion(synced, monkeypatch, actio
     synced.deleter.step()
     assert list(synced.live()) == [synced.copy("b").file_uuid]
     assert synced.copy("a").status is CopyStatus.GONE
+
+
+# A disk that hangs
+
+
+@pytest.fixture
+def hung(synced, monkeypatch):
+    """The shop, beside a folder whose disk does not answer before the event is set."""
+    answers = threading.Event()
+    real = deleter.look
+
+    def look(store, name, *args, **known):
+        if name == "hung":
+            answers.wait(20)
+        return real(store, name, *args, **known)
+
+    monkeypatch.setattr(deleter, "look", look)
+    synced.policies["hung"] = synced.policies["f"]
+
+    def add(db):
+        db.conn.execute("INSERT INTO folders (name, path) SELECT 'hung', path FROM folders")
+        db.conn.execute(
+            "INSERT INTO parts (folder, path, filesystem, inode) "
+            "SELECT 'hung', path, filesystem, inode FROM parts"
+        )
+
+    synced.store.write(add)
+    (synced.root / "x").write_bytes(b"x")
+    mark = disk.Fingerprint.of((synced.root / "x").lstat())
+    seen(synced, Sighting(b"x", Seen.PRESENT, mark))
+    synced.uploader._roots["hung"] = synced.uploader._roots["f"]
+    synced.upload()
+    assert len(synced.live()) == 3
+    synced.deleter._mirrored = {"hung": synced.deleter._mirrored["f"], **synced.deleter._mirrored}
+    synced.deleter._lookouts._patience_seconds = 0.2
+    (synced.root / "x").unlink()
+    seen(synced, Sighting(b"x", Seen.MISSING))
+    yield synced, answers
+    answers.set()
+
+
+def seen(shop, sighting):
+    shop.store.write(
+        lambda db: sightings.record(
+            db,
+            "hung",
+            [sighting],
+            settling=shop.deleter._mirrored["f"].settling,
+            policies=shop.policies,
+            now=shop.now,
+        )
+    )
+
+
+@pytest.mark.row(78)
+def test_a_folder_that_hangs_stops_no_deletion_of_another(hung):
+    shop, answers = hung
+    shop.drop("b", b"newer words")
+    shop.upload()
+    lose(shop)
+    shop.now += 61
+    shop.deleter.step()
+    assert len(deletes(shop)) == 2
+    answers.set()
+    time.sleep(0.2)
+    for _ in range(3):
+        shop.now += 11
+        shop.deleter.step()
+    assert len(deletes(shop)) == 3, "its own deletions are done once it answers"
+
+
+@pytest.mark.row(78)
+def test_an_answer_that_came_late_counts_for_nothing_that_changed_meanwhile(hung):
+    shop, answers = hung
+    shop.now += 61
+    shop.deleter.step()
+    # Back, and gone again, while its disk was asked: a grace of its own begins.
+    seen(shop, Sighting(b"x", Seen.MISSING, removal_seen=True))
+    answers.set()
+    time.sleep(0.2)
+    (shop.root / "x").write_bytes(b"x")
+    shop.now += 61
+    shop.deleter.step()
+    told = "SELECT event FROM history WHERE folder = 'hung' AND event = 'missing'"
+    assert shop.store.read(lambda db: db.conn.execute(told).fetchall()) == []
+    assert deletes(shop) == []
+
+
+# The clock, and a machine that starts anew
+
+
+def reborn(shop, boot, steady=100.0):
+    old = shop.deleter
+    return deleter.Deleter(
+        store=shop.store,
+        ledger=shop.ledger,
+        deletions=shop.deletions,
+        mirrored=old._mirrored,
+        policies=shop.policies,
+        client=shop.client,
+        gate=shop.gate,
+        clock=shop.clock,
+        steady=lambda: steady,
+        boot=boot,
+        pause=lambda _: False,
+    )
+
+
+@pytest.mark.row(81)
+def test_a_pass_on_a_fresh_boot_each_does_the_deletions_of_the_last_one(synced):
+    lose(synced)
+    for day in range(2):
+        synced.now += 86_400
+        fresh = reborn(synced, f"boot-{day}")
+        fresh.step()
+    assert len(deletes(synced)) == 1
+
+
+@pytest.mark.row(16)
+@pytest.mark.parametrize("seconds", [-3600, 10 * 365 * 86_400], ids=["behind", "years ahead"])
+def test_a_clock_that_is_not_sane_after_a_boot_lets_the_grace_begin_anew(synced, seconds):
+    synced.now += 10_000
+    synced.deleter.step()
+    lose(synced)
+    synced.now += seconds
+    fresh = reborn(synced, "another boot")
+    fresh.step()
+    assert deletes(synced) == []
+    synced.now += 61
+    fresh._steady = lambda: 161.0
+    fresh.step()
+    assert len(deletes(synced)) == 1
+
+
+@pytest.mark.row(81)
+def test_a_clock_that_is_set_back_delays_no_deletion(synced):
+    synced.now += 10_000
+    synced.deleter.step()
+    lose(synced)
+    synced.now += 61
+    synced.gate._shut(1000)
+    synced.deleter.step()
+    synced.gate._shut_until = 0.0
+    steady = synced.now
+    synced.now -= 600
+    synced.deleter._steady = lambda: steady
+    synced.deleter.step()
+    assert len(deletes(synced)) == 1
+
+
+# What is wanted, and what is kept
+
+
+def test_a_file_that_is_back_takes_what_was_sent_of_it_meanwhile(synced):
+    """Its upload got no answer, and while it was looked for the file was gone for a while."""
+    synced.faults({"match": "POST /v2/files/-/uploads", "times": 1, "action": "drop_after"})
+    synced.drop("c", b"c")
+    synced.upload()
+    assert synced.copy("c").in_doubt
+    lose(synced, "c")
+    synced.now += 61
+    synced.deleter.step()
+    assert not synced.copy("c").wanted
+    (synced.root / "c").write_bytes(b"c")
+    synced.notice("c")
+    assert synced.copy("c").wanted
+
+
+def test_what_is_kept_of_a_missing_file_is_wanted_still(synced):
+    """A missing file's upload without an answer is released once it is found, not deleted."""
+    synced.policies["f"] = replace(synced.policies["f"], mirror_deletions=False)
+    synced.faults({"match": "POST /v2/files/-/uploads", "times": 1, "action": "drop_after"})
+    synced.drop("c", b"c")
+    synced.upload()
+    lose(synced, "c")
+    synced.now += 61
+    synced.deleter.step()
+    assert synced.file("c").confirmed_at is not None
+    assert (synced.copy("c").wanted, synced.copy("c").evidence) == (True, None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from syncd import disk
-from syncd.state import holds, manifest, sightings
+from syncd.state import due, holds, manifest, sightings
 from syncd.state.deletions import Deletions
 from syncd.state.holds import decisions, missing
 from syncd.state.lifecycle import CopyStatus, Verdict
@@ -540,6 +540,21 @@ def test_a_hold_whose_last_file_was_deleted_by_others_ends(full):
         full.store.write(lambda db, c=copy: full.ledger.gone_remotely(db, c.id, full.now))
     grace(full)
     assert (full.holds(), deletes(full)) == ([], 0)
+
+
+def test_one_pass_waits_for_what_was_approved_and_not_for_what_is_held(full):
+    def waiting():
+        return full.store.read(
+            lambda db: due.outstanding(db, now=full.now, attempts=5, deletions=False)
+        ).waiting
+
+    lose_directory(full)
+    grace(full)
+    assert waiting() == 0
+    decide(full, "approved")
+    assert waiting() == 10
+    grace(full)
+    assert waiting() == 0
 
 
 # Files of equal size

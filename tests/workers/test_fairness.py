@@ -94,3 +94,40 @@ def test_whoever_waits_is_told_of_the_end():
     for thread in threads:
         thread.join(5)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_few_large_files_go_at_a_time_and_small_ones_pass_them():
+    turns = Turns()
+    for number in range(10):
+        turns.put(a_file(number, "f", size=33 << 20))
+    for number in range(20, 23):
+        turns.put(a_file(number, "f"))
+    taken = [turns.get_now() for _ in range(7)]
+    assert sorted(file.id for file in taken) == [0, 1, 2, 3, 20, 21, 22]
+    assert turns.get_now() is None, "four large ones are under way"
+    turns.done(taken[0])
+    assert turns.get_now().id == 4
+    assert len(turns) == 5
+
+
+def test_a_small_file_is_handed_out_though_hundreds_of_large_ones_are_due_longer(store):
+    drop(store, "f", 300, due_at=1.0)
+    store.write(lambda db: db.conn.execute(f"UPDATE files SET size = {33 << 20} WHERE id > 1"))
+    store.write(lambda db: db.conn.execute("UPDATE files SET due_at = 5 WHERE id = 1"))
+    found = store.read(lambda db: due.uploads(db, 10.0, 8))
+    assert len(found) == 9
+    assert 1 in [file.id for file in found]
+
+
+def test_large_files_are_found_by_an_index_of_their_own(store):
+    drop(store, "f", 1, due_at=1.0)
+    plan = store.read(
+        lambda db: [
+            row[3]
+            for row in db.conn.execute(
+                "EXPLAIN QUERY PLAN SELECT id, due_at FROM files WHERE status = 'ready' AND "
+                f"folder = 'f' AND due_at <= 9 AND files.size > {32 << 20} ORDER BY due_at LIMIT 5"
+            )
+        ]
+    )
+    assert "files_large" in plan[0]

@@ -1,8 +1,11 @@
 """What the service said of one request holds for all, and outlives the process."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from syncd.files_api import NotSentError, RateLimitedError, ServerError
+from syncd.files_api import ForbiddenError, NotSentError, RateLimitedError, ServerError
+from syncd.parts import settle_changes
 from syncd.workers.gate import TRIPPED_AFTER, Gate
 
 UPLOAD = "POST /v2/files/-/uploads"
@@ -74,3 +77,15 @@ def test_a_forbidden_upload_where_the_workspace_is_open_is_that_files_alone(shop
     shop.now += 400
     shop.upload()
     assert len(shop.live()) == 1
+
+
+@pytest.mark.row(79)
+def test_a_forbidden_workspace_that_no_folder_uses_any_more_holds_nothing_up(shop):
+    refusal = ForbiddenError("no", operation="list", status=403)
+    for workspace in ("another", None):
+        gate(shop).judge(workspace, refusal=refusal)
+    restarted = gate(shop)
+    parts = SimpleNamespace(store=shop.store, policies=shop.policies, gate=restarted)
+    settle_changes(parts, removed_too=True)
+    assert restarted.closed == {None}, "one that a folder uses is still forbidden"
+    assert shop.holds() == [("sending", "workspace_forbidden")]

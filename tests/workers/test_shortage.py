@@ -1,6 +1,7 @@
 """Out of memory, or of anything else, at any point: one file's trouble, and it heals."""
 
 import errno
+import threading
 
 import pytest
 
@@ -98,3 +99,23 @@ def test_a_deletion_that_fails_in_any_way_is_made_later(shop, monkeypatch, owner
     # The path is free again.
     shop.drop("a", b"anew")
     heals(shop, "a", "b")
+
+
+@pytest.mark.row(91)
+def test_a_few_upload_threads_are_enough_and_none_is_said_clearly(shop, monkeypatch, caplog):
+    most, started, real = 1, [], threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("syncd-upload"):
+            if len(started) >= most:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.LIVE
+    assert "1 of 2 upload threads run" in caplog.text
+    with pytest.raises(ShortageError, match=r"pids\.max"):
+        shop.uploader.start()

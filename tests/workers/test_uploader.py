@@ -19,6 +19,23 @@ def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
     assert shop.file("a.txt").due_at is None
 
 
+def test_a_file_that_is_hashed_is_among_the_transfers(shop, monkeypatch):
+    seen = []
+    real = disk.sha256
+
+    def look(descriptor, size, **more):
+        digest = real(descriptor, size, **more)
+        seen.extend(shop.uploader.transfers())
+        return digest
+
+    monkeypatch.setattr(disk, "sha256", look)
+    shop.drop("a", b"x" * 300_000)
+    shop.upload()
+    (reading,) = seen
+    assert (reading.path, reading.sent, reading.is_read) == (b"a", 300_000, True)
+    assert shop.uploader.transfers() == []
+
+
 def test_an_empty_file_is_content_like_any_other(shop):
     shop.drop("empty", b"")
     shop.upload()
@@ -168,9 +185,16 @@ def test_the_new_copy_is_live_before_the_old_one_retires(shop):
 
 @pytest.mark.parametrize("status", [413, 415, 422])
 def test_what_is_refused_for_good_is_failed_with_the_servers_words(shop, status):
-    fault = {"match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": status}}
-    shop.faults(fault)
+    rule = {"match": "POST /v2/files/-/uploads", "times": 1, "action": {"status": status}}
+    shop.faults(rule)
     shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").status is CopyStatus.PLANNED, "nobody else got through yet"
+    shop.now += 1
+    shop.drop("b", b"b")
+    shop.upload()
+    shop.now += 1
+    shop.faults(rule)
     shop.upload()
     copy = shop.copy("a")
     assert (copy.status, copy.error_status) == (CopyStatus.FAILED, status)
@@ -262,16 +286,17 @@ def test_a_rename_is_taken_over_without_a_request_for_it(shop):
     assert shop.file("old") is None
 
 
-def test_a_presigned_put_that_fails_gives_its_object_up_and_starts_anew(shop):
+def test_a_presigned_put_that_fails_gives_its_object_up_and_keeps_its_back_off(shop):
     shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": {"status": 403}})
     shop.drop("a", b"a")
     shop.upload()
-    assert [copy.status for copy in shop.copies("a")] == ["retiring"]
+    assert [copy.status for copy in shop.copies("a")] == ["planned", "retiring"]
+    assert shop.copies("a")[0].error_status == 403
     shop.now += 10
     shop.upload()
     shop.deleter.step()
-    assert [copy.status for copy in shop.copies("a")] == ["gone", "live"]
+    assert [copy.status for copy in shop.copies("a")] == ["live", "gone"]
     assert len(shop.live()) == 1
     assert not [o for o in shop.ask("objects") if o["state"] == "reserved"]
 

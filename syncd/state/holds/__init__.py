@@ -22,6 +22,8 @@ ROOT_MISSING, ROOT_REPLACED = "root_missing", "root_replaced"
 #: The reasons of the holds on files that went missing, too many to be deleted unasked: the one that
 #: is shown, and the one that collects what goes missing until the first is decided.
 MANY_MISSING, MORE_MISSING = "many_missing", "more_missing"
+#: The reason of the hold on a workspace whose uploads are refused alike, file after file.
+REFUSED = "refused"
 #: The reason of the hold on files whose copies were deleted remotely by others.
 REMOTE_GONE = "remote_gone"
 #: The reason of the hold on new content where most of a folder changed at once.

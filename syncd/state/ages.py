@@ -1,0 +1,201 @@
+"""What should have moved on by now. Past its limit a file is overdue, and not all is well.
+
+Each state has its limit (`LIMITS`); what is held, or what the service asked to wait for, is not
+overdue but shown as what it is. Ages count from when a file came into its state, never from its
+next try.
+"""
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from sqlite_utils import Database
+
+from syncd.state import holds
+from syncd.state.manifest import ROWS, WORD
+from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+
+#: Tries without success, or refusals, after which a file is named whatever its age.
+MANY_TRIES, MANY_REFUSALS = 5, 3
+#: Seconds within which a queue must move, and anything else that is due be done.
+QUEUE_SECONDS = DUE_SECONDS = 600.0
+#: Seconds without a byte after which a transfer stands still.
+TRANSFER_SECONDS = 300.0
+#: Seconds between two looks for an upload that got no answer.
+LOOK_SECONDS = 30.0
+#: A file settles for no less, however short its `settle_seconds`.
+LEAST_SETTLING_SECONDS = 60.0
+
+
+class Waiting(enum.StrEnum):
+    """What an overdue file waits for."""
+
+    SETTLING = "settling"
+    QUEUED = "queued"
+    FAILING = "failing"
+    UPLOADING = "uploading"
+    IN_DOUBT = "in doubt"
+    PROCESSING = "processing"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long things take by the configuration, in seconds; of each folder by its name."""
+
+    settle: Mapping[str, float] = field(default_factory=dict)
+    grace: Mapping[str, float] = field(default_factory=dict)
+    rescan: Mapping[str, float] = field(default_factory=dict)
+    resend_after: float = 120.0
+    stalled_after: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """From when ages count (seconds since the epoch).
+
+    They stand still while the daemon starts, sleeps, or waits as the service asked. `progress_at`
+    is when the queue last moved; None where nobody knows.
+    """
+
+    undisturbed_since: float = 0.0
+    progress_at: float | None = None
+
+
+Limit = Callable[[Pace, str, float], float]
+#: By state: the seconds that a file of a folder may stay in it, given how long its scan takes.
+LIMITS: Mapping[Waiting, Limit] = {
+    Waiting.SETTLING: lambda pace, folder, scan: (
+        max(10 * pace.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
+    ),
+    Waiting.QUEUED: lambda _pace, _folder, _scan: QUEUE_SECONDS,
+    Waiting.FAILING: lambda _pace, _folder, _scan: DUE_SECONDS,
+    Waiting.UPLOADING: lambda _pace, _folder, _scan: TRANSFER_SECONDS,
+    Waiting.IN_DOUBT: lambda pace, _folder, _scan: pace.resend_after + 2 * LOOK_SECONDS,
+    Waiting.PROCESSING: lambda pace, _folder, _scan: pace.stalled_after,
+    Waiting.DELETING: lambda pace, folder, _scan: (
+        pace.grace.get(folder, 60.0) + 2 * pace.rescan.get(folder, 300.0)
+    ),
+}
+_TRIED = f"(c.attempts >= {MANY_TRIES} OR c.refusals >= {MANY_REFUSALS})"
+_OPEN = "c.status NOT IN ('live', 'gone')"
+_HELD_DELETING = """
+  (EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
+    OR (EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
+        AND scope IN ('*', f.folder))
+      AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id)))
+"""
+#: By state: who is in it, since when, whether its age does not matter, and the last error. `:limit`
+#: is the time before which it must have come into the state.
+_QUERIES: Mapping[Waiting, str] = {
+    Waiting.SETTLING: """
+      SELECT f.path, f.changed_at AS since, 0 AS tired, NULL AS error_message, NULL AS error_status
+      FROM files f WHERE f.folder = :folder AND f.status = 'settling' AND NOT f.is_open
+        AND (f.changed_at < :limit OR f.changed_at > :future)
+    """,
+    Waiting.FAILING: f"""
+      SELECT f.path, f.waits_since AS since, 0 AS tired, f.error AS error_message,
+        NULL AS error_status
+      FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
+        AND f.waits_since >= f.changed_at AND f.waits_since < :limit
+      UNION ALL
+      SELECT f.path, c.created_at, {_TRIED},
+        c.error_message, c.error_status
+      FROM copies c JOIN files f ON f.id = c.file_id
+      WHERE c.status = 'planned' AND {_OPEN} AND f.folder = :folder AND f.status = 'ready'
+        AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
+        AND (c.created_at < :limit OR {_TRIED})
+        AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
+          AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
+    """,
+    Waiting.IN_DOUBT: f"""
+      SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, 0 AS tired, c.error_message,
+        c.error_status
+      FROM copies c JOIN files f ON f.id = c.file_id
+      WHERE c.status = 'sending' AND NOT c.in_flight AND {_OPEN} AND f.folder = :folder
+        AND coalesce(c.doubted_at, c.sent_at) < :limit AND NOT EXISTS (SELECT 1 FROM holds
+          WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
+    """,
+    Waiting.PROCESSING: f"""
+      SELECT f.path, c.stored_at AS since, 0 AS tired, c.error_message, c.error_status
+      FROM copies c JOIN files f ON f.id = c.file_id
+      WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
+    """,
+    Waiting.DELETING: f"""
+      SELECT f.path, f.missing_since AS since, 0 AS tired, NULL AS error_message,
+        NULL AS error_status
+      FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
+        AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT {_HELD_DELETING}
+      UNION ALL
+      SELECT f.path, coalesce(c.delete_sent_at, f.confirmed_at), c.attempts >= {MANY_TRIES},
+        c.error_message, c.error_status
+      FROM copies c JOIN files f ON f.id = c.file_id
+      WHERE c.status = 'retiring' AND {_OPEN} AND f.folder = :folder
+        AND coalesce(c.error_status, 0) NOT IN (401, 429)
+        AND (coalesce(c.delete_sent_at, f.confirmed_at) < :limit OR c.attempts >= {MANY_TRIES})
+        AND NOT {_HELD_DELETING}
+    """,
+}
+
+
+def overdue(db: Database, now: float, *, pace: Pace, clocks: Clocks) -> list[JsonObject]:
+    """Return what is overdue, one object a folder and state, with its oldest file.
+
+    Each has state, folder, files, path, since and error. One that was tried many times is overdue
+    whatever its age. The table does not know how
+    far a transfer is: whoever asks judges that.
+    """
+    found: list[JsonObject] = []
+    for row in db.conn.execute("SELECT name, last_scan_seconds FROM folders").fetchall():
+        for state in _QUERIES:
+            limit = LIMITS[state](pace, row["name"], row["last_scan_seconds"] or 0.0)
+            found += _of_state(db, now, row["name"], state, limit, clocks)
+        found += _standing(db, now, row["name"], clocks)
+    return found
+
+
+def _of_state(
+    db: Database, now: float, folder: str, state: Waiting, limit: float, clocks: Clocks
+) -> Iterator[JsonObject]:
+    # Short limits are not reached before the daemon has had that long to do its work.
+    counts = now - clocks.undisturbed_since >= min(limit, DUE_SECONDS)
+    rows = db.conn.execute(
+        f"SELECT *, count(*) AS number, min(since) FROM ({_QUERIES[state]}) WHERE tired OR :counts",
+        {"folder": folder, "limit": now - limit, "future": now + limit, "counts": counts},
+    )
+    for row in rows:
+        if row["number"]:
+            error = error_text(row["error_message"], row["error_status"], None, None)
+            yield _entry(state, folder, row["number"], row["path"], row["since"], error)
+
+
+def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator[JsonObject]:
+    """Yield the folder's queue if it stands still: nothing is sent, and nothing got an outcome."""
+    moved_at = max(clocks.progress_at or now, clocks.undisturbed_since)
+    if now - moved_at < QUEUE_SECONDS:
+        return
+    row = db.conn.execute(
+        f"SELECT path, word, due_at FROM (SELECT f.path, f.due_at, {WORD} AS word {ROWS} "
+        "WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at <= :limit "
+        "ORDER BY f.due_at LIMIT 1) WHERE word = 'queued'",
+        {"folder": folder, "limit": now - QUEUE_SECONDS},
+    ).fetchone()
+    if row is not None:
+        number = db.conn.execute(
+            "SELECT count(*) FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ?",
+            (folder, now),
+        ).fetchone()[0]
+        yield _entry(Waiting.QUEUED, folder, number, row["path"], row["due_at"], None)
+
+
+def _entry(
+    state: Waiting, folder: str, number: int, path: bytes, since: float | None, error: str | None
+) -> JsonObject:
+    return {
+        "state": state,
+        "folder": folder,
+        "files": number,
+        "path": path_texts(path)[0],
+        "since": timestamp(since),
+        "error": error,
+    }

@@ -1,0 +1,158 @@
+"""What syncd 0.1.0 left when it was killed goes on under this program.
+
+The fixture beneath `upgrade/` was made by 0.1.0 itself, see `upgrade/make.py`: two folders with 28
+live copies, a video in processing, an upload in doubt that had arrived, and a hold on the deletion
+of 22 files. It is loaded as if 0.1.0 had been killed an hour ago, on this machine's disk.
+"""
+
+import json
+import os
+import sqlite3
+import time
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from upgrade.contents import KEPT, KEY, MANY, TAKEN_AWAY, content
+
+from syncd.emulator.store import Store as Remote, Stored
+
+MADE = Path(__file__).parent / "upgrade"
+AGE_SECONDS = 3600.0
+
+
+def load_folders(base):
+    """Write the files as 0.1.0 left them: too many of one folder are missing."""
+    for folder, names in (("one", [*KEPT, "doubt.txt"]), ("many", set(MANY) - set(TAKEN_AWAY))):
+        for name in names:
+            path = base / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content(name))
+    (base / "one" / "clip.mp4").write_bytes((MADE / "clip.mp4").read_bytes())
+
+
+def load_state(base, state, url):
+    """Load the ledger, moved to these folders, this service and this time."""
+    state.mkdir(mode=0o700)
+    db = sqlite3.connect(state / "state.db")
+    db.executescript((MADE / "state.sql").read_text())
+    (last,) = db.execute("SELECT max(sent_at) FROM copies").fetchone()
+    later = time.time() - AGE_SECONDS - last
+    _shift(db, later)
+    for name in ("one", "many"):
+        path = bytes(base / name)
+        identity = str(os.statvfs(path).f_fsid), str((base / name).stat().st_ino)
+        db.execute(
+            "UPDATE folders SET path = ?, filesystem = ?, inode = ? WHERE name = ?",
+            (path, *identity, name),
+        )
+    for file_id, folder, path in db.execute("SELECT id, folder, path FROM files").fetchall():
+        if (there := base / folder / os.fsdecode(path)).exists():
+            seen = there.stat()
+            db.execute(
+                "UPDATE files SET inode = ?, mtime_ns = ?, ctime_ns = ? WHERE id = ?",
+                (seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, file_id),
+            )
+    db.execute("UPDATE service SET value = ? WHERE key = 'base_url'", (url,))
+    db.commit()
+    db.close()
+    known = json.loads((MADE / "instance.json").read_text())
+    known["bound_to"]["base_url"] = url
+    (state / "instance.json").write_text(json.dumps(known))
+    return later
+
+
+def _shift(db, later):
+    tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        for _, column, kind, *_ in db.execute(f"PRAGMA table_info({table})").fetchall():
+            if kind == "REAL":
+                db.execute(f"UPDATE {table} SET {column} = {column} + {later} WHERE {column} > 1e9")
+
+
+def load_objects(data, later):
+    """Load what 0.1.0 had stored into an emulator's folder."""
+    bodies = {sha256(content(name)).digest(): content(name) for name in (*KEPT, *MANY, "doubt.txt")}
+    video = (MADE / "clip.mp4").read_bytes()
+    bodies[sha256(video).digest()] = video
+    remote = Remote(data)
+    names = {field.name for field in fields(Stored)}
+    for line in (MADE / "objects.jsonl").read_text().splitlines():
+        row = {name: value for name, value in json.loads(line).items() if name in names}
+        row["created_at"] += later
+        row["updated_at"] += later
+        remote.add(Stored(**row))
+        (data / "contents" / row["content"]).write_bytes(bodies[bytes.fromhex(row["sha256"])])
+    remote.close()
+
+
+@pytest.fixture
+def upgraded(machine, emulator):
+    """The machine on which 0.1.0 was killed."""
+    load_folders(machine.tmp_path)
+    later = load_state(machine.tmp_path, machine.state, emulator.url)
+    emulator.stop()
+    load_objects(machine.tmp_path / "emulator", later)
+    emulator.start()
+    timing = {"settle_seconds": 0.3, "grace_seconds": 0.6, "rescan_seconds": 5}
+    machine.settings["SYNCD_FOLDERS"] = json.dumps(
+        [{"path": f"{machine.tmp_path}/{name}", "name": name} | timing for name in ("one", "many")]
+    )
+    return machine
+
+
+def copy_a_colleague_makes(machine, name):
+    """Upload something else under the remote name of ours; return its uuid."""
+    boundary, body = "b0undary", b"the colleague's own version"
+    part = (
+        f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n'
+        f"content-type: text/plain\r\n\r\n"
+    ).encode()
+    request = Request(
+        f"{machine.emulator.url}/v2/files/-/uploads",
+        part + body + f"\r\n--{boundary}--\r\n".encode(),
+        {"x-api-key": KEY, "content-type": f"multipart/form-data; boundary={boundary}"},
+    )
+    with urlopen(request, timeout=10) as answer:
+        return json.load(answer)["file_uuid"]
+
+
+def goes_on(machine):
+    """Start this program, and wait until it has settled what 0.1.0 left open."""
+    machine.start()
+
+    def is_settled():
+        rows = machine.manifest()
+        return all(rows[name]["status"] == "synced" for name in (*KEPT, "doubt.txt", "clip.mp4"))
+
+    machine.until(is_settled)
+
+
+@pytest.mark.row(28)
+def test_a_state_of_the_first_version_goes_on_without_sending_or_deleting_twice(upgraded):
+    (doubt,) = (o for o in upgraded.ask("objects") if "doubt" in o["local_file_path"])
+    copy_a_colleague_makes(upgraded, doubt["local_file_path"])
+    sent, before = len(upgraded.mutations()), set(upgraded.objects())
+    goes_on(upgraded)
+    rows = upgraded.manifest()
+    assert rows["doubt.txt"]["file_uuid"] == doubt["file_uuid"]
+    assert rows["clip.mp4"]["frame_count"] == 2
+    assert upgraded.holds() == {("deletions", "many_missing")}
+    time.sleep(1.5)
+    assert len(upgraded.mutations()) == sent
+    assert set(upgraded.objects()) == before
+
+
+@pytest.mark.long
+@pytest.mark.row(28)
+def test_a_hold_of_the_first_version_is_approved_and_deletes_what_it_names(upgraded):
+    sent, before = len(upgraded.mutations()), set(upgraded.objects())
+    goes_on(upgraded)
+    rows = upgraded.manifest()
+    named = {rows[name]["file_uuid"] for name in TAKEN_AWAY}
+    assert upgraded.command("deletes", "approve", "1").returncode == 0
+    upgraded.until(lambda: set(upgraded.objects()) == before - named, 30)
+    requests = upgraded.mutations()[sent:]
+    assert [r["method"] for r in requests] == ["DELETE"] * len(TAKEN_AWAY)
