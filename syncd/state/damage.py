@@ -29,7 +29,9 @@ def is_damage(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return True
-    # Python's own, without a code.
+    # Python's own, without a code: of SQLite's message about a damaged schema, and of a value.
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 

@@ -391,7 +391,7 @@ def open_writable(path: Path, *, check: bool = False, thorough: bool = False) ->
                 _migrate(db, path)
             on_error.pop_all()
             return db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if damage.is_damage(error):
             raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
         raise StateError(f"cannot open the state database {path}: {error}") from error
@@ -405,7 +405,7 @@ def is_whole(path: Path) -> bool:
         return False
     try:
         refuse_damaged(db, path, thorough=True)
-    except (StateError, sqlite3.Error):
+    except (StateError, sqlite3.Error, UnicodeDecodeError):
         return False
     finally:
         db.close()
@@ -451,7 +451,7 @@ def open_readonly(path: Path) -> Database:
                 raise _foreign(path)
             on_error.pop_all()
             return db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
             raise _foreign(path) from error
         raise StateError(f"cannot read the state database {path}: {error}") from error
