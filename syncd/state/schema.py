@@ -215,6 +215,39 @@ def files_set_aside(db: Database) -> None:
 
 
 @migrations()
+def unanswered_attempts(db: Database) -> None:
+    """Remember attempts that got no answer, and copies that syncd never deletes."""
+    for statement in (
+        """
+        CREATE TABLE unanswered (
+          token TEXT PRIMARY KEY,
+          copy_id INTEGER NOT NULL, file_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+          workspace_uuid TEXT, method TEXT NOT NULL, content_type TEXT NOT NULL,
+          sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+          sent_at REAL NOT NULL, looks INTEGER NOT NULL DEFAULT 0, look_at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "ALTER TABLE copies ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
+        # Copies that an older syncd was to send again with the token of the first try.
+        """
+        INSERT OR IGNORE INTO unanswered
+          SELECT token, id, file_id, generation, workspace_uuid, method, content_type, sha256,
+            size, created_at, 0, sent_at + 600 FROM copies
+          WHERE status = 'planned' AND status NOT IN ('live', 'gone') AND sent_at IS NOT NULL""",
+        # What a service echoes is learned anew, for each method and kind.
+        "DELETE FROM service WHERE key IN ('echo', 'sweep_at', 'look_back')",
+        "DROP TABLE unknown_objects",
+        # While `adopt` reads: remote objects with our token and without a copy.
+        """
+        CREATE TABLE listed (
+          file_uuid TEXT PRIMARY KEY, token TEXT NOT NULL, workspace_uuid TEXT,
+          created_at REAL NOT NULL, size INTEGER, content_type TEXT, remote_file_path TEXT
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX listed_token ON listed (token, created_at)",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def costs_kept_flat(db: Database) -> None:
     """Keep costs flat a version and an equal content: bound what is kept, and index it."""
     for statement in (
@@ -284,39 +317,6 @@ def decisions_named(db: Database) -> None:
           WHERE confirmed_at IS NOT NULL""",
         # What changed lately, where most of a folder may not change unasked.
         "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
-    ):
-        db.execute(statement)
-
-
-@migrations()
-def unanswered_attempts(db: Database) -> None:
-    """Remember attempts that got no answer, and copies that syncd never deletes."""
-    for statement in (
-        """
-        CREATE TABLE unanswered (
-          token TEXT PRIMARY KEY,
-          copy_id INTEGER NOT NULL, file_id INTEGER NOT NULL, generation INTEGER NOT NULL,
-          workspace_uuid TEXT, method TEXT NOT NULL, content_type TEXT NOT NULL,
-          sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-          sent_at REAL NOT NULL, looks INTEGER NOT NULL DEFAULT 0, look_at REAL NOT NULL
-        ) STRICT, WITHOUT ROWID""",
-        "ALTER TABLE copies ADD COLUMN kept INTEGER NOT NULL DEFAULT 0",
-        # Copies that an older syncd was to send again with the token of the first try.
-        """
-        INSERT OR IGNORE INTO unanswered
-          SELECT token, id, file_id, generation, workspace_uuid, method, content_type, sha256,
-            size, created_at, 0, sent_at + 600 FROM copies
-          WHERE status = 'planned' AND status NOT IN ('live', 'gone') AND sent_at IS NOT NULL""",
-        # What a service echoes is learned anew, for each method and kind.
-        "DELETE FROM service WHERE key IN ('echo', 'sweep_at', 'look_back')",
-        "DROP TABLE unknown_objects",
-        # While `adopt` reads: remote objects with our token and without a copy.
-        """
-        CREATE TABLE listed (
-          file_uuid TEXT PRIMARY KEY, token TEXT NOT NULL, workspace_uuid TEXT,
-          created_at REAL NOT NULL, size INTEGER, content_type TEXT, remote_file_path TEXT
-        ) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX listed_token ON listed (token, created_at)",
     ):
         db.execute(statement)
 
