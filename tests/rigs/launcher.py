@@ -154,6 +154,12 @@ def _become(job: dict[str, Any]) -> None:
         _filter(job["trap"]["calls"])
 
 
+def _end(pid: int) -> None:
+    # Its end may be just what the alarm interrupts the wait for.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def serve() -> bool:
     """Answer until there is no more to do; return True in the child that a command is to run in."""
     for line in sys.stdin:
@@ -163,7 +169,7 @@ def serve() -> bool:
             _become(job)
             return True
         _say({"pid": pid})
-        signal.signal(signal.SIGALRM, lambda *_, pid=pid: os.kill(pid, signal.SIGKILL))
+        signal.signal(signal.SIGALRM, lambda *_, pid=pid: _end(pid))
         signal.setitimer(signal.ITIMER_REAL, job["seconds"])
         trap = job["trap"]
         tracer = Tracer(pid, trap or {})
