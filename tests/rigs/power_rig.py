@@ -107,11 +107,11 @@ class Disk:
         process.wait()
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], otherwise: str = "the disk did not come up") -> None:
     deadline = time.monotonic() + 10
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError("the disk did not come up")
+            raise RuntimeError(otherwise)
         time.sleep(0.01)
 
 
@@ -133,8 +133,11 @@ def one_cut(number: int, place: Path, service: Service, launcher: Launcher,
         os.sync()
         workload = Workload(world, number)
         workload.start()
+        done = len(service.mutations())
         pid = world.start("run", plants=planted)
-        time.sleep(chance.uniform(0.4, 1.2))
+        # Busy at the cut, however slow the machine is.
+        until(lambda: len(service.mutations()) > done, "the daemon sent nothing")
+        time.sleep(chance.uniform(0.0, 0.8))
         disk.cut(pid, copy)
         ended = launcher.ended()
         workload.stop()
