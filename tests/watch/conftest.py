@@ -1,3 +1,4 @@
+import codecs
 import os
 from contextlib import contextmanager
 
@@ -39,7 +40,7 @@ def nobody():
         yield
         return
     # Python may be where nobody else can read it: what is imported late has to be there already.
-    "".encode("ascii")
+    codecs.lookup("ascii")
     os.seteuid(65534)
     try:
         yield
