@@ -18,14 +18,19 @@ COARSE_SECONDS = 1.0
 def is_repeat(
     db: Database, copy_id: int, token: str, created_at: str, own_created_at: datetime
 ) -> bool:
-    """Say whether an object with a copy's token and size was made while its request ran."""
+    """Say whether an object with a copy's token and size was made while its request ran.
+
+    Only for a direct upload that was answered: when any other request ended is not known.
+    """
     copy = copies.get(db, copy_id)
     if copy is None or copy.token != token or copy.sent_at is None or copy.stored_at is None:
         return False
+    if copy.method != "direct" or copy.doubted_at is not None:
+        return False
     if token.startswith("sy2-") and not tokens.is_of_size(db, token, copy.size):
         return False
-    apart = abs((datetime.fromisoformat(created_at) - own_created_at).total_seconds())
-    return apart <= copy.stored_at - copy.sent_at + COARSE_SECONDS
+    later = (datetime.fromisoformat(created_at) - own_created_at).total_seconds()
+    return -COARSE_SECONDS <= later <= copy.stored_at - copy.sent_at + COARSE_SECONDS
 
 
 def retire_repeat(db: Database, copy_id: int, file_uuid: str, now: float) -> bool:

@@ -145,6 +145,9 @@ class Store:
         """
         # Whatever the umask: nobody else reads what we know of the folders.
         os.umask(0o077)
+        if (pid := lock_holder(self.directory)) is not None:
+            # Whoever it belongs to: it is in use.
+            _await_lock(self.directory, pid)
         prepare_directory(self.directory)
         self._lock_descriptor = _lock(self.directory / LOCK_NAME)
         try:
@@ -452,6 +455,22 @@ def _unusable(directory: Path, error: OSError) -> StateError:
     )
 
 
+def _await_lock(directory: Path, pid: int) -> None:
+    """Wait a moment for the lock to be free; raise StateLockedError when it is not."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while lock_holder(directory) is not None:
+        if time.monotonic() > deadline:
+            raise _locked(directory, pid)
+        time.sleep(0.05)
+
+
+def _locked(directory: Path, pid: int | None) -> StateLockedError:
+    return StateLockedError(
+        f"another syncd (process {pid}) uses {directory}; stop it, or give this one its own "
+        "[state] directory"
+    )
+
+
 def _lock(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -467,10 +486,7 @@ def _lock(path: Path) -> int:
             if time.monotonic() > deadline:
                 holder = written_pid(descriptor)
                 os.close(descriptor)
-                raise StateLockedError(
-                    f"another syncd (process {holder}) uses {path.parent}; stop it, or give this "
-                    "one its own [state] directory",
-                ) from error
+                raise _locked(path.parent, holder) from error
             time.sleep(0.05)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

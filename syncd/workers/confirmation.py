@@ -31,8 +31,10 @@ _ARRIVED = ("processing", "completed")
 class Told(enum.Enum):
     """What the service says of one object."""
 
-    #: it has exactly the size that was sent, or is a video that is being processed
+    #: it has exactly the size that was sent
     WHOLE = enum.auto()
+    #: it is a video whose bytes came, for it is processed; its size does not show that all did
+    PROCESSED = enum.auto()
     #: it has another size
     OTHER_SIZE = enum.auto()
     #: it is there, and its bytes are not, or not yet
@@ -95,7 +97,9 @@ class Confirmation:
     def _one(self, copy: Copy) -> Told:
         try:
             detail = self._client.get(copy.file_uuid or "")
-        except NotFoundError:
+        except NotFoundError as error:
+            if not error.is_the_services:
+                raise
             return Told.NOT_FOUND
         said = _judge(copy, detail)
         if said is not Told.NO_SIZE or detail.file_url is None:
@@ -108,12 +112,12 @@ class Confirmation:
 
 
 def _judge(copy: Copy, detail: FileDetail) -> Told:
-    is_video = copy.content_type.startswith("video/")
-    if is_video and detail.processing_status in _ARRIVED:
-        return Told.WHOLE
-    if detail.file_size_bytes is None:
-        return Told.NO_SIZE
-    return _compare(copy, detail.file_size_bytes)
+    size = detail.file_size_bytes
+    # Once it is processed, a video may be shown with the size of what was made of it.
+    says_nothing = size is None or (size != copy.size and detail.processing_status == "completed")
+    if copy.is_video and detail.processing_status in _ARRIVED and says_nothing:
+        return Told.PROCESSED
+    return Told.NO_SIZE if size is None else _compare(copy, size)
 
 
 def _compare(copy: Copy, size: int) -> Told:

@@ -79,13 +79,14 @@ class Confirmer:
     def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
         """Record what was told, the whole ones in one commit."""
         whole = [copy for copy in found if told.get(copy.id) is Told.WHOLE]
-        if whole:
+        arrived = [copy for copy in found if told.get(copy.id) in (Told.WHOLE, Told.PROCESSED)]
+        if arrived:
             self._note_sizes(whole)
-            self._live(whole)
+            self._live(arrived)
         if untold := [copy for copy in found if copy.id not in told]:
             self._look_later(untold, LONGEST_LOOK_SECONDS)
         for copy in found:
-            if copy.id in told and copy not in whole:
+            if copy.id in told and copy not in arrived:
                 self._not_whole(copy, told[copy.id])
 
     def _note_sizes(self, whole: list[Copy]) -> None:

@@ -240,6 +240,9 @@ class Consumer:
                 self._put_off(waiting.files, file.id)
             case Told.NO_SIZE:
                 self._put_off(waiting.parents, None, _NO_SIZES)
+            case Told.PROCESSED:
+                message = f"{file.shown}: the service processes it, and does not show its size"
+                self._put_off(waiting.files, file.id, message)
             case _:
                 message = f"{file.shown}: the service does not hold it whole ({copy.file_uuid})"
                 self._put_off(waiting.files, file.id, message)
