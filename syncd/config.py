@@ -365,6 +365,8 @@ class _Loader:
             )
             yield "; ".join(filter(None, [lacking, *misspelled, self._strangers]))
         for name, count in Counter(folder.name for folder in folders).items():
+            if name == "*":
+                yield f"{where}: a folder cannot have the name '*'; give it another one"
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
         state = os.path.realpath(settings.state.directory)
@@ -444,7 +446,8 @@ def _default_names(folders: Sequence[Folder], in_use: Mapping[bytes, str]) -> di
         name = _segment(path)
         if kept is not None and kept not in given:
             name = kept
-        elif segments[name] > 1 or name in given or name in in_use.values():
+        elif name == "*" or segments[name] > 1 or name in given or name in in_use.values():
+            # A hold on "*" is one on everything.
             name = f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:6]}"
         names[path] = name
     return names

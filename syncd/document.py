@@ -157,6 +157,7 @@ def _obstacles(
     else:
         yield from _beat_reasons(beat, now)
     yield from _holds(known, "sending")
+    yield from _holds(known, "folder")
     yield from (_overdue(late) for late in known["overdue"] if late["state"] in _IN_THE_WAY)
 
 
@@ -207,6 +208,8 @@ def stopped(hold: JsonObject) -> str:
         return f"{stops}"
     if stops == "deletions":
         return f"deletions of {scope}"
+    if stops == "folder":
+        return f"everything in {scope}"
     kind, _, which = scope.partition(" ")
     if kind in ("copy", "folder") and which:
         return f"sending of {which}" if kind == "folder" else "sending of one file"

@@ -51,7 +51,7 @@ class Standing(Collector):
         yield from self._folders(facts["folders"])
         yield from self._service(facts["api"])
         holds = GaugeMetricFamily("syncd_holds", "Open holds.", labels=["stops"])
-        for stops in ("sending", "deletions"):
+        for stops in ("sending", "deletions", "folder"):
             held = sum(hold["stops"] == stops for hold in facts["holds"])
             holds.add_metric([stops], held)
         yield holds

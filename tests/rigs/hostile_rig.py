@@ -37,7 +37,7 @@ STRANGER = 65_534
 KEY = "CANARY-KEY-0b5f6f3d1c"
 SECRET = "CANARY-SECRET-9a1e77c2"
 #: Seconds after which an honest file has to have arrived; and for which the stranger goes on.
-IN_TIME, SHORT, LONG = 45.0, 60.0, 600.0
+IN_TIME, SHORT, LONG = 120.0, 60.0, 600.0
 MOST_RSS_KB, MOST_LOG_BYTES = 400 << 10, 4 << 20
 
 

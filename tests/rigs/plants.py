@@ -102,7 +102,7 @@ def failed_commit_swallowed() -> None:
 
 
 def resent_without_a_look() -> None:
-    """what is in doubt is sent again without a look"""
+    """what is in doubt is sent again, and never looked for"""
 
     def settle(self: Any, _workspace: Any, doubts: Any, _late: Any) -> None:
         now = self._clock()
@@ -113,6 +113,7 @@ def resent_without_a_look() -> None:
                 self._settle_reserved(copy)
 
     _plant(Reconciler, "_settle", settle)
+    _plant(attempts, "leave", lambda *_: None)
 
 
 def no_late_look() -> None:

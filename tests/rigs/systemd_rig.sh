@@ -256,7 +256,7 @@ emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 5}}]
 write drained.txt "in flight"
 check "an upload is under way" eventually 20 says '"drained.txt"' syncd status --json
 check "stop drains: exit 0, by SIGTERM" eval 'inside systemctl stop syncd && is 0 show ExecMainStatus && is success show Result && is inactive show ActiveState'
-check "stop says so" says "stopping; transfers get" journal
+check "stop says so" says "stopping; what is on its way gets" journal
 check "what was in flight arrived, once" eventually 5 has_one "in flight"
 check "root may look while it is stopped" says "drained.txt" syncd ls
 check "and it starts again after that" eval 'inside systemctl start syncd && eventually 20 agrees drained.txt "in flight"'

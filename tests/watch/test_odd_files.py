@@ -280,7 +280,7 @@ def test_a_directory_that_cannot_be_read_is_named_at_once_and_watched_once_it_ca
         assert place.watched.vitals().trouble == ""
     with as_nobody():
         # By a process of its own: the watching threads must not see it with root's eyes.
-        made = "mkdir -m 700 shut && mkdir shut/sub && echo content >shut/sub/file"
+        made = "umask 022; mkdir -m 700 shut && mkdir shut/sub && echo content >shut/sub/file"
         subprocess.run(["sh", "-c", made], user=0, cwd=place.root, check=True)
 
         def named():

@@ -277,7 +277,9 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             affects=row["affects"],
             first=json.loads(row["first"]),
             commands=[
-                command.replace("{id}", str(row["id"])) for command in json.loads(row["commands"])
+                # Other commands hold paths, which may have braces.
+                command.replace("{id}", str(row["id"])) if command.startswith("syncd ") else command
+                for command in json.loads(row["commands"])
             ],
             since=row["since"],
             parent=row["parent"],
