@@ -58,7 +58,7 @@ def _holds(db: Database, folder: str) -> list[Hold]:
 
 
 def release_all(db: Database, folder: str, now: float) -> None:
-    """Release every live copy of a folder, of which another root was taken.
+    """Release what is live or processed of a folder for which another root was taken.
 
     Each file that is in that one, too, is taken up again by its SHA-256.
     """
@@ -66,12 +66,14 @@ def release_all(db: Database, folder: str, now: float) -> None:
     db.conn.execute(
         "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
         f"SELECT :now, folder, path, 'released', file_uuid, {reason} FROM copies "
-        "JOIN files ON files.id = file_id WHERE folder = :folder AND copies.status = 'live'",
+        "JOIN files ON files.id = file_id WHERE folder = :folder "
+        "AND copies.status IN ('live', 'processing')",
         known,
     )
     db.conn.execute(
         f"UPDATE copies SET status = 'released', due_at = NULL, reason = {reason} WHERE "
-        "status = 'live' AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
+        "status IN ('live', 'processing') "
+        "AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
         known,
     )
     db.conn.execute(

@@ -277,10 +277,11 @@ def test_a_link_that_points_elsewhere_is_a_replaced_root(place, tmp_path):
     assert wait_for(lambda: b"three" in place.watched.hints.take())
 
 
-def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("status", ["completed", "processing"])
+def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkeypatch, status):
     monkeypatch.setitem(POLICIES, "f", Policy(mirror_deletions=False, keeps_released=True))
     place.reopen(any_root=True, mirror_deletions=False)
-    place.synced(*FILES)
+    place.synced(*FILES, status=status)
     replaced(place, tmp_path, (b"a",))
     place.write(b"b", b"another b")
     place.scan()

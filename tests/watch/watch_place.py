@@ -90,8 +90,8 @@ class Place:
     def missing(self):
         return [path for path, status in self.statuses().items() if status == "missing"]
 
-    def synced(self, *names):
-        """Make files of these names, scan them, and have each be live."""
+    def synced(self, *names, status="completed"):
+        """Make files of these names, scan them, and have each be stored, with that status."""
         for name in names:
             self.write(name, b"content of " + name)
         self.closed()
@@ -106,7 +106,7 @@ class Place:
             uuid = f"00000000-0000-4000-8000-{next(_numbers):012}"
             self.store.write(
                 lambda db, c=copy, u=uuid: ledger.stored(
-                    db, c.id, Stored(u, "p", "completed"), self.now(), look=self.now()
+                    db, c.id, Stored(u, "p", status), self.now(), look=self.now()
                 )
             )
         return self
