@@ -161,7 +161,7 @@ class Consumer:
     def _take_due(self, name: str, folder: ConsumedFolder) -> bool:
         """Take away what is due of one folder; return whether there may be more."""
         now, waiting = self._clock(), self._waiting[name]
-        waiting.obstacle = relocation.obstacle(
+        waiting.obstacle = self._led_elsewhere(folder) or relocation.obstacle(
             folder.path, folder.move_to, self._mounted_on(folder)
         )
         later = waiting.blocked(now)
@@ -180,6 +180,19 @@ class Consumer:
         self._take_confirmed([(file, copy) for file, copy in found if self._may_leave(file)])
         waiting.forget(now)
         return len(found) == BATCH
+
+    def _led_elsewhere(self, folder: ConsumedFolder) -> str:
+        """Return why the target is another directory than it was; remember where it led first."""
+        if folder.move_to is None:
+            return ""
+        key, now = f"target {shown(folder.move_to)}", os.path.realpath(folder.move_to)
+        known = self._store.fact(key)
+        if known is None:
+            self._store.write(lambda db: set_fact(db, key, now.hex()))
+        if known in (None, now.hex()):
+            return ""
+        was = shown(bytes.fromhex(known or ""))
+        return f"move_to = {shown(folder.move_to)} is a link to another place than {was}: undo that"
 
     def _mounted_on(self, folder: ConsumedFolder) -> bytes | None:
         """Return where the target was mounted before, and remember a mount that is new."""

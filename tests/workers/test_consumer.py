@@ -260,6 +260,30 @@ def obstacle(shop):
     return shop.store.read(folders.obstacles).get("f", "")
 
 
+@pytest.mark.parametrize("emptied", ["move"], indirect=True)
+@pytest.mark.parametrize("elsewhere", ["watch folder", "another place"])
+def test_a_target_that_became_a_link_takes_nothing_until_that_is_undone(emptied, elsewhere):
+    emptied.drop("a", b"one")
+    emptied.upload()
+    emptied.consumer.step()
+    was, there = emptied.target.with_name("was"), emptied.target.with_name("there")
+    emptied.target.rename(was)
+    there.mkdir()
+    emptied.target.symlink_to(emptied.root if elsewhere == "watch folder" else there)
+    emptied.drop("b", b"two")
+    emptied.upload()
+    emptied.consumer.step()
+    assert [path.name for path in emptied.root.iterdir()] == ["b"]
+    assert not any(there.iterdir())
+    assert "is a link to another place" in obstacle(emptied)
+    emptied.target.unlink()
+    was.rename(emptied.target)
+    emptied.now += 1000
+    emptied.consumer.step()
+    assert sent(emptied) == {"a": b"one", "b": b"two"}
+    assert obstacle(emptied) == ""
+
+
 @pytest.mark.parametrize("step", ["set aside", "moved or deleted"])
 def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, monkeypatch, step):
     emptied.drop("a", b"one")
