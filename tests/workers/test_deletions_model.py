@@ -79,7 +79,7 @@ class World:
         self.now, self.steady, self.true, self.boot = 1_000_000_000.0, 0.0, 0.0, 0
         #: what was decided on a path, and when: ("approved" | "rejected", true time)
         self.decided = {}
-        #: when missing files were deleted that nobody was asked about, on the true clock
+        #: when a missing file was deleted that nobody was asked about, on the true clock, and which
         self.unasked = []
         #: what the right disk holds, mounted or not: path -> (content, fingerprint)
         self.truth = {}
@@ -189,8 +189,9 @@ class World:
         else:
             if self.true - self.gone_since[path] < GRACE:
                 yield "is gone for less than its grace"
-            self.unasked.append(self.true)
-            lately = sum(at > self.true - 3600 for at in self.unasked)
+            # Files count, not objects: a superseded copy may go in the same round.
+            self.unasked.append((self.true, path))
+            lately = len({path for at, path in self.unasked if at > self.true - 3600})
             if lately > max(self.limits.files, 0.2 * (len(self.remote) + lately)):
                 yield "is one of too many, and nobody was asked"
 
