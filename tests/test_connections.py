@@ -76,6 +76,7 @@ def counted(server):
     return len(server._server.server_state.connections)
 
 
+@pytest.mark.long
 @pytest.mark.row(82)
 def test_idle_connections_beyond_the_limit_end_those_that_wait_longest(server, connect):
     idle = [connect() for _ in range(MOST_CONNECTIONS + 100)]
@@ -102,6 +103,7 @@ def test_headers_that_do_not_come_in_time_end_the_connection(connect, monkeypatc
     assert is_closed(connect(sent))
 
 
+@pytest.mark.long
 @pytest.mark.row(82)
 def test_headers_that_trickle_in_get_no_more_time_than_others(connect, monkeypatch):
     monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.4)
@@ -114,6 +116,7 @@ def test_headers_that_trickle_in_get_no_more_time_than_others(connect, monkeypat
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.long
 @pytest.mark.row(82)
 def test_a_second_request_has_its_headers_time_as_the_first_had(connect, monkeypatch):
     monkeypatch.setattr(connections, "HEADERS_SECONDS", 0.3)
@@ -126,6 +129,7 @@ def test_a_second_request_has_its_headers_time_as_the_first_had(connect, monkeyp
     assert is_closed(kept)
 
 
+@pytest.mark.long
 @pytest.mark.row(82)
 def test_an_answer_that_nobody_reads_ends_the_connection(server, connect, monkeypatch):
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)

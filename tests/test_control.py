@@ -156,6 +156,7 @@ def test_a_command_goes_on_to_its_end_when_its_caller_hangs_up(daemon, options, 
     assert client.perform(options, "count", {"to": 1})["counted"] == 1
 
 
+@pytest.mark.long
 def test_a_caller_that_does_not_read_holds_up_no_command(daemon, options, config, known):
     caller = client._daemon(config.state.directory)
     try:

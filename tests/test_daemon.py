@@ -50,6 +50,7 @@ def running(config):
         assert not thread.is_alive()
 
 
+@pytest.mark.long
 def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
     stop, hurry = threading.Event(), threading.Event()
     directory = config.state.directory
@@ -65,6 +66,7 @@ def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
     assert not vitals.is_alive(directory, time.time())
 
 
+@pytest.mark.long
 def test_every_thread_ends_with_the_daemon(config):
     before = set(threading.enumerate())
     stop = threading.Event()
@@ -96,6 +98,7 @@ def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
     until(lambda: parts.store.read(lambda db: files.get(db, file_id)).due_at > time.time() + 50)
 
 
+@pytest.mark.long
 def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
     _, parts, codes = running
     parts.store._writer.failed = True
@@ -103,6 +106,7 @@ def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
     assert codes == [1]
 
 
+@pytest.mark.long
 @pytest.mark.row(1)
 def test_after_a_full_disk_every_folder_is_scanned(running, monkeypatch):
     _, parts, _ = running
@@ -120,6 +124,7 @@ def test_after_a_full_disk_every_folder_is_scanned(running, monkeypatch):
     until(lambda: asked == ["the state database takes commits again"])
 
 
+@pytest.mark.long
 def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
     daemon, _, codes = running
 
@@ -137,6 +142,7 @@ def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
     assert codes == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("running")
 def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it_takes_long(
     monkeypatch, tmp_path
@@ -162,6 +168,7 @@ def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it
     assert made[1] - made[0] >= 0.02 * daemon_module.SUMMARY_SHARE
 
 
+@pytest.mark.long
 @pytest.mark.row(52)
 def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatch, tmp_path):
     monkeypatch.setattr(daemon_module, "HUNG_SECONDS", 0.3)
@@ -212,6 +219,7 @@ def received(manager):
     return told
 
 
+@pytest.mark.long
 @pytest.mark.row(1)
 def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of_until_then(
     running, monkeypatch
@@ -233,6 +241,7 @@ def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of
     assert watched.last_scan is not before
 
 
+@pytest.mark.long
 def test_a_drain_that_is_too_short_for_what_settles_is_warned_of(config, caplog):
     short = config.model_copy(
         update={"upload": config.upload.model_copy(update={"drain_seconds": 5})}

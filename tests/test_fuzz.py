@@ -53,6 +53,7 @@ FILES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @pytest.mark.row(84)
 @given(st.lists(RULE_BYTES, max_size=5), PATHS, st.booleans())
 def test_any_rules_are_taken_or_refused_and_decide_at_once(lines, path, is_dir):
@@ -81,6 +82,7 @@ def as_toml(value):
 TEXTS = FILES.map(lambda file: "\n".join(f"{k} = {as_toml(v)}" for k, v in file.items()))
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS | st.text())
 def test_any_configuration_is_taken_or_refused_with_a_message(tmp_path, text):
@@ -108,6 +110,7 @@ def test_no_name_reaches_beyond_its_part_of_a_request(name):
     assert not set(head[1]) & {*range(32), 127}
 
 
+@pytest.mark.long
 @pytest.mark.row(26)
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1))

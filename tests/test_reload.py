@@ -106,6 +106,7 @@ def running(tmp_path, emulator, monkeypatch):
     assert _ours() == before
 
 
+@pytest.mark.long
 def test_a_reload_takes_up_a_folder_and_leaves_the_unchanged_one_as_it_is(running):
     (running.drop / "one").write_text("1")
     running.until(lambda: running.synced() == {"one"})
@@ -122,6 +123,7 @@ def test_a_reload_takes_up_a_folder_and_leaves_the_unchanged_one_as_it_is(runnin
     running.until(lambda: running.synced() == {"one", "two", "three"})
 
 
+@pytest.mark.long
 @pytest.mark.row(48)
 def test_what_a_failed_commit_left_under_way_is_settled_after_a_reload(running):
     """The parts that knew of it are gone, and nobody would ever end the path's waiting."""
@@ -138,6 +140,7 @@ def test_what_a_failed_commit_left_under_way_is_settled_after_a_reload(running):
     running.until(lambda: running.synced() == {"one"})
 
 
+@pytest.mark.long
 def test_a_folder_that_is_taken_out_is_watched_no_more_and_nothing_is_deleted(running, emulator):
     running.configure(running.drop, running.other)
     running.hup()
@@ -155,6 +158,7 @@ def test_a_folder_that_is_taken_out_is_watched_no_more_and_nothing_is_deleted(ru
         assert [json.loads(line)["state"] for line in answer] == ["live", "live"]
 
 
+@pytest.mark.long
 @pytest.mark.row(48)
 @pytest.mark.parametrize(
     ("extra", "said"),
@@ -223,6 +227,7 @@ def test_systemd_is_told_that_a_reload_begins_and_ends(running, monkeypatch, tmp
     assert running.daemon._config.upload.workers == 2
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 def test_a_key_that_was_rotated_is_taken_up_by_itself_after_a_401(running, emulator, monkeypatch):
     monkeypatch.setattr("syncd.daemon.KEY_SECONDS", 0.2)
@@ -239,6 +244,7 @@ def test_a_key_that_was_rotated_is_taken_up_by_itself_after_a_401(running, emula
     assert "key_refused" not in held()
 
 
+@pytest.mark.long
 def test_a_reload_waits_for_a_command_under_way(running):
     running.daemon._control._running.add(object())
     running.configure(extra="[upload]\nworkers = 2")

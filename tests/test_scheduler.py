@@ -2,6 +2,8 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pytest
+
 from syncd.scheduler import Scheduler
 
 
@@ -49,6 +51,7 @@ def test_every_step_runs_once_at_the_start():
     assert step.runs == 1
 
 
+@pytest.mark.long
 def test_a_step_that_is_to_come_later_leaves_the_start_to_the_others():
     scheduler, first, later, last = Scheduler(), Step(), Step(), Step()
     scheduler.add("later", later, every=60, after=0.5)
@@ -109,6 +112,7 @@ def test_a_hundred_wake_ups_in_a_row_each_lead_to_a_run_that_began_after_it():
             assert step.has_run(before + 1, 2.0)
 
 
+@pytest.mark.long
 def test_a_step_that_fails_comes_round_again_and_is_counted():
     scheduler = Scheduler()
     calls = []
@@ -153,6 +157,7 @@ def test_stopping_waits_for_the_run_under_way():
     assert step.inside == 0
 
 
+@pytest.mark.long
 def test_stopping_at_any_moment_ends_and_leaves_no_thread():
     before = set(threading.enumerate())
     for number in range(60):

@@ -67,6 +67,7 @@ def test_nothing_to_review_is_said_and_is_well(desk, syncd):
     assert syncd("deletes", "list") == (0, "nothing waits for a decision\n", "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["1", "f"])
 @pytest.mark.parametrize(("verb", "verdict"), [("approve", "approved"), ("reject", "kept")])
 def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verdict, what):
@@ -167,6 +168,7 @@ def test_a_missing_root_is_nothing_to_approve(held, syncd):
     assert "mount it" in err
 
 
+@pytest.mark.long
 def test_another_root_is_taken_once_it_is_approved(held, syncd):
     (held.home / "f").rename(held.home / "away")
     (held.home / "f").mkdir()

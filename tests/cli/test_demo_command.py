@@ -29,6 +29,7 @@ def test_the_demo_shows_each_file_arrive_change_and_disappear_and_ends_by_itself
         assert words in out
 
 
+@pytest.mark.long
 def test_the_demo_of_a_folder_of_yours_changes_nothing_there(tmp_path):
     (tmp_path / "a.txt").write_text("mine")
     process = demo(tmp_path)
@@ -56,6 +57,7 @@ def test_the_demo_of_an_empty_folder_has_nothing_to_send_and_says_so(tmp_path):
     assert "0 files were synced" in out
 
 
+@pytest.mark.long
 def test_the_demo_of_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
     process = demo(tmp_path / "none")
     out, _ = process.communicate(timeout=50)

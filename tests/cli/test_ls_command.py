@@ -116,6 +116,7 @@ def test_it_works_while_a_daemon_runs_and_when_none_does(desk, syncd):
     assert syncd("ls") == running
 
 
+@pytest.mark.long
 def test_a_reader_that_has_seen_enough_is_no_error(desk):
     # More than a pipe holds.
     for number in range(600):
@@ -126,6 +127,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(desk):
     assert json.loads(done.stdout)["path"] == "some/long/path/0"
 
 
+@pytest.mark.long
 def test_a_full_disk_under_the_output_is_one_clear_line(desk):
     desk.sync(b"x")
     with open("/dev/full", "wb") as full:  # noqa: PTH123

@@ -180,6 +180,7 @@ def test_watch_json_and_alive_exclude_each_other(syncd):
     assert "use only one of" in err
 
 
+@pytest.mark.long
 def test_status_imports_no_http_no_scheduler_and_no_video():
     program = (
         "import sys; from syncd.cli import inspect; "

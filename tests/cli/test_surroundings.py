@@ -32,7 +32,9 @@ def shell(desk):
     return run
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii:strict"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", pytest.param("ascii:strict", marks=pytest.mark.long)]
+)
 def test_an_output_that_is_not_utf8_gets_escapes_in_place_of_what_it_lacks(shell, encoding):
     listed = shell("syncd ls; syncd status", PYTHONIOENCODING=encoding)
     assert rb"f/\u65e5\u672c\U0001f600.txt" in listed.stdout
@@ -44,6 +46,7 @@ def test_an_output_that_is_not_utf8_gets_escapes_in_place_of_what_it_lacks(shell
     assert entry["path"] == "日本😀.txt"
 
 
+@pytest.mark.long
 def test_a_command_works_where_its_current_directory_was_removed(shell, desk):
     config = shlex.quote(str(desk.home / "syncd.toml"))
     gone = "mkdir gone && cd gone && rmdir ../gone"

@@ -154,6 +154,7 @@ def test_a_key_file_is_judged_behind_the_links_of_a_secret_mount(tmp_path, key_f
         credentials.load({"AYMARA_AI_API_KEY_FILE": str(tmp_path / "link")}, [])
 
 
+@pytest.mark.long
 @pytest.mark.row(53)
 def test_no_core_dump_can_hold_the_key():
     code = (

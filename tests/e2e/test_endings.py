@@ -9,6 +9,9 @@ import pytest
 
 from syncd.state import due
 
+#: Processes for many seconds.
+pytestmark = pytest.mark.long
+
 
 def with_folder(machine, **settings):
     folder = {"path": str(machine.drop), "settle_seconds": 1.0, "grace_seconds": 0.2} | settings

@@ -58,6 +58,7 @@ def lose(machine):
         part.unlink()
 
 
+@pytest.mark.long
 @pytest.mark.row(40)
 def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on(machine, syncd):
     machine.faults({"match": UPLOADS, "times": 20, "action": {"status": 402}})
@@ -83,6 +84,7 @@ def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.row(40)
 def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syncd):
     machine.faults({"match": UPLOADS, "action": {"status": 422}})
@@ -119,6 +121,7 @@ def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(
     assert syncd("once")[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 def test_a_pass_with_a_key_that_proves_nothing_sends_nothing_and_exits_with_1(machine, syncd):
     machine.write("a", b"a")
@@ -143,6 +146,7 @@ def test_a_pass_with_a_key_that_proves_nothing_sends_nothing_and_exits_with_1(ma
     assert syncd("once", key="rotated")[1].startswith("2 synced")
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 def test_a_pass_for_another_organization_or_service_exits_with_78_and_sends_nothing(machine, syncd):
     machine.write("a", b"a")
@@ -158,6 +162,7 @@ def test_a_pass_for_another_organization_or_service_exits_with_78_and_sends_noth
     assert machine.mutations() == sent
 
 
+@pytest.mark.long
 def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
     machine.write("a", b"a")
     assert syncd("once")[0] == 0
@@ -200,6 +205,7 @@ def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine,
     assert syncd("verify")[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 @pytest.mark.parametrize("echo", ["none"])
 def test_where_nothing_is_echoed_adopt_takes_nothing_up_and_all_is_sent_anew(machine, syncd):
@@ -223,6 +229,7 @@ def test_where_nothing_is_echoed_adopt_takes_nothing_up_and_all_is_sent_anew(mac
     assert syncd("verify")[0] == 0
 
 
+@pytest.mark.long
 @pytest.mark.row(84)
 def test_once_does_not_call_it_done_while_rules_that_cannot_be_used_keep_a_directory_back(
     machine, syncd

@@ -72,6 +72,7 @@ def test_a_daemon_that_meets_damage_ends_and_the_next_one_waits_for_adopt(machin
     assert methods.count("DELETE") == 1
 
 
+@pytest.mark.long
 def test_retry_reaches_the_running_daemon(machine):
     machine.faults({"match": "POST /v2/files*", "times": 100, "action": {"status": 422}})
     machine.write("refused.txt", b"no")

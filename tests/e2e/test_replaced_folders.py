@@ -41,6 +41,7 @@ def test_another_disk_with_the_same_names_replaces_and_deletes_nothing(machine):
     assert (machine.objects(), len(machine.mutations())) == (before, asked)
 
 
+@pytest.mark.long
 @pytest.mark.row(65)
 def test_an_emptied_folder_takes_nothing_away_from_another_in_its_place(machine):
     folders(machine, machine.drop, after_upload="delete")

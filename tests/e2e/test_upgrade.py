@@ -130,6 +130,7 @@ def goes_on(machine):
     machine.until(is_settled)
 
 
+@pytest.mark.long
 @pytest.mark.row(28)
 def test_a_state_of_the_first_version_goes_on_without_sending_or_deleting_twice(upgraded):
     (doubt,) = (o for o in upgraded.ask("objects") if "doubt" in o["local_file_path"])

@@ -61,6 +61,7 @@ def test_a_late_commit_is_answered_504_and_stored_afterwards(caller):
     assert [line["token"] for line in caller.lines("requests")] == [TOKEN]
 
 
+@pytest.mark.long
 def test_a_late_delete_deletes_late(caller):
     file_uuid = caller.upload().json()["file_uuid"]
     caller.faults({"match": "DELETE /v2/files/{file_uuid}", "action": {"commit_late": 0.1}})

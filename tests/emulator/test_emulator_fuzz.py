@@ -64,6 +64,7 @@ def nothing_logged(caplog):
     assert [record for record in caplog.records if record.name.startswith("syncd")] == []
 
 
+@pytest.mark.long
 @small(50)
 @given(
     method=st.sampled_from(METHODS),
@@ -80,6 +81,7 @@ def test_any_request_is_answered(caller, method, path, segment, query, headers, 
     sound(caller.request(method, path.format(segment), params=query, headers=headers, content=body))
 
 
+@pytest.mark.long
 @small(40)
 @given(document=CREATES | JSON)
 def test_any_create_is_answered_and_what_it_made_is_shown(caller, document):
@@ -89,6 +91,7 @@ def test_any_create_is_answered_and_what_it_made_is_shown(caller, document):
             sound(caller.get(f"/v2/files/{file['file_uuid']}")).raise_for_status()
 
 
+@pytest.mark.long
 @small(30)
 @given(rules=st.lists(st.fixed_dictionaries({}, optional={
     "match": st.sampled_from(["GET /v2/nothing", "* /x*", "x"]) | JSON,
@@ -101,6 +104,7 @@ def test_any_rules_are_answered(caller, rules):
     caller.faults()
 
 
+@pytest.mark.long
 @small(40)
 @given(parts=st.lists(PARTS, max_size=3), cut=st.integers(0, 200) | st.none())
 def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, parts, cut):
@@ -118,6 +122,7 @@ def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, p
         assert detail["file_size_bytes"] in map(len, contents) or len(contents) < len(parts)
 
 
+@pytest.mark.long
 @small(30)
 @given(
     suffix=st.just("") | st.text("/.0aZ", max_size=9),

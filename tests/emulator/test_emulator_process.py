@@ -80,6 +80,7 @@ def read_quietly(connection):
     return b""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_cleanly_with_connections_open(process, number):
     child, url = process(api_key=KEY)
@@ -94,6 +95,7 @@ def test_a_signal_ends_the_process_cleanly_with_connections_open(process, number
     assert child.stdout.read() == ""
 
 
+@pytest.mark.long
 def test_a_kill_in_the_middle_of_an_upload_leaves_what_was_answered_and_no_more(
     process, run, tmp_path
 ):
@@ -141,6 +143,7 @@ def test_the_list_of_requests_keeps_the_newest_and_stays_bounded(tmp_path, monke
     assert 50 < len(lines) < 200
 
 
+@pytest.mark.long
 def test_many_objects_are_told_without_delay(run, tmp_path):
     with contextlib.closing(Store(tmp_path / "data")) as store:
         one = Stored(

@@ -13,6 +13,7 @@ def ask(caller, path, **headers):
     return httpx.get(caller.emulator.url + path, headers=headers).status_code
 
 
+@pytest.mark.long
 @pytest.mark.row(58)
 def test_its_control_paths_are_called_by_an_address_or_localhost_or_with_the_key(run):
     caller = run(api_key="k")

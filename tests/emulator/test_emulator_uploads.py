@@ -237,6 +237,7 @@ def test_the_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(run):
         assert caller.upload(content=b"x").status_code == 200
 
 
+@pytest.mark.long
 def test_uploads_at_once_are_all_stored(caller):
     contents = [str(number).encode() * 1000 for number in range(60)]
     with ThreadPoolExecutor(8) as pool:

@@ -51,6 +51,7 @@ def test_a_presigned_video_is_processed_once_its_bytes_are_there(caller, clip):
     assert caller.processed(created["file_uuid"])["processing_status"] == "completed"
 
 
+@pytest.mark.long
 def test_the_same_video_put_twice_is_processed_once(caller, clip, monkeypatch):
     read = []
 
@@ -101,6 +102,7 @@ def test_frames_of_what_is_no_video_are_a_bad_request(caller):
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file.not_a_video")
 
 
+@pytest.mark.long
 def test_a_video_deleted_while_it_is_processed_stays_deleted(run, clip):
     caller = run(processing_seconds=0.1)
     first, second = (upload(caller, clip)["file_uuid"] for _ in range(2))
@@ -109,6 +111,7 @@ def test_a_video_deleted_while_it_is_processed_stays_deleted(run, clip):
     assert [line["state"] for line in caller.lines("objects")] == ["deleted", "live"]
 
 
+@pytest.mark.long
 def test_a_stop_does_not_wait_for_a_video_and_a_start_takes_it_up_again(run, clip):
     with run.here(processing_seconds=60) as caller:
         ids = [upload(caller, clip)["file_uuid"] for _ in range(2)]

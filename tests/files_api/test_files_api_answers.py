@@ -252,6 +252,7 @@ bodies = st.one_of(
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 
 
+@pytest.mark.long
 @pytest.mark.row(35)
 @settings(
     max_examples=EXAMPLES,
@@ -281,6 +282,7 @@ def test_no_answer_raises_anything_but_a_files_api_error(call, status, body, hea
         repr(call(client))
 
 
+@pytest.mark.long
 @pytest.mark.row(35)
 @settings(max_examples=min(EXAMPLES, 100_000), deadline=None)
 @given(answer=st.binary(max_size=120) | st.binary(max_size=80).map(lambda b: http(200)[:17] + b))

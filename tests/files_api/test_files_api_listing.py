@@ -137,6 +137,7 @@ def test_a_page_without_overlap_proves_no_absence():
     assert not read_listing(Remote(5, cap=1).read_page, limit=10).complete
 
 
+@pytest.mark.long
 @pytest.mark.row(45)
 def test_a_list_without_end_is_left():
     numbers = iter(range(10**9))
@@ -232,6 +233,7 @@ def test_a_walk_can_begin_further_on():
     assert list(walk(remote.read_page, 7, 12)) == remote.files[12:]
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(0, 60),

@@ -105,6 +105,7 @@ def test_a_local_name_that_holds_a_token_is_just_a_name():
     assert token_of(sent_name(downloaded, TOKEN)) == TOKEN
 
 
+@pytest.mark.long
 @given(st.text())
 def test_any_text_can_be_asked_for_its_token(text):
     assert token_of(text) is None

@@ -76,6 +76,7 @@ def test_a_certificate_for_another_host_is_refused(serve, client_of, tls, certif
         client.get(UUID)
 
 
+@pytest.mark.long
 @pytest.mark.row(32)
 def test_a_handshake_that_hangs_is_given_up(serve, client_of):
     server = serve(lambda connection: connection.over.wait())
@@ -121,6 +122,7 @@ def test_a_configured_proxy_is_used(serve, client_of):
     assert received.headers["proxy-authorization"].startswith("Basic ")
 
 
+@pytest.mark.long
 @pytest.mark.row(43)
 def test_a_tunnel_does_not_limit_the_time_of_an_upload(
     serve, client_of, tls, certificate, source_of

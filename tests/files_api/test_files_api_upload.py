@@ -201,6 +201,7 @@ def test_a_new_file_is_a_path_or_a_url():
             NewFile(**members)
 
 
+@pytest.mark.long
 @pytest.mark.row(14)
 def test_memory_stays_flat_while_200_mb_are_sent(serve, tmp_path):
     def behave(connection):

@@ -91,6 +91,7 @@ def test_a_connection_lost_after_the_body_leaves_it_in_doubt(serve, client_of, s
     assert server.requests[0].whole
 
 
+@pytest.mark.long
 @pytest.mark.row(33)
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_last_chunk_that_does_not_get_out_was_not_sent(
@@ -120,6 +121,7 @@ def test_a_last_chunk_that_does_not_get_out_was_not_sent(
     assert handed
 
 
+@pytest.mark.long
 @pytest.mark.row(33)
 def test_a_body_that_stalls_was_not_sent(serve, client_of, source_of):
     client = client_of(serve(lambda c: c.over.wait(), small_window=True), timeout_seconds=0.3)
@@ -128,6 +130,7 @@ def test_a_body_that_stalls_was_not_sent(serve, client_of, source_of):
     assert caught.value.code == "local.timeout"
 
 
+@pytest.mark.long
 def test_a_stalled_answer_leaves_it_in_doubt(serve, client_of, source_of):
     def behave(connection):
         connection.read_request()
@@ -139,6 +142,7 @@ def test_a_stalled_answer_leaves_it_in_doubt(serve, client_of, source_of):
     assert caught.value.code in {"local.timeout", "local.deadline"}
 
 
+@pytest.mark.long
 @pytest.mark.row(34)
 @pytest.mark.parametrize("per_call", [{"timeout_seconds": 0.5}, {"deadline_seconds": 0.5}])
 def test_a_trickling_answer_ends_at_its_total_time(serve, client_of, source_of, per_call):
@@ -156,6 +160,7 @@ def test_a_trickling_answer_ends_at_its_total_time(serve, client_of, source_of, 
     assert time.monotonic() - started < 1.2
 
 
+@pytest.mark.long
 def test_a_deadline_within_the_body_was_not_sent(serve, client_of, source_of):
     def behave(connection):
         while connection.sock.recv(2048) and not connection.over.wait(0.01):
@@ -191,6 +196,7 @@ def test_an_early_refusal_is_heard_when_the_server_stops_reading(serve, client_o
         upload(client, source_of(24 * MIB))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [3 * MIB, 24 * MIB])
 def test_the_stop_flag_ends_a_stalled_transfer_within_a_second(serve, client_of, source_of, size):
     def behave(connection):
@@ -231,6 +237,7 @@ def test_what_cannot_connect_was_not_sent(client_of, source_of, url, code):
     assert not caught.value.is_lasting
 
 
+@pytest.mark.long
 @pytest.mark.row(31)
 def test_a_slow_resolver_is_given_up_and_stopped(client_of, monkeypatch):
     over = threading.Event()

@@ -38,6 +38,7 @@ def test_a_planted_bug_is_noticed(base, name):
     assert caught(BUGS[name], base, first=BUGS[name].near) is not None
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_history(base):
     traces = [run(plan_for(seed), base).trace for seed in (5, 40, 5, 40)]
     assert traces[:2] == traces[2:]

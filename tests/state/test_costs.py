@@ -102,6 +102,7 @@ def test_of_a_file_that_changes_all_the_time_the_newest_versions_are_kept(store,
     assert count(store, "history") == 10
 
 
+@pytest.mark.long
 def test_old_versions_make_no_new_one_dearer(store):
     store.write(add_folder)
     file_id = store.write(lambda db: add_file(db, b"a"))

@@ -163,6 +163,7 @@ def test_the_same_database_put_back_is_no_loss(home):
         assert home.may_send(store)
 
 
+@pytest.mark.long
 @pytest.mark.row(30)
 @pytest.mark.parametrize("unseen", [0, 50])
 def test_no_database_from_before_an_adoption_passes_for_the_one_after_it(home, unseen):
@@ -339,6 +340,7 @@ def test_without_room_no_backup_is_made_and_it_is_warned_of(home, monkeypatch, c
     assert "too little room" in caplog.text
 
 
+@pytest.mark.long
 def test_a_ledger_that_has_lost_something_displaces_no_good_backup(home):
     with home.opened() as store:
         home.sync(store)

@@ -71,6 +71,7 @@ def test_a_commit_that_fails_is_reported_as_unknown_and_the_database_is_reopened
     assert writer.write(lambda db: (fact(db, "lost"), fact(db, "next"))) == (None, "1")
 
 
+@pytest.mark.long
 def test_two_failed_commits_in_a_row_are_fatal(writer):
     def breaks_the_disk(db):
         raise sqlite3.OperationalError("disk I/O error")
@@ -81,6 +82,7 @@ def test_two_failed_commits_in_a_row_are_fatal(writer):
     assert writer.failed
 
 
+@pytest.mark.long
 def test_a_commit_of_nothing_is_no_sign_that_the_disk_is_well_again(writer, caplog):
     caplog.set_level("INFO", "syncd.state.writer")
 
@@ -95,6 +97,7 @@ def test_a_commit_of_nothing_is_no_sign_that_the_disk_is_well_again(writer, capl
     assert len(caplog.records) == 1, "one alert, and none of its end"
 
 
+@pytest.mark.long
 def test_a_full_disk_is_no_reason_to_give_up(writer):
     def fills_the_disk(db):
         error = sqlite3.OperationalError("database or disk is full")
@@ -225,6 +228,7 @@ def test_no_transaction_is_left_waiting_when_the_writer_stops(tmp_path):
     assert len(outcomes) == 4
 
 
+@pytest.mark.long
 @pytest.mark.row(22)
 def test_a_table_that_another_process_locks_is_waited_for_and_nothing_is_believed(
     tmp_path, monkeypatch

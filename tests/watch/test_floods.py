@@ -18,6 +18,7 @@ FILES = int(os.environ.get("SYNCD_FLOOD_FILES", "100000"))
 DEPTH = 200
 
 
+@pytest.mark.long
 def test_a_file_two_hundred_directories_deep_is_seen_and_so_is_its_end(place, until):
     place.reopen(watch="native")
     place.watched.start()

@@ -84,6 +84,7 @@ def differing(repository, lines):
     return [path for path, is_dir in paths if by_us(patterns, path, is_dir) != theirs[path]]
 
 
+@pytest.mark.long
 @pytest.mark.row(84)
 @settings(suppress_health_check=list(HealthCheck))
 @given(LINES)
@@ -130,6 +131,7 @@ def test_a_rule_made_to_explode_is_matched_at_once(rule, path):
     assert time.process_time() - began < 1.0
 
 
+@pytest.mark.long
 @pytest.mark.row(84)
 def test_a_thousand_rules_take_milliseconds_a_name():
     patterns = Patterns([b"*%d[a-f]?*x" % number for number in range(1000)])

@@ -193,6 +193,7 @@ def test_a_removed_root_asks_for_a_check(watching, root, until):
     assert until(watching.hints.take_check)
 
 
+@pytest.mark.long
 @pytest.mark.row(7)
 def test_an_overflow_is_counted_and_asks_for_a_scan(watching, root, until):
     reader = watching._inotify

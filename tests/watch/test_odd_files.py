@@ -61,6 +61,7 @@ def test_a_date_that_the_table_cannot_hold_stops_no_file(place, year):
     assert b"later" in place.statuses()
 
 
+@pytest.mark.long
 @pytest.mark.row(71)
 def test_a_tree_of_any_depth_stops_no_file(place):
     path = make_deep(place.root, DEPTH)
@@ -79,6 +80,7 @@ def test_a_tree_of_any_depth_stops_no_file(place):
     assert path not in place.statuses()
 
 
+@pytest.mark.long
 @pytest.mark.row(71)
 def test_a_deep_tree_that_comes_while_it_is_watched_is_found_and_stops_no_event(place, until):
     place.reopen(watch="native")
@@ -175,6 +177,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr("syncd.watch.scan_pass.ENTRIES", 7)
 
 
+@pytest.mark.long
 @pytest.mark.row(87)
 def test_a_large_directory_is_compared_batch_by_batch(place, small_batches, monkeypatch):
     names = [b"d/%02d" % number for number in range(35)]
@@ -200,6 +203,7 @@ def test_a_large_directory_is_compared_batch_by_batch(place, small_batches, monk
     assert len(place.missing()) == 35
 
 
+@pytest.mark.long
 @pytest.mark.row(87)
 def test_a_large_directory_that_was_removed_is_missing_with_one_hint(
     place, small_batches, monkeypatch

@@ -231,6 +231,7 @@ def test_the_kernel_tells_who_has_a_file_open_for_writing(tmp_path):
             pass
 
 
+@pytest.mark.long
 def test_a_writer_that_meets_a_lease_does_no_harm(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x")

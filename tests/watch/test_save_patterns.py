@@ -148,6 +148,7 @@ def test_every_program_that_the_readers_use_is_recorded():
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["curl", "wget", "vim"])
 def test_taking_a_file_for_closed_that_is_open_is_seen(place, monkeypatch, name):
     """A negative control: with the settle rule alone, a slow writer's half goes out."""

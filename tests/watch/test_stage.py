@@ -108,6 +108,7 @@ def test_a_renamed_file_is_missing_here_and_present_there(started, until):
     assert looks(started, until, lambda s: s == {b"a": "missing", b"b": "ready"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("away", [True, False], ids=["out of the folder", "within the folder"])
 def test_a_directory_moved_away_takes_its_known_files_with_it(started, until, tmp_path, away):
     started.synced(b"d/a", b"d/e/b", b"d.txt", b"d0/c")

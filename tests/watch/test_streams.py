@@ -119,6 +119,7 @@ def streamed(operations):
         shutil.rmtree(directory)
 
 
+@pytest.mark.long
 @pytest.mark.row(21)
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None

@@ -97,6 +97,7 @@ def roll_back(shop):
     )
 
 
+@pytest.mark.long
 def test_every_file_gets_its_own_object_back_and_no_byte_is_sent(shop, lost, echo):
     names = ["a.txt", "b", "twice 1", "twice 2", "wei\udcdf%20.md", "é" * 120 + ".bin"]
     contents = {name: b"equal" if "twice" in name else os.fsencode(name) for name in names}

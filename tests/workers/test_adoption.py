@@ -116,6 +116,7 @@ def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
     assert synced.mutations() == sent
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 @pytest.mark.parametrize("cut", [1, 3, 7, 12])
 def test_an_adoption_that_was_cut_short_is_repeated(synced, monkeypatch, cut):
@@ -151,6 +152,7 @@ class _Cut:
         return getattr(self._store, name)
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 def test_an_instance_whose_whole_state_was_lost_is_taken_up_by_its_id(synced):
     sent = synced.mutations()
@@ -165,6 +167,7 @@ def test_an_instance_whose_whole_state_was_lost_is_taken_up_by_its_id(synced):
     assert synced.mutations() == sent
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(synced):
     synced.lose()
@@ -181,6 +184,7 @@ def test_what_changed_meanwhile_is_sent_and_what_is_gone_is_kept_as_unknown(sync
     assert synced.mutations().count("DELETE") == 0
 
 
+@pytest.mark.long
 def test_what_an_older_ledger_was_to_delete_is_not_taken_up_by_a_rename(synced):
     with synced.parts() as parts:
         _, uuid, _ = synced.manifest(parts)["f", "a.txt"]
@@ -198,6 +202,7 @@ def test_what_an_older_ledger_was_to_delete_is_not_taken_up_by_a_rename(synced):
         assert (status, moved != uuid) == ("synced", True)
 
 
+@pytest.mark.long
 def test_a_folder_that_is_not_there_refuses_adoption(synced):
     synced.lose()
     (synced.home / "g").rename(synced.home / "away")
@@ -207,6 +212,7 @@ def test_a_folder_that_is_not_there_refuses_adoption(synced):
         assert parts.store.read(holds.is_lost)
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 @pytest.mark.parametrize("command", ["adopt", "verify"])
 def test_under_a_key_of_another_organization_nothing_reads_as_gone(synced, command):
@@ -225,6 +231,7 @@ def wipe(place):
             parts.clients[0].delete(uuid)
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_lost_ledger_is_not_rebuilt_from_another_organization(synced, is_empty):
@@ -244,6 +251,7 @@ def test_a_lost_ledger_is_not_rebuilt_from_another_organization(synced, is_empty
         assert synced.command(parts, "adopt")["live"] == 2 * len(NAMES)
 
 
+@pytest.mark.long
 @pytest.mark.row(27)
 def test_a_lost_ledger_is_rebuilt_where_nothing_is_left_remotely_and_the_key_is_known(synced):
     wipe(synced)
@@ -256,6 +264,7 @@ def test_a_lost_ledger_is_rebuilt_where_nothing_is_left_remotely_and_the_key_is_
         assert {word for word, *_ in synced.manifest(parts).values()} == {"synced"}
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sent(synced):
     with synced.parts(THEIRS) as parts:
@@ -269,6 +278,7 @@ def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sen
     assert synced.mutations() == sent
 
 
+@pytest.mark.long
 def test_a_rotated_key_of_the_same_organization_goes_on_after_one_list_call(synced):
     with synced.parts("rotated-key") as parts:
         assert not parts.gate.introduced
@@ -278,6 +288,7 @@ def test_a_rotated_key_of_the_same_organization_goes_on_after_one_list_call(sync
         assert parts.gate.introduced, "a known key costs no request"
 
 
+@pytest.mark.long
 def test_an_empty_listing_under_a_new_key_holds_and_is_not_asked_for_in_a_loop(synced):
     with synced.parts(THEIRS) as parts:
         for _ in range(10):
@@ -303,6 +314,7 @@ def answered(place, *rules):
     urlopen(Request(url, json.dumps(rules).encode(), method="PUT"), timeout=5).close()
 
 
+@pytest.mark.long
 @pytest.mark.row(67)
 @pytest.mark.parametrize("what", ["sent", "replaced"])
 def test_a_state_that_was_put_back_is_noticed_before_anything_is_sent_or_deleted(synced, what):
@@ -335,6 +347,7 @@ def test_a_recent_live_copy_that_is_gone_shows_that_the_state_was_put_back(synce
         assert parts.store.read(holds.is_lost)
 
 
+@pytest.mark.long
 @pytest.mark.row(67)
 def test_a_state_that_was_not_put_back_goes_on_after_one_look(synced):
     with synced.parts() as parts:
@@ -343,6 +356,7 @@ def test_a_state_that_was_not_put_back_goes_on_after_one_look(synced):
         assert not parts.store.read(holds.is_lost)
 
 
+@pytest.mark.long
 @pytest.mark.row(63)
 def test_a_later_attempt_that_somebody_made_up_is_no_evidence(synced):
     with synced.parts() as parts:
@@ -357,6 +371,7 @@ def test_a_later_attempt_that_somebody_made_up_is_no_evidence(synced):
         assert not parts.store.read(holds.is_lost)
 
 
+@pytest.mark.long
 @pytest.mark.row(67)
 def test_a_key_that_may_not_list_goes_on_and_doctor_can_say_so(synced):
     answered(synced, {"match": "GET /v2/files", "action": {"status": 403}})
@@ -370,6 +385,7 @@ def test_a_key_that_may_not_list_goes_on_and_doctor_can_say_so(synced):
         assert parts.store.read(rollback.unchecked) == ""
 
 
+@pytest.mark.long
 @pytest.mark.row(67)
 def test_nothing_is_sent_before_a_service_that_is_down_could_be_asked(synced):
     answered(synced, {"match": "GET /v2/files", "action": {"status": 500}})

@@ -328,6 +328,7 @@ def reconciler_of(shop):
     )
 
 
+@pytest.mark.long
 @pytest.mark.row(44)
 def test_a_request_that_was_given_up_is_looked_for_though_syncd_restarts(shop):
     shop.prove_echo()

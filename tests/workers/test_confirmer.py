@@ -79,6 +79,7 @@ def test_a_storage_that_answers_200_and_stores_nothing_is_not_believed(shop):
     assert states == ["deleted", "live"]
 
 
+@pytest.mark.long
 @pytest.mark.row(68)
 def test_lies_do_not_teach_that_sizes_are_never_told(shop, monkeypatch):
     """Where a listing shows the size of anything at all, an object without one has no bytes."""
@@ -165,6 +166,7 @@ def test_that_sizes_are_never_told_is_learned_and_then_the_storage_is_believed(
     assert shop.copy("next").status is CopyStatus.LIVE
 
 
+@pytest.mark.long
 def test_what_gives_no_etag_never_teaches_that_sizes_are_untold(shop, monkeypatch):
     """A portal's page in the storage's place, at a service of which nothing else is known."""
     without_sizes(shop, monkeypatch)
@@ -225,6 +227,7 @@ def test_nobody_who_answers_proves_nothing(shop):
     assert [copy.status for copy in shop.copies("a")] == [CopyStatus.LIVE]
 
 
+@pytest.mark.long
 @pytest.mark.row(35)
 def test_one_that_cannot_be_asked_for_keeps_no_other_waiting(shop):
     shop.faults({"match": "PUT /_storage/*", "times": 2, "action": "drop_after"})
@@ -249,6 +252,7 @@ def test_one_that_cannot_be_asked_for_keeps_no_other_waiting(shop):
     assert shop.copy("a").status is CopyStatus.LIVE
 
 
+@pytest.mark.long
 def test_many_small_files_take_few_requests_beside_their_bytes(shop):
     """Created together and confirmed together: at most 1.2 round trips a file beyond the PUT."""
     number = 64
@@ -265,6 +269,7 @@ def test_many_small_files_take_few_requests_beside_their_bytes(shop):
     assert asked.count("POST") < number / 2, "objects are reserved together"
 
 
+@pytest.mark.long
 def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monkeypatch):
     """A refusal of several together says nothing of any: each goes alone then."""
     make, together = shop.uploader._make_client, []
@@ -300,6 +305,7 @@ def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monke
     assert set(together[1:]) == {1}
 
 
+@pytest.mark.long
 def test_a_create_without_an_answer_puts_all_of_its_files_in_doubt(shop):
     for n in range(30):
         shop.drop(f"{n}", b"%d" % n)

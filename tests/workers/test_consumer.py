@@ -145,6 +145,7 @@ def test_what_others_deleted_since_is_looked_for_and_its_file_stays(emptied):
     assert not (emptied.root / "b").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [401, 403, 404, 503])
 def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
     emptied, status, monkeypatch

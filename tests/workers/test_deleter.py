@@ -330,6 +330,7 @@ def seen(shop, sighting):
     )
 
 
+@pytest.mark.long
 @pytest.mark.row(78)
 def test_a_folder_that_hangs_stops_no_deletion_of_another(hung):
     shop, answers = hung
@@ -347,6 +348,7 @@ def test_a_folder_that_hangs_stops_no_deletion_of_another(hung):
     assert len(deletes(shop)) == 3, "its own deletions are done once it answers"
 
 
+@pytest.mark.long
 @pytest.mark.row(78)
 def test_an_answer_that_came_late_counts_for_nothing_that_changed_meanwhile(hung):
     shop, answers = hung

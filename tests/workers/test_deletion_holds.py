@@ -73,6 +73,7 @@ def undo(shop, hold_id, verdict):
     return shop.store.write(lambda db: decisions.decide(db, hold_id, verdict, shop.now)).files
 
 
+@pytest.mark.long
 @pytest.mark.row(6)
 def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     lose_directory(full)
@@ -86,6 +87,7 @@ def test_many_missing_files_are_held_before_the_first_of_them_retires(full):
     assert hold.commands == [f"syncd deletes {v} {hold.id}" for v in ("approve", "reject")]
 
 
+@pytest.mark.long
 @pytest.mark.row(6)
 def test_without_the_review_they_would_all_have_been_deleted(full, monkeypatch):
     """The negative control: the same loss, with the review planted out."""
@@ -95,6 +97,7 @@ def test_without_the_review_they_would_all_have_been_deleted(full, monkeypatch):
     assert deletes(full) == 10
 
 
+@pytest.mark.long
 def test_a_few_files_are_deleted_without_asking(full):
     lose(full, "a", "b", "d/0", "d/1")
     grace(full)
@@ -111,6 +114,7 @@ def test_those_that_trickle_away_within_an_hour_count_together(full):
     assert (full.holds(), deletes(full)) == ([MANY], 4)
 
 
+@pytest.mark.long
 def test_those_deleted_an_hour_ago_do_not_count(full):
     lose(full, "a", "b", "d/0", "d/1")
     grace(full)
@@ -120,6 +124,7 @@ def test_those_deleted_an_hour_ago_do_not_count(full):
     assert (full.holds(), deletes(full)) == ([], 6)
 
 
+@pytest.mark.long
 def test_few_of_many_files_are_few(full):
     limit(full, files=0, percent=50.0)
     lose(full, "a", "b", "d/0", "d/1", "d/2", "d/3")
@@ -137,6 +142,7 @@ def test_more_than_the_most_are_held_whatever_part_they_are(full):
     assert (full.holds(), deletes(full)) == ([MANY], 0)
 
 
+@pytest.mark.long
 def test_the_hold_ends_by_itself_once_all_files_are_back_and_not_before(full):
     lose_directory(full)
     grace(full)
@@ -152,6 +158,7 @@ def test_the_hold_ends_by_itself_once_all_files_are_back_and_not_before(full):
     assert len(full.copies()) == 12, "what came back was taken up, and nothing was sent"
 
 
+@pytest.mark.long
 def test_an_approved_hold_deletes_what_it_listed_and_what_goes_later_is_judged_anew(full):
     lose(full, "d/0", "d/1", "d/2", "d/3", "d/4")
     grace(full)
@@ -165,6 +172,7 @@ def test_an_approved_hold_deletes_what_it_listed_and_what_goes_later_is_judged_a
     assert '"approved_in_hold": 1' in evidence
 
 
+@pytest.mark.long
 def test_what_is_approved_is_still_looked_at_a_last_time(full):
     lose_directory(full)
     grace(full)
@@ -178,6 +186,7 @@ def test_what_is_approved_is_still_looked_at_a_last_time(full):
     assert full.copy("d/3").status is CopyStatus.LIVE
 
 
+@pytest.mark.long
 def test_an_approval_does_not_reach_beyond_a_root_that_is_gone(full):
     lose_directory(full)
     grace(full)
@@ -187,6 +196,7 @@ def test_an_approval_does_not_reach_beyond_a_root_that_is_gone(full):
     assert deletes(full) == 0
 
 
+@pytest.mark.long
 def test_a_rejected_hold_keeps_the_copies_and_remembers_it(full):
     lose_directory(full)
     grace(full)
@@ -199,6 +209,7 @@ def test_a_rejected_hold_keeps_the_copies_and_remembers_it(full):
     assert (deletes(full), len(full.live())) == (0, 12)
 
 
+@pytest.mark.long
 def test_a_rejected_file_that_comes_back_is_taken_up_again_and_a_changed_one_is_new(full):
     lose_directory(full)
     grace(full)
@@ -215,6 +226,7 @@ def test_a_rejected_file_that_comes_back_is_taken_up_again_and_a_changed_one_is_
     assert full.file("d/0").verdict is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settled", [True, False], ids=["carried out", "just decided"])
 def test_a_rejection_can_be_undone(full, settled):
     lose_directory(full)
@@ -252,6 +264,7 @@ def test_what_is_no_question_or_none_any_more_takes_no_verdict(shop, reason, say
     assert shop.store.read(lambda db: holds.get(db, hold_id)).verdict is None
 
 
+@pytest.mark.long
 def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
     lose_directory(full)
     grace(full)
@@ -263,6 +276,7 @@ def test_a_verdict_is_final_once_nothing_of_it_is_left_to_change(full):
     assert full.store.read(lambda db: holds.get(db, hold)).verdict == "approved"
 
 
+@pytest.mark.long
 def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     lose_directory(full)
     grace(full)
@@ -280,6 +294,7 @@ def test_an_approval_can_be_undone_until_the_first_delete_is_committed(full):
     assert sum(copy.status is CopyStatus.RELEASED for copy in full.copies()) == 10 - begun
 
 
+@pytest.mark.long
 def test_a_renamed_folder_trips_nothing_however_long_its_hashing_takes(full):
     for number in range(10):
         (full.root / "d" / str(number)).rename(full.root / f"moved-{number}")
@@ -295,6 +310,7 @@ def test_a_renamed_folder_trips_nothing_however_long_its_hashing_takes(full):
     assert len(full.copies()) == 12
 
 
+@pytest.mark.long
 def test_a_folder_whose_deletions_are_not_mirrored_keeps_every_copy(full):
     full.policies["f"] = replace(full.policies["f"], mirror_deletions=False)
     lose_directory(full)
@@ -360,6 +376,7 @@ def test_where_a_file_is_gone_as_well_nobody_is_asked_about_its_copy(full):
     assert (full.file("a").verdict, full.holds()) == (None, [])
 
 
+@pytest.mark.long
 @pytest.mark.row(39)
 def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(full):
     full.policies["f"] = replace(full.policies["f"], remote_gone="reupload")
@@ -378,6 +395,7 @@ def test_many_that_others_deleted_are_held_even_where_they_are_to_be_sent_again(
     assert sum(copy.status is CopyStatus.LIVE for copy in full.copies()) == 12
 
 
+@pytest.mark.long
 def test_what_is_missing_counts_as_undecided_until_its_deletion_is(full):
     lose(full, "a")
     assert full.store.read(missing.undecided) == {"f": 1}
@@ -419,6 +437,7 @@ def test_those_whose_grace_is_not_over_count_with_the_first_that_is(full):
     assert (hold.affects, deletes(full)) == (12, 0)
 
 
+@pytest.mark.long
 def test_a_deletion_that_is_dated_in_the_future_counts_like_one_of_this_hour(full):
     full.now += 50_000
     lose(full, "a", "b", "d/0", "d/1")
@@ -431,6 +450,7 @@ def test_a_deletion_that_is_dated_in_the_future_counts_like_one_of_this_hour(ful
     assert full.holds() == [MANY]
 
 
+@pytest.mark.long
 def test_what_a_person_approved_is_no_reason_to_hold_the_next_one(full):
     lose_directory(full)
     grace(full)
@@ -441,6 +461,7 @@ def test_what_a_person_approved_is_no_reason_to_hold_the_next_one(full):
     assert (full.holds(), deletes(full)) == ([], 11)
 
 
+@pytest.mark.long
 @pytest.mark.row(66)
 def test_an_approval_reaches_the_files_that_the_hold_named_and_no_others(full):
     lose(full, *(f"d/{number}" for number in range(5)))
@@ -459,6 +480,7 @@ def both(shop):
     return [(h.reason, h.affects, h.first) for h in shop.store.read(holds.open_holds)]
 
 
+@pytest.mark.long
 def test_a_second_hold_collects_what_vanishes_later_and_is_judged_anew(full):
     lose(full, *(f"d/{number}" for number in range(5)))
     grace(full)
@@ -479,6 +501,7 @@ def test_a_second_hold_collects_what_vanishes_later_and_is_judged_anew(full):
     assert (both(full), deletes(full)) == ([], 2), "two alone are few"
 
 
+@pytest.mark.long
 def test_a_second_hold_that_is_large_is_shown_once_the_first_is_decided(full):
     lose(full, *(f"d/{number}" for number in range(5)))
     grace(full)
@@ -508,6 +531,7 @@ def test_nothing_is_deleted_for_ten_seconds_and_a_rejection_takes_all_of_it_back
     assert (deletes(full), len(full.live())) == (0, 12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("off", [{"files": None}, {"percent": None}])
 def test_a_limit_that_is_off_holds_nothing(full, off):
     limit(full, **({"files": 0, "percent": 0.0} | off))
@@ -532,6 +556,7 @@ def test_a_hold_ends_where_deletions_are_mirrored_no_more(full):
     assert full.copy("d/0").status is CopyStatus.RELEASED
 
 
+@pytest.mark.long
 def test_a_hold_whose_last_file_was_deleted_by_others_ends(full):
     lose_directory(full)
     grace(full)
@@ -542,6 +567,7 @@ def test_a_hold_whose_last_file_was_deleted_by_others_ends(full):
     assert (full.holds(), deletes(full)) == ([], 0)
 
 
+@pytest.mark.long
 def test_one_pass_waits_for_what_was_approved_and_not_for_what_is_held(full):
     def waiting():
         return full.store.read(
@@ -571,6 +597,7 @@ def write_open(shop, name, content):
     )
 
 
+@pytest.mark.long
 @pytest.mark.row(81)
 def test_a_file_of_its_size_that_stays_open_does_not_keep_a_deletion_for_ever(full):
     full.now = time.time()
@@ -584,6 +611,7 @@ def test_a_file_of_its_size_that_stays_open_does_not_keep_a_deletion_for_ever(fu
     assert deletes(full) == 1
 
 
+@pytest.mark.long
 @pytest.mark.row(81)
 def test_new_files_of_its_size_do_not_keep_a_deletion_for_ever(full):
     full.now = time.time()
@@ -609,6 +637,7 @@ def test_new_files_of_its_size_do_not_keep_a_deletion_for_ever(full):
     assert deletes(full) == 1
 
 
+@pytest.mark.long
 @pytest.mark.row(66)
 def test_files_that_waited_for_a_rename_are_held_when_they_wait_no_more(full):
     full.now = time.time()
@@ -623,6 +652,7 @@ def test_files_that_waited_for_a_rename_are_held_when_they_wait_no_more(full):
 # Superseded copies, and changes of most of a folder
 
 
+@pytest.mark.long
 def test_a_superseded_copy_is_kept_for_its_grace(full):
     full.policies["f"] = replace(full.policies["f"], superseded_grace=3600.0)
     full.drop("a", b"newer")
@@ -664,6 +694,7 @@ def scramble(shop):
         shop.notice(f"d/{number}")
 
 
+@pytest.mark.long
 def test_changes_of_most_of_a_folder_are_held_before_the_first_is_sent(guarded):
     before = guarded.live()
     scramble(guarded)
@@ -680,6 +711,7 @@ def test_changes_of_most_of_a_folder_are_held_before_the_first_is_sent(guarded):
     assert len(guarded.live().keys() & before.keys()) == 2
 
 
+@pytest.mark.long
 def test_rejected_changes_are_left_alone_until_the_file_changes_again(guarded):
     before = guarded.live()
     scramble(guarded)
@@ -697,6 +729,7 @@ def test_rejected_changes_are_left_alone_until_the_file_changes_again(guarded):
     assert undo(guarded, hold, "approved") == 9
 
 
+@pytest.mark.long
 def test_a_held_change_that_goes_missing_is_judged_like_any_missing_file(guarded):
     scramble(guarded)
     for _ in range(3):
@@ -706,6 +739,7 @@ def test_a_held_change_that_goes_missing_is_judged_like_any_missing_file(guarded
     assert (guarded.holds(), deletes(guarded)) == ([MANY], 0)
 
 
+@pytest.mark.long
 def test_a_few_changes_and_new_files_are_sent_as_ever(guarded):
     for number in range(6):
         guarded.drop(f"d/{number}", b"edited %d" % number)

@@ -75,6 +75,7 @@ def fill(db, path):
     record(db, "f", gone, settling=SETTLING, policies=POLICIES, now=1_000_000.0)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0)
 def test_very_many_approved_deletions_are_done_at_a_bounded_rate_through_restarts(tmp_path):
     root = os.fsencode(tmp_path / "in")

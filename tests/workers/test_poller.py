@@ -98,6 +98,7 @@ def test_a_number_of_frames_that_is_none_is_asked_for_elsewhere(shop, video, cou
     assert (copy.status, copy.frame_count) == (CopyStatus.LIVE, 8)
 
 
+@pytest.mark.long
 @pytest.mark.row(49)
 def test_a_video_that_fails_in_any_way_keeps_no_other_waiting(shop, video):
     for name in ("bad.mp4", "good.mp4"):

@@ -80,6 +80,7 @@ def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
     assert len(shop.live()) == 2
 
 
+@pytest.mark.long
 @pytest.mark.row(44)
 @pytest.mark.parametrize("seconds", [480, 3600, 86_400, 604_800])
 def test_what_arrives_after_it_was_sent_again_is_found_by_a_late_look_and_retires(shop, seconds):
@@ -109,6 +110,7 @@ def test_what_arrives_after_it_was_sent_again_is_found_by_a_late_look_and_retire
     assert shop.store.read(attempts.every) == []
 
 
+@pytest.mark.long
 def test_what_arrives_while_nothing_of_its_file_is_live_is_its_copy(shop):
     given_up(shop)
     until(lambda: len(shop.live()) == 2)
@@ -131,6 +133,7 @@ def test_an_attempt_that_never_arrived_is_forgotten_after_a_week(shop):
     assert shop.copy("a").status is CopyStatus.LIVE
 
 
+@pytest.mark.long
 @pytest.mark.row(44)
 def test_what_is_late_is_found_after_everything_else_of_its_workspace_is_gone(shop):
     sent_twice(shop)
@@ -154,6 +157,7 @@ def upload_as(shop, name, content):
         return shop.client.upload(source, name=name, content_type="text/plain").file_uuid
 
 
+@pytest.mark.long
 @pytest.mark.row(63)
 @pytest.mark.parametrize("content", [b"a", b"b", b"an edited version, nowhere else"])
 @pytest.mark.parametrize("name", ["{}", "report about {}-final.pdf"])
@@ -215,6 +219,7 @@ def test_a_file_with_a_sent_name_of_ours_is_a_file_like_any_other(shop):
     assert len(shop.live()) == 3
 
 
+@pytest.mark.long
 @pytest.mark.row(77)
 def test_a_doubt_is_settled_while_others_upload_all_the_time(shop, monkeypatch):
     """Ten a page, in a workspace that is younger than what is looked for."""
@@ -311,6 +316,7 @@ def test_a_record_found_without_its_content_never_goes_live(shop):
     assert [o["state"] for o in shop.ask("objects")] == ["deleted", "live"]
 
 
+@pytest.mark.long
 def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(shop):
     """Each of another attempt: the record retires at a late look."""
     learn_the_echo(shop)
@@ -414,6 +420,7 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
     assert closed.read.count(CLOSED) <= 5, "twice a minute"
 
 
+@pytest.mark.long
 @pytest.mark.row(38)
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_late_look_that_is_refused_is_no_loop_and_keeps_no_other_waiting(shop, error):

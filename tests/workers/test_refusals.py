@@ -26,6 +26,7 @@ def sent(shop, method="POST"):
     return sum(r["method"] == method for r in shop.ask("requests"))
 
 
+@pytest.mark.long
 @pytest.mark.row(73)
 @pytest.mark.parametrize("status", [400, 404, 405, 410, 413, 422, 451])
 def test_a_gateway_that_refuses_a_few_files_for_ten_minutes_fails_none_for_good(shop, status):
@@ -41,6 +42,7 @@ def test_a_gateway_that_refuses_a_few_files_for_ten_minutes_fails_none_for_good(
     assert len(shop.live()) == 6
 
 
+@pytest.mark.long
 @pytest.mark.row(73)
 def test_ten_files_refused_alike_are_held_and_one_at_a_time_probes(shop):
     shop.drop("before", b"before")
@@ -81,6 +83,7 @@ def test_a_hold_for_refusals_outlives_the_process(shop):
     assert shop.holds() == []
 
 
+@pytest.mark.long
 @pytest.mark.row(40)
 def test_one_bad_file_holds_no_other_and_is_tried_again_daily(shop):
     page = {"match": UPLOAD, "times": 1, "action": {"status": 404}}
@@ -103,6 +106,7 @@ def test_one_bad_file_holds_no_other_and_is_tried_again_daily(shop):
     assert shop.copy("bad").status is CopyStatus.LIVE
 
 
+@pytest.mark.long
 @pytest.mark.row(72)
 @pytest.mark.parametrize(
     "action", [{"status": 500}, {"status": 404}, {"status": 400}, "drop_before"]
@@ -221,6 +225,7 @@ def test_a_closed_workspace_that_nobody_uses_any_more_is_held_no_more(shop):
     assert shop.holds() == []
 
 
+@pytest.mark.long
 @pytest.mark.row(37)
 def test_a_probe_waits_for_no_long_transfer_that_is_under_way(shop):
     import threading
@@ -258,6 +263,7 @@ def test_a_probe_waits_for_no_long_transfer_that_is_under_way(shop):
         shop.uploader.stop(10)
 
 
+@pytest.mark.long
 def test_one_file_that_the_storage_refuses_is_no_trouble_of_the_storage(shop):
     presigned(shop)
     shop.faults({"match": PUT, "action": {"status": 403}})
