@@ -84,6 +84,7 @@ def test_a_daemon_killed_after_an_unanswered_upload_finds_it_and_sends_nothing_t
     assert len([o for o in machine.ask("objects") if o["size"] == 1000]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "action",
     [

@@ -22,6 +22,7 @@ def swapped(machine):
     return right
 
 
+@pytest.mark.long
 @pytest.mark.row(65)
 def test_another_disk_with_the_same_names_replaces_and_deletes_nothing(machine):
     folders(machine, machine.drop)

@@ -492,6 +492,7 @@ def spoil(home, statement, *values):
 NO_TEXT = "CAST(x'61ff62' AS TEXT)"
 
 
+@pytest.mark.long
 @pytest.mark.row(26)
 @pytest.mark.parametrize(
     "statement",
