@@ -19,6 +19,8 @@ from syncd.state import manifest, overview, views
 KEY = "a-key-of-the-rig"
 OVERFLOWING = 20_000
 FIRST_BYTES = b"first"
+#: A file that vouches for a folder of which the filesystem tells nothing.
+MARKER = ".syncd-root"
 
 
 def run(*words, **more):
@@ -55,7 +57,9 @@ class Daemon:
     def __enter__(self):
         self.emulator.__enter__()
         tables = [
-            {"path": str(path), "settle_seconds": 0.5, "grace_seconds": 1.0} | self._rescan()
+            {"path": str(path), "settle_seconds": 0.5, "grace_seconds": 1.0}
+            | self._rescan()
+            | ({"marker": MARKER} if (path / MARKER).exists() else {})
             for path in self.folders
         ]
         environment = {
@@ -119,7 +123,7 @@ class Daemon:
             (str(folder.name), str(path.relative_to(folder)))
             for folder in self.folders
             for path in folder.rglob("*")
-            if path.is_file() and path.name != "lost+found"
+            if path.is_file() and path.name not in ("lost+found", MARKER)
         }
         synced = {(row["folder"], row["path"]) for row in rows if row["status"] == "synced"}
         return synced == there and {row["status"] for row in rows} <= {"synced"}
@@ -199,6 +203,7 @@ def filesystems(scratch):
     """One daemon, five filesystems: files come, change, move and go; a remount makes no traffic."""
     with Filesystems(scratch / "disks") as disks:
         folders = list(disks.paths.values())
+        (disks.paths["exfat"] / MARKER).touch()
         with Daemon(scratch / "fs", folders) as daemon:
             for folder in folders:
                 (folder / "d").mkdir()
