@@ -32,8 +32,12 @@ def run(*words, **more):
     return done.stdout
 
 
+#: How much longer than a quiet machine a busy one may take.
+PATIENCE = 4
+
+
 def until(condition, seconds, what):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
