@@ -166,7 +166,7 @@ check "its state is 0700" is 700 podman exec syncd stat -c %a /state
 printf %s "the second" >/srv/new && mv /srv/new /srv/drop/one.txt
 check "a change becomes a new copy" eventually 30 agrees one.txt "the second"
 check "the old copy goes" eventually 20 has_none "the first"
-emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 3}}]'
+emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 6}}]'
 printf %s "in flight" >/srv/new && mv /srv/new /srv/drop/two.txt
 check "an upload is under way" eventually 20 says two.txt podman exec syncd syncd status
 began=$SECONDS

@@ -33,7 +33,6 @@ from syncd.watch.ignore import Rules
 from syncd.watch.looks import judge
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root
-from syncd.workers import looks
 from syncd.workers.deleter import Deleter, MirroredFolder
 
 #: Nothing is open for writing here.
@@ -567,19 +566,6 @@ def test_the_model_finds_an_unreadable_directory_taken_for_an_empty_one(memory, 
     assert planted(memory, monkeypatch)
 
 
-def _one_check_of_the_root(monkeypatch):
-    right, before = looks._right_parts, []
-
-    def once(*asked, **more):
-        if before:
-            return before.pop()
-        seen = right(*asked, **more)
-        before.extend([seen] if b"" in seen[1] else [])
-        return seen
-
-    monkeypatch.setattr(looks, "_right_parts", once)
-
-
 def _missing_is_judged_by_when_it_was_missed(monkeypatch):
     """As it was once: what was missed more than an hour ago does not count."""
     unnamed = missing._UNNAMED
@@ -660,7 +646,7 @@ def _a_new_start_is_believed(monkeypatch):
 @pytest.mark.parametrize(
     "plant",
     [
-        *(_one_check_of_the_root, _missing_is_judged_by_when_it_was_missed, _nobody_is_held),
+        *(_missing_is_judged_by_when_it_was_missed, _nobody_is_held),
         *(_deleted_ones_do_not_count, _approved_at_once, _approved_whatever_is_missing),
         *(_kept_where_nothing_is_mirrored, _freed_at_once, _the_last_look_is_left_out),
         *(_the_second_look_is_left_out, _a_clock_is_believed, _a_new_start_is_believed),
