@@ -199,7 +199,7 @@ def test_a_root_replaced_by_an_empty_folder_deletes_nothing(machine):
     machine.settles()
     machine.drop.rename(machine.tmp_path / "away")
     machine.drop.mkdir()
-    machine.until(lambda: {stops for stops, _ in machine.holds()} == {"deletions"})
+    machine.until(lambda: {stops for stops, _ in machine.holds()} == {"folder"})
     time.sleep(1.5)
     assert len(machine.objects()) == 1
 

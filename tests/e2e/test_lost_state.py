@@ -31,7 +31,7 @@ def test_a_running_daemon_without_its_ledger_sends_nothing_until_adopt_has_rebui
     adopted = json.loads(machine.command("adopt", "--json").stdout)
 
     assert (adopted["live"], adopted["previous"], adopted["unknown"]) == (2, 1, 0)
-    machine.settles()
+    machine.until(lambda: machine.status_of("old.txt") == "synced")
     assert machine.holds() == set()
     # The changed file went up. What an adoption took up is never deleted.
     methods = [request["method"] for request in machine.mutations()[before:]]
