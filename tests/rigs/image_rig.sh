@@ -197,7 +197,7 @@ check "a state without a volume of a name is warned of" warned "the next contain
 check "no key: exit 78, said" refused 78 "no API key" -v other:/state
 check "a key that is empty: exit 78, said" refused 78 "AYMARA_AI_API_KEY" -e AYMARA_AI_API_KEY= -v other:/state
 check "a state that its user cannot write: exit 1, and what to do" \
-  refused 1 "give it to user 12345" --user 12345:12345 -e AYMARA_AI_API_KEY -v syncd-state:/state
+  refused 1 "run it as that user" --user 12345:12345 -e AYMARA_AI_API_KEY -v syncd-state:/state
 mkdir /srv/state && chown 12345:12345 /srv/state
 printf %s "$KEY" >/srv/key && chown 12345 /srv/key && chmod 400 /srv/key
 quietly podman stop syncd

@@ -292,7 +292,7 @@ def journey(browser, machine, shots):
         expect(page.locator("#transfers-list progress").first).to_be_visible()
         before = page.evaluate("document.querySelector('progress').value")
         time.sleep(3)
-        assert page.evaluate("document.querySelector('progress').value") > before
+        page.wait_for_function(f"document.querySelector('progress')?.value > {before}")
     page.locator("#headline").click()
     viewer.photograph("busy")
     with check("a screen reader does not hear each tick"):
