@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from syncd.config import Config
 from syncd.exceptions import StateError
+from syncd.files_api import Aborted
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
@@ -80,6 +81,8 @@ def once(
             )
             while not stop.is_set() and parts.consumer.step() == 0.0:
                 pass
+        except Aborted:
+            log.debug("a call was cut short by the stop")
         finally:
             _stop_uploads(parts, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
             parts.stop.set()

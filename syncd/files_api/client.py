@@ -82,7 +82,8 @@ class FilesClient:
         if self.is_cleartext and not allow_cleartext:
             raise ConfigError(
                 f"the key would go to {self.base_url} in clear text, for anybody on the way to "
-                "read: use https://, or set [api] allow_cleartext = true"
+                "read: use https://, or set [api] allow_cleartext = true "
+                "(SYNCD_API__ALLOW_CLEARTEXT=true)"
             )
         proxy_url = checked_proxy(proxy) if proxy else None
         self._sender = Sender(
