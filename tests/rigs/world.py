@@ -256,7 +256,13 @@ class World:
         if not (self.state / "state.db").exists():
             return {}
         with closing(sqlite3.connect(f"file:{self.state}/state.db?mode=ro", uri=True)) as db:
-            made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service'").fetchone()
+            try:
+                made = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service'").fetchone()
+            except sqlite3.OperationalError as error:
+                # A transaction that makes it was cut short, and a reader cannot roll it back.
+                if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                    raise
+                return {}
             return dict(db.execute("SELECT key, value FROM service")) if made else {}
 
     def tell(self) -> str:
