@@ -350,7 +350,7 @@ def journey(browser, machine, shots):
     put(machine.clips, b"passes.bin", os.urandom(33 << 20))
     viewer.state("failing")
     with check("failures have their reason and request id"):
-        expect(page.locator("#failures-list > li")).to_have_count(3, timeout=60000)
+        expect(page.locator("#failures-list > li")).to_have_count(3, timeout=150000)
         page.get_by_role("button", name="Copy the request id").first.click()
         assert (
             page.evaluate("navigator.clipboard.readText()")
