@@ -5,6 +5,8 @@ stop it from outside; and after an error it cannot say whether the request was w
 here look up every quarter second and keep count.
 """
 
+# Loaded on first use, this would be missing for good where no file could be opened just then.
+import encodings.idna  # noqa: F401
 import errno
 import os
 import select
