@@ -148,6 +148,7 @@ class _Loader:
                 if self._folders_from == FOLDERS_VARIABLE
                 else str(self._file or ""),
                 "folders_are_chosen": bool(directories),
+                "refused_file": self._strangers,
                 "warnings": tuple(self._warnings),
             }
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from syncd import log
+from syncd.cli.lines import complain
 
 if TYPE_CHECKING:
     from syncd.config import Config
@@ -39,6 +40,9 @@ class Options:
         )
         for secret in config.secrets():
             log.hide(secret)
+        if config.refused_file and not to_sync:
+            # What syncs logs it.
+            complain(config.refused_file)
         return config
 
 
