@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -276,9 +278,12 @@ def closed(home, monkeypatch):
     """Make files and directories that may not be read: root may read everything."""
     closed = set()
     allowed = os.access
-    monkeypatch.setattr(
-        doctor.os, "access", lambda path, mode: path not in closed and allowed(path, mode)
-    )
+
+    def access(path, mode, *, dir_fd=None):
+        whole = Path(f"/proc/self/fd/{dir_fd}").readlink() / path if dir_fd else path
+        return os.fsencode(whole) not in closed and allowed(path, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(doctor.os, "access", access)
 
     def close(*paths):
         for path in paths:
@@ -294,6 +299,23 @@ def test_what_cannot_be_read_is_told_however_deep(examine, closed):
     found, code = examine()
     assert code == 1
     assert "2 cannot be read, such as a/secret" in found["folder drop"].text
+
+
+@pytest.mark.long
+@pytest.mark.row(71)
+def test_a_tree_that_is_deeper_than_any_path_is_looked_at_to_its_end(examine, home):
+    here = os.open(home / "drop", os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    found, code = examine()
+    # Python's own way to remove a tree recurses.
+    subprocess.run(["rm", "-r", home / "drop" / "d"], check=True)
+    assert code == 0, found
+    assert found["watches"].text.startswith("2,101 needed")
 
 
 def test_what_no_rule_lets_in_may_be_unreadable(examine, home, closed):
