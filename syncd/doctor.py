@@ -37,8 +37,9 @@ from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.owner import refuse_to_read
 from syncd.state.store import Transaction, fact
 from syncd.story import rules_of
+from syncd.units import counted
 from syncd.watch.filesystems import why_polling
-from syncd.watch.ignore import IgnoreFiles
+from syncd.watch.ignore import IGNORE_FILE, IgnoreFiles
 
 #: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
 SKEW_SECONDS = 60.0
@@ -429,7 +430,7 @@ def _folder(folder: Folder) -> Iterator[Finding]:
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
         root = identify(folder.place, os.fsencode(folder.marker))
-        unreadable = _unreadable(folder)
+        unreadable, unruly = _looked_through(folder)
     except OSError as error:
         yield bad(
             name,
@@ -442,6 +443,14 @@ def _folder(folder: Folder) -> Iterator[Finding]:
             name,
             f"{shown}: {len(unreadable)} cannot be read, such as {printable(unreadable[0])}",
             f"let user {os.getuid()} read them, or exclude them",
+        )
+        return
+    if unruly:
+        yield bad(
+            name,
+            f"{shown}: nothing is sent from {counted(len(unruly), 'directory', 'directories')}: "
+            f"{printable(unruly[0])}",
+            f"mend each {IGNORE_FILE} there, or remove it",
         )
         return
     reason = why_polling(folder.place) if folder.watch == "auto" else ""
@@ -482,12 +491,13 @@ def _taking_away(folder: Folder, state: Path) -> Iterator[Finding]:
         yield bad(name, f"after_upload: {printable(why)}", fix)
 
 
-def _unreadable(folder: Folder) -> list[bytes]:
-    """Return what should be synced and cannot be read, the uppermost first, up to a bound.
+def _looked_through(folder: Folder) -> tuple[list[bytes], list[str]]:
+    """Return what should be synced and cannot be read, and which rules cannot be used.
 
-    OSError where the folder itself cannot be listed.
+    The uppermost come first; only so much is looked at. OSError where the folder itself cannot be
+    listed.
     """
-    rules, unreadable, looked_at = rules_of(folder), list[bytes](), 0
+    rules, unreadable, unruly, looked_at = rules_of(folder), list[bytes](), list[str](), 0
     directories: deque[tuple[bytes, IgnoreFiles]] = deque([(b"", ())])
     with Descent(folder.place) as descent:
         while directories and looked_at < MOST_LOOKED_AT:
@@ -503,9 +513,11 @@ def _unreadable(folder: Folder) -> list[bytes]:
                     unreadable.append(directory)
                 continue
             looked_at += len(entries)
-            # Rules that cannot be read keep it here; that is told elsewhere.
-            with suppress(UnreadableError):
+            try:
                 above = rules.read(descriptor, directory, above)
+            except UnreadableError as error:
+                unruly.append(str(error))
+                continue
             for entry, is_dir in entries:
                 wanted = os.R_OK | os.X_OK if is_dir else os.R_OK
                 readable = entry.is_symlink() or os.access(entry.name, wanted, dir_fd=descriptor)
@@ -518,7 +530,7 @@ def _unreadable(folder: Folder) -> list[bytes]:
                     directories.append((path, above))
                 else:
                     unreadable.append(path)
-    return unreadable
+    return unreadable, unruly
 
 
 def _beneath(directory: bytes, name: str) -> bytes:

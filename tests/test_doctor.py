@@ -324,6 +324,17 @@ def test_what_no_rule_lets_in_may_be_unreadable(examine, home, closed):
     assert examine()[1] == 0
 
 
+def test_rules_that_cannot_be_used_are_told_of(examine, home):
+    (home / "drop" / "sub").mkdir()
+    (home / "drop" / "sub" / ".syncdignore").write_text("[z-a]\n")
+    found, code = examine()
+    assert code == 1
+    assert "nothing is sent from 1 directory: sub/.syncdignore cannot be used: its line 1" in (
+        found["folder drop"].text
+    )
+    assert found["folder drop"].fix == "mend each .syncdignore there, or remove it"
+
+
 def test_the_look_into_a_folder_has_a_bound(examine, home, closed, monkeypatch):
     monkeypatch.setattr(doctor, "MOST_LOOKED_AT", 3)
     for number in range(4):
