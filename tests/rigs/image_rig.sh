@@ -18,8 +18,10 @@ MOST_MB=100
 
 emulator_pid=
 forget() {
-  podman rm --force --time 0 syncd refused project_syncd_1 >/dev/null 2>&1
-  podman volume rm --force syncd-state other project_state >/dev/null 2>&1
+  # One by one: where one is not there, older versions leave the others.
+  local name
+  for name in syncd refused project_syncd_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
+  for name in syncd-state other project_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
 }
 leave() {
   forget
