@@ -8,15 +8,11 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from syncd.exceptions import StateError
+from syncd.exceptions import NoStateError, StateError
 from syncd.state import damage, schema
 
 T = TypeVar("T")
 SQLITE_VERSION = sqlite3.sqlite_version
-
-
-class NoStateError(StateError):
-    """The state directory holds no database."""
 
 
 def read(directory: Path, query: Callable[[Database], T]) -> T:
