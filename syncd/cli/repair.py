@@ -15,6 +15,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.config import Config
 from syncd.locations import current_directory
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted, size
@@ -140,7 +141,8 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
     if result["unknown"]:
         left = counted(result["unknown"], "remote object")
         are = "is" if result["unknown"] == 1 else "are"
-        click.echo(f"{left} with our token {are} of no file here, and left alone (syncd verify)")
+        said = f"{left} with our token {are} of no file here, and left alone (syncd verify)"
+        click.echo(offered(said))
     for workspace in result["unread"]:
         click.echo(f"left as it is, for the key may not read it any more: workspace {workspace}")
     known = sum(result[name] for name in ("known", "live", "previous", "second", "unknown"))
@@ -184,7 +186,8 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
         else:
             click.echo(f"{counted(tried, 'file')} {'is' if tried == 1 else 'are'} tried now")
         if tried and lock_holder(config.state.directory) is None:
-            click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
+            said = "no daemon is running: `syncd run` or `syncd once` does it"
+            click.echo(offered(said), err=True)
     return 0
 
 
