@@ -38,6 +38,7 @@ from syncd.state import echo, rollback, schema, views
 from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
+from syncd.state.owner import refuse_to_read
 from syncd.state.store import Transaction, fact
 from syncd.story import rules_of
 from syncd.watch.filesystems import why_polling
@@ -252,6 +253,12 @@ def _state(config: Config) -> Iterator[Finding]:
         return
     if not stat.S_ISDIR(status.st_mode):
         yield bad("state", f"{shown} is no directory", "set [state] directory to another place")
+        return
+    try:
+        refuse_to_read(directory)
+    except ForeignStateError as error:
+        text, _, fix = str(error).partition(": ")
+        yield bad("state", text, fix, error.exit_code)
         return
     if (closed := _closed(directory)) is not None:
         yield bad(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from syncd.config import Config
 from syncd.exceptions import StateError
+from syncd.files_api import Aborted
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
@@ -85,6 +86,8 @@ def once(
             )
             while not stop.is_set() and parts.consumer.step() == 0.0:
                 pass
+        except Aborted:
+            log.debug("a call was cut short by the stop")
         finally:
             _stop_uploads(parts, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
             parts.stop.set()
@@ -198,11 +201,12 @@ def _work_through(
         parts.deleter.step()
         tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
         report(tally)
-        if why := _what_stops(parts) or patience.gives_up(tally, parts.uploader.progress_at):
+        why = _what_stops(parts)
+        if not why and not tally.waiting and not parts.uploader.busy:
+            return ""
+        if why := why or patience.gives_up(tally, parts.uploader.progress_at):
             log.error("giving up for now: %s", why)
             return why
-        if not tally.waiting and not parts.uploader.busy:
-            return ""
         stop.wait(SHORTEST_ROUND_SECONDS)
         parts.store.changed.wait(ROUND_SECONDS - SHORTEST_ROUND_SECONDS)
     return ""
@@ -213,7 +217,7 @@ def _what_stops(parts: Parts) -> str:
     if parts.store.failed:
         return "the state cannot be relied on"
     if parts.store.read(holds.is_lost):
-        return "the state was lost, and `syncd adopt` has not run"
+        return "nothing is sent before `syncd adopt` has run (syncd status)"
     if parts.introduction.unproven:
         return "the key may be of another organization (syncd status)"
     if parts.gate.resting and not parts.uploader.busy:

@@ -23,6 +23,7 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from syncd.exceptions import ShortageError, StateWriteError
+from syncd.files_api import Aborted
 from syncd.state.retry import backoff_seconds
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,9 @@ class Scheduler:
     def _attempt(self, step: _Repeated) -> float:
         try:
             wait = step.run()
+        except Aborted:
+            # The daemon stops; nobody waits for this step.
+            return step.every
         except StateWriteError as error:
             step.failures += 1
             step.failures_total += 1

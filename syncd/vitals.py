@@ -5,17 +5,22 @@ dies with its process: what must last is in the state table, which the commands 
 """
 
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from syncd.disk import overwrite, write_private
+from syncd import disk
+from syncd.exceptions import SyncdError
 from syncd.state.lock import lock_holder
+from syncd.state.owner import refuse_to_read
 
 FILE_NAME = "daemon.json"
 #: Seconds without a new beat after which a daemon that holds the lock no longer counts as working.
 STALE_SECONDS = 60.0
+#: No beat is longer.
+MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +91,11 @@ def write(directory: Path, vitals: Vitals) -> None:
     """
     path = directory / FILE_NAME
     try:
-        write_private(path, json.dumps(asdict(vitals)))
+        disk.write_private(path, json.dumps(asdict(vitals)))
     except OSError:
         bare = replace(vitals, folders={}, transfers=[], troubles=[])
         with suppress(OSError):
-            overwrite(path, json.dumps(asdict(bare)).encode())
+            disk.overwrite(path, json.dumps(asdict(bare)).encode())
 
 
 def read(directory: Path) -> Vitals | None:
@@ -98,15 +103,22 @@ def read(directory: Path) -> Vitals | None:
     if (holder := lock_holder(directory)) is None:
         return None
     try:
-        facts: dict[str, Any] = json.loads((directory / FILE_NAME).read_text("utf-8"))
+        refuse_to_read(directory)
+        facts: dict[str, Any] = json.loads(_content(directory))
         facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
         facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
         beat = Vitals(**facts)
-    except (OSError, ValueError, TypeError, KeyError):
-        # Locked, and no beat that this version can read: it is starting, or another version.
+    except (OSError, SyncdError, ValueError, TypeError, KeyError, AttributeError):
+        # No beat that this version can read: it is starting, another version, or a stranger's.
         return None
     # One that was killed leaves its last beat behind: it says nothing of its successor.
     return beat if beat.pid == holder else None
+
+
+def _content(directory: Path) -> bytes:
+    """Return what the file of the beat holds; empty where there is none."""
+    with disk.directory(os.fsencode(directory)) as descriptor:
+        return disk.read_small(descriptor, FILE_NAME.encode(), MOST_BYTES) or b""
 
 
 def is_alive(directory: Path, now: float) -> bool:

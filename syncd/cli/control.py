@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from syncd.commands import COMMANDS, SOCKET_NAME
 from syncd.disk import short_path
 from syncd.exceptions import StateLockedError, SyncdError
 from syncd.parts import opened
+from syncd.state.owner import refuse_to_read
 from syncd.state.store import lock_holder
 
 JsonObject = dict[str, Any]
@@ -55,6 +57,8 @@ def perform(
 
 def _carried_out(options: Options, command: str, arguments: JsonObject) -> Iterator[JsonObject]:
     directory = options.load(to_sync=False).state.directory
+    with suppress(OSError):
+        refuse_to_read(directory)
     if (connection := _daemon(directory)) is not None:
         try:
             yield from _asked(connection, command, arguments)

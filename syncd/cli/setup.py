@@ -32,6 +32,11 @@ path = "drop"               # the folder to watch; relative to this file
 # mirror_deletions = true   # false: what is deleted here stays there
 # marker = ".syncd-root"    # a file without which the folder is not there: for mounts
 # root = "known"            # or "any": whatever is at path, for scratch volumes; nothing is deleted
+# hold_files = 20           # these three: as in [deletions], for this folder alone
+# hold_percent = 20
+# hold_max = 1000
+# superseded_grace = 0      # seconds for which the old copy of a changed file is kept
+# hold_changes = false      # true: new content waits for your word where most of the folder changes
 # after_upload = "keep"     # or "move", "delete": what becomes of a file once it is live
 # move_to = "/srv/sent"
 
@@ -39,16 +44,21 @@ path = "drop"               # the folder to watch; relative to this file
 # path = "/srv/videos"
 
 [api]
-# environment = "production"    # or "staging", "development"; or base_url = "https://..."
+# environment = "production"    # or "staging", "development"
+# base_url = "https://..."      # in place of an environment
 # workspace_uuid = "..."
 # sandbox = false
 # timeout_seconds = 60
 # connect_seconds = 5
 # proxy = "http://proxy:3128"
 # ca_file = "/etc/ssl/our-ca.pem"
+# storage_hosts = ["minio.lan"] # hosts of presigned URLs that may be private, or take plain HTTP
+# allow_cleartext = false       # true lets the key go to another machine by plain HTTP
 
 [state]
 # directory = "/var/lib/syncd"  # default: $STATE_DIRECTORY, else ~/.local/state/syncd
+# on_new = "hold"               # where the state is new and another syncd has sent the same files:
+#                               # "new" sends them again, "adopt" takes up what is there
 
 [upload]
 # workers = 8
@@ -74,6 +84,8 @@ path = "drop"               # the folder to watch; relative to this file
 [server]
 # listen = "127.0.0.1:8766"     # the status page, /healthz, /metrics; default: nowhere
 # token_file = "/etc/syncd/token"   # must be shown as a bearer token; needed off loopback
+# allowed_hosts = ["sync.lan"]  # names it is called by, beside its address and this machine's name
+# metrics = "token"             # "open": /metrics needs no token
 
 [log]
 # format = "auto"               # or "text", "journal", "json"

@@ -10,7 +10,8 @@ LOCK_NAME = "lock"
 def lock_holder(directory: Path) -> int | None:
     """Return the process id of the instance that holds the state directory, or None."""
     try:
-        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(directory / LOCK_NAME, flags)
     except OSError:
         return None
     try:

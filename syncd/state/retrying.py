@@ -31,6 +31,12 @@ def forget_backoff(db: Database, now: float) -> None:
         "AND file_id NOT IN (SELECT id FROM files WHERE crashes >= ?)",
         (now, QUARANTINE_CRASHES),
     )
+    # Whether an upload arrived is asked again at once: a look costs next to nothing.
+    db.conn.execute(
+        "UPDATE copies SET due_at = ? WHERE status = 'sending' "
+        "AND status NOT IN ('live', 'gone') AND in_flight = 0 AND due_at > ?",
+        (now, now),
+    )
     db.conn.execute("UPDATE files SET due_at = ? WHERE status = 'unreadable'", (now,))
 
 

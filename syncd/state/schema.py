@@ -293,7 +293,28 @@ def decisions_named(db: Database) -> None:
         "AND (copies.status IN ('live', 'processing') "
         "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL)))"
     )
+    columns = (
+        "id, stops, scope, reason, message, affects, first, commands, since, released_at, parent, "
+        "verdict"
+    )
     for statement in (
+        # A hold may stop a folder whole; SQLite changes no CHECK in place.
+        "ALTER TABLE holds RENAME TO old_holds",
+        "DROP INDEX holds_open",
+        """
+        CREATE TABLE holds (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          stops TEXT NOT NULL CHECK (stops IN ('deletions', 'sending', 'folder')),
+          scope TEXT NOT NULL, reason TEXT NOT NULL,
+          message TEXT NOT NULL, affects INTEGER NOT NULL DEFAULT 0,
+          first TEXT NOT NULL DEFAULT '[]', commands TEXT NOT NULL DEFAULT '[]',
+          since REAL NOT NULL, released_at REAL, parent TEXT, verdict TEXT
+        ) STRICT""",
+        f"INSERT INTO holds ({columns}) SELECT {columns} FROM old_holds",
+        "DROP TABLE old_holds",
+        """
+        CREATE UNIQUE INDEX holds_open ON holds (stops, scope, reason)
+          WHERE released_at IS NULL""",
         f"""
         CREATE TABLE decisions (
           id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -325,11 +346,8 @@ def decisions_named(db: Database) -> None:
         "DROP INDEX files_gone",
         "ALTER TABLE files DROP COLUMN verdict",
         "ALTER TABLE files DROP COLUMN hold_id",
-        # What was deleted lately counts by when that was decided, not by when it was missed.
+        # What was deleted lately counts by its copies, not by when it was missed.
         "DROP INDEX files_missing",
-        """
-        CREATE INDEX files_confirmed ON files (folder, confirmed_at)
-          WHERE confirmed_at IS NOT NULL""",
         # What changed lately, where most of a folder may not change unasked.
         "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
     ):
@@ -338,7 +356,7 @@ def decisions_named(db: Database) -> None:
 
 @migrations()
 def parts_of_folders(db: Database) -> None:
-    """Keep the identity of each part of a folder, and let a hold stop a folder whole."""
+    """Keep the identity of each part of a folder."""
     for statement in (
         # A part is a root (path empty), or a directory beneath it on which something is mounted.
         """
@@ -362,11 +380,6 @@ def parts_of_folders(db: Database) -> None:
         """
         UPDATE holds SET released_at = since WHERE released_at IS NULL
         AND reason IN ('root_replaced', 'root_empty', 'mount_missing', 'mount_new')""",
-        "PRAGMA writable_schema = ON",
-        """
-        UPDATE sqlite_master SET sql = replace(sql, '''deletions'', ''sending''',
-        '''deletions'', ''sending'', ''folder''') WHERE name = 'holds'""",
-        "PRAGMA writable_schema = RESET",
     ):
         db.execute(statement)
 

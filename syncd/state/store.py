@@ -26,7 +26,17 @@ from syncd.exceptions import (
     StateWriteError,
 )
 from syncd.mounts import NETWORKS, kind_of
-from syncd.state import backups, damage, holds, instance, schema, tokens
+from syncd.state import (
+    backups,
+    damage,
+    holds,
+    instance,
+    owner,
+    predecessor,
+    rollback,
+    schema,
+    tokens,
+)
 from syncd.state.facts import fact, read_fact, set_fact
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
@@ -259,7 +269,7 @@ class Store:
         """
         if instance_id == self.instance:
             return True
-        if self.read(_has_sent):
+        if self.read(rollback.has_sent):
             return False
         # First, so that an end in between leaves no file that contradicts the database.
         instance.forget(self.directory)
@@ -391,14 +401,10 @@ class Store:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make the state directory, for its owner only; raise StateError when that cannot be.
-
-    What belongs to another user is refused as it is, and so is a link in it: whoever made it could
-    have us write elsewhere. A volume may belong to root.
-    """
+    """Make the state directory, for its owner only; raise StateError when that cannot be."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_strangers(directory)
+        owner.refuse_to_write(directory)
         with suppress(PermissionError):
             directory.chmod(0o700)
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
@@ -421,30 +427,6 @@ def prepare_directory(directory: Path) -> None:
 def _place(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _refuse_strangers(directory: Path) -> None:
-    trusted = {os.geteuid(), 0}
-    if (owner := directory.stat().st_uid) not in trusted:
-        raise StateError(
-            f"the state directory {directory} belongs to user {owner}, and syncd runs as user "
-            f"{os.geteuid()}: run it as that user, or set [state] directory to another place"
-        )
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            _refuse_strangers_entry(entry, trusted)
-
-
-def _refuse_strangers_entry(entry: "os.DirEntry[str]", trusted: set[int]) -> None:
-    if entry.is_symlink():
-        raise StateError(
-            f"{entry.path} is a link, which syncd does not follow in its state directory: remove it"
-        )
-    if (owner := entry.stat(follow_symlinks=False).st_uid) not in trusted:
-        raise StateError(
-            f"{entry.path} belongs to user {owner}, and syncd runs as user {os.geteuid()}: give it "
-            "to that user (chown), or remove it"
-        )
 
 
 def _unusable(directory: Path, error: OSError) -> StateError:
@@ -524,16 +506,13 @@ def _here(db: Database) -> Instance:
     )
 
 
-def _has_sent(db: Database) -> bool:
-    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
-
-
 def _become(db: Database, instance_id: str, now: float) -> bool:
-    if _has_sent(db):
+    if rollback.has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
     tokens.distrust(db)
     _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
+    predecessor.release(db, now)
     return True
 
 

@@ -2,14 +2,15 @@
 
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from sqlite_utils import Database
 
-from syncd.exceptions import NoStateError, StateError
-from syncd.state import damage, schema
+from syncd.exceptions import ForeignStateError, NoStateError, StateError
+from syncd.state import damage, owner, schema
 
 T = TypeVar("T")
 SQLITE_VERSION = sqlite3.sqlite_version
@@ -18,11 +19,14 @@ SQLITE_VERSION = sqlite3.sqlite_version
 def read(directory: Path, query: Callable[[Database], T]) -> T:
     """Run `query` on the database in `directory`, on one consistent view, daemon or not.
 
-    NoStateError where there is none; StateError where it cannot be read.
+    NoStateError where there is none, ForeignStateError where it is not ours, StateError where it
+    cannot be read.
     """
     path = directory / schema.FILE_NAME
     try:
-        path.stat()
+        owner.refuse_to_read(directory)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ForeignStateError(f"{path} is no file: remove it")
     except FileNotFoundError as error:
         raise NoStateError(
             f"there is no state in {directory}: syncd has not run with this configuration; name "

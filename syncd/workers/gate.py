@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from syncd.exceptions import StateError
 from syncd.files_api import (
+    Aborted,
     FilesApiError,
     InDoubtError,
     NotSentError,
@@ -345,8 +346,11 @@ class Gate:
         """Record a failed request, and draw what follows for all the others.
 
         `pauses` is what the gate had counted when the request was made: the answers to a burst
-        are one request to wait.
+        are one request to wait. Raise `error` again when it is `Aborted`: a call that the stop
+        cut short says nothing of the service or of a file, and ends the step that made it.
         """
+        if isinstance(error, Aborted):
+            raise error
         if isinstance(error, UnauthorizedError):
             self._refuse(error)
         elif isinstance(error, QuotaError):

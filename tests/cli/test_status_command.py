@@ -215,7 +215,7 @@ def test_a_daemon_that_waits_for_a_full_disk_is_alive(desk, daemon, syncd, monke
     def is_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("syncd.vitals.write_private", is_full)
+    monkeypatch.setattr("syncd.disk.write_private", is_full)
     daemon()
     assert syncd("status", "--alive")[0] == 0
 

@@ -1,6 +1,8 @@
 import json
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 from syncd import config as configuration
 from syncd.cli.setup import TEMPLATE
 from syncd.exceptions import ConfigError
+from syncd.settings import Settings
 
 KEY = "sk-live-0123456789"
 
@@ -104,20 +107,21 @@ def test_the_template_loads(load):
     assert [folder.name for folder in load(TEMPLATE).folders] == ["drop"]
 
 
-def test_every_setting_of_the_template_is_one(load, tmp_path):
-    """What is commented out would load as well: no name in it is stale."""
-    lines = TEMPLATE.split("# [[folders]]")[0] + "[api]" + TEMPLATE.split("[api]")[1]
-    live = "\n".join(
-        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
-        for line in lines.splitlines()
-    )
-    live = live.replace('"..."', '"w"').replace("/etc/ssl/our-ca.pem", os.devnull)
-    (tmp_path / "token").write_text("a-token-of-the-test")
-    (tmp_path / "token").chmod(0o600)
-    live = live.replace("/etc/syncd/token", str(tmp_path / "token"))
-    config = load(live)
-    assert config.server_token.get_secret_value() == "a-token-of-the-test"
-    assert config.folders[0].include == ("*.mp4",)
+def test_every_setting_stands_in_the_template_with_its_default_or_an_example():
+    folder, others = TEMPLATE.split("# [[folders]]")
+    whole = folder + others[others.index("[api]") :]
+    shown = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", whole, flags=re.MULTILINE))
+    settings = Settings.model_validate(shown)
+    assert shown.keys() == Settings.model_fields.keys()
+    for section in shown:
+        (table,) = shown[section] if section == "folders" else (shown[section],)
+        (taken,) = settings.folders if section == "folders" else (getattr(settings, section),)
+        fields = type(taken).model_fields
+        assert table.keys() == fields.keys(), section
+        for key, field in fields.items():
+            # A setting without a default shows an example.
+            if isinstance(field.default, str | int | float) and field.default != "":
+                assert getattr(taken, key) == field.default, (section, key)
 
 
 def test_configuration_is_frozen(load):

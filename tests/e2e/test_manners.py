@@ -173,7 +173,7 @@ def test_a_service_that_cannot_be_reached_is_told_once_and_leaves_no_doubt(
 ):
     emulator.stop()
     if where == "a name that nobody knows":
-        machine.settings["SYNCD_API__BASE_URL"] = "http://nobody.invalid"
+        machine.settings["SYNCD_API__BASE_URL"] = "https://nobody.invalid"
     for index in range(FILES):
         machine.write(f"{index}.txt", f"content {index}".encode())
     machine.start()

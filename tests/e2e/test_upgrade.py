@@ -153,7 +153,7 @@ def test_a_hold_of_the_first_version_is_approved_and_deletes_what_it_names(upgra
     goes_on(upgraded)
     rows = upgraded.manifest()
     named = {rows[name]["file_uuid"] for name in TAKEN_AWAY}
-    assert upgraded.command("deletes", "approve", "1").returncode == 0
+    assert upgraded.command("deletes", "approve", "--yes", "1").returncode == 0
     upgraded.until(lambda: set(upgraded.objects()) == before - named, 30)
     requests = upgraded.mutations()[sent:]
     assert [r["method"] for r in requests] == ["DELETE"] * len(TAKEN_AWAY)

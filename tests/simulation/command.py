@@ -1,6 +1,7 @@
 """Run many schedules on every core, then show that each planted bug is caught.
 
     python -m tests.simulation --runs 100000
+    python -m tests.simulation --first 100000 --runs 100000 --processes 1
     python -m tests.simulation --seed 42        what happened in one schedule
     python -m tests.simulation --soak 30        a file a second for 30 days
 
@@ -80,6 +81,8 @@ def soaked(days: float) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="how many schedules")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first schedule")
+    parser.add_argument("--processes", type=int, help="how many at once (default: one a core)")
     parser.add_argument("--seed", type=int, help="run one schedule and tell what happened")
     parser.add_argument("--soak", type=float, metavar="DAYS", help="a file a second for so long")
     arguments = parser.parse_args()
@@ -89,8 +92,9 @@ def main() -> int:
         return told(plan_for(arguments.seed))
     broken: list[tuple[int, str]] = []
     failed = False
-    with ProcessPoolExecutor() as pool:
-        starts = range(0, arguments.runs, PART)
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        first = arguments.first
+        starts = range(first, first + arguments.runs, PART)
         for number, part in enumerate(pool.map(_part, starts), 1):
             broken += part
             if sys.stderr.isatty():

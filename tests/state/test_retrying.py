@@ -227,6 +227,16 @@ def test_a_doubt_that_is_not_held_is_looked_up_and_not_sent(desk):
     assert (known.in_doubt, known.due_at) == (True, desk.now)
 
 
+@pytest.mark.row(37)
+def test_a_pass_looks_at_once_whether_an_upload_arrived(desk):
+    desk.see(b"a")
+    copy = desk.begin(b"a")
+    desk.store.write(lambda db: desk.ledger.doubt(db, copy.id, Failure("?"), desk.now + 30))
+    desk.store.write(lambda db: forget_backoff(db, desk.now))
+    (known,) = desk.copies(b"a")
+    assert (known.in_doubt, known.due_at) == (True, desk.now)
+
+
 @pytest.mark.row(49)
 def test_a_file_over_which_syncd_ended_three_times_is_left_alone_for_an_hour(desk):
     desk.see(b"poison")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.files_api import UnprocessableError
+from syncd.files_api import Aborted, AbortedUnsent, UnprocessableError
 from syncd.state import confirming, manifest
 from syncd.state.lifecycle import CopyStatus
 from syncd.workers.confirmer import LONGEST_LOOK_SECONDS
@@ -55,6 +55,20 @@ def test_what_the_service_confirms_is_live(shop):
     assert [shop.copy(name).status for name in ("a", "empty")] == [CopyStatus.LIVE] * 2
     assert shop.copy("v.mp4").status is CopyStatus.PROCESSING
     assert shop.store.fact(confirming.SIZES) == confirming.TOLD
+
+
+@pytest.mark.row(46)
+def test_a_look_cut_short_by_the_stop_is_made_at_once_after_the_next_start(shop, monkeypatch):
+    def stopped(_uuid):
+        raise AbortedUnsent("stopped", operation="get")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.client, "get", stopped)
+        shop.drop("a", b"one")
+        with pytest.raises(Aborted):
+            shop.upload()
+    shop.confirmer.step()
+    assert shop.copy("a").status is CopyStatus.LIVE
 
 
 @pytest.mark.row(68)

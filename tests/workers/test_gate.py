@@ -4,7 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd.files_api import ForbiddenError, NotSentError, RateLimitedError, ServerError
+from syncd.files_api import (
+    AbortedInDoubt,
+    AbortedUnsent,
+    ForbiddenError,
+    NotSentError,
+    RateLimitedError,
+    ServerError,
+)
 from syncd.parts import settle_changes
 from syncd.workers.gate import TRIPPED_AFTER, Gate
 
@@ -54,6 +61,17 @@ def test_a_service_that_failed_is_still_unreachable_after_a_restart(shop):
     settled(shop)
     again = gate(shop)
     assert (again.state, again.may_send()) == ("unreachable", False)
+
+
+@pytest.mark.row(46)
+def test_calls_cut_short_by_the_stop_count_for_nothing(shop):
+    ours = gate(shop)
+    for kind in (AbortedUnsent, AbortedInDoubt) * TRIPPED_AFTER:
+        with pytest.raises(kind):
+            ours.failed(kind("stopped", operation="upload"))
+    settled(shop)
+    assert ours.may_send()
+    assert gate(shop).state == "unknown"
 
 
 @pytest.mark.row(26)
