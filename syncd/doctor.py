@@ -23,7 +23,13 @@ from syncd.config import Config
 from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.descent import Descent
 from syncd.document import LEAST_FREE_BYTES
-from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
+from syncd.exceptions import (
+    ConfigError,
+    ForeignStateError,
+    NoStateError,
+    StateError,
+    UnreadableError,
+)
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
 from syncd.identity import RootIdentity, identify
 from syncd.log import in_container, printable
@@ -343,7 +349,7 @@ def _database(config: Config) -> Iterator[Finding]:
         verdict, base_url, echoes, unchecked, sizes = views.read(
             config.state.directory, _examine_database
         )
-    except views.NoStateError:
+    except NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
     except ForeignStateError as error:

@@ -1,5 +1,6 @@
 """The state directory as a whole: lock, writer, readers, and this instance's own facts."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -25,7 +26,17 @@ from syncd.exceptions import (
     StateWriteError,
 )
 from syncd.mounts import NETWORKS, kind_of
-from syncd.state import backups, damage, holds, instance, owner, schema, tokens
+from syncd.state import (
+    backups,
+    damage,
+    holds,
+    instance,
+    owner,
+    predecessor,
+    rollback,
+    schema,
+    tokens,
+)
 from syncd.state.facts import fact, read_fact, set_fact
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
@@ -258,7 +269,7 @@ class Store:
         """
         if instance_id == self.instance:
             return True
-        if self.read(_has_sent):
+        if self.read(rollback.has_sent):
             return False
         # First, so that an end in between leaves no file that contradicts the database.
         instance.forget(self.directory)
@@ -420,6 +431,11 @@ def _place(path: Path) -> tuple[int, int]:
 
 def _unusable(directory: Path, error: OSError) -> StateError:
     user = os.getuid()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StateError(
+            f"the disk of the state directory {directory} is full: free some space, and start "
+            "syncd again"
+        )
     return StateError(
         f"cannot use the state directory {directory}: {error.strerror}; run syncd as the user it "
         f"belongs to, give it to user {user} (chown -R {user} {shlex.quote(str(directory))}), or "
@@ -460,8 +476,12 @@ def _lock(path: Path) -> int:
                 os.close(descriptor)
                 raise _locked(path.parent, holder) from error
             time.sleep(0.05)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(path.parent, error) from error
     return descriptor
 
 
@@ -486,16 +506,13 @@ def _here(db: Database) -> Instance:
     )
 
 
-def _has_sent(db: Database) -> bool:
-    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
-
-
 def _become(db: Database, instance_id: str, now: float) -> bool:
-    if _has_sent(db):
+    if rollback.has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
     tokens.distrust(db)
     _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
+    predecessor.release(db, now)
     return True
 
 

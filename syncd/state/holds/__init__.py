@@ -14,6 +14,9 @@ Stops = Literal["deletions", "sending", "folder"]
 EVERYWHERE = "*"
 #: The reason of the hold on everything while the ledger has forgotten something.
 STATE_LOST = "state_lost"
+#: The reason of the hold on everything while a person has to say whether a new ledger takes up what
+#: another instance of ours sent from the same folders.
+OTHER_INSTANCE = "other_instance"
 #: The reason of the hold on an upload that may neither be found nor sent again.
 NO_ECHO = "no_echo"
 #: The reasons of the holds on a folder, or on what is mounted in it, that is not there, or that
@@ -90,7 +93,8 @@ def place(
 ) -> bool:
     """Open a hold, or bring the open one up to date; return whether it is new.
 
-    `{id}` in a command stands for the hold's id, `{files}` in the message for the number of files.
+    `{id}` in a `syncd deletes` command stands for the hold's id, and `{files}` at the beginning of
+    the message for the number of files.
     """
     facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
     known = db.conn.execute(
@@ -181,12 +185,12 @@ def is_held(db: Database, stops: Stops, scope: str) -> bool:
 
 
 def is_lost(db: Database) -> bool:
-    """Say whether the ledger has forgotten something: then no request may change anything."""
+    """Say whether the ledger does not know all that is ours: then no request changes anything."""
     return (
         db.conn.execute(
-            "SELECT 1 FROM holds WHERE stops = 'sending' AND scope = ? AND reason = ? "
+            "SELECT 1 FROM holds WHERE stops = 'sending' AND scope = ? AND reason IN (?, ?) "
             "AND released_at IS NULL",
-            (EVERYWHERE, STATE_LOST),
+            (EVERYWHERE, STATE_LOST, OTHER_INSTANCE),
         ).fetchone()
         is not None
     )
@@ -273,12 +277,14 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             stops=row["stops"],
             scope=row["scope"],
             reason=row["reason"],
-            message=row["message"].replace("{files}", counted(row["affects"], "file")),
+            message=_numbered(row["message"], row["affects"]),
             affects=row["affects"],
             first=json.loads(row["first"]),
             commands=[
                 # Other commands hold paths, which may have braces.
-                command.replace("{id}", str(row["id"])) if command.startswith("syncd ") else command
+                command.replace("{id}", str(row["id"]))
+                if command.startswith("syncd deletes ")
+                else command
                 for command in json.loads(row["commands"])
             ],
             since=row["since"],
@@ -288,3 +294,9 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
         )
         for row in rows
     ]
+
+
+def _numbered(message: str, affects: int) -> str:
+    # Only at the beginning: elsewhere a path may have such braces.
+    text = message.removeprefix("{files}")
+    return message if text == message else counted(affects, "file") + text
