@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from syncd import log
+from syncd import log, offers
+from syncd.cli.lines import complain
 
 if TYPE_CHECKING:
     from syncd.config import Config
@@ -29,6 +30,7 @@ class Options:
         from syncd import config as configuration, credentials  # noqa: PLC0415
         from syncd.state import views  # noqa: PLC0415
 
+        offers.set_config(self.config)
         credentials.forbid_core_dumps()
         config = configuration.load(
             config=self.config,
@@ -39,6 +41,9 @@ class Options:
         )
         for secret in config.secrets():
             log.hide(secret)
+        if config.refused_file and not to_sync:
+            # What syncs logs it.
+            complain(config.refused_file)
         return config
 
 
