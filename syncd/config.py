@@ -32,6 +32,7 @@ from syncd.locations import (
     default_state_directory,
     read_config,
 )
+from syncd.places import Place, look
 from syncd.settings import Config, Folder, Settings
 
 __all__ = ["Config", "Folder", "load"]
@@ -370,20 +371,10 @@ class _Loader:
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
         state = os.path.realpath(settings.state.directory)
-        for index, folder in enumerate(folders):
-            root = os.path.realpath(folder.path)
-            for other in folders[:index]:
-                if _overlap(root, os.path.realpath(other.path)):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
-                        "the outer one, and exclude what you do not want"
-                    )
-                elif _are_one(folder.path, other.path):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} are one directory "
-                        "that is mounted twice; watch it at one path only"
-                    )
-            if _overlap(root, state):
+        places = {folder.path: look(folder.path) for folder in folders}
+        yield from self._doubled(where, [(folder.path, places[folder.path]) for folder in folders])
+        for folder in folders:
+            if _overlap(places[folder.path].real, state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "
                     f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
@@ -392,9 +383,9 @@ class _Loader:
         for folder in folders:
             if folder.move_to is None:
                 continue
-            target = os.path.realpath(folder.move_to)
-            for place in (*(other.path for other in folders), settings.state.directory):
-                if _overlap(target, os.path.realpath(place)):
+            target = look(folder.move_to).real
+            for place in (*places, settings.state.directory):
+                if _overlap(target, places[place].real if place in places else state):
                     yield (
                         f"{where}: the folder {folder.path}: move_to = {folder.move_to} overlaps "
                         f"with {place}; move files to a place outside every watch folder"
@@ -402,6 +393,26 @@ class _Loader:
         ca_file = settings.api.ca_file
         if ca_file and to_sync and not os.access(ca_file, os.R_OK):
             yield f"{self._source(('api', 'ca_file'))}: ca_file: cannot read {ca_file}"
+
+    @staticmethod
+    def _doubled(where: str, places: Sequence[tuple[Path, Place]]) -> Iterator[str]:
+        """Yield which folders lie within another, or are one directory at two paths."""
+        outer: tuple[Path, Place] | None = None
+        seen = dict[tuple[int, int], Path]()
+        # A folder comes right after the one that it lies within, or after others in that.
+        for path, place in sorted(places, key=lambda item: Path(item[1].real).parts):
+            if outer is not None and _overlap(place.real, outer[1].real):
+                yield (
+                    f"{where}: the folders {outer[0]} and {path} overlap; watch only the outer "
+                    "one, and exclude what you do not want"
+                )
+                continue
+            outer = path, place
+            if place.identity is not None and seen.setdefault(place.identity, path) != path:
+                yield (
+                    f"{where}: the folders {seen[place.identity]} and {path} are one directory "
+                    "that is mounted twice; watch it at one path only"
+                )
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
@@ -442,7 +453,7 @@ def _default_names(folders: Sequence[Folder], in_use: Mapping[bytes, str]) -> di
     segments = Counter(_segment(path) for path in nameless)
     names: dict[Path, str] = {}
     for path in nameless:
-        kept = in_use.get(os.fsencode(path)) or in_use.get(os.path.realpath(os.fsencode(path)))
+        kept = in_use.get(os.fsencode(path)) or in_use.get(os.fsencode(look(path).real))
         name = _segment(path)
         if kept is not None and kept not in given:
             name = kept
@@ -496,13 +507,6 @@ def _setting(location: tuple[int | str, ...]) -> str:
         shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
         return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
-
-
-def _are_one(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _overlap(one: str, other: str) -> bool:
