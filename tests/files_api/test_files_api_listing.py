@@ -1,6 +1,9 @@
 """Lists that change while they are read: what is found, and what counts as proven."""
 
+import itertools
 import random
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID
@@ -260,3 +263,25 @@ def test_a_complete_listing_has_every_file_that_stayed(count, cap, changes, sinc
     found = [item.file_uuid for item in listing.items]
     if listing.complete:
         assert stayed <= set(found)
+
+
+@pytest.mark.row(85)
+def test_a_list_that_does_not_end_is_given_up_and_costs_no_memory():
+    made = itertools.count(1)
+    last = detail(0)
+
+    def endless(_limit, _offset):
+        nonlocal last
+        before, last = last, replace(last, file_uuid=str(UUID(int=next(made))))
+        return FilePage(items=(before, last), count=2**62)
+
+    tracemalloc.start()
+    try:
+        listing = listings.read_listing(endless, lambda _: None, most_pages=2000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert not listing.complete
+    assert listing.reason == "the list does not come to an end"
+    assert listing.pages <= 2000
+    assert peak < 200_000
