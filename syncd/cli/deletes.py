@@ -16,6 +16,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.state import manifest, overview, views
 from syncd.state.holds import Hold, decisions
 from syncd.state.holds.decisions import UNDO_SECONDS
@@ -87,7 +88,7 @@ def _show_holds(found: list[JsonObject]) -> None:
         for path in islice(item["first"], item["affects"]):
             click.echo(f"     {printable(path)}")
         if item["affects"] > len(item["first"]):
-            click.echo(f"     ... (syncd deletes list {item['id']} lists all)")
+            click.echo(offered(f"     ... (syncd deletes list {item['id']} lists all)"))
         for command in item["commands"]:
             click.echo(folded(f"   {as_advice(command)}", sys.stdout, indent=3))
 
@@ -156,7 +157,7 @@ def _announce(hold: Hold) -> None:
     for path in hold.first:
         click.echo(f"  {printable(path)}", err=True)
     if hold.affects > len(hold.first) > 0:
-        click.echo(f"  ... (syncd deletes list {hold.id} lists all)", err=True)
+        click.echo(offered(f"  ... (syncd deletes list {hold.id} lists all)"), err=True)
 
 
 def _does(reason: str, number: int, folder: str) -> str:
@@ -180,9 +181,10 @@ def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: b
     for item in result["holds"]:
         click.echo(_said(item, result["verdict"]))
         if item["undo"]:
-            click.echo(f"to undo it: {item['undo']}")
+            click.echo(offered(f"to undo it: {item['undo']}"))
     if lock_holder(options.load(to_sync=False).state.directory) is None:
-        click.echo("no daemon is running: `syncd run` or `syncd once` carries it out", err=True)
+        said = "no daemon is running: `syncd run` or `syncd once` carries it out"
+        click.echo(offered(said), err=True)
 
 
 def _said(item: JsonObject, verdict: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
+from syncd.exceptions import DamagedStateError, ForeignStateError, NoStateError, StateError
 from syncd.state import backups, damage
 from syncd.state.copies import NEWEST_KEPT
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
@@ -293,7 +293,28 @@ def decisions_named(db: Database) -> None:
         "AND (copies.status IN ('live', 'processing') "
         "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL)))"
     )
+    columns = (
+        "id, stops, scope, reason, message, affects, first, commands, since, released_at, parent, "
+        "verdict"
+    )
     for statement in (
+        # A hold may stop a folder whole; SQLite changes no CHECK in place.
+        "ALTER TABLE holds RENAME TO old_holds",
+        "DROP INDEX holds_open",
+        """
+        CREATE TABLE holds (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          stops TEXT NOT NULL CHECK (stops IN ('deletions', 'sending', 'folder')),
+          scope TEXT NOT NULL, reason TEXT NOT NULL,
+          message TEXT NOT NULL, affects INTEGER NOT NULL DEFAULT 0,
+          first TEXT NOT NULL DEFAULT '[]', commands TEXT NOT NULL DEFAULT '[]',
+          since REAL NOT NULL, released_at REAL, parent TEXT, verdict TEXT
+        ) STRICT""",
+        f"INSERT INTO holds ({columns}) SELECT {columns} FROM old_holds",
+        "DROP TABLE old_holds",
+        """
+        CREATE UNIQUE INDEX holds_open ON holds (stops, scope, reason)
+          WHERE released_at IS NULL""",
         f"""
         CREATE TABLE decisions (
           id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -325,11 +346,8 @@ def decisions_named(db: Database) -> None:
         "DROP INDEX files_gone",
         "ALTER TABLE files DROP COLUMN verdict",
         "ALTER TABLE files DROP COLUMN hold_id",
-        # What was deleted lately counts by when that was decided, not by when it was missed.
+        # What was deleted lately counts by its copies, not by when it was missed.
         "DROP INDEX files_missing",
-        """
-        CREATE INDEX files_confirmed ON files (folder, confirmed_at)
-          WHERE confirmed_at IS NOT NULL""",
         # What changed lately, where most of a folder may not change unasked.
         "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
     ):
@@ -338,7 +356,7 @@ def decisions_named(db: Database) -> None:
 
 @migrations()
 def parts_of_folders(db: Database) -> None:
-    """Keep the identity of each part of a folder, and let a hold stop a folder whole."""
+    """Keep the identity of each part of a folder."""
     for statement in (
         # A part is a root (path empty), or a directory beneath it on which something is mounted.
         """
@@ -362,11 +380,6 @@ def parts_of_folders(db: Database) -> None:
         """
         UPDATE holds SET released_at = since WHERE released_at IS NULL
         AND reason IN ('root_replaced', 'root_empty', 'mount_missing', 'mount_new')""",
-        "PRAGMA writable_schema = ON",
-        """
-        UPDATE sqlite_master SET sql = replace(sql, '''deletions'', ''sending''',
-        '''deletions'', ''sending'', ''folder''') WHERE name = 'holds'""",
-        "PRAGMA writable_schema = RESET",
     ):
         db.execute(statement)
 
@@ -394,7 +407,9 @@ def open_writable(path: Path, *, check: bool = False, thorough: bool = False) ->
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if damage.is_damage(error):
             raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
-        raise StateError(f"cannot open the state database {path}: {error}") from error
+        is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        advice = ": free some space, and start syncd again" if is_full else ""
+        raise StateError(f"cannot open the state database {path}: {error}{advice}") from error
 
 
 def is_whole(path: Path) -> bool:
@@ -431,7 +446,8 @@ def refuse_damaged(db: Database, path: Path, *, thorough: bool) -> None:
 def open_readonly(path: Path) -> Database:
     """Open the database at `path` for reading only.
 
-    StateError where there is none to read, ForeignStateError where it is not ours.
+    StateError where there is none to read, NoStateError where it was not made to its end,
+    ForeignStateError where it is not ours.
     """
     try:
         with ExitStack() as on_error:
@@ -447,7 +463,11 @@ def open_readonly(path: Path) -> Database:
                 # The migrations' own book is made before the first of them.
                 tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
                 if not db.conn.execute(tables).fetchone():
-                    raise StateError(f"{path} is just being made; try again")
+                    raise NoStateError(
+                        f"there is no state in {path.parent} yet: it is just being made, or a "
+                        "start was cut short (is the disk full?); `syncd run` or `syncd once` "
+                        "finishes it"
+                    )
                 raise _foreign(path)
             on_error.pop_all()
             return db

@@ -169,8 +169,12 @@ def _record(
         return False
     files.update(db, file.id, **values)
     if not file.present and sighting.seen is not Seen.MISSING:
-        # It is back: what is still on its way is wanted again.
-        db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file.id,))
+        # It is back: what is still on its way is wanted again, and its absence is no evidence.
+        db.conn.execute(
+            "UPDATE copies SET wanted = 1, evidence = iif(delete_sent_at, evidence, NULL) "
+            "WHERE file_id = ?",
+            (file.id,),
+        )
     if sighting.seen is Seen.MISSING and not copies.where(db, "file_id = ? LIMIT 1", (file.id,)):
         db.conn.execute("DELETE FROM files WHERE id = ?", (file.id,))
         return True

@@ -24,6 +24,7 @@ from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, read_fact, set_fact
+from syncd.state.texts import error_text
 from syncd.workers.gate import Gate
 from syncd.workers.lookouts import Lookouts
 from syncd.workers.looks import look
@@ -336,7 +337,7 @@ class Deleter:
                 file_uuid=copy.file_uuid,
                 status=error.status,
                 request_id=error.request_id,
-                cause=f"{error.message} ({error.status})",
+                cause=error_text(error.message, error.status, error.code, None),
             ),
         )
 

@@ -39,6 +39,7 @@ from syncd.state.files import File
 from syncd.state.ledger import PROBE, Declined, Elsewhere, Failure, Ledger, Offer, Stored
 from syncd.state.retry import SHORTEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.store import Store, Transaction
+from syncd.state.texts import error_text
 from syncd.workers.gate import PATIENCE, Gate
 from syncd.workers.looks import look, may_be_sent
 
@@ -537,7 +538,9 @@ class Passage:
                     bytes=copy.size,
                     status=error.status,
                     # What is final is told of each file.
-                    cause=None if is_final else f"{error.message} ({error.status})",
+                    cause=None
+                    if is_final
+                    else error_text(error.message, error.status, error.code, None),
                     request_id=error.request_id,
                 ),
             )

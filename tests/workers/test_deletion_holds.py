@@ -450,6 +450,39 @@ def test_a_deletion_that_is_dated_in_the_future_counts_like_one_of_this_hour(ful
     assert full.holds() == [MANY]
 
 
+@pytest.mark.row(66)
+def test_a_file_that_was_deleted_counts_even_if_it_was_back_since(full):
+    gone = ("a", "b", "d/0", "d/1")
+    lose(full, *gone)
+    grace(full)
+    assert deletes(full) == 4
+    for name in gone:
+        full.drop(name, b"another one")
+        full.notice(name)
+    lose(full, *gone, "d/2")
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([MANY], 4)
+
+
+@pytest.mark.row(66)
+def test_a_file_that_is_back_before_its_deletion_does_not_count_when_it_changes(full, monkeypatch):
+    few = ("a", "b", "d/0", "d/1")
+    lose(full, *few)
+    with monkeypatch.context() as shut:
+        shut.setattr(full.gate, "seconds_shut_for_all", lambda: 5.0)
+        grace(full)
+    for name in few:
+        full.drop(name, b"another one")
+        full.notice(name)
+    full.upload()
+    full.upload()
+    grace(full)
+    assert deletes(full) == 4
+    lose(full, "d/2")
+    grace(full)
+    assert (full.holds(), deletes(full)) == ([], 5)
+
+
 @pytest.mark.long
 def test_what_a_person_approved_is_no_reason_to_hold_the_next_one(full):
     lose_directory(full)
@@ -749,3 +782,21 @@ def test_a_few_changes_and_new_files_are_sent_as_ever(guarded):
         guarded.upload()
     assert guarded.holds() == []
     assert sum(copy.status is CopyStatus.LIVE for copy in guarded.copies()) == 42
+
+
+def test_braces_in_a_path_stand_for_themselves(full):
+    (full.root / "{files} {id}").mkdir()
+    for number in range(5):
+        full.drop(f"{{files}} {{id}}/{number}", b"in braces %d" % number)
+    for _ in range(2):
+        full.upload()
+    lose(full, *(f"{{files}} {{id}}/{number}" for number in range(5)))
+    grace(full)
+    (hold,) = full.store.read(holds.open_holds)
+    assert hold.message.startswith("5 files in {files} {id} went missing, ")
+    place = {"stops": "deletions", "scope": "f", "reason": "root_missing", "now": full.now}
+    commands = ["ls -la '/{id}'", "syncd retry '/{id}'"]
+    named = {"message": "the folder '/{files}'", "commands": commands}
+    full.store.write(lambda db: holds.place(db, **place, **named))
+    hold = full.store.read(holds.open_holds)[-1]
+    assert (hold.message, hold.commands) == ("the folder '/{files}'", commands)

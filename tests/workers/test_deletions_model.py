@@ -327,6 +327,8 @@ class World:
             )
 
     def scan(self):
+        # Both run every few seconds: the deleter notes the time before a scan notes an absence.
+        self.deleter._mind_the_clock()
         self.root.compare_anew()
         standing = self.root.check()
         if not standing.state.is_seen or not self.may_list(b""):
@@ -380,6 +382,11 @@ class World:
                 self.remote[uuid] = self.sent_as[uuid] = file.path
                 stored = Stored(uuid, "r", "completed")
                 self.ledger.stored(self.store.db, begun.id, stored, self.now, look=self.now)
+        facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+        for copy in due.polls(self.store.db, self.now, 10):
+            # A copy that was released is taken up again once the service says that it has it.
+            if copy.file_uuid in self.remote:
+                self.ledger.completed(self.store.db, copy.id, self.now, **facts)
         for copy_path, uuid in self.store.db.conn.execute(
             "SELECT path, file_uuid FROM files JOIN copies ON file_id = files.id "
             "WHERE copies.status = 'live'"

@@ -93,7 +93,8 @@ def place(
 ) -> bool:
     """Open a hold, or bring the open one up to date; return whether it is new.
 
-    `{id}` in a command stands for the hold's id, `{files}` in the message for the number of files.
+    `{id}` in a `syncd deletes` command stands for the hold's id, and `{files}` at the beginning of
+    the message for the number of files.
     """
     facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
     known = db.conn.execute(
@@ -276,12 +277,14 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             stops=row["stops"],
             scope=row["scope"],
             reason=row["reason"],
-            message=row["message"].replace("{files}", counted(row["affects"], "file")),
+            message=_numbered(row["message"], row["affects"]),
             affects=row["affects"],
             first=json.loads(row["first"]),
             commands=[
                 # Other commands hold paths, which may have braces.
-                command.replace("{id}", str(row["id"])) if command.startswith("syncd ") else command
+                command.replace("{id}", str(row["id"]))
+                if command.startswith("syncd deletes ")
+                else command
                 for command in json.loads(row["commands"])
             ],
             since=row["since"],
@@ -291,3 +294,9 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
         )
         for row in rows
     ]
+
+
+def _numbered(message: str, affects: int) -> str:
+    # Only at the beginning: elsewhere a path may have such braces.
+    text = message.removeprefix("{files}")
+    return message if text == message else counted(affects, "file") + text

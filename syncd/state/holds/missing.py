@@ -134,8 +134,7 @@ def _hold(
         now=now,
     )
     if is_shown:
-        # A brace in a path must not be taken for the place of the number.
-        where = f" in {hold.parent}".replace("{", "(") if hold.parent else ""
+        where = f" in {hold.parent}" if hold.parent else ""
         fate = "nothing deleted yet"
         if deleted:
             fate = f"after {counted(deleted, 'file')} that were deleted within the last hour"
@@ -166,14 +165,18 @@ def _named(db: Database, folder: str) -> int:
 
 
 def _deleted_lately(db: Database, folder: str, now: float) -> int:
-    """Return how many files were deleted within the last hour, or in a future, unasked."""
+    """Return how many files were deleted within the last hour, or in a future, unasked.
+
+    A file counts even if it is back: what was deleted is told by its copies.
+    """
     row = db.conn.execute(
-        "SELECT count(*) FROM files WHERE folder = ? AND confirmed_at > ? "
-        "AND files.status = 'missing' "
-        "AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id) "
-        f"AND NOT {STORED} AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id "
-        "AND consumed_at IS NULL AND evidence IS NOT NULL)",
-        (folder, now - WINDOW_SECONDS),
+        "SELECT count(DISTINCT files.id) FROM (SELECT file_id, evidence FROM copies "
+        "WHERE status = 'gone' AND gone_at > :since AND delete_sent_at > :since UNION ALL "
+        "SELECT file_id, evidence FROM copies WHERE status NOT IN ('live', 'gone') AND "
+        "status = 'retiring' AND (delete_sent_at > :since OR live_at IS NULL)) "
+        "JOIN files ON files.id = file_id WHERE folder = :folder "
+        "AND evidence IS NOT NULL AND json_extract(evidence, '$.approved_in_hold') IS NULL",
+        {"folder": folder, "since": now - WINDOW_SECONDS},
     ).fetchone()
     return int(row[0])
 
