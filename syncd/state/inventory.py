@@ -139,6 +139,34 @@ def synced_in(
     return [Synced(*row) for row in rows]
 
 
+class Latest(NamedTuple):
+    """A file that has a copy, and is one of those that changed last."""
+
+    path: bytes
+    fingerprint: Fingerprint
+
+
+def latest(
+    db: Database, folder: str, directory: bytes, since: float, now: float, limit: int
+) -> list[Latest]:
+    """Return up to `limit` of the files with a copy beneath `directory` that changed last.
+
+    None that changed before `since`, or when the clock was ahead of `now`. However large the folder
+    is, no more than some thousands of its files are looked through.
+    """
+    first, beyond = _range(directory)
+    rows = _plain(
+        db,
+        "SELECT path, inode, size, mtime_ns, ctime_ns FROM (SELECT * FROM files INDEXED BY "
+        "files_changed WHERE folder = ? AND changed_at > ? AND changed_at <= ? "
+        "ORDER BY changed_at DESC LIMIT ?) AS files WHERE path > ? AND path < ? "
+        "AND status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
+        "WHERE file_id = files.id AND copies.status IN ('live', 'processing')) LIMIT ?",
+        (folder, since, now, 100 * limit, first, beyond, limit),
+    )
+    return [Latest(row[0], Fingerprint(*row[1:])) for row in rows]
+
+
 def count_synced_in(db: Database, folder: str, directory: bytes) -> int:
     """Return how many such files there are."""
     count: int = _plain(db, f"SELECT count(*) {_SYNCED}", (folder, *_range(directory)))[0][0]

@@ -1,18 +1,29 @@
-"""How much of what is known of a folder is in another directory that stands in its place."""
+"""How much of what is known of a folder is in a directory that stands at its place.
 
+That is asked of another directory; and of the known one, whether its disk is as it was earlier.
+"""
+
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from syncd import disk
-from syncd.disk import Found
+from syncd.disk import Fingerprint, Found
 from syncd.identity import View, part_of
 from syncd.state import inventory
+from syncd.state.folders import Part
 from syncd.state.holds import FIRST
+from syncd.state.inventory import Latest
 from syncd.state.planner import Limits
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 
 BATCH = 1000
+#: How many of the files that changed last tell whether a disk is as it was earlier.
+LATEST = 100
+#: What several clocks that stamp one filesystem may differ by, in nanoseconds.
+SKEW_NS = 60 * 10**9
 
 
 @dataclass(slots=True)
@@ -61,3 +72,50 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
             elif mark is not None:
                 found.there += (mark.size, mark.mtime_ns) == (file.size, file.mtime_ns)
                 found.is_older = found.is_older or mark.mtime_ns < file.mtime_ns
+
+
+def is_put_back(
+    store: Store, folder: WatchFolder, view: View, part: bytes, known: Part, now: float
+) -> bool:
+    """Say whether the disk of a known `part` is as it was earlier.
+
+    An older image, a clone or a snapshot of a disk has its identity. What changed last in the
+    folder tells: no file changes or goes without a later time of change, its own or that of a
+    directory above it, which no program can set.
+    """
+    if not known.identity.inode:
+        # Where inodes are made up, so are the times of changes; or another machine answers.
+        return False
+    files = store.read(
+        lambda db: inventory.latest(db, folder.name, part, known.believed_at, now, LATEST)
+    )
+    return any(
+        _is_earlier(folder.path, part, file)
+        for file in files
+        if file.fingerprint.ctime_ns and part_of(view.parts, file.path) == part
+    )
+
+
+def _is_earlier(root: bytes, part: bytes, file: Latest) -> bool:
+    """Say whether a file, or its absence, is from before it was last known to change."""
+    known, place, seen = file.fingerprint, os.path.join(root, part), None  # noqa: PTH118
+    *directories, name = file.path[len(part) :].lstrip(b"/").split(b"/")
+    try:
+        changed_ns = [os.stat(place).st_ctime_ns]  # noqa: PTH116
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for directory in directories:
+                place = os.path.join(place, directory)  # noqa: PTH118
+                changed_ns.append(os.lstat(place).st_ctime_ns)
+            seen = Fingerprint.of(os.lstat(os.path.join(place, name)))  # noqa: PTH118
+    except OSError:
+        return False
+    # A directory that was moved there has changed by that. The first is always the same one: what
+    # changed in it tells only of what is directly in it.
+    newest_ns = max(changed_ns[1:], default=0)
+    if seen is None:
+        newest_ns = newest_ns or changed_ns[0]
+    elif (seen.size, seen.mtime_ns) == (known.size, known.mtime_ns):
+        return False
+    else:
+        newest_ns = max(seen.ctime_ns, 0 if seen.inode == known.inode else newest_ns)
+    return newest_ns + SKEW_NS < known.ctime_ns
