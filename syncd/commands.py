@@ -44,9 +44,14 @@ def retry(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     """Rebuild what the ledger has lost from the remote listing, sending no bytes.
 
+    With `new`, go on as an instance beside those whose objects are there.
     AdoptError where a folder is not there to be compared with, or where the key may be another
     organization's; ForeignStateError where it is.
     """
+    if arguments.get("new"):
+        parts.adopter.begin_anew()
+        yield {"new": True, "instance": parts.store.instance}
+        return
     _see_whose_key_it_is(parts)
     for name, watched in parts.watch.folders.items():
         yield {"step": "scanning", "folder": name}
@@ -56,7 +61,9 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
                 f"the folder {name} cannot be compared: it is not there, or cannot be listed to "
                 "its end (syncd status); mount it, or mend its permissions, and try again"
             )
-    yield from parts.adopter.adopt(instance=arguments.get("instance"))
+    yield from parts.adopter.adopt(
+        instance=arguments.get("instance"), check=bool(arguments.get("check", False))
+    )
 
 
 def verify(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:

@@ -179,7 +179,7 @@ def _work_through(
             log.error("giving up: the state cannot be relied on")
             return
         if parts.store.read(holds.is_lost):
-            log.error("giving up: the state was lost, and `syncd adopt` has not run")
+            log.error("giving up: nothing is sent before `syncd adopt` has run (syncd status)")
             return
         if parts.introduction.unproven:
             log.error("giving up: the key may be of another organization (syncd status)")

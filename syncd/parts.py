@@ -203,6 +203,20 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         clock=clock,
         stopped=stop.is_set,
     )
+    adopter = Adopter(
+        store=store,
+        ledger=ledger,
+        client=clients[2],
+        introduction=introduction,
+        policies=policies,
+        roots={folder.name: folder.path for folder in folders},
+        clock=clock,
+    )
+
+    def adopt(instance: str) -> None:
+        for _ in adopter.adopt(instance=instance):
+            pass
+
     reconciler = Reconciler(
         store=store,
         ledger=ledger,
@@ -215,6 +229,8 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         ),
         clock=clock,
         policies=policies,
+        on_new=config.state.on_new,
+        adopt=adopt,
     )
     watch = Watch(
         store=store,
@@ -223,14 +239,6 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         wake=store.changed.set,
         clock=clock,
         stopped=stop_looking.is_set,
-    )
-    adopter = Adopter(
-        store=store,
-        client=clients[2],
-        introduction=introduction,
-        policies=policies,
-        roots={folder.name: folder.path for folder in folders},
-        clock=clock,
     )
     return Parts(
         store=store,

@@ -85,9 +85,11 @@ class Api(_Section):
 
 
 class State(_Section):
-    """Where the state is kept."""
+    """Where the state is kept, and what a new one is."""
 
     directory: Path = Path()
+    #: where another instance of syncd has sent the same files before
+    on_new: Literal["hold", "new", "adopt"] = "hold"
 
 
 class Upload(_Section):

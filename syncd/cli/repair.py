@@ -2,6 +2,7 @@
 
 import base64
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def _line(finding: JsonObject) -> str:
     if "remote_size" in finding and remote is None:
         sizes = f" ({size(finding['size'])} here, no size there)"
     retired = ", which is deleted now" if finding.get("retired") else ""
-    return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{retired}"
+    why = f": {finding['why']}" if "why" in finding else ""
+    return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{retired}{printable(why)}"
 
 
 @click.command()
@@ -115,32 +117,71 @@ def _line(finding: JsonObject) -> str:
     help="Become an earlier instance whose whole state directory was lost: the 8 hex digits "
     "after sy2- in the names of its files.",
 )
+@click.option(
+    "--new", is_flag=True, help="Begin anew beside other instances: every file is sent again."
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Download what is taken up, and leave alone what is not what was sent.",
+)
+@click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask; --instance needs it where there is no terminal."
+)
 @_as_json
 @common
 @pass_options
-def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
+def adopt(
+    options: Options, *, instance: str | None, new: bool, check: bool, yes: bool, as_json: bool
+) -> int:
     """Rebuild the ledger from the remote listing, after it was lost; sends no bytes.
 
     Of the objects that carry a token of this instance, the oldest that fits is taken up for its
     file; what is gone is forgotten, and nothing is deleted, now or later. Then sending goes on.
+
+    A new state directory beside objects of another instance waits for a word: --instance where
+    they are this syncd's own, --new where they are another one's. Exits with 1 where --check
+    refused something.
     """
-    directory = options.load(to_sync=False).state.directory
-    if instance is not None and lock_holder(directory) is not None:
-        raise click.UsageError("stop the daemon first: it goes by the instance it began with")
-    result = _with_progress(options, "adopt", {"instance": instance})
+    if new and (instance is not None or check):
+        raise click.UsageError("--new takes up nothing: it goes with no other option")
+    if instance is not None and not yes:
+        _ask_for(instance)
+    result = _with_progress(options, "adopt", {"instance": instance, "new": new, "check": check})
     if as_json:
         print_json(result, indent=2)
-        return 0
+    elif new:
+        click.echo(f"this is instance {result['instance']}, a new one: every file is sent")
+    else:
+        _show_adopted(result)
+    return 1 if result.get("refused") else 0
+
+
+def _ask_for(instance: str) -> None:
+    click.echo(
+        f"this state becomes that of instance {instance}: of its remote objects, those of the "
+        "files here are taken up by place and size, or by content. If that instance still runs, "
+        "both will change the same objects.",
+        err=True,
+    )
+    if not sys.stdin.isatty():
+        raise click.UsageError("nothing was adopted: without a terminal to ask on, add --yes")
+    click.confirm("Is its state lost for good?", abort=True, err=True)
+
+
+def _show_adopted(result: JsonObject) -> None:
     click.echo(
         f"{counted(result['listed'], 'remote object')} compared: {result['live']} taken up, "
         f"{result['previous'] + result['second']} kept beside the live ones, {result['gone']} gone"
     )
     if result["known"]:
         click.echo(f"{result['known']} of them in the ledger already")
-    if result["unknown"]:
-        left = counted(result["unknown"], "remote object")
-        are = "is" if result["unknown"] == 1 else "are"
-        click.echo(f"{left} with our token {are} of no file here, and left alone (syncd verify)")
+    if left := result["unknown"] - len(result["refused"]):
+        are = "is" if left == 1 else "are"
+        objects = counted(left, "remote object")
+        click.echo(f"{objects} with our token {are} of no file here, and left alone (syncd verify)")
+    refused = "refused by --check, and left alone; their files are sent anew"
+    _show(result["refused"], len(result["refused"]), refused)
     for workspace in result["unread"]:
         click.echo(f"left as it is, for the key may not read it any more: workspace {workspace}")
     known = sum(result[name] for name in ("known", "live", "previous", "second", "unknown"))
@@ -153,7 +194,6 @@ def adopt(options: Options, *, instance: str | None, as_json: bool) -> int:
         are = "is" if count == 1 else "are"
         hint = "" if known else "; if that was this one, see --instance"
         click.echo(f"{count:,} {are} of instance {other}{hint}")
-    return 0
 
 
 @click.command()

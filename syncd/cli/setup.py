@@ -57,6 +57,8 @@ path = "drop"               # the folder to watch; relative to this file
 
 [state]
 # directory = "/var/lib/syncd"  # default: $STATE_DIRECTORY, else ~/.local/state/syncd
+# on_new = "hold"               # where the state is new and another syncd has sent the same files:
+#                               # "new" sends them again, "adopt" takes up what is there
 
 [upload]
 # workers = 8

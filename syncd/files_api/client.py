@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -263,6 +263,15 @@ class FilesClient:
         if answer.status != 416 and (failure := answer.failure()):
             raise failure
         return operation.read(answer)
+
+    def download(
+        self, file_url: str, take: Callable[[bytes], object], **per_call: Unpack[PerCall]
+    ) -> None:
+        """Hand the bytes behind a `file_url` to `take`, as they come; no key goes along.
+
+        What was taken is the whole object only if this returns. `timeout_seconds` limits each MiB.
+        """
+        self.call(operations.download(file_url, take), **per_call)
 
     def get_status(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileStatus:
         """Read how far a file's processing is."""

@@ -59,6 +59,7 @@ class Exchange:
         self.final = False
         self.released: bool | None = False
         self._answering = False
+        self._answered_by = inf
         self._stop = stop
         self._deadline = inf if deadline_seconds is None else time.monotonic() + deadline_seconds
 
@@ -72,7 +73,7 @@ class Exchange:
         if self._stop is not None and self._stop.is_set():
             raise StopSeen
         now = time.monotonic()
-        if now >= self._deadline:
+        if now >= min(self._deadline, self._answered_by):
             raise DeadlinePassed
         return now
 
@@ -80,4 +81,8 @@ class Exchange:
         """From here on a whole answer has `timeout_seconds`, at whatever pace it comes."""
         if not self._answering:
             self._answering = True
-            self._deadline = min(self._deadline, time.monotonic() + self.timeout_seconds)
+            self._answered_by = time.monotonic() + self.timeout_seconds
+
+    def go_on_answering(self) -> None:
+        """Give the rest of a long answer as much time again."""
+        self._answering = False

@@ -5,6 +5,9 @@ stop it from outside; and after an error it cannot say whether the request was w
 here look up every quarter second and keep count.
 """
 
+# The resolver looks this codec up by itself, and Python remembers for good that it could not be
+# loaded: with no open file to be had at the first look, no address would ever be resolved again.
+import encodings.idna  # noqa: F401
 import errno
 import os
 import select

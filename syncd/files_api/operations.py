@@ -48,6 +48,8 @@ class Operation(Generic[T]):
     answer_bytes: int = _OBJECT_BYTES
     #: whether a success is read beyond its headers
     reads_body: bool = True
+    #: takes the body of a success as it comes, however long it is; it is not kept
+    take: Callable[[bytes], object] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,11 @@ def _length(answer: Answer) -> int | None:
     # 416 is the answer for an empty object: it has no first byte.
     text = total if answer.status in (206, 416) else answer.headers.get("content-length", "")
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def download(file_url: str, take: Callable[[bytes], object]) -> Operation[None]:
+    """Hand an object's bytes to `take`, from a download URL."""
+    return Operation(name="download", method="GET", url=file_url, take=take, read=_nothing)
 
 
 def list_files(

@@ -33,7 +33,7 @@ from syncd.files_api.transport import EXCHANGE
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
-_ERROR_BYTES = 1 << 20
+_ERROR_BYTES = _PIECE_BYTES = 1 << 20
 #: Failures before a connection stood, whatever transport reports them.
 _UNSENT = (
     httpx.ConnectError,
@@ -135,7 +135,7 @@ class Sender:
         exchange.released = None
         response = self._transport.handle_request(request)
         try:
-            body = _body(response, operation)
+            body = _body(response, operation, exchange)
         finally:
             response.close()
         answer = Answer(
@@ -221,11 +221,14 @@ def _parsed(url: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
     return httpx.URL(url, params=query or None)
 
 
-def _body(response: httpx.Response, operation: Operation[Any]) -> bytes:
+def _body(response: httpx.Response, operation: Operation[Any], exchange: Exchange) -> bytes:
     """The body, a little longer than allowed at most; of a failure, whatever came of it."""
     if _is_encoded(response):
         return b""
     if response.is_success and not operation.reads_body:
+        return b""
+    if response.is_success and operation.take is not None:
+        _hand_on(response, operation.take, exchange)
         return b""
     limit = operation.answer_bytes if response.is_success else _ERROR_BYTES
     body = bytearray()
@@ -238,6 +241,17 @@ def _body(response: httpx.Response, operation: Operation[Any]) -> bytes:
         if response.is_success:
             raise
     return bytes(body[: limit + 1])
+
+
+def _hand_on(response: httpx.Response, take: Callable[[bytes], object], exchange: Exchange) -> None:
+    """Hand a body on as it comes; each `_PIECE_BYTES` of it have the time of a whole answer."""
+    left = _PIECE_BYTES
+    for part in cast("httpx.SyncByteStream", response.stream):
+        take(part)
+        left -= len(part)
+        if left <= 0:
+            left = _PIECE_BYTES
+            exchange.go_on_answering()
 
 
 def _is_encoded(response: httpx.Response) -> bool:

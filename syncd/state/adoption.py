@@ -113,11 +113,14 @@ def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool 
     return not sizes_are_told and tokens.is_genuine(db, remote.token)
 
 
-def places(db: Database) -> Iterator[tuple[str, int]]:
-    """Yield the place digests and ids of all present files."""
-    rows = db.conn.execute(f"SELECT folder, path, id FROM files WHERE {_PRESENT}")
-    for folder, path, file_id in rows:
-        yield tokens.place_digest(folder, path), file_id
+def places(db: Database, folder: str | None = None) -> Iterator[tuple[str, int]]:
+    """Yield the place digests and ids of all present files, or of a folder's."""
+    rows = db.conn.execute(
+        f"SELECT folder, path, id FROM files WHERE {_PRESENT} AND folder = coalesce(?, folder)",
+        (folder,),
+    )
+    for name, path, file_id in rows:
+        yield tokens.place_digest(name, path), file_id
 
 
 def at_place(db: Database, remote: Remote, ids: Iterable[int]) -> list[File]:

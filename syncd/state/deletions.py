@@ -95,6 +95,9 @@ class Deletions:
             return None
         if holds.is_lost(db):
             return None
+        if holds.is_held(db, "deletions", holds.EVERYWHERE):
+            copies.update(db, copy.id, due_at=now + 10.0)
+            return None
         if copy.delete_sent_at is None:
             self._keep_unmirrored(db, files.existing(db, copy.file_id))
         advance(db, copy.file_id, self._policies, now)

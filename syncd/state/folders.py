@@ -117,6 +117,12 @@ def is_first_scan_over(db: Database, name: str) -> bool:
     return row is not None and row["first_scan_at"] is not None
 
 
+def was_there(db: Database, name: str) -> bool:
+    """Say whether the folder's root may be there: it was once, or nobody has looked yet."""
+    row = db.conn.execute("SELECT since FROM folders WHERE name = ?", (name,)).fetchone()
+    return row is None or row["since"] is not None
+
+
 def note_scan(
     db: Database,
     name: str,

@@ -119,7 +119,8 @@ class Ledger:
 
     def __init__(self, *, policies: Policies, instance: str) -> None:
         self._policies = policies
-        self._instance = instance
+        #: the instance in whose name files are sent
+        self.instance = instance
         #: kinds of uploads of which nothing more is to be learned
         self._learned: set[str] = set()
 
@@ -182,7 +183,7 @@ class Ledger:
         """Return a token of its own for the request that is about to be made."""
         return tokens.issue(
             db,
-            instance=self._instance,
+            instance=self.instance,
             folder=file.folder,
             path=file.path,
             content=offer.sha256,

@@ -15,9 +15,15 @@ def is_needed(db: Database) -> bool:
     service was seen to echo nothing.
     """
     known = echo.echoes(db).values()
-    if holds.is_lost(db) or (known and not any(known)):
-        return False
-    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
+    return has_sent(db) and not holds.is_lost(db) and (not known or any(known))
+
+
+def has_sent(db: Database) -> bool:
+    """Say whether this ledger ever sent, or adopted, anything."""
+    if tokens.last_attempt(db):
+        return True
+    sent = "SELECT 1 FROM copies WHERE sent_at IS NOT NULL OR file_uuid IS NOT NULL LIMIT 1"
+    return db.conn.execute(sent).fetchone() is not None
 
 
 def last_commit(db: Database) -> float:

@@ -25,7 +25,17 @@ from syncd.exceptions import (
     StateWriteError,
 )
 from syncd.mounts import NETWORKS, kind_of
-from syncd.state import backups, damage, holds, instance, owner, schema, tokens
+from syncd.state import (
+    backups,
+    damage,
+    holds,
+    instance,
+    owner,
+    predecessor,
+    rollback,
+    schema,
+    tokens,
+)
 from syncd.state.facts import fact, read_fact, set_fact
 from syncd.state.instance import Instance
 from syncd.state.ledger import recover
@@ -258,7 +268,7 @@ class Store:
         """
         if instance_id == self.instance:
             return True
-        if self.read(_has_sent):
+        if self.read(rollback.has_sent):
             return False
         # First, so that an end in between leaves no file that contradicts the database.
         instance.forget(self.directory)
@@ -486,16 +496,13 @@ def _here(db: Database) -> Instance:
     )
 
 
-def _has_sent(db: Database) -> bool:
-    return db.conn.execute("SELECT 1 FROM copies LIMIT 1").fetchone() is not None
-
-
 def _become(db: Database, instance_id: str, now: float) -> bool:
-    if _has_sent(db):
+    if rollback.has_sent(db):
         return False
     set_fact(db, "instance", instance_id)
     tokens.distrust(db)
     _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
+    predecessor.release(db, now)
     return True
 
 

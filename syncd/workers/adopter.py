@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from syncd import disk
 from syncd.exceptions import DiskError, StateError
-from syncd.files_api import FileDetail, FilesClient, ForbiddenError
-from syncd.state import adoption, due, echo, holds, tokens
+from syncd.files_api import FileDetail, FilesClient, ForbiddenError, RefusedError
+from syncd.state import adoption, due, echo, holds, predecessor, tokens
 from syncd.state.adoption import Became, Remote
 from syncd.state.audit import Claim
 from syncd.state.files import File
+from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.store import Store, Transaction
 from syncd.workers.comparison import Comparison
@@ -49,6 +51,7 @@ class Adopter:
         self,
         *,
         store: Store,
+        ledger: Ledger,
         client: FilesClient,
         introduction: Introduction,
         policies: Mapping[str, Policy],
@@ -56,22 +59,42 @@ class Adopter:
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._ledger = ledger
         self._client = client
         self._introduction = introduction
         self._policies = policies
         self._roots = roots
         self._clock = clock
+        self._check = False
+        self._refused: list[JsonObject] = []
 
-    def adopt(self, *, instance: str | None = None) -> Iterator[JsonObject]:
+    def begin_anew(self) -> None:
+        """Go on as a new instance; AdoptError where this ledger is not new."""
+        now = self._clock()
+        if not self._store.write(lambda db: predecessor.begin_anew(db, now)):
+            raise AdoptError(
+                "this state is not new: it has sent files, or has lost something (syncd status)"
+            )
+        self._store.changed.set()
+
+    def adopt(self, *, instance: str | None = None, check: bool = False) -> Iterator[JsonObject]:
         """Do it all, and yield how far it is, at the end what was done.
 
         The folders have been scanned. `instance` is the id of an earlier instance to become,
-        where the whole state directory was lost. AdoptError where it cannot go on; FilesApiError
-        where the service does not answer. A former workspace that this key may not read any more
-        is left as the ledger has it, and stands in `unread`.
+        where the whole state directory was lost. With `check`, what is taken up is downloaded
+        first; what does not hold what was sent is left alone, and stands in `refused`. AdoptError
+        where it cannot go on; FilesApiError where the service does not answer. A former workspace
+        that this key may not read any more is left as the ledger has it, and stands in `unread`.
         """
         if instance is not None:
             self._become(instance)
+        elif self._store.read(predecessor.is_held):
+            raise AdoptError(
+                "this state is new, and another instance has sent these files: say whether it was "
+                "this one (syncd adopt --instance ID) or another (syncd adopt --new); syncd status "
+                "names it"
+            )
+        self._check, self._refused = check, []
         counts: Counter[str] = Counter()
         others: Counter[str] = Counter()
         unread: list[str] = []
@@ -105,6 +128,7 @@ class Adopter:
             **{name: counts[name] for name in _COUNTED},
             "other_instances": dict(others.most_common(INSTANCES)),
             "unread": unread,
+            "refused": self._refused,
         }
 
     def _hold(self, db: Transaction) -> None:
@@ -139,6 +163,7 @@ class Adopter:
                 "this state has sent files of its own, and cannot become another instance: give "
                 "the earlier one an empty [state] directory"
             )
+        self._ledger.instance = instance
 
     def _workspaces(self) -> list[str | None]:
         known = set(self._store.read(due.workspaces))
@@ -198,9 +223,39 @@ class Adopter:
         file = None if authentic is False else self._file_of(remote, places)
         if file is None or (authentic is None and file.size != remote.size):
             return None
+        if self._check and (why := self._difference(remote, file)):
+            facts = {"file_uuid": remote.file_uuid, "folder": file.folder, "path": file.shown}
+            self._refused.append(facts | {"why": why})
+            return None
         now = self._clock()
         return self._store.write(
             lambda db: adoption.take_up(db, file.id, remote, self._policies, now)
+        )
+
+    def _difference(self, remote: Remote, file: File) -> str:
+        """Download an object; return why it is not what was sent, or nothing where it is."""
+        digest, taken = sha256(), 0
+
+        def take(part: bytes) -> None:
+            nonlocal taken
+            digest.update(part)
+            taken += len(part)
+
+        url = self._client.get(remote.file_uuid).file_url
+        if url is None:
+            return "the service tells no URL to download it from"
+        try:
+            self._client.download(url, take)
+        except RefusedError as error:
+            return f"it cannot be downloaded: {error}"
+        if taken != remote.size:
+            return f"it has {taken} bytes, and the service tells {remote.size}"
+        is_whole = file.sha256 if adoption.has_content(file, remote) else None
+        sent = is_whole or tokens.read(remote.token).content
+        return (
+            ""
+            if digest.hexdigest().startswith(sent)
+            else "its SHA-256 is not that of what was sent"
         )
 
     def _sizes_are_told(self, db: Transaction) -> bool:

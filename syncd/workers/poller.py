@@ -200,8 +200,9 @@ class Poller:
         )
 
     def _not_found(self, copy: Copy, error: NotFoundError) -> None:
-        """Believe a 404 only while the key is proven good, and only twice in a row."""
-        if copy.error_status != error.status:
+        """Believe a 404 only of the service itself, twice in a row, under a key that works."""
+        is_repeated = copy.error_status == error.status and copy.error_code == error.code
+        if not (error.is_the_services and is_repeated):
             self._later(copy, error)
             return
         try:

@@ -29,6 +29,7 @@ from syncd.state.planner import Policy
 from syncd.state.store import KEY_MARK, Store, Transaction, fact
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.introduction import Introduction
+from syncd.workers.predecessor import OnNew, PredecessorCheck
 from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 
@@ -66,7 +67,10 @@ class Reconciler:
         options: ReconcileOptions,
         clock: Callable[[], float],
         policies: Mapping[str, Policy] | None = None,
+        on_new: OnNew = "hold",
+        adopt: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`adopt` takes up what another instance sent; `on_new` says when."""
         self._store = store
         self._ledger = ledger
         self._client = client
@@ -75,6 +79,15 @@ class Reconciler:
         self._options = options
         self._clock = clock
         self._search = Search(store=store, client=client, introduction=introduction, clock=clock)
+        self._predecessor = PredecessorCheck(
+            store=store,
+            gate=gate,
+            search=self._search,
+            policies=policies or {},
+            on_new=on_new,
+            adopt=adopt,
+            clock=clock,
+        )
         self._rollback = RollbackCheck(
             store=store,
             client=client,
@@ -103,6 +116,7 @@ class Reconciler:
         ):
             self._introduce()
         if self._gate.introduced and not self._gate.refused and not self._gate.seconds_shut():
+            self._predecessor.step()
             self._rollback.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut

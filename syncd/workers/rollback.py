@@ -12,8 +12,6 @@ from syncd.files_api import (
     FileDetail,
     FilesApiError,
     FilesClient,
-    InDoubtError,
-    NotSentError,
     UnauthorizedError,
 )
 from syncd.state import audit, due, echo, holds, rollback, tokens
@@ -22,19 +20,22 @@ from syncd.state.planner import Policy
 from syncd.state.store import Store, Transaction
 from syncd.workers.comparison import Comparison
 from syncd.workers.gate import Gate
+from syncd.workers.patience import Patience, may_not_list
 from syncd.workers.search import SKEW_SECONDS, Search
 
 log = logging.getLogger(__name__)
 
-#: Pages of a listing that are read before syncd goes on without having seen the end.
-MOST_PAGES = 500
-#: Seconds for which a listing that fails is asked for again before syncd goes on without.
-PATIENCE_SECONDS = 60.0
-AGAIN_SECONDS = 5.0
+#: Files shown (500 pages), and seconds, after which sending goes on; deletions wait for the end.
+FILES_AT_ONCE, SECONDS_AT_ONCE = 500_000, 60.0
+UNCHECKED = "state_unchecked"
 
 
 class RollbackCheck:
-    """Keeps the gate shut until the listings were read back to the ledger's last commit."""
+    """Keeps the gate shut until the listings were read back to the ledger's last commit.
+
+    A long listing opens the gate for sending before it is read to its end; nothing is deleted
+    until then. A service that has shown no page yet keeps the gate shut, whatever it answers.
+    """
 
     def __init__(
         self,
@@ -52,38 +53,81 @@ class RollbackCheck:
         self._search = search
         self._policies = policies
         self._clock = clock
+        self._is_needed = store.read(rollback.is_needed)
+        self._is_over = False
+        self._shown = 0
         self._began_at: float | None = None
-        if store.read(rollback.is_needed):
+        self._patience = Patience(clock)
+        if self._is_needed:
             gate.await_check()
 
     def step(self) -> None:
         """Read each workspace's listing; open the gate once that is done, or cannot be."""
-        if self._gate.checked:
+        if self._is_over or self._patience.is_resting:
             return
-        now = self._clock()
         if self._began_at is None:
-            self._began_at = now
+            self._began_at = self._clock()
         unread = []
-        for workspace in self._workspaces():
+        for workspace in self._workspaces() if self._is_needed else ():
             try:
-                found = self._evidence(workspace)
+                found, unproven = self._evidence(workspace)
             except FilesApiError as error:
                 self._gate.failed(error)
-                if isinstance(error, UnauthorizedError):
-                    # The gate has said so; nothing is sent before the key is accepted.
+                if not may_not_list(error):
+                    self._broke_off(error)
                     return
-                is_passing = isinstance(error, NotSentError | InDoubtError)
-                if is_passing and abs(now - self._began_at) < PATIENCE_SECONDS:
-                    return
-                unread.append(f"{holds.workspace(workspace)}: {error}")
-                continue
+                found, unproven = "", str(error)
             if found:
                 self._hold(found)
                 break
-        why = "; ".join(unread)
+            if unproven:
+                unread.append(f"{holds.workspace(workspace)}: {unproven}")
+        self._end("; ".join(unread))
+
+    def _end(self, why: str) -> None:
+        """Let everything go on; `why` says what could not be checked."""
+        self._is_over = True
         if why:
             log.warning("cannot check whether the state is an older copy: %s", why)
-        self._store.write(lambda db: rollback.note_unchecked(db, why))
+        now = self._clock()
+
+        def record(db: Transaction) -> None:
+            rollback.note_unchecked(db, why)
+            holds.release(db, stops="deletions", scope=holds.EVERYWHERE, reason=UNCHECKED, now=now)
+
+        self._store.write(record)
+        if self._is_needed:
+            self._gate.check_done()
+            self._store.changed.set()
+
+    def _broke_off(self, error: FilesApiError) -> None:
+        """Try again later; sending need not wait where the service has shown pages."""
+        self._patience.failed()
+        self._store.write(lambda db: rollback.note_unchecked(db, str(error)))
+        if not isinstance(error, UnauthorizedError):
+            self._go_on_if_long(f"reading it broke off: {error}")
+
+    def _go_on_if_long(self, why: str) -> None:
+        """Let sending go on where reading takes long; deletions are held until it is through."""
+        if not self._shown or self._gate.checked:
+            return
+        # A clock that was set back counts as well.
+        seconds = abs(self._clock() - (self._began_at or 0.0))
+        if self._shown <= FILES_AT_ONCE and seconds <= SECONDS_AT_ONCE:
+            return
+        now = self._clock()
+        self._store.write(
+            lambda db: holds.place(
+                db,
+                stops="deletions",
+                scope=holds.EVERYWHERE,
+                reason=UNCHECKED,
+                message="nothing is deleted until the remote listing has shown that this state is "
+                f"no older copy of itself ({why})",
+                commands=("syncd doctor",),
+                now=now,
+            )
+        )
         self._gate.check_done()
         self._store.changed.set()
 
@@ -92,8 +136,11 @@ class RollbackCheck:
         known |= {policy.workspace_uuid for policy in self._policies.values()}
         return sorted(known, key=str)
 
-    def _evidence(self, workspace: str | None) -> str:
-        """Return what in a workspace the ledger cannot know unless it is an older copy."""
+    def _evidence(self, workspace: str | None) -> tuple[str, str]:
+        """Return what in a workspace the ledger cannot know unless it is an older copy.
+
+        And, where there is no such thing, why the listing does not prove it.
+        """
         last_commit = self._store.read(rollback.last_commit)
         later: list[str] = []
 
@@ -103,18 +150,23 @@ class RollbackCheck:
 
         comparison = Comparison(store=self._store, client=self._client, compare=compare)
 
+        def take(item: FileDetail) -> None:
+            self._shown += 1
+            self._go_on_if_long("it is long, and still being read")
+            comparison.take(item)
+
         def since() -> datetime:
             ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
             seconds = max(last_commit + ahead - SKEW_SECONDS, 0.0)
             return datetime.fromtimestamp(seconds, tz=UTC)
 
-        listing = self._search.read(workspace, comparison.take, since, most_pages=MOST_PAGES)
+        listing = self._search.read(workspace, take, since)
         comparison.flush()
         self._gate.succeeded()
         if later:
-            return f"{later[0]} was sent by this instance, and its ledger does not know it"
+            return f"{later[0]} was sent by this instance, and its ledger does not know it", ""
         if not listing.complete or listing.oldest is None:
-            return ""
+            return "", listing.reason
         # What was sent since the oldest file that was shown must be among them; and what is recent,
         # where the listing was read whole.
         ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
@@ -123,7 +175,7 @@ class RollbackCheck:
             shown_since = min(shown_since, last_commit - SKEW_SECONDS)
         recent = self._store.read(lambda db: audit.live_since(db, workspace, shown_since))
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
-        return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else ""
+        return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else "", ""
 
     def _is_later(self, text: str) -> bool:
         token = tokens.read(text)

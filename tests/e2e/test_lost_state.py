@@ -1,8 +1,10 @@
 """What was lost with the state is rebuilt from the service, by the daemon that misses it."""
 
 import json
+import shutil
 import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -81,3 +83,30 @@ def test_retry_reaches_the_running_daemon(machine):
     machine.faults()
     assert json.loads(machine.command("retry", "refused.txt", "--json").stdout) == {"tried": 1}
     machine.settles()
+
+
+@pytest.mark.long
+@pytest.mark.row(27)
+def test_a_new_state_beside_files_that_were_sent_before_waits_for_a_word(machine):
+    for number in range(20):
+        machine.write(f"{number}.txt", b"content %d" % number)
+    assert machine.command("once").returncode == 0
+    shutil.rmtree(machine.state)
+    before = len(machine.mutations())
+    machine.start()
+    machine.until(lambda: machine.holds() == {("sending", "other_instance")})
+    told = machine.command("adopt")
+    assert told.returncode == 1
+    assert "--new" in told.stderr
+    (hold,) = json.loads(machine.command("status", "--json").stdout)["holds"]
+    command, _, _ = hold["commands"][0].partition(" (")
+    words = command.split()[1:]
+    asked = machine.command(*words, stdin=subprocess.DEVNULL)
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    assert machine.command(*words, "--yes").returncode == 0
+    machine.settles()
+    assert machine.holds() == set()
+    assert len(machine.mutations()) == before
+    machine.write("more.txt", b"more")
+    machine.settles()
+    assert len(machine.mutations()) == before + 1

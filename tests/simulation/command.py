@@ -1,6 +1,7 @@
 """Run many schedules on every core, then show that each planted bug is caught.
 
     python -m tests.simulation --runs 100000
+    python -m tests.simulation --first 100000 --runs 100000 --processes 1
     python -m tests.simulation --seed 42        what happened in one schedule
 
 Exit code 1 where an invariant was broken or a planted bug went unnoticed.
@@ -66,14 +67,17 @@ def told(plan: Plan) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="how many schedules")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first schedule")
+    parser.add_argument("--processes", type=int, help="how many at once (default: one a core)")
     parser.add_argument("--seed", type=int, help="run one schedule and tell what happened")
     arguments = parser.parse_args()
     if arguments.seed is not None:
         return told(plan_for(arguments.seed))
     broken: list[tuple[int, str]] = []
     failed = False
-    with ProcessPoolExecutor() as pool:
-        starts = range(0, arguments.runs, PART)
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        first = arguments.first
+        starts = range(first, first + arguments.runs, PART)
         for number, part in enumerate(pool.map(_part, starts), 1):
             broken += part
             if sys.stderr.isatty():

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from syncd.files_api import ForbiddenError, Listing, NewFile, UploadSource
+from syncd.files_api import FilesApiError, ForbiddenError, Listing, NewFile, UploadSource
 from syncd.state import attempts, copies, holds, tokens
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
@@ -54,6 +54,7 @@ def adopter(shop, **changes):
     )
     values = {
         "store": shop.store,
+        "ledger": shop.ledger,
         "client": shop.client,
         "introduction": introduction,
         "policies": shop.policies,
@@ -244,6 +245,60 @@ def test_attempts_after_an_adoption_are_far_above_all_that_were_seen(shop, lost)
     again.drop("b", b"b")
     again.upload()
     assert tokens.read(again.copy("b").token).attempt > before + tokens.UNSEEN_ATTEMPTS
+
+
+def damage(tmp_path, content):
+    """Put other bytes of the same length in the place of what the service stores."""
+    (stored,) = (
+        path
+        for path in (tmp_path / "emulator" / "contents").rglob("*")
+        if path.is_file() and path.read_bytes() == content
+    )
+    stored.write_bytes(bytes(len(content)))
+
+
+@pytest.mark.row(27)
+def test_with_check_only_what_holds_what_was_sent_is_taken_up(shop, lost, tmp_path):
+    contents = {name: f"content of {name}".encode() for name in ("good", "bad", "old", "worn")}
+    for name, content in contents.items():
+        shop.drop(name, content)
+    shop.upload()
+    for name in ("bad", "worn"):
+        damage(tmp_path, contents[name])
+    again = lost()
+    for name in ("old", "worn"):
+        # What is remote is what these files held before.
+        again.drop(name, b"newer")
+    result = adopt(again, check=True)
+    assert (result["live"], result["previous"], result["unknown"]) == (1, 1, 2)
+    assert {refused["path"] for refused in result["refused"]} == {"bad", "worn"}
+    assert all("SHA-256" in refused["why"] for refused in result["refused"])
+    work(again)
+    assert sha256(contents["bad"]).hexdigest() in again.live().values()
+    assert again.copy("good").status is CopyStatus.LIVE
+    assert len(again.live()) == 7, "the refused ones stay, and three are sent"
+
+
+def test_an_object_that_cannot_be_downloaded_is_not_taken_up_with_check(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    again = lost()
+    again.faults({"match": "GET /_storage/*", "action": {"status": 403}})
+    (refused,) = adopt(again, check=True)["refused"]
+    assert "403" in refused["why"]
+    assert "http" not in refused["why"], "a download URL is a secret"
+
+
+def test_a_download_that_breaks_off_ends_the_adoption_and_not_the_hold(shop, lost):
+    shop.drop("a", b"a")
+    shop.upload()
+    again = lost()
+    again.faults({"match": "GET /_storage/*", "action": "drop_before"})
+    with pytest.raises(FilesApiError):
+        adopt(again, check=True)
+    assert again.store.read(holds.is_lost)
+    again.faults()
+    assert adopt(again, check=True)["live"] == 1
 
 
 def test_what_is_gone_here_is_kept_there_and_shown_by_verify(shop, lost):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd.emulator.video import make_video
-from syncd.files_api import FileStatus, RateLimitedError
+from syncd.files_api import FileStatus, NotFoundError, RateLimitedError
 from syncd.state.lifecycle import CopyStatus
 
 
@@ -65,6 +65,28 @@ def test_a_404_is_believed_only_the_second_time_and_only_with_a_good_key(shop, v
         shop.poller.step()
         assert shop.copies("v.mp4")[0].status is expected
     assert shop.holds() == [("sending", "remote_gone")], "it is held, and not sent again"
+
+
+@pytest.mark.row(39)
+def test_a_404_of_a_gateway_is_believed_by_nobody(shop, video, monkeypatch):
+    shop.drop("v.mp4", video)
+    shop.upload()
+    page = NotFoundError("no such page", operation="get_status", status=404)
+
+    def answer(*_):
+        raise page
+
+    monkeypatch.setattr(shop.client, "get_status", answer)
+    for _ in range(4):
+        shop.now = shop.copy("v.mp4").due_at
+        shop.poller.step()
+    assert shop.copy("v.mp4").status is CopyStatus.PROCESSING
+    # The service itself has to say it twice.
+    page.code = "files.not_found"
+    for expected in (CopyStatus.PROCESSING, CopyStatus.GONE):
+        shop.now = shop.copies("v.mp4")[0].due_at
+        shop.poller.step()
+        assert shop.copies("v.mp4")[0].status is expected
 
 
 def test_a_video_that_changed_meanwhile_goes_live_and_is_superseded(shop, video):

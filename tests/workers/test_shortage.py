@@ -1,6 +1,8 @@
 """Out of memory, or of anything else, at any point: one file's trouble, and it heals."""
 
 import errno
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -119,3 +121,19 @@ def test_a_few_upload_threads_are_enough_and_none_is_said_clearly(shop, monkeypa
     assert "1 of 2 upload threads run" in caplog.text
     with pytest.raises(ShortageError, match=r"pids\.max"):
         shop.uploader.start()
+
+
+_FIRST_LOOK_UP = """
+import resource, socket
+from syncd.files_api import network
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+print(socket.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)[0][4])
+"""
+
+
+@pytest.mark.row(50)
+def test_an_address_is_resolved_where_no_descriptor_is_free():
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_LOOK_UP], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "('127.0.0.1', 80)\n", done.stderr

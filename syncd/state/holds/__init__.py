@@ -14,6 +14,9 @@ Stops = Literal["deletions", "sending", "folder"]
 EVERYWHERE = "*"
 #: The reason of the hold on everything while the ledger has forgotten something.
 STATE_LOST = "state_lost"
+#: The reason of the hold on everything while a person has to say whether a new ledger takes up what
+#: another instance of ours sent from the same folders.
+OTHER_INSTANCE = "other_instance"
 #: The reason of the hold on an upload that may neither be found nor sent again.
 NO_ECHO = "no_echo"
 #: The reasons of the holds on a folder, or on what is mounted in it, that is not there, or that
@@ -182,12 +185,12 @@ def is_held(db: Database, stops: Stops, scope: str) -> bool:
 
 
 def is_lost(db: Database) -> bool:
-    """Say whether the ledger has forgotten something: then no request may change anything."""
+    """Say whether the ledger does not know all that is ours: then no request changes anything."""
     return (
         db.conn.execute(
-            "SELECT 1 FROM holds WHERE stops = 'sending' AND scope = ? AND reason = ? "
+            "SELECT 1 FROM holds WHERE stops = 'sending' AND scope = ? AND reason IN (?, ?) "
             "AND released_at IS NULL",
-            (EVERYWHERE, STATE_LOST),
+            (EVERYWHERE, STATE_LOST, OTHER_INSTANCE),
         ).fetchone()
         is not None
     )

@@ -1,0 +1,98 @@
+"""Whether the files of a new ledger were sent before, by another instance of ours.
+
+Its state was lost whole, or it still runs elsewhere: a person says which, or a setting.
+"""
+
+from array import array
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from sqlite_utils import Database
+
+from syncd.state import adoption, folders, holds, rollback
+from syncd.state.facts import fact, set_fact
+
+_DECIDED = "begins_anew"
+#: Files of a folder that have to match, at least, beside half of them.
+LEAST_FILES = 20
+
+
+class Match(NamedTuple):
+    """How many files of a folder another instance has sent."""
+
+    instance: str
+    folder: str
+    matching: int
+    files: int
+
+
+def is_in_question(db: Database) -> bool:
+    """Say whether this ledger is new, and nobody has said that it begins anew."""
+    lost = holds.open_id(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST)
+    return lost is None and not rollback.has_sent(db) and fact(db, _DECIDED) is None
+
+
+def begin_anew(db: Database, now: float) -> bool:
+    """Decide that other instances are others; return whether that was in question."""
+    if not is_in_question(db):
+        return False
+    set_fact(db, _DECIDED, "yes")
+    release(db, now)
+    return True
+
+
+def hold(db: Database, match: Match, now: float) -> None:
+    """Hold everything until a person has said whether this is that instance."""
+    holds.place(
+        db,
+        stops="sending",
+        scope=holds.EVERYWHERE,
+        reason=holds.OTHER_INSTANCE,
+        message=f"this ledger is new, and instance {match.instance} has sent {match.matching} of "
+        f"the {match.files} files of {match.folder} before: say whether this is that instance, "
+        "whose state was lost, or another one; nothing is sent until then",
+        affects=match.matching,
+        commands=(
+            f"syncd adopt --instance {match.instance} (it was this one: its files are taken up)",
+            "syncd adopt --new (it is another one: every file is sent anew)",
+        ),
+        now=now,
+    )
+
+
+def release(db: Database, now: float) -> None:
+    """End the hold."""
+    holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.OTHER_INSTANCE, now=now)
+
+
+def is_held(db: Database) -> bool:
+    """Say whether a person has yet to decide."""
+    hold_id = holds.open_id(
+        db, stops="sending", scope=holds.EVERYWHERE, reason=holds.OTHER_INSTANCE
+    )
+    return hold_id is not None
+
+
+def are_scanned(db: Database, names: Collection[str]) -> bool:
+    """Say whether each folder whose root is there was scanned once."""
+    return all(
+        folders.is_first_scan_over(db, name) or not folders.was_there(db, name) for name in names
+    )
+
+
+def best_match(
+    db: Database, sent: Mapping[str, "array[int]"], names: Collection[str]
+) -> Match | None:
+    """Return which instance has sent most of a folder's files; None where none sent enough.
+
+    `sent` has, by instance, the first 8 digits of the place digests in its tokens.
+    """
+    matches = []
+    for name in names:
+        places = [int(digest[:8], 16) for digest, _ in adoption.places(db, name)]
+        for instance, digests in sent.items():
+            known = set(digests)
+            matching = sum(place in known for place in places)
+            if matching >= max(LEAST_FILES, len(places) / 2):
+                matches.append(Match(instance, name, matching, len(places)))
+    return max(matches, key=lambda match: match.matching, default=None)

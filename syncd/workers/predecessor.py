@@ -1,0 +1,141 @@
+"""Sees, while a ledger is new, whether another instance of ours sent the same files before.
+
+Its state was lost whole, or it still runs elsewhere: what is sent now would be there twice.
+"""
+
+import logging
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from syncd.exceptions import StateError
+from syncd.files_api import FileDetail, FilesApiError
+from syncd.state import predecessor, tokens
+from syncd.state.planner import Policy
+from syncd.state.predecessor import LEAST_FILES, Match
+from syncd.state.store import Store
+from syncd.workers.gate import Gate
+from syncd.workers.patience import Patience, may_not_list
+from syncd.workers.search import Search
+
+log = logging.getLogger(__name__)
+
+OnNew = Literal["hold", "new", "adopt"]
+#: Pages of a listing that are read.
+MOST_PAGES = 50
+#: Seconds for which the first scans are waited for, where there is something to compare with.
+SCAN_SECONDS = 600.0
+
+
+class PredecessorCheck:
+    """Keeps the gate shut until it is known whether a new ledger begins anew."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        gate: Gate,
+        search: Search,
+        policies: Mapping[str, Policy],
+        on_new: OnNew,
+        adopt: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`adopt` takes up what an instance sent."""
+        self._store = store
+        self._gate = gate
+        self._search = search
+        # What is on a scratch volume is nobody's but the present instance's.
+        self._policies = {n: policy for n, policy in policies.items() if not policy.keeps_released}
+        self._on_new = on_new
+        self._adopt = adopt
+        self._clock = clock
+        self._patience = Patience(clock)
+        self._began_at: float | None = None
+        self._sent: dict[str, array[int]] | None = None
+        self._to_adopt: Match | None = None
+        self.is_over = not self._policies or not store.read(predecessor.is_in_question)
+        if not self.is_over:
+            gate.await_check()
+
+    def step(self) -> None:
+        """Compare the newest pages with the folders, once these are scanned; open the gate then."""
+        if self.is_over or self._patience.is_resting:
+            return
+        try:
+            is_known = self._find_out()
+        except FilesApiError as error:
+            self._gate.failed(error)
+            is_known = may_not_list(error)
+            if is_known:
+                log.warning("cannot check whether other instances sent these files: %s", error)
+            else:
+                self._patience.failed()
+        if is_known:
+            self.is_over = True
+            self._gate.check_done()
+            self._store.changed.set()
+
+    def _find_out(self) -> bool:
+        """Return whether it is known; FilesApiError where the service does not answer."""
+        if self._to_adopt is not None:
+            return self._take_up(self._to_adopt)
+        if self._on_new == "new" or not self._store.read(predecessor.is_in_question):
+            self._begin_anew()
+            return True
+        if self._sent is None:
+            self._sent = self._read()
+            self._began_at = self._clock()
+        if self._sent and not self._are_scanned():
+            return False
+        names = self._policies.keys()
+        match = self._store.read(lambda db: predecessor.best_match(db, self._sent or {}, names))
+        now = self._clock()
+        if match is None:
+            self._store.write(lambda db: predecessor.release(db, now))
+        elif self._on_new == "adopt":
+            self._to_adopt = match
+            return self._take_up(match)
+        else:
+            self._store.write(lambda db: predecessor.hold(db, match, now))
+            log.error("instance %s sent these files before (syncd status)", match.instance)
+        return True
+
+    def _begin_anew(self) -> None:
+        now = self._clock()
+        self._store.write(lambda db: predecessor.begin_anew(db, now))
+
+    def _read(self) -> "dict[str, array[int]]":
+        """Return, by instance, the places that the tokens of others tell, where there are enough.
+
+        Of each digest its first 8 digits.
+        """
+        sent: defaultdict[str, array[int]] = defaultdict(lambda: array("I"))
+
+        def take(item: FileDetail) -> None:
+            if item.token is not None:
+                token = tokens.read(item.token)
+                sent[token.instance].append(int(token.path[:8], 16))
+
+        for workspace in {policy.workspace_uuid for policy in self._policies.values()}:
+            self._search.read(workspace, take, most_pages=MOST_PAGES)
+            self._gate.succeeded()
+        sent.pop(self._store.instance, None)
+        return {instance: places for instance, places in sent.items() if len(places) >= LEAST_FILES}
+
+    def _are_scanned(self) -> bool:
+        waited = abs(self._clock() - (self._began_at or 0.0))
+        names = self._policies.keys()
+        return waited > SCAN_SECONDS or self._store.read(
+            lambda db: predecessor.are_scanned(db, names)
+        )
+
+    def _take_up(self, match: Match) -> bool:
+        log.warning("taking up what instance %s sent before", match.instance)
+        try:
+            self._adopt(match.instance)
+        except StateError as error:
+            # Everything is held, and the hold says what to do.
+            log.error("cannot take up what instance %s sent: %s", match.instance, error)
+        return True

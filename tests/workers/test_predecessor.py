@@ -1,0 +1,253 @@
+"""A new ledger beside another instance's objects asks whose they are before anything is sent."""
+
+import os
+from hashlib import sha256
+
+import pytest
+
+from syncd.files_api import ForbiddenError, RateLimitedError, ServerError, UploadSource
+from syncd.state import folders, holds, predecessor, tokens
+from syncd.state.planner import Policy
+from syncd.workers.adopter import Adopter, AdoptError
+from syncd.workers.introduction import Introduction
+from syncd.workers.predecessor import SCAN_SECONDS, PredecessorCheck
+from syncd.workers.search import Search
+
+OTHER = "0badcafe"
+FILES = 24
+
+
+def content(number):
+    return b"content %d" % number
+
+
+@pytest.fixture
+def beside(shop, tmp_path):
+    """Return a shop whose folder has files of which another instance sent some."""
+
+    def send(numbers, *, instance=OTHER, folder="f", name="{}.txt"):
+        for number in numbers:
+            path, data = name.format(number), content(number)
+            digest = tokens.place_digest(folder, path.encode())
+            token = f"sy2-{instance}-{digest}-{sha256(data).hexdigest()[:12]}-{number:012x}-" + (
+                "ab" * 10
+            )
+            source = tmp_path / "sent"
+            source.write_bytes(data)
+            with source.open("rb") as opened:
+                shop.client.upload(
+                    UploadSource(fd=opened.fileno(), size=len(data)),
+                    name=f"{path.removesuffix('.txt')}.{token}.txt",
+                    content_type="text/plain",
+                )
+
+    for number in range(FILES):
+        shop.drop(f"{number}.txt", content(number))
+    shop.send_as_other = send
+    scanned(shop)
+    return shop
+
+
+def scanned(shop):
+    path = os.fsencode(shop.root)
+    shop.store.write(lambda db: folders.note(db, "f", path, shop.now))
+    shop.store.write(lambda db: folders.note_scan(db, "f", at=shop.now, seconds=0.1, directories=1))
+
+
+def parts(shop, *, on_new="hold", policy=None, client=None):
+    """Return the check of a start, and what adopts."""
+    client = client or shop.client
+    introduction = Introduction(
+        store=shop.store, client=client, gate=shop.gate, mark="mark", clock=shop.clock
+    )
+    adopter = Adopter(
+        store=shop.store,
+        ledger=shop.ledger,
+        client=client,
+        introduction=introduction,
+        policies=shop.policies,
+        roots={"f": os.fsencode(shop.root)},
+        clock=shop.clock,
+    )
+    check = PredecessorCheck(
+        store=shop.store,
+        gate=shop.gate,
+        search=Search(store=shop.store, client=client, introduction=introduction, clock=shop.clock),
+        policies={"f": policy or Policy()},
+        on_new=on_new,
+        adopt=lambda instance: list(adopter.adopt(instance=instance)),
+        clock=shop.clock,
+    )
+    return check, adopter
+
+
+def sent(shop):
+    return sum(request["method"] in ("POST", "PUT") for request in shop.ask("requests"))
+
+
+@pytest.mark.row(27)
+def test_nothing_is_sent_before_somebody_says_whose_files_they_are(beside):
+    beside.send_as_other(range(FILES))
+    before = sent(beside)
+    check, adopter = parts(beside)
+    beside.upload()
+    assert sent(beside) == before, "the gate is shut until the listing was read"
+    check.step()
+    beside.upload()
+    assert sent(beside) == before
+    (hold,) = beside.store.read(holds.open_holds)
+    assert hold.reason == "other_instance"
+    assert f"syncd adopt --instance {OTHER}" in hold.commands[0]
+    with pytest.raises(AdoptError, match="--new"):
+        list(adopter.adopt())
+    assert beside.holds() == [("sending", "other_instance")]
+
+
+@pytest.mark.row(27)
+def test_adopting_the_instance_takes_its_objects_up_and_sends_nothing(beside):
+    beside.send_as_other(range(FILES))
+    before = sent(beside)
+    check, adopter = parts(beside)
+    check.step()
+    *_, result = adopter.adopt(instance=OTHER)
+    assert result["live"] == FILES
+    assert beside.holds() == []
+    for _ in range(3):
+        beside.upload()
+        beside.poller.step()
+    assert sent(beside) == before
+    beside.drop("more.txt", b"more")
+    beside.upload()
+    assert beside.copy("more.txt").token.startswith(f"sy2-{OTHER}-")
+
+
+@pytest.mark.row(27)
+def test_a_new_instance_sends_everything_and_is_not_asked_again(beside):
+    beside.send_as_other(range(FILES))
+    check, adopter = parts(beside)
+    check.step()
+    adopter.begin_anew()
+    assert beside.holds() == []
+    again, _ = parts(beside)
+    assert again.is_over
+    beside.upload()
+    assert len(beside.live()) == 2 * FILES
+    with pytest.raises(AdoptError, match="not new"):
+        adopter.begin_anew()
+
+
+@pytest.mark.parametrize("on_new", ["new", "adopt"])
+def test_a_setting_decides_in_advance(beside, on_new):
+    beside.send_as_other(range(FILES))
+    check, _ = parts(beside, on_new=on_new)
+    check.step()
+    assert beside.holds() == []
+    assert beside.store.instance == (OTHER if on_new == "adopt" else beside.ledger.instance)
+    for _ in range(2):
+        beside.upload()
+        beside.poller.step()
+    assert len(beside.live()) == (FILES if on_new == "adopt" else 2 * FILES)
+
+
+def test_a_setting_that_comes_later_ends_the_hold(beside):
+    beside.send_as_other(range(FILES))
+    parts(beside)[0].step()
+    parts(beside, on_new="new")[0].step()
+    assert beside.holds() == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "more", "policy"),
+    [
+        (range(19), {}, None),
+        (range(FILES), {}, Policy(keeps_released=True)),
+        (range(FILES), {"folder": "g"}, None),
+        (range(FILES), {"name": "other-{}.txt"}, None),
+    ],
+    ids=["too few", "a scratch volume", "another folder", "other names"],
+)
+def test_what_does_not_match_holds_nothing_up(beside, numbers, more, policy):
+    beside.send_as_other(numbers, **more)
+    check, _ = parts(beside, policy=policy)
+    check.step()
+    assert beside.holds() == []
+    assert beside.gate.may_send()
+
+
+def test_less_than_half_of_a_folder_is_no_match(beside):
+    beside.send_as_other(range(20))
+    for number in range(FILES, 41):
+        beside.drop(f"{number}.txt", content(number))
+    check, _ = parts(beside)
+    check.step()
+    assert beside.holds() == []
+
+
+def test_the_hold_ends_with_its_cause(beside):
+    beside.send_as_other(range(FILES))
+    parts(beside)[0].step()
+    for uuid in beside.live():
+        beside.client.delete(uuid)
+    parts(beside)[0].step()
+    assert beside.holds() == []
+
+
+class Refusing:
+    """A client whose listing fails."""
+
+    def __init__(self, client, error):
+        self._client, self.error = client, error
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    def read_listing(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [ServerError, RateLimitedError, ForbiddenError])
+def test_a_service_that_does_not_list_keeps_the_gate_shut(beside, kind):
+    error = kind("no", operation="list")
+    check, _ = parts(beside, client=Refusing(beside.client, error))
+    for _ in range(3):
+        check.step()
+        assert not beside.gate.checked
+        beside.now += 60
+
+
+def test_a_key_that_may_not_list_goes_on(beside):
+    error = ForbiddenError("no", operation="list", status=403, code="auth.forbidden")
+    check, _ = parts(beside, client=Refusing(beside.client, error))
+    check.step()
+    assert beside.gate.checked
+
+
+def test_the_first_scan_is_waited_for_where_there_is_something_to_compare_with(beside):
+    path = os.fsencode(beside.root)
+    beside.store.write(lambda db: folders.begin_anew(db, "f", beside.now))
+    beside.store.write(lambda db: folders.note(db, "f", path, beside.now))
+    parts(beside)[0].step()
+    assert beside.gate.checked, "there is nothing to compare with"
+    beside.send_as_other(range(FILES))
+    check, _ = parts(beside)
+    check.step()
+    assert not beside.gate.checked
+    scanned(beside)
+    check.step()
+    assert beside.holds() == [("sending", "other_instance")]
+
+
+def test_a_scan_that_does_not_end_is_not_waited_for_for_ever(beside):
+    beside.store.write(lambda db: folders.begin_anew(db, "f", beside.now))
+    beside.send_as_other(range(FILES))
+    check, _ = parts(beside)
+    check.step()
+    beside.now += SCAN_SECONDS + 1
+    check.step()
+    assert beside.gate.checked
+
+
+def test_what_is_sent_once_is_in_question_no_more(beside):
+    assert beside.store.read(predecessor.is_in_question)
+    beside.upload()
+    assert not beside.store.read(predecessor.is_in_question)
