@@ -305,7 +305,10 @@ class World:
         self.wait((5.0, 100.0, 7_200.0, 259_200.0))
         # A clock without a battery begins long ago; one that is years ahead is no better.
         wrong = (1e6, self.now + 5e8, max(self.now - 90_000.0, 1e6))
-        self.now = self.random.choice((self.now, self.now, self.now, *wrong))
+        before, self.now = self.now, self.random.choice((self.now, self.now, self.now, *wrong))
+        if self.now > before:
+            # As in `set_clock`.
+            self.unasked.clear()
         self.steady, self.boot = 5.0, self.boot + 1
         self.restart()
         self.deleter._mind_the_clock()
