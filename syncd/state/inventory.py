@@ -111,6 +111,7 @@ def beneath(
 class Synced(NamedTuple):
     """A file that has a copy, by what can be seen of it without reading it."""
 
+    id: int
     path: bytes
     size: int
     mtime_ns: int
@@ -133,7 +134,7 @@ def synced_in(
     first, beyond = _range(directory)
     rows = _plain(
         db,
-        f"SELECT path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
+        f"SELECT id, path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
         (folder, max(first, after), beyond, limit),
     )
     return [Synced(*row) for row in rows]

@@ -13,7 +13,6 @@ from syncd.disk import Fingerprint, Found
 from syncd.identity import View, part_of
 from syncd.state import inventory
 from syncd.state.folders import Part
-from syncd.state.holds import FIRST
 from syncd.state.inventory import Latest
 from syncd.state.planner import Limits
 from syncd.state.store import Store
@@ -33,9 +32,8 @@ class Likeness:
     #: synced files, and those of them that are there with their size and modification time
     known: int = 0
     there: int = 0
-    missing: int = 0
-    #: the first that are missing, by path
-    first: list[bytes] = field(default_factory=list)
+    #: the ids of those that are missing
+    missing: list[int] = field(default_factory=list)
     #: whether a file is older than known: then it is from a backup
     is_older: bool = False
 
@@ -49,7 +47,7 @@ class Likeness:
         return (
             not self.is_older
             and 0 < self.known <= 2 * self.there
-            and not limits.are_exceeded(self.missing, self.known)
+            and not limits.are_exceeded(len(self.missing), self.known)
         )
 
 
@@ -67,8 +65,7 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
             file, mark = here[path], sight.fingerprint
             found.known += 1
             if sight.found is Found.ABSENT:
-                found.missing += 1
-                found.first += [path] if len(found.first) < FIRST else []
+                found.missing.append(file.id)
             elif mark is not None:
                 found.there += (mark.size, mark.mtime_ns) == (file.size, file.mtime_ns)
                 found.is_older = found.is_older or mark.mtime_ns < file.mtime_ns

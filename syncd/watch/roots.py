@@ -13,15 +13,16 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from syncd import identity
 from syncd.identity import RootIdentity, View
 from syncd.state import folders, holds, inventory, reconfiguration, sightings
 from syncd.state.advance import Policies
 from syncd.state.folders import Part
-from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops
+from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops, decisions
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.state.texts import shown
@@ -331,15 +332,11 @@ class Root:
 
     def _place(self, db: Transaction, key: _Key, part: bytes, view: View) -> None:
         stops, scope, reason = key
-        seen = view.parts[part]
-        likeness = self._compared.get((part, seen)) if seen else None
+        seen, message = view.parts[part], self._message(key, part, view)
+        if seen is not None and stops == "deletions":
+            self._name_missing(db, key, message, self._compared[part, seen].missing)
+            return
         synced = inventory.synced_in(db, self._folder.name, part, b"", holds.FIRST)
-        affects, first = likeness.known if likeness else 0, [file.path for file in synced]
-        if likeness is None:
-            affects = inventory.count_synced_in(db, self._folder.name, part)
-        elif stops == "deletions":
-            affects, first = likeness.missing, likeness.first
-        message = self._message(key, part, view)
         where = self._where(part)
         commands = [f"ls -la {where}", f"findmnt --target {where}"]
         if seen is not None:
@@ -350,11 +347,22 @@ class Root:
             scope=scope,
             reason=reason,
             message=message,
-            affects=affects,
-            first=[shown(path) for path in first],
+            affects=inventory.count_synced_in(db, self._folder.name, part),
+            first=[shown(file.path) for file in synced],
             commands=commands,
             now=self._clock(),
         )
+        if is_new:
+            log.warning("%s: held: %s", scope, message)
+
+    def _name_missing(
+        self, db: Transaction, key: _Key, message: str, missing: Collection[int]
+    ) -> None:
+        """Let the hold on a part that is alike name what is missing in it, and nothing else."""
+        stops, scope, reason = key
+        place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
+        is_new = holds.open_id(db, **place) is None
+        decisions.name(db, missing, **place, message=message, now=self._clock(), only=True)
         if is_new:
             log.warning("%s: held: %s", scope, message)
 
@@ -393,6 +401,6 @@ class Root:
                 return (
                     f"{where} is another folder or disk than it was, with most of the synced files "
                     "in it: it is synced, and nothing that it lacks is deleted; bring back what is "
-                    "missing, or put the right one back, or approve this one: what it lacks then "
-                    "counts as missing"
+                    "missing, or put the right one back; else approve this one, and the remote "
+                    "copies of what it lacks now are deleted, or reject that, and they are kept"
                 )

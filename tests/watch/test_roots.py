@@ -8,7 +8,8 @@ from watch_place import POLICIES, wait_for
 
 from syncd import disk, identity
 from syncd.identity import RootIdentity
-from syncd.state import folders
+from syncd.state import folders, manifest
+from syncd.state.holds import decisions
 from syncd.state.planner import Limits, Policy
 from syncd.watch import likeness
 from syncd.watch.roots import RootState
@@ -175,6 +176,60 @@ def test_one_that_has_most_of_the_files_is_synced_and_loses_none(place, tmp_path
     place.scan()
     assert place.holds() == {}
     assert place.watched.check() is RootState.OK
+
+
+@pytest.fixture
+def alike(place, tmp_path):
+    """A place in whose root's place another one stands, which lacks b and d/c."""
+    there = (b"a", b"e", b"g", b"h", b"i")
+    place.synced(b"b", b"d/c", *there)
+    replaced(place, tmp_path, there)
+    assert place.watched.check() is RootState.ALIKE
+    return place
+
+
+def verdicts(place):
+    return {p: (str(f.status), f.verdict) for p, f in place.files().items() if f.verdict}
+
+
+@pytest.mark.row(65)
+def test_the_files_that_it_lacks_are_named_row_by_row(alike, tmp_path):
+    assert verdicts(alike) == dict.fromkeys((b"b", b"d/c"), ("ready", "held"))
+    hold = alike.holds()["root_replaced"]
+    commands = [f"syncd deletes {verb} {hold.id}" for verb in ("approve", "reject")]
+    assert hold.commands == commands
+    listed = alike.store.read(lambda db: [*manifest.held(db, hold.id)])
+    assert [(row["path"], row["status"]) for row in listed] == [("b", "held"), ("d/c", "held")]
+    # What is back, or goes, is named no more, or as well.
+    shutil.copy2(tmp_path / "right" / "b", alike.root / "b")
+    (alike.root / "e").unlink()
+    alike.scan()
+    assert verdicts(alike).keys() == {b"d/c", b"e"}
+    assert alike.holds()["root_replaced"].first == ["d/c", "e"]
+    shutil.rmtree(alike.root)
+    (tmp_path / "right").rename(alike.root)
+    assert (alike.watched.check(), verdicts(alike)) == (RootState.OK, {})
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+def test_a_verdict_on_it_reaches_exactly_the_files_that_were_shown(alike, verdict):
+    hold = alike.holds()["root_replaced"]
+    shown = alike.store.read(lambda db: decisions.newest(db, hold.id))
+    (alike.root / "e").unlink()
+    alike.scan()
+    now = alike.now()
+    decided = alike.store.write(lambda db: decisions.decide(db, hold.id, verdict, now, up_to=shown))
+    assert decided.files == 2
+    assert alike.watched.take_root(hold.scope)
+    alike.scan()
+    files, outcome = alike.files(), {"approved": "approved", "rejected": "kept"}[verdict]
+    assert (alike.holds(), alike.watched.check()) == ({}, RootState.OK)
+    assert verdicts(alike) == dict.fromkeys((b"b", b"d/c"), ("missing", outcome))
+    waits = decisions.UNDO_SECONDS if verdict == "approved" else 0.0
+    assert files[b"b"].due_at == now + waits
+    # What went later is a matter of its own.
+    assert (files[b"e"].status, files[b"e"].verdict) == ("missing", None)
 
 
 @pytest.mark.row(65)

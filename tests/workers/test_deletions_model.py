@@ -282,8 +282,15 @@ class World:
                 self.hint({old: True, new: False})
 
     def mount(self):
-        self.mounted = self.random.choice(self.mounts)
+        self.mount_disk(self.random.choice(self.mounts))
+
+    def mount_disk(self, disk):
+        self.mounted = disk
         self.mount_changes += 1
+        if disk == "right":
+            # What an image of it showed meanwhile is gone from now on.
+            for path in set(PATHS) - self.truth.keys():
+                self.gone_since.setdefault(path, self.true)
 
     def back_up(self):
         self.image = dict(self.truth), self.stamp
@@ -438,8 +445,8 @@ class World:
 
     def heal(self):
         """End every fault, and let the product come to rest."""
-        self.mounted, self.forbidden, self.broken = "right", set(), False
-        self.mount_changes += 1
+        self.mount_disk("right")
+        self.forbidden, self.broken = set(), False
         self.policies["f"] = replace(self.policies["f"], mirror_deletions=True)
         for number in range(12):
             if number > 3 and not any(self.differences()):
