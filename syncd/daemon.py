@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
@@ -25,6 +24,8 @@ from syncd.server import Control, Listener
 from syncd.settings import Settings
 from syncd.state import history, holds, overview
 from syncd.state.ages import Pace
+from syncd.state.facts import LAST_ONCE, forget_fact
+from syncd.units import clock
 from syncd.vitals import Transfer, Vitals
 from syncd.watch.watched import Watched
 from syncd.workers.gate import Gate
@@ -143,6 +144,7 @@ class Daemon:
         ForeignStateError where the key turns out to be another organization's.
         """
         store = self._parts.store
+        store.write(lambda db: forget_fact(db, LAST_ONCE))
         with ExitStack() as stack:
             self._control = Control(directory=store.directory, parts=lambda: self._parts)
             self._control.start()
@@ -476,6 +478,7 @@ class Daemon:
             last_success_at=gate.last_success_at,
             api_cause=_cause(gate),
             asked_until=round(now + asked) if asked >= 1.0 else None,
+            tries={scope: round(now + wait) for scope, wait in gate.next_tries().items()},
             progress_at=self._parts.uploader.progress_at,
             undisturbed_since=self._undisturbed_since,
             pace=asdict(_pace(self._config)),
@@ -516,8 +519,7 @@ def _cause(gate: Gate) -> str:
     """Say why the service is not reached, and when it is tried again; empty while it is."""
     if not gate.cause:
         return ""
-    at = datetime.fromtimestamp(time.time() + gate.seconds_until_probe(), UTC).astimezone()
-    return f"{gate.cause}; tried again at {at:%H:%M:%S}"
+    return f"{gate.cause}; tried again at {clock(time.time() + gate.seconds_until_probe())}"
 
 
 def _pace(config: Config) -> Pace:

@@ -21,7 +21,13 @@ from syncd import __version__, relocation, vitals
 from syncd.config import Config
 from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.document import LEAST_FREE_BYTES
-from syncd.exceptions import ConfigError, ForeignStateError, StateError, UnreadableError
+from syncd.exceptions import (
+    ConfigError,
+    ForeignStateError,
+    NoStateError,
+    StateError,
+    UnreadableError,
+)
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
 from syncd.identity import RootIdentity, identify
 from syncd.log import in_container, printable
@@ -340,7 +346,7 @@ def _database(config: Config) -> Iterator[Finding]:
         verdict, base_url, echoes, unchecked, sizes = views.read(
             config.state.directory, _examine_database
         )
-    except views.NoStateError:
+    except NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
         return
     except ForeignStateError as error:

@@ -1,5 +1,6 @@
 """The document of `status --json`: what the table, the daemon's last beat and the lock say."""
 
+import json
 import os
 import shlex
 import time
@@ -8,40 +9,47 @@ from pathlib import Path
 from typing import Any
 
 from syncd import __version__, vitals
+from syncd.exceptions import NoStateError
 from syncd.state import ages, manifest, overview, views
 from syncd.state.ages import Clocks, Pace, Waiting
 from syncd.state.confirming import SIZES
+from syncd.state.facts import LAST_ONCE
 from syncd.state.holds import EVERYWHERE, workspace_of
-from syncd.state.store import Transaction, fact, lock_holder
-from syncd.state.texts import timestamp
-from syncd.units import counted, span
+from syncd.state.store import Transaction, fact, lock_holder, read_fact
+from syncd.state.texts import seconds, timestamp
+from syncd.units import clock, counted, span
 from syncd.vitals import FolderVitals, Vitals
 
 JsonObject = dict[str, Any]
 
 #: With less than that for its state, the daemon counts as standing still.
 LEAST_FREE_BYTES = 1 << 20
+#: Seconds after a pass of `syncd once` in which the next need not have come; or twice as long as
+#: the last one took to come.
+_PASS_SECONDS = 86_400.0
 
 
 def status(directory: Path, *, base_url: str) -> JsonObject:
-    """Return the document of `status --json`, and three facts more.
+    """Return the document of `status --json`, and a few facts more.
 
     `failures` are the newest failures, `obstacles` the reasons for which syncd cannot do its job,
-    `sizes` whether the service tells the sizes of what it holds.
+    `overdue` what should have moved on, `waits` for how long the service asked to wait, `sizes`
+    whether it tells the sizes of what it holds, `last_pass_at` when a `syncd once` ended last.
     """
     now = time.time()
     pid = lock_holder(directory)
     beat = vitals.read(directory) if pid is not None else None
     try:
         known = views.read(directory, lambda db: _known(db, now, beat))
-    except views.NoStateError:
+    except NoStateError:
         known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
-        known |= {"no_state": True, "overdue": []}
+        known |= {"no_state": True, "overdue": [], "unanswered": (0, 0.0)}
+    holds = known["holds"] = [_with_next_try(hold, beat, now) for hold in known["holds"]]
     in_the_way = [
         *_obstacles(known, pid, beat, now),
         *_disk_reasons(directory, runs=pid is not None),
     ]
-    reasons = [*in_the_way, *_reasons(known)]
+    reasons = [*in_the_way, *_reasons(known, now)]
     return {
         "version": __version__,
         "well": not reasons,
@@ -55,7 +63,7 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         "folders": list(_folders(known["folders"], beat)),
         "counts": known["counts"],
         "transfers": _transfers(beat),
-        "holds": known["holds"],
+        "holds": holds,
         "api": {
             "base_url": known.get("base_url") or base_url,
             "state": beat.api_state if beat else "unknown",
@@ -63,15 +71,17 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
             "last_success_at": timestamp(beat.last_success_at) if beat else None,
         },
         "failures": known["failures"],
-        "overdue": known["overdue"],
-        "waits": _waits(beat, now),
+        "overdue": [late | {"reason": _overdue(late, now)} for late in known["overdue"]],
+        "waits": "; ".join(_waits(known, beat, now)),
         "sizes": known.get("sizes"),
+        "last_pass_at": timestamp((known.get("last_pass") or {}).get("ended_at")),
     }
 
 
 def _known(db: Transaction, now: float, beat: Vitals | None) -> JsonObject:
     """Return what the table knows; what is overdue only while a daemon should see to it."""
     facts = {"base_url": fact(db, "base_url"), "sizes": fact(db, SIZES)}
+    facts["last_pass"] = read_fact(db, LAST_ONCE, json.loads)
     if beat is None:
         return overview.overview(db, now) | facts | {"overdue": []}
     clocks = Clocks(beat.undisturbed_since, beat.progress_at)
@@ -91,15 +101,29 @@ def _standing_transfers(beat: Vitals, now: float) -> Iterator[JsonObject]:
                 "files": 1,
                 "path": transfer.path,
                 "since": timestamp(moved_at),
+                "next_at": None,
                 "error": f"{transfer.bytes} of {transfer.size} bytes",
             }
 
 
-def _waits(beat: Vitals | None, now: float) -> str:
-    """Say for how long the service asked to wait; empty where it did not."""
-    if beat is None or beat.asked_until is None or beat.asked_until <= now:
-        return ""
-    return f"it asked to wait for {span(beat.asked_until - now)} more"
+def _waits(known: JsonObject, beat: Vitals | None, now: float) -> Iterator[str]:
+    """Yield what is waited for on purpose: as the service asked, or for a lost answer."""
+    if beat is None:
+        return
+    if beat.asked_until is not None and beat.asked_until > now:
+        asked = span(beat.asked_until - now)
+        yield f"it asked to wait for {asked} more, tried again by {clock(beat.asked_until)}"
+    number, sent_at = known["unanswered"]
+    if number:
+        until = sent_at + Pace(**beat.pace).resend_after + ages.LOOK_SECONDS
+        uploads = f"{counted(number, 'upload')} without a sure answer"
+        yield f"{uploads} looked for, tried again by {clock(max(until, now))}"
+
+
+def _with_next_try(hold: JsonObject, beat: Vitals | None, now: float) -> JsonObject:
+    """Return a hold whose reason also says when it is tried again by itself."""
+    at = beat.tries.get(hold["scope"], 0.0) if beat and hold["stops"] == "sending" else 0.0
+    return hold | {"reason": f"{hold['reason']}; tried again by {clock(at)}"} if at > now else hold
 
 
 def _folders(known: list[JsonObject], beat: Vitals | None) -> Iterator[JsonObject]:
@@ -137,7 +161,7 @@ def _transfers(beat: Vitals | None) -> list[JsonObject]:
 
 def contract(facts: JsonObject) -> JsonObject:
     """Return what the contract of `status --json` names of the document, and no more."""
-    inside = ("failures", "obstacles", "overdue", "waits", "sizes")
+    inside = ("failures", "obstacles", "overdue", "waits", "sizes", "last_pass_at")
     return {key: fact for key, fact in facts.items() if key not in inside}
 
 
@@ -148,7 +172,7 @@ def _obstacles(
     if known.get("no_state"):
         yield "syncd has not run with this state directory yet"
     if pid is None:
-        yield "no daemon is running (syncd run)"
+        yield from _without_daemon(known.get("last_pass"), now)
     elif beat is None:
         yield (
             f"process {pid} does not report: it is a `syncd once`, or a daemon that is of another "
@@ -158,14 +182,24 @@ def _obstacles(
         yield from _beat_reasons(beat, now)
     yield from _holds(known, "sending")
     yield from _holds(known, "folder")
-    yield from (_overdue(late) for late in known["overdue"] if late["state"] in _IN_THE_WAY)
+    yield from (_overdue(late, now) for late in known["overdue"] if late["state"] in _IN_THE_WAY)
 
 
-def _reasons(known: JsonObject) -> Iterator[str]:
+def _without_daemon(last_pass: JsonObject | None, now: float) -> Iterator[str]:
+    """Yield what is not well though `syncd once` may be all that is ever run."""
+    if last_pass is None:
+        yield "no daemon is running (syncd run)"
+    elif last_pass["left"]:
+        yield f"the last pass left something undone: {last_pass['left']} (syncd once)"
+    elif (age := now - last_pass["ended_at"]) > max(_PASS_SECONDS, 2 * (last_pass["every"] or 0.0)):
+        yield f"the last pass was {span(age)} ago, and no daemon is running (syncd once)"
+
+
+def _reasons(known: JsonObject, now: float) -> Iterator[str]:
     """Yield, in words, what is not well beside that: it waits for a person."""
     yield from _holds(known, "deletions")
     late = known.get("overdue", ())
-    yield from (_overdue(entry) for entry in late if entry["state"] not in _IN_THE_WAY)
+    yield from (_overdue(entry, now) for entry in late if entry["state"] not in _IN_THE_WAY)
     for name, why in known.get("obstacles", {}).items():
         yield f"{name}: files are not taken away after their upload: {why}"
     if failed := known["counts"].get(manifest.Word.FAILED):
@@ -185,14 +219,16 @@ _STANDING = {
 }
 
 
-def _overdue(entry: JsonObject) -> str:
+def _overdue(entry: JsonObject, now: float) -> str:
     """Return an overdue entry in words: which file, since when, why, and what to type."""
     path = f"{entry['folder']}/{entry['path']}"
-    since = f", since {entry['since']}" if entry["since"] else ""
+    since = f", since {clock(seconds(entry['since']))}" if entry["since"] else ""
+    is_to_come = entry["next_at"] and seconds(entry["next_at"]) > now
+    again = f"; tried again by {clock(seconds(entry['next_at']))}" if is_to_come else ""
     error = f": {entry['error']}" if entry["error"] else ""
     files = counted(entry["files"], "file")
     command = f"syncd why {shlex.quote(path)}"
-    return f"{files} {_STANDING[entry['state']]}: {path}{since}{error} ({command})"
+    return f"{files} {_STANDING[entry['state']]}: {path}{since}{error}{again} ({command})"
 
 
 def _holds(known: JsonObject, stops: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ SyncdError
 ├── ConfigError            the configuration cannot be used (exit 78)
 │   └── StrangersFileError the file that is there belongs to somebody whom nobody here trusts
 ├── StateError             the state database cannot be used
+│   ├── NoStateError       there is none yet, or a first start was cut short while it was made
 │   ├── ForeignStateError  it is another program's, another service's, or newer (exit 78)
 │   ├── StateLockedError   another instance runs (exit 75)
 │   ├── DamagedStateError  the database is ours, and damaged: a backup takes its place
@@ -37,6 +38,10 @@ class StrangersFileError(ConfigError):
 
 class StateError(SyncdError):
     """The state database cannot be used."""
+
+
+class NoStateError(StateError):
+    """The state directory holds no state: the next `run` or `once` makes it."""
 
 
 class ForeignStateError(StateError):

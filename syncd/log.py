@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from syncd.offers import offered
+
 Format = Literal["auto", "text", "journal", "json"]
 #: Libraries that tell, below a warning, more than anybody wants, whole URLs among it.
 _CHATTY = ("httpx", "httpcore", "apscheduler", "watchdog", "asyncio", "uvicorn")
@@ -225,7 +227,7 @@ class _Formatter(logging.Formatter):
     """What all formats share: the message redacted, on one line."""
 
     def message(self, record: logging.LogRecord) -> str:
-        return printable(redacted(record.getMessage()))
+        return printable(redacted(offered(record.getMessage())))
 
     def facts(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the facts for machines, each fit to be shown."""

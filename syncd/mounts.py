@@ -114,11 +114,15 @@ def _parsed(line: bytes) -> Mount:
     return Mount(
         number.decode(),
         os.makedev(int(major), int(minor)),
-        _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
+        _unescaped(path),
         kind.decode("utf-8", "surrogateescape"),
-        part,
+        _unescaped(part),
         source,
     )
+
+
+def _unescaped(name: bytes) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 
 _table = _Table(Path("/proc/self/mountinfo"))
@@ -190,6 +194,23 @@ def mount_point(path: bytes) -> bytes:
     """Return where the filesystem that holds `path` is mounted; empty if unknown."""
     mount = _mount_of(path)
     return mount.path if mount else b""
+
+
+def overlap(one: bytes, other: bytes) -> bool:
+    """Say whether one directory holds the other, or is it, whatever paths they are mounted at."""
+    places = [_place_of(os.path.realpath(path)) for path in (one, other)]
+    if places[0] is None or places[1] is None or places[0][0] != places[1][0]:
+        return False
+    inside = [place[1] for place in places if place]
+    return os.path.commonpath(inside) in inside
+
+
+def _place_of(path: bytes) -> tuple[int, bytes] | None:
+    """Return the device that a directory is on, and where it is on that."""
+    if (mount := _mount_of(path)) is None:
+        return None
+    inside = os.path.join(mount.part or b"/", os.path.relpath(path, mount.path))  # noqa: PTH118
+    return mount.device, os.path.normpath(inside)
 
 
 def _mount_of(path: bytes) -> Mount | None:

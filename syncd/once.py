@@ -1,9 +1,11 @@
 """One pass: scan, send, follow what was sent to its end, and be done. For cron and CI."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from syncd.config import Config
@@ -12,7 +14,9 @@ from syncd.files_api import Aborted
 from syncd.log import printable
 from syncd.parts import Parts, opened
 from syncd.state import due, holds
+from syncd.state.facts import LAST_ONCE
 from syncd.state.retrying import forget_backoff
+from syncd.state.store import Transaction, read_fact, set_fact
 from syncd.state.texts import shown
 
 log = logging.getLogger(__name__)
@@ -66,12 +70,13 @@ def once(
         parts.store.write(lambda db: forget_backoff(db, time.time()))
         parts.gate.try_now()
         parts.uploader.start()
+        left = "it broke off"
         try:
             parts.watch.scan_all()
             patience = _Patience(
                 settling=SETTLING_SECONDS + 10 * max(f.settle_seconds for f in config.folders)
             )
-            _work_through(
+            left = _work_through(
                 parts,
                 stop,
                 patience,
@@ -96,10 +101,28 @@ def once(
         if parts.store.failed:
             return 1
         if parts.gate.refused:
+            _remember(parts, left)
             return KEY_REFUSED_CODE
         held = parts.store.read(holds.open_holds)
         left_out = _unscanned(parts)
+        if tally.waiting and not left:
+            left = "it was interrupted" if stop.is_set() else "something still waits"
+        _remember(parts, left)
         return 1 if tally.failed or tally.waiting or held or left_out or stop.is_set() else 0
+
+
+def _remember(parts: Parts, left: str) -> None:
+    """Write down for `status` that a pass was made, and what it `left` undone."""
+    now = time.time()
+
+    def write(db: Transaction) -> None:
+        before = read_fact(db, LAST_ONCE, json.loads)
+        every = max(now - before["ended_at"], 0.0) if before else None
+        made = {"ended_at": now, "every": every, "left": left}
+        set_fact(db, LAST_ONCE, json.dumps(made))
+
+    with suppress(StateError):
+        parts.store.write(write)
 
 
 def _unscanned(parts: Parts) -> int:
@@ -162,8 +185,11 @@ def _work_through(
     wait_deletions: bool,
     stalled_after: float,
     report: Callable[[Tally], None],
-) -> None:
-    """Go round the stages until nothing is left that this pass can bring further."""
+) -> str:
+    """Go round the stages until nothing is left that this pass can bring further.
+
+    Return, in words, why it gave up; empty where it did not.
+    """
     while not stop.is_set():
         parts.store.changed.clear()
         parts.watch.look_due()
@@ -175,34 +201,33 @@ def _work_through(
         parts.deleter.step()
         tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
         report(tally)
-        if parts.store.failed:
-            log.error("giving up: the state cannot be relied on")
-            return
-        if parts.store.read(holds.is_lost):
-            log.error("giving up: nothing is sent before `syncd adopt` has run (syncd status)")
-            return
-        if parts.introduction.unproven:
-            log.error("giving up: the key may be of another organization (syncd status)")
-            return
-        if parts.gate.resting and not parts.uploader.busy:
-            log.error("giving up for now: a quota is used up (syncd status)")
-            return
-        if parts.gate.refused:
-            log.error("giving up for now: the Files API refuses the key (syncd doctor)")
-            return
-        if parts.gate.state == "unreachable":
-            cause = parts.gate.cause or "it did not answer"
-            log.error(
-                "giving up for now (syncd doctor): the Files API cannot be reached: %s", cause
-            )
-            return
-        if not tally.waiting and not parts.uploader.busy:
-            return
-        if why := patience.gives_up(tally, parts.uploader.progress_at):
+        why = _what_stops(parts)
+        if not why and not tally.waiting and not parts.uploader.busy:
+            return ""
+        if why := why or patience.gives_up(tally, parts.uploader.progress_at):
             log.error("giving up for now: %s", why)
-            return
+            return why
         stop.wait(SHORTEST_ROUND_SECONDS)
         parts.store.changed.wait(ROUND_SECONDS - SHORTEST_ROUND_SECONDS)
+    return ""
+
+
+def _what_stops(parts: Parts) -> str:
+    """Return, in words, what no waiting within this pass ends; empty while nothing does."""
+    if parts.store.failed:
+        return "the state cannot be relied on"
+    if parts.store.read(holds.is_lost):
+        return "nothing is sent before `syncd adopt` has run (syncd status)"
+    if parts.introduction.unproven:
+        return "the key may be of another organization (syncd status)"
+    if parts.gate.resting and not parts.uploader.busy:
+        return "a quota is used up (syncd status)"
+    if parts.gate.refused:
+        return "the Files API refuses the key (syncd doctor)"
+    if parts.gate.state == "unreachable":
+        cause = parts.gate.cause or "it did not answer"
+        return f"the Files API cannot be reached: {cause} (syncd doctor)"
+    return ""
 
 
 def _tally(parts: Parts, *, wait_deletions: bool, stalled_after: float) -> Tally:

@@ -1,6 +1,8 @@
 """Sizes, durations and counts as people write them, and read them."""
 
 import re
+import time
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -50,6 +52,13 @@ def span(seconds: float) -> str:
     if whole < 2 * 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def clock(at: float) -> str:
+    """Return a time for a person, on this machine's clock; with its date unless it is near."""
+    there = datetime.fromtimestamp(at).astimezone()
+    near = abs(at - time.time()) < 12 * 3600
+    return f"{there:%H:%M:%S}" if near else f"{there:%Y-%m-%d %H:%M}"
 
 
 def _parse(text: str, units: dict[str, int], wanted: str) -> float:

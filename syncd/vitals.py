@@ -69,6 +69,8 @@ class Vitals:
     api_cause: str = ""
     #: until when the service asked to wait
     asked_until: float | None = None
+    #: when what is held is tried again by itself, by the hold's scope
+    tries: dict[str, float] = field(default_factory=dict)
     #: when something was sent, or got an outcome, last
     progress_at: float | None = None
     #: from when ages count: not while the daemon starts, sleeps or waits as it was asked to

@@ -16,6 +16,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.state import manifest, overview, views
 from syncd.state.holds import Hold, decisions
 from syncd.state.holds.decisions import UNDO_SECONDS
@@ -172,7 +173,7 @@ def _more(hold_id: int, affects: int, shown: int, *, named: bool) -> str:
     """Return where the rest of a hold's files is listed; empty where all are shown."""
     if affects <= shown:
         return ""
-    return f"... (syncd deletes list {hold_id} lists all)" if named else "..."
+    return offered(f"... (syncd deletes list {hold_id} lists all)") if named else "..."
 
 
 def _does(hold: Hold, folder: str) -> str:
@@ -201,9 +202,10 @@ def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: b
     for item in result["holds"]:
         click.echo(_said(item, result["verdict"]))
         if item["undo"]:
-            click.echo(f"to undo it: {item['undo']}")
+            click.echo(offered(f"to undo it: {item['undo']}"))
     if lock_holder(options.load(to_sync=False).state.directory) is None:
-        click.echo("no daemon is running: `syncd run` or `syncd once` carries it out", err=True)
+        said = "no daemon is running: `syncd run` or `syncd once` carries it out"
+        click.echo(offered(said), err=True)
 
 
 def _said(item: JsonObject, verdict: str) -> str:

@@ -19,6 +19,7 @@ from syncd.cli.lines import print_json, spreadsheet_safe
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, status_view, story_view, watched_text
 from syncd.config import Config
+from syncd.exceptions import NoStateError
 from syncd.locations import current_directory
 from syncd.log import printable
 from syncd.state import manifest, views
@@ -195,7 +196,7 @@ def why(options: Options, path: Path, *, as_json: bool) -> int:
     running = lock_holder(directory) is not None
     try:
         told = views.read(directory, lambda db: _tell(path, config, db, running=running))
-    except views.NoStateError:
+    except NoStateError:
         told = _tell(path, config, None, running=running)
     told["watched"] = _watched(directory, told["folder"])
     if as_json:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from syncd.log import is_journal, printable, redacted
+from syncd.offers import offered
 
 #: Control characters beyond those that JSON escapes itself, and those that turn text around.
 _OBEYED = re.compile(
@@ -21,8 +22,11 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
-    """Return `text` for `stream`, without secrets; a line is continued at `indent`."""
-    line = printable(redacted(text))
+    """Return `text` for `stream`, without secrets, its commands as they work here.
+
+    A line is continued at `indent`.
+    """
+    line = printable(redacted(offered(text)))
     if not stream.isatty():
         return line
     return textwrap.fill(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from syncd import log
+from syncd import log, offers
 
 if TYPE_CHECKING:
     from syncd.config import Config
@@ -29,6 +29,7 @@ class Options:
         from syncd import config as configuration, credentials  # noqa: PLC0415
         from syncd.state import views  # noqa: PLC0415
 
+        offers.set_config(self.config)
         credentials.forbid_core_dumps()
         config = configuration.load(
             config=self.config,

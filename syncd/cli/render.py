@@ -12,6 +12,7 @@ from rich.text import Text
 
 from syncd.document import stopped
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
 from syncd.units import counted, size, span
@@ -62,10 +63,11 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         Text("● All is well", "bold green") if document["well"] else Text("● Not well", "bold red")
     ]
     parts += [
-        _indented(Text(printable(_brief(reason, document["holds"]))))
-        for reason in document["reasons"]
+        _indented(Text(_said(_brief(reason, document["holds"])))) for reason in document["reasons"]
     ]
     running = "not running"
+    if document.get("last_pass_at"):
+        running += f", last pass {ago(document['last_pass_at'], now)}"
     if daemon["running"]:
         since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
         running = f"process {daemon['pid']}{since}"
@@ -144,7 +146,7 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
 def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
     what = printable(stopped(hold))
     yield _indented(Text.assemble((what, "bold"), f", since {ago(hold['since'], now)}"))
-    yield _indented(Text(printable(hold["reason"])), 4)
+    yield _indented(Text(_said(hold["reason"])), 4)
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])
         rest = ", ..." if hold["affects"] > len(hold["first"]) else ""
@@ -161,9 +163,14 @@ def as_advice(advice: str) -> str:
     return f"> {advice}" if advice.startswith("syncd ") else advice
 
 
+def _said(text: str) -> str:
+    """Return a sentence as it may be shown, its commands as they work here."""
+    return printable(offered(text))
+
+
 def _advice(advice: str) -> Text:
     shown = as_advice(advice)
-    return Text(printable(shown), "cyan" if shown is not advice else "")
+    return Text(_said(shown), "cyan" if shown is not advice else "")
 
 
 def _failures(failures: list[JsonObject]) -> Iterator[RenderableType]:
@@ -180,7 +187,7 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
         Text.assemble(
             (printable(story["path"]), "bold"), "  is ", (word.value, STYLES.get(word, "bold"))
         ),
-        _indented(Text(printable(story["explanation"]))),
+        _indented(Text(_said(story["explanation"]))),
         "",
         _facts(_story_rows(story, now)),
     ]
@@ -203,7 +210,7 @@ def brief_view(story: JsonObject, _now: float) -> RenderableType:
     rows = [(name, story[name]) for name in ("folder", "rule", "watched")]
     rows = [(name, printable(value)) for name, value in rows if value]
     labels = ["what helps", *[""] * len(story["advice"])]
-    rows += [(label, printable(line)) for label, line in zip(labels, story["advice"], strict=False)]
+    rows += [(label, _said(line)) for label, line in zip(labels, story["advice"], strict=False)]
     head = Text(printable(story["root"] if story["path"] == "." else story["path"]), "bold")
     return Group(head, _indented(Text(story["explanation"])), "", _facts(rows))
 

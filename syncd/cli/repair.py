@@ -16,6 +16,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.config import Config
 from syncd.locations import current_directory
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted, size
@@ -179,7 +180,8 @@ def _show_adopted(result: JsonObject) -> None:
     if left := result["unknown"] - len(result["refused"]):
         are = "is" if left == 1 else "are"
         objects = counted(left, "remote object")
-        click.echo(f"{objects} with our token {are} of no file here, and left alone (syncd verify)")
+        said = f"{objects} with our token {are} of no file here, and left alone (syncd verify)"
+        click.echo(offered(said))
     refused = "refused by --check, and left alone; their files are sent anew"
     _show(result["refused"], len(result["refused"]), refused)
     for workspace in result["unread"]:
@@ -224,7 +226,8 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
         else:
             click.echo(f"{counted(tried, 'file')} {'is' if tried == 1 else 'are'} tried now")
         if tried and lock_holder(config.state.directory) is None:
-            click.echo("no daemon is running: `syncd run` or `syncd once` does it", err=True)
+            said = "no daemon is running: `syncd run` or `syncd once` does it"
+            click.echo(offered(said), err=True)
     return 0
 
 

@@ -14,6 +14,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.progress import tally_line, tally_view
 from syncd.config import Config
 from syncd.log import printable
+from syncd.offers import offered
 from syncd.once import Tally, once as make_one_pass
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
     if signals.stop.is_set():
         click.echo("interrupted; the next pass goes on from here", err=True)
     elif code == 1:
-        click.echo("`syncd status` and `syncd ls` say more", err=True)
+        click.echo(offered("`syncd status` and `syncd ls` say more"), err=True)
     return code
 
 

@@ -85,21 +85,23 @@ _HELD_DELETING = """
         AND scope IN ('*', f.folder))
       AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id)))
 """
-#: By state: who is in it, since when, whether its age does not matter, and the last error. `:limit`
+#: By state: who is in it, since when, when it is tried next, whether its age does not matter, and
+#: the last error. `:limit`
 #: is the time before which it must have come into the state.
 _QUERIES: Mapping[Waiting, str] = {
     Waiting.SETTLING: """
-      SELECT f.path, f.changed_at AS since, 0 AS tired, NULL AS error_message, NULL AS error_status
+      SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS tired, NULL AS error_message,
+        NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'settling' AND NOT f.is_open
         AND (f.changed_at < :limit OR f.changed_at > :future)
     """,
     Waiting.FAILING: f"""
-      SELECT f.path, f.waits_since AS since, 0 AS tired, f.error AS error_message,
-        NULL AS error_status
+      SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS tired,
+        f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
         AND f.waits_since >= f.changed_at AND f.waits_since < :limit
       UNION ALL
-      SELECT f.path, c.created_at, {_TRIED},
+      SELECT f.path, c.created_at, c.due_at, {_TRIED},
         c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'planned' AND {_OPEN} AND f.folder = :folder AND f.status = 'ready'
@@ -109,26 +111,27 @@ _QUERIES: Mapping[Waiting, str] = {
           AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
     """,
     Waiting.IN_DOUBT: f"""
-      SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, 0 AS tired, c.error_message,
-        c.error_status
+      SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at, 0 AS tired,
+        c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'sending' AND NOT c.in_flight AND {_OPEN} AND f.folder = :folder
         AND coalesce(c.doubted_at, c.sent_at) < :limit AND NOT EXISTS (SELECT 1 FROM holds
           WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
     """,
     Waiting.PROCESSING: f"""
-      SELECT f.path, c.stored_at AS since, 0 AS tired, c.error_message, c.error_status
+      SELECT f.path, c.stored_at AS since, c.due_at AS next_at, 0 AS tired, c.error_message,
+        c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
     """,
     Waiting.DELETING: f"""
-      SELECT f.path, f.missing_since AS since, 0 AS tired, NULL AS error_message,
-        NULL AS error_status
+      SELECT f.path, f.missing_since AS since, f.due_at AS next_at, 0 AS tired,
+        NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
         AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT {_HELD_DELETING}
       UNION ALL
-      SELECT f.path, coalesce(c.delete_sent_at, f.confirmed_at), c.attempts >= {MANY_TRIES},
-        c.error_message, c.error_status
+      SELECT f.path, coalesce(c.delete_sent_at, f.confirmed_at), c.due_at,
+        c.attempts >= {MANY_TRIES}, c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'retiring' AND {_OPEN} AND f.folder = :folder
         AND coalesce(c.error_status, 0) NOT IN (401, 429)
@@ -141,8 +144,8 @@ _QUERIES: Mapping[Waiting, str] = {
 def overdue(db: Database, now: float, *, pace: Pace, clocks: Clocks) -> list[JsonObject]:
     """Return what is overdue, one object a folder and state, with its oldest file.
 
-    Each has state, folder, files, path, since and error. One that was tried many times is overdue
-    whatever its age. The table does not know how
+    Each has state, folder, files, path, since, next_at (when the last of them is tried again) and
+    error. One that was tried many times is overdue whatever its age. The table does not know how
     far a transfer is: whoever asks judges that.
     """
     found: list[JsonObject] = []
@@ -160,13 +163,17 @@ def _of_state(
     # Short limits are not reached before the daemon has had that long to do its work.
     counts = now - clocks.undisturbed_since >= min(limit, DUE_SECONDS)
     rows = db.conn.execute(
-        f"SELECT *, count(*) AS number, min(since) FROM ({_QUERIES[state]}) WHERE tired OR :counts",
+        f"WITH late AS (SELECT * FROM ({_QUERIES[state]}) WHERE tired OR :counts) "
+        "SELECT *, (SELECT max(next_at) FROM late) AS last_at, count(*) AS number, min(since) "
+        "FROM late",
         {"folder": folder, "limit": now - limit, "future": now + limit, "counts": counts},
     )
     for row in rows:
         if row["number"]:
             error = error_text(row["error_message"], row["error_status"], None, None)
-            yield _entry(state, folder, row["number"], row["path"], row["since"], error)
+            yield _entry(
+                state, folder, row["number"], row["path"], row["since"], error, row["last_at"]
+            )
 
 
 def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator[JsonObject]:
@@ -189,7 +196,13 @@ def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator
 
 
 def _entry(
-    state: Waiting, folder: str, number: int, path: bytes, since: float | None, error: str | None
+    state: Waiting,
+    folder: str,
+    number: int,
+    path: bytes,
+    since: float | None,
+    error: str | None,
+    next_at: float | None = None,
 ) -> JsonObject:
     return {
         "state": state,
@@ -197,5 +210,6 @@ def _entry(
         "files": number,
         "path": path_texts(path)[0],
         "since": timestamp(since),
+        "next_at": timestamp(next_at),
         "error": error,
     }

@@ -8,6 +8,10 @@ from sqlite_utils import Database
 
 log = logging.getLogger(__name__)
 
+#: The last pass of `syncd once`, as JSON: ended_at, the seconds since the one before (every), and
+#: what it left undone, in words. A daemon that starts forgets it.
+LAST_ONCE = "last_once"
+
 T = TypeVar("T")
 
 

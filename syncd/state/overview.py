@@ -56,6 +56,7 @@ def overview(
         "holds": [hold_object(hold) for hold in holds.open_holds(db)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
         "overdue": ages.overdue(db, now, pace=pace or Pace(), clocks=clocks or Clocks()),
+        "unanswered": unanswered(db),
         "echo": echo.summary(db),
         "obstacles": obstacles(db),
     }
@@ -120,6 +121,15 @@ def doubts(db: Database) -> int:
         "AND status = 'sending' AND NOT in_flight AND file_uuid IS NULL"
     ).fetchone()[0]
     return count
+
+
+def unanswered(db: Database) -> tuple[int, float]:
+    """Return how many uploads got no sure answer, and when the last of them was sent."""
+    number, sent_at = db.conn.execute(
+        "SELECT count(*), coalesce(max(sent_at), 0) FROM copies "
+        "WHERE status NOT IN ('live', 'gone') AND status = 'sending' AND NOT in_flight"
+    ).fetchone()
+    return number, sent_at
 
 
 def summary(db: Database) -> str:

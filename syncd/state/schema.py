@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
-from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
+from syncd.exceptions import DamagedStateError, ForeignStateError, NoStateError, StateError
 from syncd.state import backups, damage
 from syncd.state.copies import NEWEST_KEPT
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict, arrows_trigger
@@ -420,7 +420,9 @@ def open_writable(path: Path, *, check: bool = False, thorough: bool = False) ->
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if damage.is_damage(error):
             raise DamagedStateError(f"the state database {path} is damaged: {error}") from error
-        raise StateError(f"cannot open the state database {path}: {error}") from error
+        is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        advice = ": free some space, and start syncd again" if is_full else ""
+        raise StateError(f"cannot open the state database {path}: {error}{advice}") from error
 
 
 def is_whole(path: Path) -> bool:
@@ -457,7 +459,8 @@ def refuse_damaged(db: Database, path: Path, *, thorough: bool) -> None:
 def open_readonly(path: Path) -> Database:
     """Open the database at `path` for reading only.
 
-    StateError where there is none to read, ForeignStateError where it is not ours.
+    StateError where there is none to read, NoStateError where it was not made to its end,
+    ForeignStateError where it is not ours.
     """
     try:
         with ExitStack() as on_error:
@@ -473,7 +476,11 @@ def open_readonly(path: Path) -> Database:
                 # The migrations' own book is made before the first of them.
                 tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
                 if not db.conn.execute(tables).fetchone():
-                    raise StateError(f"{path} is just being made; try again")
+                    raise NoStateError(
+                        f"there is no state in {path.parent} yet: it is just being made, or a "
+                        "start was cut short (is the disk full?); `syncd run` or `syncd once` "
+                        "finishes it"
+                    )
                 raise _foreign(path)
             on_error.pop_all()
             return db

@@ -1,5 +1,6 @@
 """The state directory as a whole: lock, writer, readers, and this instance's own facts."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -430,6 +431,11 @@ def _place(path: Path) -> tuple[int, int]:
 
 def _unusable(directory: Path, error: OSError) -> StateError:
     user = os.getuid()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StateError(
+            f"the disk of the state directory {directory} is full: free some space, and start "
+            "syncd again"
+        )
     return StateError(
         f"cannot use the state directory {directory}: {error.strerror}; run syncd as the user it "
         f"belongs to, give it to user {user} (chown -R {user} {shlex.quote(str(directory))}), or "
@@ -470,8 +476,12 @@ def _lock(path: Path) -> int:
                 os.close(descriptor)
                 raise _locked(path.parent, holder) from error
             time.sleep(0.05)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(path.parent, error) from error
     return descriptor
 
 

@@ -57,6 +57,11 @@ def timestamp(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def seconds(when: str) -> float:
+    """Return an RFC 3339 time as seconds since the epoch."""
+    return datetime.fromisoformat(when).timestamp()
+
+
 def error_text(
     message: str | None, status: int | None, code: str | None, request_id: str | None
 ) -> str | None:

@@ -9,15 +9,11 @@ from typing import TypeVar
 
 from sqlite_utils import Database
 
-from syncd.exceptions import ForeignStateError, StateError
+from syncd.exceptions import ForeignStateError, NoStateError, StateError
 from syncd.state import damage, owner, schema
 
 T = TypeVar("T")
 SQLITE_VERSION = sqlite3.sqlite_version
-
-
-class NoStateError(StateError):
-    """The state directory holds no database."""
 
 
 def read(directory: Path, query: Callable[[Database], T]) -> T:

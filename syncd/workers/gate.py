@@ -169,9 +169,20 @@ class Gate:
         return self._pauses
 
     def seconds_rested(self) -> float:
-        """Return the seconds for which the service asked to wait, from now on; 0 for none."""
+        """Return the seconds for which requests rest because the service asked for patience."""
         with self._lock:
-            return max(0.0, self._asked_until - self._monotonic())
+            until = max(self._asked_until, self._shut_until if self._throttled else 0.0)
+            return max(0.0, until - self._monotonic())
+
+    def next_tries(self) -> dict[str, float]:
+        """Return, by the scope of what is held, the seconds until it is tried again by itself."""
+        tries = {holds.workspace(name): KEY_PROBE_SECONDS for name in self._closed}
+        tries |= {holds.workspace(name): wait for name, wait in self.refusals.next_probes()}
+        if self._refused:
+            tries[holds.EVERYWHERE] = KEY_PROBE_SECONDS
+        elif self._resting():
+            tries[holds.EVERYWHERE] = self._quota_until - self._monotonic()
+        return tries
 
     def seconds_until_probe(self) -> float:
         """Return the seconds until what is broken is tried again, if something waits for it."""

@@ -86,6 +86,16 @@ class Refusals:
         known = self._of(workspace)
         return known.probe.is_free and self._monotonic() >= known.probe_at
 
+    def next_probes(self) -> list[tuple[str | None, float]]:
+        """Return each held workspace with the seconds until its next probe."""
+        now = self._monotonic()
+        with self._lock:
+            return [
+                (name, max(known.probe_at - now, 0.0))
+                for name, known in self._workspaces.items()
+                if known.is_held
+            ]
+
     def claim(self, workspace: str | None, file_id: int) -> bool:
         """Make a file the probe of a held workspace; False while another one is."""
         known = self._of(workspace)

@@ -64,6 +64,7 @@ def main():
     parser.add_argument("--workers", type=int, default=8, help="of syncd")
     parser.add_argument("--threads", type=int, default=16, help="of the official client")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds an answer takes")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="uploads a second")
     parser.add_argument("--alone", action="store_true", help="without the official client")
     options = parser.parse_args()
     sides = {"syncd": (syncd, options.workers), "official client": (peer, options.threads)}
@@ -77,7 +78,7 @@ def main():
         for number in range(options.files):
             (folder / f"{number:06}.bin").write_bytes(os.urandom(options.bytes))
         sink = subprocess.Popen(
-            [sys.executable, HERE / "sink.py", str(options.latency)],
+            [sys.executable, HERE / "sink.py", str(options.latency), str(options.limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from syncd import vitals
+from syncd.state.facts import LAST_ONCE
 from syncd.state.ledger import Failure
+from syncd.units import clock
 from syncd.vitals import FolderVitals, Transfer, Vitals
 
 
@@ -286,3 +288,53 @@ def test_a_wait_that_the_service_asked_for_is_shown_and_is_well(desk, daemon, sy
     code, out, _ = syncd("status")
     assert code == 0
     assert "it asked to wait for" in " ".join(out.split())
+
+
+def passed(desk, *, ago=60.0, every=None, left=""):
+    """Have a pass of `once` be the last that there was."""
+    made = {"ended_at": desk.now - ago, "every": every, "left": left}
+    desk.store.set_fact(LAST_ONCE, json.dumps(made))
+    desk.store.close()
+
+
+def test_after_a_pass_that_ended_well_all_is_well_without_a_daemon(desk, syncd):
+    desk.sync(b"x")
+    passed(desk)
+    code, out, _ = syncd("status")
+    assert code == 0
+    assert out.startswith("● All is well\n")
+    assert "not running, last pass " in out
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (
+            {"left": "it was interrupted"},
+            "the last pass left something undone: it was interrupted (syncd once)",
+        ),
+        (
+            {"ago": 2 * 86_400},
+            "the last pass was 2 d 0 h ago, and no daemon is running (syncd once)",
+        ),
+        (
+            {"ago": 15 * 86_400, "every": 7 * 86_400},
+            "the last pass was 15 d 0 h ago, and no daemon is running (syncd once)",
+        ),
+        ({"ago": 13 * 86_400, "every": 7 * 86_400}, None),
+    ],
+)
+def test_a_pass_that_left_something_or_is_long_ago_is_not_well(desk, syncd_json, facts, reason):
+    passed(desk, **facts)
+    code, document = syncd_json("status", "--json")
+    assert (code, document["reasons"]) == (int(bool(reason)), [reason] if reason else [])
+
+
+def test_what_is_overdue_says_when_it_is_tried_again(desk, daemon, syncd_json):
+    copy = desk.begin(desk.see(b"x"))
+    due_at = desk.now + 300
+    desk.do(desk.ledger.not_sent, copy.id, due_at, failure=Failure("no", 500))
+    desk.do(lambda db: db.conn.execute("UPDATE copies SET attempts = 5"))
+    daemon()
+    (reason,) = syncd_json("status", "--json")[1]["reasons"]
+    assert f"no (status 500); tried again by {clock(due_at)} (syncd why f/x)" in reason

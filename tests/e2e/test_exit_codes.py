@@ -73,6 +73,22 @@ def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on
     assert machine.holds() == set()
 
 
+def test_a_pass_is_told_by_status_until_a_daemon_starts(machine, syncd):
+    machine.write("a", b"a")
+    assert syncd("once")[0] == 0
+    assert syncd("status")[:2][0] == 0
+    machine.faults({"match": UPLOADS, "action": {"status": 401}})
+    machine.write("b", b"b")
+    assert syncd("once")[0] == 77
+    code, out, _ = syncd("status")
+    assert code == 1
+    assert "the last pass left something undone: the Files API refuses the key" in out
+    machine.faults()
+    machine.start()
+    machine.stop()
+    assert "no daemon is running (syncd run)" in syncd("status")[1]
+
+
 def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
     machine.write("a", b"a")
     assert syncd("once")[0] == 0

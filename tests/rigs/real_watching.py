@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from syncd import document, vitals
 from syncd.emulator import Emulator
+from syncd.exceptions import NoStateError
 from syncd.state import manifest, overview, views
 
 KEY = "a-key-of-the-rig"
@@ -105,7 +106,7 @@ class Daemon:
     def counts(self):
         try:
             return views.read(self.state, overview.summary)
-        except views.NoStateError:
+        except NoStateError:
             return ""
 
     def manifest(self):

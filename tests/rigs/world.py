@@ -80,6 +80,11 @@ class Service:
         self._process.terminate()
         self._process.wait(20)
 
+    def kill(self) -> None:
+        """End it at once, whatever it is about."""
+        self._process.kill()
+        self._process.wait(20)
+
     def _ask(self, request: urllib.request.Request | str) -> Any:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.read()

@@ -3,6 +3,7 @@
     python -m tests.simulation --runs 100000
     python -m tests.simulation --first 100000 --runs 100000 --processes 1
     python -m tests.simulation --seed 42        what happened in one schedule
+    python -m tests.simulation --soak 30        a file a second for 30 days
 
 Exit code 1 where an invariant was broken or a planted bug went unnoticed.
 """
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import soak
 from .history import run
 from .objects import Violation
 from .plan import Plan, plan_for
@@ -64,13 +66,28 @@ def told(plan: Plan) -> int:
     return said.startswith("violation")
 
 
+def soaked(days: float) -> int:
+    """Put a file a second there for so many days, and see that none costs more than the first."""
+    samples = []
+    with place() as base:
+        for sample in soak.Soak(base).run(days, samples=20):
+            samples.append(sample)
+            print(sample, flush=True)
+    left, growth = soak.slopes(samples)
+    print(f"a file leaves {left:.0f} bytes of memory, and costs {growth:.2f} times what it did")
+    return bool(soak.verdict(samples))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first schedule")
     parser.add_argument("--processes", type=int, help="how many at once (default: one a core)")
     parser.add_argument("--seed", type=int, help="run one schedule and tell what happened")
+    parser.add_argument("--soak", type=float, metavar="DAYS", help="a file a second for so long")
     arguments = parser.parse_args()
+    if arguments.soak is not None:
+        return soaked(arguments.soak)
     if arguments.seed is not None:
         return told(plan_for(arguments.seed))
     broken: list[tuple[int, str]] = []

@@ -216,9 +216,11 @@ class Engine:
         return {shown["file_uuid"] for shown in (*said["findings"], *said["kept"])}
 
 
-def settings(base: Path, method: str, after_upload: str = "keep") -> configuration.Config:
-    """Return a configuration of one folder beneath `base`."""
-    folder = {"path": f"{base}/root", "name": FOLDER, "after_upload": after_upload}
+def settings(
+    base: Path, method: str, after_upload: str = "keep", **more: object
+) -> configuration.Config:
+    """Return a configuration of one folder beneath `base`; `more` is the folder's."""
+    folder = {"path": f"{base}/root", "name": FOLDER, "after_upload": after_upload, **more}
     if after_upload == "move":
         folder["move_to"] = f"{base}/taken"
     return configuration.load(

@@ -1,5 +1,6 @@
 import pytest
 
+from . import soak
 from .command import place
 from .history import run
 from .plan import plan_for
@@ -66,3 +67,11 @@ def test_the_histories_hold_what_they_are_about(base):
         "deleted",
     ):
         assert event in text, event
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.row(87)
+def test_a_file_costs_no_more_and_leaves_nothing_behind_after_an_hour_of_a_file_a_second(base):
+    samples = list(soak.Soak(base).run(days=1 / 24, samples=12))
+    assert soak.verdict(samples) == ""

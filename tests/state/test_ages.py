@@ -191,7 +191,7 @@ def test_a_delete_that_is_refused_is_named_with_its_cause(desk):
         )
     )
     facts = desk.store.read(lambda db: overview.overview(db, desk.now))
-    (reason,) = document._reasons(facts)
+    (reason,) = document._reasons(facts, desk.now)
     assert "not deleted remotely so far: f/a" in reason
     assert "the key may not delete (status 403)" in reason
     assert "syncd why f/a" in reason
