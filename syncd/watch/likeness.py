@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from syncd import disk
-from syncd.disk import Fingerprint, Found
+from syncd.disk import Found
 from syncd.identity import View, part_of
 from syncd.state import inventory
 from syncd.state.folders import Part
@@ -22,7 +22,7 @@ BATCH = 1000
 #: How many of the files that changed last tell whether a disk is as it was earlier.
 LATEST = 100
 #: What several clocks that stamp one filesystem may differ by, in nanoseconds.
-SKEW_NS = 60 * 10**9
+SKEW_NS = 5 * 10**9
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ def _is_earlier(root: bytes, part: bytes, file: Latest) -> bool:
             for directory in directories:
                 place = os.path.join(place, directory)  # noqa: PTH118
                 changed_ns.append(os.lstat(place).st_ctime_ns)
-            seen = Fingerprint.of(os.lstat(os.path.join(place, name)))  # noqa: PTH118
+            seen = os.lstat(os.path.join(place, name))  # noqa: PTH118
     except OSError:
         return False
     # A directory that was moved there has changed by that. The first is always the same one: what
@@ -111,8 +111,8 @@ def _is_earlier(root: bytes, part: bytes, file: Latest) -> bool:
     newest_ns = max(changed_ns[1:], default=0)
     if seen is None:
         newest_ns = newest_ns or changed_ns[0]
-    elif (seen.size, seen.mtime_ns) == (known.size, known.mtime_ns):
+    elif (seen.st_size, seen.st_mtime_ns) == (known.size, known.mtime_ns):
         return False
     else:
-        newest_ns = max(seen.ctime_ns, 0 if seen.inode == known.inode else newest_ns)
+        newest_ns = max(seen.st_ctime_ns, 0 if seen.st_ino == known.inode else newest_ns)
     return newest_ns + SKEW_NS < known.ctime_ns
