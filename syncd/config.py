@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from syncd.locations import (
     config_files,
     current_directory,
     default_state_directory,
+    other_writers,
     read_config,
 )
 from syncd.settings import Config, Folder, Settings
@@ -148,6 +150,7 @@ class _Loader:
                 if self._folders_from == FOLDERS_VARIABLE
                 else str(self._file or ""),
                 "folders_are_chosen": bool(directories),
+                "refused_file": self._strangers,
                 "warnings": tuple(self._warnings),
             }
         )
@@ -401,8 +404,13 @@ class _Loader:
                         f"with {place}; move files to a place outside every watch folder"
                     )
         ca_file = settings.api.ca_file
-        if ca_file and to_sync and not os.access(ca_file, os.R_OK):
-            yield f"{self._source(('api', 'ca_file'))}: ca_file: cannot read {ca_file}"
+        if ca_file and to_sync:
+            where = f"{self._source(('api', 'ca_file'))}: ca_file"
+            if not os.access(ca_file, os.R_OK):
+                yield f"{where}: cannot read {ca_file}"
+            elif writers := other_writers(ca_file.stat()):
+                shown = shlex.quote(str(ca_file))
+                yield f"{where}: {writers} may write the file; run: chmod go-w {shown}"
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
