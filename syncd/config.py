@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,9 +31,10 @@ from syncd.locations import (
     config_files,
     current_directory,
     default_state_directory,
+    other_writers,
     read_config,
 )
-from syncd.places import Place, look
+from syncd.places import look
 from syncd.settings import Config, Folder, Settings
 
 __all__ = ["Config", "Folder", "load"]
@@ -149,6 +151,7 @@ class _Loader:
                 if self._folders_from == FOLDERS_VARIABLE
                 else str(self._file or ""),
                 "folders_are_chosen": bool(directories),
+                "refused_file": self._strangers,
                 "warnings": tuple(self._warnings),
             }
         )
@@ -370,11 +373,24 @@ class _Loader:
                 yield f"{where}: a folder cannot have the name '*'; give it another one"
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
-        state = os.path.realpath(settings.state.directory)
+        state = look(settings.state.directory)
         places = {folder.path: look(folder.path) for folder in folders}
-        yield from self._doubled(where, [(folder.path, places[folder.path]) for folder in folders])
-        for folder in folders:
-            if _overlap(places[folder.path].real, state):
+        for index, folder in enumerate(folders):
+            here = places[folder.path]
+            for other in folders[:index]:
+                there = places[other.path]
+                if here.overlaps_by_path(there):
+                    yield (
+                        f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
+                        "the outer one, and exclude what you do not want"
+                    )
+                elif here.overlaps_on_disk(there):
+                    yield (
+                        f"{where}: the folders {other.path} and {folder.path} are one directory "
+                        "that is mounted twice, or one is within the other; watch it at one path "
+                        "only"
+                    )
+            if here.overlaps(state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "
                     f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
@@ -383,36 +399,21 @@ class _Loader:
         for folder in folders:
             if folder.move_to is None:
                 continue
-            target = look(folder.move_to).real
+            target = look(folder.move_to)
             for place in (*places, settings.state.directory):
-                if _overlap(target, places[place].real if place in places else state):
+                if target.overlaps(places.get(place, state)):
                     yield (
                         f"{where}: the folder {folder.path}: move_to = {folder.move_to} overlaps "
                         f"with {place}; move files to a place outside every watch folder"
                     )
         ca_file = settings.api.ca_file
-        if ca_file and to_sync and not os.access(ca_file, os.R_OK):
-            yield f"{self._source(('api', 'ca_file'))}: ca_file: cannot read {ca_file}"
-
-    @staticmethod
-    def _doubled(where: str, places: Sequence[tuple[Path, Place]]) -> Iterator[str]:
-        """Yield which folders lie within another, or are one directory at two paths."""
-        outer: tuple[Path, Place] | None = None
-        seen = dict[tuple[int, int], Path]()
-        # A folder comes right after the one that it lies within, or after others in that.
-        for path, place in sorted(places, key=lambda item: Path(item[1].real).parts):
-            if outer is not None and _overlap(place.real, outer[1].real):
-                yield (
-                    f"{where}: the folders {outer[0]} and {path} overlap; watch only the outer "
-                    "one, and exclude what you do not want"
-                )
-                continue
-            outer = path, place
-            if place.identity is not None and seen.setdefault(place.identity, path) != path:
-                yield (
-                    f"{where}: the folders {seen[place.identity]} and {path} are one directory "
-                    "that is mounted twice; watch it at one path only"
-                )
+        if ca_file and to_sync:
+            where = f"{self._source(('api', 'ca_file'))}: ca_file"
+            if not os.access(ca_file, os.R_OK):
+                yield f"{where}: cannot read {ca_file}"
+            elif writers := other_writers(ca_file.stat()):
+                shown = shlex.quote(str(ca_file))
+                yield f"{where}: {writers} may write the file; run: chmod go-w {shown}"
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
@@ -507,7 +508,3 @@ def _setting(location: tuple[int | str, ...]) -> str:
         shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
         return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
-
-
-def _overlap(one: str, other: str) -> bool:
-    return os.path.commonpath((one, other)) in (one, other)

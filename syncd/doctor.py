@@ -3,6 +3,7 @@
 It only looks: it takes no lock, writes nothing, and makes one cheap call to the service.
 """
 
+import errno
 import os
 import platform
 import re
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from syncd import __version__, relocation, vitals
+from syncd import __version__, disk, relocation, vitals
 from syncd.config import Config
 from syncd.credentials import KEY_FILE_VARIABLE
+from syncd.descent import Descent
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import (
     ConfigError,
@@ -41,8 +43,9 @@ from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.owner import refuse_to_read
 from syncd.state.store import Transaction, fact
 from syncd.story import rules_of
+from syncd.units import counted
 from syncd.watch.filesystems import why_polling
-from syncd.watch.ignore import Rules
+from syncd.watch.ignore import IGNORE_FILE, IgnoreFiles
 
 #: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
 SKEW_SECONDS = 60.0
@@ -433,7 +436,7 @@ def _folder(folder: Folder) -> Iterator[Finding]:
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
         root = identify(folder.place, os.fsencode(folder.marker))
-        unreadable = _unreadable(folder)
+        unreadable, unruly = _looked_through(folder)
     except OSError as error:
         yield bad(
             name,
@@ -446,6 +449,14 @@ def _folder(folder: Folder) -> Iterator[Finding]:
             name,
             f"{shown}: {len(unreadable)} cannot be read, such as {printable(unreadable[0])}",
             f"let user {os.getuid()} read them, or exclude them",
+        )
+        return
+    if unruly:
+        yield bad(
+            name,
+            f"{shown}: nothing is sent from {counted(len(unruly), 'directory', 'directories')}: "
+            f"{printable(unruly[0])}",
+            f"mend each {IGNORE_FILE} there, or remove it",
         )
         return
     reason = why_polling(folder.place) if folder.watch == "auto" else ""
@@ -486,41 +497,50 @@ def _taking_away(folder: Folder, state: Path) -> Iterator[Finding]:
         yield bad(name, f"after_upload: {printable(why)}", fix)
 
 
-def _unreadable(folder: Folder) -> list[bytes]:
-    """Return what should be synced and cannot be read, the uppermost first, up to a bound.
+def _looked_through(folder: Folder) -> tuple[list[bytes], list[str]]:
+    """Return what should be synced and cannot be read, and which rules cannot be used.
 
-    OSError where the folder itself cannot be listed.
+    The uppermost come first; only so much is looked at. OSError where the folder itself cannot be
+    listed.
     """
-    rules, unreadable, looked_at = rules_of(folder), list[bytes](), 0
-    directories = deque([b""])
-    while directories and looked_at < MOST_LOOKED_AT:
-        directory = directories.popleft()
-        try:
-            entries = list(os.scandir(os.path.join(folder.place, directory)))  # noqa: PTH118 - bytes
-        except OSError as error:
-            if not directory:
-                raise
-            if not isinstance(error, FileNotFoundError):
-                unreadable.append(directory)
-            continue
-        looked_at += len(entries)
-        for entry in entries:
-            is_dir = entry.is_dir(follow_symlinks=False)
-            wanted = os.R_OK | os.X_OK if is_dir else os.R_OK
-            readable = entry.is_symlink() or os.access(entry.path, wanted)
-            path = directory + b"/" + entry.name if directory else entry.name
-            if (readable and not is_dir) or _is_excluded(rules, path, is_dir=is_dir):
+    rules, unreadable, unruly, looked_at = rules_of(folder), list[bytes](), list[str](), 0
+    directories: deque[tuple[bytes, IgnoreFiles]] = deque([(b"", ())])
+    with Descent(folder.place) as descent:
+        while directories and looked_at < MOST_LOOKED_AT:
+            directory, above = directories.popleft()
+            try:
+                descriptor = descent.enter(directory)
+                with disk.entries_of(descriptor) as listed:
+                    entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in listed]
+            except OSError as error:
+                if not directory:
+                    raise
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    unreadable.append(directory)
                 continue
-            (directories if readable else unreadable).append(path)
-    return unreadable
+            looked_at += len(entries)
+            try:
+                above = rules.read(descriptor, directory, above)
+            except UnreadableError as error:
+                unruly.append(str(error))
+                continue
+            for entry, is_dir in entries:
+                wanted = os.R_OK | os.X_OK if is_dir else os.R_OK
+                readable = entry.is_symlink() or os.access(entry.name, wanted, dir_fd=descriptor)
+                path = _beneath(directory, entry.name)
+                if readable and not is_dir:
+                    continue
+                if rules.entry(path, is_dir=is_dir, files=above).excluded:
+                    continue
+                if readable:
+                    directories.append((path, above))
+                else:
+                    unreadable.append(path)
+    return unreadable, unruly
 
 
-def _is_excluded(rules: Rules, path: bytes, *, is_dir: bool) -> bool:
-    try:
-        return rules.verdict(path, is_dir=is_dir).excluded
-    except UnreadableError:
-        # A `.syncdignore` file that cannot be read keeps it here, and that is what is found.
-        return False
+def _beneath(directory: bytes, name: str) -> bytes:
+    return directory + b"/" + os.fsencode(name) if directory else os.fsencode(name)
 
 
 # The machine
@@ -561,11 +581,14 @@ def _limits(config: Config) -> Iterator[Finding]:
 
 def _directories(root: bytes) -> int:
     """Count the directories of a folder, up to a bound, following no link."""
-    count = 0
-    for _ in os.walk(root):
-        count += 1
-        if count >= MOST_COUNTED:
-            break
+    count, waiting = 0, [b""]
+    with Descent(root) as descent:
+        while waiting and count < MOST_COUNTED:
+            directory = waiting.pop()
+            count += 1
+            with suppress(OSError), disk.entries_of(descent.enter(directory)) as entries:
+                found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                waiting += [_beneath(directory, name) for name in found]
     return count
 
 
@@ -577,5 +600,5 @@ def _kernel_limit(name: str) -> int | None:
 
 
 def _free_bytes(directory: Path) -> int:
-    disk = os.statvfs(directory)
-    return disk.f_bavail * disk.f_frsize
+    filesystem = os.statvfs(directory)
+    return filesystem.f_bavail * filesystem.f_frsize

@@ -1,11 +1,11 @@
 """Where a path leads, asked without waiting for a disk that hangs."""
 
 import os
-import stat
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from syncd import mounts
 
 #: Seconds within which a disk that works has answered.
 ANSWER_SECONDS = 2.0
@@ -17,11 +17,31 @@ class Place:
 
     #: without links
     real: str
-    #: device and inode; None where nothing is there
-    identity: tuple[int, int] | None = None
+    #: the device it is on, and where on that; None where nothing is there
+    on_disk: tuple[int, bytes] | None = None
     is_directory: bool = False
     #: whether the disk answered
     answers: bool = True
+
+    def overlaps(self, other: "Place") -> bool:
+        """Say whether one holds the other, or is it, whatever paths they are mounted at."""
+        return self.overlaps_by_path(other) or self.overlaps_on_disk(other)
+
+    def overlaps_by_path(self, other: "Place") -> bool:
+        """Say whether one path leads through the other."""
+        return _is_within(os.fsencode(self.real), os.fsencode(other.real))
+
+    def overlaps_on_disk(self, other: "Place") -> bool:
+        """Say whether one directory holds the other on their disk."""
+        if self.on_disk is None or other.on_disk is None or self.on_disk[0] != other.on_disk[0]:
+            return False
+        return _is_within(self.on_disk[1], other.on_disk[1])
+
+
+def _is_within(one: bytes, other: bytes) -> bool:
+    # Hundreds of folders are compared in pairs.
+    one, other = one.rstrip(b"/") + b"/", other.rstrip(b"/") + b"/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def look(path: Path | str) -> Place:
@@ -39,8 +59,5 @@ def look(path: Path | str) -> Place:
 
 def _look(path: Path | str) -> Place:
     real = os.path.realpath(path)
-    with suppress(OSError):
-        # OSError also where a directory above may not be entered.
-        status = os.stat(real)  # noqa: PTH116
-        return Place(real, (status.st_dev, status.st_ino), stat.S_ISDIR(status.st_mode))
-    return Place(real)
+    # Path.is_dir raises where a directory above may not be entered.
+    return Place(real, mounts.place_of(os.fsencode(real)), os.path.isdir(real))  # noqa: PTH112

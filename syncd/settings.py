@@ -288,6 +288,8 @@ class Config(Settings):
     folders_source: str = ""
     #: whether they came with the command line: those that it did not name are left as they are
     folders_are_chosen: bool = False
+    #: why a file that was found in passing is not used; empty where none was refused
+    refused_file: str = ""
     #: what is odd and yet no error, for the log
     warnings: tuple[str, ...] = ()
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -276,9 +278,12 @@ def closed(home, monkeypatch):
     """Make files and directories that may not be read: root may read everything."""
     closed = set()
     allowed = os.access
-    monkeypatch.setattr(
-        doctor.os, "access", lambda path, mode: path not in closed and allowed(path, mode)
-    )
+
+    def access(path, mode, *, dir_fd=None):
+        whole = Path(f"/proc/self/fd/{dir_fd}").readlink() / path if dir_fd else path
+        return os.fsencode(whole) not in closed and allowed(path, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(doctor.os, "access", access)
 
     def close(*paths):
         for path in paths:
@@ -296,10 +301,38 @@ def test_what_cannot_be_read_is_told_however_deep(examine, closed):
     assert "2 cannot be read, such as a/secret" in found["folder drop"].text
 
 
+@pytest.mark.long
+@pytest.mark.row(71)
+def test_a_tree_that_is_deeper_than_any_path_is_looked_at_to_its_end(examine, home):
+    here = os.open(home / "drop", os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    found, code = examine()
+    # Python's own way to remove a tree recurses.
+    subprocess.run(["rm", "-r", home / "drop" / "d"], check=True)
+    assert code == 0, found
+    assert found["watches"].text.startswith("2,101 needed")
+
+
 def test_what_no_rule_lets_in_may_be_unreadable(examine, home, closed):
     (home / "drop" / ".syncdignore").write_text("drafts/\n")
     closed("lost+found", ".hidden/x", "drafts/x", "x.part")
     assert examine()[1] == 0
+
+
+def test_rules_that_cannot_be_used_are_told_of(examine, home):
+    (home / "drop" / "sub").mkdir()
+    (home / "drop" / "sub" / ".syncdignore").write_text("[z-a]\n")
+    found, code = examine()
+    assert code == 1
+    assert "nothing is sent from 1 directory: sub/.syncdignore cannot be used: its line 1" in (
+        found["folder drop"].text
+    )
+    assert found["folder drop"].fix == "mend each .syncdignore there, or remove it"
 
 
 def test_the_look_into_a_folder_has_a_bound(examine, home, closed, monkeypatch):

@@ -112,7 +112,10 @@ def test_no_name_reaches_beyond_its_part_of_a_request(name):
 
 @pytest.mark.long
 @pytest.mark.row(26)
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=max(10, settings.default.max_examples // 100),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1))
 def test_any_damage_to_the_state_is_mended_or_refused(tmp_path, new_state, changes):
     directory = tmp_path / "state"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from syncd import log, offers
+from syncd.cli.lines import complain
 
 if TYPE_CHECKING:
     from syncd.config import Config
@@ -40,6 +41,9 @@ class Options:
         )
         for secret in config.secrets():
             log.hide(secret)
+        if config.refused_file and not to_sync:
+            # What syncs logs it.
+            complain(config.refused_file)
         return config
 
 

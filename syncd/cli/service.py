@@ -107,7 +107,7 @@ def _load(options: Options, directories: tuple[Path, ...]) -> Config:
     for directory in directories:
         place = look(directory)
         if place.answers and not place.is_directory:
-            problem = "is not a directory" if place.identity else "does not exist"
+            problem = "is not a directory" if place.on_disk else "does not exist"
             raise click.UsageError(f"{printable(str(directory))} {problem}")
     return options.load(directories=directories, to_sync=True)
 
@@ -120,5 +120,5 @@ def _start_log(config: Config, options: Options, level: str | None = None) -> No
     for warning in config.warnings:
         _log.warning("%s", warning)
     for folder in config.missing_folders():
-        problem = "is no directory" if look(folder.path).identity else "is not there"
+        problem = "is no directory" if look(folder.path).on_disk else "is not there"
         _log.warning("the folder %s %s", printable(str(folder.path)), problem)

@@ -111,3 +111,13 @@ def test_a_strangers_configuration_that_is_found_in_passing_is_refused_clearly(
     assert "no folder to watch" in told
     assert f"syncd.toml is not used: it belongs to user {THEIRS}" in told
     assert "--config uses it all the same" in told
+
+
+def test_a_command_that_only_looks_says_which_file_it_does_not_use(syncd, desk, monkeypatch):
+    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", desk.home / "none")
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(desk.directory))
+    give_away(desk.home / "syncd.toml")
+    code, _, err = syncd("ls")
+    assert code == 0
+    assert err.startswith("syncd: ")
+    assert err.count(f"syncd.toml is not used: it belongs to user {THEIRS}") == 1

@@ -116,6 +116,15 @@ def test_a_configuration_that_others_may_write_is_refused(tmp_path, chosen):
 
 
 @pytest.mark.row(54)
+def test_authorities_that_others_may_write_are_refused(tmp_path):
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text("of whoever comes by")
+    authorities.chmod(0o646)
+    with pytest.raises(ConfigError, match=r"SYNCD_API__CA_FILE: ca_file: everyone .* chmod go-w"):
+        loaded(tmp_path, SYNCD_API__CA_FILE=str(authorities))
+
+
+@pytest.mark.row(54)
 def test_a_file_that_a_group_may_write_is_believed_where_the_group_is_our_own(tmp_path):
     file = tmp_path / "syncd.toml"
     file.write_text(FOLDER)

@@ -1,6 +1,7 @@
 """Lists that change while they are read: what is found, and what counts as proven."""
 
 import random
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID
@@ -138,15 +139,23 @@ def test_a_page_without_overlap_proves_no_absence():
 
 
 @pytest.mark.long
-@pytest.mark.row(45)
-def test_a_list_without_end_is_left():
+@pytest.mark.row(45, 85)
+@pytest.mark.parametrize(("count", "overlap"), [(10**4, 0), (2**62, 1)])
+def test_a_list_without_end_is_left_proves_no_absence_and_takes_no_memory(count, overlap):
     numbers = iter(range(10**9))
+    shown = []
 
-    def read_page(limit, _offset):
-        return FilePage(items=tuple(detail(next(numbers)) for _ in range(limit)), count=10**4)
+    def read_page(_limit, _offset):
+        shown[:] = [*shown[len(shown) - overlap :], *(detail(next(numbers)) for _ in range(5))]
+        return FilePage(items=tuple(shown), count=count)
 
-    listing = read_listing(lambda limit, offset: read_page(min(limit, 5), offset), limit=100_000)
+    tracemalloc.start()
+    listing = listings.read_listing(read_page, lambda _: None, limit=100_000, most_pages=5000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert not listing.complete
+    assert listing.items > 10_000
+    assert peak < 1 << 20
 
 
 def test_a_server_that_ignores_the_offset_is_left():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The image: built from our Dockerfile and run by the README's own commands, on a stand-in base (Debian
-# 13 and its Python) so that no registry is asked, an emulator beside it. Root; under three minutes.
+# 13 and its Python) so that no registry is asked, an emulator beside it. Root; about five minutes.
 if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
   # Mounts of its own: crun wants plain cgroup v2, and the README's /srv is not to be the machine's.
   exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c '
@@ -18,8 +18,10 @@ MOST_MB=100
 
 emulator_pid=
 forget() {
-  podman rm --force --time 0 syncd refused project_syncd_1 >/dev/null 2>&1
-  podman volume rm --force syncd-state other project_state >/dev/null 2>&1
+  # One by one: where one is not there, older versions leave the others.
+  local name
+  for name in syncd refused project_syncd_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
+  for name in syncd-state other project_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
 }
 leave() {
   forget
@@ -196,8 +198,8 @@ warned() {
 check "a state without a volume of a name is warned of" warned "the next container gets another"
 check "no key: exit 78, said" refused 78 "no API key" -v other:/state
 check "a key that is empty: exit 78, said" refused 78 "AYMARA_AI_API_KEY" -e AYMARA_AI_API_KEY= -v other:/state
-check "a state that its user cannot write: exit 1, and what to do" \
-  refused 1 "run it as that user" --user 12345:12345 -e AYMARA_AI_API_KEY -v syncd-state:/state
+check "a state of another user: exit 78, and what to do" \
+  refused 78 "run it as that user" --user 12345:12345 -e AYMARA_AI_API_KEY -v syncd-state:/state
 mkdir /srv/state && chown 12345:12345 /srv/state
 printf %s "$KEY" >/srv/key && chown 12345 /srv/key && chmod 400 /srv/key
 quietly podman stop syncd
@@ -225,4 +227,26 @@ check "and the file in its folder arrives" eventually 30 has_one "by compose"
 check "it is healthy, with its state on the volume" eval 'podman healthcheck run project_syncd_1 && is 700 podman exec project_syncd_1 stat -c %a /state'
 check "'compose stop' drains: exit 0" eval 'compose stop && is 0 podman inspect --format "{{.State.ExitCode}}" project_syncd_1'
 quietly compose down --volumes
+
+### As a release is built
+
+# pin: name every package by its hash, for the Python of the image, with the recipe's own command.
+pin() {
+  local recipe more=(--volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
+  [[ -e /etc/pip.conf ]] && more+=(--volume /etc/pip.conf:/etc/pip.conf:ro)
+  recipe=$(tr '\n' ' ' <"$root/.github/RELEASING.md" | grep -o 'pip-compile [^`]*')
+  podman run --rm --network host "${more[@]}" --volume "$scratch/source:/src" --workdir /src "$BASE" sh -ec \
+    "python3 -m venv /tmp/venv && /tmp/venv/bin/pip install -q pip-tools && /tmp/venv/bin/$recipe -q"
+}
+# tampered: a build of packages that are not those that were named.
+tampered() {
+  sed -i "s/sha256:[0-9a-f]*/sha256:$(digest other)/" requirements.txt
+  docker build -t tampered . 2>&1
+}
+cd "$scratch/source" || exit
+check "the recipe names every package by its hash" pin
+check "what is named is what is built of" docker build -t pinned .
+check "and it works" is "syncd, version $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+  podman run --rm --network host pinned --version
+check "other packages than those that were named are refused" says "DO NOT MATCH THE HASHES" tampered
 report
