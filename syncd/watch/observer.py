@@ -64,7 +64,7 @@ class FolderObserver:
         self._limit = 0
         self._refused = 0
         #: which files are open for writing
-        self.open_files = OpenFiles(os.path.realpath(folder.path), monotonic=monotonic)
+        self.open_files = OpenFiles(folder.path, monotonic=monotonic)
         #: native or polling
         self.kind = "polling"
         #: why it is polling
