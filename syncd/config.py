@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from syncd import credentials as keys
+from syncd import credentials as keys, mounts
 from syncd.credentials import Credentials
 from syncd.exceptions import ConfigError, StrangersFileError
 from syncd.locations import (
@@ -376,15 +376,16 @@ class _Loader:
         for index, folder in enumerate(folders):
             root = os.path.realpath(folder.path)
             for other in folders[:index]:
-                if _overlap(root, os.path.realpath(other.path)):
+                if _is_beneath(root, os.path.realpath(other.path)):
                     yield (
                         f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
                         "the outer one, and exclude what you do not want"
                     )
-                elif _are_one(folder.path, other.path):
+                elif mounts.overlap(os.fsencode(folder.path), os.fsencode(other.path)):
                     yield (
                         f"{where}: the folders {other.path} and {folder.path} are one directory "
-                        "that is mounted twice; watch it at one path only"
+                        "that is mounted twice, or one is within the other; watch it at one path "
+                        "only"
                     )
             if _overlap(root, state):
                 yield (
@@ -506,12 +507,9 @@ def _setting(location: tuple[int | str, ...]) -> str:
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
 
 
-def _are_one(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
-
-
 def _overlap(one: str, other: str) -> bool:
+    return _is_beneath(one, other) or mounts.overlap(os.fsencode(one), os.fsencode(other))
+
+
+def _is_beneath(one: str, other: str) -> bool:
     return os.path.commonpath((one, other)) in (one, other)

@@ -186,6 +186,7 @@ def _review(db: Database, hold: Hold) -> JsonObject:
         "affects": hold.affects,
         "first": hold.first,
         "parent": hold.parent,
+        "named": decisions.names_files(hold),
         "verdict": hold.verdict,
         "decided_at": timestamp(hold.released_at),
         "commands": commands,
