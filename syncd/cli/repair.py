@@ -27,10 +27,11 @@ JsonObject = dict[str, Any]
 SHOWN = 20
 _KINDS = {
     "gone": "gone remotely, and not by syncd",
-    "size": "not of the size that was sent",
-    "undeleted": "deleted by our ledger, and there all the same",
-    "duplicate": "made by a proxy that repeated our request (--remove-duplicates deletes them)",
-    "foreign": "with our token in the name, and not ours: syncd never touches them",
+    "size": "with another size than was sent",
+    "undeleted": "deleted by syncd, and still there: others have to delete them",
+    "duplicate": "made by a proxy that repeated our request (deleted by: "
+    "syncd verify --remove-duplicates)",
+    "foreign": "with a token of ours in the name, and not ours: syncd never touches them",
 }
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -92,7 +93,7 @@ def _show_verdict(result: JsonObject) -> None:
 
 def _show(some: list[JsonObject], count: int, words: str) -> None:
     if some:
-        click.echo(f"\n{count} {words}:")
+        click.echo(offered(f"\n{count:,} {words}:"))
     for finding in some[:SHOWN]:
         click.echo(f"  {_line(finding)}")
     if count > SHOWN:
@@ -194,8 +195,8 @@ def _show_adopted(result: JsonObject) -> None:
         )
     for other, count in sorted(result["other_instances"].items()):
         are = "is" if count == 1 else "are"
-        hint = "" if known else "; if that was this one, see --instance"
-        click.echo(f"{count:,} {are} of instance {other}{hint}")
+        hint = "" if known else f" (if it was this one: syncd adopt --instance {other})"
+        click.echo(offered(f"{count:,} {are} of instance {other}{hint}"))
 
 
 @click.command()
