@@ -64,6 +64,8 @@ class View:
     #: the parts at which something is mounted
     mounted: frozenset[bytes] = frozenset()
     errors: Mapping[bytes, str] = field(default_factory=dict)
+    #: how often the mounts had changed before this look
+    changes: int = field(default=0, compare=False)
 
 
 def part_of(parts: Collection[bytes], path: bytes) -> bytes:
@@ -81,6 +83,7 @@ def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
     parts: dict[bytes, RootIdentity | None] = {}
     errors: dict[bytes, str] = {}
     try:
+        changes = mounts.changes()
         beneath = mounts.beneath(os.path.realpath(root))
     except OSError as error:
         if (shortage := disk.judged(error)) is not error:
@@ -96,7 +99,7 @@ def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
                 parts[part] = identify(os.path.join(root, part), b"" if part else marker)  # noqa: PTH118
         except OSError as error:
             parts[part], errors[part] = None, str(error.strerror)
-    return View(parts, frozenset(beneath), errors)
+    return View(parts, frozenset(beneath), errors, changes)
 
 
 def identify(path: bytes, marker: bytes = b"") -> RootIdentity:

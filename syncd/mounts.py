@@ -61,6 +61,13 @@ class _Table:
         self._mounts: tuple[Mount, ...] = ()
         self._kinds: dict[int, str] = {}
         self._read_at = 0.0
+        self._changes = 0
+
+    def changes(self) -> int:
+        """Return how often the table was seen to change so far; OSError."""
+        with self._lock:
+            self._refresh()
+            return self._changes
 
     def mounts(self) -> tuple[Mount, ...]:
         """Return every mount, later ones after those that they may hide; OSError."""
@@ -82,12 +89,16 @@ class _Table:
             self._descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._descriptor, select.POLLPRI)
             self._read_at = -_BELIEVED_SECONDS
-        if self._poll.poll(0) or time.monotonic() >= self._read_at + _BELIEVED_SECONDS:
+        told = bool(self._poll.poll(0))
+        if told or time.monotonic() >= self._read_at + _BELIEVED_SECONDS:
+            before = self._mounts
             self._read_at = time.monotonic()
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             text = b"".join(iter(partial(os.read, self._descriptor, 1 << 16), b""))
             self._mounts = tuple(map(_parsed, text.splitlines()))
             self._kinds = {mount.device: mount.kind for mount in self._mounts}
+            # A disk that is swapped for another in between may leave the same lines.
+            self._changes += told or before != self._mounts
 
 
 def _parsed(line: bytes) -> Mount:
@@ -103,11 +114,15 @@ def _parsed(line: bytes) -> Mount:
     return Mount(
         number.decode(),
         os.makedev(int(major), int(minor)),
-        _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), path),
+        _unescaped(path),
         kind.decode("utf-8", "surrogateescape"),
-        part,
+        _unescaped(part),
         source,
     )
+
+
+def _unescaped(name: bytes) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), name)
 
 
 _table = _Table(Path("/proc/self/mountinfo"))
@@ -116,6 +131,11 @@ _table = _Table(Path("/proc/self/mountinfo"))
 def mounts() -> tuple[Mount, ...]:
     """Return every mount, later ones after those that they may hide; OSError."""
     return _table.mounts()
+
+
+def changes() -> int:
+    """Return how often what is mounted was seen to change so far; OSError."""
+    return _table.changes()
 
 
 def beneath(root: bytes) -> dict[bytes, Mount]:
@@ -174,6 +194,14 @@ def mount_point(path: bytes) -> bytes:
     """Return where the filesystem that holds `path` is mounted; empty if unknown."""
     mount = _mount_of(path)
     return mount.path if mount else b""
+
+
+def place_of(path: bytes) -> tuple[int, bytes] | None:
+    """Return the device that a directory is on, and where it is on that."""
+    if (mount := _mount_of(path)) is None:
+        return None
+    inside = os.path.join(mount.part or b"/", os.path.relpath(path, mount.path))  # noqa: PTH118
+    return mount.device, os.path.normpath(inside)
 
 
 def _mount_of(path: bytes) -> Mount | None:

@@ -1,8 +1,8 @@
 """Whatever stands where others may write, it is taken, or refused with an error of ours.
 
-Answers of the service: tests/files_api; requests to the emulator: tests/emulator. `pytest
-tests/test_fuzz.py --hypothesis-profile long --timeout 0 --hypothesis-show-statistics` tries very
-many, and tells how many of them were taken and refused.
+Answers of the service: tests/files_api (SYNCD_FUZZ_EXAMPLES); requests to the emulator:
+tests/emulator. `pytest tests/test_fuzz.py -m "long or not long" --timeout 0 --hypothesis-profile
+long --hypothesis-show-statistics` tries very many, and tells how many were taken and refused.
 """
 
 import json
@@ -48,7 +48,9 @@ FILES = st.fixed_dictionaries(
     {},
     optional={
         **{name: settings_of(model) for name, model in SECTIONS.items() if name != "folders"},
-        "folders": st.lists(settings_of(Folder), max_size=2) | VALUES,
+        "folders": st.just([{"path": "drop"}])
+        | st.lists(settings_of(Folder).map(lambda folder: {"path": "drop"} | folder), max_size=2)
+        | VALUES,
     },
 )
 

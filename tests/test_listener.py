@@ -391,6 +391,14 @@ def test_the_manifest_comes_in_pages_each_file_once_and_in_order(serve, store):
     assert seen == ["a.txt", "b/c.txt", "b/d \\xff.txt", "z<script>.mp4"]
 
 
+def test_no_answer_holds_a_character_that_a_terminal_obeys(serve, store):
+    row = "UPDATE files SET path = ? WHERE path = ?"
+    store.write(lambda db: db.conn.execute(row, ["\x9b2J\u202ea.txt".encode(), b"a.txt"]))
+    status, _, body = serve()("/ls.json")
+    assert (status, body.isascii()) == (200, True)
+    assert "\x9b2J\u202ea.txt" in [file["path"] for file in json.loads(body)["files"]]
+
+
 def test_the_manifest_is_searched_and_filtered(serve, store):
     asker = serve()
 

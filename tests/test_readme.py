@@ -125,6 +125,16 @@ def test_every_file_it_names_is_there():
     assert "10001" in image
 
 
+def test_every_promise_leads_to_a_test_that_is_there():
+    section = README.split("## What it promises\n")[1].split("\n## ")[0]
+    promises = section.split("What it does not promise:")[0]
+    assert re.findall(r"^- (?!\[)", promises, re.MULTILINE) == []
+    tests = re.findall(r'^\[(\w+)\]: (\S+) "(\w+)"$', section, re.MULTILINE)
+    assert sorted(re.findall(r"\]\[(\w+)\]", section)) == sorted(name for name, *_ in tests)
+    for _, path, test in tests:
+        assert f"def {test}(" in (ROOT / path).read_text(), test
+
+
 def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
     compose, pod = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
     service = compose["services"]["syncd"]

@@ -87,8 +87,8 @@ def _show_holds(found: list[JsonObject]) -> None:
         click.echo(f"   {files}{inside}")
         for path in islice(item["first"], item["affects"]):
             click.echo(f"     {printable(path)}")
-        if item["affects"] > len(item["first"]):
-            click.echo(offered(f"     ... (syncd deletes list {item['id']} lists all)"))
+        if more := _more(item["id"], item["affects"], len(item["first"]), named=item["named"]):
+            click.echo(f"     {more}")
         for command in item["commands"]:
             click.echo(folded(f"   {as_advice(command)}", sys.stdout, indent=3))
 
@@ -104,10 +104,10 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
 
     Says what will be deleted, and asks. The files it names are deleted ten seconds later, and no
     others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
-    approved.
+    approved; a folder whose name is a number is given by its path.
     """
     config = options.load(to_sync=False)
-    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what))
+    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "approved"))
     for hold, _ in chosen:
         _announce(hold)
     if not yes:
@@ -131,40 +131,61 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
     """Keep the remote copies of the files that a hold names: HOLD is its number.
 
     They are no longer mirrored; a file that comes back is taken up again. By FOLDER (name or path)
-    every hold on it is rejected.
+    every hold on it that can be rejected is; a folder whose name is a number is given by its path.
     """
     config = options.load(to_sync=False)
-    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what))
+    chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "rejected"))
     holds = [(hold.id, newest) for hold, newest in chosen]
     _decide(options, "deletes.reject", {"holds": holds}, as_json=as_json)
 
 
-def _chosen(db: Transaction, config: Config, what: str) -> list[tuple[Hold, int]]:
+def _chosen(
+    db: Transaction, config: Config, what: str, verdict: decisions.Decided
+) -> list[tuple[Hold, int]]:
     """Return the holds that are meant, each with the number of the row that it named last.
 
     What a hold names after it was shown is not approved with it.
     """
-    if what.isdigit():
+    known = story.folders(config, db)
+    if what.isdecimal():
+        for folder in known:
+            if folder.name == what:
+                path = printable(folder.root)
+                note = f"{what} is a hold's number; the folder of that name is given by its path"
+                click.echo(f"{note}, {path}", err=True)
         found = [decisions.decidable(db, int(what))]
     else:
-        found = decisions.of_folder(db, folder_name(what, story.folders(config, db)))
+        found = decisions.of_folder(db, folder_name(what, known), verdict)
     return [(hold, decisions.newest(db, hold.id)) for hold in found]
 
 
 def _announce(hold: Hold) -> None:
     """Say on standard error what an approval does; standard output is for the result."""
-    click.echo(_does(hold.reason, hold.affects, printable(decisions.folder_of(hold))), err=True)
-    for path in hold.first:
-        click.echo(f"  {printable(path)}", err=True)
-    if hold.affects > len(hold.first) > 0:
-        click.echo(offered(f"  ... (syncd deletes list {hold.id} lists all)"), err=True)
+    click.echo(f"hold {hold.id}: {_does(hold, printable(decisions.folder_of(hold)))}", err=True)
+    if decisions.names_files(hold):
+        for path in hold.first:
+            click.echo(f"  {printable(path)}", err=True)
+        if more := _more(hold.id, hold.affects, len(hold.first), named=True):
+            click.echo(f"  {more}", err=True)
 
 
-def _does(reason: str, number: int, folder: str) -> str:
-    files = counted(number, "file")
-    match reason:
-        case "root_replaced":
+def _more(hold_id: int, affects: int, shown: int, *, named: bool) -> str:
+    """Return where the rest of a hold's files is listed; empty where all are shown."""
+    if affects <= shown:
+        return ""
+    return offered(f"... (syncd deletes list {hold_id} lists all)") if named else "..."
+
+
+def _does(hold: Hold, folder: str) -> str:
+    files = counted(hold.affects, "file")
+    match hold.reason:
+        case "root_replaced" if not decisions.names_files(hold):
             return f"the folder that is at the path of {folder} now is taken for the right one"
+        case "root_replaced":
+            return (
+                f"the folder that is at the path of {folder} now is taken for the right one, and "
+                f"the remote copies of {files} that it lacks will be deleted:"
+            )
         case "remote_gone":
             return f"{files} of {folder}, deleted remotely by others, will be left alone:"
         case "many_changed":
@@ -193,7 +214,7 @@ def _said(item: JsonObject, verdict: str) -> str:
     files = counted(number, "file")
     approved = verdict == "approved"
     match item["reason"]:
-        case "root_replaced":
+        case "root_replaced" if not number:
             return (
                 f"{where}: the folder that is there now is taken for the right one; what is "
                 "missing in it shows with the next scan, and is held again if it is much"

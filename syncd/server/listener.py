@@ -141,19 +141,19 @@ class Listener:
 
     def _readyz(self, _request: Request) -> Response:
         ready = not self._status.get()["obstacles"]
-        return JSONResponse({"ready": ready}, 200 if ready else 503)
+        return _Json({"ready": ready}, 200 if ready else 503)
 
     def _metrics(self, request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": media_type})
 
     def _status_json(self, _request: Request) -> Response:
-        return JSONResponse(document.contract(self._status.get()))
+        return _Json(document.contract(self._status.get()))
 
     def _page_json(self, _request: Request) -> Response:
         """Answer with all that the page shows: the document, failures, and the last hour."""
         facts = self._status.get()
-        return JSONResponse(
+        return _Json(
             facts | {"now": texts.timestamp(time.time()), "hour": UPLOADED_LAST_HOUR.minutes()}
         )
 
@@ -164,11 +164,11 @@ class Listener:
             after = _cursor(asked["after"]) if asked.get("after") else None
             status = Word(asked["status"]) if asked.get("status") else None
         except ValueError:
-            return JSONResponse({"error": "after, limit or status: no such value"}, 400)
+            return _Json({"error": "after, limit or status: no such value"}, 400)
         if not 1 <= limit <= LONGEST_PAGE:
-            return JSONResponse({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
+            return _Json({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
         if not self._looks.acquire(timeout=TURN_SECONDS):
-            return JSONResponse({"error": "others are searching; try again"}, 503)
+            return _Json({"error": "others are searching; try again"}, 503)
         try:
             files, last = views.read(
                 self._directory,
@@ -183,7 +183,7 @@ class Listener:
             )
         finally:
             self._looks.release()
-        return JSONResponse({"files": files, "next": _cursor_text(last) if last else None})
+        return _Json({"files": files, "next": _cursor_text(last) if last else None})
 
     def _why_json(self, request: Request) -> Response:
         config, asked = self._config(), request.query_params
@@ -194,17 +194,17 @@ class Listener:
                 else asked.get("path", "").encode()
             )
         except ValueError:
-            return JSONResponse({"error": "path_b64 is not Base64"}, 400)
+            return _Json({"error": "path_b64 is not Base64"}, 400)
         folder = next((f for f in config.folders if f.name == asked.get("folder")), None)
         if folder is None or not path:
-            return JSONResponse({"error": "name a folder and a path in it"}, 404)
+            return _Json({"error": "name a folder and a path in it"}, 404)
         place = Place(folder.name, folder.place, path)
         told = views.read(
             self._directory, lambda db: story.of_file(place, config, db, running=True)
         )
         if told is None:
-            return JSONResponse({"error": "there is no such file"}, 404)
-        return JSONResponse(told)
+            return _Json({"error": "there is no such file"}, 404)
+        return _Json(told)
 
     # What they read
 
@@ -218,6 +218,13 @@ class Listener:
     def _free_bytes(self) -> int:
         disk = os.statvfs(self._directory)
         return disk.f_bavail * disk.f_frsize
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII alone: of a name, nothing is left that a terminal would obey."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class _Fresh:
@@ -240,7 +247,7 @@ class _Fresh:
 
 
 def _unavailable(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 503)
+    return _Json({"error": str(error)}, 503)
 
 
 def _listen(host: str, port: int) -> socket.socket:

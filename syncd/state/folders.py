@@ -14,6 +14,10 @@ class Part(NamedTuple):
     identity: RootIdentity
     #: another one with most of these files in it: they are observed and sent, and none is deleted
     alike: RootIdentity | None = None
+    #: whether nothing beneath it may be touched: it is another one, or one as it was earlier
+    is_stopped: bool = False
+    #: what its files were known to be before then is no evidence that it is as it was earlier
+    believed_at: float = 0.0
 
 
 def is_known(db: Database, name: str) -> bool:
@@ -24,12 +28,16 @@ def is_known(db: Database, name: str) -> bool:
 def parts(db: Database, name: str) -> dict[bytes, Part]:
     """Return the known parts of a folder by path; its root is the empty one, once it was seen."""
     rows = db.conn.execute(
-        "SELECT path, filesystem, inode, alike, alike_inode FROM parts WHERE folder = ?", (name,)
+        "SELECT path, filesystem, inode, alike, alike_inode, is_stopped, believed_at FROM parts "
+        "WHERE folder = ?",
+        (name,),
     )
     return {
         row[0]: Part(
             RootIdentity(row[1], int(row[2])),
             None if row[3] is None else RootIdentity(row[3], int(row[4])),
+            bool(row[5]),
+            row[6],
         )
         for row in rows
     }
@@ -56,11 +64,14 @@ def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity, no
     accept_part(db, name, b"", identity)
 
 
-def accept_part(db: Database, name: str, part: bytes, identity: RootIdentity) -> None:
-    """Take `identity` for that of the folder's `part`."""
+def accept_part(
+    db: Database, name: str, part: bytes, identity: RootIdentity, believed_at: float = 0.0
+) -> None:
+    """Take `identity` for that of the folder's `part`, as it is, whatever was known before."""
     db.conn.execute(
-        "INSERT OR REPLACE INTO parts (folder, path, filesystem, inode) VALUES (?, ?, ?, ?)",
-        (name, part, identity.filesystem, str(identity.inode)),
+        "INSERT OR REPLACE INTO parts (folder, path, filesystem, inode, believed_at) "
+        "VALUES (?, ?, ?, ?, ?)",
+        (name, part, identity.filesystem, str(identity.inode), believed_at),
     )
 
 

@@ -111,6 +111,7 @@ def beneath(
 class Synced(NamedTuple):
     """A file that has a copy, by what can be seen of it without reading it."""
 
+    id: int
     path: bytes
     size: int
     mtime_ns: int
@@ -133,10 +134,38 @@ def synced_in(
     first, beyond = _range(directory)
     rows = _plain(
         db,
-        f"SELECT path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
+        f"SELECT id, path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
         (folder, max(first, after), beyond, limit),
     )
     return [Synced(*row) for row in rows]
+
+
+class Latest(NamedTuple):
+    """A file that has a copy, and is one of those that changed last."""
+
+    path: bytes
+    fingerprint: Fingerprint
+
+
+def latest(
+    db: Database, folder: str, directory: bytes, since: float, now: float, limit: int
+) -> list[Latest]:
+    """Return up to `limit` of the files with a copy beneath `directory` that changed last.
+
+    None that changed before `since`, or when the clock was ahead of `now`. However large the folder
+    is, no more than some thousands of its files are looked through.
+    """
+    first, beyond = _range(directory)
+    rows = _plain(
+        db,
+        "SELECT path, inode, size, mtime_ns, ctime_ns FROM (SELECT * FROM files INDEXED BY "
+        "files_changed WHERE folder = ? AND changed_at > ? AND changed_at <= ? "
+        "ORDER BY changed_at DESC LIMIT ?) AS files WHERE path > ? AND path < ? "
+        "AND status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
+        "WHERE file_id = files.id AND copies.status IN ('live', 'processing')) LIMIT ?",
+        (folder, since, now, 100 * limit, first, beyond, limit),
+    )
+    return [Latest(row[0], Fingerprint(*row[1:])) for row in rows]
 
 
 def count_synced_in(db: Database, folder: str, directory: bytes) -> int:

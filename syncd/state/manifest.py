@@ -74,6 +74,8 @@ WORD = f"""
       WHEN d.verdict = 'held' OR (d.verdict IS NULL AND wish.delete_sent_at IS NULL
         AND {_DELETING_HELD}) THEN 'held'
       ELSE 'deleting' END
+    WHEN d.verdict = 'held' AND EXISTS (
+      SELECT 1 FROM holds WHERE id = d.hold_id AND stops = 'deletions') THEN 'held'
     WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
     WHEN d.verdict = 'held' AND (wish.id IS NULL OR wish.status = 'live') THEN 'held'
     WHEN d.verdict = 'forgotten' AND (wish.id IS NULL OR wish.status = 'live') THEN 'ignored'

@@ -124,12 +124,12 @@ def doubts(db: Database) -> int:
 
 
 def unanswered(db: Database) -> tuple[int, float]:
-    """Return how many uploads got no sure answer, and when the last of them was sent."""
-    number, sent_at = db.conn.execute(
-        "SELECT count(*), coalesce(max(sent_at), 0) FROM copies "
+    """Return how many uploads got no sure answer, and when the last of them was given up."""
+    number, since = db.conn.execute(
+        "SELECT count(*), coalesce(max(coalesce(doubted_at, sent_at)), 0) FROM copies "
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' AND NOT in_flight"
     ).fetchone()
-    return number, sent_at
+    return number, since
 
 
 def summary(db: Database) -> str:
@@ -186,6 +186,7 @@ def _review(db: Database, hold: Hold) -> JsonObject:
         "affects": hold.affects,
         "first": hold.first,
         "parent": hold.parent,
+        "named": decisions.names_files(hold),
         "verdict": hold.verdict,
         "decided_at": timestamp(hold.released_at),
         "commands": commands,

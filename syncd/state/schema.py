@@ -384,6 +384,19 @@ def parts_of_folders(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def disks_put_back(db: Database) -> None:
+    """Tell a disk that is as it was earlier by the files that changed last."""
+    for statement in (
+        # What was known of a part's files before a person, or a comparison, took its disk for the
+        # right one is no evidence against it.
+        "ALTER TABLE parts ADD COLUMN believed_at REAL NOT NULL DEFAULT 0",
+        "DROP INDEX files_changed",
+        "CREATE INDEX files_changed ON files (folder, changed_at, generation)",
+    ):
+        db.execute(statement)
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

@@ -1,5 +1,10 @@
-"""How much of what is known of a folder is in another directory that stands in its place."""
+"""How much of what is known of a folder is in a directory that stands at its place.
 
+That is asked of another directory; and of the known one, whether its disk is as it was earlier.
+"""
+
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -7,12 +12,17 @@ from syncd import disk
 from syncd.disk import Found
 from syncd.identity import View, part_of
 from syncd.state import inventory
-from syncd.state.holds import FIRST
+from syncd.state.folders import Part
+from syncd.state.inventory import Latest
 from syncd.state.planner import Limits
 from syncd.state.store import Store
 from syncd.watch.folder import WatchFolder
 
 BATCH = 1000
+#: How many of the files that changed last tell whether a disk is as it was earlier.
+LATEST = 100
+#: What several clocks that stamp one filesystem may differ by, in nanoseconds.
+SKEW_NS = 5 * 10**9
 
 
 @dataclass(slots=True)
@@ -22,9 +32,8 @@ class Likeness:
     #: synced files, and those of them that are there with their size and modification time
     known: int = 0
     there: int = 0
-    missing: int = 0
-    #: the first that are missing, by path
-    first: list[bytes] = field(default_factory=list)
+    #: the ids of those that are missing
+    missing: list[int] = field(default_factory=list)
     #: whether a file is older than known: then it is from a backup
     is_older: bool = False
 
@@ -38,7 +47,7 @@ class Likeness:
         return (
             not self.is_older
             and 0 < self.known <= 2 * self.there
-            and not limits.are_exceeded(self.missing, self.known)
+            and not limits.are_exceeded(len(self.missing), self.known)
         )
 
 
@@ -56,8 +65,54 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
             file, mark = here[path], sight.fingerprint
             found.known += 1
             if sight.found is Found.ABSENT:
-                found.missing += 1
-                found.first += [path] if len(found.first) < FIRST else []
+                found.missing.append(file.id)
             elif mark is not None:
                 found.there += (mark.size, mark.mtime_ns) == (file.size, file.mtime_ns)
                 found.is_older = found.is_older or mark.mtime_ns < file.mtime_ns
+
+
+def is_put_back(
+    store: Store, folder: WatchFolder, view: View, part: bytes, known: Part, now: float
+) -> bool:
+    """Say whether the disk of a known `part` is as it was earlier.
+
+    An older image, a clone or a snapshot of a disk has its identity. What changed last in the
+    folder tells: no file changes or goes without a later time of change, its own or that of a
+    directory above it, which no program can set.
+    """
+    if not known.identity.inode:
+        # Where inodes are made up, so are the times of changes; or another machine answers.
+        return False
+    files = store.read(
+        lambda db: inventory.latest(db, folder.name, part, known.believed_at, now, LATEST)
+    )
+    return any(
+        _is_earlier(folder.path, part, file)
+        for file in files
+        if file.fingerprint.ctime_ns and part_of(view.parts, file.path) == part
+    )
+
+
+def _is_earlier(root: bytes, part: bytes, file: Latest) -> bool:
+    """Say whether a file, or its absence, is from before it was last known to change."""
+    known, place, seen = file.fingerprint, os.path.join(root, part), None  # noqa: PTH118
+    *directories, name = file.path[len(part) :].lstrip(b"/").split(b"/")
+    try:
+        changed_ns = [os.stat(place).st_ctime_ns]  # noqa: PTH116
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for directory in directories:
+                place = os.path.join(place, directory)  # noqa: PTH118
+                changed_ns.append(os.lstat(place).st_ctime_ns)
+            seen = os.lstat(os.path.join(place, name))  # noqa: PTH118
+    except OSError:
+        return False
+    # A directory that was moved there has changed by that. The first is always the same one: what
+    # changed in it tells only of what is directly in it.
+    newest_ns = max(changed_ns[1:], default=0)
+    if seen is None:
+        newest_ns = newest_ns or changed_ns[0]
+    elif (seen.st_size, seen.st_mtime_ns) == (known.size, known.mtime_ns):
+        return False
+    else:
+        newest_ns = max(seen.st_ctime_ns, 0 if seen.st_ino == known.inode else newest_ns)
+    return newest_ns + SKEW_NS < known.ctime_ns

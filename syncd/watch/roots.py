@@ -13,20 +13,21 @@ import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from syncd import identity
 from syncd.identity import RootIdentity, View
 from syncd.state import folders, holds, inventory, reconfiguration, sightings
 from syncd.state.advance import Policies
 from syncd.state.folders import Part
-from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops
+from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops, decisions
 from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction
 from syncd.state.texts import shown
 from syncd.watch.folder import WatchFolder
-from syncd.watch.likeness import Likeness, compare
+from syncd.watch.likeness import Likeness, compare, is_put_back
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class RootState(enum.StrEnum):
     OK = "ok"
     #: another one with most of what is known in it: only what it lacks is not believed
     ALIKE = "alike"
-    #: another one
+    #: another one, or the right one as it was earlier
     REPLACED = "replaced"
     #: not there, not a directory, or not to be listed
     MISSING = "missing"
@@ -107,6 +108,10 @@ class Root:
         self._compared: dict[tuple[bytes, RootIdentity], Likeness] = {}
         #: the parts that were compared, and whose holds do not tell of it yet
         self._fresh: set[bytes] = set()
+        #: the known parts that were asked whether they are as they were earlier, and at what change
+        #: of the mounts; and those that are
+        self._dated: dict[bytes, tuple[RootIdentity, int]] = {}
+        self._put_back: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
     def check(self) -> Standing:
@@ -124,8 +129,9 @@ class Root:
         return self._store.read(lambda db: self._standing(db, view))
 
     def compare_anew(self) -> None:
-        """Forget what was found in other directories: files may have come or gone since."""
+        """Forget what was compared: files may have come or gone since."""
         self._compared.clear()
+        self._dated.clear()
 
     def record(self, seen: Sequence[Sighting], before: View) -> int | None:
         """Record what was seen beneath the root that looked like `before`; return the rows changed.
@@ -170,7 +176,21 @@ class Root:
 
     def _view(self) -> View:
         known = self._store.read(lambda db: folders.parts(db, self._folder.name))
-        return identity.view(self._folder.path, self._folder.marker, known)
+        view = identity.view(self._folder.path, self._folder.marker, known)
+        for part, seen in view.parts.items():
+            if seen and part in known and self._dated.get(part) != (seen, view.changes):
+                self._dated[part] = seen, view.changes
+                if self._is_put_back(view, part, known[part]):
+                    self._put_back.add(part)
+                else:
+                    self._put_back.discard(part)
+        return view
+
+    def _is_put_back(self, view: View, part: bytes, known: Part) -> bool:
+        vouched = not part and (self._folder.marker or self._folder.any_root)
+        if vouched or view.parts[part] != known.identity:
+            return False
+        return is_put_back(self._store, self._folder, view, part, known, self._clock())
 
     # How the parts stand
 
@@ -192,7 +212,7 @@ class Root:
         if seen is None:
             return RootState.MISSING
         if known is not None and seen.is_same(known.identity):
-            return RootState.OK
+            return RootState.REPLACED if part in self._put_back else RootState.OK
         likeness = self._compared.get((part, seen), Likeness())
         limits = self.policies[self._folder.name].limits
         is_alike = known is not None and likeness.is_alike(limits)
@@ -226,6 +246,7 @@ class Root:
             part
             for part, known in self._parts(db, view)
             if (part, view.parts[part]) not in self._compared
+            and part not in self._put_back
             and self._state(db, view, part, known) is RootState.REPLACED
         ]
 
@@ -271,13 +292,15 @@ class Root:
             folders.forget_part(db, name, part)
             return
         known = folders.parts(db, name).get(part)
-        folders.accept_part(db, name, part, seen)
+        self._put_back.discard(part)
+        held = inventory.ever_held(db, name, part)
+        folders.accept_part(db, name, part, seen, believed_at=now if known and held else 0.0)
         if part or known is None or seen.is_same(known.identity):
             return
         log.warning("%s: another folder is taken for %s", name, self._shown)
         if self._folder.any_root:
             reconfiguration.release_all(db, name, now)
-        if not inventory.ever_held(db, name, part):
+        if not held:
             folders.begin_anew(db, name, now)
 
     # Holds
@@ -309,15 +332,11 @@ class Root:
 
     def _place(self, db: Transaction, key: _Key, part: bytes, view: View) -> None:
         stops, scope, reason = key
-        seen = view.parts[part]
-        likeness = self._compared.get((part, seen)) if seen else None
+        seen, message = view.parts[part], self._message(key, part, view)
+        if seen is not None and stops == "deletions":
+            self._name_missing(db, key, message, self._compared[part, seen].missing)
+            return
         synced = inventory.synced_in(db, self._folder.name, part, b"", holds.FIRST)
-        affects, first = likeness.known if likeness else 0, [file.path for file in synced]
-        if likeness is None:
-            affects = inventory.count_synced_in(db, self._folder.name, part)
-        elif stops == "deletions":
-            affects, first = likeness.missing, likeness.first
-        message = self._message(key, part, view)
         where = self._where(part)
         commands = [f"ls -la {where}", f"findmnt --target {where}"]
         if seen is not None:
@@ -328,11 +347,22 @@ class Root:
             scope=scope,
             reason=reason,
             message=message,
-            affects=affects,
-            first=[shown(path) for path in first],
+            affects=inventory.count_synced_in(db, self._folder.name, part),
+            first=[shown(file.path) for file in synced],
             commands=commands,
             now=self._clock(),
         )
+        if is_new:
+            log.warning("%s: held: %s", scope, message)
+
+    def _name_missing(
+        self, db: Transaction, key: _Key, message: str, missing: Collection[int]
+    ) -> None:
+        """Let the hold on a part that is alike name what is missing in it, and nothing else."""
+        stops, scope, reason = key
+        place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
+        is_new = holds.open_id(db, **place) is None
+        decisions.name(db, missing, **place, message=message, now=self._clock(), only=True)
         if is_new:
             log.warning("%s: held: %s", scope, message)
 
@@ -354,6 +384,13 @@ class Root:
                     f"the folder {where} cannot be listed ({error}): mount it, bring it back, or "
                     "make it readable for syncd; nothing is taken for deleted until then"
                 )
+            case "folder", _ if part in self._put_back:
+                return (
+                    f"{where} is as it was earlier: files that changed last are missing or older "
+                    "in it, as in a backup, a clone or a snapshot of its disk; nothing in it is "
+                    "sent, taken away or deleted: put the right one back, or approve this one: "
+                    "its files are sent then, and the synced files that it lacks count as missing"
+                )
             case "folder", _:
                 return (
                     f"{where} is not the folder that it was, or not the disk: nothing in it is "
@@ -364,6 +401,6 @@ class Root:
                 return (
                     f"{where} is another folder or disk than it was, with most of the synced files "
                     "in it: it is synced, and nothing that it lacks is deleted; bring back what is "
-                    "missing, or put the right one back, or approve this one: what it lacks then "
-                    "counts as missing"
+                    "missing, or put the right one back; else approve this one, and the remote "
+                    "copies of what it lacks now are deleted, or reject that, and they are kept"
                 )

@@ -48,5 +48,6 @@ def _right_parts(
         for part, seen in view.parts.items()
         if seen is not None
         and part in known
+        and not known[part].is_stopped
         and (seen == known[part].identity or (alike and seen == known[part].alike))
     }

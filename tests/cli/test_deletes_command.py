@@ -185,6 +185,31 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == taken
 
 
+@pytest.mark.row(65)
+def test_what_stops_a_folder_whole_offers_no_list_of_files(held, syncd):
+    hold = {"stops": "folder", "scope": "f", "reason": "root_replaced", "affects": 22}
+    held.do(holds.place, **hold, first=["a"], message="another one", now=held.now)
+    held.store.close()
+    out = syncd("deletes", "list")[1]
+    assert "syncd deletes list 1 lists all" in out
+    assert "syncd deletes list 2" not in out
+    assert "syncd deletes list 2" not in syncd("deletes", "approve", "2")[2]
+    # It cannot be rejected: that of its folder which can be is.
+    code, out, _ = syncd("deletes", "reject", "f")
+    assert (code, "hold 1" in out, "hold 2" in out) == (0, True, False)
+
+
+def test_a_number_is_that_of_a_hold_and_says_so_where_a_folder_has_it_for_a_name(held, syncd):
+    (held.home / "one").mkdir()
+    held.do(folders.note, "1", bytes(held.home / "one"), 1.0)
+    held.store.close()
+    code, out, err = syncd("deletes", "approve", "--yes", "1")
+    assert (code, "hold 1 of f" in out) == (0, True)
+    assert f"given by its path, {held.home / 'one'}" in err
+    code, _, err = syncd("deletes", "approve", "--yes", str(held.home / "one"))
+    assert (code, "no deletions of 1 are held" in err) == (1, True)
+
+
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):
     held.do(holds.release, stops="deletions", scope="f", reason="many_missing", now=held.now)
     copy = held.store.read(

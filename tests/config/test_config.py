@@ -403,20 +403,68 @@ def test_a_name_in_use_stays_and_is_given_to_no_other_folder(load):
     assert names("/c/data")[0].startswith("data-")
 
 
+@pytest.fixture
+def bound(tmp_path):
+    """Bind-mount a directory at another path."""
+    made = []
+
+    def bind(name, elsewhere):
+        for path in (tmp_path / name, tmp_path / elsewhere):
+            path.mkdir(parents=True, exist_ok=True)
+        command = ("mount", "--bind", tmp_path / name, tmp_path / elsewhere)
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("mounting is not permitted here")
+        made.append(tmp_path / elsewhere)
+
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    yield bind
+    for path in made:
+        subprocess.run(("umount", path), check=True)
+
+
 @pytest.mark.row(76)
-def test_one_directory_at_two_paths_is_refused(refused, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "watched"),
+    [("one", "other"), ("one/in it", "other"), ("one/in it", "other/deeper"), ("one", "other/in")],
+)
+def test_one_directory_at_two_paths_is_refused(refused, bound, tmp_path, name, watched):
+    bound(name, "other")
+    (tmp_path / watched).mkdir(exist_ok=True)
+    toml = "".join(f"[[folders]]\npath = '{tmp_path}/{path}'\n" for path in ("one", watched))
+    assert "are one directory that is mounted twice, or one is within" in refused(toml)
+
+
+@pytest.mark.row(76)
+def test_a_state_directory_that_is_mounted_from_a_folder_is_refused(refused, bound, tmp_path):
+    bound("one/state", "other")
+    toml = f"[state]\ndirectory = '{tmp_path}/other'\n[[folders]]\npath = '{tmp_path}/one'\n"
+    assert "overlap; set [state] directory" in refused(toml)
+
+
+@pytest.mark.row(76)
+def test_the_roots_of_two_disks_are_not_one(load, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    bind = ("mount", "--bind", tmp_path / "one", tmp_path / "other")
-    if subprocess.run(bind, check=False, capture_output=True).returncode:
+    mount = ("mount", "-t", "tmpfs", "tmpfs", tmp_path / "other")
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")
     try:
         toml = "".join(f"[[folders]]\npath = '{tmp_path}/{name}'\n" for name in ("one", "other"))
-        assert "are one directory that is mounted twice" in refused(toml)
+        assert len(load(toml).folders) == 2
     finally:
         subprocess.run(("umount", tmp_path / "other"), check=True)
+
+
+@pytest.mark.row(76)
+def test_two_directories_of_one_disk_are_not_one(load, bound, tmp_path):
+    bound("one", "other")
+    (tmp_path / "onefold").mkdir()
+    paths = ("other", "onefold")
+    toml = "".join(f"[[folders]]\npath = '{tmp_path}/{path}'\n" for path in paths)
+    assert len(load(toml).folders) == 2
 
 
 def test_equal_names_are_refused(refused):

@@ -43,7 +43,8 @@ PARTS = st.tuples(st.sampled_from(["file", "other", "", "\xff"]), VALUES, VALUES
 
 def small(examples):
     return settings(
-        max_examples=examples,
+        # As the profile has it, in proportion.
+        max_examples=max(examples, settings.default.max_examples * examples // 100),
         deadline=None,
         derandomize=True,
         database=None,

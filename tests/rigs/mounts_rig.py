@@ -3,7 +3,8 @@
 
 Each case is a watch folder on a mount of its own, with files that are synced. The mount goes; syncd
 has more than its grace to be wrong; the mount comes back. Not one DELETE may have been sent, and
-not one request that changes anything on the return. Root; about a minute; needs `bindfs`.
+not one request that changes anything on the return. Root; about a minute; needs `bindfs` and the
+`mkfs` of each kind of disk.
 """
 
 # row: 5, 6
@@ -23,6 +24,8 @@ from pathlib import Path
 
 FILES = 6
 GRACE = 1.5
+#: By how much an older image must be older for it to be told.
+PUT_BACK_SECONDS = 6.0
 KEY = "a-key-of-the-rig"
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 
@@ -235,10 +238,100 @@ class WithinSwapped(WithinOver):
         self.mount_disk()
 
 
+class Disk(Case):
+    """a disk, swapped on its device for another one with the same names"""
+
+    kind = ""
+
+    def __init__(self, place: Path) -> None:
+        self.device = self.other_device = ""
+        self.image, self.other = place / "image", place / "other"
+        super().__init__(place)
+        self.made(self.image, self.source)
+        for path in filter(Path.is_file, self.source.rglob("*")):
+            path.write_bytes(b"of another disk, " + path.read_bytes())
+        self.made(self.other, self.source)
+
+    def made(self, image: Path, content: Path) -> None:
+        """Make a disk that holds what is in `content`."""
+        with image.open("wb") as file:
+            file.truncate(320 << 20)
+        run(f"mkfs.{self.kind}", image)
+        run("mount", "-o", "loop", image, self.root)
+        run("cp", "-r", f"{content}/.", self.root)
+        run("umount", self.root)
+
+    def mount(self) -> None:
+        self.device = self.attached(self.image)
+        run("mount", self.device, self.root)
+
+    @staticmethod
+    def attached(image: Path, device: str = "--find") -> str:
+        asked = ["losetup", "--show", device, str(image)]
+        return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+
+    def take(self) -> None:
+        Unmounted.take(self)
+        run("losetup", "--detach", self.device)
+        self.attached(self.other, self.device)
+        run("mount", self.device, self.root)
+
+    def give_back(self) -> None:
+        """Bring the right one back on another device."""
+        Unmounted.take(self)
+        self.other_device = self.device
+        self.mount()
+
+    def end(self) -> None:
+        super().end()
+        for device in filter(None, (self.device, self.other_device)):
+            subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)
+
+
+class DiskPutBack(Disk):
+    """a disk, swapped for an older image of it"""
+
+    def made(self, image: Path, content: Path) -> None:
+        if image == self.image:
+            super().made(image, content)
+            shutil.copy(image, self.other)
+            self.copied_at = time.monotonic()
+
+    def mount(self) -> None:
+        super().mount()
+        if self.other_device:
+            return
+        # Two files have changed since, and a directory has another file in it.
+        time.sleep(max(self.copied_at + PUT_BACK_SECONDS - time.monotonic(), 0.0))
+        (self.root / "d0/file-0").write_bytes(b"changed since the image was taken")
+        (self.root / "d1/file-1").rename(self.root / "d1/file-2")
+
+
+def of_kinds(case: type[Disk], *kinds: str) -> list[type[Disk]]:
+    """Return the case for each kind of disk that the kernel knows."""
+    return [
+        type(case.__name__ + kind, (case,), {"kind": kind, "__doc__": f"{case.__doc__} ({kind})"})
+        for kind in kinds
+        if is_known(kind)
+    ]
+
+
+def is_known(kind: str) -> bool:
+    with suppress(FileNotFoundError):
+        subprocess.run(["modprobe", kind], check=False, capture_output=True)
+    known = kind in Path("/proc/filesystems").read_text(encoding="utf-8").split()
+    if not known:
+        print(f"      this kernel knows no {kind}")
+    return known
+
+
 CASES = (
     *(Unmounted, Detached, BoundOver, EmptyDisk, EmptyDiskOver, Forbidden),
     *(FuseDead, FuseHung, FuseEmpty),
     *(Within, WithinOver, WithinSwapped),
+    # Where inodes and times of changes are made up, an older image is not told from its disk.
+    *of_kinds(Disk, "ext4", "xfs", "btrfs", "vfat"),
+    *of_kinds(DiskPutBack, "ext4", "xfs", "btrfs"),
 )
 
 

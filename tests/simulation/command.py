@@ -103,7 +103,7 @@ def main() -> int:
             print("\r\033[K", end="", file=sys.stderr)
         for seed, what in sorted(broken):
             print(f"schedule {seed}: {what}; repeat it with --seed {seed}")
-        kinds = {"lost": 0, "duplicate": 0, "orphan": 0}
+        kinds = {"foreign": 0, "lost": 0, "duplicate": 0, "orphan": 0, "other": 0}
         for _, what in broken:
             kinds[_kind(what)] += 1
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -116,6 +116,11 @@ def main() -> int:
 
 
 def _kind(what: str) -> str:
-    if "twice" in what:
-        return "duplicate"
-    return "orphan" if "orphan" in what else "lost"
+    """Return what a violation is: the first of these whose words it has."""
+    words = {
+        "foreign": ("not ours", "somebody else"),
+        "duplicate": ("twice", "two "),
+        "orphan": ("orphan",),
+        "lost": ("lost", "no live copy", "I5", "I6", "I7", "liveness"),
+    }
+    return next((kind for kind, said in words.items() if any(w in what for w in said)), "other")

@@ -8,9 +8,12 @@ from watch_place import POLICIES, wait_for
 
 from syncd import disk, identity
 from syncd.identity import RootIdentity
-from syncd.state import folders
+from syncd.state import folders, manifest
+from syncd.state.holds import decisions
 from syncd.state.planner import Limits, Policy
+from syncd.watch import likeness
 from syncd.watch.roots import RootState
+from syncd.workers import looks
 
 FILES = (b"a", b"b", b"d/c")
 
@@ -173,6 +176,60 @@ def test_one_that_has_most_of_the_files_is_synced_and_loses_none(place, tmp_path
     place.scan()
     assert place.holds() == {}
     assert place.watched.check() is RootState.OK
+
+
+@pytest.fixture
+def alike(place, tmp_path):
+    """A place in whose root's place another one stands, which lacks b and d/c."""
+    there = (b"a", b"e", b"g", b"h", b"i")
+    place.synced(b"b", b"d/c", *there)
+    replaced(place, tmp_path, there)
+    assert place.watched.check() is RootState.ALIKE
+    return place
+
+
+def verdicts(place):
+    return {p: (str(f.status), f.verdict) for p, f in place.files().items() if f.verdict}
+
+
+@pytest.mark.row(65)
+def test_the_files_that_it_lacks_are_named_row_by_row(alike, tmp_path):
+    assert verdicts(alike) == dict.fromkeys((b"b", b"d/c"), ("ready", "held"))
+    hold = alike.holds()["root_replaced"]
+    commands = [f"syncd deletes {verb} {hold.id}" for verb in ("approve", "reject")]
+    assert hold.commands == commands
+    listed = alike.store.read(lambda db: [*manifest.held(db, hold.id)])
+    assert [(row["path"], row["status"]) for row in listed] == [("b", "held"), ("d/c", "held")]
+    # What is back, or goes, is named no more, or as well.
+    shutil.copy2(tmp_path / "right" / "b", alike.root / "b")
+    (alike.root / "e").unlink()
+    alike.scan()
+    assert verdicts(alike).keys() == {b"d/c", b"e"}
+    assert alike.holds()["root_replaced"].first == ["d/c", "e"]
+    shutil.rmtree(alike.root)
+    (tmp_path / "right").rename(alike.root)
+    assert (alike.watched.check(), verdicts(alike)) == (RootState.OK, {})
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+def test_a_verdict_on_it_reaches_exactly_the_files_that_were_shown(alike, verdict):
+    hold = alike.holds()["root_replaced"]
+    shown = alike.store.read(lambda db: decisions.newest(db, hold.id))
+    (alike.root / "e").unlink()
+    alike.scan()
+    now = alike.now()
+    decided = alike.store.write(lambda db: decisions.decide(db, hold.id, verdict, now, up_to=shown))
+    assert decided.files == 2
+    assert alike.watched.take_root(hold.scope)
+    alike.scan()
+    files, outcome = alike.files(), {"approved": "approved", "rejected": "kept"}[verdict]
+    assert (alike.holds(), alike.watched.check()) == ({}, RootState.OK)
+    assert verdicts(alike) == dict.fromkeys((b"b", b"d/c"), ("missing", outcome))
+    waits = decisions.UNDO_SECONDS if verdict == "approved" else 0.0
+    assert files[b"b"].due_at == now + waits
+    # What went later is a matter of its own.
+    assert (files[b"e"].status, files[b"e"].verdict) == ("missing", None)
 
 
 @pytest.mark.row(65)
@@ -437,6 +494,162 @@ def test_a_remounted_root_is_watched_again(mounted, mounts, until):
     mounted.watched.hints.take()
     mounted.write(b"new")
     assert until(lambda: b"new" in mounted.watched.hints.take())
+
+
+# A disk as it was earlier
+
+
+def known_later(place, *names):
+    """Let files be known as they were an hour later: the disk is then as it was before that."""
+    for name in names:
+        place.store.write(
+            lambda db, n=name: db.conn.execute(
+                "UPDATE files SET ctime_ns = ctime_ns + 3600000000000, size = size + 1 "
+                "WHERE path = ?",
+                (n,),
+            )
+        )
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize("gone", [False, True], ids=["older", "not there yet"])
+def test_beneath_a_disk_that_is_as_it_was_earlier_nothing_is_recorded(place, gone):
+    place.synced(*FILES)
+    before = place.files()
+    known_later(place, b"d/c")
+    if gone:
+        shutil.move(place.root / "d" / "c", place.root.with_name("c"))
+    os.utime(place.root / "a", (1, 1))
+    place.scan()
+    place.look(*FILES, b"d", removal_seen=True)
+    place.watched.look_due()
+    assert {path: file.status for path, file in place.files().items()} == dict.fromkeys(
+        FILES, before[b"a"].status
+    )
+    hold = place.holds()["root_replaced"]
+    assert (hold.stops, hold.affects) == ("folder", 3)
+    assert "is as it was earlier" in hold.message
+    # A restart knows it, too; and what works in the folder.
+    place.reopen()
+    assert place.watched.check() is RootState.REPLACED
+    assert looks.look(place.store, "f", os.fsencode(place.root), FILES) == {}
+
+
+@pytest.mark.row(65)
+def test_the_hold_on_it_ends_once_the_disk_is_as_it_is_known(place):
+    place.synced(*FILES)
+    known_later(place, b"a")
+    assert place.scan().state is RootState.REPLACED
+    place.store.write(
+        lambda db: db.conn.execute(
+            "UPDATE files SET ctime_ns = ctime_ns - 3600000000000, size = size - 1 "
+            "WHERE path = CAST('a' AS BLOB)"
+        )
+    )
+    place.scan()
+    assert (place.watched.check(), place.holds()) == (RootState.OK, {})
+
+
+@pytest.mark.row(65)
+def test_an_earlier_disk_that_a_person_approved_stays_the_folder(place):
+    place.synced(*FILES)
+    known_later(place, b"a", b"b")
+    place.root.joinpath("b").unlink()
+    assert place.scan().state is RootState.REPLACED
+    assert place.watched.take_root("f")
+    place.reopen()
+    assert place.watched.check() is RootState.OK
+    place.scan()
+    assert (place.missing(), place.holds()) == ([b"b"], {})
+
+
+@pytest.mark.row(65)
+def test_what_people_do_with_files_makes_no_earlier_disk(place, monkeypatch):
+    """Whatever modification times they give them, and with whatever they replace them."""
+    monkeypatch.setattr(likeness, "SKEW_NS", 0)
+    place.write(b"old/a", b"an old one")
+    place.write(b"elsewhere/c", b"an old one, too")
+    time.sleep(0.05)
+    place.synced(*FILES, b"e", b"gone/x")
+    before = {path: file.fingerprint for path, file in place.files().items()}
+    place.store.write(
+        # As if syncd had known them for two hours.
+        lambda db: db.conn.execute("UPDATE files SET changed_at = changed_at - 7200")
+    )
+    os.utime(place.root / "b", (1, 1))
+    place.root.joinpath("old", "a").rename(place.root / "a")
+    place.root.joinpath("d").rename(place.root / "d-old")
+    place.root.joinpath("elsewhere").rename(place.root / "d")
+    place.root.joinpath("e").unlink()
+    shutil.rmtree(place.root / "gone")
+    assert (place.scan().state, place.holds()) == (RootState.OK, {})
+    assert before[b"b"] != place.files()[b"b"].fingerprint
+
+
+@pytest.mark.row(65)
+def test_times_from_when_the_clock_was_ahead_make_no_earlier_disk(place):
+    place.synced(*FILES)
+    known_later(place, b"a")
+    place.store.write(lambda db: db.conn.execute("UPDATE files SET changed_at = changed_at + 3600"))
+    assert place.scan().state is RootState.OK
+
+
+@pytest.mark.row(65)
+def test_a_file_of_the_size_and_time_that_are_known_is_not_from_earlier(place):
+    place.synced(*FILES)
+    known_later(place, b"a")
+    place.store.write(
+        lambda db: db.conn.execute(
+            "UPDATE files SET size = size - 1 WHERE path = CAST('a' AS BLOB)"
+        )
+    )
+    assert place.scan().state is RootState.OK
+
+
+@pytest.mark.row(65)
+def test_a_marker_vouches_for_an_earlier_disk(place):
+    place.write(b".here")
+    place.reopen(marker=b".here")
+    place.synced(*FILES)
+    known_later(place, b"a")
+    assert place.scan().state is RootState.OK
+
+
+@pytest.mark.row(65)
+@pytest.mark.parametrize("running", [True, False], ids=["running", "between two passes"])
+def test_an_older_image_of_the_same_disk_is_mounted_in_its_place(
+    make_place, mounts, tmp_path, monkeypatch, running
+):
+    """It has the UUID, the root's inode and its time of birth; often the loop device as well."""
+    # What comes a minute later in life comes at once here.
+    monkeypatch.setattr(likeness, "SKEW_NS", 0)
+    image, backup, root = (tmp_path / name for name in ("image", "backup", "mnt"))
+    root.mkdir()
+    with image.open("wb") as file:
+        file.truncate(2 << 20)
+    if shutil.which("mkfs.ext4", path="/usr/sbin:/sbin") is None:
+        pytest.skip("there is no mkfs.ext4")
+    assert run("mkfs.ext4", "-q", str(image)).returncode == 0
+    mounts.mount("-o", "loop", image, root)
+    place = make_place(root)
+    place.synced(*FILES)
+    mounts.umount(root)
+    shutil.copy(image, backup)
+    mounts.mount("-o", "loop", image, root)
+    assert place.watched.check() is RootState.OK
+    place.synced(b"d/since")
+    before = place.files()
+    mounts.umount(root)
+    mounts.mount("-o", "loop", backup, root)
+    if not running:
+        place.reopen()
+    place.write(b"new", b"is not sent")
+    nothing_is_missed(place, "root_replaced")
+    assert place.files() == before
+    mounts.umount(root)
+    mounts.mount("-o", "loop", image, root)
+    assert (place.watched.check(), place.holds()) == (RootState.OK, {})
+    assert place.scan().changed == 0
 
 
 # Markers

@@ -3,6 +3,7 @@ import os
 import time
 
 from syncd.state import copies, due, files, holds
+from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.planner import Policy
 from syncd.watch.folder import WatchFolder
@@ -103,6 +104,9 @@ class Place:
                 continue
             offer = Offer(file.id, file.fingerprint, f"{file.id:064x}", "text/plain", "direct")
             copy = self.store.write(lambda db, o=offer: ledger.begin(db, o, self.now()))
+            if not isinstance(copy, Copy):
+                # Its content is live already.
+                continue
             uuid = f"00000000-0000-4000-8000-{next(_numbers):012}"
             self.store.write(
                 lambda db, c=copy, u=uuid: ledger.stored(

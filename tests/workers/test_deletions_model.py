@@ -28,6 +28,7 @@ from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.state.sightings import Settling
+from syncd.watch import likeness
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.looks import judge
@@ -71,7 +72,7 @@ class World:
     """A folder on a disk that comes and goes, a clock that is set, and a service."""
 
     #: what is mounted next
-    mounts = ("right", "right", "none", "bare", "other")
+    mounts = ("right", "right", "none", "bare", "other", "earlier")
 
     def __init__(self, store, seed):
         self.random = random.Random(seed)
@@ -88,7 +89,9 @@ class World:
         #: since when a path is gone for all that anybody could see
         self.gone_since = {}
         self.mounted, self.forbidden = "right", set()
-        self.stamp = 0
+        self.stamp = self.mount_changes = 0
+        #: what the right disk held when its image was taken, and the last change by then
+        self.image = {}, 0
         self.remote = {}
         #: the path that each object was made for
         self.sent_as = {}
@@ -129,7 +132,7 @@ class World:
 
     def shown(self):
         """What is seen at the root's path now."""
-        return self.truth if self.mounted == "right" else {}
+        return {"right": self.truth, "earlier": self.image[0]}.get(self.mounted, {})
 
     def may_list(self, directory):
         return directory not in self.forbidden
@@ -137,13 +140,22 @@ class World:
     def identify(self, _root, _marker=b""):
         if self.mounted == "none":
             raise FileNotFoundError(2, "No such file or directory")
-        return {"right": RIGHT, "other": OTHER, "bare": BARE}[self.mounted]
+        return {"other": OTHER, "bare": BARE}.get(self.mounted, RIGHT)
 
     def view(self, root, _marker=b"", _known=()):
         try:
-            return View({b"": self.identify(root)})
+            return View({b"": self.identify(root)}, changes=self.mount_changes)
         except OSError as error:
             return View({b"": None}, errors={b"": error.strerror})
+
+    def is_earlier(self, _root, _part, file):
+        """Say of a file whether it, or its absence, is from before it was last known to change."""
+        if self.mounted != "earlier":
+            return False
+        seen = self.image[0].get(file.path)
+        if seen is not None and seen[1].mtime_ns == file.fingerprint.mtime_ns:
+            return False
+        return self.image[1] < file.fingerprint.ctime_ns
 
     def look(self, _root, paths):
         if self.race_in_look:
@@ -154,9 +166,14 @@ class World:
         if self.mounted == "none" or not self.may_list(disk.split(path)[0]):
             return Sight(Found.UNREADABLE, error="not now")
         if path in self.shown():
-            self.gone_since.pop(path, None)
+            self.notice(path)
             return Sight(Found.FILE, self.shown()[path][1])
         return Sight(Found.ABSENT)
+
+    def notice(self, path):
+        """Let a path be seen, unless in an older image: that is no news of the disk."""
+        if self.mounted == "right":
+            self.gone_since.pop(path, None)
 
     # The service
 
@@ -215,7 +232,7 @@ class World:
             *(self.mount, self.mount, self.forbid, self.set_clock, self.wait, self.wait),
             *(self.scan, self.scan, self.scan_racing, self.upload, self.upload),
             *(self.work, self.work, self.work, self.decide, self.fail, self.restart),
-            *(self.work_racing, self.reboot, self.mirror, self.remove_all),
+            *(self.work_racing, self.reboot, self.mirror, self.remove_all, self.back_up),
         )
         self.random.choice(verbs)()
 
@@ -270,7 +287,14 @@ class World:
                 self.hint({old: True, new: False})
 
     def mount(self):
-        self.mounted = self.random.choice(self.mounts)
+        self.mount_disk(self.random.choice(self.mounts))
+
+    def mount_disk(self, disk):
+        self.mounted = disk
+        self.mount_changes += 1
+
+    def back_up(self):
+        self.image = dict(self.truth), self.stamp
 
     def forbid(self):
         self.forbidden = set(self.random.choice(((), (), (b"d",), (b"",))))
@@ -289,7 +313,10 @@ class World:
         self.wait((5.0, 100.0, 7_200.0, 259_200.0))
         # A clock without a battery begins long ago; one that is years ahead is no better.
         wrong = (1e6, self.now + 5e8, max(self.now - 90_000.0, 1e6))
-        self.now = self.random.choice((self.now, self.now, self.now, *wrong))
+        before, self.now = self.now, self.random.choice((self.now, self.now, self.now, *wrong))
+        if self.now > before:
+            # As in `set_clock`.
+            self.unasked.clear()
         self.steady, self.boot = 5.0, self.boot + 1
         self.restart()
         self.deleter._mind_the_clock()
@@ -356,7 +383,7 @@ class World:
             # Under another root, what was seen counts for nothing.
             return
         for path in noticed:
-            self.gone_since.pop(path, None)
+            self.notice(path)
 
     def scan_racing(self):
         """A scan under which something happens to the mount."""
@@ -419,7 +446,8 @@ class World:
 
     def heal(self):
         """End every fault, and let the product come to rest."""
-        self.mounted, self.forbidden, self.broken = "right", set(), False
+        self.mount_disk("right")
+        self.forbidden, self.broken = set(), False
         self.policies["f"] = replace(self.policies["f"], mirror_deletions=True)
         for number in range(12):
             if number > 3 and not any(self.differences()):
@@ -464,6 +492,7 @@ def begun(memory, monkeypatch, seed):
     world = World(memory, seed)
     monkeypatch.setattr(identity, "view", world.view)
     monkeypatch.setattr(disk, "look", world.look)
+    monkeypatch.setattr(likeness, "_is_earlier", world.is_earlier)
     world.root.check()
     # The clocks are compared for the first time: every grace begins with that.
     world.work()
@@ -648,6 +677,10 @@ def _a_new_start_is_believed(monkeypatch):
     monkeypatch.setattr("syncd.workers.deleter.LONGEST_OFF_SECONDS", 1e12)
 
 
+def _a_disk_as_it_was_earlier_is_believed(monkeypatch):
+    monkeypatch.setattr(Root, "_is_put_back", lambda *_: False)
+
+
 @pytest.mark.long
 @pytest.mark.row(6)
 @pytest.mark.row(16)
@@ -660,11 +693,12 @@ def _a_new_start_is_believed(monkeypatch):
         *(_deleted_ones_do_not_count, _approved_at_once, _approved_whatever_is_missing),
         *(_kept_where_nothing_is_mirrored, _freed_at_once, _the_last_look_is_left_out),
         *(_the_second_look_is_left_out, _a_clock_is_believed, _a_new_start_is_believed),
+        _a_disk_as_it_was_earlier_is_believed,
     ],
     ids=lambda plant: plant.__name__.strip("_"),
 )
 def test_the_model_finds(memory, monkeypatch, plant):
     # Another root stops everything: with the right one there, mostly, more befalls it.
-    monkeypatch.setattr(World, "mounts", (*["right"] * 9, "none", "bare", "other"))
+    monkeypatch.setattr(World, "mounts", (*["right"] * 9, "none", "bare", "other", "earlier"))
     plant(monkeypatch)
     assert planted(memory, monkeypatch)

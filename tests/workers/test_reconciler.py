@@ -1,9 +1,12 @@
 import tempfile
 import time
+import uuid
+from dataclasses import replace
 
 import pytest
 
-from syncd.files_api import ForbiddenError, ServerError, UploadSource
+from syncd.files_api import MOST_PAGES, ForbiddenError, ServerError, UploadSource
+from syncd.files_api.models import FilePage
 from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
@@ -242,6 +245,29 @@ def test_a_doubt_is_settled_while_others_upload_all_the_time(shop, monkeypatch):
         shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.PLANNED
     assert len(asked) < 150, "each look reads back to what it looks for"
+
+
+@pytest.mark.long
+@pytest.mark.row(85)
+def test_a_listing_that_does_not_end_proves_no_absence(shop, monkeypatch):
+    learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    (known,) = shop.client.list(limit=1).items
+    last, asked = [known], []
+
+    def endless(**_):
+        asked.append(1)
+        following = replace(known, file_uuid=str(uuid.uuid4()))
+        before, last[:] = last[0], [following]
+        return FilePage(items=(before, following), count=2**62)
+
+    monkeypatch.setattr(shop.client, "list", endless)
+    shop.now += 500
+    shop.reconciler.step()
+    assert shop.copy("a").in_doubt
+    assert len(asked) <= MOST_PAGES
+    shop.reconciler.step()
+    assert len(asked) <= MOST_PAGES, "it is not read again at once"
 
 
 def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):

@@ -3,6 +3,7 @@
 | hold                       | names files                     | approved           | rejected     |
 |----------------------------|---------------------------------|--------------------|--------------|
 | many_missing               | that went missing               | copies are deleted | copies stay  |
+| root_replaced, if alike    | that another root lacks         | copies are deleted | copies stay  |
 | more_missing               | that went missing since         | not yet            | not yet      |
 | remote_gone                | whose copies others deleted     | left alone         | sent again   |
 | many_changed               | with new content                | sent               | left alone   |
@@ -12,6 +13,7 @@ it is not sent. The row goes when the file is back, changes, or is moved. A verd
 into the other one for as long as there is something left to change.
 """
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,9 +35,8 @@ from syncd.state.lifecycle import Verdict
 from syncd.state.texts import shown
 
 Decided = Literal["approved", "rejected"]
-#: The reasons of holds that name files, and of the one that a person decides on without.
-_NAMES_FILES = holds.NAMING
-_REVIEWED = (*_NAMES_FILES, ROOT_REPLACED)
+#: The reasons of holds that a person decides on.
+_REVIEWED = (*holds.NAMING, ROOT_REPLACED)
 #: Seconds between an approval and the first deletion: until then all of it can be taken back.
 UNDO_SECONDS = 10.0
 #: The commands of a hold that can be decided on.
@@ -80,15 +81,18 @@ def name(
     message: str,
     now: float,
     commands: Sequence[str] = COMMANDS,
+    only: bool = False,
 ) -> Hold:
-    """Open a hold, or add to the open one, and let it name files; return it.
+    """Open a hold, or add to the open one, and let it name files, `only` these if so; return it.
 
     Nothing is deleted or sent of a file before the hold that names it ends. What a rule decided,
     or a person under another hold, gives way to the new question.
     """
     place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
-    if (hold_id := holds.open_id(db, **place)) is None:
-        hold_id = holds.insert(db, **place, message=message, commands=commands, now=now)
+    if holds.open_id(db, **place) is None:
+        holds.place(db, **place, message=message, commands=commands, now=now)
+    known = holds.existing(db, holds.open_id(db, **place))
+    hold_id = known.id
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
         "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
@@ -103,8 +107,13 @@ def name(
         "AND (files.status = 'missing' OR (files.status = 'ready' AND stops = 'sending')))",
         named,
     )
-    known = holds.existing(db, hold_id)
-    if len(named) > 1 or known.affects < FIRST:
+    if only:
+        db.conn.execute(
+            "DELETE FROM decisions WHERE hold_id = ? AND verdict = 'held' "
+            "AND file_id NOT IN (SELECT value FROM json_each(?))",
+            (hold_id, json.dumps(list(file_ids))),
+        )
+    if only or len(named) > 1 or known.affects < FIRST:
         recount(db, hold_id)
     else:
         # Files that come one by one are counted one by one.
@@ -195,8 +204,16 @@ def reviewable(known: Iterable[Hold]) -> list[Hold]:
     return [hold for hold in known if hold.reason in _REVIEWED]
 
 
-def of_folder(db: Database, folder: str) -> list[Hold]:
-    """Return a folder's open holds that can be decided on; ReviewError where there is none."""
+def names_files(hold: Hold) -> bool:
+    """Say whether a hold names files, of which the verdict decides, and does not stop all."""
+    return hold.reason != ROOT_REPLACED or hold.stops == "deletions"
+
+
+def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[Hold]:
+    """Return a folder's open holds that can be decided so; ReviewError where there is none.
+
+    Where none can be rejected, those that there are: each says why not.
+    """
     found = [
         hold
         for hold in reviewable(holds.open_holds(db))
@@ -204,6 +221,8 @@ def of_folder(db: Database, folder: str) -> list[Hold]:
     ]
     if not found:
         raise ReviewError(f"no deletions of {folder} are held; `syncd status` shows how it is")
+    if verdict == "rejected":
+        return [hold for hold in found if names_files(hold)] or found
     return found
 
 
@@ -230,7 +249,7 @@ def decide(
     """
     hold = decidable(db, hold_id)
     number = 0
-    if hold.reason in _NAMES_FILES:
+    if names_files(hold):
         number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
     elif verdict == "rejected":
         raise ReviewError(
@@ -257,7 +276,15 @@ def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: in
     approved, rejected = _outcomes(hold.reason)
     outcome = approved if verdict == "approved" else rejected
     deletes = outcome is Verdict.APPROVED and hold.reason != MANY_CHANGED
-    # Only what is missing is decided on; what a mount's hold names and is there is freed.
+    if hold.reason == ROOT_REPLACED:
+        # They were seen to be missing in what a person now says is the folder.
+        db.conn.execute(
+            "UPDATE files SET status = 'missing', missing_since = ? WHERE status IN ('ready', "
+            "'settling', 'unreadable') AND id IN (SELECT file_id FROM decisions "
+            "WHERE hold_id = ? AND id <= ? AND verdict = 'held')",
+            (now, hold.id, up_to),
+        )
+    # Only what is missing is decided on; what is back is freed.
     condition = "AND files.status = 'missing'" if Verdict.KEPT in (approved, rejected) else ""
     rows = db.conn.execute(
         "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
