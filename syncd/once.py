@@ -13,7 +13,7 @@ from syncd.exceptions import StateError
 from syncd.files_api import Aborted
 from syncd.log import printable
 from syncd.parts import Parts, opened
-from syncd.state import due, holds
+from syncd.state import due, holds, predecessor
 from syncd.state.facts import LAST_ONCE
 from syncd.state.retrying import forget_backoff
 from syncd.state.store import Transaction, read_fact, set_fact
@@ -87,7 +87,7 @@ def once(
             while not stop.is_set() and parts.consumer.step() == 0.0:
                 pass
         except Aborted:
-            log.debug("a call was cut short by the stop")
+            left = "it was interrupted"
         finally:
             _stop_uploads(parts, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
             parts.stop.set()
@@ -118,7 +118,8 @@ def _remember(parts: Parts, left: str) -> None:
     def write(db: Transaction) -> None:
         before = read_fact(db, LAST_ONCE, json.loads)
         every = max(now - before["ended_at"], 0.0) if before else None
-        made = {"ended_at": now, "every": every, "left": left}
+        # The command that this pass named is in its log: `status` names the next step itself.
+        made = {"ended_at": now, "every": every, "left": left.partition(" (syncd ")[0]}
         set_fact(db, LAST_ONCE, json.dumps(made))
 
     with suppress(StateError):
@@ -216,6 +217,8 @@ def _what_stops(parts: Parts) -> str:
     """Return, in words, what no waiting within this pass ends; empty while nothing does."""
     if parts.store.failed:
         return "the state cannot be relied on"
+    if ways_on := parts.store.read(predecessor.ways_on):
+        return "another instance has sent these files: say with {}, or {}".format(*ways_on)
     if parts.store.read(holds.is_lost):
         return "nothing is sent before `syncd adopt` has run (syncd status)"
     if parts.introduction.unproven:

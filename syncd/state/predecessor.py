@@ -53,8 +53,10 @@ def hold(db: Database, match: Match, now: float) -> None:
         "whose state was lost, or another one; nothing is sent until then",
         affects=match.matching,
         commands=(
-            f"syncd adopt --instance {match.instance} (it was this one: its files are taken up)",
-            "syncd adopt --new (it is another one: every file is sent anew)",
+            "it was this one; its files are taken up, and none is sent again:",
+            f"syncd adopt --instance {match.instance}",
+            "it is another one; every file is sent anew:",
+            "syncd adopt --new",
         ),
         now=now,
     )
@@ -65,12 +67,12 @@ def release(db: Database, now: float) -> None:
     holds.release(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.OTHER_INSTANCE, now=now)
 
 
-def is_held(db: Database) -> bool:
-    """Say whether a person has yet to decide."""
-    hold_id = holds.open_id(
-        db, stops="sending", scope=holds.EVERYWHERE, reason=holds.OTHER_INSTANCE
-    )
-    return hold_id is not None
+def ways_on(db: Database) -> list[str]:
+    """Return the two commands that decide, while a person has yet to: this one, another one."""
+    for held in holds.open_holds(db):
+        if held.reason == holds.OTHER_INSTANCE:
+            return [command for command in held.commands if command.startswith("syncd ")]
+    return []
 
 
 def are_scanned(db: Database, names: Collection[str]) -> bool:

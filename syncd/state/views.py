@@ -50,6 +50,11 @@ def read(directory: Path, query: Callable[[Database], T]) -> T:
     db = schema.open_readonly(path)
     try:
         db.conn.execute("BEGIN")
+        if schema.migrations.pending(db):
+            raise NoStateError(
+                f"the state in {directory} is just being made, or is of an earlier syncd: "
+                "`syncd run` or `syncd once` brings it up to date"
+            )
         return query(db)
     except sqlite3.Error as error:
         raise StateError(f"cannot read the state database {path}: {error}") from error

@@ -88,11 +88,10 @@ class Adopter:
         """
         if instance is not None:
             self._become(instance)
-        elif self._store.read(predecessor.is_held):
+        elif ways_on := self._store.read(predecessor.ways_on):
             raise AdoptError(
                 "this state is new, and another instance has sent these files: say whether it was "
-                "this one (syncd adopt --instance ID) or another (syncd adopt --new); syncd status "
-                "names it"
+                "this one ({}) or another ({})".format(*ways_on)
             )
         self._check, self._refused = check, []
         counts: Counter[str] = Counter()

@@ -476,7 +476,7 @@ class Gate:
 
 
 _KEY_COMMANDS = (
-    "check AYMARA_AI_API_KEY (or the file or credential it comes from) and restart syncd",
+    "check AYMARA_AI_API_KEY (or the file or credential it comes from) and start syncd again",
     "syncd status",
 )
 _QUOTA_COMMANDS = (
@@ -484,6 +484,6 @@ _QUOTA_COMMANDS = (
     "syncd retry",
 )
 _WORKSPACE_COMMANDS = (
-    "give the key access to the workspace, or set another workspace_uuid and restart syncd",
+    "give the key access to the workspace, or set another workspace_uuid and start syncd again",
     "syncd status",
 )

@@ -97,7 +97,7 @@ def test_nothing_is_sent_before_somebody_says_whose_files_they_are(beside):
     assert sent(beside) == before
     (hold,) = beside.store.read(holds.open_holds)
     assert hold.reason == "other_instance"
-    assert f"syncd adopt --instance {OTHER}" in hold.commands[0]
+    assert f"syncd adopt --instance {OTHER}" in hold.commands
     with pytest.raises(AdoptError, match="--new"):
         list(adopter.adopt())
     assert beside.holds() == [("sending", "other_instance")]
