@@ -172,7 +172,7 @@ class World:
 
     def notice(self, path):
         """Let a path be seen, unless in an older image: that is no news of the disk."""
-        if self.mounted == "right":
+        if path in self.truth:
             self.gone_since.pop(path, None)
 
     # The service
