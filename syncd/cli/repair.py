@@ -48,11 +48,11 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON docume
 @common
 @pass_options
 def verify(options: Options, *, remove_duplicates: bool, as_json: bool) -> int:
-    """Compare the ledger with the remote listing, and say what differs.
+    """Compare the ledger (syncd's record of what it sent) with the remote listing.
 
-    What others deleted is recorded, and its files are treated as [deletions] remote_gone says.
-    Exits with 1 where something differs, or could not be compared; foreign objects that carry our
-    token are listed, and are no difference.
+    Says what differs. Files whose remote copies others deleted are then treated as the setting
+    [deletions] remote_gone says. Objects with a token of ours that are not ours are listed, and
+    left alone. Exits with 1 if something differs or could not be compared.
     """
     result = _with_progress(options, "verify", {"remove_duplicates": remove_duplicates})
     if as_json:
@@ -116,16 +116,14 @@ def _line(finding: JsonObject) -> str:
 @click.option(
     "--instance",
     metavar="ID",
-    help="Become an earlier instance whose whole state directory was lost: the 8 hex digits "
-    "after sy2- in the names of its files.",
+    help="Go on as an earlier instance whose state directory is lost. ID is the 8 hex digits "
+    "after sy2- in the remote names; `syncd status` shows it.",
 )
-@click.option(
-    "--new", is_flag=True, help="Begin anew beside other instances: every file is sent again."
-)
+@click.option("--new", is_flag=True, help="Go on as a new instance: every file is sent again.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Download what is taken up, and leave alone what is not what was sent.",
+    help="Download each object first, and leave it alone if its bytes are not what was sent.",
 )
 @click.option(
     "--yes", "-y", is_flag=True, help="Do not ask; --instance needs it where there is no terminal."
@@ -136,13 +134,14 @@ def _line(finding: JsonObject) -> str:
 def adopt(
     options: Options, *, instance: str | None, new: bool, check: bool, yes: bool, as_json: bool
 ) -> int:
-    """Rebuild the ledger from the remote listing, after it was lost; sends no bytes.
+    """Rebuild the ledger (syncd's record of what it sent) from the remote listing.
 
-    Of the objects that carry a token of this instance, the oldest that fits is taken up for its
-    file; what is gone is forgotten, and nothing is deleted, now or later. Then sending goes on.
+    Use it when `syncd status` says that the state was lost. syncd finds its remote objects by the
+    token in their names and matches them with the files here. It sends no bytes, and deletes
+    nothing, now or later. After that, sending goes on.
 
-    A new state directory beside objects of another instance waits for a word: --instance where
-    they are this syncd's own, --new where they are another one's. Exits with 1 where --check
+    If the state directory is new and another instance of syncd has sent these files, say which it
+    is: --instance ID if that was this one, --new if it is another one. Exits with 1 if --check
     refused something.
     """
     if new and (instance is not None or check):

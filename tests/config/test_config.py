@@ -443,6 +443,22 @@ def test_a_state_directory_that_is_mounted_from_a_folder_is_refused(refused, bou
 
 
 @pytest.mark.row(76)
+def test_the_roots_of_two_disks_are_not_one(load, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    mount = ("mount", "-t", "tmpfs", "tmpfs", tmp_path / "other")
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        toml = "".join(f"[[folders]]\npath = '{tmp_path}/{name}'\n" for name in ("one", "other"))
+        assert len(load(toml).folders) == 2
+    finally:
+        subprocess.run(("umount", tmp_path / "other"), check=True)
+
+
+@pytest.mark.row(76)
 def test_two_directories_of_one_disk_are_not_one(load, bound, tmp_path):
     bound("one", "other")
     (tmp_path / "onefold").mkdir()

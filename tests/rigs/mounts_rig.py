@@ -239,7 +239,7 @@ class WithinSwapped(WithinOver):
 
 
 class Disk(Case):
-    """A disk of one kind, swapped on its device for another one that has the same names."""
+    """a disk, swapped on its device for another one with the same names"""
 
     kind = ""
 
@@ -289,7 +289,7 @@ class Disk(Case):
 
 
 class DiskPutBack(Disk):
-    """A disk of one kind, swapped for an image of it that is older."""
+    """a disk, swapped for an older image of it"""
 
     def made(self, image: Path, content: Path) -> None:
         if image == self.image:

@@ -166,9 +166,14 @@ class World:
         if self.mounted == "none" or not self.may_list(disk.split(path)[0]):
             return Sight(Found.UNREADABLE, error="not now")
         if path in self.shown():
-            self.gone_since.pop(path, None)
+            self.notice(path)
             return Sight(Found.FILE, self.shown()[path][1])
         return Sight(Found.ABSENT)
+
+    def notice(self, path):
+        """Let a path be seen, unless in an older image: that is no news of the disk."""
+        if self.mounted == "right":
+            self.gone_since.pop(path, None)
 
     # The service
 
@@ -287,10 +292,6 @@ class World:
     def mount_disk(self, disk):
         self.mounted = disk
         self.mount_changes += 1
-        if disk == "right":
-            # What an image of it showed meanwhile is gone from now on.
-            for path in set(PATHS) - self.truth.keys():
-                self.gone_since.setdefault(path, self.true)
 
     def back_up(self):
         self.image = dict(self.truth), self.stamp
@@ -382,7 +383,7 @@ class World:
             # Under another root, what was seen counts for nothing.
             return
         for path in noticed:
-            self.gone_since.pop(path, None)
+            self.notice(path)
 
     def scan_racing(self):
         """A scan under which something happens to the mount."""

@@ -136,7 +136,7 @@ def test_a_new_instance_sends_everything_and_is_not_asked_again(beside):
         adopter.begin_anew()
 
 
-@pytest.mark.parametrize("on_new", ["new", "adopt"])
+@pytest.mark.parametrize("on_new", [pytest.param("new", marks=pytest.mark.long), "adopt"])
 def test_a_setting_decides_in_advance(beside, on_new):
     beside.send_as_other(range(FILES))
     check, _ = parts(beside, on_new=on_new)
@@ -149,6 +149,7 @@ def test_a_setting_decides_in_advance(beside, on_new):
     assert len(beside.live()) == (FILES if on_new == "adopt" else 2 * FILES)
 
 
+@pytest.mark.long
 def test_a_setting_that_comes_later_ends_the_hold(beside):
     beside.send_as_other(range(FILES))
     parts(beside)[0].step()
@@ -161,8 +162,8 @@ def test_a_setting_that_comes_later_ends_the_hold(beside):
     [
         (range(19), {}, None),
         (range(FILES), {}, Policy(keeps_released=True)),
-        (range(FILES), {"folder": "g"}, None),
-        (range(FILES), {"name": "other-{}.txt"}, None),
+        pytest.param(range(FILES), {"folder": "g"}, None, marks=pytest.mark.long),
+        pytest.param(range(FILES), {"name": "other-{}.txt"}, None, marks=pytest.mark.long),
     ],
     ids=["too few", "a scratch volume", "another folder", "other names"],
 )
@@ -183,6 +184,7 @@ def test_less_than_half_of_a_folder_is_no_match(beside):
     assert beside.holds() == []
 
 
+@pytest.mark.long
 def test_the_hold_ends_with_its_cause(beside):
     beside.send_as_other(range(FILES))
     parts(beside)[0].step()
@@ -205,6 +207,7 @@ class Refusing:
         raise self.error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [ServerError, RateLimitedError, ForbiddenError])
 def test_a_service_that_does_not_list_keeps_the_gate_shut(beside, kind):
     error = kind("no", operation="list")
@@ -237,6 +240,7 @@ def test_the_first_scan_is_waited_for_where_there_is_something_to_compare_with(b
     assert beside.holds() == [("sending", "other_instance")]
 
 
+@pytest.mark.long
 def test_a_scan_that_does_not_end_is_not_waited_for_for_ever(beside):
     beside.store.write(lambda db: folders.begin_anew(db, "f", beside.now))
     beside.send_as_other(range(FILES))

@@ -86,11 +86,11 @@ def failing(kind, **facts):
 
 PASSING = [
     failing(ServerError, status=500),
-    failing(InDoubtError),
-    failing(NotSentError),
+    pytest.param(failing(InDoubtError), marks=pytest.mark.long),
+    pytest.param(failing(NotSentError), marks=pytest.mark.long),
     failing(RateLimitedError, status=429, code="rate.limited", retry_after=1.0),
     failing(NotFoundError, status=404),
-    failing(ForbiddenError, status=403),
+    pytest.param(failing(ForbiddenError, status=403), marks=pytest.mark.long),
 ]
 
 
@@ -167,7 +167,7 @@ def test_a_key_that_may_not_list_goes_on(shop, pages):
 
 
 @pytest.mark.row(67)
-@pytest.mark.parametrize("is_gone", [True, False])
+@pytest.mark.parametrize("is_gone", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_where_the_order_is_unknown_the_whole_listing_is_compared(shop, pages, is_gone):
     pages.has_order = False
     if is_gone:
@@ -179,7 +179,7 @@ def test_where_the_order_is_unknown_the_whole_listing_is_compared(shop, pages, i
 
 
 @pytest.mark.row(67)
-@pytest.mark.parametrize("is_put_back", [True, False])
+@pytest.mark.parametrize("is_put_back", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_in_a_shared_workspace_only_our_own_objects_are_evidence(shop, pages, is_put_back):
     for number in range(10):
         name = f"theirs.sy2-0badcafe-{number:012x}-{number:012x}-ffffffffffff-{number:020x}.txt"

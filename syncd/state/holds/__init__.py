@@ -102,44 +102,13 @@ def place(
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
         (*facts, stops, scope, reason),
     ).rowcount
-    if known:
-        return False
-    insert(
-        db,
-        stops=stops,
-        scope=scope,
-        reason=reason,
-        message=message,
-        now=now,
-        affects=affects,
-        first=first,
-        commands=commands,
-    )
-    return True
-
-
-def insert(
-    db: Database,
-    *,
-    stops: Stops,
-    scope: str,
-    reason: str,
-    message: str,
-    now: float,
-    affects: int = 0,
-    first: Sequence[str] = (),
-    commands: Sequence[str] = (),
-) -> int:
-    """Open a hold where none of its kind is open; return its id."""
-    cursor = db.conn.execute(
-        "INSERT INTO holds (stops, scope, reason, message, affects, first, commands, since) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(stops, scope, reason, message, affects),
-            *(json.dumps(list(first[:FIRST])), json.dumps(list(commands)), now),
-        ),
-    )
-    return int(cursor.lastrowid or 0)
+    if not known:
+        db.conn.execute(
+            "INSERT INTO holds (message, affects, first, commands, stops, scope, reason, since) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*facts, stops, scope, reason, now),
+        )
+    return not known
 
 
 def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) -> bool:

@@ -89,8 +89,10 @@ def name(
     or a person under another hold, gives way to the new question.
     """
     place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
-    if (hold_id := holds.open_id(db, **place)) is None:
-        hold_id = holds.insert(db, **place, message=message, commands=commands, now=now)
+    if holds.open_id(db, **place) is None:
+        holds.place(db, **place, message=message, commands=commands, now=now)
+    known = holds.existing(db, holds.open_id(db, **place))
+    hold_id = known.id
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
         "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
@@ -111,7 +113,6 @@ def name(
             "AND file_id NOT IN (SELECT value FROM json_each(?))",
             (hold_id, json.dumps(list(file_ids))),
         )
-    known = holds.existing(db, hold_id)
     if only or len(named) > 1 or known.affects < FIRST:
         recount(db, hold_id)
     else:
