@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from syncd import credentials as keys, mounts
+from syncd import credentials as keys
 from syncd.credentials import Credentials
 from syncd.exceptions import ConfigError, StrangersFileError
 from syncd.locations import (
@@ -34,6 +34,7 @@ from syncd.locations import (
     other_writers,
     read_config,
 )
+from syncd.places import look
 from syncd.settings import Config, Folder, Settings
 
 __all__ = ["Config", "Folder", "load"]
@@ -372,22 +373,24 @@ class _Loader:
                 yield f"{where}: a folder cannot have the name '*'; give it another one"
             if count > 1:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
-        state = os.path.realpath(settings.state.directory)
+        state = look(settings.state.directory)
+        places = {folder.path: look(folder.path) for folder in folders}
         for index, folder in enumerate(folders):
-            root = os.path.realpath(folder.path)
+            here = places[folder.path]
             for other in folders[:index]:
-                if _is_beneath(root, os.path.realpath(other.path)):
+                there = places[other.path]
+                if here.overlaps_by_path(there):
                     yield (
                         f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
                         "the outer one, and exclude what you do not want"
                     )
-                elif mounts.overlap(os.fsencode(folder.path), os.fsencode(other.path)):
+                elif here.overlaps_on_disk(there):
                     yield (
                         f"{where}: the folders {other.path} and {folder.path} are one directory "
                         "that is mounted twice, or one is within the other; watch it at one path "
                         "only"
                     )
-            if _overlap(root, state):
+            if here.overlaps(state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "
                     f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
@@ -396,9 +399,9 @@ class _Loader:
         for folder in folders:
             if folder.move_to is None:
                 continue
-            target = os.path.realpath(folder.move_to)
-            for place in (*(other.path for other in folders), settings.state.directory):
-                if _overlap(target, os.path.realpath(place)):
+            target = look(folder.move_to)
+            for place in (*places, settings.state.directory):
+                if target.overlaps(places.get(place, state)):
                     yield (
                         f"{where}: the folder {folder.path}: move_to = {folder.move_to} overlaps "
                         f"with {place}; move files to a place outside every watch folder"
@@ -451,7 +454,7 @@ def _default_names(folders: Sequence[Folder], in_use: Mapping[bytes, str]) -> di
     segments = Counter(_segment(path) for path in nameless)
     names: dict[Path, str] = {}
     for path in nameless:
-        kept = in_use.get(os.fsencode(path)) or in_use.get(os.path.realpath(os.fsencode(path)))
+        kept = in_use.get(os.fsencode(path)) or in_use.get(os.fsencode(look(path).real))
         name = _segment(path)
         if kept is not None and kept not in given:
             name = kept
@@ -505,11 +508,3 @@ def _setting(location: tuple[int | str, ...]) -> str:
         shown = f"[[folders]] number {number + 1 if isinstance(number, int) else number}"
         return " ".join([shown, *(str(key) for key in keys_ if isinstance(key, str))])
     return " ".join([f"[{head}]" if rest else str(head), *map(str, rest)])
-
-
-def _overlap(one: str, other: str) -> bool:
-    return _is_beneath(one, other) or mounts.overlap(os.fsencode(one), os.fsencode(other))
-
-
-def _is_beneath(one: str, other: str) -> bool:
-    return os.path.commonpath((one, other)) in (one, other)

@@ -439,7 +439,7 @@ class Daemon:
     def _slow(self) -> list[str]:
         """Return what takes long though nothing need be wrong: a slow service, a hung disk."""
         return [
-            f"{name} has been running for {seconds:.0f} s"
+            f"{name} has been running for {seconds:.0f} s: its disk or the service is silent"
             for name, seconds in self._running(time.monotonic())
             if name not in _FEEDING_STEPS and seconds > SLOW_SECONDS
         ]

@@ -113,9 +113,9 @@ def _waits(known: JsonObject, beat: Vitals | None, now: float) -> Iterator[str]:
     if beat.asked_until is not None and beat.asked_until > now:
         asked = span(beat.asked_until - now)
         yield f"it asked to wait for {asked} more, tried again by {clock(beat.asked_until)}"
-    number, sent_at = known["unanswered"]
+    number, since = known["unanswered"]
     if number:
-        until = sent_at + Pace(**beat.pace).resend_after + ages.LOOK_SECONDS
+        until = since + Pace(**beat.pace).resend_after + ages.LOOK_SECONDS
         uploads = f"{counted(number, 'upload')} without a sure answer"
         yield f"{uploads} looked for, tried again by {clock(max(until, now))}"
 

@@ -196,16 +196,7 @@ def mount_point(path: bytes) -> bytes:
     return mount.path if mount else b""
 
 
-def overlap(one: bytes, other: bytes) -> bool:
-    """Say whether one directory holds the other, or is it, whatever paths they are mounted at."""
-    places = [_place_of(os.path.realpath(path)) for path in (one, other)]
-    if places[0] is None or places[1] is None or places[0][0] != places[1][0]:
-        return False
-    inside = [place[1] for place in places if place]
-    return os.path.commonpath(inside) in inside
-
-
-def _place_of(path: bytes) -> tuple[int, bytes] | None:
+def place_of(path: bytes) -> tuple[int, bytes] | None:
     """Return the device that a directory is on, and where it is on that."""
     if (mount := _mount_of(path)) is None:
         return None

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
+from syncd.places import look
 from syncd.units import Duration, Size
 
 #: Longer is a mistake.
@@ -302,9 +303,9 @@ class Config(Settings):
             yield from (password, unquote(password))
 
     def missing_folders(self) -> tuple[Folder, ...]:
-        """Return the folders whose path is no directory now."""
-        # Path.is_dir raises where a directory above may not be entered.
-        return tuple(folder for folder in self.folders if not os.path.isdir(folder.path))  # noqa: PTH112
+        """Return the folders whose path is no directory now; a disk that hangs may hold one."""
+        places = ((folder, look(folder.path)) for folder in self.folders)
+        return tuple(folder for folder, at in places if at.answers and not at.is_directory)
 
 
 def _checked_url(

@@ -1,7 +1,6 @@
 """The commands that sync: `run`, the daemon, and `once`, a single pass."""
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from syncd.config import Config
 from syncd.log import printable
 from syncd.offers import offered
 from syncd.once import Tally, once as make_one_pass
+from syncd.places import look
 
 _log = logging.getLogger(__name__)
 
@@ -105,8 +105,9 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
 
 def _load(options: Options, directories: tuple[Path, ...]) -> Config:
     for directory in directories:
-        if not directory.is_dir():
-            problem = "is not a directory" if directory.exists() else "does not exist"
+        place = look(directory)
+        if place.answers and not place.is_directory:
+            problem = "is not a directory" if place.on_disk else "does not exist"
             raise click.UsageError(f"{printable(str(directory))} {problem}")
     return options.load(directories=directories, to_sync=True)
 
@@ -119,6 +120,5 @@ def _start_log(config: Config, options: Options, level: str | None = None) -> No
     for warning in config.warnings:
         _log.warning("%s", warning)
     for folder in config.missing_folders():
-        # Path.exists raises where a directory above may not be entered.
-        problem = "is no directory" if os.path.exists(folder.path) else "is not there"  # noqa: PTH110
+        problem = "is no directory" if look(folder.path).on_disk else "is not there"
         _log.warning("the folder %s %s", printable(str(folder.path)), problem)

@@ -124,12 +124,12 @@ def doubts(db: Database) -> int:
 
 
 def unanswered(db: Database) -> tuple[int, float]:
-    """Return how many uploads got no sure answer, and when the last of them was sent."""
-    number, sent_at = db.conn.execute(
-        "SELECT count(*), coalesce(max(sent_at), 0) FROM copies "
+    """Return how many uploads got no sure answer, and when the last of them was given up."""
+    number, since = db.conn.execute(
+        "SELECT count(*), coalesce(max(coalesce(doubted_at, sent_at)), 0) FROM copies "
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' AND NOT in_flight"
     ).fetchone()
-    return number, sent_at
+    return number, since
 
 
 def summary(db: Database) -> str:

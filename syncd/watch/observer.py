@@ -64,7 +64,7 @@ class FolderObserver:
         self._limit = 0
         self._refused = 0
         #: which files are open for writing
-        self.open_files = OpenFiles(os.path.realpath(folder.path), monotonic=monotonic)
+        self.open_files = OpenFiles(folder.path, monotonic=monotonic)
         #: native or polling
         self.kind = "polling"
         #: why it is polling
@@ -110,6 +110,9 @@ class FolderObserver:
                 # A longer one cannot be named to the kernel, and would stop those behind it.
                 if len(path) < _PATH_MAX and not tree.watch(path) and self._inotify.out_of_watches:
                     break
+            else:
+                self._inotify.out_of_watches = False
+                self.trouble = self._logged = ""
             # They are polled already: they need no scan for having failed once more.
             self._refused = self._inotify.refused
 

@@ -14,6 +14,38 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.watched import Watched
 
+#: Seconds within which the folders whose disks work have begun to be watched.
+START_SECONDS = 5.0
+
+
+class _Beginning:
+    """The start of one folder, on a thread: its disk may hang."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, name=f"syncd-start-{watched.folder.name}", daemon=True
+        )
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError):
+            # No thread is to be had: then it is waited for.
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._watched.start()
+        except BaseException as error:
+            self._error = error
+
+    def await_end(self, deadline: float) -> None:
+        """Wait until it has begun, or the deadline is over; raise what kept it from beginning."""
+        if self._thread.ident is not None:
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
+        if self._error is not None:
+            raise self._error
+
 
 class Watch:
     """All watch folders. Nothing runs before `start`; `stop` ends every thread."""
@@ -45,9 +77,14 @@ class Watch:
         }
 
     def start(self) -> None:
-        """Check every root and begin to watch; the first scans are due then."""
-        for watched in self.folders.values():
-            watched.start()
+        """Check every root and begin to watch; the first scans are due then.
+
+        A folder whose disk hangs begins when it answers, and keeps no other from its beginning.
+        """
+        begun = [_Beginning(watched) for watched in self.folders.values()]
+        deadline = time.monotonic() + START_SECONDS
+        for beginning in begun:
+            beginning.await_end(deadline)
 
     def stop(self) -> None:
         """End scans under way and every thread, in reverse; safe to call twice."""

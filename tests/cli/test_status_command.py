@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from syncd import vitals
+from syncd.state import ages
 from syncd.state.facts import LAST_ONCE
 from syncd.state.ledger import Failure
 from syncd.units import clock
@@ -288,6 +289,30 @@ def test_a_wait_that_the_service_asked_for_is_shown_and_is_well(desk, daemon, sy
     code, out, _ = syncd("status")
     assert code == 0
     assert "it asked to wait for" in " ".join(out.split())
+
+
+def test_a_hold_says_when_it_is_tried_again(desk, daemon, syncd_json):
+    desk.hold("sending", "*")
+    desk.hold("deletions", "f")
+    daemon(tries={"*": desk.now + 100})
+    document = syncd_json("status", "--json")[1]
+    assert [hold["reason"] for hold in document["holds"]] == [
+        f"r: the key is refused; tried again by {clock(desk.now + 100)}",
+        "r: the key is refused",
+    ]
+    assert document["reasons"][0] == f"sending held: {document['holds'][0]['reason']}"
+
+
+def test_uploads_without_a_sure_answer_are_counted_with_the_time_of_the_next_try(
+    desk, daemon, syncd
+):
+    copy = desk.begin(desk.see(b"x"))
+    desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
+    daemon()
+    code, out, _ = syncd("status")
+    again = clock(desk.now + 120 + ages.LOOK_SECONDS)
+    said = f"1 upload without a sure answer looked for, tried again by {again}"
+    assert (code, said in " ".join(out.split())) == (0, True)
 
 
 def passed(desk, *, ago=60.0, every=None, left=""):

@@ -3,11 +3,13 @@ import threading
 
 import pytest
 
-from syncd.exceptions import ConfigError
+from syncd.exceptions import ConfigError, StateError
 from syncd.state import files
 from syncd.state.planner import Policy
+from syncd.watch import stage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
+from syncd.watch.watched import Watched
 
 
 @pytest.fixture
@@ -233,3 +235,28 @@ def test_a_pattern_that_cannot_be_read_is_refused_before_anything_starts(store, 
     folder = WatchFolder("f", os.fsencode(tmp_path), exclude=("!",))
     with pytest.raises(ConfigError):
         Watch(store=store, folders=[folder], policies={}, wake=lambda: None)
+
+
+@pytest.mark.row(78)
+def test_a_folder_that_hangs_keeps_no_other_from_being_watched(store, tmp_path, monkeypatch):
+    watch, over, begun = make_watch(store, tmp_path), threading.Event(), []
+
+    def start(watched):
+        if watched.folder.name == "one":
+            over.wait(30)
+        begun.append(watched.folder.name)
+
+    monkeypatch.setattr(Watched, "start", start)
+    monkeypatch.setattr(stage, "START_SECONDS", 0.2)
+    watch.start()
+    assert begun == ["two"]
+    over.set()
+
+
+def test_what_keeps_a_folder_from_being_watched_is_raised(store, tmp_path, monkeypatch):
+    def start(_):
+        raise StateError("it cannot be written")
+
+    monkeypatch.setattr(Watched, "start", start)
+    with pytest.raises(StateError, match="it cannot be written"):
+        make_watch(store, tmp_path).start()
