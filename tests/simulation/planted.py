@@ -75,7 +75,6 @@ def caught(
             except Violation as violation:
                 if any(word in str(violation) for word in bug.seen_as):
                     return seed - first + 1, violation
-                raise
     return None
 
 

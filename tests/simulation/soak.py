@@ -174,12 +174,13 @@ def _resident() -> int:
 def slopes(samples: list[Sample]) -> tuple[float, float]:
     """Return the bytes of memory that a file leaves, and the last cost as a share of the first.
 
-    The first sample is of a folder that fills up, and of modules that are loaded.
+    Only once files are deleted as fast as they come do the costs of two samples compare.
     """
-    first, last = samples[1], samples[-1]
+    samples = [sample for sample in samples if sample.files > 2 * LIFE_SECONDS]
+    first, last = samples[0], samples[-1]
     left = (last.memory - first.memory) / (last.files - first.files)
     half = len(samples) // 2
-    early = min(sample.milliseconds for sample in samples[1 : half + 1])
+    early = min(sample.milliseconds for sample in samples[:half])
     late = min(sample.milliseconds for sample in samples[half:])
     return left, late / early
 
