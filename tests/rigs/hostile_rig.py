@@ -90,10 +90,6 @@ class Stage:
         (place / f"honest-{number}").write_bytes(content)
         self.dropped[sha256(content).hexdigest()] = time.monotonic()
 
-    def seen(self) -> dict[str, str]:
-        """Return what is remote, by content: its state."""
-        return {o["sha256"]: o["state"] for o in self.service.objects() if o["sha256"]}
-
     def healthy(self) -> bool:
         with suppress(OSError):
             url = f"http://127.0.0.1:{self.port}/healthz"
@@ -170,10 +166,11 @@ def arrived(stage: Stage) -> tuple[list[str], float]:
     began = moved_at = time.monotonic()
     known = 0
     while True:
-        seen, now = stage.seen(), time.monotonic()
-        if len(seen) > known:
-            known, moved_at = len(seen), now
-        missing = [digest for digest in stage.dropped if seen.get(digest) != "live"]
+        objects, now = stage.service.objects(), time.monotonic()
+        if len(objects) > known:
+            known, moved_at = len(objects), now
+        live = {o["sha256"] for o in objects if o["state"] == "live"}
+        missing = [digest for digest in stage.dropped if digest not in live]
         if not missing or now > moved_at + IN_TIME:
             return missing, now - began
         time.sleep(0.5)
