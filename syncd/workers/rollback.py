@@ -5,6 +5,7 @@ later attempt than any that the ledger knows, or a recent live copy that is gone
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
@@ -165,14 +166,16 @@ class RollbackCheck:
         self._gate.succeeded()
         if later:
             return f"{later[0]} was sent by this instance, and its ledger does not know it", ""
-        if not listing.complete or listing.oldest is None:
-            return "", listing.reason
         # What was sent since the oldest file that was shown must be among them; and what is recent,
-        # where the listing was read whole.
-        ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
-        shown_since = listing.oldest.timestamp() - ahead
+        # where the listing was read whole, though it shows nothing.
+        shown_since = math.inf
+        if listing.oldest is not None:
+            ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
+            shown_since = listing.oldest.timestamp() - ahead
         if listing.is_whole:
             shown_since = min(shown_since, last_commit - SKEW_SECONDS)
+        if not listing.complete or shown_since == math.inf:
+            return "", listing.reason
         recent = self._store.read(lambda db: audit.live_since(db, workspace, shown_since))
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
         return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else "", ""

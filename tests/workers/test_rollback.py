@@ -179,6 +179,15 @@ def test_where_the_order_is_unknown_the_whole_listing_is_compared(shop, pages, i
 
 
 @pytest.mark.row(67)
+def test_an_empty_listing_shows_that_what_the_ledger_has_live_is_gone(shop, pages):
+    for number in range(6):
+        shop.client.delete(shop.copy(f"{number}.txt").file_uuid)
+    check, _ = starting(shop, pages)
+    check.step()
+    assert shop.store.read(holds.is_lost)
+
+
+@pytest.mark.row(67)
 @pytest.mark.parametrize("is_put_back", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_in_a_shared_workspace_only_our_own_objects_are_evidence(shop, pages, is_put_back):
     for number in range(10):
