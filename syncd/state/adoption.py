@@ -158,7 +158,8 @@ def has_content(file: File, remote: Remote) -> bool:
 def take_up(db: Database, file_id: int, remote: Remote, policies: Policies, now: float) -> Became:
     """Give a forgotten object a row as a copy of its file; return what it became."""
     file = files.existing(db, file_id)
-    same = file.status is FileStatus.READY and has_content(file, remote)
+    # A file that still settles was just copied back, perhaps: what it turns into is compared then.
+    same = file.status in (FileStatus.READY, FileStatus.SETTLING) and has_content(file, remote)
     others = copies.of_file(db, file_id)
     already = any(
         copy.status in (CopyStatus.LIVE, CopyStatus.PROCESSING) and copy.sha256 == file.sha256

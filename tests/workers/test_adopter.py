@@ -8,11 +8,12 @@ from hashlib import sha256
 
 import pytest
 
+from syncd.disk import Fingerprint
 from syncd.files_api import FilesApiError, ForbiddenError, Listing, NewFile, UploadSource
-from syncd.state import attempts, copies, holds, tokens
-from syncd.state.lifecycle import CopyStatus
+from syncd.state import attempts, copies, holds, sightings, tokens
+from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen
+from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store
 from syncd.workers.adopter import Adopter, AdoptError
 from syncd.workers.introduction import Introduction
@@ -23,7 +24,7 @@ from syncd.workers.verifier import Verifier
 def lost(shop, tmp_path):
     """Take the shop's ledger away, and return a shop over an empty one with the same files."""
 
-    def lose(*, instance_file=True):
+    def lose(*, instance_file=True, quiet_seconds=None):
         names = sorted(
             str(path.relative_to(shop.root)) for path in shop.root.rglob("*") if path.is_file()
         )
@@ -37,7 +38,10 @@ def lost(shop, tmp_path):
         again = type(shop)(store, tmp_path, shop.emulator)
         again.now = shop.now
         for name in names:
-            again.notice(name)
+            if quiet_seconds is None:
+                again.notice(name)
+            else:
+                settle(again, name, quiet_seconds)
         shops.append(again)
         return again
 
@@ -118,6 +122,39 @@ def test_every_file_gets_its_own_object_back_and_no_byte_is_sent(shop, lost, ech
     work(again)
     assert again.holds() == []
     assert len(mutations(again)) == requests, "nor after"
+
+
+def settle(shop, name, seconds):
+    """Have the file be seen as one that must stay quiet for `seconds` before it is ready."""
+    mark = Fingerprint.of((shop.root / name).lstat())
+    shop.store.write(
+        lambda db: sightings.record(
+            db,
+            "f",
+            [Sighting(os.fsencode(name), Seen.PRESENT, mark)],
+            settling=Settling(seconds, 60.0),
+            policies=shop.policies,
+            now=shop.now,
+        )
+    )
+
+
+@pytest.mark.row(27)
+def test_a_file_that_was_just_copied_back_is_not_sent_again(shop, lost):
+    shop.drop("a", b"content")
+    shop.upload()
+    before = shop.copy("a").file_uuid
+    again = lost(quiet_seconds=20.0)
+    assert again.file("a").status is FileStatus.SETTLING
+
+    assert adopt(again)["live"] == 1
+
+    again.now += 30
+    again.notice("a")
+    work(again)
+    (copy,) = again.copies("a")
+    assert (copy.file_uuid, copy.status) == (before, CopyStatus.LIVE)
+    assert set(again.live()) == {before}
 
 
 def test_what_changed_meanwhile_goes_up_and_its_earlier_content_is_kept(shop, lost):
