@@ -75,9 +75,11 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     echo += ", tells no sizes" if document.get("sizes") == UNTOLD else ""
     answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
     waits = f", {document['waits']}" if document.get("waits") else ""
+    # Where no daemon asks, nothing is known of the service, and that is no fault of it.
+    state = "" if api["state"] == "unknown" else f": {api['state']}"
     rows = [
         ("daemon", f"syncd {document['version']}, {running}"),
-        ("service", f"{printable(api['base_url'])}: {api['state']}{waits}{answer}{echo}"),
+        ("service", f"{printable(api['base_url'])}{state}{waits}{answer}{echo}"),
     ]
     return Group(*parts, "", _facts(rows))
 
