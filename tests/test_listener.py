@@ -209,6 +209,7 @@ def test_a_second_host_header_does_not_help(serve, store):
         assert raw.recv(100).split()[1] in (b"400", b"403")
 
 
+@pytest.mark.long
 @pytest.mark.row(58)
 @pytest.mark.parametrize("path", ["/healthz", "/status.json", "/control/retry", "/nowhere"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])

@@ -50,6 +50,7 @@ def test_csv_follows_rfc_4180(desk, syncd):
     )
 
 
+@pytest.mark.long
 @pytest.mark.row(60)
 @pytest.mark.parametrize("name", [b"=1+1", b"+x", b"-x", b"@SUM(A1)", b"\tx", b"\r=x"])
 def test_no_name_is_a_formula_in_a_spreadsheet_and_each_is_told_exactly(desk, syncd, name):

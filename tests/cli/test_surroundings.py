@@ -32,6 +32,7 @@ def shell(desk):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "encoding", ["latin-1", pytest.param("ascii:strict", marks=pytest.mark.long)]
 )
@@ -60,6 +61,7 @@ def test_a_command_works_where_its_current_directory_was_removed(shell, desk):
     assert b"internal error" not in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [("why", ""), ("ls", ""), ("once", ""), ("run", ""), ("init", ""), ("-c", "", "ls")],

@@ -73,6 +73,7 @@ def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on
     assert machine.holds() == set()
 
 
+@pytest.mark.long
 def test_a_pass_is_told_by_status_until_a_daemon_starts(machine, syncd):
     machine.write("a", b"a")
     assert syncd("once")[0] == 0

@@ -218,6 +218,7 @@ def test_a_file_that_may_not_be_read_is_shown_and_never_taken_for_missing(machin
     machine.settles(40)
 
 
+@pytest.mark.long
 def test_once_sends_everything_and_ends(machine, video):
     machine.write("a.txt", b"a")
     machine.write("clip.mp4", video)

@@ -37,6 +37,7 @@ def cut_at(answer, length, *, reset):
     return behave
 
 
+@pytest.mark.long
 @pytest.mark.row(33)
 @pytest.mark.parametrize("reset", [True, False])
 def test_an_answer_cut_at_any_byte_leaves_the_upload_in_doubt(serve, client_of, source_of, reset):

@@ -416,7 +416,7 @@ def _reachable(status: CopyStatus) -> set[CopyStatus]:
 
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
-    max_examples=settings.default.max_examples // 3,
+    max_examples=settings.default.max_examples // 6,
     stateful_step_count=40,
 )
 

@@ -26,7 +26,10 @@ def cut_short(directory, limit):
     )
 
 
-@pytest.mark.parametrize("limit", [10, 5000, 40_000, 100_000])
+@pytest.mark.parametrize(
+    "limit",
+    [5000, *(pytest.param(limit, marks=pytest.mark.long) for limit in (10, 40_000, 100_000))],
+)
 def test_a_start_that_was_cut_short_is_finished_by_the_next(tmp_path, monkeypatch, capsys, limit):
     directory = tmp_path / "state"
     assert cut_short(directory, limit).returncode == 1
@@ -47,6 +50,7 @@ def test_a_start_that_was_cut_short_is_finished_by_the_next(tmp_path, monkeypatc
     assert cli.call(["ls"]) == 0
 
 
+@pytest.mark.long
 def test_a_disk_without_a_byte_left_is_named(tmp_path):
     said = cut_short(tmp_path / "state", 0)
     assert said.returncode == 1

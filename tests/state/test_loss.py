@@ -378,6 +378,7 @@ def facts(store):
     return store.read(lambda db: {tuple(row) for row in db.conn.execute(rows)})
 
 
+@pytest.mark.long
 @pytest.mark.row(26)
 def test_a_flipped_byte_is_noticed_before_anything_is_sent_or_is_harmless(whole, tmp_path):
     """Harmless: the ledger says of every object what it said, or of one of them something else.
@@ -463,6 +464,7 @@ def test_damage_without_a_backup_leaves_an_empty_ledger_that_is_held(whole):
         assert whole.live(store) == []
 
 
+@pytest.mark.long
 @pytest.mark.row(26)
 @pytest.mark.parametrize("kept", [0, 10, 5000, -1])
 def test_a_truncated_log_loses_no_more_than_its_end_and_that_is_held(whole, tmp_path, kept):

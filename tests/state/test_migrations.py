@@ -162,6 +162,7 @@ def content(directory):
     )
 
 
+@pytest.mark.long
 @pytest.mark.row(28)
 @pytest.mark.parametrize("number", [1, 20, pytest.param(None, marks=pytest.mark.long)])
 @pytest.mark.parametrize("step", STEPS)

@@ -77,6 +77,7 @@ def test_a_service_that_fails_five_times_is_probed_by_one_upload_at_a_time(shop)
     assert len(shop.live()) == 3
 
 
+@pytest.mark.long
 @pytest.mark.row(37)
 @pytest.mark.parametrize("action", [{"status": 503}, {"commit_late": 0.0}, "drop_after"])
 def test_a_burst_of_failures_before_and_after_the_commit_leaves_no_duplicate(shop, action):

@@ -69,6 +69,7 @@ def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(empt
     assert list(emptied.root.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second", [b"two", b"one"], ids=["other content", "the same content"])
 def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
     emptied.drop("a", b"one")
@@ -193,6 +194,7 @@ def test_nothing_is_taken_away_while_the_ledger_has_lost_something(emptied):
     assert not (emptied.root / "a").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut", ["before it is set aside", "aside", "after"])
 def test_a_cut_before_or_after_the_file_is_taken_away_ends_the_same(emptied, monkeypatch, cut):
     emptied.drop("a", b"one")
@@ -285,6 +287,7 @@ def test_a_target_that_became_a_link_takes_nothing_until_that_is_undone(emptied,
     assert obstacle(emptied) == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["set aside", "moved or deleted"])
 def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, monkeypatch, step):
     emptied.drop("a", b"one")

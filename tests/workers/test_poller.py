@@ -108,6 +108,7 @@ class Answering:
         return getattr(self._client, name)
 
 
+@pytest.mark.long
 @pytest.mark.row(35)
 @pytest.mark.parametrize("count", [10**30, -1, True, 1.5, "8"])
 def test_a_number_of_frames_that_is_none_is_asked_for_elsewhere(shop, video, count):
