@@ -10,7 +10,10 @@ AGAIN_SECONDS, LONGEST_SECONDS = 5.0, 3600.0
 
 
 class Patience:
-    """Waits longer after each failure, but for the first."""
+    """Waits longer each time that a listing broke off after it had shown something.
+
+    But for the first. Where a service shows nothing, the gate's pauses are enough.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

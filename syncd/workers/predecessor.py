@@ -53,6 +53,8 @@ class PredecessorCheck:
         self._clock = clock
         self._patience = Patience(clock)
         self._began_at: float | None = None
+        #: whether this try was shown anything
+        self._shown = False
         self._sent: dict[str, array[int]] | None = None
         self._to_adopt: Match | None = None
         self.is_over = not self._policies or not store.read(predecessor.is_in_question)
@@ -63,6 +65,7 @@ class PredecessorCheck:
         """Compare the newest pages with the folders, once these are scanned; open the gate then."""
         if self.is_over or self._patience.is_resting:
             return
+        self._shown = False
         try:
             is_known = self._find_out()
         except FilesApiError as error:
@@ -70,7 +73,7 @@ class PredecessorCheck:
             is_known = may_not_list(error)
             if is_known:
                 log.warning("cannot check whether other instances sent these files: %s", error)
-            else:
+            elif self._shown:
                 self._patience.failed()
         if is_known:
             self.is_over = True
@@ -114,6 +117,7 @@ class PredecessorCheck:
         sent: defaultdict[str, array[int]] = defaultdict(lambda: array("I"))
 
         def take(item: FileDetail) -> None:
+            self._shown = True
             if item.token is not None:
                 token = tokens.read(item.token)
                 sent[token.instance].append(int(token.path[:8], 16))

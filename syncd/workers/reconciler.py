@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks for the same doubt, at least.
 LOOK_SECONDS = 5.0
+#: Seconds between two tries to check the state at the start: nothing is sent before.
+CHECK_SECONDS = 1.0
 #: Seconds between two looks while the request may still arrive, at most.
 RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
@@ -132,8 +134,8 @@ class Reconciler:
         except FilesApiError as error:
             self._gate.failed(error)
             log.warning("cannot check yet whether the service echoes names: %s", error)
-            return LOOK_SECONDS
-        return self._next_seconds()
+            return LOOK_SECONDS if self._gate.checked else CHECK_SECONDS
+        return self._next_seconds() if self._gate.checked else CHECK_SECONDS
 
     def _settle_due(self, now: float) -> None:
         """Look for what is in doubt: reserved objects one by one, the rest of a workspace at once.

@@ -68,14 +68,14 @@ class RollbackCheck:
             return
         if self._began_at is None:
             self._began_at = self._clock()
-        unread = []
+        unread, shown = [], self._shown
         for workspace in self._workspaces() if self._is_needed else ():
             try:
                 found, unproven = self._evidence(workspace)
             except FilesApiError as error:
                 self._gate.failed(error)
                 if not may_not_list(error):
-                    self._broke_off(error)
+                    self._broke_off(error, is_shown=self._shown > shown)
                     return
                 found, unproven = "", str(error)
             if found:
@@ -101,9 +101,10 @@ class RollbackCheck:
             self._gate.check_done()
             self._store.changed.set()
 
-    def _broke_off(self, error: FilesApiError) -> None:
+    def _broke_off(self, error: FilesApiError, *, is_shown: bool) -> None:
         """Try again later; sending need not wait where the service has shown pages."""
-        self._patience.failed()
+        if is_shown:
+            self._patience.failed()
         self._store.write(lambda db: rollback.note_unchecked(db, str(error)))
         if not isinstance(error, UnauthorizedError):
             self._go_on_if_long(f"reading it broke off: {error}")

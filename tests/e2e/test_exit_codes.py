@@ -158,7 +158,7 @@ def test_a_pass_with_a_key_that_proves_nothing_sends_nothing_and_exits_with_1(ma
     put(machine, "rotated")
     code, _, err = syncd("once", key="rotated")
     # A recent copy is gone: the state may be an older one.
-    assert (code, "`syncd adopt` has not run" in err) == (1, True)
+    assert (code, "nothing is sent before `syncd adopt` has run" in err) == (1, True)
     assert syncd("adopt", key="rotated")[0] == 0
     assert syncd("once", key="rotated")[1].startswith("2 synced")
 

@@ -99,8 +99,7 @@ def test_a_new_state_beside_files_that_were_sent_before_waits_for_a_word(machine
     assert told.returncode == 1
     assert "--new" in told.stderr
     (hold,) = json.loads(machine.command("status", "--json").stdout)["holds"]
-    command, _, _ = hold["commands"][0].partition(" (")
-    words = command.split()[1:]
+    words = hold["commands"][1].split()[1:]
     asked = machine.command(*words, stdin=subprocess.DEVNULL)
     assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
     assert machine.command(*words, "--yes").returncode == 0

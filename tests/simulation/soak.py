@@ -27,6 +27,8 @@ DAY_SECONDS = 86_400
 LIFE_SECONDS = 600
 #: The least memory and time in which a slope is seen, and by how much it may go on growing.
 MOST_BYTES_A_FILE, MOST_GROWTH = 64.0, 1.25
+#: What caches may take until they are full, SQLite's among them: it is not for each file.
+CACHES_BYTES = 8 << 20
 #: Every so many simulated seconds, what the daemon does so often.
 EVERY = {"delete": 5, "settle": 30, "scan": 300}
 
@@ -178,7 +180,7 @@ def slopes(samples: list[Sample]) -> tuple[float, float]:
     """
     samples = [sample for sample in samples if sample.files > 2 * LIFE_SECONDS]
     first, last = samples[0], samples[-1]
-    left = (last.memory - first.memory) / (last.files - first.files)
+    left = max(last.memory - first.memory - CACHES_BYTES, 0) / (last.files - first.files)
     half = len(samples) // 2
     early = min(sample.milliseconds for sample in samples[:half])
     late = min(sample.milliseconds for sample in samples[half:])
