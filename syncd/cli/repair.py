@@ -86,9 +86,7 @@ def _show_verdict(result: JsonObject) -> None:
         some = [finding for finding in findings if finding["kind"] == kind]
         _show(some, result["counts"].get(kind, 0), words)
     kept = result["kept"]
-    _show(
-        kept, len(kept), "taken up by `syncd adopt`, superseded since, and never deleted by syncd"
-    )
+    _show(kept, len(kept), "kept for good: syncd never deletes them")
 
 
 def _show(some: list[JsonObject], count: int, words: str) -> None:
