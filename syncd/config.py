@@ -171,8 +171,9 @@ class _Loader:
             except (FileNotFoundError, NotADirectoryError) as error:
                 if chosen:
                     origin = "--config" if named else FILE_VARIABLE
+                    command = f"syncd -c {shlex.quote(str(path))} init"
                     raise ConfigError(
-                        f"{origin}: there is no file {path}; `syncd init` writes one"
+                        f"{origin}: there is no file {path}; `{command}` writes it"
                     ) from error
                 continue
             except OSError as error:

@@ -1,8 +1,8 @@
 """The document of `status --json`: what the table, the daemon's last beat and the lock say."""
 
+import base64
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from syncd.state.confirming import SIZES
 from syncd.state.facts import LAST_ONCE
 from syncd.state.holds import EVERYWHERE, workspace_of
 from syncd.state.store import Transaction, fact, lock_holder, read_fact
-from syncd.state.texts import seconds, timestamp
+from syncd.state.texts import argument, seconds, timestamp
 from syncd.units import clock, counted, span
 from syncd.vitals import FolderVitals, Vitals
 
@@ -222,12 +222,14 @@ _STANDING = {
 def _overdue(entry: JsonObject, now: float) -> str:
     """Return an overdue entry in words: which file, since when, why, and what to type."""
     path = f"{entry['folder']}/{entry['path']}"
+    is_exact = "path_b64" not in entry
+    name = os.fsencode(entry["path"]) if is_exact else base64.b64decode(entry["path_b64"])
     since = f", since {clock(seconds(entry['since']))}" if entry["since"] else ""
     is_to_come = entry["next_at"] and seconds(entry["next_at"]) > now
     again = f"; tried again by {clock(seconds(entry['next_at']))}" if is_to_come else ""
     error = f": {entry['error']}" if entry["error"] else ""
     files = counted(entry["files"], "file")
-    command = f"syncd why {shlex.quote(path)}"
+    command = f"syncd why {argument(os.fsencode(entry['folder']) + b'/' + name)}"
     return f"{files} {_STANDING[entry['state']]}: {path}{since}{error}{again} ({command})"
 
 

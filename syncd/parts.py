@@ -97,7 +97,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             limits=Limits(folder.hold_files, folder.hold_percent, folder.hold_max),
             superseded_grace=folder.superseded_grace,
             hold_changes=folder.hold_changes,
-            keeps_released=folder.root == "any",
+            any_root=folder.root == "any",
         )
         for folder in config.folders
     }

@@ -20,6 +20,7 @@ from syncd.offers import offered
 from syncd.state import stories, views
 from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted, size
+from syncd.workers.adopter import INSTANCE
 from syncd.workers.verifier import DIFFERENCES
 
 JsonObject = dict[str, Any]
@@ -86,9 +87,7 @@ def _show_verdict(result: JsonObject) -> None:
         some = [finding for finding in findings if finding["kind"] == kind]
         _show(some, result["counts"].get(kind, 0), words)
     kept = result["kept"]
-    _show(
-        kept, len(kept), "taken up by `syncd adopt`, superseded since, and never deleted by syncd"
-    )
+    _show(kept, len(kept), "kept for good: syncd never deletes them")
 
 
 def _show(some: list[JsonObject], count: int, words: str) -> None:
@@ -146,6 +145,8 @@ def adopt(
     """
     if new and (instance is not None or check):
         raise click.UsageError("--new takes up nothing: it goes with no other option")
+    if instance is not None and not INSTANCE.match(instance):
+        raise click.UsageError(f"--instance: {printable(instance)!r} is not 8 hex digits")
     if instance is not None and not yes:
         _ask_for(instance)
     result = _with_progress(options, "adopt", {"instance": instance, "new": new, "check": check})

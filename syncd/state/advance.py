@@ -30,7 +30,7 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
             break
         if action.copy is None:
             raise AssertionError(action)
-        _apply(db, file, action.copy, action, now, empties=policy.empties)
+        _apply(db, file, action.copy, action, now, policy=policy)
     if action.act is Act.ASK and action.copy is not None and action.copy.due_at is None:
         copies.update(db, action.copy.id, due_at=now, attempts=0)
     if file.status is FileStatus.MISSING and file.verdict is Verdict.HELD:
@@ -65,7 +65,7 @@ def _due_at(file: File, action: Action, now: float) -> float | None:
 
 
 def _apply(
-    db: Database, file: File, copy: Copy, action: Action, now: float, *, empties: bool
+    db: Database, file: File, copy: Copy, action: Action, now: float, *, policy: Policy
 ) -> None:
     match action.act:
         case Act.DROP:
@@ -73,7 +73,8 @@ def _apply(
         case Act.RETIRE:
             retire(db, copy, now, reason=action.reason)
         case Act.RELEASE:
-            copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason)
+            kept = copy.kept or policy.keeps(file)
+            copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason, kept=kept)
             history.add(db, file, "released", now, copy=copy, detail=action.reason)
         case Act.REVIVE:
             others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
@@ -82,7 +83,7 @@ def _apply(
                 copy,
                 now,
                 others=others,
-                empties=empties,
+                empties=policy.empties,
                 reason=action.reason,
                 evidence=None,
             )
@@ -94,11 +95,10 @@ def _apply(
 def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
     """Mark a copy for its soft delete, with `facts` for other columns.
 
-    Revocable until the first DELETE is committed. A copy that was taken up by its token alone is
-    released instead.
+    Revocable until the first DELETE is committed. A copy that is kept is released instead.
     """
     if copy.kept:
-        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, kept=1, **facts)
         return
     copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
@@ -106,11 +106,8 @@ def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -
 def let_go(
     db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
 ) -> None:
-    """Retire a copy that is stored and not needed; release it where the folder `empties`."""
-    if empties:
-        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
-    else:
-        retire(db, copy, now, reason=reason, **facts)
+    """Retire a copy that is stored and not needed; keep it where the folder `empties`."""
+    retire(db, copy._replace(kept=copy.kept or empties), now, reason=reason, **facts)
 
 
 def make_live(

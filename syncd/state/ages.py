@@ -204,11 +204,13 @@ def _entry(
     error: str | None,
     next_at: float | None = None,
 ) -> JsonObject:
+    shown, exact = path_texts(path)
     return {
         "state": state,
         "folder": folder,
         "files": number,
-        "path": path_texts(path)[0],
+        "path": shown,
+        **({"path_b64": exact} if exact else {}),
         "since": timestamp(since),
         "next_at": timestamp(next_at),
         "error": error,

@@ -97,7 +97,7 @@ def is_open(db: Database, token: str) -> bool:
 
 
 def kept(db: Database, limit: int) -> list[Claim]:
-    """Return copies that were taken up by their token and are superseded: nobody deletes them."""
+    """Return released copies that are kept for good: nobody deletes them."""
     rows = db.conn.execute(
         f"{_CLAIMS} WHERE kept = 1 AND copies.status = 'released' "
         "AND copies.status NOT IN ('live', 'gone') LIMIT ?",

@@ -58,7 +58,7 @@ class Copy(NamedTuple):
     #: how often the service said no to this content, and when first
     refusals: int = 0
     refused_at: float | None = None
-    #: whether syncd never deletes it: it was taken up by its token alone
+    #: whether syncd never deletes it: it was taken up by its token alone, or released to be kept
     kept: bool = False
 
     @property

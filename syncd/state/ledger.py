@@ -306,6 +306,7 @@ class Ledger:
                 CopyStatus.RELEASED,
                 due_at=None,
                 reason="it is no longer mirrored",
+                kept=copy.kept or (policy is not None and policy.keeps(file)),
                 **facts,
             )
             history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
@@ -363,6 +364,7 @@ class Ledger:
             attempts=0,
             due_at=now,
             reason="its content did not arrive",
+            kept=False,
             created_at=now,
         )
         copies.insert(db, record)
@@ -532,7 +534,7 @@ class Ledger:
             "method": attempt.method,
             "sent_at": attempt.sent_at,
             "in_flight": 0,
-            "kept": int(attempt.is_old(now)),
+            "kept": attempt.is_old(now) or (copy is not None and copy.kept),
         }
         if wanted and planned is not None and planned.status is CopyStatus.PLANNED:
             copies.move(db, planned, CopyStatus.SENDING, **late)

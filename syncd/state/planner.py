@@ -95,8 +95,8 @@ class Policy:
     #: what becomes of a file whose copy others deleted remotely
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
     limits: Limits = Limits()
-    #: whether what was released stays beside a newer copy: its file may be in another root
-    keeps_released: bool = False
+    #: whether whatever is at the folder's path is the folder
+    any_root: bool = False
     #: for how long the old copy of a changed file is kept, in seconds
     superseded_grace: float = 0.0
     #: whether new content is held where most of the folder changes within an hour
@@ -111,6 +111,16 @@ class Policy:
     def mirrors(self) -> bool:
         """Whether a missing file's copies are deleted."""
         return self.mirror_deletions and not self.empties
+
+    def keeps(self, file: File) -> bool:
+        """Say whether what is released of `file` now is never deleted, whatever is configured.
+
+        A missing file that a person decided to keep is not meant: that can be taken back.
+        """
+        by_rule = not self.mirrors or file.hold_id is None
+        return self.empties or (
+            file.status is FileStatus.MISSING and file.verdict is Verdict.KEPT and by_rule
+        )
 
 
 def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
@@ -170,7 +180,7 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     right = [copy for copy in copies if copy.sha256 == file.sha256]
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
-        if policy.empties or policy.keeps_released:
+        if policy.empties:
             # What was released before is kept beside it.
             copies = [copy for copy in copies if copy.status is not CopyStatus.RELEASED]
         return _tidy(copies, keep=live)

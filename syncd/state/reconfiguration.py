@@ -60,7 +60,8 @@ def _holds(db: Database, folder: str) -> list[Hold]:
 def release_all(db: Database, folder: str, now: float) -> None:
     """Release what is live or processed of a folder for which another root was taken.
 
-    Each file that is in that one, too, is taken up again by its SHA-256.
+    Each file that is in that one, too, is taken up again by its SHA-256. What came from the earlier
+    root is never deleted, whatever is in its place: not even what arrives only now.
     """
     known, reason = {"folder": folder, "now": now}, "'another folder is in its place'"
     db.conn.execute(
@@ -68,6 +69,11 @@ def release_all(db: Database, folder: str, now: float) -> None:
         f"SELECT :now, folder, path, 'released', file_uuid, {reason} FROM copies "
         "JOIN files ON files.id = file_id WHERE folder = :folder "
         "AND copies.status IN ('live', 'processing')",
+        known,
+    )
+    db.conn.execute(
+        "UPDATE copies SET kept = 1 WHERE status NOT IN ('retiring', 'gone') "
+        "AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
         known,
     )
     db.conn.execute(

@@ -397,6 +397,19 @@ def disks_put_back(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def released_to_be_kept(db: Database) -> None:
+    """Mark the released copies that stay whatever is configured: a rule of then kept them."""
+    db.execute(
+        """
+        UPDATE copies SET kept = 1 WHERE status = 'released' AND reason IN (
+          'another folder is in its place', 'the file is gone, and its copy is kept',
+          'a newer copy is live', 'another copy is live')
+        AND file_id NOT IN (
+          SELECT file_id FROM decisions WHERE verdict = 'kept' AND hold_id IS NOT NULL)"""
+    )
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

@@ -37,7 +37,8 @@ INSTANCES = 100
 RENAMED = 50
 #: What the result counts; `known` are objects that the ledger has as its own.
 _COUNTED = ("listed", "known", "live", "second", "previous", "gone", "unknown")
-_INSTANCE = re.compile(r"[0-9a-f]{8}\Z")
+#: The id of an instance.
+INSTANCE = re.compile(r"[0-9a-f]{8}\Z")
 
 
 class AdoptError(StateError):
@@ -153,7 +154,7 @@ class Adopter:
                 self._store.write(partial(adoption.spare_missing, folder=name, now=now))
 
     def _become(self, instance: str) -> None:
-        if not _INSTANCE.match(instance):
+        if not INSTANCE.match(instance):
             raise AdoptError(
                 f"{instance} is no instance: it is the 8 hex digits after sy2- in names"
             )

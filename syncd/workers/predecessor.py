@@ -47,7 +47,7 @@ class PredecessorCheck:
         self._gate = gate
         self._search = search
         # What is on a scratch volume is nobody's but the present instance's.
-        self._policies = {n: policy for n, policy in policies.items() if not policy.keeps_released}
+        self._policies = {n: policy for n, policy in policies.items() if not policy.any_root}
         self._on_new = on_new
         self._adopt = adopt
         self._clock = clock

@@ -241,3 +241,10 @@ def test_the_console_script_exits_with_the_code(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
+
+
+def test_adopt_refuses_an_id_of_another_form_before_it_asks(desk, syncd):
+    code, out, err = syncd("adopt", "--instance", "sy2-0123abcd")
+    assert (code, out) == (2, "")
+    assert "'sy2-0123abcd' is not 8 hex digits" in " ".join(err.split())
+    assert "this state becomes" not in err

@@ -1,5 +1,8 @@
 """A command that is offered can be typed as it stands: with the configuration that was given."""
 
+import re
+import shlex
+
 import pytest
 
 from syncd import cli, offers
@@ -35,3 +38,10 @@ def test_only_a_command_is_taken_for_one(tmp_path):
 
 def test_every_command_that_reads_a_configuration_is_known():
     assert {*offers._NAMES} == cli.COMMANDS.keys() - {"demo", "init", "emulator"}
+
+
+def test_a_named_configuration_that_is_missing_is_written_by_the_offered_command(desk, syncd):
+    _, _, err = syncd("-c", "not here.toml", "status")
+    (command,) = re.findall("`(.*?)`", " ".join(err.split()))
+    assert syncd(*shlex.split(command)[1:])[0] == 0
+    assert (desk.home / "not here.toml").exists()

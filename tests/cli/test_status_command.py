@@ -363,3 +363,18 @@ def test_what_is_overdue_says_when_it_is_tried_again(desk, daemon, syncd_json):
     daemon()
     (reason,) = syncd_json("status", "--json")[1]["reasons"]
     assert f"no (status 500); tried again by {clock(due_at)} (syncd why f/x)" in reason
+
+
+@pytest.mark.parametrize("name", [b"a\nb's", b"\xff\x1b", "\u202ea".encode(), b"a b"])
+def test_the_command_for_what_is_overdue_works_in_bash_whatever_the_name(
+    desk, daemon, syncd_json, name
+):
+    copy = desk.begin(desk.see(name))
+    desk.do(desk.ledger.not_sent, copy.id, desk.now + 300, failure=Failure("no", 500))
+    desk.do(lambda db: db.conn.execute("UPDATE copies SET attempts = 5"))
+    daemon()
+    (reason,) = syncd_json("status", "--json")[1]["reasons"]
+    command = reason[reason.rindex("(syncd why ") + len("(syncd why ") : -1]
+    assert command.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf %s {command}"], stdout=-1, check=True).stdout
+    assert said == b"f/" + name

@@ -149,7 +149,8 @@ def test_the_first_file_there_is_is_read(load, tmp_path):
 
 
 def test_a_named_file_that_is_missing_is_an_error(refused):
-    assert "--config: there is no file /nope.toml" in refused(config=Path("/nope.toml"))
+    missing = refused(config=Path("/nope it.toml"))
+    assert "--config: there is no file /nope it.toml; `syncd -c '/nope it.toml' init`" in missing
     assert "SYNCD_CONFIG: there is no file" in refused(env={"SYNCD_CONFIG": "nope.toml"})
 
 

@@ -91,6 +91,10 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
     assert act(kept, copy("failed")) == (Act.NOTHING, None)
     approved = GONE._replace(verdict=Verdict.APPROVED)
     assert act(approved, copy("released")) == (Act.RETIRE, 1)
+    assert act(approved, copy("released", kept=True)) == (Act.NOTHING, None)
+    assert Policy(mirror_deletions=False).keeps(kept)
+    assert Policy().keeps(kept), "it went missing before deletions were mirrored"
+    assert not Policy().keeps(kept._replace(hold_id=1)), "a person may think otherwise"
 
 
 @pytest.mark.row(39)
@@ -200,9 +204,8 @@ def test_a_released_copy_is_asked_for_before_its_file_takes_it_up_again():
     assert act(READY, copy("released", processing_status="failed")) == (Act.PLAN, None)
     assert act(READY, copy("released", B)) == (Act.PLAN, None)
     assert act(READY, copy("released", B), copy("live", id=2)) == (Act.RETIRE, 1)
-    scratch = Policy(keeps_released=True)
-    kept = act(READY, copy("released", B), copy("live", id=2), policy=scratch)
-    assert kept == (Act.NOTHING, None)
+    kept = copy("released", B, kept=True)
+    assert act(READY, kept, copy("live", id=2)) == (Act.NOTHING, None)
 
 
 def test_a_copy_that_retires_only_because_its_file_was_missing_is_kept_when_that_is_excluded():

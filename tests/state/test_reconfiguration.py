@@ -4,13 +4,15 @@ import pytest
 
 from syncd.disk import Fingerprint
 from syncd.identity import RootIdentity
-from syncd.state import copies, due, files, folders, holds, reconfiguration
+from syncd.state import attempts, copies, due, files, folders, holds, reconfiguration
+from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.sightings import Seen, Settling, Sighting, record
 
-A = "a" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+ANY = Policy(mirror_deletions=False, any_root=True)
 SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
 
 
@@ -28,19 +30,32 @@ class Known:
     def do(self, verb, *args, **kwargs):
         return self.store.write(lambda db: verb(db, *args, **kwargs))
 
-    def see(self, folder, path, seen=Seen.PRESENT):
-        mark = Fingerprint(1, 7, 10**9, 10**9) if seen is Seen.PRESENT else None
+    def see(self, folder, path, seen=Seen.PRESENT, size=7):
+        mark = Fingerprint(1, size, 10**9, 10**9) if seen is Seen.PRESENT else None
         sighting = Sighting(path, seen, mark)
         self.do(record, folder, [sighting], settling=SETTLING, policies=self.policies, now=1e6)
         return self.store.read(lambda db: files.find(db, folder, path))
 
-    def sync(self, folder, path, number):
-        ledger = Ledger(policies=self.policies, instance="i")
-        file = self.see(folder, path)
-        offer = Offer(file.id, file.fingerprint, A, "text/plain", "direct", vacated=())
-        copy = self.do(ledger.begin, offer, 1e6)
+    @property
+    def ledger(self):
+        return Ledger(policies=self.policies, instance="i")
+
+    def begin(self, folder, path, sha256=A, size=7):
+        file = self.see(folder, path, size=size)
+        offer = Offer(file.id, file.fingerprint, sha256, "text/plain", "direct", vacated=())
+        return self.do(self.ledger.begin, offer, 1e6)
+
+    def arrive(self, copy, number):
         stored = Stored(f"u{number}", "r", "completed")
-        self.do(ledger.stored, copy.id, stored, 1e6, look=1e6)
+        return self.do(self.ledger.stored, copy.id, stored, 1e6, look=1e6)
+
+    def sync(self, folder, path, number, sha256=A, size=7):
+        self.arrive(self.begin(folder, path, sha256, size), number)
+
+    def lose(self, path):
+        """Find a file of folder f missing, at two looks."""
+        file = self.see("f", path, Seen.MISSING)
+        self.do(Deletions(policies=self.policies).confirm_missing, file.id, 1e6 + 60)
 
     def release_removed(self):
         for name in self.do(reconfiguration.removed, self.policies):
@@ -229,6 +244,64 @@ def test_mirroring_turned_on_late_deletes_nothing_that_was_gone_before_the_first
     known.do(folders.note_scan, "f", **scan, mirrored=True)
     known.see("f", b"2")
     assert known.see("f", b"2", Seen.MISSING).verdict is None
+
+
+@pytest.mark.row(70)
+def test_files_of_an_earlier_root_are_kept_when_the_root_has_to_be_the_known_one_again(known):
+    known.policies["f"] = ANY
+    known.do(reconfiguration.release_all, "f", 1e6)
+    known.sync("f", b"1", 9, B, 8)
+    known.policies["f"] = Policy()
+    known.sync("f", b"1", 10, C, 9)
+    assert known.statuses("f") == ["released", "released", "retiring", "live"]
+
+
+@pytest.mark.row(70)
+def test_an_upload_that_arrives_after_its_root_was_swapped_is_kept_beside_the_new_content(known):
+    known.policies["f"] = ANY
+    late = known.begin("f", b"3", B)
+    known.do(known.ledger.doubt, late.id, Failure("no answer"), 1e6)
+    known.do(reconfiguration.release_all, "f", 1e6)
+    known.see("f", b"3", size=8)
+    assert known.arrive(late, 9) == "live"
+    known.sync("f", b"3", 10, C, 8)
+    assert known.statuses("f") == ["released"] * 3 + ["live"]
+
+
+@pytest.mark.row(70)
+def test_an_upload_that_is_found_late_after_its_root_was_swapped_is_kept(known):
+    known.policies["f"] = ANY
+    late = known.begin("f", b"3", B)
+    known.do(known.ledger.doubt, late.id, Failure("no answer"), 1e6)
+    known.do(known.ledger.absent, late.id, 1e6)
+    known.do(reconfiguration.release_all, "f", 1e6)
+    known.sync("f", b"3", 10, C, 8)
+    (attempt,) = known.store.read(attempts.every)
+    found = Stored("u9", "r", "completed")
+    arrived = known.do(known.ledger.found_late, attempt, found, 1e6, whole=True, look=1e6)
+    assert arrived == "released"
+
+
+@pytest.mark.row(70)
+def test_the_copies_of_a_folder_that_was_emptied_are_kept_when_its_files_stay_again(known):
+    known.policies["f"] = Policy(after_upload="move")
+    known.sync("f", b"1", 9, B, 8)
+    known.policies["f"] = Policy()
+    known.sync("f", b"1", 10, C, 9)
+    assert known.statuses("f") == ["released", "live", "retiring", "live"]
+
+
+@pytest.mark.row(21)
+def test_what_was_kept_of_a_missing_file_stays_beside_new_content_when_deletions_are_mirrored(
+    known,
+):
+    known.policies["f"] = Policy(mirror_deletions=False)
+    known.lose(b"1")
+    known.policies["f"] = Policy()
+    known.sync("f", b"1", 9, B, 8)
+    assert known.statuses("f") == ["released", "live", "live"]
+    known.sync("f", b"1", 10, C, 9)
+    assert known.statuses("f") == ["released", "live", "retiring", "live"]
 
 
 @pytest.mark.parametrize("reason", ["root_missing", "root_replaced", "many_missing"])

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 
 from syncd.exceptions import ForeignStateError
 from syncd.identity import RootIdentity
-from syncd.state import folders, holds, schema
+from syncd.state import copies, folders, holds, schema
 from syncd.state.store import Store
 
 
@@ -79,3 +79,29 @@ def test_what_an_older_state_knew_of_roots_and_mounts_is_kept(tmp_path):
         assert store.read(holds.open_holds) == []
         hold = {"stops": "folder", "scope": "f", "reason": "r", "message": "m", "now": 1.0}
         assert store.write(lambda db: holds.place(db, **hold))
+
+
+@pytest.mark.row(28)
+def test_what_an_older_version_released_to_be_kept_is_never_deleted(tmp_path):
+    reasons = ("another folder is in its place", "the file is no longer mirrored")
+    path = tmp_path / schema.FILE_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrations.apply(Database(connection), stop_before="released_to_be_kept")
+        for statement in (
+            "INSERT INTO folders (name, path) VALUES ('f', x'2f')",
+            """
+            INSERT INTO files (folder, path, parent, status, changed_at)
+            VALUES ('f', x'61', x'', 'ready', 1.0)""",
+        ):
+            connection.execute(statement)
+        connection.executemany(
+            """
+            INSERT INTO copies (file_id, token, status, generation, sha256, size, content_type,
+              method, created_at, reason)
+            VALUES (1, 't', 'released', 1, 'aa', 1, 'text/plain', 'direct', 1.0, ?)""",
+            [(reason,) for reason in reasons],
+        )
+    with closing(Store(tmp_path)) as store:
+        store.open(0.0)
+        known = store.read(lambda db: copies.where(db, "1 ORDER BY id"))
+        assert [copy.kept for copy in known] == [True, False]

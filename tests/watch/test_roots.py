@@ -336,7 +336,7 @@ def test_a_link_that_points_elsewhere_is_a_replaced_root(place, tmp_path):
 
 @pytest.mark.parametrize("status", ["completed", "processing"])
 def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkeypatch, status):
-    monkeypatch.setitem(POLICIES, "f", Policy(mirror_deletions=False, keeps_released=True))
+    monkeypatch.setitem(POLICIES, "f", Policy(mirror_deletions=False, any_root=True))
     place.reopen(any_root=True, mirror_deletions=False)
     place.synced(*FILES, status=status)
     replaced(place, tmp_path, (b"a",))

@@ -161,7 +161,7 @@ def test_a_setting_that_comes_later_ends_the_hold(beside):
     ("numbers", "more", "policy"),
     [
         (range(19), {}, None),
-        (range(FILES), {}, Policy(keeps_released=True)),
+        (range(FILES), {}, Policy(any_root=True)),
         pytest.param(range(FILES), {"folder": "g"}, None, marks=pytest.mark.long),
         pytest.param(range(FILES), {"name": "other-{}.txt"}, None, marks=pytest.mark.long),
     ],
