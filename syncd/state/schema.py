@@ -397,6 +397,20 @@ def disks_put_back(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def superseded_copies(db: Database) -> None:
+    """Keep when newer content took a copy's place, instead of deriving it from its siblings."""
+    for statement in (
+        "ALTER TABLE copies ADD COLUMN superseded_at REAL",
+        """
+        UPDATE copies SET superseded_at = (SELECT min(newer.live_at) FROM copies AS newer
+          WHERE newer.file_id = copies.file_id AND newer.id > copies.id
+          AND newer.workspace_uuid IS copies.workspace_uuid)
+        WHERE status NOT IN ('live', 'gone') AND status = 'retiring' AND live_at IS NOT NULL""",
+    ):
+        db.execute(statement)
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

@@ -84,7 +84,9 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
     assert act(kept, copy("live")) == (Act.RELEASE, 1)
     assert act(kept, copy("processing")) == (Act.NOTHING, None)
     assert act(kept, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
-    assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.NOTHING, None)
+    assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.REVIVE, 1)
+    assert act(kept, copy("retiring", live_at=1.0), copy("released", id=2)) == (Act.REVIVE, 1)
+    assert act(kept, copy("retiring", live_at=1.0, workspace="w")) == (Act.REVIVE, 1)
     assert act(kept, copy("released")) == (Act.NOTHING, None)
     assert act(kept, copy("planned", uuid=None)) == (Act.DROP, 1)
     assert act(kept, copy("failed", uuid=None)) == (Act.DROP, 1)
@@ -208,5 +210,10 @@ def test_a_released_copy_is_asked_for_before_its_file_takes_it_up_again():
 def test_a_copy_that_retires_only_because_its_file_was_missing_is_kept_when_that_is_excluded():
     excluded = READY._replace(status=FileStatus.INELIGIBLE)
     assert act(excluded, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
-    superseded = copy("retiring", B, live_at=1.0)
-    assert act(excluded, superseded, copy("released", id=2)) == (Act.NOTHING, None)
+    superseded = copy("retiring", B, live_at=1.0, superseded_at=2.0)
+    newer = copy("released", id=2, live_at=2.0)
+    assert act(excluded, superseded, newer) == (Act.NOTHING, None)
+    older = newer._replace(superseded_at=1.0)
+    elsewhere = newer._replace(workspace_uuid="w")
+    for other in (older, elsewhere, newer._replace(live_at=None)):
+        assert act(excluded, superseded, other) == (Act.REVIVE, 1)
