@@ -72,7 +72,7 @@ ARROWS: dict[CopyStatus, frozenset[CopyStatus]] = {
     _S.LIVE: frozenset({_S.RETIRING, _S.RELEASED, _S.GONE}),
     _S.RELEASED: frozenset({_S.LIVE, _S.RETIRING, _S.GONE}),
     _S.FAILED: frozenset({_S.PLANNED, _S.RETIRING, _S.RELEASED, _S.GONE}),
-    _S.RETIRING: frozenset({_S.LIVE, _S.GONE}),
+    _S.RETIRING: frozenset({_S.LIVE, _S.RELEASED, _S.GONE}),
     _S.GONE: frozenset(),
 }
 

@@ -46,6 +46,7 @@ class Act(enum.StrEnum):
     RELEASE = "release"
 
 
+_MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.REVIVE, Act.RELEASE})
 
 
@@ -136,7 +137,10 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             # A new workspace is a new folder: what is in the other one is left there.
             act = _let_go(copy, processing=False)
             if act is not None:
-                return Action(act, copy, "its folder has another workspace now")
+                return Action(act, copy, _MOVED)
+    elsewhere = [copy for copy in copies if copy not in here]
+    if file.present and (kept := _last_to_keep(elsewhere)) is not None:
+        return Action(Act.RELEASE, kept, _MOVED)
     match file.status:
         case FileStatus.READY:
             return _plan_ready(file, here, policy)
@@ -229,7 +233,7 @@ def _plan_kept(copies: Sequence[Copy]) -> Action:
             case _:
                 continue
     if (last := _last_to_keep(copies)) is not None:
-        return Action(Act.REVIVE, last, "it is kept")
+        return Action(Act.RELEASE, last, "it is kept")
     return Action(Act.NOTHING)
 
 
@@ -262,8 +266,8 @@ def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
             or (
                 other.status is CopyStatus.RELEASED
                 and other.live_at is not None
-                and other.superseded_at is None
                 and copy.superseded_at is not None
+                and (other.superseded_at or inf) > copy.superseded_at
             )
         )
         for other in copies
@@ -277,7 +281,7 @@ def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
     last = _last_to_keep(copies)
     if last is not None and last.delete_sent_at is None:
         # It retires because the file was missing: what took its place is no reason to delete it.
-        return Action(Act.REVIVE, last, "something else is in the file's place")
+        return Action(Act.RELEASE, last, "something else is in the file's place")
     return Action(Act.NOTHING)
 
 

@@ -399,8 +399,10 @@ def disks_put_back(db: Database) -> None:
 
 @migrations()
 def superseded_copies(db: Database) -> None:
-    """Keep when newer content took a copy's place, instead of deriving it from its siblings."""
+    """Keep when newer content took a copy's place; let what retires be kept after all."""
     for statement in (
+        "DROP TRIGGER copies_arrows",
+        arrows_trigger(),
         "ALTER TABLE copies ADD COLUMN superseded_at REAL",
         """
         UPDATE copies SET superseded_at = (SELECT min(newer.live_at) FROM copies AS newer
