@@ -128,7 +128,9 @@ def make_live(
     """
     supersede(db, others, copy, now, reason="a newer copy is live", empties=empties)
     values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
-    copies.move(db, copy, CopyStatus.LIVE, superseded_at=None, **values, **facts)
+    # What took its place, or a DELETE that got no answer, is past.
+    values |= {"superseded_at": None, "delete_sent_at": None}
+    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
 
 
 def supersede(

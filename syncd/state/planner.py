@@ -278,8 +278,7 @@ def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
     for copy in copies:
         if (act := _let_go(copy)) is not None:
             return Action(act, copy, "the file is no longer mirrored")
-    last = _last_to_keep(copies)
-    if last is not None and last.delete_sent_at is None:
+    if (last := _last_to_keep(copies)) is not None and last.delete_sent_at is None:
         # It retires because the file was missing: what took its place is no reason to delete it.
         return Action(Act.RELEASE, last, "something else is in the file's place")
     return Action(Act.NOTHING)

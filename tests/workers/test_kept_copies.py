@@ -106,20 +106,23 @@ def test_a_hold_and_a_rejection_outweigh_a_delete_that_got_no_answer(shop):
     assert (shop.copy("a").status, len(shop.live())) == (CopyStatus.RELEASED, 1)
 
 
-def test_content_kept_after_a_delete_that_was_carried_out_is_sent_again_when_it_is_back(shop):
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_content_kept_after_an_unanswered_delete_is_asked_for_when_it_is_back(shop, carried_out):
     copy = sync(shop, "a", b"a")
     retire(shop, "a")
     send_unanswered_delete(shop)
     decide(shop, hold(shop, "a"), "rejected")
     work(shop)
-    shop.client.delete(copy.file_uuid)
+    if carried_out:
+        shop.client.delete(copy.file_uuid)
     shop.drop("a", b"a")
     for _ in range(3):
         shop.upload()
         shop.poller.step()
         shop.now += 130
-    assert shop.copy("a").status is CopyStatus.LIVE
-    assert list(shop.live()) == [shop.copy("a").file_uuid]
+    live = shop.copy("a")
+    assert (live.status, live.delete_sent_at) == (CopyStatus.LIVE, None)
+    assert (live.file_uuid != copy.file_uuid, list(shop.live())) == (carried_out, [live.file_uuid])
 
 
 @pytest.mark.row(27)
