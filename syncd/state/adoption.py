@@ -239,17 +239,6 @@ def spare_missing(db: Database, folder: str, now: float) -> int:
     return len(gone)
 
 
-def doubt_deletions(db: Database, now: float) -> None:
-    """Count every copy that was to be deleted as one whose DELETE was sent: it may well have been.
-
-    An older ledger does not know. So no file that comes back takes such a copy up again.
-    """
-    db.conn.execute(
-        "UPDATE copies SET delete_sent_at = ? WHERE status = 'retiring' AND delete_sent_at IS NULL",
-        (now,),
-    )
-
-
 def gone(db: Database, lost: Collection[int], policies: Policies, now: float) -> int:
     """Record copies that are proven gone remotely, by id; return how many."""
     for copy_id in lost:

@@ -46,8 +46,7 @@ def _end_needless_hold(db: Database, file: File, now: float) -> None:
     """Take a missing file out of its hold once nothing is left that could be deleted."""
     stored = (CopyStatus.SENDING, CopyStatus.PROCESSING, CopyStatus.LIVE, CopyStatus.RETIRING)
     if not any(
-        copy.status in stored and copy.consumed_at is None and copy.delete_sent_at is None
-        for copy in copies.of_file(db, file.id)
+        copy.status in stored and copy.consumed_at is None for copy in copies.of_file(db, file.id)
     ):
         files.update(db, file.id, verdict=None, due_at=now)
 
@@ -122,11 +121,25 @@ def make_live(
 ) -> None:
     """Make `copy` the live copy of its file, with `facts` for other columns.
 
-    `others` are the file's other copies: a live one among them retires in this transaction, or is
-    released where the folder `empties`.
+    `others` are the file's other copies: `copy` supersedes them in this transaction.
+    """
+    supersede(db, others, copy, now, reason="a newer copy is live", empties=empties)
+    values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
+    # What took its place, or a DELETE that got no answer, is past.
+    values |= {"superseded_at": None, "delete_sent_at": None}
+    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
+
+
+def supersede(
+    db: Database, others: Iterable[Copy], by: Copy, now: float, *, reason: str, empties: bool
+) -> None:
+    """Record that the content of `by` takes the place of a file's `others`.
+
+    A live one among them retires, or is released where the folder `empties`.
     """
     for other in others:
         if other.status is CopyStatus.LIVE:
-            let_go(db, other, now, reason="a newer copy is live", empties=empties)
-    values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
-    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
+            let_go(db, other, now, reason=reason, empties=empties)
+        is_rival = other.live_at is not None and other.workspace_uuid == by.workspace_uuid
+        if is_rival and other.superseded_at is None:
+            copies.update(db, other.id, superseded_at=now)

@@ -42,12 +42,15 @@ _CLAIMS = (
 )
 
 
-def claims(db: Database, workspace: str | None, after: int) -> list[Claim]:
-    """Return the next copies in a workspace that should be there, by id."""
+def claims(
+    db: Database, workspace: str | None, after: int, *, retiring: bool = False
+) -> list[Claim]:
+    """Return the next copies in a workspace that should be there, or retire, by id."""
     rows = db.conn.execute(
         f"{_CLAIMS} WHERE copies.id > ? AND file_uuid IS NOT NULL AND workspace_uuid IS ? "
-        "AND copies.status IN ('live', 'processing', 'released') ORDER BY copies.id LIMIT ?",
-        (after, workspace, BATCH),
+        "AND (copies.status IN ('live', 'processing', 'released') OR (? AND copies.status = "
+        "'retiring')) ORDER BY copies.id LIMIT ?",
+        (after, workspace, retiring, BATCH),
     )
     return [Claim(*row) for row in rows]
 

@@ -60,6 +60,8 @@ class Copy(NamedTuple):
     refused_at: float | None = None
     #: whether syncd never deletes it: it was taken up by its token alone, or released to be kept
     kept: bool = False
+    #: when newer content of its path went live in its place, in the same workspace
+    superseded_at: float | None = None
 
     @property
     def is_video(self) -> bool:

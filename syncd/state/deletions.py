@@ -20,6 +20,7 @@ from syncd.state.files import File
 from syncd.state.holds import decisions, missing
 from syncd.state.ledger import NO_FAILURE, Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+from syncd.state.planner import is_superseded
 
 #: What retires when its file is gone: the evidence is kept with it.
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
@@ -87,8 +88,8 @@ class Deletions:
     def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
         """Commit the intent to delete a copy; None where it must not be deleted now.
 
-        Only a retiring copy whose file has a live one, or is proven missing, or never wanted
-        this one, and only when no other request for its path is under way.
+        Only a retiring copy that nothing needs, and only when no other request for its path is
+        under way.
         """
         copy = copies.get(db, copy_id)
         if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
@@ -98,34 +99,20 @@ class Deletions:
         if holds.is_held(db, "deletions", holds.EVERYWHERE):
             copies.update(db, copy.id, due_at=now + 10.0)
             return None
-        if copy.delete_sent_at is None:
-            self._keep_unmirrored(db, files.existing(db, copy.file_id))
+        self._keep_unmirrored(db, files.existing(db, copy.file_id))
         advance(db, copy.file_id, self._policies, now)
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.RETIRING:
             return None
-        if copy.delete_sent_at is None and (keep_until := self._keep_until(db, copy, file)) > now:
+        if copy.delete_sent_at is None and (keep_until := self._keep_until(copy, file)) > now:
             copies.update(db, copy.id, due_at=keep_until)
             return None
         others = copies.of_file(db, file.id)
         if any(other.in_flight for other in others):
             copies.update(db, copy.id, due_at=now + 1.0)
             return None
-        replaced = any(
-            other.status in (CopyStatus.LIVE, CopyStatus.RELEASED) and other.consumed_at is None
-            for other in others
-        )
-        proven = file.status is FileStatus.MISSING and file.confirmed_at is not None
-        if proven and not replaced and _is_held(db, file):
-            copies.update(db, copy.id, due_at=now + 10.0)
-            return None
-        # It was proven missing when its first DELETE was sent, and nothing will replace it.
-        finishing = copy.delete_sent_at is not None and file.status in (
-            FileStatus.INELIGIBLE,
-            FileStatus.CONSUMED,
-        )
-        if not (replaced or proven or finishing or copy.live_at is None or not copy.wanted):
+        if not is_superseded(copy, others) and not _is_needless(db, copy, file):
             copies.update(db, copy.id, due_at=now + 10.0)
             return None
         copies.update(
@@ -144,17 +131,12 @@ class Deletions:
         if policy and not policy.mirrors and file.status is FileStatus.MISSING:
             files.update(db, file.id, verdict=Verdict.KEPT)
 
-    def _keep_until(self, db: Database, copy: Copy, file: File) -> float:
+    def _keep_until(self, copy: Copy, file: File) -> float:
         """Return until when a superseded copy is kept, for those who still use its uuid."""
         policy = self._policies.get(file.folder)
-        if policy is None or not policy.superseded_grace:
+        if policy is None or copy.superseded_at is None or copy.live_at is None:
             return 0.0
-        newer = db.conn.execute(
-            "SELECT live_at FROM copies WHERE file_id = ? AND id > ? AND live_at IS NOT NULL "
-            "ORDER BY id LIMIT 1",
-            (file.id, copy.id),
-        ).fetchone()
-        return float(newer[0]) + policy.superseded_grace if newer else 0.0
+        return copy.superseded_at + policy.superseded_grace
 
     def deleted(self, db: Database, copy_id: int, now: float) -> None:
         """Record that the service has soft-deleted a copy, or never knew it."""
@@ -170,6 +152,23 @@ class Deletions:
         """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
         copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
         advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
+
+
+def _is_needless(db: Database, copy: Copy, file: File) -> bool:
+    """Say whether a copy goes although nothing newer is stored: its file is gone, or it is useless.
+
+    What a person or a rule keeps outweighs a DELETE that got no answer.
+    """
+    is_missing = file.status is FileStatus.MISSING
+    if is_missing and _is_held(db, file):
+        return False
+    if copy.live_at is None or not copy.wanted:
+        return True
+    if is_missing:
+        return file.confirmed_at is not None and file.verdict is not Verdict.KEPT
+    # It was proven missing when its first DELETE was sent, and nothing will replace it.
+    is_unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
+    return is_unmirrored and copy.delete_sent_at is not None
 
 
 def _is_held(db: Database, file: File) -> bool:

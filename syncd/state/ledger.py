@@ -18,7 +18,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.state import attempts, copies, echo, files, history, holds, tokens
-from syncd.state.advance import Policies, advance, let_go, make_live
+from syncd.state.advance import Policies, advance, let_go, make_live, supersede
 from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -234,8 +234,9 @@ class Ledger:
         for copy, source in sources:
             if source.id not in (offer.vacated or ()):
                 continue
-            for other in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
-                let_go(db, other, now, reason="another file was moved here", empties=empties)
+            others = copies.of_file(db, file.id)
+            why = "another file was moved here"
+            supersede(db, others, copy, now, reason=why, empties=empties)
             copies.update(db, copy.id, file_id=file.id)
             if copy.status is CopyStatus.RETIRING:
                 make_live(db, copy, now, others=(), reason="its file was moved")

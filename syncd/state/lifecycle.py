@@ -1,7 +1,8 @@
 r"""The life of a file and of a copy: the words, and the only arrows between them.
 
     planned -> sending -> processing -> live -> retiring -> gone
-                                          \-> released (kept remotely, no longer mirrored)
+                                          \        v
+                                           `-> released (kept remotely, no longer mirrored)
 
 A copy is *in doubt* while it is `sending` and no worker has it in flight: its request may or may
 not have been delivered, and it is looked up before anything else happens to its path.
@@ -72,7 +73,7 @@ ARROWS: dict[CopyStatus, frozenset[CopyStatus]] = {
     _S.LIVE: frozenset({_S.RETIRING, _S.RELEASED, _S.GONE}),
     _S.RELEASED: frozenset({_S.LIVE, _S.RETIRING, _S.GONE}),
     _S.FAILED: frozenset({_S.PLANNED, _S.RETIRING, _S.RELEASED, _S.GONE}),
-    _S.RETIRING: frozenset({_S.LIVE, _S.GONE}),
+    _S.RETIRING: frozenset({_S.LIVE, _S.RELEASED, _S.GONE}),
     _S.GONE: frozenset(),
 }
 

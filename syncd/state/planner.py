@@ -5,9 +5,9 @@ made them due, until what is left needs the disk or the network, or nothing.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from typing import Literal
 
 from syncd.state.copies import Copy
@@ -46,6 +46,7 @@ class Act(enum.StrEnum):
     RELEASE = "release"
 
 
+_MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.REVIVE, Act.RELEASE})
 
 
@@ -146,12 +147,17 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             # A new workspace is a new folder: what is in the other one is left there.
             act = _let_go(copy, processing=False)
             if act is not None:
-                return Action(act, copy, "its folder has another workspace now")
+                return Action(act, copy, _MOVED)
+    elsewhere = [copy for copy in copies if copy not in here]
+    if file.present and (kept := _last_to_keep(elsewhere)) is not None:
+        return Action(Act.RELEASE, kept, _MOVED)
     match file.status:
         case FileStatus.READY:
             return _plan_ready(file, here, policy)
         case FileStatus.MISSING:
-            return _plan_missing(file, here, policy)
+            if file.confirmed_at is not None and (file.verdict is Verdict.KEPT or policy.empties):
+                return _plan_kept(copies)
+            return _plan_missing(file, here)
         case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
             return _plan_unmirrored(copies)
         case _:
@@ -206,11 +212,9 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     return Action(Act.PLAN, None, "new content" if live else "new file")
 
 
-def _plan_missing(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
+def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     if file.confirmed_at is None:
         return Action(Act.LOOK_AGAIN, None, "the file is missing", file.due_at)
-    if file.verdict is Verdict.KEPT or policy.empties:
-        return _plan_kept(copies)
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
@@ -228,8 +232,6 @@ def _plan_missing(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
 
 def _plan_kept(copies: Sequence[Copy]) -> Action:
     """The file is missing, and whatever is stored of it stays."""
-    if (last := _last_to_keep(copies)) is not None:
-        return Action(Act.REVIVE, last, "it is kept")
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE:
@@ -240,23 +242,55 @@ def _plan_kept(copies: Sequence[Copy]) -> Action:
                 return Action(Act.DROP, copy, "the file is gone")
             case _:
                 continue
+    if (last := _last_to_keep(copies)) is not None:
+        return Action(Act.RELEASE, last, "it is kept")
     return Action(Act.NOTHING)
 
 
 def _last_to_keep(copies: Sequence[Copy]) -> Copy | None:
-    """Return the copy that retires because the file was missing, where no other one is kept."""
-    if any(copy.status in (CopyStatus.LIVE, CopyStatus.RELEASED) for copy in copies):
-        return None
-    return next((copy for copy in reversed(copies) if _can_be_live_again(copy)), None)
+    """Return the newest copy that retires although no newer content is stored.
+
+    It retires because the file was missing, or its successor is gone. A DELETE that got no answer
+    does not count: the service is asked for a released copy before anything relies on it.
+    """
+    retiring = [
+        copy
+        for copy in copies
+        if copy.status is CopyStatus.RETIRING
+        and copy.live_at is not None
+        and not is_superseded(copy, copies)
+    ]
+    return max(retiring, key=lambda copy: (copy.superseded_at or inf, copy.id), default=None)
+
+
+def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
+    """Say whether newer content than a retiring copy's is stored of the same path, among `copies`.
+
+    It is live in the same workspace, or was when it was released.
+    """
+    return any(
+        other.workspace_uuid == copy.workspace_uuid
+        and other.consumed_at is None
+        and (
+            other.status is CopyStatus.LIVE
+            or (
+                other.status is CopyStatus.RELEASED
+                and other.live_at is not None
+                and copy.superseded_at is not None
+                and (other.superseded_at or inf) > copy.superseded_at
+            )
+        )
+        for other in copies
+    )
 
 
 def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
-    if (last := _last_to_keep(copies)) is not None:
-        # It retires because the file was missing: what took its place is no reason to delete it.
-        return Action(Act.REVIVE, last, "something else is in the file's place")
     for copy in copies:
         if (act := _let_go(copy)) is not None:
             return Action(act, copy, "the file is no longer mirrored")
+    if (last := _last_to_keep(copies)) is not None and last.delete_sent_at is None:
+        # It retires because the file was missing: what took its place is no reason to delete it.
+        return Action(Act.RELEASE, last, "something else is in the file's place")
     return Action(Act.NOTHING)
 
 

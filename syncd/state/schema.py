@@ -410,6 +410,22 @@ def released_to_be_kept(db: Database) -> None:
     )
 
 
+@migrations()
+def superseded_copies(db: Database) -> None:
+    """Keep when newer content took a copy's place; let what retires be kept after all."""
+    for statement in (
+        "DROP TRIGGER copies_arrows",
+        arrows_trigger(),
+        "ALTER TABLE copies ADD COLUMN superseded_at REAL",
+        """
+        UPDATE copies SET superseded_at = (SELECT min(newer.live_at) FROM copies AS newer
+          WHERE newer.file_id = copies.file_id AND newer.id > copies.id
+          AND newer.workspace_uuid IS copies.workspace_uuid)
+        WHERE status NOT IN ('live', 'gone') AND status = 'retiring' AND live_at IS NOT NULL""",
+    ):
+        db.execute(statement)
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

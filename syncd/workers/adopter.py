@@ -112,12 +112,11 @@ class Adopter:
                 continue
             counts["listed"] += listed
             counts["known"] += comparison.known
-            lost += [claim.copy_id for claim in comparison.missing(workspace)]
+            lost += [claim.copy_id for claim in comparison.missing(workspace, retiring=True)]
         # From here on things change: whatever cuts it short, nothing is sent before it is done.
         self._store.write(self._hold)
         self._spare_what_may_be_taken_away()
         now = self._clock()
-        self._store.write(lambda db: adoption.doubt_deletions(db, now))
         counts["gone"] = self._store.write(lambda db: adoption.gone(db, lost, self._policies, now))
         self._store.write(lambda db: adoption.end_attempts(db, self._policies, now))
         yield from self._match(counts)

@@ -59,10 +59,15 @@ class Comparison:
         at, bit = divmod(number, 8)
         return at < len(self._shown) and bool(self._shown[at] >> bit & 1)
 
-    def missing(self, workspace: str | None) -> Iterator[Claim]:
-        """Yield the copies that should be there and are not: neither listed nor found by uuid."""
+    def missing(self, workspace: str | None, *, retiring: bool = False) -> Iterator[Claim]:
+        """Yield the copies that should be there and are not: neither listed nor found by uuid.
+
+        With `retiring`, also those that were to be deleted, and that an older ledger does not know
+        to be gone.
+        """
         after = 0
-        while claims := self._store.read(partial(audit.claims, workspace=workspace, after=after)):
+        known = partial(audit.claims, workspace=workspace, retiring=retiring)
+        while claims := self._store.read(partial(known, after=after)):
             for claim in claims:
                 if self.is_missing(claim):
                     yield claim

@@ -47,6 +47,32 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(tmp
     fresh.close()
 
 
+def test_copies_that_retired_in_an_older_state_are_known_by_what_superseded_them(tmp_path):
+    path = tmp_path / schema.FILE_NAME
+    old = Database(sqlite3.connect(path, isolation_level=None))
+    schema.migrations.apply(old, stop_before="superseded_copies")
+    old.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
+    for file_id, copies_then in enumerate(
+        ([("retiring", 3.0), ("live", 7.0)], [("retiring", 3.0)])
+    ):
+        old.conn.execute(
+            "INSERT INTO files (id, folder, path, parent, status, changed_at) "
+            "VALUES (?, 'f', ?, x'', 'ready', 5.0)",
+            (file_id, b"%d" % file_id),
+        )
+        for status, live_at in copies_then:
+            old.conn.execute(
+                "INSERT INTO copies (file_id, token, status, generation, sha256, size, "
+                "content_type, method, created_at, live_at) "
+                "VALUES (?, 't', ?, 1, 's', 1, 'c', 'direct', 1.0, ?)",
+                (file_id, status, live_at),
+            )
+    old.conn.close()
+    with closing(schema.open_writable(path)) as new:
+        known = new.conn.execute("SELECT superseded_at FROM copies ORDER BY id").fetchall()
+        assert [row[0] for row in known] == [7.0, None, None]
+
+
 @pytest.mark.row(66)
 def test_open_holds_and_verdicts_of_an_older_state_are_carried_over(tmp_path):
     path = tmp_path / schema.FILE_NAME

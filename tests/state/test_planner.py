@@ -83,8 +83,10 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
     kept = GONE._replace(verdict=Verdict.KEPT)
     assert act(kept, copy("live")) == (Act.RELEASE, 1)
     assert act(kept, copy("processing")) == (Act.NOTHING, None)
-    assert act(kept, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
-    assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.NOTHING, None)
+    assert act(kept, copy("retiring", live_at=1.0)) == (Act.RELEASE, 1)
+    assert act(kept, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.RELEASE, 1)
+    assert act(kept, copy("retiring", live_at=1.0), copy("released", id=2)) == (Act.RELEASE, 1)
+    assert act(kept, copy("retiring", live_at=1.0, workspace="w")) == (Act.RELEASE, 1)
     assert act(kept, copy("released")) == (Act.NOTHING, None)
     assert act(kept, copy("planned", uuid=None)) == (Act.DROP, 1)
     assert act(kept, copy("failed", uuid=None)) == (Act.DROP, 1)
@@ -210,6 +212,20 @@ def test_a_released_copy_is_asked_for_before_its_file_takes_it_up_again():
 
 def test_a_copy_that_retires_only_because_its_file_was_missing_is_kept_when_that_is_excluded():
     excluded = READY._replace(status=FileStatus.INELIGIBLE)
-    assert act(excluded, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
-    superseded = copy("retiring", B, live_at=1.0)
-    assert act(excluded, superseded, copy("released", id=2)) == (Act.NOTHING, None)
+    assert act(excluded, copy("retiring", live_at=1.0)) == (Act.RELEASE, 1)
+    superseded = copy("retiring", B, live_at=1.0, superseded_at=2.0)
+    newer = copy("released", id=2, live_at=2.0)
+    assert act(excluded, superseded, newer) == (Act.NOTHING, None)
+    older = newer._replace(superseded_at=1.0)
+    elsewhere = newer._replace(workspace_uuid="w")
+    for other in (older, elsewhere, newer._replace(live_at=None)):
+        assert act(excluded, superseded, other) == (Act.RELEASE, 1)
+
+
+def test_what_retires_in_a_former_workspace_is_kept_when_its_file_is_back():
+    former = copy("retiring", live_at=1.0, delete_sent_at=2.0)
+    here = copy("live", id=2, workspace="w2")
+    assert act(READY, former, here, policy=Policy("w2")) == (Act.RELEASE, 1)
+    newer = copy("released", id=3, live_at=2.0)
+    superseded = former._replace(superseded_at=2.0)
+    assert act(READY, superseded, here, newer, policy=Policy("w2")) == (Act.NOTHING, None)

@@ -1,0 +1,199 @@
+"""What a person, a hold or a grace keeps is not deleted, whatever else is stored of its path."""
+
+from dataclasses import replace
+
+import pytest
+
+from syncd.state import copies, holds
+from syncd.state.holds import decisions
+from syncd.state.lifecycle import CopyStatus
+from syncd.state.sightings import Seen
+from tests.workers.test_adopter import adopt
+
+DAY = 86_400.0
+ELSEWHERE = "00000000-0000-4000-8000-0000000000cc"
+#: Released copies that are no newer content of the path in its workspace.
+NO_SUCCESSORS = [{"workspace_uuid": ELSEWHERE}, {"kept": True, "live_at": None}]
+
+
+@pytest.fixture
+def patient(shop):
+    """A shop that keeps superseded copies for a day."""
+    shop.policies["f"] = replace(shop.policies["f"], superseded_grace=DAY)
+    return shop
+
+
+def sync(shop, name, content):
+    shop.drop(name, content)
+    shop.upload()
+    shop.now += 100
+    return next(copy for copy in shop.copies(name) if copy.status is CopyStatus.LIVE)
+
+
+def release_another(shop, name, **facts):
+    """Add a copy of the file that was released before."""
+    row = shop.copy(name)._replace(id=0, file_uuid="u", status=CopyStatus.RELEASED, **facts)
+    shop.store.write(lambda db: copies.insert(db, row))
+
+
+def retire(shop, name):
+    """Have the file proven missing; its copy retires, and no DELETE is sent yet."""
+    (shop.root / name).unlink()
+    file = shop.notice(name, Seen.MISSING)
+    shop.now += 61
+    shop.store.write(lambda db: shop.deletions.confirm_missing(db, file.id, shop.now))
+
+
+def hold(shop, name):
+    held = {"stops": "deletions", "scope": "f", "reason": holds.MANY_MISSING, "message": "many"}
+    ids = [shop.file(name).id]
+    return shop.store.write(lambda db: decisions.name(db, ids, now=shop.now, **held)).id
+
+
+def decide(shop, hold_id, verdict):
+    shop.store.write(lambda db: decisions.decide(db, hold_id, verdict, shop.now))
+
+
+def work(shop, seconds=61.0):
+    shop.now += seconds
+    for _ in range(3):
+        shop.deleter.step()
+        shop.now += 0.1
+
+
+def send_unanswered_delete(shop):
+    shop.faults({"match": "DELETE /v2/files/*", "action": {"status": 503}})
+    shop.deleter.step()
+    shop.faults()
+    assert any(copy.delete_sent_at for copy in shop.copies())
+
+
+@pytest.mark.parametrize("facts", NO_SUCCESSORS)
+def test_a_held_copy_stays_beside_a_released_one_that_is_no_newer_content(shop, facts):
+    sync(shop, "a", b"a")
+    release_another(shop, "a", **facts)
+    retire(shop, "a")
+    held = hold(shop, "a")
+    work(shop)
+    assert len(shop.live()) == 1
+    decide(shop, held, "approved")
+    work(shop, decisions.UNDO_SECONDS - 1)
+    assert len(shop.live()) == 1, "it can still be taken back"
+    work(shop, 2)
+    assert shop.live() == {}
+
+
+@pytest.mark.parametrize("facts", NO_SUCCESSORS)
+def test_a_rejected_deletion_keeps_the_copy_beside_a_released_one(shop, facts):
+    copy = sync(shop, "a", b"a")
+    release_another(shop, "a", **facts)
+    retire(shop, "a")
+    decide(shop, hold(shop, "a"), "rejected")
+    work(shop)
+    assert shop.copies("a")[0].status is CopyStatus.RELEASED
+    assert list(shop.live()) == [copy.file_uuid]
+
+
+def test_a_hold_and_a_rejection_outweigh_a_delete_that_got_no_answer(shop):
+    sync(shop, "a", b"a")
+    retire(shop, "a")
+    send_unanswered_delete(shop)
+    held = hold(shop, "a")
+    work(shop)
+    assert (shop.holds(), len(shop.live())) == ([("deletions", "many_missing")], 1)
+    decide(shop, held, "rejected")
+    work(shop)
+    assert (shop.copy("a").status, len(shop.live())) == (CopyStatus.RELEASED, 1)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_content_kept_after_an_unanswered_delete_is_asked_for_when_it_is_back(shop, carried_out):
+    copy = sync(shop, "a", b"a")
+    retire(shop, "a")
+    send_unanswered_delete(shop)
+    decide(shop, hold(shop, "a"), "rejected")
+    work(shop)
+    if carried_out:
+        shop.client.delete(copy.file_uuid)
+    shop.drop("a", b"a")
+    for _ in range(3):
+        shop.upload()
+        shop.poller.step()
+        shop.now += 130
+    live = shop.copy("a")
+    assert (live.status, live.delete_sent_at) == (CopyStatus.LIVE, None)
+    assert (live.file_uuid != copy.file_uuid, list(shop.live())) == (carried_out, [live.file_uuid])
+
+
+@pytest.mark.row(27)
+def test_adopt_deletes_nothing_that_is_held_or_then_rejected(shop):
+    copy = sync(shop, "a", b"a")
+    retire(shop, "a")
+    held = hold(shop, "a")
+    assert adopt(shop)["gone"] == 0
+    work(shop)
+    assert shop.holds() == [("deletions", "many_missing")]
+    decide(shop, held, "rejected")
+    work(shop)
+    assert list(shop.live()) == [copy.file_uuid]
+
+
+@pytest.mark.row(27)
+def test_adopt_asks_which_of_the_copies_that_retire_are_still_there(shop):
+    there, gone = sync(shop, "there", b"there"), sync(shop, "gone", b"gone")
+    retire(shop, "there")
+    retire(shop, "gone")
+    shop.client.delete(gone.file_uuid)
+    assert adopt(shop)["gone"] == 1
+    assert sync(shop, "there", b"there").file_uuid == there.file_uuid
+    assert sync(shop, "gone", b"gone").file_uuid != gone.file_uuid
+
+
+def test_a_rejected_deletion_keeps_the_content_that_was_live_last(patient):
+    first = sync(patient, "a", b"first")
+    second = sync(patient, "a", b"second")
+    assert sync(patient, "a", b"first").id == first.id
+    retire(patient, "a")
+    decide(patient, hold(patient, "a"), "rejected")
+    work(patient)
+    status = {copy.id: copy.status for copy in patient.copies("a")}
+    assert status == {first.id: CopyStatus.RELEASED, second.id: CopyStatus.RETIRING}
+    work(patient, DAY)
+    assert list(patient.live()) == [first.file_uuid]
+
+
+def test_content_that_is_put_back_leaves_the_other_one_its_grace(patient):
+    for content in (b"first", b"second", b"first"):
+        last = sync(patient, "a", content)
+    work(patient, DAY - 200)
+    assert len(patient.live()) == 2
+    work(patient, 200)
+    assert list(patient.live()) == [last.file_uuid]
+
+
+def test_a_file_renamed_over_another_leaves_that_ones_copy_its_grace(patient):
+    sync(patient, "clip", b"old")
+    new = sync(patient, "clip.new", b"newer")
+    patient.now += 2 * DAY
+    (patient.root / "clip.new").rename(patient.root / "clip")
+    patient.notice("clip.new", Seen.MISSING)
+    patient.notice("clip")
+    patient.upload()
+    work(patient, DAY - 200)
+    assert len(patient.live()) == 2
+    work(patient, 200)
+    assert list(patient.live()) == [new.file_uuid]
+
+
+def test_a_superseded_copy_keeps_its_grace_when_its_successor_is_renamed(patient):
+    sync(patient, "a", b"old")
+    new = sync(patient, "a", b"newer")
+    (patient.root / "a").rename(patient.root / "b")
+    patient.notice("a", Seen.MISSING)
+    patient.notice("b")
+    patient.upload()
+    for _ in range(2):
+        work(patient)
+    assert len(patient.live()) == 2
+    work(patient, DAY)
+    assert list(patient.live()) == [new.file_uuid]
