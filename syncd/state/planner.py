@@ -72,6 +72,11 @@ class Limits:
     percent: float | None = 20.0
     most: int | None = 1000
 
+    @property
+    def are_off(self) -> bool:
+        """Whether nothing is ever held."""
+        return self.most is None and (self.files is None or self.percent is None)
+
     def are_exceeded(self, lost: int, of: int) -> bool:
         """Say whether `lost` of `of` synced files are too many to go on without asking."""
         if self.most is not None and lost > self.most:

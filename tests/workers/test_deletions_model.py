@@ -425,7 +425,9 @@ class World:
 
     def work_racing(self):
         """A round of the deleter under which something happens to the mount."""
-        self.race_in_look = self.mount
+        # An older image that takes the place of the disk within one look is not told from it.
+        others = [disk for disk in self.mounts if disk != "earlier"]
+        self.race_in_look = lambda: self.mount_disk(self.random.choice(others))
         self.work()
         self.race_in_look = None
 

@@ -22,14 +22,15 @@ RENAME_SECONDS = 600.0
 #: The longest that a missing file is kept for what may be its new name, in seconds.
 LONGEST_RENAME_SECONDS = 86_400.0
 
-#: SQL for a file that is not hashed yet and may be the missing one under a new name.
+#: SQL for a file that is not hashed yet and may be the missing one under a new name. The pluses keep
+#: SQLite from going through all files of the folder.
 _NEW_NAME = """
   SELECT 1 FROM files AS new WHERE new.sha256 IS NULL AND new.size = files.size
-    AND new.id <> files.id AND new.changed_at <= files.missing_since + :rename
+    AND new.id <> files.id AND +new.changed_at <= files.missing_since + :rename
     AND files.missing_since > :now - :longest
     AND (new.status = 'ready' OR (new.status = 'settling' AND (NOT new.is_open
       OR coalesce(new.settling_since, new.changed_at) BETWEEN :now - :rename AND :now)))
-    AND new.folder IN ({neighbours})
+    AND +new.folder IN ({neighbours})
 """
 #: SQL for the ids of a folder's missing files on which nobody decided, and that no hold names.
 _UNNAMED = f"""
@@ -104,7 +105,7 @@ def review(
             known,
         )
     ]
-    deleted = _deleted_lately(db, folder, now)
+    deleted = 0 if policy.limits.are_off else _deleted_lately(db, folder, now)
     lost = len(unnamed) + _named(db, folder) + deleted
     if not _are_too_many(db, folder, policy.limits, lost, deleted):
         if shown is None:
