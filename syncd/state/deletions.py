@@ -105,6 +105,10 @@ class Deletions:
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.RETIRING:
             return None
+        if copy.superseded_at is not None and copy.superseded_at > now:
+            # The clock was set back: the grace counts from here, and lasts no longer than it is.
+            copies.update(db, copy.id, superseded_at=now)
+            copy = copies.existing(db, copy.id)
         if copy.delete_sent_at is None and (keep_until := self._keep_until(copy, file)) > now:
             copies.update(db, copy.id, due_at=keep_until)
             return None

@@ -22,8 +22,8 @@ RENAME_SECONDS = 600.0
 #: The longest that a missing file is kept for what may be its new name, in seconds.
 LONGEST_RENAME_SECONDS = 86_400.0
 
-#: SQL for a file that is not hashed yet and may be the missing one under a new name. The pluses keep
-#: SQLite from going through all files of the folder.
+#: SQL for a file that is not hashed yet and may be the missing one under a new name.
+#: The pluses keep SQLite from going through all files of the folder.
 _NEW_NAME = """
   SELECT 1 FROM files AS new WHERE new.sha256 IS NULL AND new.size = files.size
     AND new.id <> files.id AND +new.changed_at <= files.missing_since + :rename
