@@ -1,16 +1,12 @@
 """The kinds of fault of the liveness rig: each strikes, yields the sign that it did, and ends."""
 
-import fcntl
 import os
 import resource
 import signal
 import socket
 import sqlite3
-import struct
 import subprocess
-import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -375,49 +371,6 @@ def few_descriptors(site: Site) -> Struck:
     resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (here + 1, hard))
     yield lambda: "open files" in (site.place / "log").read_text()
     resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@kind(
-    "a log that nobody reads",
-    "has not reported|nothing moves|is silent",
-    beside="nothing",
-    drops=0,
-    starts="itself",
-)
-def deaf_log(site: Site) -> Struck:
-    read_end, write_end = os.pipe()
-    site.output = os.fdopen(write_end, "wb")
-    reading = threading.Event()
-    reading.set()
-    kept = (site.place / "log").open("ab")
-
-    def read() -> None:
-        while True:
-            reading.wait()
-            if not (said := os.read(read_end, 4096)):
-                return
-            kept.write(said)
-            kept.flush()
-
-    threading.Thread(target=read, daemon=True).start()
-    site.start()
-    reading.clear()
-    site.drop_file()
-    time.sleep(8)
-    # A pipe holds 64 KiB: what the daemon says next does not fit.
-    os.set_blocking(write_end, False)
-    try:
-        while os.write(write_end, b"x" * 4095 + b"\n"):
-            pass
-    except BlockingIOError:
-        pass
-    os.set_blocking(write_end, True)
-    # More than there are threads: each waits with its first line.
-    for _ in range(20):
-        site.drop_file()
-    unread = lambda: struct.unpack("i", fcntl.ioctl(read_end, termios.FIONREAD, b"\0" * 4))[0]  # noqa: E731
-    yield lambda: unread() > 60_000
-    reading.set()
 
 
 @kind("a service manager that does not listen", NOTHING, starts="after")

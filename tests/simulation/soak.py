@@ -26,7 +26,7 @@ from .server import Service
 DAY_SECONDS = 86_400
 LIFE_SECONDS = 600
 #: The least memory and time in which a slope is seen, and by how much it may go on growing.
-MOST_BYTES_A_FILE, MOST_GROWTH = 64.0, 1.25
+MOST_BYTES_A_FILE, MOST_GROWTH = 64.0, 1.5
 #: What caches may take until they are full, SQLite's among them: it is not for each file.
 CACHES_BYTES = 8 << 20
 #: Every so many simulated seconds, what the daemon does so often.
@@ -178,7 +178,7 @@ def slopes(samples: list[Sample]) -> tuple[float, float]:
 
     Only once files are deleted as fast as they come do the costs of two samples compare.
     """
-    samples = [sample for sample in samples if sample.files > 2 * LIFE_SECONDS]
+    samples = [sample for sample in samples if sample.files > 3 * LIFE_SECONDS]
     first, last = samples[0], samples[-1]
     left = max(last.memory - first.memory - CACHES_BYTES, 0) / (last.files - first.files)
     half = len(samples) // 2
