@@ -126,7 +126,9 @@ def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, p
 @pytest.mark.long
 @small(30)
 @given(
-    suffix=st.just("") | st.text("/.0aZ", max_size=9),
+    # The client takes dot segments out itself: it would ask for another path.
+    suffix=st.just("")
+    | st.text("/.0aZ", max_size=9).filter(lambda text: not {".", ".."} & {*text.split("/")[1:]}),
     query=st.dictionaries(st.sampled_from(["X-Expires", "X-Signature"]), st.text(max_size=15)),
     body=st.binary(max_size=100),
 )
