@@ -224,7 +224,7 @@ check "with a wrong key it ends with 77" exits 77 line "AYMARA_AI_API_KEY=anothe
 
 pid=$(show MainPID)
 ask() { inside python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())' "http://127.0.0.1:8766$1"; }
-reloaded() { inside systemctl reload syncd && is active show ActiveState && is "$pid" show MainPID; }
+reloaded() { inside systemctl reload syncd && eventually 10 is active show ActiveState && is "$pid" show MainPID; }
 line "printf '[server]\nlisten = \"127.0.0.1:8766\"\n' >>/etc/syncd/syncd.toml; mkdir /srv/more; printf '[[folders]]\npath = \"/srv/more\"\n' >>/etc/syncd/syncd.toml"
 check "a reload keeps the process" reloaded
 line "printf %s more >/srv/more/more.txt"
@@ -263,13 +263,15 @@ check "what was in flight arrived, once" eventually 5 has_one "in flight"
 check "root may look while it is stopped" says "drained.txt" syncd ls
 check "and it starts again after that" eval 'inside systemctl start syncd && eventually 20 agrees drained.txt "in flight"'
 
+# Long enough to be seen on a busy machine.
+emulator faults '[{"match": "POST /v2/files/-/uploads", "action": {"delay": 12}}]'
 write killed.txt "cut off"
 check "another upload is under way" eventually 20 says '"killed.txt"' syncd status --json
 before=$(show NRestarts)
 inside systemctl kill --kill-who=main --signal=KILL syncd
 check "kill -9: systemd starts it again" eventually 20 eval '(($(show NRestarts) == before + 1)) && is active show ActiveState'
 emulator faults '[]'
-check "what was cut off is there once" eventually 40 agrees killed.txt "cut off"
+check "what was cut off is there once" eventually 70 agrees killed.txt "cut off"
 sleep 2
 check "nothing is there twice" is 6 eval 'emulator live | wc -l'
 
