@@ -189,6 +189,7 @@ def content(directory):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.row(28)
 @pytest.mark.parametrize("number", [1, 20, pytest.param(None, marks=pytest.mark.long)])
 @pytest.mark.parametrize("step", STEPS)
