@@ -1,4 +1,4 @@
-"""Where a path leads, asked without waiting for a disk that hangs."""
+"""Asks where a path leads, without waiting for a disk that hangs."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is at a path; as it is spelled where its disk does not answer."""
+    """The target of a path; the path as it is spelled where its disk does not answer."""
 
     #: without links
     real: str

@@ -86,7 +86,7 @@ class Api(_Section):
 
 
 class State(_Section):
-    """Where the state is kept, and what a new one is."""
+    """The directory that holds the state, and the meaning of a new one."""
 
     directory: Path = Path()
     #: where another instance of syncd has sent the same files before

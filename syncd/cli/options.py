@@ -42,7 +42,7 @@ class Options:
         for secret in config.secrets():
             log.hide(secret)
         if config.refused_file and not to_sync:
-            # What syncs logs it.
+            # The commands that sync log it.
             complain(config.refused_file)
         return config
 

@@ -75,7 +75,7 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     echo += ", tells no sizes" if document.get("sizes") == UNTOLD else ""
     answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
     waits = f", {document['waits']}" if document.get("waits") else ""
-    # Where no daemon asks, nothing is known of the service, and that is no fault of it.
+    # Without a daemon nobody asks the service, so nothing is said of its state.
     state = "" if api["state"] == "unknown" else f": {api['state']}"
     rows = [
         ("daemon", f"syncd {document['version']}, {running}"),

@@ -125,7 +125,7 @@ def make_live(
     """
     supersede(db, others, copy, now, reason="a newer copy is live", empties=empties)
     values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
-    # What took its place, or a DELETE that got no answer, is past.
+    # A copy that took its place, or a DELETE that got no answer, is past.
     values |= {"superseded_at": None, "delete_sent_at": None}
     copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
 

@@ -346,7 +346,7 @@ def decisions_named(db: Database) -> None:
         "DROP INDEX files_gone",
         "ALTER TABLE files DROP COLUMN verdict",
         "ALTER TABLE files DROP COLUMN hold_id",
-        # What was deleted lately counts by its copies, not by when it was missed.
+        # Recent deletions are counted by their copies, not by when the file was missed.
         "DROP INDEX files_missing",
         # What changed lately, where most of a folder may not change unasked.
         "CREATE INDEX files_changed ON files (folder, changed_at) WHERE generation > 1",
@@ -388,8 +388,8 @@ def parts_of_folders(db: Database) -> None:
 def disks_put_back(db: Database) -> None:
     """Tell a disk that is as it was earlier by the files that changed last."""
     for statement in (
-        # What was known of a part's files before a person, or a comparison, took its disk for the
-        # right one is no evidence against it.
+        # A file's state from before a person, or a comparison, took the disk for the right one is
+        # no evidence against that disk.
         "ALTER TABLE parts ADD COLUMN believed_at REAL NOT NULL DEFAULT 0",
         "DROP INDEX files_changed",
         "CREATE INDEX files_changed ON files (folder, changed_at, generation)",

@@ -157,7 +157,7 @@ class Store:
         # Whatever the umask: nobody else reads what we know of the folders.
         os.umask(0o077)
         if (pid := lock_holder(self.directory)) is not None:
-            # Whoever it belongs to: it is in use.
+            # It is in use, whoever owns it.
             _await_lock(self.directory, pid)
         prepare_directory(self.directory)
         self._lock_descriptor = _lock(self.directory / LOCK_NAME)

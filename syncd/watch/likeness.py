@@ -21,7 +21,7 @@ from syncd.watch.folder import WatchFolder
 BATCH = 1000
 #: How many of the files that changed last tell whether a disk is as it was earlier.
 LATEST = 100
-#: What several clocks that stamp one filesystem may differ by, in nanoseconds.
+#: The most by which clocks that stamp one filesystem may differ, in nanoseconds.
 SKEW_NS = 5 * 10**9
 
 
