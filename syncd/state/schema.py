@@ -426,6 +426,12 @@ def superseded_copies(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def mounts_of_parts(db: Database) -> None:
+    """Keep the mount on which each part was judged: a disk may be swapped for a copy of it."""
+    db.execute("ALTER TABLE parts ADD COLUMN mount TEXT NOT NULL DEFAULT ''")
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 
