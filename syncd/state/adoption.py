@@ -14,7 +14,7 @@ from syncd.state import attempts, copies, files, history, tokens
 from syncd.state.advance import Policies, advance, make_live
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
+from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus, Keep
 
 #: The SHA-256 of a copy whose content nobody has seen since the ledger was lost.
 UNKNOWN_SHA256 = ""
@@ -199,7 +199,7 @@ def _row(file: File, remote: Remote, became: Became, now: float) -> Copy:
         created_at=remote.created_at,
         stored_at=remote.created_at,
         reason=f"found by its token: {became}",
-        kept=True,
+        kept=Keep.ALWAYS,
     )
 
 
