@@ -231,6 +231,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         policies=policies,
         on_new=config.state.on_new,
         adopt=adopt,
+        hashed=adopter.hashed,
     )
     watch = Watch(
         store=store,

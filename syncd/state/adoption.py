@@ -18,7 +18,7 @@ from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus, Keep
 
 #: The SHA-256 of a copy whose content nobody has seen since the ledger was lost.
 UNKNOWN_SHA256 = ""
-_PRESENT = "status IN ('ready', 'settling', 'unreadable')"
+PRESENT = "status IN ('ready', 'settling', 'unreadable')"
 
 
 class Remote(NamedTuple):
@@ -116,7 +116,7 @@ def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool 
 def places(db: Database, folder: str | None = None) -> Iterator[tuple[str, int]]:
     """Yield the place digests and ids of all present files, or of a folder's."""
     rows = db.conn.execute(
-        f"SELECT folder, path, id FROM files WHERE {_PRESENT} AND folder = coalesce(?, folder)",
+        f"SELECT folder, path, id FROM files WHERE {PRESENT} AND folder = coalesce(?, folder)",
         (folder,),
     )
     for name, path, file_id in rows:
@@ -136,7 +136,7 @@ def of_size(db: Database, size: int, limit: int) -> list[File]:
     """Return present files of a size that have no live copy."""
     return files.where(
         db,
-        f"size = ? AND {_PRESENT} AND NOT EXISTS (SELECT 1 FROM copies "
+        f"size = ? AND {PRESENT} AND NOT EXISTS (SELECT 1 FROM copies "
         "WHERE file_id = files.id AND copies.status IN ('live', 'processing')) LIMIT ?",
         (size, limit),
     )

@@ -60,12 +60,6 @@ def note(db: Database, name: str, path: bytes, now: float | None) -> None:
     )
 
 
-def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity, now: float) -> None:
-    """Take `path` and `identity` for the folder's root from `now` on."""
-    note(db, name, path, now)
-    accept_part(db, name, b"", identity)
-
-
 def accept_part(
     db: Database, name: str, part: bytes, identity: RootIdentity, believed_at: float = 0.0
 ) -> None:

@@ -436,9 +436,8 @@ def a_million_files(browser, scratch, shots):
     store.open(time.time())
 
     def fill(db):
-        folders.accept_root(
-            db, "drop", bytes(scratch / "million" / "drop"), RootIdentity("uuid 1", 2), time.time()
-        )
+        folders.note(db, "drop", bytes(scratch / "million" / "drop"), time.time())
+        folders.accept_part(db, "drop", b"", RootIdentity("uuid 1", 2))
         count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         db.conn.execute(
             "INSERT INTO files (id, folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
