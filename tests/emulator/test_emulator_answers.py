@@ -223,6 +223,8 @@ def test_the_description_is_of_exactly_what_the_api_has(caller):
     described = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            if path == "/health/":
+                continue
             assert documented <= operation["responses"].keys()
             good = operation["responses"].get("200", {})
             schema = good and good["content"]["application/json"]["schema"]["$ref"]

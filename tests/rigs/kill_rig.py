@@ -432,9 +432,9 @@ def main() -> int:
 
         in_lanes(lanes, chunks(todo), crash)
         print(tally.line())
-        report.check(
-            f"killed at {tally.points} system calls, all is as it should be", tally.problems
-        )
+        # Without an echo, nothing leads back to a record whose create got no answer.
+        wrong = [p for p in tally.problems if echoes or p.kind != "placeholder"]
+        report.check(f"killed at {tally.points} system calls, all is as it should be", wrong)
         if names:
             return report.end()
         report.check("what arrives after it was sent again retires", late(lanes[0]))
