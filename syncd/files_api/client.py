@@ -41,6 +41,7 @@ from syncd.files_api.sender import Observer, PerCall, Sender
 from syncd.files_api.source import UploadSource
 from syncd.files_api.storage import StorageRules
 from syncd.files_api.transport import Transport
+from syncd.trust import TlsFiles
 
 T = TypeVar("T")
 
@@ -71,6 +72,8 @@ class FilesClient:
         connect_seconds: float = 5,
         proxy: str | None = None,
         ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
         storage_hosts: Sequence[str] = (),
         allow_cleartext: bool = False,
         stop: StopFlag | None = None,
@@ -100,7 +103,8 @@ class FilesClient:
             timeout_seconds=timeout_seconds,
             connect_seconds=connect_seconds,
             stop=stop,
-            transport=transport or Transport(proxy=proxy_url, ca_file=ca_file),
+            transport=transport
+            or Transport(proxy=proxy_url, files=TlsFiles(ca_file, client_cert, client_key)),
             observer=observer,
         )
 
