@@ -197,7 +197,9 @@ def _source(_: int, mount: Mount | None) -> str:
     if mount is None:
         return ""
     kind, source = mount.kind, _text(mount.source)
-    if source.startswith("/dev/") or source in ("", "none", "fuse", kind, kind[5:]):
+    # A device's number may be another's tomorrow; /dev/shm holds directories, not devices.
+    is_device = source.startswith("/dev/") and not source.startswith("/dev/shm/")  # noqa: S108
+    if is_device or source in ("", "none", "fuse", kind, kind[5:]):
         return ""
     part = "" if mount.part in (b"", b"/") else f" {_text(mount.part)}"
     return f"source {_text(os.fsencode(kind))} {source}{part}"

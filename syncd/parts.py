@@ -295,7 +295,7 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         timeout_seconds=config.api.timeout_seconds,
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
-        ca_file=config.api.ca_file,
+        **config.api.tls_files._asdict(),
         storage_hosts=config.api.storage_hosts,
         allow_cleartext=config.api.allow_cleartext,
         stop=stop,

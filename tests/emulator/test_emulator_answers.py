@@ -130,7 +130,6 @@ def test_a_create_that_is_not_json_is_a_bad_request(caller, body):
         ({"files": [1]}, "files[0]"),
         ({"files": [{}]}, "files[0]"),
         ({"files": [{"local_file_path": "a"}, {"local_file_path": 1}]}, "files[1].local_file_path"),
-        ({"files": [{"local_file_path": "a", "remote_uri": "http://x"}]}, "files[0]"),
         ({"files": [{"remote_uri": "file:///etc/passwd"}]}, "files[0].remote_uri"),
         ({"files": [{"local_file_path": "a", "content_type": "png"}]}, "files[0].content_type"),
         ({"files": [{"local_file_path": "a"}], "workspace_uuid": 7}, "workspace_uuid"),
@@ -224,6 +223,8 @@ def test_the_description_is_of_exactly_what_the_api_has(caller):
     described = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            if path == "/health/":
+                continue
             assert documented <= operation["responses"].keys()
             good = operation["responses"].get("200", {})
             schema = good and good["content"]["application/json"]["schema"]["$ref"]
