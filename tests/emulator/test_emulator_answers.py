@@ -263,3 +263,25 @@ def test_what_is_answered_has_the_members_that_the_description_names(caller):
     for name, answer in answers.items():
         assert answer.keys() == schemas[name]["properties"].keys(), name
     assert caller.headers["x-api-key"] == KEY
+
+
+def test_health_needs_no_key(caller):
+    del caller.headers["x-api-key"]
+    answer = caller.get("/health/")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert caller.get("/v2/files").status_code == 401
+
+
+def test_a_file_may_have_both_a_path_and_a_uri(caller):
+    both = {"local_file_path": "a/b.csv", "remote_uri": "http://127.0.0.1:1/x.txt"}
+    (created,) = caller.create(both).json()["files"]
+    assert {name: created[name] for name in both} == both
+    assert (created["content_type"], created["file_url"]) == ("text/csv", None)
+
+
+def test_urls_begin_with_the_public_one(run):
+    caller = run(public_url="https://files.example/")
+    file_uuid = caller.upload().json()["file_uuid"]
+    (reserved,) = caller.create({"local_file_path": "a"}).json()["files"]
+    for answer in (caller.get(f"/v2/files/{file_uuid}").json(), reserved):
+        assert answer["file_url"].startswith("https://files.example/_storage/")
