@@ -14,6 +14,7 @@ import shlex
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from syncd.locations import (
 )
 from syncd.places import look
 from syncd.settings import Config, Folder, Settings
+from syncd.trust import TlsFiles, tls_context
 
 __all__ = ["Config", "Folder", "load"]
 
@@ -58,16 +60,18 @@ def load(
     working_directory: Path | None = None,
     to_sync: bool = True,
     names_in_use: Callable[[Path], Mapping[bytes, str]] = lambda _: {},
+    problems: list[str] | None = None,
 ) -> Config:
     """Return the configuration that the file, `environ` and `directories` make together.
 
     `config` is the file that the command line named. `directories` replace the folders of the
     file; one that is configured there keeps its settings. A command that only looks needs neither
     key nor folder: `to_sync=False`. `names_in_use` returns the name of each folder, by its path,
-    that the state in a directory knows. ConfigError lists every problem found.
+    that the state in a directory knows. ConfigError lists every problem found. With a list of
+    `problems` they are added to it instead where they can be, and what is wrong is left out.
     """
     here = working_directory or current_directory()
-    return _Loader(environ, here, names_in_use).load(config, directories, to_sync)
+    return _Loader(environ, here, names_in_use).load(config, directories, to_sync, problems)
 
 
 class _Environment(EnvSettingsSource):
@@ -126,20 +130,32 @@ class _Loader:
         self._warnings: list[str] = []
         self._problems: list[str] = []
 
-    def load(self, named: Path | None, directories: Sequence[Path], to_sync: bool) -> Config:
+    def load(
+        self,
+        named: Path | None,
+        directories: Sequence[Path],
+        to_sync: bool,
+        problems: list[str] | None,
+    ) -> Config:
         values = self._from_file(named)
         self._override(values)
         self._watch(values, directories)
         self._default_state(values)
-        settings = self._validated(values)
+        settings = self._validated(values, leave_out=problems is not None)
         credentials = self._credentials() if to_sync else Credentials()
         token = None
         if settings is not None:
             settings = _completed(settings, self._names_in_use(settings.state.directory))
             self._problems.extend(self._conflicts(settings, to_sync))
             token = self._server_token(settings) if to_sync else None
-        if settings is None or self._problems:
+            if to_sync and (problem := self._tls_problem(settings)):
+                self._problems.append(problem)
+                api = settings.api.model_copy(update=dict.fromkeys(TlsFiles._fields))
+                settings = settings.model_copy(update={"api": api})
+        if settings is None or (self._problems and problems is None):
             raise ConfigError(self._clean("\n".join(self._problems)))
+        if problems is not None:
+            problems += map(self._clean, self._problems)
         return Config.model_validate(
             {name: getattr(settings, name) for name in Settings.model_fields}
             | {
@@ -199,7 +215,7 @@ class _Loader:
         folders = values.get("folders")
         tables = [
             (values.get("state"), "state", "directory"),
-            (values.get("api"), "api", "ca_file"),
+            *((values.get("api"), "api", name) for name in TlsFiles._fields),
             (values.get("server"), "server", "token_file"),
             *(
                 (folder, "folders", key)
@@ -317,13 +333,17 @@ class _Loader:
 
     # Judgement
 
-    def _validated(self, values: dict[str, Any]) -> Settings | None:
+    def _validated(self, values: dict[str, Any], *, leave_out: bool) -> Settings | None:
         try:
             return Settings.model_validate(values)
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_context=False):
-                self._problems.append(self._describe(detail["loc"], detail["type"], detail["msg"]))
-            return None
+            details = error.errors(include_url=False, include_context=False)
+        for detail in details:
+            self._problems.append(self._describe(detail["loc"], detail["type"], detail["msg"]))
+            _remove(values, detail["loc"])
+        with suppress(ValidationError):
+            return Settings.model_validate(values) if leave_out else None
+        return None
 
     def _describe(self, location: tuple[int | str, ...], kind: str, message: str) -> str:
         """Say what is wrong with one setting, where it stands, and what is right."""
@@ -407,14 +427,34 @@ class _Loader:
                         f"{where}: the folder {folder.path}: move_to = {folder.move_to} overlaps "
                         f"with {place}; move files to a place outside every watch folder"
                     )
-        ca_file = settings.api.ca_file
-        if ca_file and to_sync:
-            where = f"{self._source(('api', 'ca_file'))}: ca_file"
-            if not os.access(ca_file, os.R_OK):
-                yield f"{where}: cannot read {ca_file}"
-            elif writers := other_writers(ca_file.stat()):
-                shown = shlex.quote(str(ca_file))
-                yield f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+
+    def _tls_problem(self, settings: Settings) -> str | None:
+        """Return what is wrong with the files for TLS."""
+        files = settings.api.tls_files
+        secret = "client_key" if files.client_key else "client_cert"
+        for name, path in files._asdict().items():
+            if path is None:
+                continue
+            where = f"{self._source(('api', name))}: {name}"
+            if not os.access(path, os.R_OK):
+                return f"{where}: cannot read {path}"
+            if name == secret:
+                try:
+                    keys.read_private(path, f"{where} {path}", self._environ, self._warnings)
+                except ConfigError as error:
+                    return str(error)
+            elif writers := other_writers(path.stat()):
+                shown = shlex.quote(str(path))
+                return f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+        if files.client_key and not files.client_cert:
+            return f"{self._source(('api', 'client_key'))}: client_key: needs client_cert, too"
+        try:
+            if any(files):
+                tls_context(files)
+        except ConfigError as error:
+            # It begins with the setting.
+            return f"{self._source(('api', str(error).split()[0]))}: {error}"
+        return None
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
@@ -488,6 +528,18 @@ def _not_json(given: Mapping[str, str]) -> str:
         except ValueError:
             return f"{name} is not valid JSON; {form}"
     return f"{', '.join(_LISTS)}: one of them is not valid JSON"
+
+
+def _remove(values: Any, location: tuple[int | str, ...]) -> None:
+    """Remove the setting at `location`; where it is missing, the table that lacks it."""
+    table, key, inside = values, location[0], values
+    for part in location:
+        if isinstance(inside, dict) and part in inside:
+            table, key = inside, part
+        elif not (isinstance(inside, list) and isinstance(part, int)):
+            break
+        inside = inside[part]
+    table.pop(key, None)
 
 
 def _known_keys(parents: tuple[int | str, ...]) -> list[str]:

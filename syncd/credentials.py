@@ -113,6 +113,13 @@ def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: l
 
     Raise ConfigError when it cannot be read, or others may write it.
     """
+    content = read_private(path, source, environ, warnings)
+    # An editor may have put a byte order mark first.
+    return _checked(content.decode("utf-8-sig", "replace"), source)
+
+
+def read_private(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> bytes:
+    """Return the content of a file that is to be nobody else's; as `read_secret` else."""
     try:
         status, content = _read(path)
     except TimeoutError as error:
@@ -130,8 +137,7 @@ def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: l
         raise ConfigError(f"{source}: {writers} may write the file; {remedy}")
     if status.st_mode & stat.S_IROTH and not _is_secret_mount(path, environ):
         warnings.append(f"{source}: everyone on this machine may read the file; {remedy}")
-    # An editor may have put a byte order mark first.
-    return _checked(content.decode("utf-8-sig", "replace"), source)
+    return content
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:

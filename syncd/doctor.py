@@ -89,27 +89,26 @@ def exit_code(findings: list[Finding]) -> int:
 
 
 def examine(
-    load: Callable[[bool], Config], clock: Callable[[], float] = time.time
+    load: Callable[[list[str]], Config], clock: Callable[[], float] = time.time
 ) -> Iterator[Finding]:
-    """Yield what is found; `load(to_sync)` reads the configuration."""
+    """Yield what is found; `load` reads the configuration, and notes what is wrong with it."""
     yield Finding(
         "version",
         good=True,
         text=f"syncd {__version__}, Python {platform.python_version()}, "
         f"SQLite {views.SQLITE_VERSION}, Linux {platform.release()}",
     )
+    problems: list[str] = []
     try:
-        config = load(True)
+        config = load(problems)
     except ConfigError as error:
-        try:
-            config = load(False)
-        except ConfigError:
-            yield from _unusable(error)
-            return
-        beat = _seen_by_daemon(config, error, clock())
-        yield from _unusable(error) if beat is None else _as_the_daemon_has_it(beat)
+        yield from _unusable(str(error).splitlines())
+        return
+    beat = _seen_by_daemon(config, problems, clock())
+    if beat is not None:
+        yield from _as_the_daemon_has_it(beat)
     else:
-        yield from _configuration(config)
+        yield from _configuration(config, problems)
         yield from _service(config, clock)
     yield from _state(config)
     for folder in config.folders:
@@ -119,9 +118,9 @@ def examine(
     yield from _limits(config)
 
 
-def _seen_by_daemon(config: Config, error: ConfigError, now: float) -> vitals.Vitals | None:
+def _seen_by_daemon(config: Config, problems: list[str], now: float) -> vitals.Vitals | None:
     """Return what a working daemon says of itself where this shell lacks only what it has."""
-    lacks_only = all(problem.startswith("no ") for problem in str(error).splitlines())
+    lacks_only = problems and all(problem.startswith("no ") for problem in problems)
     directory = config.state.directory
     return vitals.read(directory) if lacks_only and vitals.is_alive(directory, now) else None
 
@@ -149,16 +148,19 @@ def _as_the_daemon_has_it(beat: vitals.Vitals) -> Iterator[Finding]:
             yield Finding("key", good=True, text="the daemon's, not used yet")
 
 
-def _unusable(error: ConfigError) -> Iterator[Finding]:
-    for problem in str(error).splitlines():
+def _unusable(problems: list[str]) -> Iterator[Finding]:
+    for problem in problems:
         # What is lacking is followed by where to put it, what is wrong by what would be right.
         text, _, fix = problem.partition(": " if problem.startswith("no ") else "; ")
-        yield bad("configuration", text, fix or "mend it there", error.exit_code)
+        yield bad("configuration", text, fix or "mend it there", ConfigError.exit_code)
 
 
-def _configuration(config: Config) -> Iterator[Finding]:
+def _configuration(config: Config, problems: list[str]) -> Iterator[Finding]:
     where = printable(str(config.file)) if config.file else "the environment alone"
-    yield Finding("configuration", good=True, text=f"read from {where}")
+    if problems:
+        yield from _unusable(problems)
+    else:
+        yield Finding("configuration", good=True, text=f"read from {where}")
     for warning in config.warnings:
         # Kubernetes injects variables of its own: they harm nothing.
         if not warning.startswith("the environment variable"):
@@ -185,6 +187,9 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
         try:
             client.list(limit=1, on_answer=lambda answer: answers.append((answer, clock())))
         except UnauthorizedError as error:
+            if not config.credentials.source:
+                yield Finding("service", good=True, text=f"{client.base_url} answers")
+                return
             yield bad(
                 "key",
                 f"{config.credentials.source}: {error}",

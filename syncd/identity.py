@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import struct
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,7 +18,9 @@ from syncd import disk, mounts
 from syncd.mounts import Mount
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_AT_EMPTY_PATH, _STATX_BTIME = 0x1000, 0x800
+_AT_EMPTY_PATH, _STATX_BTIME, _STATX_MNT_ID_UNIQUE = 0x1000, 0x800, 0x4000
+#: Mounts are told apart within one process: what happened while none ran is not known anyway.
+_PROCESS = uuid.uuid4().hex
 # From linux/fs.h, xfs/xfs_fs.h and linux/msdos_fs.h; the last number is the answer's size in bytes.
 _FS_IOC_GETFSUUID = (0x80111500, 17)
 _XFS_IOC_FSGEOMETRY = (0x80705864, 112)
@@ -64,6 +67,8 @@ class View:
     #: the parts at which something is mounted
     mounted: frozenset[bytes] = frozenset()
     errors: Mapping[bytes, str] = field(default_factory=dict)
+    #: the mount that each part is on, which is another one after a remount of the same disk
+    mounts: Mapping[bytes, str] = field(default_factory=dict)
     #: how often the mounts had changed before this look
     changes: int = field(default=0, compare=False)
 
@@ -82,6 +87,7 @@ def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
     """
     parts: dict[bytes, RootIdentity | None] = {}
     errors: dict[bytes, str] = {}
+    on: dict[bytes, str] = {}
     try:
         changes = mounts.changes()
         beneath = mounts.beneath(os.path.realpath(root))
@@ -94,12 +100,20 @@ def view(root: bytes, marker: bytes = b"", known: Iterable[bytes] = ()) -> View:
             mount = beneath.get(part)
             if mount is not None and mount.is_served:
                 # One that does not answer would keep its caller for ever.
-                parts[part] = RootIdentity(_source(-1, mount))
-            else:
-                parts[part] = identify(os.path.join(root, part), b"" if part else marker)  # noqa: PTH118
+                parts[part], on[part] = RootIdentity(_source(-1, mount)), mount.number
+                continue
+            with disk.directory(os.path.join(root, part)) as descriptor:  # noqa: PTH118
+                parts[part] = _identified(descriptor, b"" if part else marker)
+                on[part] = _mount_id(descriptor)
         except OSError as error:
             parts[part], errors[part] = None, str(error.strerror)
-    return View(parts, frozenset(beneath), errors, changes)
+    on = {part: f"{_PROCESS} {number}" for part, number in on.items()}
+    return View(parts, frozenset(beneath), errors, on, changes)
+
+
+def is_remounted(known: str, seen: str) -> bool:
+    """Say whether a part is `seen` on another mount than it was `known` on in the same process."""
+    return known != seen and known.partition(" ")[0] == seen.partition(" ")[0]
 
 
 def identify(path: bytes, marker: bytes = b"") -> RootIdentity:
@@ -108,22 +122,27 @@ def identify(path: bytes, marker: bytes = b"") -> RootIdentity:
     OSError where there is none, where it was removed while something is mounted on it, or where
     the `marker` is not in it.
     """
-    with disk.directory(path) as descriptor, disk.entries_of(descriptor):
+    with disk.directory(path) as descriptor:
+        return _identified(descriptor, marker)
+
+
+def _identified(descriptor: int, marker: bytes) -> RootIdentity:
+    with disk.entries_of(descriptor):
         status = os.fstat(descriptor)
-        if not status.st_nlink:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if marker:
-            os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
-        try:
-            mount = mounts.of(descriptor)
-        except OSError as error:
-            raise disk.judged(error) from error
-        kind = mount.kind if mount else ""
-        told = [evidence(descriptor, mount) for evidence in _evidence_of(kind)]
-        if marker and not any(told):
-            told.append(f"marker {_text(marker)}")
-        inode = 0 if mounts.invents_inodes(kind) or kind in ("cifs", "smb3") else status.st_ino
-        return RootIdentity(", ".join(filter(None, told)), inode)
+    if not status.st_nlink:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if marker:
+        os.stat(marker, dir_fd=descriptor, follow_symlinks=False)
+    try:
+        mount = mounts.of(descriptor)
+    except OSError as error:
+        raise disk.judged(error) from error
+    kind = mount.kind if mount else ""
+    told = [evidence(descriptor, mount) for evidence in _evidence_of(kind)]
+    if marker and not any(told):
+        told.append(f"marker {_text(marker)}")
+    inode = 0 if mounts.invents_inodes(kind) or kind in ("cifs", "smb3") else status.st_ino
+    return RootIdentity(", ".join(filter(None, told)), inode)
 
 
 # Evidence: each function returns it in words, or an empty text where the filesystem gives none.
@@ -150,13 +169,27 @@ def _fsid(descriptor: int, _: Mount | None) -> str:
 
 def _born(descriptor: int, _: Mount | None = None) -> str:
     """When the directory was made: a new one may get the inode of the one before."""
+    seconds, nanoseconds = _statx(descriptor, _STATX_BTIME, "qI", 80) or (0, 0)
+    return f"born {seconds}.{nanoseconds:09}" if seconds or nanoseconds else ""
+
+
+def _mount_id(descriptor: int) -> str:
+    """Return the id of the mount that an open file is on, which no later mount has."""
+    if told := _statx(descriptor, _STATX_MNT_ID_UNIQUE, "Q", 144):
+        return str(told[0])
+    # Linux before 6.8 has only a number that the next mount may get.
+    mount = mounts.of(descriptor)
+    return mount.number if mount else ""
+
+
+def _statx(descriptor: int, asked: int, layout: str, offset: int) -> tuple[int, ...] | None:
+    """Return what statx(2) tells of an open file; None where it is not known."""
     answer = ctypes.create_string_buffer(256)
     statx = getattr(_libc, "statx", None)
-    if statx is None or statx(descriptor, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer):
-        return ""
-    seconds, nanoseconds = struct.unpack_from("qI", answer, 80)
-    told = struct.unpack_from("I", answer)[0] & _STATX_BTIME and (seconds or nanoseconds)
-    return f"born {seconds}.{nanoseconds:09}" if told else ""
+    if statx is None or statx(descriptor, b"", _AT_EMPTY_PATH, asked, answer):
+        return None
+    told = struct.unpack_from("I", answer)[0] & asked
+    return struct.unpack_from(layout, answer, offset) if told else None
 
 
 def _source(_: int, mount: Mount | None) -> str:
@@ -164,7 +197,9 @@ def _source(_: int, mount: Mount | None) -> str:
     if mount is None:
         return ""
     kind, source = mount.kind, _text(mount.source)
-    if source.startswith("/dev/") or source in ("", "none", "fuse", kind, kind[5:]):
+    # A device's number may be another's tomorrow; /dev/shm holds directories, not devices.
+    is_device = source.startswith("/dev/") and not source.startswith("/dev/shm/")  # noqa: S108
+    if is_device or source in ("", "none", "fuse", kind, kind[5:]):
         return ""
     part = "" if mount.part in (b"", b"/") else f" {_text(mount.part)}"
     return f"source {_text(os.fsencode(kind))} {source}{part}"

@@ -231,6 +231,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         policies=policies,
         on_new=config.state.on_new,
         adopt=adopt,
+        hashed=adopter.hashed,
     )
     watch = Watch(
         store=store,
@@ -294,7 +295,7 @@ def make_client(config: Config, stop: StopFlag) -> FilesClient:
         timeout_seconds=config.api.timeout_seconds,
         connect_seconds=config.api.connect_seconds,
         proxy=config.api.proxy,
-        ca_file=config.api.ca_file,
+        **config.api.tls_files._asdict(),
         storage_hosts=config.api.storage_hosts,
         allow_cleartext=config.api.allow_cleartext,
         stop=stop,

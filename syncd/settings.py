@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.places import look
+from syncd.trust import TlsFiles
 from syncd.units import Duration, Size
 
 #: Longer is a mistake.
@@ -69,10 +70,18 @@ class Api(_Section):
     #: not shown: it may hold a password
     proxy: str | None = Field(default=None, repr=False)
     ca_file: Path | None = None
+    client_cert: Path | None = None
+    #: None where `client_cert` holds the key, too
+    client_key: Path | None = None
     #: hosts of presigned URLs that may be at an address that is not public, or take plain HTTP
     storage_hosts: tuple[str, ...] = ()
     #: whether the key may go to another machine by plain HTTP
     allow_cleartext: bool = False
+
+    @property
+    def tls_files(self) -> TlsFiles:
+        """The files for TLS."""
+        return TlsFiles(self.ca_file, self.client_cert, self.client_key)
 
     @field_validator("base_url")
     @classmethod

@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,17 @@ settings.register_profile("short", max_examples=60, derandomize=True, deadline=N
 # `--hypothesis-profile long --timeout 0`: other cases each time, and very many.
 settings.register_profile("long", max_examples=100_000, deadline=None)
 settings.load_profile("short")
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 1 << 30
+
+
+def pytest_configure(config):
+    # A real disk makes each commit wait: in memory the suite takes half as long.
+    if "PYTEST_DEBUG_TEMPROOT" in os.environ or config.option.basetemp or not _MEMORY.is_dir():
+        return
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
 
 
 @pytest.fixture(scope="session")

@@ -45,9 +45,9 @@ def examine(home, emulator):
         } | more
         environ = {name: value for name, value in environ.items() if value is not None}
 
-        def load(to_sync):
+        def load(problems):
             return configuration.load(
-                config=None, environ=environ, working_directory=home, to_sync=to_sync
+                config=None, environ=environ, working_directory=home, problems=problems
             )
 
         found = list(doctor.examine(load))
@@ -136,6 +136,29 @@ def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine
     found, code = examine()
     assert code == 78
     assert "wrong: unknown setting" in found["configuration"].text
+
+
+@pytest.mark.parametrize("wrong", ["file", "SYNCD_API__CA_FILE", "SYNCD_UPLOAD__WORKERS"])
+def test_everything_is_examined_where_one_thing_is_wrong(examine, home, wrong):
+    whole, _ = examine()
+    (home / "ca.pem").write_text("no certificate")
+    if wrong == "file":
+        (home / "syncd.toml").write_text(
+            f'wrong = 1\n[api]\nca_file = "{home}/ca.pem"\ntimeout_seconds = "long"\n'
+        )
+    found, code = examine(**({} if wrong == "file" else {wrong: str(home / "ca.pem")}))
+    assert code == 78
+    assert not found["configuration"].good
+    assert found.keys() == whole.keys()
+    assert found["key"].good
+    assert found["folder drop"].good
+
+
+def test_the_service_is_examined_without_a_key(examine):
+    found, code = examine(AYMARA_AI_API_KEY=None)
+    assert code == 78
+    assert found["service"].good
+    assert "key" not in found
 
 
 def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):

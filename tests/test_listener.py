@@ -56,7 +56,8 @@ def store(tmp_path):
     opened.open(time.time())
 
     def fill(db):
-        folders.accept_root(db, "drop", bytes(tmp_path / "drop"), RootIdentity("uuid 1", 2), 1.0)
+        folders.note(db, "drop", bytes(tmp_path / "drop"), 1.0)
+        folders.accept_part(db, "drop", b"", RootIdentity("uuid 1", 2))
         for number, name in enumerate(NAMES):
             files.insert(
                 db,

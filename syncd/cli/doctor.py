@@ -23,7 +23,7 @@ def doctor(options: Options, *, as_json: bool) -> int:
     configuration or the state cannot be used, else with 1.
     """
     found: list[Finding] = []
-    for finding in examination.examine(lambda to_sync: options.load(to_sync=to_sync)):
+    for finding in examination.examine(lambda noted: options.load(to_sync=True, problems=noted)):
         found.append(finding)
         if not as_json:
             _tell(finding)

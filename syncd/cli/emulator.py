@@ -10,6 +10,7 @@ import click
 from syncd import log
 from syncd.cli import missing_extra
 from syncd.cli.options import Options, common, pass_options
+from syncd.files_api.base_url import http_url
 from syncd.units import parse_bytes
 
 
@@ -60,9 +61,7 @@ class _Address(click.ParamType[Any]):
 @click.option(
     "--echo",
     type=click.Choice(["path", "name", "none"]),
-    default="name",
-    show_default=True,
-    help="What it returns of a file's name.",
+    help="What it returns of a file's name (default: name).",
 )
 @click.option(
     "--rate-limit", type=click.FloatRange(min=0, min_open=True), help="Requests a second."
@@ -70,6 +69,17 @@ class _Address(click.ParamType[Any]):
 @click.option("--max-body", type=_Size(), help="The largest upload, such as 100MiB.")
 @click.option(
     "--private-uris", is_flag=True, help="Fetch a remote_uri from private addresses, too."
+)
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="How clients reach it, behind a proxy with TLS: the beginning of presigned URLs.",
+)
+@click.option(
+    "--personality",
+    metavar="NAME",
+    multiple=True,
+    help="How it differs from other services, such as oldest-first; several add up.",
 )
 @common
 @pass_options
@@ -79,25 +89,36 @@ def emulator(
     listen: tuple[str, int],
     data: Path,
     api_key: str | None,
-    echo: str,
+    echo: str | None,
     rate_limit: float | None,
     max_body: int | None,
     private_uris: bool,
+    public_url: str | None,
+    personality: tuple[str, ...],
 ) -> None:
     """Serve a Files API on this machine: for trying things out, for tests, for your own CI."""
-    serve = load_emulator().serve
+    package = load_emulator()
+    traits = {} if echo is None else {"echo": echo}
+    try:
+        package.personality(*personality)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--personality") from error
+    if public_url is not None and not http_url(public_url):
+        raise click.BadParameter("must look like https://host", param_hint="--public-url")
     log.configure(level="debug" if options.verbosity else "info")
     host, port = listen
     try:
-        serve(
+        package.serve(
             host=host,
             port=port,
             data=data,
             api_key=api_key,
-            echo=echo,
             rate_limit=rate_limit,
             max_body=max_body,
             private_uris=private_uris,
+            public_url=public_url,
+            personality=personality,
+            **traits,
         )
     except ValueError as error:
         raise click.UsageError(f"{error}: --api-key KEY") from error

@@ -24,7 +24,13 @@ class Options:
     config: Path | None = None
     verbosity: int = 0
 
-    def load(self, *, directories: Sequence[Path] = (), to_sync: bool) -> "Config":
+    def load(
+        self,
+        *,
+        directories: Sequence[Path] = (),
+        to_sync: bool,
+        problems: list[str] | None = None,
+    ) -> "Config":
         """Return the configuration, its secrets hidden from all that is printed."""
         # Not at the top: `syncd --help` has no need of pydantic.
         from syncd import config as configuration, credentials  # noqa: PLC0415
@@ -38,6 +44,7 @@ class Options:
             environ=os.environ,
             to_sync=to_sync,
             names_in_use=views.names_in_use,
+            problems=problems,
         )
         for secret in config.secrets():
             log.hide(secret)

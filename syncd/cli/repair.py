@@ -87,7 +87,7 @@ def _show_verdict(result: JsonObject) -> None:
         some = [finding for finding in findings if finding["kind"] == kind]
         _show(some, result["counts"].get(kind, 0), words)
     kept = result["kept"]
-    _show(kept, len(kept), "kept for good: syncd never deletes them")
+    _show(kept, len(kept), "kept: syncd does not delete them")
 
 
 def _show(some: list[JsonObject], count: int, words: str) -> None:

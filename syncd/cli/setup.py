@@ -52,6 +52,8 @@ path = "drop"               # the folder to watch; relative to this file
 # connect_seconds = 5
 # proxy = "http://proxy:3128"
 # ca_file = "/etc/ssl/our-ca.pem"
+# client_cert = "/etc/syncd/client.pem"   # the certificate that we show, where one is demanded
+# client_key = "/etc/syncd/client.key"    # its key, where client_cert does not hold it
 # storage_hosts = ["minio.lan"] # hosts of presigned URLs that may be private, or take plain HTTP
 # allow_cleartext = false       # true lets the key go to another machine by plain HTTP
 

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import time
 from contextlib import suppress
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -26,7 +26,8 @@ from syncd.emulator.exchange import Exchange, Held, Receive, Replay, Scope, Send
 from syncd.emulator.faults import Action
 from syncd.emulator.hosts import is_called_rightly
 from syncd.emulator.journal import Journal
-from syncd.emulator.openapi import description
+from syncd.emulator.openapi import HEALTH, description
+from syncd.emulator.personalities import Personality
 from syncd.emulator.presign import PREFIX as STORAGE
 from syncd.emulator.records import spelled
 from syncd.emulator.storage import Storage
@@ -50,10 +51,10 @@ class App:
         admission: Admission,
         journal: Journal,
         host: str,
-        page_limit: int,
+        personality: Personality,
     ) -> None:
         self._host = host
-        self._page_limit = page_limit
+        self._personality = personality
         self._control = control
         self._admission = admission
         self._journal = journal
@@ -70,6 +71,7 @@ class App:
                 Route(STORAGE + "{name:path}", storage.put, methods=["PUT"]),
                 Route(STORAGE + "{name:path}", storage.get, methods=["GET"]),
                 Route(OPENAPI, self._openapi, methods=["GET"]),
+                Route(HEALTH, _healthy, methods=["GET"]),
                 *control.routes(),
             ],
             exception_handlers={
@@ -81,6 +83,9 @@ class App:
         )
         # A redirect would ask for a body and a key twice; what is not served is a 404.
         self._routes.router.redirect_slashes = False
+        if not personality.answers_head:
+            for route in self._routes.routes:
+                cast("set[str]", cast("Route", route).methods).discard("HEAD")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -133,7 +138,7 @@ class App:
             if fault and kind == "status":
                 await exchange.drain()
                 raise _asked_for(fault, scope)
-            if not scope["path"].startswith((STORAGE, OPENAPI)):
+            if not scope["path"].startswith((STORAGE, OPENAPI, HEALTH)):
                 self._admission.admit(scope)
         except Refusal as refusal:
             await exchange.answer(refusal.answer(exchange.request_id))
@@ -166,7 +171,7 @@ class App:
             await self._route(scope, Replay(file).receive, Held().send)
 
     async def _openapi(self, _request: Request) -> Response:
-        return JSONResponse(description(self._page_limit))
+        return JSONResponse(description(self._personality.page_limit))
 
     async def _not_served(self, request: Request, _error: Exception) -> Response:
         """Return the 405 of a method, or the 404 of a path, that no route has."""
@@ -188,6 +193,10 @@ class App:
         # What fails, `_failed` has logged and answered; Starlette raises it once more.
         with suppress(Exception):
             await self._routes(scope, receive, send)
+
+
+async def _healthy(_request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
 
 
 def _asked_for(fault: Action, scope: Scope) -> Refusal:

@@ -58,8 +58,8 @@ def new_file(where: str, item: object) -> tuple[str | None, str | None, str | No
         if value is not None and not (isinstance(value, str) and _TEXT.fullmatch(value)):
             raise invalid(f"{where}.{name}", f"must be a string of 1 to {MOST_TEXT} characters")
     path, remote_uri, declared = map(item.get, ("local_file_path", "remote_uri", "content_type"))
-    if (path is None) == (remote_uri is None):
-        raise invalid(where, "must have either a local_file_path or a remote_uri")
+    if path is None and remote_uri is None:
+        raise invalid(where, "must have a local_file_path or a remote_uri")
     if remote_uri is not None and not remote_uri.startswith(("http://", "https://")):
         raise invalid(f"{where}.remote_uri", "must be an http or https URL")
     return path, remote_uri, declared and content_type(f"{where}.content_type", declared)

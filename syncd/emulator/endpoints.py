@@ -1,5 +1,6 @@
 """The endpoints of the API: what each takes, checks and answers."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,8 @@ class Endpoints:
         self._settings = settings
         self._process = process
         self._fetch = fetch
-        self._records = Records(signer=signer, echo=settings.echo)
+        self._traits = settings.personality
+        self._records = Records(signer=signer, settings=settings)
 
     async def upload(self, request: Request) -> Response:
         """POST /v2/files/-/uploads: one multipart part `file`."""
@@ -88,20 +90,23 @@ class Endpoints:
         return JSONResponse({"workspace_uuid": workspace, "files": files})
 
     async def list(self, request: Request) -> Response:
-        """GET /v2/files: newest first; what is reserved, too, and nothing deleted."""
+        """GET /v2/files: what is reserved, too, and nothing deleted."""
         query = request.query_params
-        file_type, most = query.get("file_type"), self._settings.page_limit
+        file_type, largest = query.get("file_type"), self._traits.page_limit
+        await asyncio.sleep(self._traits.list_seconds)
         if file_type is not None and file_type not in checks.FILE_TYPES:
             raise invalid("file_type", f"must be one of {', '.join(checks.FILE_TYPES)}")
-        least = min(DEFAULT_LIMIT, most)
+        most = largest if self._traits.refuses_limit else checks.MOST_OFFSET
+        limit = checks.whole("limit", query.get("limit"), default=DEFAULT_LIMIT, least=1, most=most)
         page, count = self._store.page(
             request.scope["organization"],
             workspace=self._workspace(request, query.get("workspace_uuid")),
             file_type=file_type,
-            limit=checks.whole("limit", query.get("limit"), default=least, least=1, most=most),
+            limit=min(limit, largest),
             offset=checks.whole(
                 "offset", query.get("offset"), default=0, least=0, most=checks.MOST_OFFSET
             ),
+            order=self._traits.order,
         )
         items = [self._records.detail(request, stored, url=False) for stored in page]
         return JSONResponse({"items": items, "count": count})
@@ -127,6 +132,8 @@ class Endpoints:
                 409,
                 f"the video {'failed to process' if failed else 'is not processed yet: ' + wait}",
                 code="file.processing_failed" if failed else "file.not_processed",
+                # The official client repeats a 409 at once, unless it is told not to.
+                headers={"x-should-retry": "false"},
                 details={
                     "processing_status": stored.processing_status,
                     "error_message": stored.error_message,
@@ -136,7 +143,7 @@ class Endpoints:
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v2/files/{file_uuid}: a soft delete."""
-        stored = self._found(request)
+        stored = self._found(request, deleted=self._traits.second_delete == 204)
         self._store.change(stored.file_uuid, state="deleted", deleted_at=self._store.now())
         return Response(status_code=204)
 
@@ -186,12 +193,12 @@ class Endpoints:
             self._store.claim(workspace, organization)
         return workspace
 
-    def _found(self, request: Request) -> Stored:
-        """Return the object that the path names: the caller's own, and not deleted."""
+    def _found(self, request: Request, *, deleted: bool = False) -> Stored:
+        """Return the caller's object that the path names; a deleted one only with `deleted`."""
         file_uuid = checks.uuid("file_uuid", request.path_params["file_uuid"])
         stored = self._store.get(file_uuid)
         theirs = stored and stored.organization_uuid == request.scope["organization"]
-        if stored is None or not theirs or stored.state == "deleted":
+        if stored is None or not theirs or (stored.state == "deleted" and not deleted):
             raise Refusal(404, f"there is no file {file_uuid}")
         request.scope["token"] = token_in(stored.sent_name)
         return stored

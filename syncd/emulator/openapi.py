@@ -6,6 +6,7 @@ from syncd import __version__
 from syncd.emulator.checks import CREATE_FILES, FILE_TYPES, MOST_OFFSET, MOST_TEXT
 
 Schema = dict[str, Any]
+HEALTH = "/health/"
 _ERRORS = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -21,6 +22,15 @@ _ERRORS = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+_STRICTER = f"""Stricter than the published texts of the API:
+- A file to create needs a `local_file_path` or a `remote_uri`; with both, the `remote_uri` is
+  fetched and named by the path. The texts allow neither.
+- `files` has 1 to {CREATE_FILES} members, `limit` is at least 1, texts have at most {MOST_TEXT}
+  characters, `file_type` is one of {", ".join(FILE_TYPES)}, and ids are UUIDs.
+- An upload has exactly one part `file`, with a filename, and ends with its closing boundary.
+- A presigned PUT repeats the content type that was declared, and carries no key.
+- The members listed as required are always there; the texts leave most of a FileUpload optional.
+"""
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -43,11 +53,18 @@ _VIDEO: Schema = {
 }
 
 
+_OK: Schema = {"description": "OK"}
+
+
 def description(page_limit: int) -> Schema:
     """Return the OpenAPI 3.1 document; `page_limit` is the largest `limit` of a listing."""
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Files API, emulated by syncd", "version": __version__},
+        "info": {
+            "title": "Files API, emulated by syncd",
+            "version": __version__,
+            "description": _STRICTER,
+        },
         "security": [{"key": []}, {"bearer": []}],
         "paths": _paths(page_limit),
         "components": {
@@ -87,6 +104,7 @@ def _paths(page_limit: int) -> Schema:
         },
         "/v2/files/{file_uuid}/status": {"get": _operation("get_status", "FileStatus", one)},
         "/v2/files/{file_uuid}/frames": {"get": _operation("get_frames", "FileFrames", one)},
+        HEALTH: {"get": {"operationId": "health", "security": [], "responses": {"200": _OK}}},
     }
 
 
@@ -107,7 +125,15 @@ def _operation(
 
 
 def _schemas() -> Schema:
-    new_files = _list({"oneOf": [_new_file("local_file_path"), _new_file("remote_uri")]})
+    sent = _TEXT_OR_NULL | {"minLength": 1, "maxLength": MOST_TEXT}
+    new_file = _object(
+        local_file_path=sent,
+        remote_uri=sent | {"pattern": "^https?://"},
+        content_type=_TEXT_OR_NULL | {"maxLength": MOST_TEXT},
+    )
+    # Null is as good as absent.
+    named = [_object(**{name: _TEXT}) for name in ("local_file_path", "remote_uri")]
+    new_files = _list(new_file | {"required": [], "anyOf": named})
     error = _object(code=_TEXT, message=_TEXT, details={"type": "object"})
     return {
         "CreateFiles": _object(
@@ -155,15 +181,6 @@ def _schemas() -> Schema:
         "FileFrames": _object(file_uuid=_UUID, frame_count=_COUNT, frame_urls=_list(_URL)),
         "Error": _object(error=error, request_id=_TEXT),
     }
-
-
-def _new_file(named_by: str) -> Schema:
-    """Return a file to create; what does not name it, may only be null."""
-    sent = _TEXT | {"minLength": 1, "maxLength": MOST_TEXT}
-    names = {"local_file_path": sent, "remote_uri": sent | {"pattern": "^https?://"}}
-    properties = {name: names[name] if name == named_by else {"type": "null"} for name in names}
-    content_type = {"type": ["string", "null"], "maxLength": MOST_TEXT}
-    return _object(**properties, content_type=content_type) | {"required": [named_by]}
 
 
 def _object(**properties: Schema) -> Schema:

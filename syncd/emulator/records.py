@@ -6,16 +6,17 @@ from typing import Any
 from starlette.requests import Request
 
 from syncd.emulator.presign import Signer
-from syncd.emulator.settings import Echo
+from syncd.emulator.settings import Settings
 from syncd.emulator.store import Stored
 
 
 class Records:
     """Shows objects, and of their sent names only what is to be echoed."""
 
-    def __init__(self, *, signer: Signer, echo: Echo) -> None:
+    def __init__(self, *, signer: Signer, settings: Settings) -> None:
         self._signer = signer
-        self._echo = echo
+        self._traits = settings.personality
+        self._public_url = settings.public_url
 
     def upload(self, request: Request, stored: Stored) -> dict[str, Any]:
         """Return a FileUpload; `file_url` is to be PUT while the object is reserved for it."""
@@ -26,7 +27,7 @@ class Records:
             "file_url": None
             if awaited and stored.remote_uri
             else self._url(request, method, stored),
-            "local_file_path": self._echoed(stored),
+            "local_file_path": self._echoed(stored, as_sent=awaited),
             "remote_file_path": self._path(stored),
             "remote_uri": stored.remote_uri,
             "content_type": stored.content_type,
@@ -42,15 +43,14 @@ class Records:
             "workspace_uuid": stored.workspace_uuid,
             "content_type": stored.content_type,
             "file_type": stored.file_type,
-            "file_size_bytes": stored.size,
+            "file_size_bytes": stored.size if self._traits.tells_sizes else None,
             "file_url": self._url(request, "GET", stored) if there else None,
             "original_file_url": self._echoed(stored) or stored.remote_uri,
             "remote_file_path": self._path(stored),
             "processing_status": stored.processing_status,
-            "video_metadata": stored.metadata(),
+            "video_metadata": stored.metadata() if self._traits.tells_video_metadata else None,
             "uploaded_by_uuid": None,
-            "created_at": spelled(stored.created_at),
-            "updated_at": spelled(stored.updated_at),
+            **self._times(stored),
         }
 
     def status(self, stored: Stored) -> dict[str, Any]:
@@ -61,8 +61,7 @@ class Records:
             "processing_status": stored.processing_status,
             "error_message": stored.error_message,
             "remote_file_path": self._path(stored) if done else None,
-            "created_at": spelled(stored.created_at),
-            "updated_at": spelled(stored.updated_at),
+            **self._times(stored),
         }
 
     def frames(self, request: Request, stored: Stored) -> dict[str, Any]:
@@ -75,13 +74,21 @@ class Records:
         return {"file_uuid": stored.file_uuid, "frame_count": count, "frame_urls": urls}
 
     def _url(self, request: Request, method: str, stored: Stored, frame: str = "") -> str:
-        host = request.headers.get("host", "localhost")
-        return self._signer.url(f"http://{host}", method, stored.file_uuid + frame)
+        base = self._public_url or f"http://{request.headers.get('host', 'localhost')}"
+        return self._signer.url(base, method, stored.file_uuid + frame)
 
-    def _echoed(self, stored: Stored) -> str | None:
-        if stored.sent_name is None or self._echo == "none":
+    def _echoed(self, stored: Stored, *, as_sent: bool = False) -> str | None:
+        echo = self._traits.echo
+        if stored.sent_name is None or echo == "none":
             return None
-        return stored.sent_name if self._echo == "path" else stored.sent_name.rpartition("/")[2]
+        whole = as_sent or echo == "path"
+        return stored.sent_name if whole else stored.sent_name.rpartition("/")[2]
+
+    def _times(self, stored: Stored) -> dict[str, str | None]:
+        times = {name: spelled(getattr(stored, name)) for name in ("created_at", "updated_at")}
+        if self._traits.tells_zone:
+            return times
+        return {name: time and time.removesuffix("+00:00") for name, time in times.items()}
 
     def _path(self, stored: Stored) -> str:
         """Return the remote path; a processed video's is the directory of its frames."""

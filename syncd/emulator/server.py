@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +23,10 @@ from syncd.emulator.endpoints import Endpoints
 from syncd.emulator.fetching import Fetching
 from syncd.emulator.hosts import is_loopback
 from syncd.emulator.journal import Journal
+from syncd.emulator.personalities import personality as personality_of
 from syncd.emulator.presign import Signer
 from syncd.emulator.processing import Processing
-from syncd.emulator.settings import ORGANIZATION, Echo, Settings
+from syncd.emulator.settings import ORGANIZATION, Settings
 from syncd.emulator.storage import Storage
 from syncd.emulator.store import Store
 
@@ -39,7 +40,9 @@ class Emulator:
     `data` is the folder that keeps everything. `port` 0 picks a free one, and keeps it over a
     restart. `api_keys` maps keys to their organizations' uuids; `api_key` is the only key, of one
     organization; with neither, any key is accepted, and it listens on loopback alone. Remote files
-    are fetched from private addresses only with `private_uris`. `clock` dates objects and
+    are fetched from private addresses only with `private_uris`. Presigned URLs begin with
+    `public_url`, or with the address that a request came to. `personality` names how the service
+    differs from others, and `traits` are single members of `Personality`. `clock` dates objects and
     presigned URLs.
     """
 
@@ -51,23 +54,24 @@ class Emulator:
         port: int = 0,
         api_key: str | None = None,
         api_keys: Mapping[str, str] | None = None,
-        echo: Echo = "name",
         max_body: int | None = None,
         rate_limit: float | None = None,
-        page_limit: int = 1000,
         processing_seconds: float = 0.0,
         private_uris: bool = False,
+        public_url: str | None = None,
+        personality: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
+        **traits: Any,
     ) -> None:
         keys = dict(api_keys or {}) | ({api_key: ORGANIZATION} if api_key else {})
         self._settings = Settings(
             api_keys=keys,
-            echo=echo,
             max_body=max_body,
             rate_limit=rate_limit,
-            page_limit=page_limit,
             processing_seconds=processing_seconds,
             private_uris=private_uris,
+            public_url=public_url and public_url.rstrip("/"),
+            personality=personality_of(*personality, **traits),
         )
         if not keys and not is_loopback(host):
             raise ValueError(f"to listen on {host}, which other machines can reach, it needs a key")
@@ -131,7 +135,7 @@ class Emulator:
             admission=Admission(settings, monotonic=time.monotonic),
             journal=journal,
             host=self._host,
-            page_limit=settings.page_limit,
+            personality=settings.personality,
         )
         processing.start()
         running.callback(processing.stop)

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-#: What of a sent name is returned: the whole path, its last segment, or nothing.
-Echo = Literal["path", "name", "none"]
+from syncd.emulator.personalities import Personality
+
 #: The organization of every key, where keys are not told apart.
 ORGANIZATION = "00000000-0000-4000-8000-0000000000aa"
 
@@ -16,13 +15,13 @@ class Settings:
 
     #: key -> organization's uuid; empty: any key is accepted
     api_keys: Mapping[str, str] = field(default_factory=dict)
-    echo: Echo = "name"
+    personality: Personality = field(default_factory=Personality)
+    #: where clients reach the emulator, for presigned URLs; None: where the request went
+    public_url: str | None = None
     #: the largest upload; None: no limit
     max_body: int | None = None
     #: requests a second, of all clients together; None: no limit
     rate_limit: float | None = None
-    #: the largest `limit` of a listing
-    page_limit: int = 1000
     #: the least time that a video takes
     processing_seconds: float = 0.0
     #: how long presigned URLs are valid

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from syncd.emulator.incoming import Incoming
+from syncd.emulator.personalities import Order
 from syncd.emulator.private import private
 
 #: Rows read at a time where all are wanted.
@@ -56,6 +57,7 @@ class Stored:
         return json.loads(self.video_metadata) if self.video_metadata else None
 
 
+_ORDERS: dict[Order, str] = {"newest": "sequence DESC", "oldest": "sequence", "uuid": "file_uuid"}
 _NAMES = [field.name for field in fields(Stored)]
 _COLUMNS = ", ".join(_NAMES)
 _values = attrgetter(*_NAMES)
@@ -164,8 +166,9 @@ class Store:
         file_type: str | None,
         limit: int,
         offset: int,
+        order: Order = "newest",
     ) -> tuple[list[Stored], int]:
-        """Return a page of what is not deleted, newest first, and the count of all."""
+        """Return a page of what is not deleted, and the count of all."""
         where, values = "WHERE organization_uuid = ? AND state <> 'deleted'", [organization]
         for name, value in (("workspace_uuid", workspace), ("file_type", file_type)):
             if value is not None:
@@ -173,7 +176,7 @@ class Store:
                 values.append(value)
         with self._lock:
             count = self._db.execute(f"SELECT count(*) FROM objects {where}", values).fetchone()[0]
-        tail = f"{where} ORDER BY sequence DESC LIMIT ? OFFSET ?"
+        tail = f"{where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?"
         return self._select(tail, *values, limit, offset), int(count)
 
     def unprocessed(self) -> list[Stored]:

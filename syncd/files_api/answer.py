@@ -10,6 +10,10 @@ from typing import Any
 
 from syncd.files_api.document import MalformedError, Reader, parse
 from syncd.files_api.errors import (
+    CERTIFICATE_REMEDY,
+    LASTING,
+    OURS_REFUSED,
+    PROXY_REFUSED,
     REFUSALS,
     BadAnswerError,
     FilesApiError,
@@ -25,6 +29,10 @@ from syncd.files_api.redaction import Secrets
 _LONGEST_SECONDS = 1e9
 #: Storage answers in XML of its own; its code is worth having ("AccessDenied": the URL expired).
 _STORAGE_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
+#: nginx tells by a page, and no alert, what is wrong with the certificate that a client shows.
+_WANTS_CERTIFICATE = re.compile(rb"(No required SSL|The SSL) certificate (was sent|error)")
+#: Of a gateway's page, what tells a person most.
+_TITLE = re.compile(rb"<title>\s*([^<]{1,200}?)\s*</title>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +102,39 @@ class Answer:
         code = f"storage.{storage[1].decode()}" if storage else None
         if self.status < 400:
             return None, "the service redirects, which is never followed", {}, None, False
-        fallback = f"the service answered: {self.secrets.excerpt(self.body)!r}"
         try:
             whole = parse(self.body)
         except MalformedError:
-            words = fallback if self.body else "the service gave no reason"
-            return code, words, {}, None, False
+            own, words = self._page()
+            return own or code, words, {}, None, False
         members = whole if isinstance(whole, dict) else {}
         error = members.get("error")
         if not isinstance(error, dict):
             # A framework in front of the API has its own shape for a refused request.
-            return code, fallback, self._shown({"detail": members.get("detail")}), None, False
+            detail = self._shown({"detail": members.get("detail")})
+            return code, self._page()[1], detail, None, False
         return (
             self._text(error.get("code")),
-            self._text(error.get("message")) or fallback,
+            self._text(error.get("message")) or self._page()[1],
             self._shown(error.get("details")),
             self._text(members.get("request_id")),
             True,
         )
+
+    def _page(self) -> tuple[str | None, str]:
+        """Return what an answer says that is not the service's: a code of our own, and words."""
+        if self.status == 407:
+            return "local.proxy_refused", PROXY_REFUSED
+        if self.status == 400 and (page := _WANTS_CERTIFICATE.search(self.body)):
+            said = page[0].decode().lower()
+            return "local.certificate", f"{OURS_REFUSED} ({said}); {CERTIFICATE_REMEDY}"
+        if not self.body:
+            return None, "the service gave no reason"
+        title = _TITLE.search(self.body)
+        words = f"the service answered: {self.secrets.excerpt(title[1] if title else self.body)!r}"
+        if self.status == 413:
+            words += "; raise the limit of the proxy before it (nginx: client_max_body_size)"
+        return None, words
 
     def _text(self, value: object) -> str | None:
         return self.secrets.shown(value, 500) if isinstance(value, str) and value else None
@@ -144,7 +167,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
 def _kind(status: int, code: str | None) -> type[FilesApiError]:
     if status >= 500:
         return ServerError
-    if status == 407:
+    if status == 407 or code in LASTING:
         return NotSentError
     if status == 408 or status < 400:
         return InDoubtError

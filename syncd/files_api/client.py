@@ -41,6 +41,7 @@ from syncd.files_api.sender import Observer, PerCall, Sender
 from syncd.files_api.source import UploadSource
 from syncd.files_api.storage import StorageRules
 from syncd.files_api.transport import Transport
+from syncd.trust import TlsFiles
 
 T = TypeVar("T")
 
@@ -71,6 +72,8 @@ class FilesClient:
         connect_seconds: float = 5,
         proxy: str | None = None,
         ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
         storage_hosts: Sequence[str] = (),
         allow_cleartext: bool = False,
         stop: StopFlag | None = None,
@@ -100,7 +103,8 @@ class FilesClient:
             timeout_seconds=timeout_seconds,
             connect_seconds=connect_seconds,
             stop=stop,
-            transport=transport or Transport(proxy=proxy_url, ca_file=ca_file),
+            transport=transport
+            or Transport(proxy=proxy_url, files=TlsFiles(ca_file, client_cert, client_key)),
             observer=observer,
         )
 
@@ -194,11 +198,25 @@ class FilesClient:
         offset: int | None = None,
         **per_call: Unpack[PerCall],
     ) -> FilePage:
-        """Read one page of the files."""
-        operation = operations.list_files(
-            workspace_uuid=workspace_uuid, file_type=file_type, limit=limit, offset=offset
+        """Read one page of at most `limit` files; of fewer where the service refuses so many."""
+        page_of = partial(
+            operations.list_files,
+            workspace_uuid=workspace_uuid,
+            file_type=file_type,
+            offset=offset,
         )
-        return self.call(operation, **per_call)
+        asked = size = limit and min(limit, self._page_items)
+        while True:
+            try:
+                page = self.call(page_of(limit=size), **per_call)
+            except (BadRequestError, UnprocessableError):
+                size = next((fewer for fewer in FEWER_PAGE_ITEMS if size and fewer < size), None)
+                if size is None:
+                    raise
+            else:
+                if size and size != asked:
+                    self._page_items = size
+                return page
 
     def list_all(
         self,
@@ -240,14 +258,7 @@ class FilesClient:
         def read_page(limit: int, offset: int) -> FilePage:
             return self.list(workspace_uuid=workspace_uuid, limit=limit, offset=offset, **per_call)
 
-        read = partial(read_listing, read_page, take, since=since, most_pages=most_pages)
-        try:
-            return read(limit=self._page_items)
-        except (BadRequestError, UnprocessableError):
-            if self._page_items == FEWER_PAGE_ITEMS:
-                raise
-            self._page_items = FEWER_PAGE_ITEMS
-            return read(limit=self._page_items)
+        return read_listing(read_page, take, since=since, most_pages=most_pages)
 
     def get(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileDetail:
         """Read one file's record; its `file_url` is valid for 30 minutes."""

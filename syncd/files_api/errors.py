@@ -159,6 +159,12 @@ class AbortedInDoubt(Aborted, InDoubtError):  # noqa: N818 - likewise
 
 #: Codes of failures that last until somebody mends their cause.
 LASTING = frozenset({"local.certificate", "local.no_tls", "local.proxy_refused", "local.bad_url"})
+#: What is said of them, where more than one place says it.
+OURS_REFUSED = "the service refuses our client certificate"
+CERTIFICATE_REMEDY = "set [api] client_cert and client_key to one that it accepts"
+PROXY_REFUSED = (
+    "the proxy refuses user and password; set them in [api] proxy (http://user:password@host:port)"
+)
 #: The refusals with a status of their own; any other 4xx is a plain RefusedError.
 REFUSALS: Mapping[int, type[RefusedError]] = {
     400: BadRequestError,

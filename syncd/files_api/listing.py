@@ -17,8 +17,8 @@ Take = Callable[[FileDetail], object]
 #: Returns, once a page was read, the time back to which the list is read; None for all of it.
 Since = Callable[[], datetime | None]
 
-#: Files of a page: as many as are asked for first, and where the service refuses so many.
-PAGE_ITEMS, FEWER_PAGE_ITEMS = 1000, 100
+#: Files of a page: as many as are asked for first, and then where the service refuses so many.
+PAGE_ITEMS, FEWER_PAGE_ITEMS = 1000, (100, 10)
 #: Pages after which a list counts as endless, however many files it claims to have.
 MOST_PAGES = 20_000
 
@@ -134,7 +134,9 @@ class _Pages:
             if self._offset <= self._start:
                 self.gap = True
                 return page
-            self._offset = max(self._offset - self._limit // 2, self._start)
+            # By half of what a page shows, which may be less than was asked for.
+            step = max(min(self._limit, self._largest) // 2, 1)
+            self._offset = max(self._offset - step, self._start)
 
     def _count(self, page: FilePage) -> None:
         self.read += 1
@@ -172,7 +174,7 @@ def walk(
 ) -> Iterator[FileDetail]:
     """Yield each file once, however the pages shift meanwhile."""
     seen: set[str] = set()
-    for new in _Pages(read_page, limit or FEWER_PAGE_ITEMS, offset or 0):
+    for new in _Pages(read_page, limit or FEWER_PAGE_ITEMS[0], offset or 0):
         for item in new:
             if item.file_uuid not in seen:
                 seen.add(item.file_uuid)

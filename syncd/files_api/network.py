@@ -10,6 +10,7 @@ here look up every quarter second and keep count.
 import encodings.idna  # noqa: F401
 import errno
 import os
+import re
 import select
 import socket
 import ssl
@@ -21,12 +22,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpcore
 
+from syncd.files_api.errors import CERTIFICATE_REMEDY, OURS_REFUSED
 from syncd.files_api.exchange import Exchange
 
 T = TypeVar("T")
 
 #: How often a waiting stream looks at the stop flag and the clock.
 SLICE_SECONDS = 0.25
+#: How long the look-up of a name may take: a resolver waits 5 s for each dead name server.
+LOOK_UP_SECONDS = 15.0
 #: The beginnings of what is said of a connection that cannot be made.
 CERTIFICATE_REFUSED = "the certificate is not trusted"
 NO_TLS = "what listens there speaks no TLS"
@@ -92,10 +96,10 @@ class Backend(httpcore.NetworkBackend):
         else:
             # The resolver cannot be interrupted, so it gets a thread that may be left behind.
             threading.Thread(target=look_up, name="syncd-resolve", daemon=True).start()
-        over = self.exchange.check() + limit
+        over = self.exchange.check() + max(limit, LOOK_UP_SECONDS)
         while not wait([found], SLICE_SECONDS).done:
             if self.exchange.check() >= over:
-                raise httpcore.ConnectTimeout(f"no answer for the name {host}")
+                raise httpcore.ConnectTimeout(f"{NO_NAME} {host}: the name servers do not answer")
         try:
             return found.result()
         except (OSError, UnicodeError) as error:
@@ -204,19 +208,45 @@ class Stream(httpcore.NetworkStream):
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as blocked:
                 awaited = _AWAITED.get(type(blocked), event)
             except OSError as error:
-                raise failed(_words(error)) from error
+                words = _words(error)
+                # TLS 1.3 tells so late; but what was sent before was not looked at.
+                kind = httpcore.ConnectError if words.startswith(OURS_REFUSED) else failed
+                raise kind(words) from error
             _ready(self._sock, awaited, SLICE_SECONDS)
             now = self._backend.exchange.check()
             if timeout is not None and now - started >= timeout:
                 raise too_slow("timed out")
 
 
+#: What mends a certificate that is not trusted, by OpenSSL's codes (X509_V_ERR_...).
+_NAME_IT = "name its authority in [api] ca_file"
+_REMEDIES = {
+    9: "set this machine's clock, or wait until it is valid",
+    10: "have the service renew it, or set this machine's clock",
+    18: _NAME_IT,
+    19: _NAME_IT,
+    20: f"{_NAME_IT}, or have the service send its intermediate certificates",
+    62: "use a name in base_url that the certificate is for",
+    64: "use a name in base_url that the certificate is for",
+}
+_REMEDIES[21] = _REMEDIES[20]
+#: The alerts by which a server refuses what a client shows.
+_ALERTS = re.compile(
+    "ALERT_((NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)"
+)
+
+
 def _words(error: OSError) -> str:
-    """Say what failed, without OpenSSL's names for it."""
+    """Say what failed, and what mends it, without OpenSSL's names for it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{CERTIFICATE_REFUSED}: {error.verify_message}"
+        remedy = _REMEDIES.get(error.verify_code)
+        said = f"{CERTIFICATE_REFUSED}: {error.verify_message}"
+        return f"{said}; {remedy}" if remedy else said
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return f"{NO_TLS}: is it http, and not https?"
+    if isinstance(error, ssl.SSLError) and (alert := _ALERTS.search(error.reason or "")):
+        what = alert.string[alert.start() :].removeprefix("ALERT_").replace("_", " ").lower()
+        return f"{OURS_REFUSED} ({what}); {CERTIFICATE_REMEDY}"
     return str(error)
 
 

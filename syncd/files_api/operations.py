@@ -54,15 +54,18 @@ class Operation(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class NewFile:
-    """A file to be created: by a path of ours (its bytes follow by PUT), or by a URL to fetch."""
+    """A file to be created: by a path of ours (its bytes follow by PUT), or by a URL to fetch.
+
+    With both, the URL is fetched and the path is its name.
+    """
 
     local_file_path: str | None = None
     remote_uri: str | None = field(default=None, repr=False)
     content_type: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.local_file_path is None) == (self.remote_uri is None):
-            raise ValueError("a new file has either a local_file_path or a remote_uri")
+        if self.local_file_path is None and self.remote_uri is None:
+            raise ValueError("a new file needs a local_file_path or a remote_uri")
 
     def members(self) -> dict[str, str]:
         """The file as the request spells it."""

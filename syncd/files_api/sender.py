@@ -14,6 +14,8 @@ from syncd.files_api.answer import Answer
 from syncd.files_api.base_url import http_url
 from syncd.files_api.body import BytesBody, FileBody
 from syncd.files_api.errors import (
+    OURS_REFUSED,
+    PROXY_REFUSED,
     AbortedInDoubt,
     AbortedUnsent,
     FilesApiError,
@@ -275,8 +277,8 @@ def _checked(extra: Mapping[str, str]) -> dict[str, str]:
 #: What the texts of failed connections say, and the code that each stands for.
 _CONNECTING = {
     CERTIFICATE_REFUSED: "local.certificate",
+    OURS_REFUSED: "local.certificate",
     NO_TLS: "local.no_tls",
-    "407 ": "local.proxy_refused",
     NO_NAME: "local.dns",
 }
 
@@ -298,6 +300,11 @@ def _failure(
         code, what = "local.deadline", "it took too long"
     elif isinstance(error, httpx.UnsupportedProtocol):
         code, what = "local.bad_url", f"the presigned URL cannot be used: {what}"
+    elif isinstance(error, httpx.ProxyError):
+        # Some say 401 of a wrong password; no service is asked yet.
+        refused = what.startswith(("401 ", "407 "))
+        code = "local.proxy_refused" if refused else "local.proxy"
+        what = PROXY_REFUSED if refused else f"the proxy answers: {what}"
     elif isinstance(error, _UNSENT):
         code = _code_of_connecting(what)
     elif isinstance(error, httpx.TimeoutException):

@@ -3,8 +3,6 @@
 import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar, cast
 
 import httpcore
@@ -13,6 +11,7 @@ import httpx
 from syncd.exceptions import ConfigError
 from syncd.files_api.exchange import Exchange
 from syncd.files_api.network import Backend
+from syncd.trust import TlsFiles, tls_context
 
 T = TypeVar("T")
 
@@ -41,12 +40,13 @@ _FOREIGN = tuple(_AS_HTTPX)
 class Transport(httpx.BaseTransport):
     """Carries one request at a time; HTTP/1.1, over TLS that always verifies."""
 
-    def __init__(self, *, proxy: httpx.URL | None = None, ca_file: Path | None = None) -> None:
+    def __init__(self, *, proxy: httpx.URL | None = None, files: TlsFiles | None = None) -> None:
         # At INFO httpx prints whole URLs, presigned ones too; at DEBUG httpcore prints headers.
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._proxy = proxy
-        self._ca_file = ca_file
+        self._files = files or TlsFiles()
+        self._context: ssl.SSLContext | None = None
         self._backend = Backend()
         self._pools: dict[str, httpcore.ConnectionPool] = {}
 
@@ -79,15 +79,28 @@ class Transport(httpx.BaseTransport):
 
     def _pool(self, scheme: str) -> httpcore.ConnectionPool:
         # A trust store costs milliseconds to load; a client that speaks plain HTTP has none.
+        if scheme == "https" and (context := self._trusted()) is not self._context:
+            self._context = context
+            if old := self._pools.pop(scheme, None):
+                old.close()
         if scheme not in self._pools:
             self._pools[scheme] = httpcore.ConnectionPool(
-                ssl_context=_trust(self._ca_file) if scheme == "https" else None,
+                ssl_context=self._context if scheme == "https" else None,
                 proxy=_proxy(self._proxy) if self._proxy else None,
                 max_connections=2,
                 keepalive_expiry=_KEEPALIVE_SECONDS,
                 network_backend=self._backend,
             )
         return self._pools[scheme]
+
+    def _trusted(self) -> ssl.SSLContext:
+        try:
+            return tls_context(self._files)
+        except ConfigError:
+            # A renewed certificate may be there before its key is.
+            if self._context is None:
+                raise
+            return self._context
 
 
 class _Body(httpx.SyncByteStream):
@@ -113,15 +126,3 @@ def _translated(act: Callable[[], T]) -> T:
         return act()
     except _FOREIGN as error:
         raise _AS_HTTPX[type(error)](str(error)) from error
-
-
-@lru_cache(maxsize=4)
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    """The public authorities and `ca_file`'s; no environment variable has a say."""
-    context = httpx.create_ssl_context(trust_env=False)
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"ca_file {ca_file} cannot be used: {error}") from error
-    return context

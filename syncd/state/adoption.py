@@ -14,11 +14,11 @@ from syncd.state import attempts, copies, files, history, tokens
 from syncd.state.advance import Policies, advance, make_live
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
+from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus, Keep
 
 #: The SHA-256 of a copy whose content nobody has seen since the ledger was lost.
 UNKNOWN_SHA256 = ""
-_PRESENT = "status IN ('ready', 'settling', 'unreadable')"
+PRESENT = "status IN ('ready', 'settling', 'unreadable')"
 
 
 class Remote(NamedTuple):
@@ -116,7 +116,7 @@ def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool 
 def places(db: Database, folder: str | None = None) -> Iterator[tuple[str, int]]:
     """Yield the place digests and ids of all present files, or of a folder's."""
     rows = db.conn.execute(
-        f"SELECT folder, path, id FROM files WHERE {_PRESENT} AND folder = coalesce(?, folder)",
+        f"SELECT folder, path, id FROM files WHERE {PRESENT} AND folder = coalesce(?, folder)",
         (folder,),
     )
     for name, path, file_id in rows:
@@ -136,7 +136,7 @@ def of_size(db: Database, size: int, limit: int) -> list[File]:
     """Return present files of a size that have no live copy."""
     return files.where(
         db,
-        f"size = ? AND {_PRESENT} AND NOT EXISTS (SELECT 1 FROM copies "
+        f"size = ? AND {PRESENT} AND NOT EXISTS (SELECT 1 FROM copies "
         "WHERE file_id = files.id AND copies.status IN ('live', 'processing')) LIMIT ?",
         (size, limit),
     )
@@ -199,7 +199,7 @@ def _row(file: File, remote: Remote, became: Became, now: float) -> Copy:
         created_at=remote.created_at,
         stored_at=remote.created_at,
         reason=f"found by its token: {became}",
-        kept=True,
+        kept=Keep.ALWAYS,
     )
 
 

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 from syncd.state import copies, files, folders, history
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 from syncd.state.planner import LOCAL, Act, Action, Policy, plan
 
 Policies = Mapping[str, Policy]
@@ -97,7 +97,8 @@ def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -
     Revocable until the first DELETE is committed. A copy that is kept is released instead.
     """
     if copy.kept:
-        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, kept=1, **facts)
+        facts |= {"kept": copy.kept}
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
         return
     copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
@@ -106,7 +107,7 @@ def let_go(
     db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
 ) -> None:
     """Retire a copy that is stored and not needed; keep it where the folder `empties`."""
-    retire(db, copy._replace(kept=copy.kept or empties), now, reason=reason, **facts)
+    retire(db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts)
 
 
 def make_live(
@@ -127,6 +128,8 @@ def make_live(
     values: dict[str, Any] = {"due_at": None, "attempts": 0, "live_at": now, "reason": reason}
     # A copy that took its place, or a DELETE that got no answer, is past.
     values |= {"superseded_at": None, "delete_sent_at": None}
+    # Its file is mirrored again, like any other.
+    values["kept"] = copy.kept if copy.kept is Keep.ALWAYS else Keep.NO
     copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
 
 

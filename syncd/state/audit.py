@@ -100,9 +100,9 @@ def is_open(db: Database, token: str) -> bool:
 
 
 def kept(db: Database, limit: int) -> list[Claim]:
-    """Return released copies that are kept for good: nobody deletes them."""
+    """Return released copies that syncd does not delete."""
     rows = db.conn.execute(
-        f"{_CLAIMS} WHERE kept = 1 AND copies.status = 'released' "
+        f"{_CLAIMS} WHERE kept AND copies.status = 'released' "
         "AND copies.status NOT IN ('live', 'gone') LIMIT ?",
         (limit,),
     )

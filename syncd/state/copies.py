@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
-from syncd.state.lifecycle import ARROWS, CopyStatus
+from syncd.state.lifecycle import ARROWS, CopyStatus, Keep
 
 #: Gone copies that are kept of a file, and lines of a path's history.
 NEWEST_KEPT = 100
@@ -58,8 +58,8 @@ class Copy(NamedTuple):
     #: how often the service said no to this content, and when first
     refusals: int = 0
     refused_at: float | None = None
-    #: whether syncd never deletes it: it was taken up by its token alone, or released to be kept
-    kept: bool = False
+    #: whether syncd deletes it once it is released
+    kept: Keep = Keep.NO
     #: when newer content of its path went live in its place, in the same workspace
     superseded_at: float | None = None
 
@@ -85,13 +85,14 @@ _INSERT = (
     f"VALUES ({', '.join('?' * (len(Copy._fields) - 1))})"
 )
 _STATUS = Copy._fields.index("status")
-_FLAGS = tuple(map(Copy._fields.index, ("wanted", "in_flight", "kept")))
+_KEPT = Copy._fields.index("kept")
+_FLAGS = tuple(map(Copy._fields.index, ("wanted", "in_flight")))
 
 
 def from_row(row: sqlite3.Row) -> Copy:
     """Return the Copy that a row of `_COLUMNS` stands for."""
     values = list(row)
-    values[_STATUS] = CopyStatus(values[_STATUS])
+    values[_STATUS], values[_KEPT] = CopyStatus(values[_STATUS]), Keep(values[_KEPT])
     for flag in _FLAGS:
         values[flag] = bool(values[flag])
     return Copy._make(values)

@@ -18,6 +18,8 @@ class Part(NamedTuple):
     is_stopped: bool = False
     #: what its files were known to be before then is no evidence that it is as it was earlier
     believed_at: float = 0.0
+    #: the mount that it was last judged on
+    mount: str = ""
 
 
 def is_known(db: Database, name: str) -> bool:
@@ -28,8 +30,8 @@ def is_known(db: Database, name: str) -> bool:
 def parts(db: Database, name: str) -> dict[bytes, Part]:
     """Return the known parts of a folder by path; its root is the empty one, once it was seen."""
     rows = db.conn.execute(
-        "SELECT path, filesystem, inode, alike, alike_inode, is_stopped, believed_at FROM parts "
-        "WHERE folder = ?",
+        "SELECT path, filesystem, inode, alike, alike_inode, is_stopped, believed_at, mount "
+        "FROM parts WHERE folder = ?",
         (name,),
     )
     return {
@@ -37,7 +39,7 @@ def parts(db: Database, name: str) -> dict[bytes, Part]:
             RootIdentity(row[1], int(row[2])),
             None if row[3] is None else RootIdentity(row[3], int(row[4])),
             bool(row[5]),
-            row[6],
+            *row[6:],
         )
         for row in rows
     }
@@ -58,12 +60,6 @@ def note(db: Database, name: str, path: bytes, now: float | None) -> None:
     )
 
 
-def accept_root(db: Database, name: str, path: bytes, identity: RootIdentity, now: float) -> None:
-    """Take `path` and `identity` for the folder's root from `now` on."""
-    note(db, name, path, now)
-    accept_part(db, name, b"", identity)
-
-
 def accept_part(
     db: Database, name: str, part: bytes, identity: RootIdentity, believed_at: float = 0.0
 ) -> None:
@@ -76,15 +72,22 @@ def accept_part(
 
 
 def note_other(
-    db: Database, name: str, part: bytes, *, alike: RootIdentity | None, is_stopped: bool = False
+    db: Database,
+    name: str,
+    part: bytes,
+    *,
+    alike: RootIdentity | None,
+    is_stopped: bool = False,
+    mount: str = "",
 ) -> None:
-    """Remember what is in the place of a known part: one that is `alike`, or one to be left alone.
+    """Remember how a known part was judged on a `mount`, and one that is `alike` in its place.
 
     What waits to be sent beneath one that `is_stopped` is not due.
     """
     db.conn.execute(
-        "UPDATE parts SET alike = ?, alike_inode = ?, is_stopped = ? WHERE folder = ? AND path = ?",
-        (alike and alike.filesystem, alike and str(alike.inode), is_stopped, name, part),
+        "UPDATE parts SET alike = ?, alike_inode = ?, is_stopped = ?, mount = ? "
+        "WHERE folder = ? AND path = ?",
+        (alike and alike.filesystem, alike and str(alike.inode), is_stopped, mount, name, part),
     )
 
 

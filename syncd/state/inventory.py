@@ -131,7 +131,7 @@ def synced_in(
 
     Those that are known to be missing do not count. The whole folder is beneath `b""`.
     """
-    first, beyond = _range(directory)
+    first, beyond = range_beneath(directory)
     rows = _plain(
         db,
         f"SELECT id, path, size, mtime_ns {_SYNCED} ORDER BY path LIMIT ?",
@@ -155,14 +155,15 @@ def latest(
     None that changed before `since`, or when the clock was ahead of `now`. However large the folder
     is, no more than some thousands of its files are looked through.
     """
-    first, beyond = _range(directory)
+    first, beyond = range_beneath(directory)
     rows = _plain(
         db,
         "SELECT path, inode, size, mtime_ns, ctime_ns FROM (SELECT * FROM files INDEXED BY "
         "files_changed WHERE folder = ? AND changed_at > ? AND changed_at <= ? "
         "ORDER BY changed_at DESC LIMIT ?) AS files WHERE path > ? AND path < ? "
-        "AND status IN ('ready', 'settling', 'unreadable') AND EXISTS (SELECT 1 FROM copies "
-        "WHERE file_id = files.id AND copies.status IN ('live', 'processing')) LIMIT ?",
+        "AND status IN ('ready', 'settling', 'unreadable', 'missing') AND EXISTS (SELECT 1 FROM "
+        "copies WHERE file_id = files.id AND copies.status IN ('live', 'processing', 'retiring')) "
+        "LIMIT ?",
         (folder, since, now, 100 * limit, first, beyond, limit),
     )
     return [Latest(row[0], Fingerprint(*row[1:])) for row in rows]
@@ -170,7 +171,7 @@ def latest(
 
 def count_synced_in(db: Database, folder: str, directory: bytes) -> int:
     """Return how many such files there are."""
-    count: int = _plain(db, f"SELECT count(*) {_SYNCED}", (folder, *_range(directory)))[0][0]
+    count: int = _plain(db, f"SELECT count(*) {_SYNCED}", (folder, *range_beneath(directory)))[0][0]
     return count
 
 
@@ -180,10 +181,10 @@ def ever_held(db: Database, folder: str, directory: bytes) -> bool:
         "SELECT 1 FROM files WHERE folder = ? AND path > ? AND path < ? "
         "AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id) LIMIT 1"
     )
-    return bool(_plain(db, held, (folder, *_range(directory))))
+    return bool(_plain(db, held, (folder, *range_beneath(directory))))
 
 
-def _range(directory: bytes) -> tuple[bytes, bytes]:
+def range_beneath(directory: bytes) -> tuple[bytes, bytes]:
     """Return what all paths beneath `directory` lie between, as SQLite orders them."""
     # "0" follows "/", and no name has more than 255 bytes.
     return (directory + b"/", directory + b"0") if directory else (b"", b"\xff" * 256)

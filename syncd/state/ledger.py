@@ -23,7 +23,7 @@ from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.files import File
 from syncd.state.holds import changes, remote
-from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.retry import backoff_seconds, refusal_seconds
 from syncd.state.texts import storable
@@ -307,7 +307,7 @@ class Ledger:
                 CopyStatus.RELEASED,
                 due_at=None,
                 reason="it is no longer mirrored",
-                kept=copy.kept or (policy is not None and policy.keeps(file)),
+                kept=copy.kept or (policy.keeps(file) if policy else Keep.NO),
                 **facts,
             )
             history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
@@ -365,7 +365,7 @@ class Ledger:
             attempts=0,
             due_at=now,
             reason="its content did not arrive",
-            kept=False,
+            kept=Keep.NO,
             created_at=now,
         )
         copies.insert(db, record)
@@ -492,7 +492,7 @@ class Ledger:
                 sent_at=attempt.sent_at,
             )
         if attempt.is_old(now):
-            copies.update(db, copy.id, kept=1)
+            copies.update(db, copy.id, kept=Keep.ALWAYS)
 
     def found_late(
         self,
@@ -530,19 +530,18 @@ class Ledger:
             and file.confirmed_at is None
             and file.sha256 in (None, attempt.sha256)
         )
+        kept = Keep.ALWAYS if attempt.is_old(now) else copy.kept if copy else Keep.NO
         late = {
             "token": attempt.token,
             "method": attempt.method,
             "sent_at": attempt.sent_at,
             "in_flight": 0,
-            "kept": attempt.is_old(now) or (copy is not None and copy.kept),
+            "kept": kept,
         }
         if wanted and planned is not None and planned.status is CopyStatus.PLANNED:
             copies.move(db, planned, CopyStatus.SENDING, **late)
             return self.stored(db, planned.id, stored, now, look=look)
-        row = copies.insert(
-            db, _late_copy(file, attempt, now, wanted=wanted, kept=bool(late["kept"]))
-        )
+        row = copies.insert(db, _late_copy(file, attempt, now, wanted=wanted, kept=kept))
         if wanted:
             return self.stored(db, row.id, stored, now, look=look)
         policy = self._policies.get(file.folder)
@@ -692,7 +691,7 @@ def _begun(db: Database, copy: Copy, offer: Offer) -> Copy:
     return copy
 
 
-def _late_copy(file: File, attempt: Attempt, now: float, *, wanted: bool, kept: bool) -> Copy:
+def _late_copy(file: File, attempt: Attempt, now: float, *, wanted: bool, kept: Keep) -> Copy:
     """Return a row for an object of `file` that turned up late."""
     return Copy(
         id=0,

@@ -49,6 +49,17 @@ class CopyStatus(enum.StrEnum):
     FAILED = "failed"
 
 
+class Keep(enum.IntEnum):
+    """For how long syncd does not delete a copy that it released."""
+
+    NO = 0
+    #: for ever: it was taken up by its token alone, is of an earlier root, or of a folder that is
+    #: emptied after its uploads
+    ALWAYS = 1
+    #: until its file is back, which went missing where deletions are not mirrored
+    WHILE_GONE = 2
+
+
 class Verdict(enum.StrEnum):
     """What was decided on a file, by a person on the hold that names it or by a rule."""
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from syncd.state.copies import Copy
 from syncd.state.files import File
-from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
+from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 
 
 class Act(enum.StrEnum):
@@ -118,15 +118,16 @@ class Policy:
         """Whether a missing file's copies are deleted."""
         return self.mirror_deletions and not self.empties
 
-    def keeps(self, file: File) -> bool:
-        """Say whether what is released of `file` now is never deleted, whatever is configured.
+    def keeps(self, file: File) -> Keep:
+        """Return for how long what is released of `file` now is kept, whatever is configured.
 
         A missing file that a person decided to keep is not meant: that can be taken back.
         """
+        if self.empties:
+            return Keep.ALWAYS
         by_rule = not self.mirrors or file.hold_id is None
-        return self.empties or (
-            file.status is FileStatus.MISSING and file.verdict is Verdict.KEPT and by_rule
-        )
+        is_missing = file.status is FileStatus.MISSING and file.verdict is Verdict.KEPT
+        return Keep.WHILE_GONE if is_missing and by_rule else Keep.NO
 
 
 def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:

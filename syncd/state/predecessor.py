@@ -3,18 +3,29 @@
 Its state was lost whole, or it still runs elsewhere: a person says which, or a setting.
 """
 
-from array import array
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.state import adoption, folders, holds, rollback
+from syncd.state import adoption, files, folders, holds, rollback
 from syncd.state.facts import fact, set_fact
+from syncd.state.files import File
 
 _DECIDED = "begins_anew"
 #: Files of a folder that have to match, at least, beside half of them.
 LEAST_FILES = 20
+#: Files of a folder whose contents are compared, at most.
+SAMPLE = 2 * LEAST_FILES
+
+
+class Sent(NamedTuple):
+    """What another instance's object tells: of each digest the first 8 digits."""
+
+    place: int
+    content: int
+    size: int | None
 
 
 class Match(NamedTuple):
@@ -83,18 +94,50 @@ def are_scanned(db: Database, names: Collection[str]) -> bool:
 
 
 def best_match(
-    db: Database, sent: Mapping[str, "array[int]"], names: Collection[str]
+    db: Database, sent: Mapping[str, Sequence[Sent]], names: Collection[str]
 ) -> Match | None:
-    """Return which instance has sent most of a folder's files; None where none sent enough.
-
-    `sent` has, by instance, the first 8 digits of the place digests in its tokens.
-    """
+    """Return which instance has sent most of a folder's files; None where none sent enough."""
     matches = []
     for name in names:
         places = [int(digest[:8], 16) for digest, _ in adoption.places(db, name)]
-        for instance, digests in sent.items():
-            known = set(digests)
+        for instance, objects in sent.items():
+            known = {item.place for item in objects}
             matching = sum(place in known for place in places)
             if matching >= max(LEAST_FILES, len(places) / 2):
                 matches.append(Match(instance, name, matching, len(places)))
     return max(matches, key=lambda match: match.matching, default=None)
+
+
+def match_by_size(
+    db: Database, instance: str, sent: Sequence[Sent], name: str
+) -> tuple[Match, list[File]] | None:
+    """Match files of a folder by size; return the smallest as well, or None where too few match.
+
+    In a folder that was renamed every file is at another place. Empty files are left out.
+    """
+    left = Counter(item.size for item in sent if item.size)
+    rows = db.conn.execute(
+        f"SELECT id, size FROM files WHERE {adoption.PRESENT} AND folder = ? ORDER BY size, id",
+        (name,),
+    ).fetchall()
+    found = []
+    for file_id, size in rows:
+        if left[size] > 0:
+            left[size] -= 1
+            found.append(file_id)
+    if len(found) < max(LEAST_FILES, len(rows) / 2):
+        return None
+    sample = [files.existing(db, file_id) for file_id in found[:SAMPLE]]
+    return Match(instance, name, len(found), len(rows)), sample
+
+
+def narrow(match: Match, sample: Sequence[File], sent: Sequence[Sent]) -> Match | None:
+    """Narrow a match by size down to what also has the content; None where that is too little.
+
+    `sample` are some of its files, with their SHA-256 where they could be read.
+    """
+    known = {(item.content, item.size) for item in sent}
+    same = {(int(file.sha256[:8], 16), file.size) for file in sample if file.sha256} & known
+    matching = match.matching * len(same) // len(sample)
+    is_enough = len(same) >= LEAST_FILES and matching >= match.files / 2
+    return match._replace(matching=matching) if is_enough else None

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlite_utils import Database
 
 from syncd.state import copies, tokens
-from syncd.state.lifecycle import CopyStatus
+from syncd.state.lifecycle import CopyStatus, Keep
 
 #: What a service's clock may be coarse by, in seconds.
 COARSE_SECONDS = 1.0
@@ -52,7 +52,7 @@ def retire_repeat(db: Database, copy_id: int, file_uuid: str, now: float) -> boo
             live_at=None,
             stored_at=None,
             consumed_at=None,
-            kept=False,
+            kept=Keep.NO,
             reason="a repetition of our request made it; its removal was asked for",
             created_at=now,
         ),

@@ -426,6 +426,19 @@ def superseded_copies(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def mounts_of_parts(db: Database) -> None:
+    """Keep the mount on which each part was judged: a disk may be swapped for a copy of it.
+
+    And whether a copy is kept only as long as its file is gone.
+    """
+    db.execute("ALTER TABLE parts ADD COLUMN mount TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "UPDATE copies SET kept = 2 WHERE kept = 1 AND status = 'released' "
+        "AND reason = 'the file is gone, and its copy is kept'"
+    )
+
+
 def open_writable(path: Path, *, check: bool = False, thorough: bool = False) -> Database:
     """Open the database at `path` for the one writer, creating or migrating it as needed.
 

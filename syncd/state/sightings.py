@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.log import fields
-from syncd.state import consumption, copies, files, folders, holds
+from syncd.state import consumption, copies, files, folders, holds, inventory
 from syncd.state.advance import Policies, advance
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus, Verdict
@@ -401,18 +401,31 @@ def restart_grace(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
         )
     for folder, seconds in grace.items():
-        missing = "folder = :folder AND status = 'missing' AND confirmed_at IS NULL"
-        known = {"now": now, "due_at": now + seconds, "folder": folder}
-        changed += db.conn.execute(
-            "UPDATE files SET missing_since = :now, "
-            f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
-            known,
-        ).rowcount
-        db.conn.execute(
-            "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
-            f"AND file_id IN (SELECT id FROM files WHERE {missing})",
-            known,
-        )
+        changed += restart_grace_beneath(db, folder, b"", now, seconds)
+    return changed
+
+
+def restart_grace_beneath(
+    db: Database, folder: str, part: bytes, now: float, seconds: float
+) -> int:
+    """Let the grace of what is missing beneath a `part` of a folder begin anew."""
+    first, beyond = inventory.range_beneath(part)
+    missing = (
+        "folder = :folder AND status = 'missing' AND confirmed_at IS NULL "
+        "AND path > :first AND path < :beyond"
+    )
+    known = {"now": now, "due_at": now + seconds, "folder": folder}
+    known |= {"first": first, "beyond": beyond}
+    changed = db.conn.execute(
+        "UPDATE files SET missing_since = :now, "
+        f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
+        known,
+    ).rowcount
+    db.conn.execute(
+        "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
+        f"AND file_id IN (SELECT id FROM files WHERE {missing})",
+        known,
+    )
     return changed
 
 

@@ -121,7 +121,7 @@ class Root:
             likeness = compare(self._store, self._folder, view, part)
             seen = view.parts[part]
             # What was compared while the disk changed is compared again at the next check.
-            if seen is not None and self._view().parts == view.parts:
+            if seen is not None and self._view() == view:
                 self._compared[part, seen] = likeness
                 self._fresh.add(part)
         if self._store.read(lambda db: self._is_news(db, view)):
@@ -142,7 +142,7 @@ class Root:
 
         def work(db: Transaction) -> int | None:
             standing = self._judge(db, after)
-            if after.parts != before.parts or not standing.state.is_seen:
+            if after != before or not standing.state.is_seen:
                 return None
             return sightings.record(
                 db,
@@ -258,6 +258,8 @@ class Root:
         ):
             return True
         standing = self._standing(db, view)
+        if any(known and known.mount != view.mounts.get(p, known.mount) for p, known in parts):
+            return True
         if standing.alike != {part: known.alike for part, known in parts if known and known.alike}:
             return True
         opened = self._open(db)
@@ -272,10 +274,19 @@ class Root:
             if self._is_to_be_taken(db, view, part, known):
                 self._take(db, view, part)
         standing = self._standing(db, view)
-        for part in folders.parts(db, name):
-            is_stopped = standing.states[part] is RootState.REPLACED
-            alike = standing.alike.get(part)
-            folders.note_other(db, name, part, alike=alike, is_stopped=is_stopped)
+        for part, known in folders.parts(db, name).items():
+            mount = view.mounts.get(part, known.mount)
+            if identity.is_remounted(known.mount, mount):
+                # What was missing on the mount before may be there on this one.
+                sightings.restart_grace_beneath(db, name, part, now, self._settling.grace_seconds)
+            folders.note_other(
+                db,
+                name,
+                part,
+                alike=standing.alike.get(part),
+                is_stopped=standing.states[part] is RootState.REPLACED,
+                mount=mount,
+            )
         wanted, opened = self._wanted(standing), self._open(db)
         for stops, scope, reason in opened - wanted.keys():
             holds.release(db, stops=stops, scope=scope, reason=reason, now=now)

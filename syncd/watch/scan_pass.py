@@ -123,7 +123,7 @@ class ScanPass:
 
     def _insist_on_root(self) -> None:
         """End early where the root was replaced: directories of the old one were still open."""
-        if self.root.check().view.parts != self.before.parts:
+        if self.root.check().view != self.before:
             raise _EndedEarlyError
 
     def _visit_all(self) -> None:

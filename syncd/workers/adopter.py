@@ -265,14 +265,14 @@ class Adopter:
     def _file_of(self, remote: Remote, places: "_Places") -> File | None:
         """Return the file whose object it is: at its place, else of its content and size."""
         here = self._store.read(partial(adoption.at_place, remote=remote, ids=places.at(remote)))
-        here = [self._hashed(file) for file in here if self._is_in_workspace(file, remote)]
+        here = [self.hashed(file) for file in here if self._is_in_workspace(file, remote)]
         if len(here) > 1:
             # Several places share a short digest.
             here = [file for file in here if adoption.has_content(file, remote)]
         if not here and remote.size is not None:
             size = remote.size
             same = self._store.read(lambda db: adoption.of_size(db, size, RENAMED))
-            hashed = [self._hashed(file) for file in same if self._is_in_workspace(file, remote)]
+            hashed = [self.hashed(file) for file in same if self._is_in_workspace(file, remote)]
             return next((file for file in hashed if adoption.has_content(file, remote)), None)
         if len(here) != 1:
             return None
@@ -286,7 +286,7 @@ class Adopter:
         policy = self._policies.get(file.folder)
         return policy is not None and policy.workspace_uuid == remote.workspace_uuid
 
-    def _hashed(self, file: File) -> File:
+    def hashed(self, file: File) -> File:
         """Return `file` with its content's SHA-256; without where it cannot be read as it is."""
         if file.sha256 is not None or file.fingerprint is None or file.folder not in self._roots:
             return file

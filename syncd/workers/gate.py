@@ -15,8 +15,6 @@ from syncd.exceptions import StateError
 from syncd.files_api import (
     Aborted,
     FilesApiError,
-    InDoubtError,
-    NotSentError,
     QuotaError,
     RateLimitedError,
     RefusedError,
@@ -363,11 +361,13 @@ class Gate:
             and (error.retry_after is not None or error.status == 503)
         ):
             self._slow_down(error, stale=pauses is not None and pauses != self._pauses)
-        elif isinstance(error, RefusedError):
+        elif isinstance(error, RefusedError) and (
+            error.is_the_services or error.operation != "list"
+        ):
             # A clear answer, though not the one hoped for: the service is there.
             with self._lock:
                 self._failures = 0
-        elif isinstance(error, NotSentError | InDoubtError):
+        else:
             self._missed(error)
 
     def _slow_down(self, error: FilesApiError, *, stale: bool) -> None:
@@ -479,6 +479,11 @@ class Gate:
         self._store.write(
             lambda db: holds.release(db, stops="sending", scope=scope, reason=reason, now=now)
         )
+
+
+def _is_no_service(error: RefusedError) -> bool:
+    """Say whether something before the service refused what no file can be to blame for."""
+    return error.operation == "list" and not error.is_the_services
 
 
 _KEY_COMMANDS = (

@@ -20,7 +20,7 @@ def look(
         return {}
     seen = disk.look(root, paths)
     after, still = _right_parts(store, name, root, marker, alike=False)
-    if (before.parts, right) != (after.parts, still):
+    if (before, right) != (after, still):
         return {}
     return {path: sight for path, sight in seen.items() if part_of(after.parts, path) in right}
 
@@ -49,5 +49,6 @@ def _right_parts(
         if seen is not None
         and part in known
         and not known[part].is_stopped
+        and known[part].mount in ("", view.mounts.get(part))
         and (seen == known[part].identity or (alike and seen == known[part].alike))
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from syncd import disk
-from syncd.exceptions import FileChangedError, UnreadableError
+from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 from syncd.files_api import (
     HEAD_BYTES,
     Aborted,
@@ -338,6 +338,10 @@ class Passage:
             self._unsent(begun)
             self._record_unsendable(prepared.file, error)
             return None
+        except ShortageError:
+            # Likewise: only the disk was out of reach, and it is read before the last byte goes.
+            self._unsent(begun)
+            raise
 
     def _unsent(self, copy: Copy) -> None:
         now = self._clock()

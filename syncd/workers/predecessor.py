@@ -4,16 +4,18 @@ Its state was lost whole, or it still runs elsewhere: what is sent now would be 
 """
 
 import logging
-from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
 from typing import Literal
 
 from syncd.exceptions import StateError
 from syncd.files_api import FileDetail, FilesApiError
 from syncd.state import predecessor, tokens
+from syncd.state.files import File
 from syncd.state.planner import Policy
-from syncd.state.predecessor import LEAST_FILES, Match
+from syncd.state.predecessor import LEAST_FILES, Match, Sent
 from syncd.state.store import Store
 from syncd.workers.gate import Gate
 from syncd.workers.patience import Patience, may_not_list
@@ -40,9 +42,10 @@ class PredecessorCheck:
         policies: Mapping[str, Policy],
         on_new: OnNew,
         adopt: Callable[[str], None],
+        hashed: Callable[[File], File],
         clock: Callable[[], float],
     ) -> None:
-        """`adopt` takes up what an instance sent."""
+        """`adopt` takes up what an instance sent; `hashed` returns a file with its SHA-256."""
         self._store = store
         self._gate = gate
         self._search = search
@@ -50,12 +53,13 @@ class PredecessorCheck:
         self._policies = {n: policy for n, policy in policies.items() if not policy.any_root}
         self._on_new = on_new
         self._adopt = adopt
+        self._hashed = hashed
         self._clock = clock
         self._patience = Patience(clock)
         self._began_at: float | None = None
         #: whether this try was shown anything
         self._shown = False
-        self._sent: dict[str, array[int]] | None = None
+        self._sent: dict[str, list[Sent]] | None = None
         self._to_adopt: Match | None = None
         self.is_over = not self._policies or not store.read(predecessor.is_in_question)
         if not self.is_over:
@@ -92,8 +96,7 @@ class PredecessorCheck:
             self._began_at = self._clock()
         if self._sent and not self._are_scanned():
             return False
-        names = self._policies.keys()
-        match = self._store.read(lambda db: predecessor.best_match(db, self._sent or {}, names))
+        match = self._match(self._sent)
         now = self._clock()
         if match is None:
             self._store.write(lambda db: predecessor.release(db, now))
@@ -109,24 +112,35 @@ class PredecessorCheck:
         now = self._clock()
         self._store.write(lambda db: predecessor.begin_anew(db, now))
 
-    def _read(self) -> "dict[str, array[int]]":
-        """Return, by instance, the places that the tokens of others tell, where there are enough.
+    def _match(self, sent: Mapping[str, list[Sent]]) -> Match | None:
+        """Return which instance sent a folder's files: from their places, else as they are."""
+        names = self._policies.keys()
+        if match := self._store.read(lambda db: predecessor.best_match(db, sent, names)):
+            return match
+        for name, (instance, objects) in product(names, sent.items()):
+            of_size = partial(predecessor.match_by_size, instance=instance, sent=objects, name=name)
+            if found := self._store.read(of_size):
+                match, sample = found
+                if match := predecessor.narrow(match, [*map(self._hashed, sample)], objects):
+                    return match
+        return None
 
-        Of each digest its first 8 digits.
-        """
-        sent: defaultdict[str, array[int]] = defaultdict(lambda: array("I"))
+    def _read(self) -> dict[str, list[Sent]]:
+        """Return what others' tokens tell, by instance, where there are enough."""
+        sent: defaultdict[str, list[Sent]] = defaultdict(list)
 
         def take(item: FileDetail) -> None:
             self._shown = True
             if item.token is not None:
                 token = tokens.read(item.token)
-                sent[token.instance].append(int(token.path[:8], 16))
+                place, content = int(token.path[:8], 16), int(token.content[:8], 16)
+                sent[token.instance].append(Sent(place, content, item.file_size_bytes))
 
         for workspace in {policy.workspace_uuid for policy in self._policies.values()}:
             self._search.read(workspace, take, most_pages=MOST_PAGES)
             self._gate.succeeded()
         sent.pop(self._store.instance, None)
-        return {instance: places for instance, places in sent.items() if len(places) >= LEAST_FILES}
+        return {name: objects for name, objects in sent.items() if len(objects) >= LEAST_FILES}
 
     def _are_scanned(self) -> bool:
         waited = abs(self._clock() - (self._began_at or 0.0))

@@ -23,6 +23,7 @@ from syncd.state import attempts, copies, due, echo, files, holds, texts
 from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
 from syncd.state.echo import Learned
+from syncd.state.files import File
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
@@ -71,8 +72,9 @@ class Reconciler:
         policies: Mapping[str, Policy] | None = None,
         on_new: OnNew = "hold",
         adopt: Callable[[str], None] = lambda _: None,
+        hashed: Callable[[File], File] = lambda file: file,
     ) -> None:
-        """`adopt` takes up what another instance sent; `on_new` says when."""
+        """`adopt` takes up what another instance sent, by files `hashed`; `on_new` says when."""
         self._store = store
         self._ledger = ledger
         self._client = client
@@ -88,6 +90,7 @@ class Reconciler:
             policies=policies or {},
             on_new=on_new,
             adopt=adopt,
+            hashed=hashed,
             clock=clock,
         )
         self._rollback = RollbackCheck(

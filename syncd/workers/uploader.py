@@ -283,6 +283,9 @@ class Uploader:
         sent = None
         try:
             sent = self._passage.carry(client, ready, reserved)
+        except ShortageError as error:
+            self._shed(ready.file, error)
+            return None
         except Exception as error:
             self._failed(ready.file, error)
             return None

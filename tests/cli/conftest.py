@@ -37,7 +37,8 @@ class Desk:
         for name in POLICIES:
             root = home / name
             root.mkdir()
-            self.do(folders.accept_root, name, os.fsencode(root), RootIdentity("uuid 1", 2), 1.0)
+            self.do(folders.note, name, os.fsencode(root), 1.0)
+            self.do(folders.accept_part, name, b"", RootIdentity("uuid 1", 2))
         (home / "syncd.toml").write_text(
             'state.directory = "state"\n'
             '[[folders]]\npath = "f"\nexclude = ["drafts/"]\n[[folders]]\npath = "g"\n'

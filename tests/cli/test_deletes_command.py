@@ -15,7 +15,8 @@ def held(desk, monkeypatch):
     """A state in which 21 of 22 files of f are missing, and held."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
     root = str(desk.home / "f").encode()
-    desk.do(folders.accept_root, "f", root, identify(root), 1.0)
+    desk.do(folders.note, "f", root, 1.0)
+    desk.do(folders.accept_part, "f", b"", identify(root))
     for number in range(22):
         desk.sync(b"d/%02d" % number, number)
     for number in range(21):
@@ -129,7 +130,8 @@ def test_what_is_named_after_a_hold_was_shown_is_not_approved_with_it(desk, sync
     """What a verification finds gone while somebody reads the list is another question."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
     root = str(desk.home / "f").encode()
-    desk.do(folders.accept_root, "f", root, identify(root), 1.0)
+    desk.do(folders.note, "f", root, 1.0)
+    desk.do(folders.accept_part, "f", b"", identify(root))
     lost = [desk.sync(b"%d" % number, number + 1) for number in range(3)]
     for copy in lost[:2]:
         desk.do(desk.ledger.gone_remotely, copy.id, desk.now)

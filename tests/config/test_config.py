@@ -256,6 +256,46 @@ def test_a_base_url_that_is_none_is_refused(refused, url):
     assert "pw" not in message
 
 
+@pytest.fixture
+def pair(tmp_path):
+    """A certificate and its key, in files as they should be."""
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=us", "-keyout", key, "-out", cert]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl on this machine")
+    return cert, key
+
+
+def test_a_client_certificate_and_its_key_stand_beside_the_file(load, pair):
+    api = load(FOLDER + '[api]\nclient_cert = "client.pem"\nclient_key = "client.key"\n').api
+    assert (api.client_cert, api.client_key) == pair
+
+
+def test_the_key_of_a_client_certificate_is_guarded_like_any_key(load, pair):
+    cert, key = pair
+    env = {"SYNCD_API__CLIENT_CERT": str(cert), "SYNCD_API__CLIENT_KEY": str(key)}
+    key.chmod(0o644)
+    (warning,) = load(FOLDER, env=env).warnings
+    assert f"may read the file; run: chmod 600 {key}" in warning
+    key.chmod(0o606)
+    with pytest.raises(ConfigError, match=r"SYNCD_API__CLIENT_KEY: client_key .* may write"):
+        load(FOLDER, env=env)
+    key.chmod(0o600)
+    cert.chmod(0o646)
+    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert: everyone .* chmod go-w"):
+        load(FOLDER, env=env)
+    cert.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert .* cannot be used: no such"):
+        load(FOLDER, env={"SYNCD_API__CLIENT_CERT": str(cert)})
+    with pytest.raises(ConfigError, match="CLIENT_KEY: client_key: needs client_cert, too"):
+        load(FOLDER, env={"SYNCD_API__CLIENT_KEY": str(key)})
+    with pytest.raises(ConfigError, match="CLIENT_CERT: client_cert: cannot read"):
+        load(FOLDER, env=env | {"SYNCD_API__CLIENT_CERT": str(cert) + "x"})
+
+
 def test_a_proxy_may_hold_a_password_and_is_never_shown(load):
     config = load(FOLDER, env={"SYNCD_API__PROXY": "http://u:pass%20word@proxy:3128"})
     assert "pass%20word" not in repr(config)

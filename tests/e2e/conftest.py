@@ -182,8 +182,10 @@ class Machine:
 
 
 @pytest.fixture
-def emulator(tmp_path):
-    with Emulator(data=tmp_path / "emulator", api_key=KEY) as running:
+def emulator(request, tmp_path):
+    """Run a service; with the personality that is the test's parameter, if any."""
+    names = [request.param] if getattr(request, "param", None) else []
+    with Emulator(data=tmp_path / "emulator", api_key=KEY, personality=names) as running:
         yield running
 
 

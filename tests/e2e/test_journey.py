@@ -7,7 +7,14 @@ import time
 
 import pytest
 
+from syncd.emulator import PERSONALITIES
 
+
+@pytest.mark.parametrize(
+    "emulator",
+    [None, *(pytest.param(name, marks=pytest.mark.long) for name in PERSONALITIES)],
+    indirect=True,
+)
 def test_files_are_created_changed_renamed_and_deleted_and_the_service_follows(machine, video):
     machine.start()
     machine.write("notes.txt", b"one")

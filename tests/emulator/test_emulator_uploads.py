@@ -75,8 +75,10 @@ def test_of_a_sent_name_only_what_is_to_be_echoed_comes_back(run, echo, local, l
     caller = run(echo=echo)
     direct = caller.upload("a/b/c.txt").json()
     reserved = caller.create({"local_file_path": "a/b/c.txt"}).json()["files"][0]
+    assert direct["local_file_path"] == local
+    # A create repeats the path as it was sent.
+    assert reserved["local_file_path"] == (None if echo == "none" else "a/b/c.txt")
     for answer in (direct, reserved):
-        assert answer["local_file_path"] == local
         assert answer["remote_file_path"] == f"files/{answer['file_uuid']}/{last}"
         detail = caller.get(f"/v2/files/{answer['file_uuid']}").json()
         assert detail["original_file_url"] == local

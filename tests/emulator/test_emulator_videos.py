@@ -85,6 +85,7 @@ def test_frames_before_completion_are_a_conflict_that_says_what_to_wait_for(run,
     answer = caller.get(f"/v2/files/{file_uuid}/frames")
     assert answer.status_code == 409
     assert f"/v2/files/{file_uuid}/status says completed" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
 
 
 def test_frames_of_a_failed_video_are_a_conflict(caller):

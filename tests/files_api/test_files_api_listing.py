@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from syncd.files_api import FileDetail, listing as listings
+from syncd.emulator import Emulator
+from syncd.files_api import FileDetail, NewFile, listing as listings
 from syncd.files_api.listing import walk
 from syncd.files_api.models import FilePage
 
@@ -269,3 +270,31 @@ def test_a_complete_listing_has_every_file_that_stayed(count, cap, changes, sinc
     found = [item.file_uuid for item in listing.items]
     if listing.complete:
         assert stayed <= set(found)
+
+
+def test_small_pages_of_which_one_is_deleted_from_are_stepped_back_over_and_read_whole():
+    """The service shows ten files of a page, whatever is asked for; the oldest come first."""
+    remote = Remote(200, {6: lambda remote: remote.remove(count=3)}, newest_first=False)
+    listing = read_listing(remote.read_page, limit=1000)
+    assert listing.complete
+    assert {item.file_uuid for item in listing.items} >= {item.file_uuid for item in remote.files}
+
+
+@pytest.mark.parametrize("most", [10, 20, 100, 999])
+def test_a_service_that_refuses_large_pages_is_asked_for_smaller_ones(tmp_path, client_of, most):
+    names = ["page-refused"]
+    with Emulator(data=tmp_path / "data", personality=names, page_limit=most) as emulator:
+        client = client_of(emulator.url)
+        made = {file.file_uuid for file in client.create([NewFile(local_file_path="a")] * 25).files}
+        sizes = []
+        client.read_listing(lambda _: None, on_answer=lambda answer: sizes.append(answer.status))
+        assert sizes.count(422) == (1 if most >= 100 else 2)
+        sizes.clear()
+        items = []
+        assert client.read_listing(
+            items.append, on_answer=lambda a: sizes.append(a.status)
+        ).complete
+        assert 422 not in sizes, "what it takes is remembered"
+        assert {item.file_uuid for item in items} == made
+        assert {item.file_uuid for item in client.list_all(limit=500)} == made
+        assert len(client.list(limit=1).items) == 1

@@ -1,5 +1,6 @@
 """Whom the client talks to: base URLs, TLS, proxies, and what the environment has no say in."""
 
+import socket
 import ssl
 import subprocess
 import time
@@ -8,9 +9,16 @@ import httpx
 import pytest
 from files_api_server import DETAIL, KEY, UUID, answering, document, http
 
+from syncd import trust
 from syncd.exceptions import ConfigError
-from syncd.files_api import FilesClient, NotSentError, UploadSource, base_url_for
-from syncd.files_api.transport import _trust
+from syncd.files_api import (
+    FilesClient,
+    NotSentError,
+    TooLargeError,
+    UploadSource,
+    base_url_for,
+    network,
+)
 
 ANSWER = document(DETAIL)
 
@@ -72,7 +80,109 @@ def test_a_private_authority_is_accepted_when_given(serve, client_of, tls, certi
 def test_a_certificate_for_another_host_is_refused(serve, client_of, tls, certificate):
     server = serve(answering(ANSWER), tls=tls)
     client = client_of(f"https://localhost:{server.port}", ca_file=certificate[0])
-    with pytest.raises(NotSentError):
+    with pytest.raises(NotSentError, match=r"Hostname mismatch.*; use a name in base_url"):
+        client.get(UUID)
+
+
+@pytest.fixture
+def demanding(certificate):
+    """A server's TLS that demands a client certificate, our test authority's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(certificate[0])
+    return context
+
+
+@pytest.mark.row(32)
+def test_a_client_certificate_that_is_demanded_is_asked_for_and_then_shown(
+    serve, client_of, demanding, certificate, source_of, tmp_path
+):
+    server = serve(answering(ANSWER, ANSWER), tls=demanding)
+    cert, key = certificate
+    with pytest.raises(NotSentError, match=r"refuses our client certificate .*client_cert") as seen:
+        client_of(server, ca_file=cert).upload(source_of(b"x"), name="a", content_type="text/plain")
+    assert seen.value.is_lasting
+    assert server.requests == []
+    both = tmp_path / "both.pem"
+    both.write_bytes(cert.read_bytes() + key.read_bytes())
+    for files in ({"client_cert": cert, "client_key": key}, {"client_cert": both}):
+        assert client_of(server, ca_file=cert, **files).get(UUID).file_uuid == UUID
+
+
+@pytest.mark.row(32)
+def test_a_client_certificate_that_is_renewed_is_taken_up(
+    serve, client_of, demanding, certificate, tmp_path
+):
+    cert, key = certificate
+    ours, its_key = tmp_path / "ours.pem", tmp_path / "ours.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=another", "-keyout", its_key, "-out", ours]
+    subprocess.run(command, check=True, capture_output=True)
+    server = serve(answering(ANSWER), tls=demanding)
+    client = client_of(server, ca_file=cert, client_cert=ours, client_key=its_key)
+    with pytest.raises(NotSentError, match="unknown ca"):
+        client.get(UUID)
+    ours.write_bytes(cert.read_bytes())
+    with pytest.raises(NotSentError, match="unknown ca"):
+        # Its key is not there yet: the old ones are shown.
+        client.get(UUID)
+    its_key.write_bytes(key.read_bytes())
+    assert client.get(UUID).file_uuid == UUID
+
+
+def test_a_page_that_wants_a_client_certificate_is_no_word_of_the_service(serve, client_of):
+    page = b"<html><title>400 No required SSL certificate was sent</title></html>"
+    server = serve(answering(http(400, page)))
+    with pytest.raises(NotSentError, match=r"refuses our client certificate .*client_cert") as seen:
+        client_of(server).delete(UUID)
+    assert seen.value.is_lasting
+
+
+def test_of_a_gateways_page_the_title_is_told_and_for_413_the_remedy(serve, client_of):
+    page = b"<html>\r\n<title>413 Request Entity Too Large</title>" + b"<b>" * 200
+    with pytest.raises(TooLargeError) as seen:
+        client_of(serve(answering(http(413, page)))).delete(UUID)
+    assert seen.value.message == (
+        "the service answered: '413 Request Entity Too Large'; raise the limit of the proxy before "
+        "it (nginx: client_max_body_size)"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----", "with a password"])
+def test_a_client_certificate_that_cannot_be_used_is_a_configuration_error(
+    client_of, certificate, tmp_path, content
+):
+    key = tmp_path / "key.pem"
+    key.write_text(content)
+    if content == "with a password":
+        command = ["openssl", "ec", "-aes128", "-passout", "pass:secret", "-in", certificate[1]]
+        subprocess.run([*command, "-out", key], check=True, capture_output=True)
+    with pytest.raises(ConfigError, match=r"client_cert .* cannot be used: .*without a password"):
+        client_of("https://127.0.0.1:1", client_cert=certificate[0], client_key=key).get(UUID)
+
+
+def test_no_key_of_tls_is_written_where_the_environment_says(
+    serve, client_of, tls, certificate, monkeypatch, tmp_path
+):
+    trust._made.cache_clear()
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    client_of(serve(answering(ANSWER), tls=tls), ca_file=certificate[0]).get(UUID)
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_look_up_may_take_longer_than_a_connection(serve, client_of, monkeypatch):
+    def slowly(*arguments, **more):
+        time.sleep(0.6)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))]
+
+    server = serve(answering(ANSWER))
+    monkeypatch.setattr(network.socket, "getaddrinfo", slowly)
+    client = client_of(f"http://files.test:{server.port}", connect_seconds=0.2)
+    assert client.get(UUID).file_uuid == UUID
+    monkeypatch.setattr(network, "LOOK_UP_SECONDS", 0.1)
+    client = client_of(f"http://files.test:{server.port}", connect_seconds=0.1)
+    with pytest.raises(NotSentError, match=r"cannot resolve files.test: the name servers do not"):
         client.get(UUID)
 
 
@@ -93,7 +203,7 @@ def test_an_authority_file_that_is_none_is_a_configuration_error(client_of, tmp_
 
 @pytest.mark.row(43)
 def test_the_environment_has_no_say(serve, client_of, monkeypatch, tmp_path, tls, certificate):
-    _trust.cache_clear()
+    trust._made.cache_clear()
     proxy = serve(answering(ANSWER))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, proxy.url)
@@ -168,6 +278,17 @@ def test_what_a_proxy_refuses_was_not_sent(serve, client_of, base_url, source_of
     assert caught.value.is_lasting
     with pytest.raises(NotSentError):
         client.delete(UUID)
+
+
+@pytest.mark.row(43)
+@pytest.mark.parametrize(("status", "is_lasting"), [(401, True), (407, True), (403, False)])
+def test_the_word_of_a_proxy_is_told_as_its_own(serve, client_of, status, is_lasting):
+    client = client_of("https://files.invalid", proxy=serve(answering(http(status))).url)
+    with pytest.raises(
+        NotSentError, match=r"the proxy (answers: 403|refuses user and .*\[api\])"
+    ) as seen:
+        client.get(UUID)
+    assert seen.value.is_lasting is is_lasting
 
 
 @pytest.mark.row(43)

@@ -195,10 +195,11 @@ def test_a_filename_cannot_split_a_header(serve, client_of, source_of):
     assert head.count(b'"') == 4
 
 
-def test_a_new_file_is_a_path_or_a_url():
-    for members in ({}, {"local_file_path": "a", "remote_uri": "b"}):
-        with pytest.raises(ValueError):
-            NewFile(**members)
+def test_a_new_file_has_a_path_or_a_url_or_both():
+    with pytest.raises(ValueError, match="needs a local_file_path or a remote_uri"):
+        NewFile()
+    both = {"local_file_path": "a", "remote_uri": "https://host/b"}
+    assert NewFile(**both).members() == both
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The status page in a real browser, over a real daemon and emulator: page.py drives it. Root (it
 # installs Chromium where there is none); about a minute and a half. SYNCD_RIG_SHOTS=DIR keeps the
-# screenshots.
+# screenshots; `journey`, `million` and `token` choose parts.
 if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
   # The screenshots show paths: those of a server, which are not to be this machine's.
   exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c \
@@ -26,4 +26,4 @@ if [[ -z $python ]]; then
   # The environment may be an old one; what is tested is not.
   "$python" -m pip install -q --force-reinstall --no-deps "$root" || give_up "cannot install syncd"
 fi
-cd "$scratch" && timeout 600 "$python" "$root/tests/rigs/page.py" /srv "${SYNCD_RIG_SHOTS:-$scratch/shots}"
+cd "$scratch" && timeout 600 "$python" "$root/tests/rigs/page.py" /srv "${SYNCD_RIG_SHOTS:-$scratch/shots}" "$@"

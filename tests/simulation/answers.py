@@ -33,7 +33,13 @@ def upload(item: Object, *, with_uuid: bool = True, url: bool = False) -> FileUp
 
 
 def detail(
-    item: Object, *, now: float, ahead_seconds: float, echo: bool, names_uploaders: bool
+    item: Object,
+    *,
+    now: float,
+    ahead_seconds: float,
+    echo: bool,
+    tells_sizes: bool,
+    names_uploaders: bool,
 ) -> FileDetail:
     """Return what a listing shows; of a sent name the last segment, if there is an `echo`."""
     name, processed = item.name.rpartition("/")[2] if echo else None, status(item, now)
@@ -44,7 +50,7 @@ def detail(
         organization_uuid=ORGANIZATION,
         created_at=datetime.fromtimestamp(item.created_at + ahead_seconds, tz=UTC),
         content_type=item.content_type,
-        file_size_bytes=None if item.body is None else len(item.body),
+        file_size_bytes=len(item.body) if tells_sizes and item.body is not None else None,
         original_file_url=item.remote_uri or name,
         remote_file_path=f"files/{item.file_uuid}/{name or 'content'}{directory}",
         uploaded_by_uuid=UPLOADERS[item.owner] if names_uploaders else None,

@@ -63,6 +63,7 @@ class Schedule:
             rng=self.rng,
             clock=self.clock,
             echo=plan.echo,
+            traits=plan.traits,
             between=self.between,
             audit=self._audit_request,
             tell=self.tell,

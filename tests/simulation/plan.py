@@ -1,7 +1,9 @@
 """What a schedule is made of: which faults, how many, and how much may happen in between."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from syncd.emulator import Personality, personality
 
 from .engine import RESEND_SECONDS
 from .objects import Weather
@@ -59,6 +61,8 @@ class Plan:
     #: how far the service's clock is ahead
     ahead_seconds: float = 0.0
     after_upload: str = "keep"
+    #: how the service differs from others
+    traits: Personality = field(default_factory=Personality)
     #: commits that a power cut takes with it (none, with synchronous=FULL)
     lost_commits: int = 0
     weather: Weather = field(default_factory=Weather)
@@ -79,6 +83,15 @@ class Plan:
             and not self.lost_commits
             and not self.restores
         )
+
+
+def plan_on(seed: int, *names: str) -> Plan:
+    """Return the plan of a seed on a service of another personality."""
+    plan, traits = plan_for(seed), personality(*names)
+    if traits.echo != "none":
+        return replace(plan, traits=traits)
+    # Without an echo, an older state cannot find what was sent after it.
+    return replace(plan, traits=traits, echo=False, backups=False, put_back=False)
 
 
 def plan_for(seed: int) -> Plan:

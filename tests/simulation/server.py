@@ -3,14 +3,16 @@
 It keeps an audit of its own: which bytes each object holds and who sent them. Time is the world's.
 """
 
+import hashlib
 import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+from syncd.emulator import Personality
 from syncd.files_api import (
     BadAnswerError,
     CreatedFiles,
@@ -49,6 +51,7 @@ class Service:
     #: called with each request that changes something, before it is carried out
     audit: Callable[..., None]
     tell: Callable[[str], None]
+    traits: Personality = field(default_factory=Personality)
     weather: Weather = field(default_factory=Weather)
     objects: dict[str, Object] = field(default_factory=dict)
     #: whether it says who uploaded an object
@@ -309,7 +312,7 @@ class Service:
         self._trouble_before("delete")
         item = self.objects.get(file_uuid)
         self.audit("delete", item=item, file_uuid=file_uuid)
-        if item is None or item.deleted:
+        if item is None or (item.deleted and self.traits.second_delete == 404):
             self._done("delete")
             raise _not_found("delete")
         item.deleted = True
@@ -327,7 +330,15 @@ class Service:
 
     def get(self, file_uuid) -> FileDetail:
         item = self._there("get", file_uuid)
-        return self._detail(item)
+        if self.traits.tells_sizes or item.body is None:
+            return self._detail(item)
+        return replace(self._detail(item), file_url=f"https://storage/{file_uuid}")
+
+    def length(self, file_url) -> int | None:
+        self._enter("length", mutates=False)
+        self._trouble_before("length")
+        item = self.objects[file_url.rpartition("/")[2]]
+        return None if item.body is None else len(item.body)
 
     def _detail(self, item: Object) -> FileDetail:
         return answers.detail(
@@ -335,6 +346,7 @@ class Service:
             now=self.clock(),
             ahead_seconds=self.ahead_seconds,
             echo=self.echo,
+            tells_sizes=self.traits.tells_sizes,
             names_uploaders=self.names_uploaders,
         )
 
@@ -356,11 +368,17 @@ class Service:
             self._shift()
         now = self.clock()
         there = [o for o in self.objects.values() if o.there and o.visible_at <= now]
-        there.sort(key=lambda item: item.created_at, reverse=True)
+        there.sort(key=self._place, reverse=self.traits.order == "newest")
         count = len(there) + (self.rng.random() < self.weather.miscount)
         start = offset or 0
         shown = there[start : start + (limit or 100)]
         return FilePage(items=tuple(map(self._detail, shown)), count=count)
+
+    def _place(self, item: Object) -> float | str:
+        """Return what a listing is sorted by."""
+        if self.traits.order != "uuid":
+            return item.created_at
+        return hashlib.sha256(item.file_uuid.encode()).hexdigest()
 
     def _shift(self) -> None:
         """Somebody else uploads or deletes while the pages are read."""

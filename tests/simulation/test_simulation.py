@@ -1,9 +1,11 @@
 import pytest
 
+from syncd.emulator import PERSONALITIES
+
 from . import soak
 from .command import place
 from .history import run
-from .plan import plan_for
+from .plan import plan_for, plan_on
 from .planted import BUGS, caught
 
 #: Schedules in each run, in parts; `python -m tests.simulation --runs 100000` for more.
@@ -31,6 +33,18 @@ def base():
 def test_no_history_loses_doubles_or_orphans_anything(base, part):
     for seed in range(part * SCHEDULES, (part + 1) * SCHEDULES):
         run(plan_for(seed), base)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "oldest-first" else pytest.param(name, marks=pytest.mark.long)
+        for name in PERSONALITIES
+    ],
+)
+def test_no_history_on_another_kind_of_service_loses_doubles_or_orphans_anything(base, name):
+    for seed in range(SCHEDULES):
+        run(plan_on(seed, name), base)
 
 
 @pytest.mark.long

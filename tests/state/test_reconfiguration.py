@@ -23,7 +23,8 @@ class Known:
         self.store = store
         self.policies = {"f": Policy(), "g": Policy()}
         for number, name in enumerate(self.policies):
-            self.do(folders.accept_root, name, b"/" + name.encode(), RootIdentity("uuid 1", 2), 1.0)
+            self.do(folders.note, name, b"/" + name.encode(), 1.0)
+            self.do(folders.accept_part, name, b"", RootIdentity("uuid 1", 2))
             for part in (1, 2):
                 self.sync(name, b"%d" % part, 2 * number + part)
 

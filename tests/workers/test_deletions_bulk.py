@@ -41,7 +41,8 @@ class Time:
 
 def fill(db, path):
     """Make `FILES` files known, live, and missing."""
-    folders.accept_root(db, "f", path, identify(path), 0.0)
+    folders.note(db, "f", path, 0.0)
+    folders.accept_part(db, "f", b"", identify(path))
     for number in range(FILES):
         name = b"d/%06d" % number
         file_id = files.insert(

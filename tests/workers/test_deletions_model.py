@@ -71,9 +71,15 @@ class MemoryStore:
 class World:
     """A folder on a disk that comes and goes, a clock that is set, and a service."""
 
-    #: what is mounted next; "earlier", an older image of the disk, is for the tests that ask for
-    #: it: one that comes and goes between two looks may still be believed
-    mounts = ("right", "right", "none", "bare", "other")
+    #: what is mounted next; "earlier" is an older image of the right disk
+    mounts = ("right", "right", "none", "bare", "other", "earlier")
+    #: what may happen
+    verbs = (
+        *("create", "create", "change", "remove", "remove", "rename", "mount", "mount", "forbid"),
+        *("set_clock", "wait", "wait", "scan", "scan", "scan_racing", "upload", "upload"),
+        *("work", "work", "work", "decide", "fail", "restart", "work_racing", "reboot", "mirror"),
+        *("remove_all", "back_up"),
+    )
 
     def __init__(self, store, seed):
         self.random = random.Random(seed)
@@ -87,10 +93,12 @@ class World:
         self.unasked = []
         #: what the right disk holds, mounted or not: path -> (content, fingerprint)
         self.truth = {}
+        #: the last change of a path that was seen on the right disk
+        self.noticed = {}
         #: since when a path is gone for all that anybody could see
         self.gone_since = {}
         self.mounted, self.forbidden = "right", set()
-        self.stamp = self.mount_changes = 0
+        self.stamp = self.mount_changes = self.process = 0
         #: what the right disk held when its image was taken, and the last change by then
         self.image = {}, 0
         self.remote = {}
@@ -104,14 +112,15 @@ class World:
         self.policies = {"f": Policy(limits=self.limits)}
         self.folder = WatchFolder("f", b"/f", settle_seconds=0.0, grace_seconds=GRACE)
         self.rules = Rules(self.folder)
-        self.root = Root(
-            store=store, folder=self.folder, policies=self.policies, clock=lambda: self.now
-        )
         self.ledger = Ledger(policies=self.policies, instance="i")
         self.reopen()
 
     def reopen(self):
-        """Build the deleter anew, as after a restart."""
+        """Build the workers anew, as after a restart."""
+        self.process += 1
+        self.root = Root(
+            store=self.store, folder=self.folder, policies=self.policies, clock=lambda: self.now
+        )
         gate = SimpleNamespace(
             seconds_shut_for_all=lambda: 0.0, failed=lambda _: None, succeeded=lambda: None
         )
@@ -145,7 +154,8 @@ class World:
 
     def view(self, root, _marker=b"", _known=()):
         try:
-            return View({b"": self.identify(root)}, changes=self.mount_changes)
+            parts = {b"": self.identify(root)}
+            return View(parts, mounts={b"": f"{self.process} {self.mount_changes}"})
         except OSError as error:
             return View({b"": None}, errors={b"": error.strerror})
 
@@ -173,8 +183,9 @@ class World:
 
     def notice(self, path):
         """Let a path be seen, unless in an older image: that is no news of the disk."""
-        if path in self.truth:
+        if path in self.truth and self.mounted == "right":
             self.gone_since.pop(path, None)
+            self.noticed[path] = self.truth[path][1].ctime_ns
 
     # The service
 
@@ -195,7 +206,7 @@ class World:
 
     def _objections(self, path):
         """Yield why the copy of a missing file must not be deleted now."""
-        if path in self.truth:
+        if path in self.truth and not self._is_as_it_was_seen(path):
             yield "is there"
             return
         if not self.policies["f"].mirror_deletions:
@@ -207,13 +218,21 @@ class World:
             if self.true - decided_at < 10.0:
                 yield "could still be taken back"
         else:
-            if self.true - self.gone_since[path] < GRACE:
+            if self.true - self.gone_since.get(path, 0.0) < GRACE:
                 yield "is gone for less than its grace"
             # Files count, not objects: a superseded copy may go in the same round.
             self.unasked.append((self.true, path))
             lately = len({path for at, path in self.unasked if at > self.true - 3600})
             if lately > max(self.limits.files, 0.2 * (len(self.remote) + lately)):
                 yield "is one of too many, and nobody was asked"
+
+    def _is_as_it_was_seen(self, path):
+        """Say whether a path is not in an image of the disk as it was when it was seen last.
+
+        No one can tell such an image from the disk.
+        """
+        is_like = self.mounted == "earlier" and self.noticed[path] <= self.image[1]
+        return is_like and path not in self.image[0]
 
     def _is_superseded(self, file_uuid):
         """Say whether newer content of the same path is live, be it by another name by now."""
@@ -228,14 +247,7 @@ class World:
 
     def step(self):
         """Do one thing of all that can happen, at random."""
-        verbs = (
-            *(self.create, self.create, self.change, self.remove, self.remove, self.rename),
-            *(self.mount, self.mount, self.forbid, self.set_clock, self.wait, self.wait),
-            *(self.scan, self.scan, self.scan_racing, self.upload, self.upload),
-            *(self.work, self.work, self.work, self.decide, self.fail, self.restart),
-            *(self.work_racing, self.reboot, self.mirror, self.remove_all, self.back_up),
-        )
-        self.random.choice(verbs)()
+        getattr(self, self.random.choice(self.verbs))()
 
     def put(self, path, content):
         self.stamp += 1
@@ -313,7 +325,8 @@ class World:
         """Start the machine anew, off for a while: for seconds, or for days, as for cron."""
         self.wait((5.0, 100.0, 7_200.0, 259_200.0))
         # A clock without a battery begins long ago; one that is years ahead is no better.
-        wrong = (1e6, self.now + 5e8, max(self.now - 90_000.0, 1e6))
+        long_ago = min(self.now, 1e6)
+        wrong = (long_ago, self.now + 5e8, max(self.now - 90_000.0, long_ago))
         before, self.now = self.now, self.random.choice((self.now, self.now, self.now, *wrong))
         if self.now > before:
             # As in `set_clock`.
@@ -548,11 +561,78 @@ def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_
     world.gone_since[b"a"] = world.true
     world.hint({b"a": True})
     world.reopen()
+    world.root.check()
     world.work()
     assert (world.wrong, len(world.remote)) == ([], 1)
     world.wait((61.0,))
     world.work()
     assert (world.wrong, len(world.remote)) == ([], 0)
+
+
+@pytest.fixture
+def back_again(world):
+    """A world in which `a` was seen to go, and came back unseen; the image is from before both."""
+    world.put(b"a", b"x")
+    world.scan()
+    world.upload()
+    world.take(b"a")
+    world.hint({b"a": True})
+    world.put(b"a", b"y")
+    world.wait((61.0,))
+    return world
+
+
+@pytest.mark.row(65)
+def test_an_older_image_that_nobody_has_judged_yet_proves_nothing(back_again):
+    back_again.mount_disk("earlier")
+    back_again.work()
+    assert (back_again.wrong, len(back_again.remote)) == ([], 1)
+
+
+@pytest.mark.row(65)
+def test_an_older_image_swapped_in_within_a_look_proves_nothing(back_again):
+    back_again.race_in_look = lambda: back_again.mount_disk("earlier")
+    back_again.work()
+    assert (back_again.wrong, len(back_again.remote)) == ([], 1)
+
+
+@pytest.mark.row(65)
+def test_an_older_image_swapped_in_within_a_scan_proves_nothing(world):
+    world.put(b"a", b"x")
+    world.scan()
+    world.upload()
+    world.take(b"a")
+    world.race = lambda: world.mount_disk("earlier")
+    world.scan()
+    assert [row[0] for row in world.store.db.conn.execute("SELECT status FROM files")] == ["ready"]
+
+
+@pytest.mark.row(65)
+def test_what_is_missing_also_tells_an_older_image(back_again):
+    back_again.mount_disk("earlier")
+    for _ in range(2):
+        back_again.scan()
+        back_again.work()
+        back_again.wait((61.0,))
+    assert [hold.reason for hold in holds.open_holds(back_again.store.db)] == ["root_replaced"]
+    assert (back_again.wrong, len(back_again.remote)) == ([], 1)
+
+
+@pytest.mark.row(65)
+def test_the_grace_begins_anew_on_another_mount_of_the_disk(world):
+    world.put(b"a", b"x")
+    world.scan()
+    world.upload()
+    world.take(b"a")
+    world.scan()
+    world.wait((61.0,))
+    world.mount_disk("right")
+    world.scan()
+    world.work()
+    assert len(world.remote) == 1
+    world.wait((61.0,))
+    world.work()
+    assert (world.wrong, world.remote) == ([], {})
 
 
 @pytest.mark.row(3)

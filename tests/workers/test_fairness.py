@@ -14,7 +14,8 @@ from syncd.workers.turns import Turns
 
 def drop(store, folder, count, due_at):
     def work(db):
-        folders.accept_root(db, folder, os.fsencode(f"/{folder}"), RootIdentity("uuid 1", 2), 0.0)
+        folders.note(db, folder, os.fsencode(f"/{folder}"), 0.0)
+        folders.accept_part(db, folder, b"", RootIdentity("uuid 1", 2))
         for number in range(count):
             files.insert(
                 db,

@@ -7,6 +7,7 @@ import pytest
 from syncd.files_api import (
     AbortedInDoubt,
     AbortedUnsent,
+    BadRequestError,
     ForbiddenError,
     NotSentError,
     RateLimitedError,
@@ -107,3 +108,13 @@ def test_a_forbidden_workspace_that_no_folder_uses_any_more_holds_nothing_up(sho
     settle_changes(parts, removed_too=True)
     assert restarted.closed == {None}, "one that a folder uses is still forbidden"
     assert shop.holds() == [("sending", "workspace_forbidden")]
+
+
+@pytest.mark.row(73)
+def test_a_listing_that_something_before_the_service_refuses_shows_no_service(shop):
+    ours = gate(shop)
+    for _ in range(TRIPPED_AFTER):
+        ours.failed(BadRequestError("a page", operation="list", status=400))
+    assert (ours.state, ours.cause) == ("unreachable", "list: a page (status 400)")
+    ours.failed(BadRequestError("no", operation="list", status=400, code="request.invalid"))
+    assert ours.state != "unreachable"

@@ -6,7 +6,7 @@ import pytest
 
 from syncd.state import copies, holds
 from syncd.state.holds import decisions
-from syncd.state.lifecycle import CopyStatus
+from syncd.state.lifecycle import CopyStatus, Keep
 from syncd.state.sightings import Seen
 from tests.workers.test_adopter import adopt
 
@@ -197,3 +197,24 @@ def test_a_superseded_copy_keeps_its_grace_when_its_successor_is_renamed(patient
     assert len(patient.live()) == 2
     work(patient, DAY)
     assert list(patient.live()) == [new.file_uuid]
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_what_was_kept_while_its_file_was_gone_goes_with_it_after_it_was_back(shop, by_token):
+    """Unless the copy was taken up by its token alone: then it stays whatever happens."""
+    copy = sync(shop, "a", b"a")
+    if by_token:
+        shop.store.write(lambda db: copies.update(db, copy.id, kept=Keep.ALWAYS))
+    shop.policies["f"] = replace(shop.policies["f"], mirror_deletions=False)
+    (shop.root / "a").unlink()
+    shop.notice("a", Seen.MISSING)
+    work(shop)
+    assert shop.copy("a").status is CopyStatus.RELEASED
+    shop.drop("a", b"a")
+    shop.upload()
+    shop.poller.step()
+    assert (shop.copy("a").status, shop.copy("a").id) == (CopyStatus.LIVE, copy.id)
+    shop.policies["f"] = replace(shop.policies["f"], mirror_deletions=True)
+    retire(shop, "a")
+    work(shop)
+    assert len(shop.live()) == by_token

@@ -76,6 +76,7 @@ def parts(shop, *, on_new="hold", policy=None, client=None):
         policies={"f": policy or Policy()},
         on_new=on_new,
         adopt=lambda instance: list(adopter.adopt(instance=instance)),
+        hashed=adopter.hashed,
         clock=shop.clock,
     )
     return check, adopter
@@ -162,10 +163,8 @@ def test_a_setting_that_comes_later_ends_the_hold(beside):
     [
         (range(19), {}, None),
         (range(FILES), {}, Policy(any_root=True)),
-        pytest.param(range(FILES), {"folder": "g"}, None, marks=pytest.mark.long),
-        pytest.param(range(FILES), {"name": "other-{}.txt"}, None, marks=pytest.mark.long),
     ],
-    ids=["too few", "a scratch volume", "another folder", "other names"],
+    ids=["too few", "a scratch volume"],
 )
 def test_what_does_not_match_holds_nothing_up(beside, numbers, more, policy):
     beside.send_as_other(numbers, **more)
@@ -173,6 +172,33 @@ def test_what_does_not_match_holds_nothing_up(beside, numbers, more, policy):
     check.step()
     assert beside.holds() == []
     assert beside.gate.may_send()
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize(
+    "more",
+    [{"folder": "g"}, pytest.param({"name": "other-{}.txt"}, marks=pytest.mark.long)],
+    ids=["the folder", "its files"],
+)
+def test_what_was_renamed_since_is_known_by_content_and_size(beside, more):
+    beside.send_as_other(range(FILES), **more)
+    before = sent(beside)
+    check, adopter = parts(beside)
+    check.step()
+    assert beside.holds() == [("sending", "other_instance")]
+    *_, result = adopter.adopt(instance=OTHER)
+    assert result["live"] == FILES
+    beside.upload()
+    assert sent(beside) == before
+
+
+@pytest.mark.long
+def test_other_files_of_the_same_sizes_hold_nothing_up(beside):
+    for number in range(FILES, 2 * FILES):
+        beside.drop(f"{number}.txt", content(number))
+    beside.send_as_other(range(2 * FILES, 4 * FILES), folder="g")
+    parts(beside)[0].step()
+    assert beside.holds() == []
 
 
 def test_less_than_half_of_a_folder_is_no_match(beside):

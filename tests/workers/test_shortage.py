@@ -14,6 +14,7 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
+from syncd.workers.passage import Passage, UploadOptions
 
 #: What an upload goes through, from the disk to the table.
 ON_THE_WAY = {
@@ -76,6 +77,20 @@ def test_a_shortage_that_cannot_even_be_written_down_takes_no_thread(shop, monke
     shop.upload()
     assert not shop.uploader.busy
     heals(shop, "bad")
+
+
+@pytest.mark.row(50)
+@pytest.mark.parametrize("method", ["direct", "presigned"])
+def test_a_shortage_before_the_last_byte_leaves_no_doubt(shop, monkeypatch, method):
+    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
+    short = ShortageError(errno.EMFILE, "too many open files")
+    fails(monkeypatch, Passage, "_gatekeeper", short, times=1)
+    shop.drop("bad", b"bad")
+    shop.upload()
+    assert shop.copies("bad")[0].status is CopyStatus.PLANNED
+    shop.now += 5
+    shop.upload()
+    assert shop.copies("bad")[0].status is CopyStatus.LIVE
 
 
 @pytest.mark.row(49)

@@ -1,0 +1,90 @@
+"""How emulators of different personalities differ, as a client sees it."""
+
+import time
+from datetime import datetime
+
+import pytest
+from click.testing import CliRunner
+
+from syncd.cli.emulator import emulator as command
+from syncd.emulator import PERSONALITIES, personality
+
+
+def uploaded(caller, count=3):
+    return [caller.upload(f"a/{n}.txt").json()["file_uuid"] for n in range(count)]
+
+
+def listed(caller, **query):
+    page = caller.get("/v2/files", params=query).raise_for_status().json()
+    return [item["file_uuid"] for item in page["items"]], page["count"]
+
+
+@pytest.mark.parametrize("name", ["newest-first", "oldest-first", "unordered"])
+def test_a_listing_has_the_order_of_the_personality(run, name):
+    caller = run(personality=[name])
+    made = uploaded(caller, 8)
+    wanted = {"newest-first": made[::-1], "oldest-first": made, "unordered": sorted(made)}[name]
+    assert listed(caller) == (wanted, 8)
+    assert listed(caller, limit=3, offset=2)[0] == wanted[2:5]
+
+
+def test_a_cap_shortens_a_page_and_a_refusal_answers_422(run, tmp_path):
+    capped, refusing = (
+        run(personality=[name], page_limit=2, data=tmp_path / name)
+        for name in ("page-cap", "page-refused")
+    )
+    for caller in (capped, refusing):
+        uploaded(caller)
+        assert len(listed(caller)[0]) == 2
+    assert len(listed(capped, limit=3)[0]) == 2
+    assert refusing.get("/v2/files", params={"limit": 3}).status_code == 422
+
+
+def test_sizes_and_video_metadata_and_zones_are_kept_back(run, clip):
+    caller = run(personality=["no-sizes", "no-video-metadata", "no-zone"])
+    file_uuid = caller.upload("v.mp4", clip, "video/mp4").json()["file_uuid"]
+    status = caller.processed(file_uuid)
+    detail = caller.get(f"/v2/files/{file_uuid}").json()
+    assert detail["file_size_bytes"] is None
+    assert detail["video_metadata"] is None
+    for time_of in (detail["created_at"], detail["updated_at"], status["created_at"]):
+        assert datetime.fromisoformat(time_of).tzinfo is None
+    assert caller.get(f"/v2/files/{file_uuid}/frames").json()["frame_count"] == 24
+
+
+@pytest.mark.parametrize("code", [204, 404])
+def test_a_second_delete_is_answered_as_chosen(run, code):
+    caller = run(personality=[f"delete-{code}"])
+    path = f"/v2/files/{uploaded(caller, 1)[0]}"
+    assert caller.delete(path).status_code == 204
+    first = caller.lines("objects")
+    assert caller.delete(path).status_code == code
+    assert caller.lines("objects") == first
+    assert caller.get(path).status_code == 404
+
+
+def test_head_is_refused_where_it_is_to_be(run):
+    caller = run(personality=["no-head"])
+    assert caller.head("/v2/files").status_code == 405
+    assert caller.get("/v2/files").status_code == 200
+
+
+def test_a_slow_list_takes_its_time(run):
+    caller = run(personality=["slow-list"], list_seconds=0.1)
+    began = time.monotonic()
+    listed(caller)
+    assert time.monotonic() - began >= 0.1
+
+
+def test_names_add_up_and_traits_win_over_them():
+    chosen = personality("stranger", "newest-first", echo="path")
+    assert (chosen.order, chosen.echo, chosen.tells_sizes) == ("newest", "path", False)
+    assert {personality(name) for name in PERSONALITIES}
+
+
+def test_a_name_that_is_none_is_refused_with_those_there_are(tmp_path):
+    words = ["--data", str(tmp_path / "data"), "--personality", "strange"]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 2
+    assert "no such personality: strange" in result.output
+    assert "oldest-first" in result.output
