@@ -79,7 +79,9 @@ def test_retry_reaches_the_running_daemon(machine):
     machine.faults({"match": "POST /v2/files*", "times": 100, "action": {"status": 422}})
     machine.write("refused.txt", b"no")
     machine.start()
-    machine.until(lambda: machine.manifest().get("refused.txt", {}).get("error"))
+    # The pause after the third try is long enough to ask in.
+    machine.until(lambda: len(machine.mutations()) >= 3)
+    machine.until(lambda: machine.manifest()["refused.txt"]["status"] != "uploading")
     machine.faults()
     assert json.loads(machine.command("retry", "refused.txt", "--json").stdout) == {"tried": 1}
     machine.settles()

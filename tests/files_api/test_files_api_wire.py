@@ -242,7 +242,8 @@ def test_what_cannot_connect_was_not_sent(client_of, source_of, url, code):
 @pytest.mark.row(31)
 def test_a_slow_resolver_is_given_up_and_stopped(client_of, monkeypatch):
     over = threading.Event()
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: over.wait(5) and [])
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [over.wait(5)][1:])
+    monkeypatch.setattr("syncd.files_api.network.LOOK_UP_SECONDS", 0.2)
     stop = StopFlag()
     client = client_of("http://slow.test", connect_seconds=0.2, stop=stop)
     with pytest.raises(NotSentError):
