@@ -368,13 +368,12 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
 
 def restart_grace(
     db: Database, now: float, grace: dict[str, float], *, set_back: float = 0.0
-) -> int:
+) -> None:
     """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
 
     By as many seconds as it was `set_back`, all that waits would wait longer: it is due earlier.
     What is in doubt was sent at a time that is no longer known: it is looked for among all.
     """
-    changed = 0
     db.conn.execute(
         # The index of what is under way wants its own words.
         "UPDATE copies SET sent_at = :long_ago, doubted_at = :now "
@@ -401,13 +400,12 @@ def restart_grace(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
         )
     for folder, seconds in grace.items():
-        changed += restart_grace_beneath(db, folder, b"", now, seconds)
-    return changed
+        restart_grace_beneath(db, folder, b"", now, seconds)
 
 
 def restart_grace_beneath(
     db: Database, folder: str, part: bytes, now: float, seconds: float
-) -> int:
+) -> None:
     """Let the grace of what is missing beneath a `part` of a folder begin anew."""
     first, beyond = inventory.range_beneath(part)
     missing = (
@@ -416,17 +414,16 @@ def restart_grace_beneath(
     )
     known = {"now": now, "due_at": now + seconds, "folder": folder}
     known |= {"first": first, "beyond": beyond}
-    changed = db.conn.execute(
+    db.conn.execute(
         "UPDATE files SET missing_since = :now, "
         f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
         known,
-    ).rowcount
+    )
     db.conn.execute(
         "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
         f"AND file_id IN (SELECT id FROM files WHERE {missing})",
         known,
     )
-    return changed
 
 
 def due_looks(db: Database, now: float, folders: Sequence[str], limit: int) -> list[File]:
