@@ -26,7 +26,9 @@ LONGEST_WAIT_SECONDS = 3600.0
 LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
-_NO_VERDICT: dict[str, object] = {"verdict": None}
+_NO_VERDICT: dict[str, Any] = {"verdict": None}
+#: What is known no more of a file that was missing.
+_BACK = _NO_VERDICT | {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
 
 
 class Seen(enum.StrEnum):
@@ -169,17 +171,31 @@ def _record(
         return False
     files.update(db, file.id, **values)
     if not file.present and sighting.seen is not Seen.MISSING:
-        # It is back: what is still on its way is wanted again, and its absence is no evidence.
-        db.conn.execute(
-            "UPDATE copies SET wanted = 1, evidence = iif(delete_sent_at, evidence, NULL) "
-            "WHERE file_id = ?",
-            (file.id,),
-        )
+        _want_again(db, file)
     if sighting.seen is Seen.MISSING and not copies.where(db, "file_id = ? LIMIT 1", (file.id,)):
         db.conn.execute("DELETE FROM files WHERE id = ?", (file.id,))
         return True
     advance(db, file.id, policies, now)
     return True
+
+
+def doubt_absence(db: Database, file_id: int, policies: Policies, now: float) -> None:
+    """Have a missing file that may be back be looked at anew, and judged by the folder's rules."""
+    file = files.get(db, file_id)
+    if file is None or file.status is not FileStatus.MISSING:
+        return
+    files.update(db, file.id, status=FileStatus.SETTLING, due_at=now, **_BACK)
+    _want_again(db, file)
+    advance(db, file.id, policies, now)
+
+
+def _want_again(db: Database, file: File) -> None:
+    """Want what is on its way of a file that is back: its absence is no evidence any more."""
+    db.conn.execute(
+        "UPDATE copies SET wanted = 1, evidence = iif(delete_sent_at, evidence, NULL) "
+        "WHERE file_id = ?",
+        (file.id,),
+    )
 
 
 def _first_sight(
@@ -235,10 +251,8 @@ def _present(
 ) -> dict[str, Any] | None:
     if sighting.fingerprint is None:
         raise AssertionError(sighting)
-    back: dict[str, Any] = {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
-    back |= _NO_VERDICT
     if sighting.fingerprint != file.fingerprint:
-        values = back | _quiet(sighting, sighting.fingerprint, settling, now)
+        values = _BACK | _quiet(sighting, sighting.fingerprint, settling, now)
         if values["settling_since"] is not None and file.settling_since is not None:
             values["settling_since"] = file.settling_since
         return values | {
@@ -266,7 +280,7 @@ def _present(
             return None
         case _:
             values = {"status": FileStatus.READY, "due_at": now, "error": None, "is_skipped": 0}
-            return back | values
+            return _BACK | values
 
 
 def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> dict[str, Any] | None:
