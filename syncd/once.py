@@ -107,7 +107,7 @@ def once(
         left_out = _unscanned(parts)
         if tally.waiting and not left:
             left = "it was interrupted" if stop.is_set() else "something still waits"
-        _remember(parts, left)
+        _remember(parts, left or left_out)
         return 1 if tally.failed or tally.waiting or held or left_out or stop.is_set() else 0
 
 
@@ -126,16 +126,16 @@ def _remember(parts: Parts, left: str) -> None:
         parts.store.write(write)
 
 
-def _unscanned(parts: Parts) -> int:
-    """Return how many directories could not be scanned, and log the first of each folder."""
-    left_out = 0
+def _unscanned(parts: Parts) -> str:
+    """Return the first directory that could not be scanned, and why; log that of each folder."""
+    left_out = []
     for name, watched in parts.watch.folders.items():
         unreadable = watched.last_scan.unreadable if watched.last_scan else {}
-        left_out += len(unreadable)
         for directory, why in list(unreadable.items())[:1]:
             where = printable(directory) or "its root"
-            log.error("%s: not all was synced: %s: %s (syncd doctor)", name, where, why)
-    return left_out
+            left_out.append(f"{name}: not all was synced: {where}: {why}")
+            log.error("%s (syncd doctor)", left_out[-1])
+    return left_out[0] if left_out else ""
 
 
 def _stop_uploads(parts: Parts, drain_seconds: float, hurry: threading.Event | None) -> None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache
 
 from syncd import disk, relocation
 from syncd.descent import Descent
@@ -34,8 +33,13 @@ _IGNORE_NAME = IGNORE_FILE.encode()
 #: What such a file may hold, and how many of them may stand above one another. Anyone who may write
 #: into the folder can write them: they must not cost more time or memory than this.
 IGNORE_BYTES, IGNORE_RULES, IGNORE_DEPTH = 64 << 10, 1000, 8
+#: What all such files of a folder may hold, each content counted once, for reading rules is dear;
+#: and the most bytes of rules times bytes of a path, for matching costs that much at worst.
+FOLDER_BYTES, MATCH_BYTES = 512 << 10, 16 << 20
 #: Directories whose rules are remembered, for looks at single paths; and the size of their files.
 _REMEMBERED, _REMEMBERED_BYTES = 4096, 512 << 10
+#: The most bytes that a name may have.
+NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,18 @@ class Rules:
         self._lock = threading.Lock()
         self._above: dict[bytes, _Above] = {}
         self._remembered_bytes = 0
+        #: the rules of `.syncdignore` files by content, and which of them are in use
+        self._parsed: dict[bytes, _Parsed] = {}
+        self._used: set[bytes] = set()
 
     def forget(self) -> None:
         """Read every `.syncdignore` file anew from now on."""
         with self._lock:
             self._above = {}
             self._remembered_bytes = 0
+            # What was in use stays parsed, for most files will be the same.
+            self._parsed = {content: self._parsed[content] for content in self._used}
+            self._used = set()
 
     def knows(self, directory: bytes) -> bool:
         """Say whether the rules of `directory` are remembered."""
@@ -150,6 +160,8 @@ class Rules:
         if not self._folder.syncdignore:
             return ()
         path = directory + b"/" + _IGNORE_NAME if directory else _IGNORE_NAME
+        for file in above:
+            file.refuse_too_deep(directory)
         try:
             content = disk.read_small(descriptor, _IGNORE_NAME, IGNORE_BYTES)
         except UnreadableError as error:
@@ -158,10 +170,21 @@ class Rules:
             return above
         if len(above) == IGNORE_DEPTH:
             raise _unusable(path, f"there are {IGNORE_DEPTH} such files above it already")
-        lines, patterns = _read(content)
+        lines, patterns = self._parse(path, content)
         if isinstance(patterns, str):
             raise _unusable(path, patterns)
         return (*above, _IgnoreFile(path, directory, len(content), lines, patterns))
+
+    def _parse(self, path: bytes, content: bytes) -> "_Parsed":
+        with self._lock:
+            parsed = self._parsed.get(content)
+            if parsed is None:
+                if sum(map(len, self._parsed)) + len(content) > FOLDER_BYTES:
+                    most = f"{FOLDER_BYTES >> 10} KiB"
+                    raise _unusable(path, f"all such files of the folder hold more than {most}")
+                parsed = self._parsed[content] = _read(content)
+            self._used.add(content)
+            return parsed
 
     def _directory(self, path: bytes) -> "_Above":
         """Return what is known of a directory's rules, read where it is not."""
@@ -236,6 +259,14 @@ class _IgnoreFile:
     lines: tuple[bytes, ...]
     patterns: Patterns
 
+    def refuse_too_deep(self, directory: bytes) -> None:
+        """Raise UnreadableError where matching names in `directory` may take too long."""
+        if (len(directory) - len(self.base) + NAME_BYTES) * self.size > MATCH_BYTES:
+            raise _unusable(
+                self.path,
+                f"{os.fsdecode(directory[:80])}... is too deep for {self.size:,} bytes of rules",
+            )
+
     def match(self, path: bytes, *, is_dir: bool) -> tuple[bool | None, str]:
         """Return whether `path` matches (None: no line says so), and the rule with its line."""
         inside = path[len(self.base) + 1 :] if self.base else path
@@ -267,8 +298,11 @@ def _unusable(path: bytes, why: str) -> UnreadableError:
     return UnreadableError(f"{os.fsdecode(path)} cannot be used: {why}")
 
 
-@lru_cache(maxsize=IGNORE_DEPTH)
-def _read(content: bytes) -> tuple[tuple[bytes, ...], Patterns | str]:
+#: The lines of a `.syncdignore` file and its rules, or why it has none.
+_Parsed = tuple[tuple[bytes, ...], Patterns | str]
+
+
+def _read(content: bytes) -> _Parsed:
     """Return the lines of a `.syncdignore` file and its rules, or why it has none."""
     text = content.removeprefix(b"\xef\xbb\xbf")
     lines = tuple(line.removesuffix(b"\r") for line in text.split(b"\n"))

@@ -225,8 +225,9 @@ class Root:
     def _is_to_be_taken(self, db: Transaction, view: View, part: bytes, known: Part | None) -> bool:
         """Say whether what is there is the right one, and is not known as that yet."""
         seen, name = view.parts[part], self._folder.name
-        is_empty = not inventory.synced_in(db, name, part, b"", 1)
-        if known is not None and part and part not in view.mounted and is_empty:
+        # Ask the table only where it matters: it may hold many files that are gone.
+        is_left = known is not None and part and part not in view.mounted
+        if is_left and not inventory.synced_in(db, name, part, b"", 1):
             # What is not mounted any more is only waited for where something on it is known.
             return True
         if seen is None or (known is not None and seen == known.identity):
@@ -241,7 +242,7 @@ class Root:
             return True
         if known is not None and known.identity.is_of_old:
             # An earlier version's identity is worth as much as the files that are there.
-            return is_empty
+            return not inventory.synced_in(db, name, part, b"", 1)
         return not inventory.ever_held(db, name, part)
 
     def _unsure(self, db: Transaction, view: View) -> list[bytes]:

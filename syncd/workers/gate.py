@@ -25,6 +25,7 @@ from syncd.state import holds
 from syncd.state.retry import LONGEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.retrying import try_unanswered_again
 from syncd.state.store import Store, read_fact, set_fact
+from syncd.workers.pace import Pace
 from syncd.workers.probe import Probe
 from syncd.workers.refusals import Refusals
 
@@ -87,6 +88,7 @@ class Gate:
         self._storage_until = 0.0
         self._probe, self._storage_probe = Probe(monotonic), Probe(monotonic)
         self.refusals = Refusals(store=store, clock=clock, monotonic=monotonic)
+        self.pace = Pace(monotonic)
         #: until when the service itself asked to wait: nothing shortens that
         self._asked_until = 0.0
         self._introduced = True
@@ -325,6 +327,7 @@ class Gate:
 
     def succeeded(self) -> None:
         """Record an answer that shows the service and the key to be good."""
+        self.pace.succeeded()
         with self._lock:
             tripped, self._failures = self._failures >= TRIPPED_AFTER, 0
             self._throttled = 0
@@ -375,7 +378,10 @@ class Gate:
                 self._throttled += asked is None
                 self._pauses += 1
                 throttled = self._throttled
-            self._shut(backoff_seconds(throttled, asked=asked), asked=asked is not None)
+            pause = backoff_seconds(throttled, asked=asked)
+            self._shut(pause, asked=asked is not None)
+            if isinstance(error, RateLimitedError):
+                self.pace.refused(pause)
         if isinstance(error, ServerError):
             self._missed(error)
 

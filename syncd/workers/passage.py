@@ -326,7 +326,8 @@ class Passage:
             begun = self._begin(offer).result()
         if not isinstance(begun, Copy):
             return None
-        if not self._may_send(prepared.file, begun):
+        stopped = self._stop.wait(self._gate.pace.seconds_until_turn())
+        if stopped or not self._may_send(prepared.file, begun):
             # Another file has just learnt that nothing may be sent now.
             self._unsent(begun)
             return None

@@ -258,12 +258,16 @@ def test_once_does_not_call_it_done_while_rules_that_cannot_be_used_keep_a_direc
     code, _, errors = syncd("once")
     assert code == 1
     assert "sub/.syncdignore cannot be used: its line 1 holds a range" in errors
+    code, shown, _ = syncd("status", "--json")
+    assert code == 1
+    assert "sub/.syncdignore cannot be used" in json.loads(shown)["reasons"][0]
     listed = [json.loads(line)["path"] for line in syncd("ls", "--json")[1].splitlines()]
     assert listed == ["b"]
     code, story, _ = syncd("why", str(machine.drop / "sub" / "a"))
     assert "sub/.syncdignore cannot be used" in story
     (machine.drop / "sub" / ".syncdignore").unlink()
     assert syncd("once")[0] == 0
+    assert syncd("status")[0] == 0
 
 
 @pytest.mark.row(84)

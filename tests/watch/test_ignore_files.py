@@ -4,10 +4,11 @@ import os
 
 import pytest
 
+from syncd.watch import ignore
 from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.gitignore import Patterns
-from syncd.watch.ignore import IGNORE_DEPTH, Rules
+from syncd.watch.ignore import IGNORE_DEPTH, NAME_BYTES, Rules
 
 
 def rule_of(place, path, **settings):
@@ -168,12 +169,67 @@ def test_ignore_files_may_stand_above_one_another_only_so_often(place):
 @pytest.mark.row(84)
 def test_how_many_rules_are_remembered_does_not_grow_with_the_directories(place):
     for number in range(200):
-        place.write(f"d{number}/.syncdignore", b"# %d" % number + b"." * 20_000 + b"\nx\n")
+        rules = b"# %d" % (number % 20) + b"." * 20_000 + b"\nx\n"
+        place.write(f"d{number}/.syncdignore", rules)
     some = Rules(WatchFolder("f", os.fsencode(place.root)))
     for number in range(200):
         assert some.verdict(b"d%d/x" % number, is_dir=False).excluded
     remembered = [thing for thing in gc.get_objects() if isinstance(thing, Patterns)]
     assert len(remembered) < 60
+
+
+@pytest.mark.row(84)
+def test_all_rules_of_a_folder_together_are_bounded_and_those_beyond_stop_alone(place, monkeypatch):
+    monkeypatch.setattr(ignore, "FOLDER_BYTES", 100)
+    place.write("other")
+    for name in "abc":
+        place.write(f"{name}/.syncdignore", name.encode() * 40 + b"\n")
+        place.write(f"{name}/new")
+    place.later()
+    report = place.scan()
+    assert len(report.unreadable) == 1
+    assert "all such files of the folder hold more than" in place.watched.vitals().trouble
+    assert len(place.statuses()) == 3
+    # Once there are fewer again, all are obeyed.
+    (place.root / "a/.syncdignore").unlink()
+    place.scan()
+    assert not place.scan().unreadable
+
+
+@pytest.mark.row(84)
+def test_rules_that_did_not_change_are_parsed_once(place, monkeypatch):
+    parsed = []
+    real = ignore._read
+    monkeypatch.setattr(ignore, "_read", lambda content: [parsed.append(content), real(content)][1])
+    for name in "abc":
+        place.write(f"{name}/.syncdignore", b"same\n")
+        place.write(f"{name}/d/.syncdignore", name.encode() + b"\n")
+    for _ in range(3):
+        place.scan()
+    place.look(b"a/d/file")
+    assert len(parsed) == 4
+
+
+@pytest.mark.row(84)
+def test_names_too_deep_beneath_long_rules_are_not_matched_against_them(place, monkeypatch):
+    rules = b"**/x/y\n" * 100
+    deep = b"d/" * 50
+    # No name in a directory of fewer bytes is too long.
+    monkeypatch.setattr(ignore, "MATCH_BYTES", len(rules) * (len(deep) - 1 + NAME_BYTES))
+    place.synced(b"other")
+    place.write(".syncdignore", rules)
+    place.write(deep + b"file")
+    place.write(deep + b"e/file")
+    place.later()
+    report = place.scan()
+    place.look(deep + b"e/file")
+    assert "is too deep for 700 bytes of rules" in report.unreadable[deep + b"e"]
+    assert list(report.unreadable) == [deep + b"e"]
+    assert place.statuses() == {
+        deep + b"file": "ready",
+        b"other": "ready",
+        deep + b"e/file": "unreadable",
+    }
 
 
 def test_lines_of_other_systems_are_read(place):
