@@ -1,6 +1,9 @@
 """`syncd doctor --probe`, as a user calls it."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +43,20 @@ def test_the_probe_is_not_made_with_a_key_that_is_refused(machine):
     last = json.loads(said.stdout)["checks"][-1]
     assert (last["name"], last["text"]) == ("probe", "not made")
     assert not machine.mutations()
+
+
+def test_the_probe_that_is_interrupted_deletes_what_it_made(machine):
+    machine.faults({"match": "GET /v2/files/{file_uuid}/status", "action": {"delay": 5.0}})
+    probing = subprocess.Popen(
+        [sys.executable, "-m", "syncd", "doctor", "--probe"],
+        env=machine.environment,
+        cwd=machine.tmp_path,
+        stdout=subprocess.DEVNULL,
+        # A shell's background job ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    machine.until(lambda: len(machine.objects()) == 4)
+    probing.send_signal(signal.SIGINT)
+    assert probing.wait(20) != 0
+    assert len(machine.objects("deleted")) == 4
+    assert not machine.objects()

@@ -100,6 +100,7 @@ def test_each_kind_of_service_is_seen_as_it_is(store, serve, name):
     assert probe.facts.url_seconds == pytest.approx(1800, abs=3)
     found = replace(probe.facts, echo={}, list_seconds=None, url_seconds=None)
     assert found == replace(EXPECTED, **differs)
+    assert store.read(echo.echoes) == dict.fromkeys(echo.KINDS, how != "none")
     # "auto" knows from the first file which way to send.
     for is_video in (False, True):
         proven = store.read(lambda db, video=is_video: echo.is_proven(db, "direct", is_video=video))
