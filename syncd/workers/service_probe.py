@@ -274,19 +274,21 @@ class ServiceProbe:
             self._store.set_fact(SIZES, UNTOLD if length is None else TOLD)
 
     def _await_video(self) -> None:
-        made = next(made for made in self._made if made.is_video)
+        videos = [made.file_uuid for made in self._made if made.is_video]
         until = min(time.monotonic() + VIDEO_SECONDS, self._until - CLEAN_SECONDS)
         wait = 0.2
         while True:
-            self.facts.video_status = self._status(made.file_uuid)
-            if self.facts.video_status in ("completed", "failed") or time.monotonic() > until:
+            statuses = [self._status(file_uuid) for file_uuid in videos]
+            others = [status for status in statuses if status != "completed"]
+            self.facts.video_status = others[0] if others else "completed"
+            if not {*others} - {"failed"} or time.monotonic() > until:
                 break
             self._pause(wait)
             wait = min(2 * wait, 2.0)
         if self.facts.video_status == "completed":
-            frames = self._client.get_frames(made.file_uuid, **self._per_call())
+            frames = self._client.get_frames(videos[0], **self._per_call())
             self.facts.video_frames = len(frames.frame_urls)
-            detail = self._client.get(made.file_uuid, **self._per_call())
+            detail = self._client.get(videos[0], **self._per_call())
             self.facts.video_metadata = detail.video_metadata is not None
 
     # Deleting them

@@ -45,18 +45,21 @@ def test_the_probe_is_not_made_with_a_key_that_is_refused(machine):
     assert not machine.mutations()
 
 
+@pytest.mark.timeout(180)
 def test_the_probe_that_is_interrupted_deletes_what_it_made(machine):
     machine.faults({"match": "GET /v2/files/{file_uuid}/status", "action": {"delay": 5.0}})
+    # A shell's background job ignores the signal, and so would its children.
+    heed = (
+        "import signal, syncd.cli; signal.signal(2, signal.default_int_handler); syncd.cli.main()"
+    )
     probing = subprocess.Popen(
-        [sys.executable, "-m", "syncd", "doctor", "--probe"],
+        [sys.executable, "-c", heed, "doctor", "--probe"],
         env=machine.environment,
         cwd=machine.tmp_path,
         stdout=subprocess.DEVNULL,
-        # A shell's background job ignores the signal, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    machine.until(lambda: len(machine.objects()) == 4)
+    machine.until(lambda: len(machine.objects()) == 4, 60)
     probing.send_signal(signal.SIGINT)
-    assert probing.wait(20) != 0
+    assert probing.wait(60) != 0
     assert len(machine.objects("deleted")) == 4
     assert not machine.objects()
