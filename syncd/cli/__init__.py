@@ -140,11 +140,11 @@ def call(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else WELL
 
 
-def missing_extra(command: str, error: ModuleNotFoundError) -> str:
+def missing_extra(command: str, error: ModuleNotFoundError, extra: str = "emulator") -> str:
     """Say how to install what `command` needs beyond a plain installation."""
     return (
         f"`syncd {command}` needs the package {error.name}, which is not installed; run: "
-        "pip install 'syncd[emulator]'"
+        f"pip install 'syncd[{extra}]'"
     )
 
 
