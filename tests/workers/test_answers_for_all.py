@@ -24,7 +24,7 @@ def limited(seconds):
 @pytest.mark.row(36)
 def test_after_a_burst_each_upload_waits_its_turn(shop, monkeypatch):
     waits = []
-    monkeypatch.setattr(shop.uploader._stop, "wait", lambda seconds: waits.append(seconds))
+    monkeypatch.setattr(shop.uploader._stop, "wait", waits.append)
     shop.gate.failed(limited(1.0))
     for number in range(3):
         shop.drop(f"f{number}", b"%d" % number)
