@@ -167,7 +167,7 @@ def _tell(error: Exception, options: Options) -> int:
         error = SyncdError(f"a disk is full: cannot write {error.filename or 'the output'}")
     known = isinstance(error, SyncdError)
     text = str(error) if known else f"internal error: {type(error).__name__}: {error}"
-    if known and error.exit_code == KEY_REFUSED and "(syncd " not in text:
+    if isinstance(error, SyncdError) and error.exit_code == KEY_REFUSED and "(syncd " not in text:
         text += " (syncd doctor)"
     if options.verbosity >= 2:
         text = "".join(traceback.format_exception(error)) + text

@@ -25,6 +25,8 @@ def limited(seconds):
 def test_after_a_burst_each_upload_waits_its_turn(shop, monkeypatch):
     waits = []
     monkeypatch.setattr(shop.uploader._stop, "wait", waits.append)
+    shop.gate.succeeded()
+    shop.now += 1
     shop.gate.failed(limited(1.0))
     for number in range(3):
         shop.drop(f"f{number}", b"%d" % number)
