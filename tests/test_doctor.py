@@ -75,6 +75,18 @@ def test_a_machine_that_is_well_has_nothing_but_good_lines(examine):
     assert found["state"].text.endswith("will be made by the first run")
 
 
+def test_a_probe_adds_what_the_service_does(home, emulator, monkeypatch, capsys):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", KEY)
+    monkeypatch.setenv("SYNCD_API__BASE_URL", emulator.url)
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(home / "state"))
+    monkeypatch.setenv("SYNCD_WATCH", str(home / "drop"))
+    assert cli.call(["doctor", "--probe", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    told = [check["text"] for check in checks if check["name"] == "probe"]
+    assert "a second DELETE is answered with 404" in told
+    assert "a presigned PUT must repeat the content type" in told
+
+
 def test_it_writes_nothing(examine, home):
     examine()
     assert not (home / "state").exists()

@@ -64,6 +64,7 @@ class Emulator:
         **traits: Any,
     ) -> None:
         keys = dict(api_keys or {}) | ({api_key: ORGANIZATION} if api_key else {})
+        self.personality = personality_of(*personality, **traits)
         self._settings = Settings(
             api_keys=keys,
             max_body=max_body,
@@ -71,7 +72,7 @@ class Emulator:
             processing_seconds=processing_seconds,
             private_uris=private_uris,
             public_url=public_url and public_url.rstrip("/"),
-            personality=personality_of(*personality, **traits),
+            personality=self.personality,
         )
         if not keys and not is_loopback(host):
             raise ValueError(f"to listen on {host}, which other machines can reach, it needs a key")

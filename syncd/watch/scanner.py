@@ -19,8 +19,6 @@ from syncd.watch.scan_pass import ScanPass, ScanReport
 
 log = logging.getLogger(__name__)
 
-#: Entries of a directory that are compared at a time.
-ENTRIES = 1000
 #: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
 NOTE_SECONDS = 60.0
 

@@ -365,14 +365,14 @@ def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkey
 @pytest.mark.parametrize("there", [FILES, FILES[:2]], ids=["whole", "not whole"])
 def test_an_earlier_versions_identity_gives_way_to_one_where_every_file_is(place, there):
     place.synced(*FILES)
-    known = place.store.read(lambda db: folders.identity(db, "f"))
+    known = place.store.read(lambda db: folders.parts(db, "f")[b""].identity)
     old = RootIdentity("1234567", known.inode)
     place.store.write(lambda db: folders.accept_part(db, "f", b"", old))
     for name in set(FILES) - set(there):
         (place.root / os.fsdecode(name)).unlink()
     state = RootState.OK if there == FILES else RootState.ALIKE
     assert place.watched.check() is state
-    now = place.store.read(lambda db: folders.identity(db, "f"))
+    now = place.store.read(lambda db: folders.parts(db, "f")[b""].identity)
     assert now == (known if there == FILES else old)
 
 
