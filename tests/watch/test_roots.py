@@ -510,6 +510,20 @@ def test_a_remounted_root_is_watched_again(mounted, mounts, until):
     assert until(lambda: b"new" in mounted.watched.hints.take())
 
 
+@pytest.mark.row(65)
+def test_a_disk_that_is_mounted_anew_counts_once_it_was_judged(mounted, mounts):
+    """An older image of it may have been mounted there."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 8):
+        pytest.skip("this kernel gives the number of a mount to the next one")
+    root = os.fsencode(mounted.root)
+    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
+    mounts.umount(mounted.root)
+    mounted.remount()
+    assert looks.look(mounted.store, "f", root, FILES) == {}
+    mounted.watched.check()
+    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
+
+
 # A disk as it was earlier
 
 
