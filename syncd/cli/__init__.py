@@ -147,11 +147,11 @@ def _in_our_words(text: str) -> str:
     return begins + text[1:].removesuffix(".")
 
 
-def missing_extra(command: str, error: ModuleNotFoundError) -> str:
+def missing_extra(command: str, error: ModuleNotFoundError, extra: str = "emulator") -> str:
     """Say how to install what `command` needs beyond a plain installation."""
     return (
         f"`syncd {command}` needs the package {error.name}, which is not installed; run: "
-        "pip install 'syncd[emulator]'"
+        f"pip install 'syncd[{extra}]'"
     )
 
 
