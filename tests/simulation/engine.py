@@ -162,7 +162,13 @@ class Engine:
         self.parts = composition.build(config, self.store, clock=clock)
         for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
             waiting._pause = lambda _: False
-        self.parts.uploader._stop.wait = lapse
+        stop = self.parts.uploader._stop
+
+        def wait(seconds: float) -> bool:
+            lapse(seconds)
+            return stop.is_set()
+
+        stop.wait = wait
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
