@@ -253,6 +253,8 @@ class Service:
         # Counted though it may be refused: the number belongs to this request.
         made, stored = self._request(), list[Object]()
         self._judge(body)
+        # Refused or not: the audit counts every request that arrives.
+        made, stored = self._request(), list[Object]()
         if body in self.poisoned and not content_type.startswith("video/"):
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
