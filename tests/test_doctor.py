@@ -178,6 +178,8 @@ def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):
     assert code == 1
     assert "Connection refused" in found["service"].text
     assert "proxy" in found["service"].fix
+    for name in ("key", "clock"):
+        assert found[name].text == "not checked: the service does not answer"
 
 
 def test_a_key_file_that_everybody_may_read_is_told_with_the_command(examine, home):
@@ -305,7 +307,7 @@ def test_a_folder_that_is_not_there_is_told_and_nothing_is_said_of_deleting(exam
     found, code = examine()
     assert code == 1
     assert "No such file" in found["folder drop"].text
-    assert "nothing is deleted" in found["folder drop"].fix
+    assert found["folder drop"].fix == "mount it or make it; nothing is deleted meanwhile"
 
 
 @pytest.fixture

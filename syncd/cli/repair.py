@@ -149,6 +149,8 @@ def adopt(
         raise click.UsageError(f"--instance: {printable(instance)!r} is not 8 hex digits")
     if instance is not None and not yes:
         _ask_for(instance)
+    if check:
+        click.echo("each object is downloaded, to compare its bytes", err=True)
     result = with_progress(options, "adopt", {"instance": instance, "new": new, "check": check})
     if as_json:
         print_json(result, indent=2)

@@ -53,7 +53,7 @@ class Scanner:
         """
         began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
-        self._rules.forget()
+        self._rules.forget(all_are_read=True)
         self._root.compare_anew()
         standing = self._root.check()
         report = ScanReport(state=standing.state)

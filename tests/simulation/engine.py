@@ -160,6 +160,8 @@ class Engine:
         self.parts = composition.build(config, self.store, clock=clock)
         for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
             waiting._pause = lambda _: False
+        stop = self.parts.uploader._stop
+        stop.wait = lambda _: stop.is_set()
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""

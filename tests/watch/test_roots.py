@@ -8,7 +8,7 @@ from watch_place import POLICIES, wait_for
 
 from syncd import disk, identity
 from syncd.identity import RootIdentity
-from syncd.state import folders, manifest
+from syncd.state import folders, inventory, manifest
 from syncd.state.holds import decisions
 from syncd.state.planner import Limits, Policy
 from syncd.watch import likeness
@@ -37,6 +37,20 @@ def test_a_root_seen_first_is_accepted_without_a_hold(place):
 
 
 @pytest.mark.row(6)
+@pytest.mark.row(81)
+def test_what_a_root_once_held_is_not_asked_while_it_is_the_known_one(place, monkeypatch):
+    place.synced(b"a")
+    asked = []
+    monkeypatch.setattr(inventory, "synced_in", lambda *_: asked.append(_))
+    monkeypatch.setattr(inventory, "ever_held", lambda *_: asked.append(_))
+    place.write("b")
+    place.look(b"b")
+    place.later()
+    place.scan()
+    assert place.statuses() == {b"a": "ready", b"b": "ready"}
+    assert asked == []
+
+
 def test_a_root_that_is_gone_holds_deletions_and_its_return_releases_them(place, tmp_path):
     place.synced(*FILES)
     place.root.rename(tmp_path / "away")
