@@ -128,6 +128,9 @@ class ServiceProbe:
             self._look(processed=True)
             yield {"step": "deleting"}
             self._delete_twice()
+        except InDoubtError:
+            self._in_doubt = True
+            raise
         finally:
             self._clean()
         yield {"facts": {name: getattr(self.facts, name) for name in Facts.__slots__}}
@@ -136,7 +139,7 @@ class ServiceProbe:
 
     def _upload_direct(self, content: bytes, kind: str) -> None:
         name = self._name(kind)
-        with _source(content) as source, self._doubtful():
+        with _source(content) as source:
             stored = self._client.upload(
                 source,
                 name=name,
@@ -149,10 +152,9 @@ class ServiceProbe:
     def _upload_presigned(self, content: bytes, kind: str) -> None:
         name = self._name(kind)
         new = NewFile(local_file_path=name, content_type=kind)
-        with self._doubtful():
-            (made,) = self._client.create(
-                [new], workspace_uuid=self._workspace, **self._per_call()
-            ).files
+        (made,) = self._client.create(
+            [new], workspace_uuid=self._workspace, **self._per_call()
+        ).files
         self._note(made.file_uuid, name, "presigned", content)
         url = made.file_url or ""
         self.facts.url_seconds = _lifetime(url, self._clock() + self._ahead)
@@ -176,14 +178,6 @@ class ServiceProbe:
         made_at, is_video = self._clock() + self._ahead, name.endswith(".mp4")
         self._made.append(_Made(file_uuid, name, method, len(content), is_video, made_at))
         self._store.set_fact(LEFT, json.dumps([one.file_uuid for one in self._made]))
-
-    @contextmanager
-    def _doubtful(self) -> Iterator[None]:
-        try:
-            yield
-        except InDoubtError:
-            self._in_doubt = True
-            raise
 
     def _per_call(self) -> PerCall:
         left = max(self._until - CLEAN_SECONDS - time.monotonic(), 1.0)

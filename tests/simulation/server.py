@@ -251,10 +251,11 @@ class Service:
         body = self._read_body("upload", source)
         self.audit("upload", name=name, body=body)
         self._judge(body)
+        # Refused or not: the audit counts every request that arrives.
+        made, stored = self._request(), list[Object]()
         if body in self.poisoned and not content_type.startswith("video/"):
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
-        made, stored = self._request(), list[Object]()
         self._commit(
             "upload", lambda: stored.append(self._add(OURS, name, content_type, body, **made))
         )
