@@ -6,7 +6,7 @@ private authority, or a tinyproxy, before the emulator. While something is wrong
 cause and what to do; when it is mended, each file is at the service exactly once. As root; needs
 nginx, tinyproxy, iproute2 and openssl.
 
-    python tests/rigs/network_rig.py              each trial once, about two minutes
+    python tests/rigs/network_rig.py              each trial once, about three minutes
     python tests/rigs/network_rig.py --long       with the time limits of production, and more files
     python tests/rigs/network_rig.py WORD...      the trials whose names hold a word
 """
@@ -31,12 +31,12 @@ from network_world import NAME, Authority, Site, name_server, silent_server, tin
 from world import Report, Service
 
 TOOLS = ("nginx", "tinyproxy", "iproute2", "openssl")
-LANES = 10
+LANES = 14
 #: Seconds within which `status` tells, and within which all is there after it healed.
-TOLD, HEALED = 100.0, 100.0
+LONG = "--long" in sys.argv
+TOLD, HEALED = (600.0, 400.0) if LONG else (100.0, 100.0)
 #: The same with a planted bug: no trial takes as long by itself.
 PLANTED = 45.0
-LONG = "--long" in sys.argv
 
 #: Yields what `status` must say while it lasts; ends it when it is resumed.
 Course = Iterator[str]
@@ -290,7 +290,8 @@ def _stored_all_the_same(site: Site) -> Course:
     service.faults({"match": "POST /*", "times": 5, "action": {"commit_late": 2.0}})
     site.nginx.configure(upstream=service.url)
     begin(site)
-    yield "504|in doubt|no whole answer|answer"
+    # It is over before anything is overdue: what counts is that each is there once.
+    yield ""
 
 
 def in_the_middle(name: str, told: str, harm: Callable[[Site], None],
