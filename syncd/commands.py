@@ -14,6 +14,7 @@ from syncd.state.holds import ROOT_REPLACED, decisions
 from syncd.state.holds.decisions import Decided, Decision, ReviewError
 from syncd.workers.adopter import AdoptError
 from syncd.workers.introduction import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
+from syncd.workers.service_probe import ServiceProbe
 
 JsonObject = dict[str, Any]
 #: The socket in the state directory on which a running daemon takes commands.
@@ -79,6 +80,23 @@ def verify(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     parts.store.changed.set()
 
 
+def probe(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:  # noqa: ARG001
+    """Show what the service does by a few tiny objects; keep what is learned of it.
+
+    FilesApiError where the service fails; ForeignStateError for a key of another organization.
+    """
+    _see_whose_key_it_is(parts)
+    workspaces = {policy.workspace_uuid for policy in parts.policies.values()}
+    yield from ServiceProbe(
+        store=parts.store,
+        client=parts.clients[2],
+        learn=parts.reconciler.learn,
+        workspace=None if None in workspaces else next(iter(workspaces), None),
+        clock=time.time,
+        pause=parts.stop.wait,
+    ).run()
+
+
 def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     """Approve what `holds` name: each is a hold's id and the number of the last row to approve.
 
@@ -138,6 +156,7 @@ def _see_whose_key_it_is(parts: Parts) -> None:
 COMMANDS: dict[str, Command] = {
     "retry": retry,
     "adopt": adopt,
+    "probe": probe,
     "verify": verify,
     "deletes.approve": approve_deletions,
     "deletes.reject": reject_deletions,

@@ -203,6 +203,9 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
                 "check base_url, DNS, firewall, [api] proxy and ca_file; the daemon waits for it "
                 "meanwhile",
             )
+            why = "answers with an error" if answers else "does not answer"
+            for name in ("key",) if answers else ("key", "clock"):
+                yield Finding(name, good=True, text=f"not checked: the service {why}")
         else:
             yield Finding("key", good=True, text=f"accepted, from {config.credentials.source}")
             yield Finding("service", good=True, text=f"{client.base_url} answers")
@@ -443,11 +446,9 @@ def _folder(folder: Folder) -> Iterator[Finding]:
         root = identify(folder.place, os.fsencode(folder.marker))
         unreadable, unruly = _looked_through(folder)
     except OSError as error:
-        yield bad(
-            name,
-            f"{shown}: {error.strerror}",
-            f"mount or make it, and let user {os.getuid()} read it; nothing is deleted meanwhile",
-        )
+        is_there = not isinstance(error, FileNotFoundError)
+        fix = f"let user {os.getuid()} read it" if is_there else "mount it or make it"
+        yield bad(name, f"{shown}: {error.strerror}", f"{fix}; nothing is deleted meanwhile")
         return
     if unreadable:
         yield bad(

@@ -46,6 +46,7 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         known |= {"no_state": True, "overdue": [], "unanswered": (0, 0.0)}
     holds = known["holds"] = [_with_next_try(hold, beat, now) for hold in known["holds"]]
     in_the_way = [
+        *_other_service(known, pid, base_url),
         *_obstacles(known, pid, beat, now),
         *_disk_reasons(directory, runs=pid is not None),
     ]
@@ -163,6 +164,15 @@ def contract(facts: JsonObject) -> JsonObject:
     """Return what the contract of `status --json` names of the document, and no more."""
     inside = ("failures", "obstacles", "overdue", "waits", "sizes", "last_pass_at")
     return {key: fact for key, fact in facts.items() if key not in inside}
+
+
+def _other_service(known: JsonObject, pid: int | None, base_url: str) -> Iterator[str]:
+    """Tell that the next start will be refused; a daemon that runs has another configuration."""
+    if pid is None and known.get("base_url") not in (None, base_url):
+        yield (
+            f"the state belongs to {known['base_url']}, and the configuration names {base_url}: "
+            "set it back, or give the other service its own [state] directory"
+        )
 
 
 def _obstacles(

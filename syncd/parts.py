@@ -23,7 +23,6 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger, abandon_all
 from syncd.state.planner import Limits, Policy
 from syncd.state.retrying import Retrying
-from syncd.state.sightings import Settling
 from syncd.state.store import BASE_URL, Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
@@ -150,7 +149,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         mirrored={
             folder.name: MirroredFolder(
                 folder.path,
-                Settling(folder.settle_seconds, folder.grace_seconds),
+                folder.grace_seconds,
                 marker=folder.marker,
             )
             for folder in folders

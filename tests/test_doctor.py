@@ -75,6 +75,18 @@ def test_a_machine_that_is_well_has_nothing_but_good_lines(examine):
     assert found["state"].text.endswith("will be made by the first run")
 
 
+def test_a_probe_adds_what_the_service_does(home, emulator, monkeypatch, capsys):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", KEY)
+    monkeypatch.setenv("SYNCD_API__BASE_URL", emulator.url)
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(home / "state"))
+    monkeypatch.setenv("SYNCD_WATCH", str(home / "drop"))
+    assert cli.call(["doctor", "--probe", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    told = [check["text"] for check in checks if check["name"] == "probe"]
+    assert "a second DELETE is answered with 404" in told
+    assert "a presigned PUT must repeat the content type" in told
+
+
 def test_it_writes_nothing(examine, home):
     examine()
     assert not (home / "state").exists()
@@ -166,6 +178,8 @@ def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):
     assert code == 1
     assert "Connection refused" in found["service"].text
     assert "proxy" in found["service"].fix
+    for name in ("key", "clock"):
+        assert found[name].text == "not checked: the service does not answer"
 
 
 def test_a_key_file_that_everybody_may_read_is_told_with_the_command(examine, home):
@@ -293,7 +307,7 @@ def test_a_folder_that_is_not_there_is_told_and_nothing_is_said_of_deleting(exam
     found, code = examine()
     assert code == 1
     assert "No such file" in found["folder drop"].text
-    assert "nothing is deleted" in found["folder drop"].fix
+    assert found["folder drop"].fix == "mount it or make it; nothing is deleted meanwhile"
 
 
 @pytest.fixture

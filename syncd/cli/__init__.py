@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from syncd import __version__
+from syncd import __version__, offers
 from syncd.cli.lines import complain
 from syncd.cli.options import Options, common
 from syncd.exceptions import SyncdError
 
-WELL, NOT_WELL, USAGE = 0, 1, 2
+WELL, NOT_WELL, USAGE, KEY_REFUSED = 0, 1, 2, 77
 
 #: Command, its module here, and what it does: in the order in which one meets them.
 COMMANDS = {
@@ -129,9 +129,10 @@ def call(arguments: Sequence[str]) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        complain(error.format_message())
+        offers.set_config(options.config)
+        complain(_in_our_words(error.format_message()))
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(f"try: {error.ctx.command_path} --help", err=True)
+            click.echo(offers.offered(f"try: {error.ctx.command_path} --help"), err=True)
         return error.exit_code
     except click.Abort:
         return 130
@@ -140,11 +141,17 @@ def call(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else WELL
 
 
-def missing_extra(command: str, error: ModuleNotFoundError) -> str:
+def _in_our_words(text: str) -> str:
+    """Return a message of click's as ours are written: in lower case, and without a full stop."""
+    begins = text[:1].lower() if text[1:2].islower() else text[:1]
+    return begins + text[1:].removesuffix(".")
+
+
+def missing_extra(command: str, error: ModuleNotFoundError, extra: str = "emulator") -> str:
     """Say how to install what `command` needs beyond a plain installation."""
     return (
         f"`syncd {command}` needs the package {error.name}, which is not installed; run: "
-        "pip install 'syncd[emulator]'"
+        f"pip install 'syncd[{extra}]'"
     )
 
 
@@ -160,6 +167,8 @@ def _tell(error: Exception, options: Options) -> int:
         error = SyncdError(f"a disk is full: cannot write {error.filename or 'the output'}")
     known = isinstance(error, SyncdError)
     text = str(error) if known else f"internal error: {type(error).__name__}: {error}"
+    if isinstance(error, SyncdError) and error.exit_code == KEY_REFUSED and "(syncd " not in text:
+        text += " (syncd doctor)"
     if options.verbosity >= 2:
         text = "".join(traceback.format_exception(error)) + text
     elif not known:

@@ -68,6 +68,12 @@ class _Address(click.ParamType[Any]):
 )
 @click.option("--max-body", type=_Size(), help="The largest upload, such as 100MiB.")
 @click.option(
+    "--s3",
+    metavar="URL",
+    help="Keep the bytes in a bucket, s3://bucket/folder; with the AWS variables' credentials.",
+)
+@click.option("--s3-endpoint", metavar="URL", help="Where S3 answers, if it is not Amazon's.")
+@click.option(
     "--private-uris", is_flag=True, help="Fetch a remote_uri from private addresses, too."
 )
 @click.option(
@@ -93,6 +99,8 @@ def emulator(
     rate_limit: float | None,
     max_body: int | None,
     private_uris: bool,
+    s3: str | None,
+    s3_endpoint: str | None,
     public_url: str | None,
     personality: tuple[str, ...],
 ) -> None:
@@ -116,12 +124,18 @@ def emulator(
             rate_limit=rate_limit,
             max_body=max_body,
             private_uris=private_uris,
+            s3=s3,
+            s3_endpoint=s3_endpoint,
             public_url=public_url,
             personality=personality,
             **traits,
         )
     except ValueError as error:
-        raise click.UsageError(f"{error}: --api-key KEY") from error
+        raise click.UsageError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.ClickException(missing_extra("emulator --s3", error, "s3")) from error
+    except ConnectionError as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         where = f"keep data in {data}" if error.filename else f"listen on {host}:{port}"
         raise click.ClickException(f"cannot {where}: {error.strerror or error}") from error

@@ -62,9 +62,7 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     parts: list[RenderableType] = [
         Text("● All is well", "bold green") if document["well"] else Text("● Not well", "bold red")
     ]
-    parts += [
-        _indented(Text(_said(_brief(reason, document["holds"])))) for reason in document["reasons"]
-    ]
+    parts += _reasons(_brief(reason, document["holds"]) for reason in document["reasons"])
     running = "not running"
     if document.get("last_pass_at"):
         running += f", last pass {ago(document['last_pass_at'], now)}"
@@ -82,6 +80,20 @@ def _head(document: JsonObject, now: float) -> RenderableType:
         ("service", f"{printable(api['base_url'])}{state}{waits}{answer}{echo}"),
     ]
     return Group(*parts, "", _facts(rows))
+
+
+def _reasons(reasons: Iterable[str]) -> Iterator[RenderableType]:
+    """Yield each reason, and below it the command that it ends with, once."""
+    shown = set()
+    for reason in reasons:
+        text, begins, command = reason.removesuffix(")").rpartition(" (syncd ")
+        if not begins or not reason.endswith(")"):
+            yield _indented(Text(_said(reason)))
+            continue
+        yield _indented(Text(_said(text)))
+        if command not in shown:
+            shown.add(command)
+            yield _advice(f"syncd {command}", 4)
 
 
 def _brief(reason: str, held: list[JsonObject]) -> str:
@@ -152,12 +164,12 @@ def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])
         rest = ", ..." if hold["affects"] > len(hold["first"]) else ""
-        files = counted(hold["affects"], "file")
-        yield _indented(Text(f"affects {files}{': ' if first else ''}{first}{rest}"), 4)
+        named = f": {first}{rest}" if first else ""
+        yield _indented(Text(f"affects {counted(hold['affects'], 'file')}{named}"), 4)
     for command in hold["commands"]:
         # Who reads this knows that command.
         if command != "syncd status":
-            yield _indented(_advice(command), 4)
+            yield _advice(command, 4)
 
 
 def as_advice(advice: str) -> str:
@@ -170,9 +182,13 @@ def _said(text: str) -> str:
     return printable(offered(text))
 
 
-def _advice(advice: str) -> Text:
+def _advice(advice: str, columns: int = 2) -> RenderableType:
+    """Return advice; a command stays on one line, so that it can be copied."""
     shown = as_advice(advice)
-    return Text(_said(shown), "cyan" if shown is not advice else "")
+    if shown is advice:
+        return _indented(Text(_said(advice)), columns)
+    text = Text(" " * columns, no_wrap=True, overflow="ignore")
+    return text.append(_said(shown), "cyan")
 
 
 def _failures(failures: list[JsonObject]) -> Iterator[RenderableType]:
@@ -203,7 +219,7 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
         parts += ["", Text("History", "bold"), _history(story["history"])]
     if story["advice"]:
         parts += ["", Text("What helps", "bold")]
-        parts += [_indented(_advice(line)) for line in story["advice"]]
+        parts += [_advice(line) for line in story["advice"]]
     return Group(*parts)
 
 

@@ -55,7 +55,7 @@ def verify(options: Options, *, remove_duplicates: bool, as_json: bool) -> int:
     [deletions] remote_gone says. Objects with a token of ours that are not ours are listed, and
     left alone. Exits with 1 if something differs or could not be compared.
     """
-    result = _with_progress(options, "verify", {"remove_duplicates": remove_duplicates})
+    result = with_progress(options, "verify", {"remove_duplicates": remove_duplicates})
     if as_json:
         print_json(result, indent=2)
     else:
@@ -149,7 +149,9 @@ def adopt(
         raise click.UsageError(f"--instance: {printable(instance)!r} is not 8 hex digits")
     if instance is not None and not yes:
         _ask_for(instance)
-    result = _with_progress(options, "adopt", {"instance": instance, "new": new, "check": check})
+    if check:
+        click.echo("each object is downloaded, to compare its bytes", err=True)
+    result = with_progress(options, "adopt", {"instance": instance, "new": new, "check": check})
     if as_json:
         print_json(result, indent=2)
     elif new:
@@ -243,7 +245,7 @@ def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
     raise click.UsageError(f"syncd knows no file {printable(str(path))} (syncd why tells more)")
 
 
-def _with_progress(options: Options, command: str, arguments: JsonObject) -> JsonObject:
+def with_progress(options: Options, command: str, arguments: JsonObject) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -1,13 +1,14 @@
 """What the emulator can be asked and told, outside the API's paths; no key is needed."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from syncd.emulator.answers import invalid
+from syncd.emulator.arrivals import Arrivals
 from syncd.emulator.faults import Faults
 from syncd.emulator.journal import Journal
 from syncd.emulator.records import spelled
@@ -20,9 +21,10 @@ _JSON_LINES = "application/jsonl"
 class Control:
     """Tells objects and requests, and takes the rules for faults."""
 
-    def __init__(self, *, store: Store, journal: Journal) -> None:
+    def __init__(self, *, store: Store, arrivals: Arrivals, journal: Journal) -> None:
         self.faults = Faults()
         self._store = store
+        self._arrivals = arrivals
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -55,10 +57,9 @@ class Control:
     async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def _lines(self) -> Iterator[str]:
-        # Many at a time: between pieces, Starlette changes the thread.
+    async def _lines(self) -> AsyncIterator[str]:
         for batch in self._store.everything():
-            yield "".join(map(_line, batch))
+            yield "".join(map(_line, await self._arrivals.seen(batch)))
 
     async def _noted(self) -> AsyncIterator[bytes]:
         # On the event loop, which writes them: no line is seen half written.

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from syncd.emulator import checks, multipart
 from syncd.emulator.answers import Refusal, invalid, too_large
+from syncd.emulator.arrivals import Arrivals
+from syncd.emulator.contents import Contents
 from syncd.emulator.journal import token_in
-from syncd.emulator.presign import Signer
 from syncd.emulator.records import Records
 from syncd.emulator.settings import Settings
 from syncd.emulator.store import Store, Stored
@@ -30,30 +31,34 @@ class Endpoints:
         self,
         *,
         store: Store,
-        signer: Signer,
+        contents: Contents,
+        arrivals: Arrivals,
         settings: Settings,
         process: Callable[[Stored], None],
         fetch: Callable[[Stored], None],
     ) -> None:
         self._store = store
+        self._contents = contents
+        self._arrivals = arrivals
         self._settings = settings
         self._process = process
         self._fetch = fetch
         self._traits = settings.personality
-        self._records = Records(signer=signer, settings=settings)
+        self._records = Records(contents=contents, settings=settings)
 
     async def upload(self, request: Request) -> Response:
         """POST /v2/files/-/uploads: one multipart part `file`."""
         workspace = request.query_params.get("workspace_uuid")
         workspace = self._workspace(request, workspace, claim=True)
         limit = self._settings.max_body
-        if limit is not None and int(request.headers.get("content-length", 0)) > limit:
+        length = int(request.headers.get("content-length", 0))
+        if limit is not None and length > limit:
             raise too_large(limit)
-        with self._store.incoming() as incoming:
+        async with self._contents.incoming(length or None) as incoming:
             kind = request.headers.get("content-type", "")
             part = await multipart.receive(kind, request.stream(), incoming, max_body=limit)
             declared = part.content_type and checks.content_type("file", part.content_type)
-            incoming.close()
+            await incoming.close()
             stored = self._new(
                 request,
                 workspace,
@@ -108,20 +113,23 @@ class Endpoints:
             ),
             order=self._traits.order,
         )
-        items = [self._records.detail(request, stored, url=False) for stored in page]
+        items = [
+            self._records.detail(request, stored, url=False)
+            for stored in await self._arrivals.seen(page)
+        ]
         return JSONResponse({"items": items, "count": count})
 
     async def get(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}."""
-        return JSONResponse(self._records.detail(request, self._found(request), url=True))
+        return JSONResponse(self._records.detail(request, await self._found(request), url=True))
 
     async def status(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}/status."""
-        return JSONResponse(self._records.status(self._found(request)))
+        return JSONResponse(self._records.status(await self._found(request)))
 
     async def frames(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}/frames."""
-        stored = self._found(request)
+        stored = await self._found(request)
         if stored.file_type != "video":
             message = f"the file is no video but {stored.content_type}"
             raise Refusal(400, message, code="file.not_a_video")
@@ -143,7 +151,7 @@ class Endpoints:
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v2/files/{file_uuid}: a soft delete."""
-        stored = self._found(request, deleted=self._traits.second_delete == 204)
+        stored = await self._found(request, deleted=self._traits.second_delete == 204)
         self._store.change(stored.file_uuid, state="deleted", deleted_at=self._store.now())
         return Response(status_code=204)
 
@@ -193,7 +201,7 @@ class Endpoints:
             self._store.claim(workspace, organization)
         return workspace
 
-    def _found(self, request: Request, *, deleted: bool = False) -> Stored:
+    async def _found(self, request: Request, *, deleted: bool = False) -> Stored:
         """Return the caller's object that the path names; a deleted one only with `deleted`."""
         file_uuid = checks.uuid("file_uuid", request.path_params["file_uuid"])
         stored = self._store.get(file_uuid)
@@ -201,7 +209,7 @@ class Endpoints:
         if stored is None or not theirs or (stored.state == "deleted" and not deleted):
             raise Refusal(404, f"there is no file {file_uuid}")
         request.scope["token"] = token_in(stored.sent_name)
-        return stored
+        return (await self._arrivals.seen([stored]))[0]
 
 
 async def _document(request: Request) -> dict[str, Any]:

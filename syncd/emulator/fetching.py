@@ -10,6 +10,7 @@ import httpx
 
 from syncd.addresses import kind_of_address
 from syncd.emulator import checks
+from syncd.emulator.contents import Contents
 from syncd.emulator.incoming import Incoming
 from syncd.emulator.store import Store, Stored
 
@@ -24,12 +25,14 @@ class Fetching:
         self,
         *,
         store: Store,
+        contents: Contents,
         max_body: int | None,
         process: Callable[[Stored], None],
         private_uris: bool,
     ) -> None:
         """Fetch from addresses that are not public only with `private_uris`."""
         self._store = store
+        self._contents = contents
         self._max_body = max_body
         self._hooks = {} if private_uris else {"request": [_refuse_private]}
         self._process = process
@@ -49,13 +52,12 @@ class Fetching:
 
     async def _fetch(self, stored: Stored) -> None:
         try:
-            async with self._places:
-                with self._store.incoming() as incoming:
-                    sent_type = await self._download(str(stored.remote_uri), incoming)
-                    changed = self._store.change(
-                        stored.file_uuid, **_outcome(stored, incoming, sent_type)
-                    )
-                    incoming.kept = changed is not None
+            async with self._places, self._contents.incoming() as incoming:
+                sent_type = await self._download(str(stored.remote_uri), incoming)
+                changed = self._store.change(
+                    stored.file_uuid, **_outcome(stored, incoming, sent_type)
+                )
+                incoming.kept = changed is not None
         except Exception as error:
             # Whatever a URL can bring about (a port of 99999 is an OverflowError): it is told.
             message = f"the remote file cannot be fetched: {str(error) or type(error).__name__}"
@@ -79,9 +81,10 @@ class Fetching:
             answer.raise_for_status()
             async for piece in answer.aiter_bytes():
                 incoming.write(piece)
+                await incoming.drain()
                 if self._max_body is not None and incoming.size > self._max_body:
                     raise ValueError(f"it is larger than {self._max_body} bytes")
-            incoming.close()
+            await incoming.close()
             sent_type = answer.headers.get("content-type")
             return checks.content_type("content-type", sent_type) if sent_type else ""
 

@@ -1,4 +1,4 @@
-"""Reads a multipart body as it arrives: its one part `file` goes to disk, hashed on the way."""
+"""Reads a multipart body as it arrives: its one part `file` is kept, hashed on the way."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -88,6 +88,7 @@ async def receive(
             if max_body is not None and received > max_body:
                 raise too_large(max_body)
             parser.write(chunk)
+            await incoming.drain()
     except FormParserError as error:
         raise Refusal(400, f"the body is not multipart: {error}") from error
     if not part.whole:

@@ -9,6 +9,7 @@ import queue
 import threading
 from dataclasses import asdict
 
+from syncd.emulator.contents import Contents
 from syncd.emulator.store import Store, Stored
 from syncd.emulator.video import VideoError, read_video
 
@@ -22,8 +23,9 @@ class _Stopped(Exception):  # noqa: N818 - control flow, out of the middle of a 
 class Processing:
     """A queue of videos and the thread that works through it."""
 
-    def __init__(self, *, store: Store, seconds: float) -> None:
+    def __init__(self, *, store: Store, contents: Contents, seconds: float) -> None:
         self._store = store
+        self._contents = contents
         self._seconds = seconds
         self._queue: queue.SimpleQueue[Stored | None] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -62,9 +64,8 @@ class Processing:
         if self._stop.wait(self._seconds):
             raise _Stopped
         try:
-            facts = read_video(
-                self._store.content(stored), self._store.frames(stored), each=self._go_on
-            )
+            with self._contents.video(stored) as (video, frames):
+                facts = read_video(video, frames, each=self._go_on)
         except VideoError as error:
             self._finish(stored, "failed", error_message=str(error))
         else:

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from syncd.emulator.presign import Signer
+from syncd.emulator.contents import Contents
 from syncd.emulator.settings import Settings
 from syncd.emulator.store import Stored
 
@@ -13,8 +13,8 @@ from syncd.emulator.store import Stored
 class Records:
     """Shows objects, and of their sent names only what is to be echoed."""
 
-    def __init__(self, *, signer: Signer, settings: Settings) -> None:
-        self._signer = signer
+    def __init__(self, *, contents: Contents, settings: Settings) -> None:
+        self._contents = contents
         self._traits = settings.personality
         self._public_url = settings.public_url
 
@@ -75,7 +75,7 @@ class Records:
 
     def _url(self, request: Request, method: str, stored: Stored, frame: str = "") -> str:
         base = self._public_url or f"http://{request.headers.get('host', 'localhost')}"
-        return self._signer.url(base, method, stored.file_uuid + frame)
+        return self._contents.url(base, method, stored, frame)
 
     def _echoed(self, stored: Stored, *, as_sent: bool = False) -> str | None:
         echo = self._traits.echo

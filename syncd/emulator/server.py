@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from syncd.emulator.admission import Admission
 from syncd.emulator.app import App
+from syncd.emulator.arrivals import Arrivals
+from syncd.emulator.contents import Contents, Folder
 from syncd.emulator.control import Control
 from syncd.emulator.endpoints import Endpoints
 from syncd.emulator.fetching import Fetching
@@ -30,6 +32,9 @@ from syncd.emulator.settings import ORGANIZATION, Settings
 from syncd.emulator.storage import Storage
 from syncd.emulator.store import Store
 
+if TYPE_CHECKING:
+    from syncd.emulator.s3 import S3Place
+
 #: How long a start may take; and, after every connection was cut, what is under way.
 START_SECONDS, STOP_SECONDS = 20.0, 0.2
 
@@ -40,7 +45,8 @@ class Emulator:
     `data` is the folder that keeps everything. `port` 0 picks a free one, and keeps it over a
     restart. `api_keys` maps keys to their organizations' uuids; `api_key` is the only key, of one
     organization; with neither, any key is accepted, and it listens on loopback alone. Remote files
-    are fetched from private addresses only with `private_uris`. Presigned URLs begin with
+    are fetched from private addresses only with `private_uris`. `s3` ("s3://bucket/folder") keeps
+    the bytes in a bucket, with the credentials of the AWS variables. Presigned URLs begin with
     `public_url`, or with the address that a request came to. `personality` names how the service
     differs from others, and `traits` are single members of `Personality`. `clock` dates objects and
     presigned URLs.
@@ -58,12 +64,15 @@ class Emulator:
         rate_limit: float | None = None,
         processing_seconds: float = 0.0,
         private_uris: bool = False,
+        s3: str | None = None,
+        s3_endpoint: str | None = None,
         public_url: str | None = None,
         personality: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
         **traits: Any,
     ) -> None:
         keys = dict(api_keys or {}) | ({api_key: ORGANIZATION} if api_key else {})
+        self.personality = personality_of(*personality, **traits)
         self._settings = Settings(
             api_keys=keys,
             max_body=max_body,
@@ -71,11 +80,17 @@ class Emulator:
             processing_seconds=processing_seconds,
             private_uris=private_uris,
             public_url=public_url and public_url.rstrip("/"),
-            personality=personality_of(*personality, **traits),
+            personality=self.personality,
         )
         if not keys and not is_loopback(host):
-            raise ValueError(f"to listen on {host}, which other machines can reach, it needs a key")
+            reached = f"to listen on {host}, which other machines can reach"
+            raise ValueError(f"{reached}, it needs a key: --api-key KEY")
         self._data, self._host, self._port, self._clock = data, host, port, clock
+        self._s3: S3Place | None = None
+        if s3 is not None:
+            from syncd.emulator.s3 import s3_place  # noqa: PLC0415 - an extra
+
+            self._s3 = s3_place(s3, s3_endpoint)
         self._running = ExitStack()
         self.url = ""
 
@@ -112,10 +127,17 @@ class Emulator:
         journal = Journal(self._data)
         running.callback(journal.close)
         signer = Signer(self._data, clock=self._clock, seconds=settings.url_seconds)
-        processing = Processing(store=store, seconds=settings.processing_seconds)
+        folder = Folder(self._data, signer)
+        contents: Contents = folder
+        if self._s3 is not None:
+            contents = self._s3.bucket(self._data, clock=self._clock, seconds=settings.url_seconds)
+        contents.sweep(store.taken())
+        processing = Processing(store=store, contents=contents, seconds=settings.processing_seconds)
         process = processing.submit
+        arrivals = Arrivals(store=store, contents=contents, process=process)
         fetching = Fetching(
             store=store,
+            contents=contents,
             max_body=settings.max_body,
             process=process,
             private_uris=settings.private_uris,
@@ -123,15 +145,20 @@ class Emulator:
         app = App(
             endpoints=Endpoints(
                 store=store,
-                signer=signer,
+                contents=contents,
+                arrivals=arrivals,
                 settings=settings,
                 process=process,
                 fetch=fetching.submit,
             ),
             storage=Storage(
-                store=store, signer=signer, max_body=settings.max_body, process=process
+                store=store,
+                folder=folder,
+                signer=signer,
+                max_body=settings.max_body,
+                process=process,
             ),
-            control=Control(store=store, journal=journal),
+            control=Control(store=store, arrivals=arrivals, journal=journal),
             admission=Admission(settings, monotonic=time.monotonic),
             journal=journal,
             host=self._host,

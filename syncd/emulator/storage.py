@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from syncd.emulator.answers import StorageRefusal
+from syncd.emulator.contents import Folder
 from syncd.emulator.journal import token_in
-from syncd.emulator.presign import Signer
+from syncd.emulator.presign import PREFIX, Signer
 from syncd.emulator.store import Store, Stored
 
 
@@ -18,14 +20,21 @@ class Storage:
         self,
         *,
         store: Store,
+        folder: Folder,
         signer: Signer,
         max_body: int | None,
         process: Callable[[Stored], None],
     ) -> None:
         self._store = store
+        self._folder = folder
         self._signer = signer
         self._max_body = max_body
         self._process = process
+
+    def routes(self) -> list[Route]:
+        """Return what is served."""
+        path = PREFIX + "{name:path}"
+        return [Route(path, self.put, methods=["PUT"]), Route(path, self.get, methods=["GET"])]
 
     async def put(self, request: Request) -> Response:
         """Store the body; the same bytes again change nothing, others replace them."""
@@ -35,11 +44,11 @@ class Storage:
             message = f"the content type was declared as {stored.declared_type}"
             raise StorageRefusal(403, message, code="SignatureDoesNotMatch")
         self._check_size(int(request.headers.get("content-length", 0)))
-        with self._store.incoming() as incoming:
+        async with self._folder.incoming() as incoming:
             async for chunk in request.stream():
                 incoming.write(chunk)
                 self._check_size(incoming.size)
-            incoming.close()
+            await incoming.close()
             etag = {"etag": f'"{incoming.sha256[:32]}"'}
             known = self._store.get(stored.file_uuid) or stored
             if known.sha256 == incoming.sha256:
@@ -64,7 +73,7 @@ class Storage:
         """Answer with an object's bytes, or with a frame of it."""
         stored = self._admitted(request)
         frame = request.path_params["name"].partition("/")[2]
-        path = self._store.frames(stored) / frame if frame else self._store.content(stored)
+        path = self._folder.path(stored, frame)
         if not path.is_file():
             raise StorageRefusal(404, "there is no such object")
         kind = "image/jpeg" if frame else stored.content_type

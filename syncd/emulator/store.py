@@ -1,4 +1,4 @@
-"""What the emulator holds: an index in SQLite, and each object's bytes in a file beside it.
+"""What the emulator holds: an index in SQLite; where the bytes are, `contents` knows.
 
 An object counts once its row is there, and the row is written last. Nothing is synced to the disk
 itself: what was answered survives a kill of the process, not a power cut. It is an emulator.
@@ -6,7 +6,6 @@ itself: what was answered survives a kill of the process, not a power cut. It is
 
 import fcntl
 import json
-import shutil
 import sqlite3
 import threading
 import time
@@ -15,9 +14,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from syncd.emulator.incoming import Incoming
 from syncd.emulator.personalities import Order
 from syncd.emulator.private import private
 
@@ -78,9 +75,7 @@ class Store:
 
     def __init__(self, data: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._contents, self._frames = data / "contents", data / "frames"
-        for folder in (self._contents, self._frames):
-            folder.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True)
         # All that is in it is thereby its owner's alone.
         data.chmod(0o700)
         self._held = open(data / "lock", "wb", opener=private)  # noqa: SIM115
@@ -97,7 +92,6 @@ class Store:
         self._db.executescript(_SCHEMA)
         self._workspaces = dict(self._db.execute("SELECT * FROM workspaces").fetchall())
         self._last = 0.0
-        self._remove_leftovers()
 
     def close(self) -> None:
         """Close the index and give the folder up."""
@@ -110,18 +104,6 @@ class Store:
         with self._lock:
             self._last = max(self._clock(), self._last + 1e-6)
             return self._last
-
-    def incoming(self) -> Incoming:
-        """Return a place for bytes that arrive."""
-        return Incoming(self._contents / uuid4().hex)
-
-    def content(self, stored: Stored) -> Path:
-        """Return where an object's bytes are."""
-        return self._contents / str(stored.content)
-
-    def frames(self, stored: Stored) -> Path:
-        """Return the folder for a video's frames."""
-        return self._frames / str(stored.content)
 
     def add(self, *new: Stored) -> None:
         """Add objects, all or none."""
@@ -224,13 +206,7 @@ class Store:
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM objects {tail}", values).fetchall()
         return [Stored(*row) for row in rows]
 
-    def _remove_leftovers(self) -> None:
-        """Remove bytes and frames that no object took: of a killed process, or replaced."""
-        rows = self._db.execute("SELECT content FROM objects WHERE content IS NOT NULL").fetchall()
-        taken = {row[0] for row in rows}
-        for path in self._contents.iterdir():
-            if path.name not in taken:
-                path.unlink()
-        for path in self._frames.iterdir():
-            if path.name not in taken:
-                shutil.rmtree(path)
+    def taken(self) -> set[str]:
+        """Return each `content` that an object has, or is reserved to have."""
+        query = "SELECT coalesce(content, file_uuid) FROM objects"
+        return {row[0] for row in self._db.execute(query)}

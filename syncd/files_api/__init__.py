@@ -10,6 +10,7 @@ here, no redirect is followed, and no text shows a key or a presigned URL.
 """
 
 from syncd.files_api.answer import Answer
+from syncd.files_api.async_client import AsyncFilesClient
 from syncd.files_api.base_url import BASE_URLS, base_url_for
 from syncd.files_api.client import FilesClient
 from syncd.files_api.content_types import HEAD_BYTES, content_type
@@ -58,6 +59,7 @@ __all__ = [
     "AbortedInDoubt",
     "AbortedUnsent",
     "Answer",
+    "AsyncFilesClient",
     "BadAnswerError",
     "BadRequestError",
     "ConflictError",

@@ -113,6 +113,11 @@ class FilesClient:
         cls, environ: Mapping[str, str] = os.environ, **overrides: Any
     ) -> "FilesClient":
         """Make a client from the official client's variables, `AYMARA_AI_...`."""
+        return cls(**cls.settings_from(environ, **overrides))
+
+    @staticmethod
+    def settings_from(environ: Mapping[str, str], **overrides: Any) -> dict[str, Any]:
+        """Return the settings that the official client's variables stand for."""
         settings: dict[str, Any] = {
             "base_url": environ.get("AYMARA_AI_BASE_URL") or base_url_for("production"),
             "api_key": environ.get("AYMARA_AI_API_KEY") or None,
@@ -122,7 +127,7 @@ class FilesClient:
         }
         if not settings["api_key"] and not settings["bearer_token"]:
             raise ConfigError("no key: set AYMARA_AI_API_KEY")
-        return cls(**settings)
+        return settings
 
     def __repr__(self) -> str:
         return f"FilesClient({self.base_url!r})"

@@ -45,12 +45,6 @@ def parts(db: Database, name: str) -> dict[bytes, Part]:
     }
 
 
-def identity(db: Database, name: str) -> RootIdentity | None:
-    """Return the identity that a folder's root is known by; None before it was seen once."""
-    root = parts(db, name).get(b"")
-    return root.identity if root else None
-
-
 def note(db: Database, name: str, path: bytes, now: float | None) -> None:
     """Remember a folder and where it is; `now` is when its root is there, which counts once."""
     db.conn.execute(

@@ -26,7 +26,9 @@ LONGEST_WAIT_SECONDS = 3600.0
 LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
-_NO_VERDICT: dict[str, object] = {"verdict": None}
+_NO_VERDICT: dict[str, Any] = {"verdict": None}
+#: What is known no more of a file that was missing.
+_BACK = _NO_VERDICT | {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
 
 
 class Seen(enum.StrEnum):
@@ -169,17 +171,31 @@ def _record(
         return False
     files.update(db, file.id, **values)
     if not file.present and sighting.seen is not Seen.MISSING:
-        # It is back: what is still on its way is wanted again, and its absence is no evidence.
-        db.conn.execute(
-            "UPDATE copies SET wanted = 1, evidence = iif(delete_sent_at, evidence, NULL) "
-            "WHERE file_id = ?",
-            (file.id,),
-        )
+        _want_again(db, file)
     if sighting.seen is Seen.MISSING and not copies.where(db, "file_id = ? LIMIT 1", (file.id,)):
         db.conn.execute("DELETE FROM files WHERE id = ?", (file.id,))
         return True
     advance(db, file.id, policies, now)
     return True
+
+
+def doubt_absence(db: Database, file_id: int, policies: Policies, now: float) -> None:
+    """Have a missing file that may be back be looked at anew, and judged by the folder's rules."""
+    file = files.get(db, file_id)
+    if file is None or file.status is not FileStatus.MISSING:
+        return
+    files.update(db, file.id, status=FileStatus.SETTLING, due_at=now, **_BACK)
+    _want_again(db, file)
+    advance(db, file.id, policies, now)
+
+
+def _want_again(db: Database, file: File) -> None:
+    """Want what is on its way of a file that is back: its absence is no evidence any more."""
+    db.conn.execute(
+        "UPDATE copies SET wanted = 1, evidence = iif(delete_sent_at, evidence, NULL) "
+        "WHERE file_id = ?",
+        (file.id,),
+    )
 
 
 def _first_sight(
@@ -235,10 +251,8 @@ def _present(
 ) -> dict[str, Any] | None:
     if sighting.fingerprint is None:
         raise AssertionError(sighting)
-    back: dict[str, Any] = {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
-    back |= _NO_VERDICT
     if sighting.fingerprint != file.fingerprint:
-        values = back | _quiet(sighting, sighting.fingerprint, settling, now)
+        values = _BACK | _quiet(sighting, sighting.fingerprint, settling, now)
         if values["settling_since"] is not None and file.settling_since is not None:
             values["settling_since"] = file.settling_since
         return values | {
@@ -266,7 +280,7 @@ def _present(
             return None
         case _:
             values = {"status": FileStatus.READY, "due_at": now, "error": None, "is_skipped": 0}
-            return back | values
+            return _BACK | values
 
 
 def _still(file: File, sighting: Sighting, settling: Settling, now: float) -> dict[str, Any] | None:
@@ -368,13 +382,12 @@ def _ineligible(file: File, sighting: Sighting) -> dict[str, Any] | None:
 
 def restart_grace(
     db: Database, now: float, grace: dict[str, float], *, set_back: float = 0.0
-) -> int:
+) -> None:
     """Let every grace begin anew, because the clock jumped; `grace` is seconds by folder.
 
     By as many seconds as it was `set_back`, all that waits would wait longer: it is due earlier.
     What is in doubt was sent at a time that is no longer known: it is looked for among all.
     """
-    changed = 0
     db.conn.execute(
         # The index of what is under way wants its own words.
         "UPDATE copies SET sent_at = :long_ago, doubted_at = :now "
@@ -401,13 +414,12 @@ def restart_grace(
             f"UPDATE {table} SET due_at = ? WHERE due_at > ?", (now, now + LONGEST_WAIT_SECONDS)
         )
     for folder, seconds in grace.items():
-        changed += restart_grace_beneath(db, folder, b"", now, seconds)
-    return changed
+        restart_grace_beneath(db, folder, b"", now, seconds)
 
 
 def restart_grace_beneath(
     db: Database, folder: str, part: bytes, now: float, seconds: float
-) -> int:
+) -> None:
     """Let the grace of what is missing beneath a `part` of a folder begin anew."""
     first, beyond = inventory.range_beneath(part)
     missing = (
@@ -416,17 +428,16 @@ def restart_grace_beneath(
     )
     known = {"now": now, "due_at": now + seconds, "folder": folder}
     known |= {"first": first, "beyond": beyond}
-    changed = db.conn.execute(
+    db.conn.execute(
         "UPDATE files SET missing_since = :now, "
         f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE {missing}",
         known,
-    ).rowcount
+    )
     db.conn.execute(
         "UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL "
         f"AND file_id IN (SELECT id FROM files WHERE {missing})",
         known,
     )
-    return changed
 
 
 def due_looks(db: Database, now: float, folders: Sequence[str], limit: int) -> list[File]:

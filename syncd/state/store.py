@@ -220,7 +220,7 @@ class Store:
             elif known is not None and own == known.id and here.progress < known.progress:
                 said = loss or f"an older state database was put into {self.directory}"
             if said and not holds.is_lost(db):
-                _hold_everything(db, said, now)
+                hold_everything(db, said, now)
             return here
 
         here = self._writer.write(compare)
@@ -232,10 +232,6 @@ class Store:
             )
         self.instance = here.id
         self.remember()
-
-    def hold_everything(self, db: Database, loss: str, now: float) -> None:
-        """Within a transaction: hold everything until `syncd adopt` has run."""
-        _hold_everything(db, loss, now)
 
     def recovered(self, db: Database, now: float) -> None:
         """Within a transaction: end the hold of a loss, now that the ledger is whole again."""
@@ -485,7 +481,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _hold_everything(db: Database, loss: str, now: float) -> None:
+def hold_everything(db: Database, loss: str, now: float) -> None:
+    """Within a transaction: hold everything until `syncd adopt` has run."""
     holds.place(
         db,
         stops="sending",
@@ -511,7 +508,7 @@ def _become(db: Database, instance_id: str, now: float) -> bool:
         return False
     set_fact(db, "instance", instance_id)
     tokens.distrust(db)
-    _hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
+    hold_everything(db, f"the ledger of instance {instance_id} is lost", now)
     predecessor.release(db, now)
     return True
 

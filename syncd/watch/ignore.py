@@ -74,18 +74,17 @@ class Rules:
         self._lock = threading.Lock()
         self._above: dict[bytes, _Above] = {}
         self._remembered_bytes = 0
-        #: the rules of `.syncdignore` files by content, and which of them are in use
+        #: the rules of `.syncdignore` files by content, and those used since the last scan began
         self._parsed: dict[bytes, _Parsed] = {}
         self._used: set[bytes] = set()
 
-    def forget(self) -> None:
-        """Read every `.syncdignore` file anew from now on."""
+    def forget(self, *, all_are_read: bool = False) -> None:
+        """Read every `.syncdignore` file anew from now on; with `all_are_read`, a scan begins."""
         with self._lock:
             self._above = {}
             self._remembered_bytes = 0
-            # What was in use stays parsed, for most files will be the same.
-            self._parsed = {content: self._parsed[content] for content in self._used}
-            self._used = set()
+            if all_are_read:
+                self._used = set()
 
     def knows(self, directory: bytes) -> bool:
         """Say whether the rules of `directory` are remembered."""
@@ -179,12 +178,19 @@ class Rules:
         with self._lock:
             parsed = self._parsed.get(content)
             if parsed is None:
-                if sum(map(len, self._parsed)) + len(content) > FOLDER_BYTES:
+                if not self._has_room_for(content):
                     most = f"{FOLDER_BYTES >> 10} KiB"
                     raise _unusable(path, f"all such files of the folder hold more than {most}")
                 parsed = self._parsed[content] = _read(content)
             self._used.add(content)
             return parsed
+
+    def _has_room_for(self, content: bytes) -> bool:
+        """Say whether one more content can be parsed; where it must, give up what nobody used."""
+        most = FOLDER_BYTES - len(content)
+        if sum(map(len, self._parsed)) > most:
+            self._parsed = {used: self._parsed[used] for used in self._used}
+        return sum(map(len, self._parsed)) <= most
 
     def _directory(self, path: bytes) -> "_Above":
         """Return what is known of a directory's rules, read where it is not."""

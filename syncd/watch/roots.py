@@ -108,9 +108,9 @@ class Root:
         self._compared: dict[tuple[bytes, RootIdentity], Likeness] = {}
         #: the parts that were compared, and whose holds do not tell of it yet
         self._fresh: set[bytes] = set()
-        #: the known parts that were asked whether they are as they were earlier, and at what change
-        #: of the mounts; and those that are
-        self._dated: dict[bytes, tuple[RootIdentity, int]] = {}
+        #: the known parts that were asked whether they are as they were earlier, on what mount and
+        #: at what change of the mounts; and those that are
+        self._dated: dict[bytes, tuple[RootIdentity, str | None, int]] = {}
         self._put_back: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
@@ -178,12 +178,16 @@ class Root:
         known = self._store.read(lambda db: folders.parts(db, self._folder.name))
         view = identity.view(self._folder.path, self._folder.marker, known)
         for part, seen in view.parts.items():
-            if seen and part in known and self._dated.get(part) != (seen, view.changes):
-                self._dated[part] = seen, view.changes
+            if seen is None or part not in known:
+                continue
+            looked_at = seen, view.mounts.get(part), view.changes
+            if self._dated.get(part) != looked_at:
                 if self._is_put_back(view, part, known[part]):
                     self._put_back.add(part)
                 else:
                     self._put_back.discard(part)
+                # Last: another thread relies on it.
+                self._dated[part] = looked_at
         return view
 
     def _is_put_back(self, view: View, part: bytes, known: Part) -> bool:

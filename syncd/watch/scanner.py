@@ -19,8 +19,6 @@ from syncd.watch.scan_pass import ScanPass, ScanReport
 
 log = logging.getLogger(__name__)
 
-#: Entries of a directory that are compared at a time.
-ENTRIES = 1000
 #: Seconds for which the table's note of the last scan may lag behind, when nothing changed.
 NOTE_SECONDS = 60.0
 
@@ -55,7 +53,7 @@ class Scanner:
         """
         began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
-        self._rules.forget()
+        self._rules.forget(all_are_read=True)
         self._root.compare_anew()
         standing = self._root.check()
         report = ScanReport(state=standing.state)

@@ -116,20 +116,11 @@ class Watch:
         due = [watched.look_due() for watched in self.folders.values()]
         return min((at for at in due if at is not None), default=None)
 
-    def scan_due(self) -> float | None:
-        """Step: scan the folders whose time has come; return the seconds until the next is."""
-        return min((watched.scan_if_due() for watched in self.folders.values()), default=None)
-
     def ask_scans(self, reason: str) -> None:
         """Have every folder be scanned as soon as may be."""
         for watched in self.folders.values():
             watched.hints.ask_scan(reason)
             watched.hints.ask_check()
-
-    def check_roots(self) -> None:
-        """Step, every 10 s: check every root and every watcher."""
-        for watched in self.folders.values():
-            watched.check_all()
 
     def scan_all(self) -> list[ScanReport]:
         """Scan every folder now, for a single pass without watchers."""

@@ -20,7 +20,7 @@ from syncd.state.audit import Claim
 from syncd.state.files import File
 from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
-from syncd.state.store import Store, Transaction
+from syncd.state.store import Store, Transaction, hold_everything
 from syncd.workers.comparison import Comparison
 from syncd.workers.introduction import Introduction
 
@@ -132,7 +132,7 @@ class Adopter:
 
     def _hold(self, db: Transaction) -> None:
         if not holds.is_lost(db):
-            self._store.hold_everything(db, "`syncd adopt` has not come to its end", self._clock())
+            hold_everything(db, "`syncd adopt` has not come to its end", self._clock())
 
     def _finish(self) -> None:
         """Go on sending; no attempt of before counts any more."""

@@ -16,7 +16,7 @@ from syncd.state.confirming import BY_STORAGE, SIZES, TOLD, UNTOLD, UNTOLD_AFTER
 from syncd.state.copies import Copy
 from syncd.state.ledger import Failure, Ledger, Stored
 from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store, Transaction, fact
+from syncd.state.store import Store, Transaction
 from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.gate import Gate
 
@@ -209,8 +209,3 @@ def _stored(copy: Copy) -> Stored:
         # How far a video is, only a look at its status tells.
         "pending" if copy.is_video else None,
     )
-
-
-def tells_no_sizes(db: Transaction) -> bool:
-    """Say whether it was learned that the service never tells the sizes of what it holds."""
-    return fact(db, SIZES) == UNTOLD

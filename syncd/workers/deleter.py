@@ -22,7 +22,6 @@ from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.retry import backoff_seconds
-from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.state.store import Store, Transaction, read_fact, set_fact
 from syncd.state.texts import error_text
 from syncd.workers.gate import Gate
@@ -59,7 +58,7 @@ class MirroredFolder:
     """Where a folder's files are, and its patience with them."""
 
     path: bytes
-    settling: Settling
+    grace_seconds: float
     #: a file beneath it without which it is not the right one
     marker: bytes = b""
 
@@ -154,7 +153,7 @@ class Deleter:
         if known is None or jump:
             if jump:
                 log.warning("the clock was set by %+.0f s; every grace begins anew", jump)
-            grace = {name: f.settling.grace_seconds for name, f in self._mirrored.items()}
+            grace = {name: f.grace_seconds for name, f in self._mirrored.items()}
             back = max(-jump, 0.0)
             self._store.write(lambda db: sightings.restart_grace(db, now, grace, set_back=back))
             self._clock_noted_at = 0.0
@@ -206,26 +205,7 @@ class Deleter:
             elif sight.found is disk.Found.ABSENT:
                 self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
             else:
-                self._record_return(db, file, sight, now)
-
-    def _record_return(self, db: Transaction, file: File, sight: disk.Sight, now: float) -> None:
-        """Record that a missing file is there after all, or something else in its place."""
-        present = sight.found is disk.Found.FILE
-        sighting = Sighting(
-            file.path,
-            Seen.PRESENT if present else Seen.INELIGIBLE,
-            sight.fingerprint,
-            reason=None if present else sight.error or "not a regular file",
-            own_clock=sight.own_clock,
-        )
-        sightings.record(
-            db,
-            file.folder,
-            [sighting],
-            settling=self._mirrored[file.folder].settling,
-            policies=self._policies,
-            now=now,
-        )
+                sightings.doubt_absence(db, file.id, self._policies, now)
 
     # Delete it
 
@@ -299,7 +279,7 @@ class Deleter:
         )
 
     def _still_gone(self, missing: list[File], seen: Mapping[bytes, disk.Sight]) -> list[File]:
-        """Return those of a folder's missing files that still are; what came back is recorded."""
+        """Return those of a folder's missing files that still are; others are looked at anew."""
         gone = []
         for file in missing:
             sight = seen.get(file.path)
@@ -308,8 +288,8 @@ class Deleter:
             if sight.found is disk.Found.ABSENT:
                 gone.append(file)
             else:
-                back = partial(self._record_return, file=file, sight=sight, now=self._clock())
-                self._store.write(back)
+                doubt = partial(sightings.doubt_absence, file_id=file.id, policies=self._policies)
+                self._store.write(partial(doubt, now=self._clock()))
         return gone
 
     def _key_is_good(self, copy: Copy) -> bool:

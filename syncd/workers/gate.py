@@ -481,11 +481,6 @@ class Gate:
         )
 
 
-def _is_no_service(error: RefusedError) -> bool:
-    """Say whether something before the service refused what no file can be to blame for."""
-    return error.operation == "list" and not error.is_the_services
-
-
 _KEY_COMMANDS = (
     "check AYMARA_AI_API_KEY (or the file or credential it comes from) and start syncd again",
     "syncd status",

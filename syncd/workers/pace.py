@@ -11,10 +11,10 @@ REGAINED_SECONDS = 15.0
 CUT, DEEP_CUT = 0.08, 0.3
 #: Seconds for which a rate has to hold, to be nearly right.
 HELD_SECONDS = 5.0
-#: Requests a second: fewer are never asked for, and more need no pace.
-SLOWEST, FASTEST = 0.1, 1000.0
-#: The successes that tell the rate at the first 429.
-_COUNTED = 10
+#: Requests a second: fewer are never taken for too much, and more need no pace.
+SLOWEST, FASTEST = 0.5, 1000.0
+#: The successes, and for how many seconds, that tell the rate at the first 429.
+_COUNTED, LATELY = 10, 5.0
 
 
 class Pace:
@@ -43,10 +43,13 @@ class Pace:
         """Go slower from the end of `pause` seconds on: a request of now was one too many."""
         with self._lock:
             now = self._monotonic()
-            is_new = self._too_much == inf
-            rate = self._seen_rate(now) if is_new else self._rate(now)
-            self._cut = DEEP_CUT if now - self._since < HELD_SECONDS else CUT
-            self._too_much = max(rate, SLOWEST / (1.0 - self._cut))
+            lately = [at for at in self._successes.copy() if at > max(now - LATELY, self._since)]
+            if lately:
+                is_new = self._too_much == inf
+                served = len(lately) / max(now - lately[0], 1.0 / FASTEST)
+                self._cut = DEEP_CUT if now - self._since < HELD_SECONDS else CUT
+                self._too_much = max(served if is_new else self._rate(now), SLOWEST)
+            # Where everything is refused, that tells of no rate.
             self._since = self._next_turn = now + pause
 
     def seconds_until_turn(self) -> float:
@@ -62,11 +65,6 @@ class Pace:
             turn = max(self._next_turn, now)
             self._next_turn = turn + 1.0 / rate
             return turn - now
-
-    def _seen_rate(self, now: float) -> float:
-        """Return how fast the last requests were served: at least as fast as was too much."""
-        lately = self._successes.copy()
-        return len(lately) / max(now - lately[0], 1.0 / FASTEST) if lately else 1.0
 
     def _rate(self, now: float) -> float:
         age = max(now - self._since, 0.0) / REGAINED_SECONDS - 1.0

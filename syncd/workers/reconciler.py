@@ -463,11 +463,15 @@ class Reconciler:
             sizes=_sizes(copy.size, item),
             skew=item.created_at.timestamp() - stored_at - (self._search.ahead or 0.0),
         )
+        self.learn(kind, what, item.uploaded_by_uuid)
+
+    def learn(self, kind: str, what: Learned, uploaded_by_uuid: str | None) -> None:
+        """Keep what an own upload of a kind showed, and who the service says uploads."""
         now = self._clock()
 
         def record(db: Transaction) -> None:
             echo.learn(db, kind, what)
-            echo.learn_uploader(db, fact(db, KEY_MARK), item.uploaded_by_uuid)
+            echo.learn_uploader(db, fact(db, KEY_MARK), uploaded_by_uuid)
             # Doubts that were held for want of this proof can be looked at with it.
             for doubt in due.doubts(db) if what.echo else ():
                 self._ledger.look_later(db, doubt.id, now)

@@ -18,7 +18,7 @@ from syncd.files_api import (
 from syncd.state import audit, due, echo, holds, rollback, tokens
 from syncd.state.audit import Claim
 from syncd.state.planner import Policy
-from syncd.state.store import Store, Transaction
+from syncd.state.store import Store, Transaction, hold_everything
 from syncd.workers.comparison import Comparison
 from syncd.workers.gate import Gate
 from syncd.workers.patience import Patience, may_not_list
@@ -197,7 +197,7 @@ class RollbackCheck:
         log.error("this state is an older copy: %s", found)
         now = self._clock()
         loss = f"an older copy of the whole state was put into {self._store.directory} ({found})"
-        self._store.write(lambda db: self._store.hold_everything(db, loss, now))
+        self._store.write(lambda db: hold_everything(db, loss, now))
 
 
 def _least_skew(db: Transaction) -> float:

@@ -11,6 +11,7 @@ import pytest
 from syncd import cli
 from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
+from syncd.files_api import UnauthorizedError
 from syncd.once import Tally
 
 
@@ -88,6 +89,15 @@ def test_an_error_is_one_line_and_a_code(service, syncd, monkeypatch, tmp_path, 
     assert err.count("\n") == 1
     assert err.startswith("syncd: ")
     assert str(error) in err
+
+
+def test_a_refused_key_names_what_to_do_next(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a").mkdir()
+    service.outcome = UnauthorizedError("no", operation="list", status=401)
+    code, _, err = syncd("run", "a")
+    assert code == 77
+    assert err.endswith("(syncd doctor)\n")
 
 
 def test_a_traceback_is_shown_when_asked_for_twice(service, syncd, monkeypatch, tmp_path):

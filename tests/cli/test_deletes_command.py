@@ -184,7 +184,7 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     assert code == 0, out
     assert "taken for the right one" in out
     taken = identify(str(held.home / "f").encode())
-    assert reopen(held).store.read(lambda db: folders.identity(db, "f")) == taken
+    assert reopen(held).store.read(lambda db: folders.parts(db, "f")[b""].identity) == taken
 
 
 @pytest.mark.row(65)

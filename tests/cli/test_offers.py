@@ -18,7 +18,7 @@ def test_an_offered_command_names_the_configuration_that_was_given(desk, syncd, 
     desk.hold("sending", "*", commands=["mend it", "syncd retry"])
     mine = (tmp_path / "syncd.toml").rename(tmp_path / "my own.toml")
     for text in (syncd("-c", mine.name, "status")[1], syncd("status", "-c", mine.name)[1]):
-        assert "(syncd -c 'my own.toml' ls --status failed)" in text
+        assert "> syncd -c 'my own.toml' ls --status failed\n" in text
         assert "> syncd -c 'my own.toml' retry" in text
     helps = syncd("-c", mine.name, "why", "f/bad")[1].split("What helps")[1]
     assert "> syncd -c 'my own.toml' retry" in " ".join(helps.split())
@@ -26,7 +26,14 @@ def test_an_offered_command_names_the_configuration_that_was_given(desk, syncd, 
 
 def test_where_none_was_given_the_commands_stand_as_they_are(desk, syncd):
     desk.refuse(b"bad")
-    assert "(syncd ls --status failed)" in syncd("status")[1]
+    assert "> syncd ls --status failed\n" in syncd("status")[1]
+
+
+def test_the_help_that_is_offered_on_a_wrong_option_names_it_too(desk, syncd):
+    code, _, err = syncd("-c", "syncd.toml", "ls", "--sort")
+    assert code == 2
+    assert err.startswith("syncd: no such option")
+    assert err.endswith("try: syncd -c syncd.toml ls --help\n")
 
 
 def test_only_a_command_is_taken_for_one(tmp_path):

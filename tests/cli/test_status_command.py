@@ -7,7 +7,7 @@ import pytest
 
 from syncd import vitals
 from syncd.state import ages
-from syncd.state.facts import LAST_ONCE
+from syncd.state.facts import LAST_ONCE, set_fact
 from syncd.state.ledger import Failure
 from syncd.units import clock
 from syncd.vitals import FolderVitals, Transfer, Vitals
@@ -99,6 +99,34 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_command_stands_on_a_line_of_its_own_and_only_once(desk, daemon, syncd):
+    name = "long name " * 9
+    troubles = [f"{n} of it hangs (syncd why 'f/{name}')" for n in range(2)]
+    daemon(troubles=troubles)
+    out = syncd("status")[1]
+    assert out.count(f"\n    > syncd why 'f/{name}'\n") == out.count("syncd why") == 1
+    assert "  0 of it hangs\n" in out
+    assert "  1 of it hangs\n" in out
+
+
+def test_a_hold_that_names_no_file_promises_none(desk, daemon, syncd):
+    desk.hold("sending", "*", affects=30)
+    daemon()
+    assert "affects 30 files\n" in syncd("status")[1]
+
+
+def test_a_state_of_another_service_is_not_well(desk, syncd, syncd_json, monkeypatch):
+    desk.store.write(lambda db: set_fact(db, "base_url", "https://one.example"))
+    desk.store.close()
+    monkeypatch.setenv("SYNCD_API__BASE_URL", "https://two.example")
+    reason = syncd_json("status", "--json")[1]["reasons"][0]
+    assert reason.startswith(
+        "the state belongs to https://one.example, and the configuration names https://two.example"
+    )
+    monkeypatch.setenv("SYNCD_API__BASE_URL", "https://one.example")
+    assert "belongs to" not in syncd("status")[1]
+
+
 @pytest.mark.parametrize(
     ("stops", "scope", "words"),
     [
@@ -159,7 +187,7 @@ def test_without_a_daemon_the_table_still_answers(desk, daemon, syncd):
     desk.store.close()
     code, out, _ = syncd("status")
     assert code == 1
-    assert "no daemon is running (syncd run)" in out
+    assert "  no daemon is running\n    > syncd run\n" in out
     assert "1 synced" in out
     assert syncd("status", "--alive") == (1, "", "")
 
@@ -263,7 +291,7 @@ def test_what_stands_still_is_not_well_with_file_cause_and_command(desk, daemon,
     assert code == 1
     words = " ".join(out.split())
     assert "1 file could not be sent so far: f/x" in words
-    assert "the storage refuses it (status 403) (syncd why f/x)" in words
+    assert "the storage refuses it (status 403) > syncd why f/x" in words
 
 
 def test_a_transfer_that_does_not_move_is_named_unless_the_service_asked_to_wait(

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -60,7 +61,7 @@ def run(tmp_path):
     @contextmanager
     def started(**chosen):
         chosen = {"data": tmp_path / "data", "api_key": KEY} | chosen
-        chosen = {"private_uris": True, **chosen}
+        chosen = {"private_uris": True, "s3": os.environ.get("SYNCD_TEST_S3"), **chosen}
         with Emulator(**chosen) as emulator, Caller(emulator.url) as caller:
             caller.emulator = emulator
             yield caller

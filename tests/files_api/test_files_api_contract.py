@@ -4,6 +4,7 @@ SYNCD_CONTRACT_BASE_URL (with AYMARA_AI_API_KEY) points it elsewhere. It then on
 SYNCD_CONTRACT_WRITE=1 lets it make files, each of which it deletes.
 """
 
+import asyncio
 import hashlib
 import os
 from contextlib import suppress
@@ -13,6 +14,7 @@ from importlib import import_module
 import pytest
 
 from syncd.files_api import (
+    AsyncFilesClient,
     FilesClient,
     ForbiddenError,
     NewFile,
@@ -57,9 +59,41 @@ def environ(request, tmp_path_factory):
     service.stop()
 
 
+class Awaited:
+    """The asynchronous client, each call of it awaited at once."""
+
+    def __init__(self, environ, **settings):
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(self._make(environ, settings))
+
+    async def _make(self, environ, settings):
+        return AsyncFilesClient.from_environment(environ, **settings)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def list_all(self, **query):
+        async def collect():
+            return [file async for file in self._client.list_all(**query)]
+
+        return self._runner.run(collect())
+
+    def __getattr__(self, name):
+        return lambda *args, **more: self._runner.run(getattr(self._client, name)(*args, **more))
+
+
+@pytest.fixture(scope="module", params=[FilesClient.from_environment, Awaited], ids=["", "async"])
+def connect(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def client(environ):
-    with FilesClient.from_environment(environ) as client:
+def client(connect, environ):
+    with connect(environ) as client:
         yield client
 
 
@@ -117,9 +151,9 @@ def test_a_file_that_is_not_there_is_not_found(client):
         assert caught.value.code
 
 
-def test_a_wrong_key_is_unauthorized(environ):
+def test_a_wrong_key_is_unauthorized(connect, environ):
     with (
-        FilesClient.from_environment(environ, api_key="wrong", bearer_token=None) as client,
+        connect(environ, api_key="wrong", bearer_token=None) as client,
         pytest.raises(UnauthorizedError) as caught,
     ):
         client.list(limit=1)
@@ -220,13 +254,13 @@ def test_any_name_is_taken(environ, client, make, path):
 
 
 @may_write
-def test_a_transfer_that_is_stopped_leaves_nothing(environ, client, source_of):
+def test_a_transfer_that_is_stopped_leaves_nothing(connect, environ, client, source_of):
     token = f"sy1-{os.urandom(4).hex()}-{os.urandom(14).hex()}"
     stop = StopFlag()
     source = source_of(4 << 20, before_last=lambda _digest: stop.set())
     started = datetime.now(UTC) - timedelta(minutes=5)
     with (
-        FilesClient.from_environment(environ, stop=stop) as stopped,
+        connect(environ, stop=stop) as stopped,
         pytest.raises(Exception, match="stopped"),
     ):
         stopped.upload(source, name=sent_name(b"s.bin", token), content_type="text/plain")

@@ -153,13 +153,22 @@ class Engine:
         clock: Callable[[], float],
         between: Callable[[str], None],
         hints: Callable[[], list[tuple[bytes, bool]]],
+        lapse: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        """`lapse` lets the time pass for which an upload waits."""
         self._service, self._clock, self._hints = service, clock, hints
         self.store = SimulatedStore(base / "state", between)
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
         for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
             waiting._pause = lambda _: False
+        stop = self.parts.uploader._stop
+
+        def wait(seconds: float) -> bool:
+            lapse(seconds)
+            return stop.is_set()
+
+        stop.wait = wait
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""

@@ -132,10 +132,14 @@ class Schedule:
                     clock=self.clock,
                     between=self._between_starting,
                     hints=self._take_hints,
+                    lapse=self._lapse,
                 )
                 return
             except PowerCut:
                 self.engine = None
+
+    def _lapse(self, seconds: float) -> None:
+        self.now += seconds
 
     def _between_starting(self, point: str) -> None:
         # The store opens before there is an engine to be interrupted.

@@ -250,11 +250,14 @@ class Service:
         self._trouble_before("upload")
         body = self._read_body("upload", source)
         self.audit("upload", name=name, body=body)
+        # Counted though it may be refused: the number belongs to this request.
+        made, stored = self._request(), list[Object]()
         self._judge(body)
+        # Refused or not: the audit counts every request that arrives.
+        made, stored = self._request(), list[Object]()
         if body in self.poisoned and not content_type.startswith("video/"):
             self._done("upload")
             raise UnprocessableError("no such content", operation="upload", status=422)
-        made, stored = self._request(), list[Object]()
         self._commit(
             "upload", lambda: stored.append(self._add(OURS, name, content_type, body, **made))
         )

@@ -8,7 +8,7 @@ from watch_place import POLICIES, wait_for
 
 from syncd import disk, identity
 from syncd.identity import RootIdentity
-from syncd.state import folders, manifest
+from syncd.state import folders, inventory, manifest
 from syncd.state.holds import decisions
 from syncd.state.planner import Limits, Policy
 from syncd.watch import likeness
@@ -37,6 +37,20 @@ def test_a_root_seen_first_is_accepted_without_a_hold(place):
 
 
 @pytest.mark.row(6)
+@pytest.mark.row(81)
+def test_what_a_root_once_held_is_not_asked_while_it_is_the_known_one(place, monkeypatch):
+    place.synced(b"a")
+    asked = []
+    monkeypatch.setattr(inventory, "synced_in", lambda *_: asked.append(_))
+    monkeypatch.setattr(inventory, "ever_held", lambda *_: asked.append(_))
+    place.write("b")
+    place.look(b"b")
+    place.later()
+    place.scan()
+    assert place.statuses() == {b"a": "ready", b"b": "ready"}
+    assert asked == []
+
+
 def test_a_root_that_is_gone_holds_deletions_and_its_return_releases_them(place, tmp_path):
     place.synced(*FILES)
     place.root.rename(tmp_path / "away")
@@ -351,14 +365,14 @@ def test_any_root_is_the_folder_where_that_is_configured(place, tmp_path, monkey
 @pytest.mark.parametrize("there", [FILES, FILES[:2]], ids=["whole", "not whole"])
 def test_an_earlier_versions_identity_gives_way_to_one_where_every_file_is(place, there):
     place.synced(*FILES)
-    known = place.store.read(lambda db: folders.identity(db, "f"))
+    known = place.store.read(lambda db: folders.parts(db, "f")[b""].identity)
     old = RootIdentity("1234567", known.inode)
     place.store.write(lambda db: folders.accept_part(db, "f", b"", old))
     for name in set(FILES) - set(there):
         (place.root / os.fsdecode(name)).unlink()
     state = RootState.OK if there == FILES else RootState.ALIKE
     assert place.watched.check() is state
-    now = place.store.read(lambda db: folders.identity(db, "f"))
+    now = place.store.read(lambda db: folders.parts(db, "f")[b""].identity)
     assert now == (known if there == FILES else old)
 
 
@@ -494,6 +508,20 @@ def test_a_remounted_root_is_watched_again(mounted, mounts, until):
     mounted.watched.hints.take()
     mounted.write(b"new")
     assert until(lambda: b"new" in mounted.watched.hints.take())
+
+
+@pytest.mark.row(65)
+def test_a_disk_that_is_mounted_anew_counts_once_it_was_judged(mounted, mounts):
+    """An older image of it may have been mounted there."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 8):
+        pytest.skip("this kernel gives the number of a mount to the next one")
+    root = os.fsencode(mounted.root)
+    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
+    mounts.umount(mounted.root)
+    mounted.remount()
+    assert looks.look(mounted.store, "f", root, FILES) == {}
+    mounted.watched.check()
+    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
 
 
 # A disk as it was earlier

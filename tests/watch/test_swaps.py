@@ -11,7 +11,6 @@ from syncd.mounts import Mount
 from syncd.state import due
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
-from syncd.state.sightings import Settling
 from syncd.workers.deleter import Deleter, MirroredFolder
 
 pytestmark = pytest.mark.row(21)
@@ -33,7 +32,7 @@ def swaps(place):
         store=place.store,
         ledger=Ledger(policies=POLICIES, instance=place.store.instance),
         deletions=Deletions(policies=POLICIES),
-        mirrored={"f": MirroredFolder(bytes(place.root), Settling(5.0, 60.0))},
+        mirrored={"f": MirroredFolder(bytes(place.root), 60.0)},
         policies=POLICIES,
         client=SimpleNamespace(delete=lambda uuid: place.deleted.append(uuids[uuid])),
         gate=SimpleNamespace(

@@ -58,7 +58,7 @@ class Shop:
         )
         self.deleter = Deleter(
             deletions=self.deletions,
-            mirrored={"f": MirroredFolder(path, SETTLING)},
+            mirrored={"f": MirroredFolder(path, SETTLING.grace_seconds)},
             policies=self.policies,
             client=self.client,
             steady=self.clock,

@@ -21,6 +21,23 @@ def limited(seconds):
     return RateLimitedError("slow", operation="upload", status=429, retry_after=seconds)
 
 
+@pytest.mark.row(36)
+def test_after_a_burst_each_upload_waits_its_turn(shop, monkeypatch):
+    waits = []
+    monkeypatch.setattr(shop.uploader._stop, "wait", waits.append)
+    shop.gate.succeeded()
+    shop.now += 1
+    shop.gate.failed(limited(1.0))
+    for number in range(3):
+        shop.drop(f"f{number}", b"%d" % number)
+    shop.now += 2
+    shop.upload()
+    assert len(shop.live()) == 3
+    first, second, third = waits
+    assert first == 0
+    assert 0 < second < third
+
+
 def restarted(shop):
     """Return the gate of the next process."""
     shop.store.write(lambda _: None)  # what was handed in without waiting is committed before this

@@ -11,7 +11,7 @@ from syncd.exceptions import StateWriteError
 from syncd.files_api import Answer
 from syncd.state import holds, sightings
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.sightings import Seen, Sighting
+from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.workers import deleter
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_there_at_the_second_look_is_kept(synced):
     synced.notice("a", Seen.MISSING)
     synced.now += 61
     synced.deleter.step()
-    assert synced.file("a").status is FileStatus.READY
+    assert synced.file("a").status is FileStatus.SETTLING
     assert deletes(synced) == []
 
 
@@ -75,26 +75,14 @@ def test_a_file_that_comes_back_between_the_second_look_and_the_delete_is_kept(s
     synced.now += 1001
     synced.deleter.step()
     assert deletes(synced) == []
-    assert synced.file("a").status is FileStatus.READY
+    assert synced.file("a").status is FileStatus.SETTLING, "it is looked at anew"
+    synced.notice("a")
+    synced.now += 61
+    synced.deleter.step()
+    assert (synced.file("a").status, deletes(synced)) == (FileStatus.READY, [])
 
 
 @pytest.mark.row(23)
-def test_a_file_that_comes_back_on_another_machines_clock_settles_from_its_first_sight(
-    synced, monkeypatch
-):
-    """Behind ours, that clock would have it be quiet while it is still written."""
-    monkeypatch.setattr("syncd.mounts.has_own_clock", lambda _: False)
-    folder = synced.deleter._mirrored["f"]
-    patient = replace(folder.settling, settle_seconds=5.0)
-    synced.deleter._mirrored["f"] = replace(folder, settling=patient)
-    synced.now = time.time() + 1000
-    lose(synced)
-    (synced.root / "a").write_bytes(b"half of")
-    synced.now += 61
-    synced.deleter.step()
-    assert synced.file("a").status is FileStatus.SETTLING
-
-
 def test_a_deletion_whose_outcome_could_not_be_recorded_is_made_again(synced, monkeypatch):
     def fail(*_):
         raise StateWriteError("I/O error")
@@ -323,7 +311,7 @@ def seen(shop, sighting):
             db,
             "hung",
             [sighting],
-            settling=shop.deleter._mirrored["f"].settling,
+            settling=Settling(0.0, 60.0),
             policies=shop.policies,
             now=shop.now,
         )

@@ -89,7 +89,7 @@ def test_very_many_approved_deletions_are_done_at_a_bounded_rate_through_restart
             store=store,
             ledger=Ledger(policies=POLICIES, instance="i"),
             deletions=Deletions(policies=POLICIES),
-            mirrored={"f": MirroredFolder(root, SETTLING)},
+            mirrored={"f": MirroredFolder(root, SETTLING.grace_seconds)},
             policies=POLICIES,
             client=SimpleNamespace(delete=lambda uuid: asked.append((uuid, time.now))),
             gate=SimpleNamespace(

@@ -27,7 +27,6 @@ from syncd.state.holds import decisions, missing
 from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
-from syncd.state.sightings import Settling
 from syncd.watch import likeness
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
@@ -128,7 +127,7 @@ class World:
             store=self.store,
             ledger=self.ledger,
             deletions=Deletions(policies=self.policies),
-            mirrored={"f": MirroredFolder(b"/f", Settling(0.0, GRACE))},
+            mirrored={"f": MirroredFolder(b"/f", GRACE)},
             policies=self.policies,
             client=self,
             gate=gate,

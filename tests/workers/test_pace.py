@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncd.workers.pace import FASTEST, Pace
+from syncd.workers.pace import Pace
 
 pytestmark = pytest.mark.row(36)
 LIMIT, ROUND_TRIP_SECONDS, PAUSE_SECONDS = 50.0, 0.02, 1.0
@@ -84,10 +84,21 @@ def test_before_the_first_refusal_nothing_waits():
     assert [sender.pace.seconds_until_turn() for _ in range(3)] == [0.0] * 3
 
 
-def test_a_service_that_refuses_everything_is_asked_ever_more_slowly_and_not_never():
+def test_a_service_that_refuses_everything_tells_of_no_rate():
     sender = Sender()
-    for _ in range(100):
-        sender.pace.refused(0.0)
-    sender.pace.seconds_until_turn()
-    assert 1.0 < sender.pace.seconds_until_turn() < 60.0
-    assert FASTEST > LIMIT
+    sender.taken(Bucket(10), 20)
+    rate = sender.pace.seconds_until_turn()
+    for _ in range(20):
+        sender.pace.refused(PAUSE_SECONDS)
+        sender.now += PAUSE_SECONDS
+    assert sender.pace.seconds_until_turn() == 0.0
+    assert sender.pace.seconds_until_turn() < 1.0 / 20
+    assert rate < 1.0
+
+
+def test_what_was_served_long_ago_tells_of_no_rate():
+    sender = Sender()
+    sender.pace.succeeded()
+    sender.now += 100
+    sender.pace.refused(0.0)
+    assert [sender.pace.seconds_until_turn() for _ in range(3)] == [0.0] * 3
