@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.long
+# Several processes start here, which a busy machine takes its time for.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("emulator", ["stranger", "whole-path"], indirect=True)
@@ -45,7 +46,6 @@ def test_the_probe_is_not_made_with_a_key_that_is_refused(machine):
     assert not machine.mutations()
 
 
-@pytest.mark.timeout(180)
 def test_the_probe_that_is_interrupted_deletes_what_it_made(machine):
     machine.faults({"match": "GET /v2/files/{file_uuid}/status", "action": {"delay": 5.0}})
     # A shell's background job ignores the signal, and so would its children.

@@ -250,6 +250,8 @@ class Service:
         self._trouble_before("upload")
         body = self._read_body("upload", source)
         self.audit("upload", name=name, body=body)
+        # Counted though it may be refused: the number belongs to this request.
+        made, stored = self._request(), list[Object]()
         self._judge(body)
         # Refused or not: the audit counts every request that arrives.
         made, stored = self._request(), list[Object]()

@@ -503,7 +503,7 @@ NO_TEXT = "CAST(x'61ff62' AS TEXT)"
         "UPDATE holds SET first = '{\"a.txt\"]'",
         "UPDATE holds SET commands = ''",
         f"UPDATE folders SET name = {NO_TEXT}",
-        "INSERT INTO parts VALUES ('f', x'', 'uuid 1', '12x', NULL, NULL, 0, 0)",
+        "INSERT INTO parts (folder, path, filesystem, inode) VALUES ('f', x'', 'uuid 1', '12x')",
         f"UPDATE service SET value = {NO_TEXT} WHERE key = 'instance'",
         "UPDATE service SET value = '0123abcx' WHERE key = 'instance'",
         f"UPDATE copies SET token = {NO_TEXT} WHERE status = 'retiring'",
