@@ -302,6 +302,7 @@ def in_the_middle(name: str, told: str, harm: Callable[[Site], None],
     def course(site: Site) -> Course:
         site.nginx.configure(server)
         site.api["timeout_seconds"] = 60 if LONG else 8
+        site.is_late = name in ("the link goes down", "a black hole")
         site.write("large.bin", 2_000_000)
         site.slow("4mbit")
         begin(site)
