@@ -87,7 +87,7 @@ def test_a_pass_is_told_by_status_until_a_daemon_starts(machine, syncd):
     machine.faults()
     machine.start()
     machine.stop()
-    assert "no daemon is running (syncd run)" in syncd("status")[1]
+    assert "no daemon is running\n    > syncd run" in syncd("status")[1]
 
 
 def test_adopt_where_nothing_is_lost_says_that_all_is_known(machine, syncd):
