@@ -59,8 +59,6 @@ class _Uvicorn(uvicorn.Server):
     """Uvicorn without its ten wake-ups a second: it sleeps until a request comes, or the end."""
 
     def __init__(self, app: ASGIApp, *, bounded: bool) -> None:
-        # A request that makes no sense is its sender's business, and no line in our log.
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -68,6 +66,8 @@ class _Uvicorn(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                # A request that makes no sense is its sender's business, and no line in our log.
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 date_header=False,
