@@ -406,10 +406,10 @@ def _echo(echoes: dict[str, bool]) -> Finding:
     )
     parts = []
     if does:
-        parts.append(f"the service echoes the names it is sent ({', '.join(does)})")
+        parts.append(f"the service echoes the names it is sent ({'; '.join(does)})")
     if does_not:
         parts.append(
-            f"the service does not echo names ({', '.join(does_not)}): files are sent presigned, "
+            f"the service does not echo names ({'; '.join(does_not)}): files are sent presigned, "
             "see the README"
         )
     return Finding("echo", good=True, text="; ".join(parts) or "not known before the first upload")

@@ -79,7 +79,7 @@ def _probed(options: Options, found: list[Finding]) -> Iterator[Finding]:
 def _told(facts: JsonObject) -> Iterator[str]:
     """Say what the service does."""
     for how in dict.fromkeys(facts["echo"].values()):
-        kinds = ", ".join(kind for kind, known in facts["echo"].items() if known == how)
+        kinds = "; ".join(kind for kind, known in facts["echo"].items() if known == how)
         yield f"a sent name comes back {_ECHO[how]} ({kinds})"
     yield f"the listing is {_ORDER[facts['order']]}; a page took {facts['list_seconds']} s"
     if facts["page_cap"] is None:
