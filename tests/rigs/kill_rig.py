@@ -157,10 +157,15 @@ class Swapped(Scenario):
 
     def begin(self, world: World) -> None:
         super().begin(world)
-        world.write("a.txt", b"content 0")
+        world.write("a.txt", self._content(0))
+
+    @staticmethod
+    def _content(n: int) -> bytes:
+        # In several chunks: there is time to be killed in.
+        return b"content %d" % n * (1 << 17)
 
     def change(self, world: World, n: int) -> Promised:
-        old, new = b"content %d" % (n - 1), b"content %d" % n
+        old, new = self._content(n - 1), self._content(n)
         world.write(f"b-{n}.txt", old)
         world.write("a.txt", new)
         return [(["a.txt"], [old, new])]
