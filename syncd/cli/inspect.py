@@ -73,7 +73,7 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
 def _show(console: Console, view: RenderableType) -> None:
     """Print `view` without the blanks by which rich fills its lines."""
     with console.capture() as captured:
-        # What does not fit on a line is for the terminal to break.
+        # The terminal breaks lines that are too long for it.
         console.print(view, crop=False)
     for line in captured.get().splitlines():
         click.echo(line.rstrip(), color=True)

@@ -1,4 +1,4 @@
-"""Where objects' bytes are kept, and the frames of videos: behind one interface, in a folder."""
+"""The store of objects' bytes and of video frames: one interface, and its form as a folder."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from syncd.emulator.store import Stored
 
 
 class Arrived(NamedTuple):
-    """What was PUT to a presigned URL past the emulator."""
+    """Bytes that were PUT to a presigned URL past the emulator."""
 
     content: str
     sha256: str

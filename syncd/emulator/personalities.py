@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-#: What of a sent name is returned: the whole path, its last segment, or nothing.
+#: The part of a sent name that is returned: the whole path, its last segment, or nothing.
 Echo = Literal["path", "name", "none"]
 #: In which order a listing shows files; `uuid` is no order in time.
 Order = Literal["newest", "oldest", "uuid"]

@@ -1,4 +1,4 @@
-"""What the emulator holds: an index in SQLite; where the bytes are, `contents` knows.
+"""The emulator's index of its objects, in SQLite; `contents` keeps their bytes.
 
 An object counts once its row is there, and the row is written last. Nothing is synced to the disk
 itself: what was answered survives a kill of the process, not a power cut. It is an emulator.

@@ -31,7 +31,7 @@ _LONGEST_SECONDS = 1e9
 _STORAGE_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 #: nginx tells by a page, and no alert, what is wrong with the certificate that a client shows.
 _WANTS_CERTIFICATE = re.compile(rb"(No required SSL|The SSL) certificate (was sent|error)")
-#: Of a gateway's page, what tells a person most.
+#: The title of a gateway's page tells a person most.
 _TITLE = re.compile(rb"<title>\s*([^<]{1,200}?)\s*</title>", re.IGNORECASE)
 
 

@@ -159,7 +159,7 @@ class AbortedInDoubt(Aborted, InDoubtError):  # noqa: N818 - likewise
 
 #: Codes of failures that last until somebody mends their cause.
 LASTING = frozenset({"local.certificate", "local.no_tls", "local.proxy_refused", "local.bad_url"})
-#: What is said of them, where more than one place says it.
+#: The messages that more than one place gives.
 OURS_REFUSED = "the service refuses our client certificate"
 CERTIFICATE_REMEDY = "set [api] client_cert and client_key to one that it accepts"
 PROXY_REFUSED = (

@@ -218,7 +218,7 @@ class Stream(httpcore.NetworkStream):
                 raise too_slow("timed out")
 
 
-#: What mends a certificate that is not trusted, by OpenSSL's codes (X509_V_ERR_...).
+#: The remedies for a certificate that is not trusted, by OpenSSL's codes (X509_V_ERR_...).
 _NAME_IT = "name its authority in [api] ca_file"
 _REMEDIES = {
     9: "set this machine's clock, or wait until it is valid",

@@ -21,7 +21,7 @@ SAMPLE = 2 * LEAST_FILES
 
 
 class Sent(NamedTuple):
-    """What another instance's object tells: of each digest the first 8 digits."""
+    """The facts in the token of another instance's object, with 8 digits of each digest."""
 
     place: int
     content: int

@@ -27,7 +27,7 @@ LONG_AGO = 1.0
 #: SQL for the copies of a missing file that are still to be deleted.
 _STILL_THERE = "file_id = ? AND status NOT IN ('gone', 'released') LIMIT 1"
 _NO_VERDICT: dict[str, Any] = {"verdict": None}
-#: What is known no more of a file that was missing.
+#: The columns that are cleared when a missing file is back.
 _BACK = _NO_VERDICT | {"missing_since": None, "confirmed_at": None, "removal_seen": 0}
 
 
