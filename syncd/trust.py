@@ -1,4 +1,4 @@
-"""What a TLS connection trusts, and the certificate that it shows."""
+"""The certificates that a TLS connection trusts, and the one that it shows."""
 
 import os
 import ssl

@@ -1,5 +1,6 @@
 """Bytes that arrive: hashed on their way to where they are kept."""
 
+from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import Self
 from syncd.emulator.private import private
 
 
-class Incoming:
+class Incoming(AbstractAsyncContextManager["Incoming"]):
     """Bytes that are kept as they arrive, and gone afterwards unless an object took them.
 
     Its name is the object's `content`.
@@ -34,17 +35,6 @@ class Incoming:
 
     async def close(self) -> None:
         """Return once every byte is kept, or raise."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        raise NotImplementedError
 
 
 class IncomingFile(Incoming):

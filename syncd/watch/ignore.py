@@ -33,8 +33,8 @@ _IGNORE_NAME = IGNORE_FILE.encode()
 #: What such a file may hold, and how many of them may stand above one another. Anyone who may write
 #: into the folder can write them: they must not cost more time or memory than this.
 IGNORE_BYTES, IGNORE_RULES, IGNORE_DEPTH = 64 << 10, 1000, 8
-#: What all such files of a folder may hold, each content counted once, for reading rules is dear;
-#: and the most bytes of rules times bytes of a path, for matching costs that much at worst.
+#: The bytes that all such files of a folder may hold, each content counted once, for reading rules
+#: is dear; and the most bytes of rules times bytes of a path, for matching costs that at worst.
 FOLDER_BYTES, MATCH_BYTES = 512 << 10, 16 << 20
 #: Directories whose rules are remembered, for looks at single paths; and the size of their files.
 _REMEMBERED, _REMEMBERED_BYTES = 4096, 512 << 10

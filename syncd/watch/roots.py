@@ -281,7 +281,7 @@ class Root:
         for part, known in folders.parts(db, name).items():
             mount = view.mounts.get(part, known.mount)
             if identity.is_remounted(known.mount, mount):
-                # What was missing on the mount before may be there on this one.
+                # A file missing on the mount before may be there on this one.
                 sightings.restart_grace_beneath(db, name, part, now, self._settling.grace_seconds)
             folders.note_other(
                 db,

@@ -49,7 +49,7 @@ class Pace:
                 served = len(lately) / max(now - lately[0], 1.0 / FASTEST)
                 self._cut = DEEP_CUT if now - self._since < HELD_SECONDS else CUT
                 self._too_much = max(served if is_new else self._rate(now), SLOWEST)
-            # Where everything is refused, that tells of no rate.
+            # A service that refuses everything tells of no rate.
             self._since = self._next_turn = now + pause
 
     def seconds_until_turn(self) -> float:

@@ -62,7 +62,7 @@ class _Made:
 
 @dataclass(slots=True)
 class Facts:
-    """What the service does; None where the probe did not see it."""
+    """Facts about the service; None where the probe did not see one."""
 
     #: how a name comes back, by kind of upload: path, name or none
     echo: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the asynchronous client has beyond the contract that it shares with the other."""
+"""The asynchronous client, beyond the contract that it shares with the other one."""
 
 import asyncio
 import threading

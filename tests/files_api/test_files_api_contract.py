@@ -1,4 +1,4 @@
-"""What the API's texts promise, asked of a live service: every kind of emulator, or any other.
+"""The promises of the API's texts, asked of a live service: every kind of emulator, or any other.
 
 SYNCD_CONTRACT_BASE_URL (with AYMARA_AI_API_KEY) points it elsewhere. It then only reads, unless
 SYNCD_CONTRACT_WRITE=1 lets it make files, each of which it deletes.

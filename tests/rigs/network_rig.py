@@ -240,7 +240,7 @@ def _proxy_blind(site: Site) -> Course:
         yield "healed"
 
 
-# What nginx does to connections and requests
+# Ways in which nginx treats connections and requests
 
 
 @trial("nginx: each connection closed after one request")

@@ -344,7 +344,7 @@ class Site:
         problems = [f"{name}: {live[d]} live copies" for name, d in disk.items()
                     if live[d] != wanted[d]]  # fmt: skip
         problems += [f"an object of nothing: {d}" for d in live if d not in wanted]
-        # One that comes out of a black hole late is looked for ten minutes after it was sent.
+        # A record that comes out of a black hole late is looked for ten minutes after it was sent.
         reserved = [] if self.is_late else [o for o in mine if o["state"] == "reserved"]
         problems += [f"reserved: {o['local_file_path']}" for o in reserved]
         try:

@@ -38,7 +38,7 @@ ENDPOINT = f"http://127.0.0.1:{PORT}"
 KEY, SECRET = "AKTEST", "SKTEST1234567890"
 AWS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 MANY = 1_000
-#: What parts on their way may take in all, in MB.
+#: The memory that parts on their way may take in all, in MB.
 FLAT_MB = 100
 LONG = "--long" in sys.argv
 HEADERS = {"x-api-key": "ours"}

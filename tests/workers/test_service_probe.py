@@ -1,4 +1,4 @@
-"""What `doctor --probe` finds out of services that differ, and that it leaves nothing behind."""
+"""The findings of `doctor --probe` on services that differ; it leaves nothing behind."""
 
 import time
 from contextlib import ExitStack
