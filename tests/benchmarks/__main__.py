@@ -8,6 +8,7 @@ fails its measure. Peers that are missing are installed by the package manager w
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -98,6 +99,8 @@ def main(arguments=None):
     if chosen.list:
         print("\n".join(listed()))
         return 0
+    # Ended like this, too, it stops what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     trees = {OURS: ROOT} | ({BEFORE: chosen.against.resolve()} if chosen.against else {})
     rows, machine = [], Machine()
     for name in chosen.names or MEASURES:

@@ -69,7 +69,7 @@ def commits(bench):
 )
 @contextmanager
 def slow_sync(bench):
-    files = Files(bench.place, bench.size(500, 2000, 2000), 4096)
+    files = Files(bench.place, bench.size(200, 2000, 2000), 4096)
     with serving(bench.place) as service:
 
         def once(tree):

@@ -64,7 +64,7 @@ def on_disk(path):
 def video(bench):
     if not on_disk(bench.place):
         raise SkippedError(f"{bench.place} is in memory: set TMPDIR to a place on a disk")
-    size = bench.size(512 * MIB, 2048 * MIB, 10_240 * MIB)
+    size = bench.size(256 * MIB, 2048 * MIB, 10_240 * MIB)
     files = Files(bench.place, 1, size, extension="mp4", head=MP4)
     with serving(bench.place) as service:
         yield Sides(sending(bench, files, service), {"sha256": cold_hashing(files)})
@@ -78,7 +78,7 @@ def video(bench):
 )
 @contextmanager
 def gib(bench):
-    files = Files(bench.place, 1, bench.size(512 * MIB, 1024 * MIB, 1024 * MIB))
+    files = Files(bench.place, 1, bench.size(256 * MIB, 1024 * MIB, 1024 * MIB))
     with serving(bench.place) as service:
         service.behave(hash_later=True)
 

@@ -22,7 +22,7 @@ CHANGED_PART, GONE_PART = 20, 50
 )
 @contextmanager
 def offline(bench):
-    new = bench.size(2000, 10_000, 100_000)
+    new = bench.size(500, 10_000, 100_000)
     changed, gone = new // CHANGED_PART, new // GONE_PART
     with serving(bench.place) as service:
         raw = limit(service, new + changed)

@@ -50,7 +50,7 @@ def skipping(tree, bench, root, service):
 )
 @contextmanager
 def reconcile(bench):
-    files = bench.size(20_000, 200_000, 200_000)
+    files = bench.size(5000, 200_000, 200_000)
     root, copy = make_tree(bench.place / "tree", files), bench.place / "copy"
     run(["cp", "-a", root, copy], cwd=bench.place)
     first = {}

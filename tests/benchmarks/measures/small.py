@@ -15,7 +15,7 @@ RAW = Path(__file__).parent.parent / "raw.py"
 #: The most transfers in flight that can be set.
 MOST_IN_FLIGHT = 64
 SMALL_BYTES = 4096
-KILLED_FILES = 200
+KILLED_FILES = 100
 
 
 def sending(place, files, service, **settings):
@@ -71,7 +71,7 @@ def limit(service, number):
 )
 @contextmanager
 def tls(bench):
-    files = Files(bench.place, bench.size(500, 2000, 2000), SMALL_BYTES)
+    files = Files(bench.place, bench.size(400, 2000, 2000), SMALL_BYTES)
     with serving(bench.place, seconds=0.1, tls=True) as service:
         settings = {"upload__method": "direct"}
         yield Sides(
@@ -92,7 +92,7 @@ def tls(bench):
 )
 @contextmanager
 def presigned(bench):
-    files = Files(bench.place, bench.size(300, 2000, 2000), SMALL_BYTES)
+    files = Files(bench.place, bench.size(200, 2000, 2000), SMALL_BYTES)
     with serving(bench.place, seconds=0.1, tls=True) as service:
         direct = sending(bench.place, files, service, upload__method="direct")
         yield Sides(
@@ -110,7 +110,7 @@ def presigned(bench):
 )
 @contextmanager
 def latency(bench):
-    files = Files(bench.place, bench.size(1000, 5000, 5000), SMALL_BYTES)
+    files = Files(bench.place, bench.size(600, 5000, 5000), SMALL_BYTES)
     with serving(bench.place, seconds=0.03) as service:
         settings = {"upload__method": "direct", "upload__workers": MOST_IN_FLIGHT}
         yield Sides(
@@ -133,7 +133,7 @@ def latency(bench):
 )
 @contextmanager
 def small(bench):
-    files = Files(bench.place, bench.size(1500, 5000, 5000), SMALL_BYTES)
+    files = Files(bench.place, bench.size(600, 5000, 5000), SMALL_BYTES)
     with serving(bench.place) as service:
         settings = {"upload__method": "direct"}
         yield Sides(
@@ -156,7 +156,7 @@ def small(bench):
 )
 @contextmanager
 def growth(bench):
-    few = bench.size(500, 10_000, 10_000)
+    few = bench.size(200, 10_000, 10_000)
     many = few * bench.size(10, 10, 100)
     small, large = (
         Files(bench.place / str(number), number, 64, prefix="g") for number in (few, many)

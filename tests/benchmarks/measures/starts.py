@@ -17,7 +17,7 @@ from tests.benchmarks.trees import make_synced, make_tree
 )
 @contextmanager
 def start(bench):
-    root = make_tree(bench.place / "tree", bench.size(20_000, 200_000, 200_000))
+    root = make_tree(bench.place / "tree", bench.size(5000, 200_000, 200_000))
     made = set()
     with serving(bench.place) as service:
 

@@ -22,7 +22,7 @@ COMPLETED_A_SECOND = 20
 )
 @contextmanager
 def videos(bench):
-    number, seconds = bench.size((500, 5), (10_000, 20), (10_000, 60))
+    number, seconds = bench.size((200, 5), (10_000, 20), (10_000, 60))
     files = Files(bench.place, number, len(MP4) + 16, extension="mp4", head=MP4)
     with serving(bench.place) as service:
 
