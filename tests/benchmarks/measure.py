@@ -140,6 +140,9 @@ def run(chosen, bench) -> Iterator[Row]:
         notes[OURS] = str(error)
     except BrokenError as error:
         broken = str(error)
+    except Exception as error:
+        # The other measures are still made.
+        broken = repr(error)
     for figure in chosen.figures:
         yield row(chosen, figure, rounds, notes, broken)
 
@@ -153,7 +156,8 @@ def row(chosen, figure, rounds, notes, broken="") -> Row:
     judged = "" if figure.target is None else "not measured"
     if figure.target and value is not None:
         judged = figure.target.met(value)
-    note = notes.get(OURS) or notes.get(figure.peer or "", "")
+    said = [found["said"] for found in rounds[figure.peer or OURS] if "said" in found]
+    note = notes.get(OURS) or notes.get(figure.peer or "", "") or "".join(said[-1:])
     return Row(
         measure=chosen.name,
         what=figure.what,

@@ -23,7 +23,7 @@ class Syncd:
         self, tree, place, folder, service, *, settle_seconds=0, existing="upload", **settings
     ):
         self.tree, self.place, self.folder, self.service = tree, place, folder, service
-        self.state = place / f"state-{tree.name}"
+        self.state = place / f"state{str(tree).replace('/', '-')}"
         self.settings = {
             "AYMARA_AI_API_KEY": "benchmark",
             "SYNCD_API__BASE_URL": service.url,
@@ -149,4 +149,4 @@ class Syncd:
 
     def _arrived(self):
         counts = self.service.counts()
-        return counts["POST /v2/files/-/uploads"] + counts["PUT /storage/"]
+        return counts["uploads"] + counts["puts"]

@@ -177,7 +177,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport):
         self._transport = transport
-        self._store.counts["connections"] += 1
 
     def data_received(self, data):
         while data:
@@ -313,15 +312,15 @@ def xml(name, content):
 def api(store, method, path, query, body):
     """Answer a request of the Files API or of S3."""
     if path.startswith(BUCKET):
-        store.counts[f"s3 {method}"] += 1
         return s3(store, method, path, query, body)
-    kind = path if path in ("/v2/files", "/v2/files/-/uploads") else path[: path.rfind("/")]
-    store.counts[f"{method} {kind if kind == path else kind[:9]}"] += 1
+    is_put = path.startswith("/storage/") and method == "PUT"
+    store.counts["puts" if is_put else "calls"] += 1
     if path == "/v2/files/-/uploads" and method == "POST":
+        store.counts["uploads"] += 1
         return upload(store, body)
     if path == "/v2/files":
         return create(store, body) if method == "POST" else as_json(store.page(parse_qs(query)))
-    if path.startswith("/storage/") and method == "PUT":
+    if is_put:
         stored = store.objects.get(path.rpartition("/")[2])
         return Answer(b"", headers="") if stored and stored_whole(stored, body) else NOT_FOUND
     return of_one(store, method, path) if path.startswith("/v2/files/") else NOT_FOUND

@@ -25,19 +25,10 @@ def sending(place, files, service, **settings):
         syncd = Syncd(tree, place, files.folder, service, **settings).anew()
         usage = syncd.run("once")
         syncd.audit(files.digests)
-        requests = service.counts()
-        return files.figures(usage) | {
-            "round trips": requests_of(requests) / len(files.digests),
-            "connections": requests["connections"],
-        }
+        calls = service.counts()["calls"]
+        return files.figures(usage) | {"round trips": calls / len(files.digests)}
 
     return once
-
-
-def requests_of(counts):
-    """Return the requests beyond the PUTs of a presigned pass."""
-    apart = ("connections", "PUT /storage/", "broken")
-    return sum(number for kind, number in counts.items() if kind not in apart)
 
 
 def killed(place, service, **settings):
