@@ -1,4 +1,4 @@
-"""The README: each setting, variable, command, path and reason in it exists, none is left out."""
+"""The documents: what they show exists, nothing is left out, and no link leads nowhere."""
 
 import json
 import re
@@ -6,16 +6,24 @@ import tomllib
 from pathlib import Path
 
 import click
+import documents
+import pytest
 import yaml
 
 from syncd import cli, config, credentials, locations
+from syncd.metrics import TALLIES
+from syncd.server import exposition
 from syncd.server.listener import Listener
 from syncd.settings import Folder, Settings
+from syncd.state import holds
+from syncd.workers import gate, introduction, rollback
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+ROOT = documents.ROOT
+README, OPERATIONS = map(documents.text, ("README.md", ".github/OPERATIONS.md"))
+#: All that is written for those who use syncd.
+GUIDE = "\n".join(map(documents.text, documents.FOR_USERS))
 SOURCE = "".join(path.read_text() for path in (ROOT / "syncd").rglob("*.py"))
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCKS = documents.blocks(GUIDE)
 #: The whole configuration, and each section's part of it.
 TOML = next(text for kind, text in BLOCKS if kind == "toml")
 PARTS = dict(re.findall(r"^\[+(\w+)\]+\n(.*?)(?=^\[|\Z)", TOML, re.DOTALL | re.MULTILINE))
@@ -34,11 +42,10 @@ def keys(section):
 
 
 def called():
-    """Return every call of syncd that the README shows, as words."""
+    """Return every call of syncd that the documents show, as words."""
     lines = [line.split("#")[0] for kind, text in BLOCKS if not kind for line in text.splitlines()]
     # Code among words may be broken over two lines.
-    text = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
-    for code in [*lines, *re.findall(r"`([^`]+)`", text)]:
+    for code in [*lines, *re.findall(r"`([^`]+)`", documents.prose(GUIDE))]:
         shown = code.replace("\n", " ").strip()
         if match := re.search(
             r"(?:^(?:sudo )?|bin/|exec syncd )syncd ((?:-c \S+ )?[a-z].*)", shown
@@ -85,7 +92,7 @@ def test_the_configuration_can_be_used_as_it_stands_and_shows_the_defaults(tmp_p
 
 
 def test_every_variable_exists_and_those_that_stand_alone_are_named():
-    named = set(re.findall(r"\b((?:SYNCD|AYMARA_AI)_[A-Z_]+)\b", README))
+    named = set(re.findall(r"\b((?:SYNCD|AYMARA_AI)_[A-Z_]+)\b", GUIDE))
     assert named <= VARIABLES, named - VARIABLES
     assert {name for name in VARIABLES if "__" not in name} <= named
 
@@ -104,21 +111,76 @@ def test_every_command_is_in_the_table_and_every_call_is_one():
 
 def test_every_path_of_the_page_exists():
     routes = {route.path for route in Listener(config=lambda: None, steps=list)._routes()}
-    named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", README))
+    named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", GUIDE))
     assert named == routes - {"/", "/page.json"}
 
 
-def test_every_reason_at_two_in_the_morning_is_one_that_syncd_gives():
-    table = README.split("## At two in the morning")[1].split("\n## ")[0]
+def reasons(document, heading):
+    """Return what the first column of the table beneath a heading names."""
+    table = document.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     first = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
-    reasons = {reason for cell in first for reason in re.findall(r"`(\w+)`", cell)}
-    assert len(reasons) > 8
-    assert [reason for reason in reasons if f'"{reason}"' not in SOURCE] == []
+    return {reason for cell in first for reason in re.findall(r"`(\w+)`", cell)}
 
 
-def test_every_file_it_names_is_there():
-    for path in re.findall(r"(?<![/\w])((?:systemd|tests|\.github)/[\w./@-]+\w)", README):
+def test_every_hold_reason_is_explained_and_each_that_is_explained_is_given():
+    given = {
+        value
+        for module in (holds, gate)
+        for name, value in vars(module).items()
+        if re.fullmatch(r"[A-Z][A-Z_]+", name)
+        and isinstance(value, str)
+        and re.fullmatch(r"[a-z]+(_[a-z]+)*", value)
+    } - {gate.REST}
+    given |= {introduction.UNPROVEN, rollback.UNCHECKED}
+    explained = reasons(OPERATIONS, "When something is wrong")
+    assert explained == given
+    assert [reason for reason in explained if f'"{reason}"' not in SOURCE] == []
+    in_short = reasons(README, "Two in the morning")
+    assert len(in_short) > 5
+    assert in_short <= explained
+
+
+def test_every_metric_is_explained_and_each_that_is_explained_exists():
+    made = set(re.findall(r'"(syncd_\w+)"', Path(exposition.__file__).read_text()))
+    made |= {tally.name for tally in TALLIES}
+    shown = {name.removesuffix("_total") for name in re.findall(r"`(syncd_\w+)`", GUIDE)}
+    assert shown == made
+
+
+def test_the_blocks_that_rigs_and_gate_run_are_there():
+    scripts = [*(ROOT / "tests/rigs").glob("*.sh"), ROOT / ".ci/run"]
+    run = {
+        name
+        for path in scripts
+        for name in re.findall(r"documented ([\w-]+)[ )]", path.read_text())
+    }
+    assert {"systemd", "container"} <= run <= documents.marked().keys()
+    # The gate reads the README alone, with nothing installed yet.
+    assert documents.marked()["test"] in README
+    assert "<!-- test command -->" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_readme_can_be_read_at_one_sitting():
+    assert len(README.encode()) <= 13 * 1024
+
+
+@pytest.mark.parametrize("name", [*documents.FOR_USERS, *documents.FOR_DEVELOPERS])
+def test_every_link_and_every_file_that_is_named_leads_somewhere(name):
+    text = documents.prose(documents.text(name))
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    links += re.findall(r"^\[\w+\]: (\S+)", text, re.MULTILINE)
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.is_relative_to(ROOT)
+        assert target.exists(), link
+        if anchor:
+            assert anchor in documents.anchors(target.read_text()), link
+    for path in re.findall(r"(?<![/\w])((?:systemd|tests|\.github|\.ci)/[\w./@-]+\w)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_image_is_as_the_documents_say():
     image = (ROOT / "Dockerfile").read_text()
     assert "SYNCD_WATCH=/data" in image
     assert "SYNCD_STATE__DIRECTORY=/state" in image
@@ -126,13 +188,20 @@ def test_every_file_it_names_is_there():
 
 
 def test_every_promise_leads_to_a_test_that_is_there():
-    section = README.split("## What it promises\n")[1].split("\n## ")[0]
-    promises = section.split("What it does not promise:")[0]
+    section = OPERATIONS.split("\n## What it promises\n")[1].split("\n## ")[0]
+    promises = section.split("\n### Limits\n")[0]
     assert re.findall(r"^- (?!\[)", promises, re.MULTILINE) == []
-    tests = re.findall(r'^\[(\w+)\]: (\S+) "(\w+)"$', section, re.MULTILINE)
+    tests = re.findall(r'^\[(\w+)\]: \.\./(\S+) "(\w+)"$', section, re.MULTILINE)
     assert sorted(re.findall(r"\]\[(\w+)\]", section)) == sorted(name for name, *_ in tests)
     for _, path, test in tests:
         assert f"def {test}(" in (ROOT / path).read_text(), test
+
+
+def test_every_promise_in_short_leads_to_the_sentences_that_spell_it_out():
+    section = README.split("\n## What it promises\n")[1].split("\n## ")[0]
+    promises = section.split("It does not promise")[0]
+    for promise in promises.split("\n- ")[1:]:
+        assert re.search(r"\(\[\w+\]\(\.github/OPERATIONS\.md#\w+\)\)\s*$", promise), promise
 
 
 def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
