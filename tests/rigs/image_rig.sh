@@ -70,8 +70,8 @@ docker() {
   # Without --format docker the HEALTHCHECK would be dropped.
   buildah bud --isolation chroot --network host --format docker --layers --pull-never "${more[@]}" "$@"
 }
-commands() { documented container | sed '/^docker exec/d'; }
-following() { documented container | grep '^docker exec'; }
+commands() { block container | sed '/^docker exec/d'; }
+following() { block container | grep '^docker exec'; }
 
 image() { podman image inspect --format "$1" "${2:-syncd}"; }
 megabytes() { echo $((($(image '{{.Size}}') - $(image '{{.Size}}' "$BASE")) / 1000000)); }
@@ -124,7 +124,7 @@ mkdir /srv/drop
 printf %s "the first" >/srv/drop/one.txt
 export AYMARA_AI_API_KEY=$KEY
 cd "$scratch/source" || exit
-echo "      + the documented commands:"; documented container | sed 's/^/      | /'
+echo "      + the documented commands:"; block container | sed 's/^/      | /'
 began=$SECONDS
 check "the documented commands build it and start it" eval "$(commands)"
 echo "      built and started in $((SECONDS - began)) s"
@@ -216,7 +216,7 @@ make_compose() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip ins
 cached compose-1 make_compose
 mkdir "$scratch/project"
 cd "$scratch/project" || exit
-documented compose >compose.yaml
+block compose >compose.yaml
 # What the rig alone needs: no network of its own, no registry.
 printf 'services: {syncd: {network_mode: host, pull_policy: never, image: localhost/syncd}}\n' >compose.override.yaml
 printf %s "$KEY" >aymara-api-key && chown 10001 aymara-api-key && chmod 400 aymara-api-key

@@ -53,8 +53,8 @@ exits() {
   ((code == expected)) || { echo "exit code $code, not $expected"; return 1; }
 }
 
-# documented NAME: the commands, or the file, that a document shows under that marker.
-documented() { "${PYTHON:-python3}" "$root/tests/documents.py" "$1" || give_up "no document shows $1"; }
+# block NAME: the commands, or the file, that a document shows under that marker.
+block() { "${PYTHON:-python3}" "$root/tests/documents.py" "$1" || give_up "no document shows $1"; }
 
 # cached NAME COMMAND...: make NAME in the cache by COMMAND, unless it is there.
 cached() {

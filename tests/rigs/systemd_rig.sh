@@ -153,8 +153,8 @@ check "the emulator answers" eventually 30 emulator live
 ### The documented commands
 
 write one.txt "the first"
-echo "      + the documented commands:"; documented systemd | sed 's/^/      | /'
-check "the documented commands install and start it" admin "cd ~/syncd; $(documented systemd)"
+echo "      + the documented commands:"; block systemd | sed 's/^/      | /'
+check "the documented commands install and start it" admin "cd ~/syncd; $(block systemd)"
 check "systemd-analyze verify has nothing to say" is "" inside bash -c 'systemd-analyze verify --man=no syncd.service 2>&1'
 exposure=$(inside systemd-analyze security --no-pager syncd.service | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
 check "its exposure is $exposure, at most $MOST_EXPOSURE" \
@@ -196,7 +196,7 @@ check "a group's file is out of reach, and harms nothing" eval 'has_none shared 
 line "useradd --create-home bob && chmod 711 /home/bob && install -d -o bob -m 755 /home/bob/out && printf %s 'from home' >/home/bob/out/home.txt
   printf '[[folders]]\npath = \"/home/bob/out\"\n' >>/etc/syncd/syncd.toml && systemctl reload syncd"
 check "a folder in /home is out of reach without its drop-in" eventually 20 says "cannot be listed" syncd status
-check "the documented drop-ins are installed" admin "cd ~/syncd; $(documented drop-in)"
+check "the documented drop-ins are installed" admin "cd ~/syncd; $(block drop-in)"
 check "group.conf without a group harms nothing" eventually 20 is active show ActiveState
 line "sed -i 's/^#Supp/Supp/' /etc/systemd/system/syncd.service.d/group.conf && systemctl daemon-reload && systemctl restart syncd"
 check "with group.conf, the group's file arrives" eventually 30 has_one shared
