@@ -10,16 +10,19 @@ import documents
 import pytest
 import yaml
 
-from syncd import cli, config, credentials, locations
+from syncd import __version__, cli, config, credentials, locations
 from syncd.metrics import TALLIES
 from syncd.server import exposition
 from syncd.server.listener import Listener
 from syncd.settings import Folder, Settings
-from syncd.state import holds
+from syncd.state import holds, schema
+from syncd.state.lifecycle import ARROWS, CopyStatus
 from syncd.workers import gate, introduction, rollback
 
 ROOT = documents.ROOT
-README, OPERATIONS = map(documents.text, ("README.md", ".github/OPERATIONS.md"))
+README, OPERATIONS, ARCHITECTURE = map(
+    documents.text, ("README.md", ".github/OPERATIONS.md", ".github/ARCHITECTURE.md")
+)
 #: All that is written for those who use syncd.
 GUIDE = "\n".join(map(documents.text, documents.FOR_USERS))
 SOURCE = "".join(path.read_text() for path in (ROOT / "syncd").rglob("*.py"))
@@ -152,7 +155,7 @@ def test_the_blocks_that_rigs_and_gate_run_are_there():
     run = {
         name
         for path in scripts
-        for name in re.findall(r"block ([\w-]+)[ )]", path.read_text())
+        for name in re.findall(r"(?<!-)block ([\w-]+)[ )]", path.read_text())
     }
     assert {"systemd", "container"} <= run <= documents.marked().keys()
     # The gate reads the README alone, with nothing installed yet.
@@ -180,8 +183,62 @@ def test_every_link_and_every_file_that_is_named_leads_somewhere(name):
         assert (ROOT / path).exists(), path
 
 
+def table(document, heading):
+    """Return the rows of the first table beneath a heading, without its head."""
+    section = re.split(rf"^#+ {heading}$", document, flags=re.MULTILINE)[1].split("\n## ")[0]
+    first = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in first]
+
+
+def test_the_table_of_rooms_has_every_room_and_no_other():
+    named = {
+        room
+        for _, rooms, _ in table(ARCHITECTURE, "Rooms")
+        for room in re.findall(r"`(syncd/[\w/.]+)`", rooms)
+    }
+    assert [room for room in named if not (ROOT / room).exists()] == []
+    top = {
+        f"syncd/{path.name}"
+        for path in (ROOT / "syncd").iterdir()
+        if not path.name.startswith("__")
+        and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    assert top - named == set()
+    assert ARCHITECTURE.count("`syncd/") == sum(
+        rooms.count("`syncd/") for _, rooms, _ in table(ARCHITECTURE, "Rooms")
+    ), "a module is named outside the table of rooms"
+
+
+def test_bold_names_in_the_architecture_are_rooms_of_the_table():
+    rooms = {name for cell, *_ in table(ARCHITECTURE, "Rooms") for name in cell.split(", ")}
+    recipes = ARCHITECTURE.split("\n## Recipes\n")[1]
+    bold = set(re.findall(r"\*\*[\w ]+\*\*", recipes))
+    assert bold - rooms == set()
+
+
+def test_the_arrows_and_columns_are_those_of_the_code(tmp_path):
+    shown = {
+        CopyStatus(source): {CopyStatus(target) for target in targets.split(", ")}
+        for source, targets in table(ARCHITECTURE, "The arrows")
+    }
+    assert shown | {CopyStatus.GONE: set()} == {s: set(t) for s, t in ARROWS.items()}
+    db = schema.open_writable(tmp_path / "state.db")
+    section = ARCHITECTURE.split("\n## The two tables\n")[1].split("\n## ")[0]
+    for name in ("files", "copies"):
+        first = section.split(f"**`{name}`**")[1]
+        columns = re.findall(r"^\| (`.+?) \|", first.split("\n\n")[1], re.MULTILINE)
+        named = {column for cell in columns for column in re.findall(r"`(\w+[a-z0-9])`", cell)}
+        assert named
+        assert named <= set(db[name].columns_dict), name
+    beside = section.split("Beside them:")[1]
+    assert set(re.findall(r"`(\w+)`", beside)) - {"adopt"} <= set(db.table_names())
+    db.close()
+
+
 def test_the_image_is_as_the_documents_say():
     image = (ROOT / "Dockerfile").read_text()
+    assert f"VERSION={__version__}\n" in image
+    assert f"\n## {__version__} - 20" in documents.text("CHANGELOG.md")
     assert "SYNCD_WATCH=/data" in image
     assert "SYNCD_STATE__DIRECTORY=/state" in image
     assert "10001" in image

@@ -15,6 +15,7 @@ PACKAGES=ca-certificates,python3,python3-venv
 BASE=localhost/syncd-rig-base:1
 KEY=a-key-of-the-rig
 MOST_MB=100
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/syncd/__init__.py")
 
 emulator_pid=
 forget() {
@@ -142,7 +143,7 @@ check "it is not root, and has a volume, a health check and a stop signal" \
   is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
   image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
 
-check "its labels say what it is, and of which version" is "syncd $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+check "its labels say what it is, and of which version" is "syncd $version" \
   image '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}}'
 
 ### Run
@@ -246,7 +247,7 @@ tampered() {
 cd "$scratch/source" || exit
 check "the recipe names every package by its hash" pin
 check "what is named is what is built of" docker build -t pinned .
-check "and it works" is "syncd, version $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+check "and it works" is "syncd, version $version" \
   podman run --rm --network host pinned --version
 check "other packages than those that were named are refused" says "DO NOT MATCH THE HASHES" tampered
 report
