@@ -220,7 +220,7 @@ class _Loader:
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
-        known = dict(_variables())
+        known = _variables()
         overrides = _overrides(self._environ, known)
         self._anchor(overrides, self._here)
         if "folders" in overrides:
@@ -495,15 +495,16 @@ def _segment(path: Path) -> str:
     return "".join(char if char.isprintable() else "_" for char in segment)[:80]
 
 
-def _variables() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield every `SYNCD_` variable and the setting for which it stands."""
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            yield from (
-                (f"SYNCD_{section}__{key}".upper(), (section, key)) for key in model.model_fields
-            )
-    yield FOLDERS_VARIABLE, ("folders",)
+def _variables() -> dict[str, tuple[str, ...]]:
+    """Return every `SYNCD_` variable with the setting for which it stands."""
+    sections = ((section, field.annotation) for section, field in Settings.model_fields.items())
+    variables = {
+        f"SYNCD_{section}__{key}".upper(): (section, key)
+        for section, model in sections
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for key in model.model_fields
+    }
+    return {**variables, FOLDERS_VARIABLE: ("folders",)}
 
 
 def _overrides(
