@@ -211,27 +211,6 @@ def test_watch_json_and_alive_exclude_each_other(syncd):
     assert "use only one of" in err
 
 
-@pytest.mark.long
-def test_status_imports_no_http_no_scheduler_and_no_video():
-    program = (
-        "import sys; from syncd.cli import inspect; "
-        "print([m for m in ('httpx', 'apscheduler', 'watchdog', 'starlette', 'av') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
-
-
-def test_alive_imports_next_to_nothing():
-    program = (
-        "import sys; from syncd import cli; cli.call(['status', '--alive']); "
-        "print([m for m in ('pydantic', 'rich', 'sqlite_utils', 'sqlite3', 'httpx', 'asyncio') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
-
-
 def test_a_daemon_in_which_something_hangs_for_good_is_not_alive(desk, daemon, syncd):
     daemon(hung=True)
     assert syncd("status", "--alive")[0] == 1
