@@ -1,6 +1,6 @@
 """Where the time of a pass goes: who holds the GIL, SQL statements and system calls a file.
 
-    python -m tests.benchmarks.profile [--files N] [--tree DIR] [--seconds S]
+    python -m tests.benchmarks.layers [--files N] [--tree DIR] [--seconds S]
 
 Three passes over small files, each watched in one way: py-spy samples the thread that holds the
 GIL, a trace callback counts SQL statements, strace counts system calls. What is not there is left
