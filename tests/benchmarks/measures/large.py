@@ -67,7 +67,12 @@ def video(bench):
     size = bench.size(256 * MIB, 2048 * MIB, 10_240 * MIB)
     files = Files(bench.place, 1, size, extension="mp4", head=MP4)
     with serving(bench.place) as service:
-        yield Sides(sending(bench, files, service), {"sha256": cold_hashing(files)})
+
+        def check(tree):
+            syncd = Syncd(tree, bench.place, files.folder, service)
+            syncd.anew().survives_a_kill(files.digests)
+
+        yield Sides(sending(bench, files, service), {"sha256": cold_hashing(files)}, check)
 
 
 @measure(
@@ -113,7 +118,8 @@ def memory(bench):
             return {"peak": peak, "peak in a box": boxed}
 
         def check(tree):
-            Syncd(tree, bench.place, files.folder, service).survives_a_kill(files.digests)
+            syncd = Syncd(tree, bench.place, files.folder, service)
+            syncd.anew().survives_a_kill(files.digests)
 
         yield Sides(peaks, check=check)
 
