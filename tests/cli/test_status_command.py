@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from syncd import vitals
+from syncd import __version__, vitals
 from syncd.state import ages
 from syncd.state.facts import LAST_ONCE, set_fact
 from syncd.state.ledger import Failure
@@ -23,7 +23,7 @@ def daemon(desk):
             "g": FolderVitals("polling", "it is on NFS", directories=3),
         }
         known = {
-            "version": "0.1.0",
+            "version": __version__,
             "pid": os.getpid(),
             "since": desk.now - 100,
             "beat_at": desk.now,
@@ -43,7 +43,7 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     daemon(transfers=[Transfer("f", "y", 3, 7, desk.now)])
     code, document = syncd_json("status", "--json")
     assert code == 1
-    assert document["version"] == "0.1.0"
+    assert document["version"] == __version__
     assert document["well"] is False
     assert document["reasons"] == ["deletions of f held: r: its root is missing"]
     assert set(document) == {
