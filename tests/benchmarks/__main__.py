@@ -90,8 +90,9 @@ def listed():
         yield f"{measure.name:14} {measure.title}"
         for figure in measure.figures:
             if target := figure.target:
-                bounds = f"{target.shown(target.bound)}, stretch {target.stretch:g}"
-                yield f"{'':14}   {figure.what}: {bounds}"
+                bound = target.shown(target.bound) or "side figure"
+                peer = f" (peer: {figure.peer})" if figure.peer else ""
+                yield f"{'':16} {figure.what}{peer}: {bound}, stretch {target.stretch:g}"
 
 
 def main(arguments=None):

@@ -20,21 +20,21 @@ class BrokenError(Exception):
 
 
 class Target(NamedTuple):
-    """A bound and its stretch."""
+    """A bound and its stretch; a figure that is shown beside the targets has no bound."""
 
-    bound: float
+    bound: float | None
     stretch: float
     at_least: bool = False
 
     def met(self, value):
         """Return which of the two `value` meets."""
         for name, bound in (("stretch", self.stretch), ("yes", self.bound)):
-            if value >= bound if self.at_least else value <= bound:
+            if bound is not None and (value >= bound if self.at_least else value <= bound):
                 return name
-        return "no"
+        return "" if self.bound is None else "no"
 
     def shown(self, bound):
-        return f"{'>=' if self.at_least else '<='} {bound:g}"
+        return "" if bound is None else f"{'>=' if self.at_least else '<='} {bound:g}"
 
 
 def at_least(bound, stretch):
