@@ -122,6 +122,8 @@ def run(chosen, bench) -> Iterator[Row]:
         with chosen.prepare(bench) as sides:
             runs = {name: lambda tree=tree: sides.ours(tree) for name, tree in bench.trees.items()}
             runs |= sides.peers
+            for figure in chosen.figures:
+                assert figure.peer is None or figure.peer in runs, figure
             for number in range(bench.rounds):
                 for name in [name for name in runs if name not in notes]:
                     bench.says(f"{chosen.name}: round {number + 1} of {bench.rounds}: {name}")
