@@ -104,7 +104,7 @@ class FilesClient:
             connect_seconds=connect_seconds,
             stop=stop,
             transport=transport
-            or Transport(proxy=proxy_url, files=TlsFiles(ca_file, client_cert, client_key)),
+            or _transport(proxy_url, TlsFiles(ca_file, client_cert, client_key)),
             observer=observer,
         )
 
@@ -321,6 +321,15 @@ class FilesClient:
     ) -> Answer:
         """Send an operation and return the raw answer, whatever its status."""
         return self._sender.send(operation, source, per_call)
+
+
+def _transport(proxy: httpx.URL | None, files: TlsFiles) -> httpx.BaseTransport:
+    if proxy is None:
+        return Transport(files)
+    # Only those behind a proxy need httpcore.
+    from syncd.files_api.proxied import ProxiedTransport  # noqa: PLC0415
+
+    return ProxiedTransport(proxy, files)
 
 
 def _credentials(api_key: str | None, bearer_token: str | None) -> dict[str, str]:
