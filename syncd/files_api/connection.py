@@ -57,7 +57,6 @@ class Connection:
         self._early = None
         try:
             is_whole = self._send(request, first, rest)
-            exchange.await_answer()
             head = self._early or self._incoming.head(request.method)
         except BaseException:
             self.close()
@@ -83,8 +82,9 @@ class Connection:
         A server may refuse a body before it is whole, and may then close the connection.
         """
         limit: float = request.extensions["timeout"]["write"]
-        left = int(request.headers.get("content-length", 0))
-        head = request_head(request.method, request.url.raw_path, request.headers.raw)
+        fields = request.headers.raw
+        left = next((int(value) for name, value in fields if name == b"content-length"), 0)
+        head = request_head(request.method, request.url.raw_path, fields)
 
         def has_refused() -> bool:
             return self._has_refused(request.method)

@@ -84,6 +84,8 @@ class Incoming:
 
     def head_so_far(self, method: str) -> Head | None:
         """Return the head if it is here; None while it is not. Interim answers are passed over."""
+        if not self._buffer:
+            return None
         while (end := self._buffer.find(b"\r\n\r\n", 0, _HEAD_BYTES)) >= 0:
             text = bytes(self._buffer[:end])
             head = _head(text, method)

@@ -49,8 +49,8 @@ class Stream:
         #: the exchange that the stream serves now
         self.exchange = exchange
         self._sock = sock
-        # One TLS record at a time, so that a slow line still shows progress.
-        self._most = _TLS_RECORD_BYTES if isinstance(sock, ssl.SSLSocket) else None
+        #: the socket, once it speaks TLS
+        self.tls: ssl.SSLSocket | None = None
 
     @classmethod
     def open(cls, host: str, port: int, exchange: Exchange, limit: float) -> Self:
@@ -79,22 +79,19 @@ class Stream:
                 raise
         raise failure
 
-    def start_tls(self, context: ssl.SSLContext, host: str, limit: float) -> Self:
+    def start_tls(self, context: ssl.SSLContext, host: str, limit: float) -> None:
         """Shake hands within `limit` seconds; the certificate and its name are always verified."""
         try:
-            sock = context.wrap_socket(
+            self._sock = self.tls = context.wrap_socket(
                 self._sock, server_hostname=host, do_handshake_on_connect=False
             )
+            self._until_connected(self.tls.do_handshake, select.POLLIN, limit)
         except OSError as error:
             self.close()
             raise httpx.ConnectError(str(error)) from error
-        stream = type(self)(sock, self.exchange)
-        try:
-            stream._until_connected(sock.do_handshake, select.POLLIN, limit)
         except BaseException:
-            stream.close()
+            self.close()
             raise
-        return stream
 
     def send(
         self, data: bytes, limit: float, has_refused: Callable[[], bool] | None = None
@@ -107,16 +104,18 @@ class Stream:
         exchange = self.exchange
         exchange.released = False
         since = exchange.check()
-        awaited = select.POLLOUT if has_refused is None else select.POLLOUT | select.POLLIN
+        heard = select.POLLIN if has_refused is not None else 0
+        # One TLS record at a time, so that a slow line still shows progress.
+        most = None if self.tls is None else _TLS_RECORD_BYTES
         view = memoryview(data)
         while view:
             # Said before the call that may hand over the last byte: a signal can hit in between.
             exchange.released = True
             try:
-                sent = self._sock.send(view[: self._most])
+                sent = self._sock.send(view[:most])
             except _BLOCKED as blocked:
                 exchange.released = False
-                seen = self._wait_for(blocked, awaited)
+                seen = _poll(self._sock, _awaited(blocked, select.POLLOUT) | heard, SLICE_SECONDS)
                 if has_refused is not None and seen & ~select.POLLOUT and has_refused():
                     return False
                 if exchange.check() - since >= limit:
@@ -139,7 +138,7 @@ class Stream:
             try:
                 return self._sock.recv(_RECEIVE_BYTES)
             except _BLOCKED as blocked:
-                self._wait_for(blocked, select.POLLIN)
+                _poll(self._sock, _awaited(blocked, select.POLLIN), SLICE_SECONDS)
             except OSError as error:
                 raise _said(error, httpx.ReadError) from error
 
@@ -159,18 +158,13 @@ class Stream:
             return True
         return bool(_poll(self._sock, select.POLLIN, 0))
 
-    @property
-    def tls(self) -> ssl.SSLSocket | None:
-        """The socket, if it speaks TLS."""
-        return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
-
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
 
     @property
     def _has_pending(self) -> bool:
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        return self.tls is not None and self.tls.pending() > 0
 
     def _connect(self, address: Any, limit: float) -> None:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -191,19 +185,11 @@ class Stream:
             try:
                 return act()
             except _BLOCKED as blocked:
-                self._wait_for(blocked, event)
+                _poll(self._sock, _awaited(blocked, event), SLICE_SECONDS)
             except OSError as error:
                 raise _said(error, httpx.ConnectError) from error
             if self.exchange.check() - started >= limit:
                 raise httpx.ConnectTimeout("timed out")
-
-    def _wait_for(self, blocked: Exception, event: int) -> int:
-        """Wait until what was blocked may go on, a slice at most; return the events there are."""
-        if isinstance(blocked, ssl.SSLWantReadError):
-            event = select.POLLIN
-        elif isinstance(blocked, ssl.SSLWantWriteError):
-            event = select.POLLOUT
-        return _poll(self._sock, event, SLICE_SECONDS)
 
 
 #: The remedies for a certificate that is not trusted, by OpenSSL's codes (X509_V_ERR_...).
@@ -274,6 +260,13 @@ def _look_up(host: str, port: int, found: "Future[list[tuple[int, Any]]]") -> No
 
 def _is_address(host: str) -> bool:
     return host.replace(".", "").isdigit() or ":" in host
+
+
+def _awaited(blocked: Exception, event: int) -> int:
+    """Return the event that what is blocked waits for: TLS may read to write, and write to read."""
+    if isinstance(blocked, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(blocked, ssl.SSLWantWriteError) else event
 
 
 def _poll(sock: socket.socket, event: int, seconds: float) -> int:

@@ -110,8 +110,8 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         limit = self._current().exchange.timeout_seconds if timeout is None else timeout
-        stream = self._stream.start_tls(ssl_context, server_hostname or "", limit)
-        return _Stream(stream, self._backend)
+        self._stream.start_tls(ssl_context, server_hostname or "", limit)
+        return _Stream(self._stream, self._backend)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send; an empty buffer, httpcore's end of a request, sends what was gathered."""

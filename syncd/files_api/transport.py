@@ -72,7 +72,7 @@ class Transport(httpx.BaseTransport):
         _, host, port = origin
         stream = Stream.open(host, port, exchange, limit)
         if context is not None:
-            stream = stream.start_tls(context, host, limit)
+            stream.start_tls(context, host, limit)
         return Connection(origin, stream, self._keep)
 
     def _keep(self, connection: Connection) -> None:

@@ -1,9 +1,9 @@
 """The client alone, without ledger and disk: `python tests/benchmarks/client.py`.
 
 Each round runs every side, as a process of its own, against the sink in a process of its own. The
-sides: this tree's client; the same client over httpx's stock transport; with `--old DIR`, the client
-of another tree (`git archive main | tar x -C DIR`); and the official client, if it is installed.
-Threads have a client each, but the official one's, who share one, as its documentation says.
+sides: this tree's client; the same client over httpx's stock transport; with `--old DIR`, the
+client of another tree (`git archive main | tar x -C DIR`); and the official client, if it is
+installed (see peer.py). Its threads share one client, as its users' would; ours have one each.
 
 Figures are medians: files a second, CPU seconds for 1,000 requests without the start of the
 interpreter, and both against this tree's, round by round.
@@ -113,15 +113,15 @@ def measure(side, tree, url, threads, options):
 def compare(sides, url, options):
     figures = {(threads, side): [] for threads in options.threads for side in sides}
     for _ in range(options.rounds):
-        for threads, side in figures:
-            figures[threads, side].append(measure(side, sides[side], url, threads, options))
-    print(f"{'threads':>7} {'side':16} {'files/s':>8} {'CPU s / 1,000':>14} {'speed, CPU to this tree':>24}")
+        for (threads, side), rounds in figures.items():
+            rounds.append(measure(side, sides[side], url, threads, options))
+    print("threads side             files/s  CPU s / 1,000  this tree: speed, CPU (ratios)")
     for (threads, side), rounds in figures.items():
         pairs = list(zip(rounds, figures[threads, "this tree"], strict=True))
-        speed = statistics.median(one[0] / this[0] for one, this in pairs)
-        cpu = statistics.median(one[1] / this[1] for one, this in pairs)
+        speed = statistics.median(this[0] / one[0] for one, this in pairs)
+        cpu = statistics.median(this[1] / one[1] for one, this in pairs)
         rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{threads:7} {side:16} {rate:8.0f} {cost:14.3f} {speed:17.2f}, {cpu:5.2f}")
+        print(f"{threads:7} {side:16} {rate:7.0f} {cost:14.3f} {speed:17.2f}, {cpu:4.2f}")
 
 
 def main():
