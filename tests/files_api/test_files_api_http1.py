@@ -165,21 +165,35 @@ def read_by_h11(answer, method):
         return None
 
 
+LINES = [
+    *(b"Content-Length: 5", b"content-length:5", b"Content-Length: 0", b"Content-Length: 5, 5"),
+    *(b"Transfer-Encoding: chunked", b"transfer-encoding:  CHUNKED ", b"Transfer-Encoding: gzip"),
+    *(b"Connection: close", b"A: b", b"A:", b" folded", b"\tfolded", b"A : b", b"", CANARY),
+]
+STARTS = [b"HTTP/1.1 %b x" % status for status in (b"200", b"204", b"304", b"404", b"100", CANARY)]
+BODIES = [
+    *(b"", b"hello", b"hell", b"hello!", b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n\r\n", CANARY),
+    *(b"A\r\n0123456789\r\n0;x=y\r\nA: b\r\n\r\n", b"5\r\nhello!\r\n0\r\n\r\n", b"\n"),
+]
 tokens = st.sampled_from(
-    [
-        *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\0", b"0", b"5", b"ff", b"\xe9"),
-        *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 x\r\n", b"\r\n\r\n"),
-        *(b"HTTP/1.1 100 x\r\n\r\n", b"HTTP/1.1 304 x\r\n", b"HTTP/1.1 500 x\r\n", CANARY),
-        *(b"Content-Length: ", b"content-length:5\r\n", b"Content-Length: 0\r\n", b"A: b\r\n"),
-        *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: ", b"chunked", b"gzip"),
-        *(b"Connection: close\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"hello", b"3;x=y\r\nabc\r\n"),
-    ]
+    [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b";", b"\0", b"0", b"5", b"a", b"\xe9", CANARY]
+)
+built = st.builds(
+    lambda start, lines, bodies: b"\r\n".join([start, *lines, b"", b"".join(bodies)]),
+    st.sampled_from([*STARTS[:1] * 5, *STARTS, b"HTTP/1.0 200 OK"]),
+    st.lists(st.sampled_from([*LINES[:6] * 3, *LINES]), max_size=3),
+    st.lists(st.sampled_from(BODIES), min_size=1, max_size=2),
 )
 answers = st.one_of(
     st.binary(max_size=60),
-    st.lists(tokens, max_size=12).map(b"".join),
-    st.tuples(st.sampled_from([*TAKEN]), st.integers(0, 90), tokens, st.integers(0, 3)).map(
-        lambda made: made[0][: made[1]] + made[2] + made[0][made[1] + made[3] :]
+    built,
+    # One place of a good answer is changed.
+    st.builds(
+        lambda good, at, token, gone: good[:at] + token + good[at + gone :],
+        st.sampled_from([*TAKEN]) | built,
+        st.integers(0, 90),
+        tokens,
+        st.integers(0, 3),
     ),
 )
 
