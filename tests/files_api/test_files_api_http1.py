@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from syncd.files_api.http1 import Incoming, request_head
 
-EXAMPLES = int(os.environ.get("SYNCD_FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("SYNCD_FUZZ_EXAMPLES", "150"))
 CANARY = b"canary-5d41402abc"
 
 OK = b"HTTP/1.1 200 OK\r\n"
