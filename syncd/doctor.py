@@ -237,6 +237,7 @@ def _failed(
     source = config.credentials.source
     if isinstance(error, UnauthorizedError) and not source:
         yield Finding("service", good=True, text=f"{base_url} answers")
+        yield unchecked("key", "there is none")
         return
     if isinstance(error, UnauthorizedError):
         yield bad(
@@ -250,6 +251,8 @@ def _failed(
         fix = f"{remedy or 'correct [api]'}; this does not mend itself"
     elif error.status is not None and error.status < 400 and error.code is None:
         fix = "set base_url to where the service is; it may also be a portal's page for a login"
+    elif config.api.proxy and error.code in ("local.connect", "local.dns"):
+        fix = "check [api] proxy, and that the proxy runs; syncd tries again"
     elif base_url.startswith("http://") and error.code == "local.network":
         fix = "what answers there may speak TLS: try https:// in base_url"
     yield bad("service", f"{base_url}{_way(error, config)}: {text}", fix)

@@ -226,7 +226,7 @@ def test_the_service_is_examined_without_a_key(examine):
     found, code = examine(AYMARA_AI_API_KEY=None)
     assert code == 78
     assert found["service"].good
-    assert "key" not in found
+    assert found["key"].text == "not checked: there is none"
 
 
 def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):
@@ -348,6 +348,7 @@ def test_what_answers_in_the_services_place_is_told_with_a_remedy_of_its_own(
 def test_a_proxy_that_is_not_there_is_called_one(examine):
     found, _ = examine(SYNCD_API__PROXY="http://user:password@127.0.0.1:9")
     assert "by the proxy 127.0.0.1:9" in found["service"].text
+    assert found["service"].fix.startswith("check [api] proxy")
     assert "password" not in found["service"].text
 
 

@@ -100,16 +100,17 @@ def _told(facts: JsonObject) -> Iterator[Finding]:
 
 def _texts(facts: JsonObject) -> Iterator[str]:
     echo = facts["echo"]
-    if echoing := [kind for kind, how in echo.items() if how != "none"]:
+    echoing = [kind for kind, how in echo.items() if how != "none"]
+    lacking = [kind for kind, how in echo.items() if how == "none"]
+    if echoing:
         part = "whole" if "path" in echo.values() else "by its last part"
+        which = f" ({examination.kinds(echoing)})" if lacking else ""
+        yield f"a sent name comes back {part}{which}: an upload that gets no answer is found by it"
+    if lacking:
+        which = f" ({examination.kinds(lacking)})" if echoing else ""
         yield (
-            f"a sent name comes back {part} ({examination.kinds(echoing)}): an upload that gets no "
-            "answer is found by it"
-        )
-    if lacking := [kind for kind, how in echo.items() if how == "none"]:
-        yield (
-            f"a sent name does not come back ({examination.kinds(lacking)}): files are sent "
-            "presigned, so that a lost answer costs an empty record and no second copy"
+            f"a sent name does not come back{which}: files are sent presigned, so that a lost "
+            "answer costs an empty record and no second copy"
         )
     if facts["order"] is not None:
         yield f"the listing is {_ORDER[facts['order']]}"

@@ -164,7 +164,7 @@ class Gate:
         if self.state != "unreachable" or self._cause is None:
             return ""
         lasts = "; this does not mend itself (syncd doctor)" if self._cause.is_lasting else ""
-        return f"{self._cause}{lasts}"
+        return f"{self._cause.text}{lasts}"
 
     @property
     def pauses(self) -> int:
