@@ -468,7 +468,7 @@ def _echo(echoes: dict[str, bool]) -> Finding:
     if does_not:
         parts.append(
             f"the service does not echo names ({kinds(does_not)}): files are sent presigned, see "
-            "Limits in .github/OPERATIONS.md"
+            "the README"
         )
     return Finding("echo", good=True, text="; ".join(parts) or "not known before the first upload")
 
