@@ -14,12 +14,13 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.repair import with_progress
 from syncd.doctor import Finding, bad, exit_code
 from syncd.exceptions import SyncdError
+from syncd.units import counted, span
 from syncd.workers.service_probe import VIDEO_SECONDS
 
 JsonObject = dict[str, Any]
 _ECHO = {"path": "whole", "name": "as its last segment", "none": "not at all"}
 _ORDER = {"newest": "newest first", "oldest": "oldest first", "none": "in no order of time"}
-_SIZES = {"record": "in records", "url": "by the download URL alone", "none": "nowhere"}
+_SIZES = {"record": "in records", "url": "by the download URL alone"}
 
 
 @click.command()
@@ -60,41 +61,69 @@ def _probed(options: Options, found: list[Finding]) -> Iterator[Finding]:
         yield bad("probe", "not made", "first mend what is bad above")
         return
     try:
-        facts = with_progress(options, "probe", {})["facts"]
+        result = with_progress(options, "probe", {})
     except SyncdError as error:
         code = error.exit_code if error.exit_code > SyncdError.exit_code else 1
-        fix = "what it made is deleted, or will be by the next one; then try again"
-        yield bad("probe", str(error), fix, code)
+        yield bad("probe", str(error), "then try again: syncd doctor --probe", code)
         return
-    for text in _told(facts):
-        yield Finding("probe", good=True, text=text)
-    if facts["video_status"] != "completed":
+    facts = result["facts"]
+    for name, text in _told(facts).items():
+        why = facts["unseen"].get(name, "")
+        if facts[name] is not None:
+            yield Finding("probe", good=True, text=text)
+        if why or facts[name] is None:
+            yield Finding("probe", good=True, text=f"{_NAMES[name]} not seen: {why}")
+    if facts["video_status"] not in (None, "completed"):
         yield bad(
             "probe",
             f"a video of one second is {facts['video_status']} after {VIDEO_SECONDS:g} s",
             "ask the service's owners; syncd waits for videos meanwhile",
         )
+    if left := result["left"]:
+        yield bad(
+            "probe",
+            f"{counted(len(left), 'object')} may be there still: {', '.join(left)}",
+            "the running daemon deletes them, or the next probe: syncd doctor --probe",
+        )
 
 
-def _told(facts: JsonObject) -> Iterator[str]:
-    """Say what the service does."""
-    for how in dict.fromkeys(facts["echo"].values()):
-        kinds = "; ".join(kind for kind, known in facts["echo"].items() if known == how)
-        yield f"a sent name comes back {_ECHO[how]} ({kinds})"
-    yield f"the listing is {_ORDER[facts['order']]}; a page took {facts['list_seconds']} s"
-    if facts["page_cap"] is None:
-        yield "no page was too long for it"
-    else:
-        verb = "refuses" if facts["refuses_limit"] else "shortens"
-        yield f"it {verb} pages of more than {facts['page_cap']} files"
-    yield f"sizes are told {_SIZES[facts['sizes']]}"
+#: By fact; what is only seen in part is named, too.
+_NAMES = {
+    "echo": "how each sent name comes back is",
+    "order": "the order of the listing is",
+    "list_seconds": "the time a page takes is",
+    "page_cap": "the longest page is",
+    "sizes": "where sizes are told is",
+    "put_needs_type": "whether a presigned PUT must repeat the content type is",
+    "url_seconds": "how long a presigned URL is valid is",
+    "video_status": "the processing of a video is",
+    "video_frames": "how many frames a video has is",
+    "video_metadata": "the metadata of a video is",
+    "second_delete": "the answer to a second DELETE is",
+}
+
+
+def _told(facts: JsonObject) -> dict[str, str]:
+    """Say what the service does, by fact; the text of one that was not seen says nothing."""
+    echo = facts["echo"] or {}
+    ways = dict.fromkeys(echo.values())
+    kinds = {how: "; ".join(kind for kind, known in echo.items() if known == how) for how in ways}
+    verb = "refuses" if facts["refuses_limit"] else "shortens"
     needs = "must" if facts["put_needs_type"] else "need not"
-    yield f"a presigned PUT {needs} repeat the content type"
-    if (seconds := facts["url_seconds"]) is not None:
-        yield f"a presigned URL is valid for {seconds:.0f} s"
-    told = "with" if facts["video_metadata"] else "without"
-    yield f"a video is {facts['video_status']}, {facts['video_frames']} frames, {told} metadata"
-    yield f"a second DELETE is answered with {facts['second_delete']}"
+    has = "has" if facts["video_metadata"] else "has no"
+    return {
+        "echo": ", ".join(f"a sent name comes back {_ECHO[how]} ({kinds[how]})" for how in kinds),
+        "order": f"the listing is {_ORDER.get(facts['order'])}",
+        "list_seconds": f"a page took {facts['list_seconds']} s",
+        "page_cap": f"it {verb} pages of more than {facts['page_cap']} files",
+        "sizes": f"sizes are told {_SIZES.get(facts['sizes'])}",
+        "put_needs_type": f"a presigned PUT {needs} repeat the content type",
+        "url_seconds": f"a presigned URL is valid for {span(facts['url_seconds'] or 0)}",
+        "video_status": f"a video is {facts['video_status']}",
+        "video_frames": f"a video has {facts['video_frames']} frames",
+        "video_metadata": f"a video {has} metadata",
+        "second_delete": f"a second DELETE is answered with {facts['second_delete']}",
+    }
 
 
 def _tell(finding: Finding) -> None:
