@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import resources
 
 from syncd.files_api import (
     Aborted,
@@ -45,7 +46,8 @@ class Made:
     noted: ProbeObject
     name: str
     is_video: bool
-    file_url: str | None
+    #: where its content is PUT; empty where the service did not say
+    file_url: str
     #: whether its content was sent, and whether the service is known to hold it
     is_sent: bool
     is_whole: bool = False
@@ -99,6 +101,15 @@ class ProbeObjects:
 
         return self._make("presigned", content, kind, workspace, send)
 
+    def put(self, made: Made, content: bytes, kind: str, per_call: PerCall) -> bool:
+        """Send content to a storage; return whether what took it answered as storages do."""
+        tags: list[bool] = []
+        per_call["on_answer"] = lambda answer: tags.append("etag" in answer.headers)
+        with source_of(content) as source:
+            self._client.put(made.file_url, source, content_type=kind, **per_call)
+        made.is_sent = True
+        return all(tags)
+
     def _make(
         self,
         method: str,
@@ -122,7 +133,7 @@ class ProbeObjects:
         if answer.file_uuid is None:
             return None
         noted = self._found(noted, answer.file_uuid)
-        return Made(noted, name, is_video, answer.file_url, is_sent=method == "direct")
+        return Made(noted, name, is_video, answer.file_url or "", is_sent=method == "direct")
 
     def _found(self, made: ProbeObject, file_uuid: str) -> ProbeObject:
         self._store.write(lambda db: probing.found(db, made.token, file_uuid))
@@ -248,3 +259,8 @@ def source_of(content: bytes) -> Iterator[UploadSource]:
         yield UploadSource(fd=descriptor, size=len(content))
     finally:
         os.close(descriptor)
+
+
+def video() -> bytes:
+    """Return an MP4 of one second: four grey frames of 64 x 64 pixels."""
+    return resources.files("syncd.workers").joinpath("service_probe.mp4").read_bytes()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
 from syncd.exceptions import SyncdError
@@ -34,9 +33,9 @@ from syncd.state.probing import ProbeObject
 from syncd.state.store import Store
 from syncd.units import counted, span
 from syncd.workers.gate import Gate
-from syncd.workers.probe_objects import Made, ProbeObjects, source_of
+from syncd.workers.probe_objects import Made, ProbeObjects, video
 from syncd.workers.search import SKEW_SECONDS
-from syncd.workers.service_facts import Facts, lifetime_of, order_of
+from syncd.workers.service_facts import ORDERED_FILES, Facts, lifetime_of, order_of
 
 JsonObject = dict[str, Any]
 #: How long a probe takes at most, and what of it is left for deleting.
@@ -109,7 +108,7 @@ class ServiceProbe:
             self._see_size()
             self._see_names(processed=False)
             yield {"step": "waiting for the video"}
-            self._see_video()
+            self._seevideo()
             self._see_names(processed=True)
             yield {"step": "deleting"}
             self._delete_twice()
@@ -184,15 +183,17 @@ class ServiceProbe:
         with self._seeing("echo"):
             self._make("direct", _TEXT, TEXT)
         with self._seeing("echo"):
-            self._make("direct", _video(), VIDEO)
+            self._make("direct", video(), VIDEO)
         with self._seeing("url_seconds", "put_needs_type", "sizes"):
             text = self._make("presigned", _TEXT, TEXT)
-            lifetime = lifetime_of(_url(text), self._clock() + self._ahead)
+            _need_url(text)
+            lifetime = lifetime_of(text.file_url, self._clock() + self._ahead)
             self._note("url_seconds", lifetime, "the URL does not say it")
             self._put_text(text)
         with self._seeing():
-            video = self._make("presigned", _video(), VIDEO)
-            self._put(video, _video(), VIDEO)
+            made = self._make("presigned", video(), VIDEO)
+            _need_url(made)
+            self._objects.put(made, video(), VIDEO, self._per_call())
 
     def _make(self, method: str, content: bytes, kind: str) -> Made:
         if self._gate.refused or self._gate.resting:
@@ -209,22 +210,12 @@ class ServiceProbe:
         """See whether the content type must be the one that the URL was made for."""
         needs_type, is_storage = False, True
         try:
-            is_storage = self._put(made, _TEXT, OTHER)
+            is_storage = self._objects.put(made, _TEXT, OTHER, self._per_call())
         except RefusedError:
             needs_type = True
-        is_storage &= self._put(made, _TEXT, TEXT)
+        is_storage &= self._objects.put(made, _TEXT, TEXT, self._per_call())
         why = "the answer has no ETag, as a storage's has"
         self._note("put_needs_type", needs_type if is_storage else None, why)
-
-    def _put(self, made: Made, content: bytes, kind: str) -> bool:
-        """Send content to a storage; return whether it answered as storages do."""
-        tags: list[bool] = []
-        per_call = self._per_call()
-        per_call["on_answer"] = lambda answer: tags.append("etag" in answer.headers)
-        with source_of(content) as source:
-            self._client.put(_url(made), source, content_type=kind, **per_call)
-        made.is_sent = True
-        return all(tags)
 
     # Looking at them
 
@@ -232,19 +223,20 @@ class ServiceProbe:
         """See how many files a page has, how long it takes, and in which order they come."""
         with self._seeing("page_cap", "list_seconds", "order"):
             page, refused_from = self._largest_page()
-            taken, files = self._page_items, counted(len(page.items), "file")
+            taken, few = self._page_items, f"{len(page.items)} files are too few to tell"
             times = [item.created_at for item in page.items]
-            self._note("order", order_of(times), f"too few files of different times ({files})")
+            is_few = len(times) < ORDERED_FILES
+            self._note("order", order_of(times), few if is_few else "too many times are equal")
             self.facts.refuses_limit = refused_from <= PAGE_ITEMS
             is_short = len(page.items) < min(page.count, taken)
             if refused_from - taken > 1:
-                raise _UnseenError(f"{taken} files are not too many, and {refused_from} are")
+                raise _UnseenError(f"{taken} files are taken, and {refused_from} are refused")
             if self.facts.refuses_limit:
                 self.facts.page_cap = taken
             elif is_short:
                 self.facts.page_cap = len(page.items)
             else:
-                raise _UnseenError(f"no page was too long ({files})")
+                raise _UnseenError(few if page.count < PAGE_ITEMS else "no page was too long")
 
     def _largest_page(self) -> tuple[FilePage, int]:
         """Return a page of as many files as the service allows, and how many it refuses.
@@ -384,11 +376,11 @@ class ServiceProbe:
             if statuses:
                 self.facts.video_status = next(iter(statuses - {"completed"}), "completed")
         with self._seeing("video_frames"):
-            self._need_a_completed_video()
+            self._need_a_completedvideo()
             frames = self._client.get_frames(videos[0].uuid, **self._per_call())
             self.facts.video_frames = len(frames.frame_urls)
         with self._seeing("video_metadata"):
-            self._need_a_completed_video()
+            self._need_a_completedvideo()
             detail = self._client.get(videos[0].uuid, **self._per_call())
             self.facts.video_metadata = detail.video_metadata is not None
 
@@ -411,12 +403,6 @@ class ServiceProbe:
                 self.facts.second_delete = 404
 
 
-def _url(made: Made) -> str:
-    if made.file_url is None:
+def _need_url(made: Made) -> None:
+    if not made.file_url:
         raise _UnseenError("the answer to the create has no file_url")
-    return made.file_url
-
-
-def _video() -> bytes:
-    """Return an MP4 of one second: four grey frames of 64 x 64 pixels."""
-    return resources.files("syncd.workers").joinpath("service_probe.mp4").read_bytes()

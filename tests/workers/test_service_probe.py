@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from syncd.workers import service_probe
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
-from syncd.workers.service_facts import Facts
+from syncd.workers.service_facts import ORDERED_FILES, Facts, order_of
 from syncd.workers.service_probe import ProbeError, ServiceProbe
 
 EXPECTED = Facts(
@@ -165,7 +166,7 @@ def test_each_kind_of_service_is_seen_as_it_is(store, serve, name):
     assert set(probe.facts.echo.values()) == {how}
     assert probe.facts.url_seconds == 1800
     found = replace(probe.facts, echo=None, list_seconds=None, url_seconds=None)
-    why = {} if "page_cap" in differs else {"page_cap": "no page was too long (26 files)"}
+    why = {} if "page_cap" in differs else {"page_cap": "26 files are too few to tell"}
     assert found == replace(EXPECTED, unseen=why, **differs)
     known = store.read(echo.echoes)
     assert set(known.values()) == {how != "none"}
@@ -179,6 +180,20 @@ def test_each_kind_of_service_is_seen_as_it_is(store, serve, name):
     assert store.fact(confirming.SIZES) == confirming.TOLD
     assert client.list().count == THEIRS
     assert not left(store)
+
+
+def of_times(*numbers):
+    return [datetime.fromtimestamp(number, UTC) for number in numbers]
+
+
+def test_an_order_is_told_only_by_more_files_than_may_be_in_one_by_chance():
+    few, many = range(ORDERED_FILES - 1), range(ORDERED_FILES)
+    assert order_of(of_times(*few)) is None
+    assert order_of(of_times(*reversed(few))) is None
+    assert order_of(of_times(0, 0, 0, *few)) is None
+    assert order_of(of_times(*many)) == "oldest"
+    assert order_of(of_times(*reversed(many))) == "newest"
+    assert order_of(of_times(1, 2, 1)) == "none"
 
 
 def test_every_personality_stands_in_the_table():
@@ -328,7 +343,7 @@ def test_four_files_show_no_order_and_no_longest_page(store, serve):
     list(probe.run())
     assert probe.facts.order in (None, "none")
     assert probe.facts.page_cap is None
-    assert probe.facts.unseen["page_cap"] == "no page was too long (4 files)"
+    assert probe.facts.unseen["page_cap"] == "4 files are too few to tell"
 
 
 @pytest.mark.long
