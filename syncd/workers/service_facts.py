@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 #: So many files with different times show an order: chance puts four in one quite often.
@@ -33,6 +34,20 @@ class Facts:
     #: the status of the answer
     second_delete: int | None = None
     unseen: dict[str, str] = field(default_factory=dict)
+
+    def note(self, name: str, value: object, why: str) -> None:
+        """Keep a fact, or why it is not seen."""
+        setattr(self, name, value)
+        if value is None:
+            self.unseen.setdefault(name, why)
+
+    def document(self) -> dict[str, Any]:
+        """Return all as a JSON object; names alone may be seen in part."""
+        facts = asdict(self)
+        facts["unseen"] = {
+            name: why for name, why in self.unseen.items() if name == "echo" or facts[name] is None
+        }
+        return facts
 
 
 def order_of(times: Sequence[datetime]) -> str | None:

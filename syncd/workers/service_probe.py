@@ -7,7 +7,6 @@ is learned by the same verbs, from the same evidence, and nothing more.
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -108,7 +107,7 @@ class ServiceProbe:
             self._see_size()
             self._see_names(processed=False)
             yield {"step": "waiting for the video"}
-            self._seevideo()
+            self._see_video()
             self._see_names(processed=True)
             yield {"step": "deleting"}
             self._delete_twice()
@@ -117,12 +116,8 @@ class ServiceProbe:
             with self._seeing():
                 if error := self._objects.clean_up(self._per_call):
                     raise error
-        # What failed may have been seen at another try; names may be seen in part.
-        for name in self.facts.unseen.keys() - {"echo"}:
-            if getattr(self.facts, name) is not None:
-                del self.facts.unseen[name]
         left = [made.file_uuid or made.token for made in self._objects.left()]
-        yield {"facts": asdict(self.facts), "left": left}
+        yield {"facts": self.facts.document(), "left": left}
 
     def _see_whether_it_may(self) -> None:
         """Raise where the service asked for patience, or refuses us; call it once."""
@@ -153,13 +148,7 @@ class ServiceProbe:
                 self._gate.failed(error)
             why = str(error)
         for name in names if why else ():
-            self._note(name, getattr(self.facts, name), why)
-
-    def _note(self, name: str, value: object, why: str) -> None:
-        """Keep a fact, or why it is not seen."""
-        setattr(self.facts, name, value)
-        if value is None:
-            self.facts.unseen.setdefault(name, why)
+            self.facts.note(name, getattr(self.facts, name), why)
 
     def _wait_if_asked(self) -> None:
         if shut := self._gate.seconds_shut():
@@ -188,7 +177,7 @@ class ServiceProbe:
             text = self._make("presigned", _TEXT, TEXT)
             _need_url(text)
             lifetime = lifetime_of(text.file_url, self._clock() + self._ahead)
-            self._note("url_seconds", lifetime, "the URL does not say it")
+            self.facts.note("url_seconds", lifetime, "the URL does not say it")
             self._put_text(text)
         with self._seeing():
             made = self._make("presigned", video(), VIDEO)
@@ -215,7 +204,7 @@ class ServiceProbe:
             needs_type = True
         is_storage &= self._objects.put(made, _TEXT, TEXT, self._per_call())
         why = "the answer has no ETag, as a storage's has"
-        self._note("put_needs_type", needs_type if is_storage else None, why)
+        self.facts.note("put_needs_type", needs_type if is_storage else None, why)
 
     # Looking at them
 
@@ -226,7 +215,7 @@ class ServiceProbe:
             taken, few = self._page_items, f"{len(page.items)} files are too few to tell"
             times = [item.created_at for item in page.items]
             is_few = len(times) < ORDERED_FILES
-            self._note("order", order_of(times), few if is_few else "too many times are equal")
+            self.facts.note("order", order_of(times), few if is_few else "too many times are equal")
             self.facts.refuses_limit = refused_from <= PAGE_ITEMS
             is_short = len(page.items) < min(page.count, taken)
             if refused_from - taken > 1:
@@ -375,18 +364,18 @@ class ServiceProbe:
                 wait = min(2 * wait, 2.0)
             if statuses:
                 self.facts.video_status = next(iter(statuses - {"completed"}), "completed")
+        if self.facts.video_status != "completed":
+            for name in ("video_frames", "video_metadata"):
+                self.facts.note(
+                    name, None, f"the video is {self.facts.video_status or 'not known'}"
+                )
+            return
         with self._seeing("video_frames"):
-            self._need_a_completedvideo()
             frames = self._client.get_frames(videos[0].uuid, **self._per_call())
             self.facts.video_frames = len(frames.frame_urls)
         with self._seeing("video_metadata"):
-            self._need_a_completedvideo()
             detail = self._client.get(videos[0].uuid, **self._per_call())
             self.facts.video_metadata = detail.video_metadata is not None
-
-    def _need_a_completed_video(self) -> None:
-        if self.facts.video_status != "completed":
-            raise _UnseenError(f"the video is {self.facts.video_status or 'not known'}")
 
     # Deleting them
 
