@@ -114,6 +114,22 @@ def test_every_command_is_in_the_table_and_every_call_is_one():
         assert set(options) <= known, words
 
 
+def options_of(command):
+    """Return every option of a command and of those beneath it."""
+    beneath = getattr(command, "commands", {})
+    if command is cli.cli:
+        beneath = {name: command.get_command(None, name) for name in cli.COMMANDS}
+    own = {name for parameter in command.params for name in parameter.opts}
+    return own.union(*map(options_of, beneath.values()))
+
+
+def test_every_option_that_stands_alone_is_one():
+    named = re.findall(r"`(--[\w-]+)", documents.prose(GUIDE))
+    assert len(named) > 10
+    # `--user` is Docker's.
+    assert set(named) - options_of(cli.cli) == {"--user"}
+
+
 def test_every_path_of_the_page_exists():
     routes = {route.path for route in Listener(config=lambda: None, steps=list)._routes()}
     named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", GUIDE))
