@@ -105,7 +105,8 @@ class State(_Section):
 class Upload(_Section):
     """How files are sent."""
 
-    workers: int = Field(default=8, ge=1, le=64)
+    #: transfers at a time; "auto" for as many as pay, up to 64
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
     resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
     drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True

@@ -1,0 +1,272 @@
+"""What one upload thread does: it takes a few files, promises, sends and records them.
+
+The intents of the next few are committed while the first are sent, and outcomes while the next are:
+a thread seldom waits for a commit. What is sent first is always what was promised first.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from syncd.exceptions import ShortageError, StateError
+from syncd.files_api import FilesClient, FileUpload
+from syncd.log import fields
+from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES, UPLOADED_LAST_HOUR
+from syncd.state import confirming
+from syncd.state.files import File
+from syncd.state.ledger import Arrival, Ledger
+from syncd.state.store import Store
+from syncd.units import counted
+from syncd.workers.concurrency import Concurrency
+from syncd.workers.handed_out import HandedOut
+from syncd.workers.preparation import Hashed, Preparation, Prepared
+from syncd.workers.sending import Sending, Sent
+from syncd.workers.upload_queue import SMALL_BYTES, UploadQueue
+
+log = logging.getLogger(__name__)
+
+#: The most files of a thread in one batch, and of all threads together.
+BATCH, BATCHED = 16, 128
+#: Seconds that a batch may take.
+BATCH_SECONDS = 0.5
+#: Seconds for which an outcome waits for others to be committed with it.
+OUTCOME_SECONDS = 0.1
+
+
+class _Batch(NamedTuple):
+    """Files that are open, and their intents being committed."""
+
+    opened: ExitStack
+    prepared: list[Prepared]
+
+
+class UploadThread:
+    """Brings files up until the queue ends."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        ledger: Ledger,
+        queue: UploadQueue,
+        handed_out: HandedOut,
+        preparation: Preparation,
+        sending: Sending,
+        concurrency: Concurrency,
+        make_client: Callable[[], FilesClient],
+        is_stopped: Callable[[], bool],
+        clock: Callable[[], float],
+        first_poll_seconds: float,
+        on_limit: Callable[[], None],
+    ) -> None:
+        """`on_limit` is called when more threads may be at work, or fewer."""
+        self._store = store
+        self._ledger = ledger
+        self._queue = queue
+        self._handed_out = handed_out
+        self._preparation = preparation
+        self._sending = sending
+        self._concurrency = concurrency
+        self._make_client = make_client
+        self._is_stopped = is_stopped
+        self._clock = clock
+        self._first_poll_seconds = first_poll_seconds
+        self._on_limit = on_limit
+        #: outcomes that are being committed
+        self._recorded: list[tuple[Sent, Future[str]]] = []
+        #: seconds that a small file took lately
+        self._seconds = 0.0
+
+    def run(self) -> None:
+        """Take files until told to end."""
+        client = self._make_client()
+        try:
+            while True:
+                if not len(self._queue):
+                    self._settle()
+                if (first := self._queue.get()) is None:
+                    break
+                try:
+                    self._bring_up(client, first)
+                finally:
+                    self._queue.rest()
+        finally:
+            self._settle()
+            client.close()
+
+    def _bring_up(self, client: FilesClient, first: File) -> None:
+        """Bring a file up, and what may go with it."""
+        batch: _Batch | None = self._prepare(first)
+        while batch is not None:
+            more = self._queue.next_of(first.folder)
+            following = self._prepare(more) if more else None
+            with batch.opened:
+                sent = self._send(client, batch.prepared)
+            self._settle()
+            self._recorded += sent
+            batch = following
+
+    # Before
+
+    def _prepare(self, first: File) -> _Batch:
+        """Open and hash a file, and further small ones of its folder; hand in their intents."""
+        files = [first]
+        if first.size <= SMALL_BYTES:
+            files += self._queue.more(first, self._batch_size() - 1)
+        opened = ExitStack()
+        hashed = [ready for file in files if (ready := self._hashed(file, opened))]
+        try:
+            return _Batch(opened, self._preparation.promised(hashed))
+        except Exception as error:
+            for one in hashed:
+                self._handed_out.failed(one.file, error)
+            return _Batch(opened, [])
+
+    def _batch_size(self) -> int:
+        most = min(BATCH, BATCHED // self._concurrency.limit)
+        return min(most, int(BATCH_SECONDS / self._seconds)) if self._seconds else most
+
+    def _hashed(self, file: File, opened: ExitStack) -> Hashed | None:
+        ready = None
+        try:
+            if self._preparation.admits(file) and not self._is_stopped():
+                ready = self._preparation.hashed(file, opened)
+        except (ShortageError, MemoryError) as error:
+            self._handed_out.shed(file, error)
+            return None
+        except Exception as error:
+            self._handed_out.failed(file, error)
+            return None
+        if ready is None:
+            self._handed_out.finished(file.id)
+        return ready
+
+    # Sending
+
+    def _send(
+        self, client: FilesClient, prepared: Sequence[Prepared]
+    ) -> "list[tuple[Sent, Future[str]]]":
+        """Send files; return the outcomes that are being committed."""
+        try:
+            reserved = self._sending.reserve(client, prepared)
+        except Exception as error:
+            for one in prepared:
+                self._handed_out.failed(one.file, error)
+            return []
+        recorded: list[tuple[Sent, Future[str]]] = []
+        answered: list[Sent] = []
+        since = self._clock()
+        for one in prepared:
+            if one.file.id in reserved and reserved[one.file.id] is None:
+                self._handed_out.finished(one.file.id)
+                continue
+            if (sent := self._sent(client, one, reserved.get(one.file.id))) is None:
+                continue
+            answered.append(sent)
+            if self._clock() - since > OUTCOME_SECONDS:
+                recorded += self._record(answered)
+                answered, since = [], self._clock()
+        return recorded + self._record(answered)
+
+    def _sent(
+        self, client: FilesClient, ready: Prepared, reserved: FileUpload | None
+    ) -> Sent | None:
+        sent = None
+        try:
+            sent = self._sending.send(client, ready, reserved)
+        except ShortageError as error:
+            self._handed_out.shed(ready.file, error)
+            return None
+        except Exception as error:
+            self._handed_out.failed(ready.file, error)
+            return None
+        if sent is None:
+            self._handed_out.finished(ready.file.id)
+            return None
+        self._measure(sent)
+        return sent
+
+    def _measure(self, sent: Sent) -> None:
+        """Learn from a transfer how many should go at a time, and how many in a batch."""
+        self._seconds = (self._seconds + sent.seconds) / 2
+        if self._queue.at_work >= self._concurrency.limit and self._concurrency.finished(
+            sent.copy.size, sent.seconds
+        ):
+            self._on_limit()
+
+    # Afterwards
+
+    def _record(self, sent: Sequence[Sent]) -> "list[tuple[Sent, Future[str]]]":
+        """Hand in outcomes, without waiting for their commit."""
+        direct = [one for one in sent if one.copy.method == "direct"]
+        # A storage's success proves nothing yet: the service is asked.
+        stored = [one for one in sent if one.copy.method != "direct"]
+        now = self._clock()
+        look = now + self._first_poll_seconds
+        try:
+            became = self._store.submit_all(
+                self._ledger.stored_all,
+                [Arrival(one.copy.id, one.stored, now, look) for one in direct],
+            ) + self._store.submit_all(
+                confirming.begin_all,
+                [
+                    confirming.Taken(
+                        one.copy.id, one.stored.remote_file_path, now, one.transfer.has_etag
+                    )
+                    for one in stored
+                ],
+            )
+        except Exception as error:
+            for one in sent:
+                self._handed_out.failed(one.file, error)
+            return []
+        return list(zip(direct + stored, became, strict=True))
+
+    def _settle(self) -> None:
+        """Wait until the outcomes of before are committed, and tell of them."""
+        recorded, self._recorded = self._recorded, []
+        for sent, future in recorded:
+            try:
+                became = future.result()
+            except Exception as error:
+                # Whatever it was: it is one file's trouble, and takes no thread.
+                log.error(
+                    "%s: stored, but not recorded: %s; looked up later",
+                    sent.file.shown,
+                    error,
+                    exc_info=None if isinstance(error, StateError) else error,
+                )
+                self._handed_out.note_unknown(sent.file.id)
+                continue
+            self._handed_out.stored(sent.file)
+            _tell(sent, became)
+
+
+def _tell(sent: Sent, became: str) -> None:
+    """Count and log an upload whose outcome is committed."""
+    folder, shown, size = sent.file.folder, sent.file.shown, sent.copy.size
+    UPLOADED_FILES.add(folder)
+    UPLOADED_BYTES.add(folder, by=size)
+    UPLOADED_LAST_HOUR.add(size)
+    if not log.isEnabledFor(logging.INFO):
+        return
+    log.info(
+        "%s: %s, %s (%s in %.1f s)",
+        shown,
+        became,
+        sent.stored.file_uuid,
+        counted(size, "byte"),
+        sent.seconds,
+        extra=fields(
+            "uploaded",
+            folder=folder,
+            path=shown,
+            status=became,
+            file_uuid=sent.stored.file_uuid,
+            bytes=size,
+            seconds=round(sent.seconds, 3),
+            request_id=sent.transfer.request_id,
+        ),
+    )
