@@ -120,7 +120,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         make_client=lambda flag: make_client(config, flag),
         gate=gate,
         options=UploadOptions(
-            workers=None if config.upload.workers == "auto" else config.upload.workers,
+            workers=config.upload.workers,
             method=config.upload.method,
             direct_max=config.upload.direct_max,
             token=config.upload.token,

@@ -326,7 +326,7 @@ def test_suspects_go_up_one_at_a_time(shop):
     shop.store.write(lambda db: db.conn.execute("UPDATE files SET crashes = 1"))
     shop.drop("d", b"d")
     shop.uploader.step()
-    assert sorted(file.crashes for file in shop.uploader._taken.values()) == [0, 1]
+    assert sorted(file.crashes for file in shop.uploader._handed_out.files().values()) == [0, 1]
     shop.uploader.start()
     shop.uploader.stop(30)
 

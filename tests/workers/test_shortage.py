@@ -131,9 +131,10 @@ def test_a_few_upload_threads_are_enough_and_none_is_said_clearly(shop, monkeypa
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    shop.drop("a", b"a")
+    for name in "ab":
+        shop.drop(name, name.encode())
     shop.upload()
-    assert shop.copy("a").status is CopyStatus.LIVE
+    assert shop.copy("a").status is shop.copy("b").status is CopyStatus.LIVE
     assert "1 of 2 upload threads run" in caplog.text
     with pytest.raises(ShortageError, match=r"pids\.max"):
         shop.uploader.start()
