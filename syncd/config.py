@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
@@ -72,17 +71,6 @@ def load(
     """
     here = working_directory or current_directory()
     return _Loader(environ, here, names_in_use).load(config, directories, to_sync, problems)
-
-
-class _Environment(EnvSettingsSource):
-    """Reads `SYNCD_` variables from a mapping that is handed in, known ones alone."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = {name.lower(): value for name, value in variables.items()}
-        super().__init__(Settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name: value for name, value in self._variables.items() if value}
 
 
 _FOLDERS_FORM = 'write it as \'[{"path": "/data"}]\''
@@ -232,12 +220,8 @@ class _Loader:
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
-        known = set(_variables())
-        given = {name: value for name, value in self._environ.items() if name in known}
-        try:
-            overrides = _Environment(given)()
-        except SettingsError:
-            raise ConfigError(_not_json(given)) from None
+        known = _variables()
+        overrides = _overrides(self._environ, known)
         self._anchor(overrides, self._here)
         if "folders" in overrides:
             self._folders_from = FOLDERS_VARIABLE
@@ -252,7 +236,7 @@ class _Loader:
             else:
                 values[section] = settings
         self._fall_back(values)
-        for name in sorted(self._environ.keys() - known - {FILE_VARIABLE, WATCH_VARIABLE}):
+        for name in sorted(self._environ.keys() - known.keys() - {FILE_VARIABLE, WATCH_VARIABLE}):
             if name.startswith("SYNCD_"):
                 near = _nearest(name, [*known, FILE_VARIABLE, WATCH_VARIABLE], cutoff=0.75)
                 hint = f"; did you mean {near}?" if near else ""
@@ -511,23 +495,40 @@ def _segment(path: Path) -> str:
     return "".join(char if char.isprintable() else "_" for char in segment)[:80]
 
 
-def _variables() -> Iterator[str]:
-    """Yield the name of every `SYNCD_` variable that stands for a setting."""
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            yield from (f"SYNCD_{section}__{key}".upper() for key in model.model_fields)
-    yield FOLDERS_VARIABLE
+def _variables() -> dict[str, tuple[str, ...]]:
+    """Return every `SYNCD_` variable with the setting for which it stands."""
+    sections = ((section, field.annotation) for section, field in Settings.model_fields.items())
+    variables = {
+        f"SYNCD_{section}__{key}".upper(): (section, key)
+        for section, model in sections
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for key in model.model_fields
+    }
+    return {**variables, FOLDERS_VARIABLE: ("folders",)}
 
 
-def _not_json(given: Mapping[str, str]) -> str:
-    """Say which variable is not the JSON that it should be, and how to write it."""
-    for name, form in _LISTS.items():
-        try:
-            json.loads(given.get(name) or "[]")
-        except ValueError:
-            return f"{name} is not valid JSON; {form}"
-    return f"{', '.join(_LISTS)}: one of them is not valid JSON"
+def _overrides(
+    environ: Mapping[str, str], variables: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Return what `variables` say, as the file would; an empty one says nothing."""
+    values: dict[str, Any] = {}
+    for variable, (*sections, key) in variables.items():
+        text = environ.get(variable)
+        if not text:
+            continue
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = _list_of(variable, text) if variable in _LISTS else text
+    return values
+
+
+def _list_of(variable: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        # The cause holds the value, which may be a secret.
+        raise ConfigError(f"{variable} is not valid JSON; {_LISTS[variable]}") from None
 
 
 def _remove(values: Any, location: tuple[int | str, ...]) -> None:

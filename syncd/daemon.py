@@ -3,13 +3,11 @@
 import logging
 import os
 import resource
-import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from types import FrameType
 
 from syncd import __version__, sd_notify, vitals
 from syncd.config import Config
@@ -22,6 +20,7 @@ from syncd.parts import Parts, boottime, build, opened, settle_changes
 from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
+from syncd.signals import Signals
 from syncd.state import history, holds, overview
 from syncd.state.ages import Pace
 from syncd.state.facts import LAST_ONCE, forget_fact
@@ -62,30 +61,6 @@ HOUR_SECONDS, DAY_SECONDS = 3_600.0, 86_400.0
 #: The step that never waits for disk or network: when it hangs, the daemon does. A service that
 #: stalls or a disk that hangs is shown, and is no cause to restart.
 _FEEDING_STEPS = frozenset({"upload"})
-
-
-class Signals:
-    """SIGTERM and SIGINT end what runs, a second one hurries it; they only set flags.
-
-    SIGHUP asks for a reload where there is one, and else ends, as it does when a terminal closes.
-    """
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.hurry = threading.Event()
-        self.reload = threading.Event()
-
-    def listen(self, *, reloads: bool = False) -> None:
-        """Take the signals over; from the main thread only."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._received)
-        if reloads:
-            signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload.set())
-
-    def _received(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stop.is_set():
-            self.hurry.set()
-        self.stop.set()
 
 
 class Daemon:

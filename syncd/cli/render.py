@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
+import click
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -36,6 +37,15 @@ def ago(when: str | None, now: float) -> str:
         return "never"
     seconds = now - datetime.fromisoformat(when).timestamp()
     return f"in {span(-seconds)}" if seconds < -1 else f"{span(seconds)} ago"
+
+
+def show(console: Console, view: RenderableType) -> None:
+    """Print `view` without the blanks by which rich fills its lines."""
+    with console.capture() as captured:
+        # The terminal breaks lines that are too long for it.
+        console.print(view, crop=False)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=True)
 
 
 def status_view(document: JsonObject, now: float) -> RenderableType:
