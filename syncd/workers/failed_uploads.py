@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from syncd.files_api import (
     Aborted,
@@ -26,33 +27,25 @@ from syncd.workers.gate import PATIENCE, Gate
 log = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class FailedUploads:
     """Records failures. Thread-safe."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        gate: Gate,
-        concurrency: Concurrency,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._gate = gate
-        self._concurrency = concurrency
-        self._clock = clock
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    concurrency: Concurrency
+    clock: Callable[[], float]
 
     def unsent(self, copy: Copy) -> None:
         """Record that nothing of a copy was sent, and nothing failed."""
-        now = self._clock()
-        self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
+        now = self.clock()
+        self.store.write(lambda db: self.ledger.not_sent(db, copy.id, now))
 
     def overloaded(self, error: FilesApiError) -> None:
         """Send fewer at a time where the service says that it has too much to do."""
         if isinstance(error, RateLimitedError) or error.status == 503:
-            self._concurrency.overloaded()
+            self.concurrency.overloaded()
 
     def record(
         self,
@@ -98,26 +91,26 @@ class FailedUploads:
     ) -> None:
         at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
         if at_storage:
-            self._gate.not_stored(file.id, error)
+            self.gate.not_stored(file.id, error)
         if others_too and (not at_storage or error.retry_after is not None):
-            self._gate.failed(error, pauses=pauses)
+            self.gate.failed(error, pauses=pauses)
         if isinstance(error, ForbiddenError) and not at_storage:
-            self._gate.forbidden(copy.workspace_uuid)
+            self.gate.forbidden(copy.workspace_uuid)
 
     def _record(self, file: File, copy: Copy, error: FilesApiError, failure: Failure) -> bool:
         """Record what a failure means for its copy; return whether it is final."""
-        now = self._clock()
-        record = self._ledger.not_sent
+        now = self.clock()
+        record = self.ledger.not_sent
         if isinstance(error, Aborted) and isinstance(error, NotSentError):
-            self._store.write(lambda db: record(db, copy.id, now))
+            self.store.write(lambda db: record(db, copy.id, now))
         elif isinstance(error, NotSentError):
             again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
-            self._store.write(
+            self.store.write(
                 lambda db: record(db, copy.id, now, failure=failure, again_at=again_at)
             )
         elif isinstance(error, PATIENCE):
-            again_at = now + self._gate.seconds_shut()
-            self._store.write(
+            again_at = now + self.gate.seconds_shut()
+            self.store.write(
                 lambda db: record(
                     db, copy.id, now, failure=failure, again_at=again_at, counts=False
                 )
@@ -126,14 +119,14 @@ class FailedUploads:
             return self._turned_away(file, copy, error, failure)
         else:
             # A conflict may be with what arrived of this very copy: it is looked up.
-            self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, now))
+            self.store.write(lambda db: self.ledger.doubt(db, copy.id, failure, now))
         return False
 
     def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
-        now, refusals = self._clock(), self._gate.refusals
+        now, refusals = self.clock(), self.gate.refusals
         passed_at = refusals.passed_at(copy.workspace_uuid)
-        is_final = self._store.write(
-            lambda db: self._ledger.turned_away(
+        is_final = self.store.write(
+            lambda db: self.ledger.turned_away(
                 db,
                 copy.id,
                 failure,
@@ -142,5 +135,5 @@ class FailedUploads:
                 passed_at=passed_at,
             )
         )
-        refusals.refused(copy.workspace_uuid, file.id, error, self._ledger)
+        refusals.refused(copy.workspace_uuid, file.id, error, self.ledger)
         return is_final

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from syncd.exceptions import ShortageError, StateError
 from syncd.state.files import File
@@ -19,30 +20,25 @@ log = logging.getLogger(__name__)
 SHED_SECONDS = 60.0
 
 
+@dataclass(kw_only=True, eq=False)
 class HandedOut:
     """Knows each file from the step that hands it out to its end, whatever that is. Thread-safe."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        gate: Gate,
-        queue: UploadQueue,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._gate = gate
-        self._queue = queue
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._files: dict[int, File] = {}
-        #: the files of which it is unknown what the ledger says of them
-        self.unknown: set[int] = set()
-        self._shed_at = 0.0
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    queue: UploadQueue
+    clock: Callable[[], float]
+    #: the files of which it is unknown what the ledger says of them
+    unknown: set[int] = field(default_factory=set, init=False)
+    _files: dict[int, File] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _shed_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Count from now on."""
         #: when a file was stored last, at first when this was made
-        self.stored_at = clock()
+        self.stored_at = self.clock()
 
     def files(self) -> dict[int, File]:
         """Return what is handed out, by id."""
@@ -53,28 +49,28 @@ class HandedOut:
         """Give a file to the threads."""
         with self._lock:
             self._files[file.id] = file
-        self._queue.put(file)
+        self.queue.put(file)
 
     def finished(self, file_id: int) -> None:
         """Note that a file is under way no more, whatever became of it."""
-        self._gate.ended(file_id)
+        self.gate.ended(file_id)
         with self._lock:
             file = self._files.pop(file_id, None)
         if file is not None:
-            self._queue.done(file)
+            self.queue.done(file)
 
     def stored(self, file: File) -> None:
         """Note that a file is stored, and the outcome committed."""
         self.finished(file.id)
-        self.stored_at = self._clock()
+        self.stored_at = self.clock()
 
     def shed(self, file: File, error: ShortageError | MemoryError) -> None:
         """Leave a file for later because this process is out of something."""
-        until = self._clock() + backoff_seconds(1)
+        until = self.clock() + backoff_seconds(1)
         with suppress(StateError):
-            self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
+            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
         self.finished(file.id)
-        now = self._clock()
+        now = self.clock()
         if now > self._shed_at + SHED_SECONDS:
             self._shed_at = now
             words = "there is no memory left" if isinstance(error, MemoryError) else error
@@ -89,9 +85,9 @@ class HandedOut:
             log.error("%s: not recorded, tried again later: %s", file.shown, error)
         else:
             log.error("%s: unexpected failure, tried again later", file.shown, exc_info=error)
-        until = self._clock() + backoff_seconds(6)
+        until = self.clock() + backoff_seconds(6)
         with suppress(Exception):
-            self._store.write(lambda db: self._ledger.put_off(db, file.id, until))
+            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
         self.note_unknown(file.id)
 
     def note_unknown(self, file_id: int) -> None:
@@ -110,5 +106,5 @@ class HandedOut:
             self.finished(file_id)
 
     def _abandon(self, file_id: int) -> None:
-        now = self._clock()
-        self._store.write(lambda db: self._ledger.abandon(db, file_id, now))
+        now = self.clock()
+        self.store.write(lambda db: self.ledger.abandon(db, file_id, now))

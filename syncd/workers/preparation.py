@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from syncd import disk
@@ -72,56 +72,45 @@ class Prepared(NamedTuple):
     begun: "Future[Begun]"
 
 
+@dataclass(kw_only=True, eq=False)
 class Preparation:
     """Opens, hashes and promises. Thread-safe; errors are the caller's."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        roots: Mapping[str, Root],
-        gate: Gate,
-        options: UploadOptions,
-        clock: Callable[[], float],
-        stop: StopFlag,
-        transfers: Transfers,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._roots = roots
-        self._gate = gate
-        self._options = options
-        self._clock = clock
-        self._stop = stop
-        self._transfers = transfers
-        #: for files and videos: whether their direct uploads can be found by their tokens
-        self._proven: set[bool] = set()
+    store: Store
+    ledger: Ledger
+    roots: Mapping[str, Root]
+    gate: Gate
+    options: UploadOptions
+    clock: Callable[[], float]
+    stop: StopFlag
+    transfers: Transfers
+    #: for files and videos: whether their direct uploads can be found by their tokens
+    _proven: set[bool] = field(default_factory=set, init=False)
 
     # Whether a file may go
 
     def claim(self, file: File) -> bool:
         """Let a file be sent next, as the probe of whatever is broken; False if it has to wait."""
-        workspace = self._roots[file.folder].workspace_uuid
-        return self._gate.claim(workspace, file.id, presigned=self._needs_storage(file))
+        workspace = self.roots[file.folder].workspace_uuid
+        return self.gate.claim(workspace, file.id, presigned=self._needs_storage(file))
 
     def admits(self, file: File) -> bool:
         """Say whether the gate lets a file be sent now."""
-        root = self._roots.get(file.folder)
+        root = self.roots.get(file.folder)
         workspace = root.workspace_uuid if root else None
-        return self._gate.admits(workspace, file.id, presigned=self._needs_storage(file))
+        return self.gate.admits(workspace, file.id, presigned=self._needs_storage(file))
 
     def _needs_storage(self, file: File) -> bool:
         """Say whether a file waits for a storage that takes nothing, as far as its name tells."""
-        if not self._gate.storage_tripped:
+        if not self.gate.storage_tripped:
             return False
         is_video = content_type(file.path, b"").startswith("video/")
         return self._method(file.size, is_video=is_video) == "presigned"
 
     def is_at_home(self, file: File) -> bool:
         """Say whether the folder is the one that the file is known to be in."""
-        root = self._roots[file.folder]
-        return may_be_sent(self._store, file.folder, root.path, file.path, marker=root.marker)
+        root = self.roots[file.folder]
+        return may_be_sent(self.store, file.folder, root.path, file.path, marker=root.marker)
 
     # From the disk to the intent
 
@@ -130,15 +119,15 @@ class Preparation:
 
         None where it is not to be sent as it is, which is then recorded, or where the daemon stops.
         """
-        root = self._roots.get(file.folder)
+        root = self.roots.get(file.folder)
         if root is None:
             return None
         try:
-            with self._transfers.under_way(file, file.size, is_read=True) as reading:
+            with self.transfers.under_way(file, file.size, is_read=True) as reading:
                 descriptor = opened.enter_context(disk.open_beneath(root.path, file.path))
                 if not self.is_at_home(file):
-                    later = self._clock() + ROOT_SECONDS
-                    self._store.write(lambda db: self._ledger.put_off(db, file.id, later))
+                    later = self.clock() + ROOT_SECONDS
+                    self.store.write(lambda db: self.ledger.put_off(db, file.id, later))
                     return None
                 offer = self._offer(file, descriptor, reading)
         except (FileChangedError, UnreadableError) as error:
@@ -155,8 +144,8 @@ class Preparation:
             digest = disk.sha256(
                 descriptor,
                 before.size,
-                stopped=self._stop.is_set,
-                progress=lambda read: self._transfers.moved(reading, read),
+                stopped=self.stop.is_set,
+                progress=lambda read: self.transfers.moved(reading, read),
             )
             if digest is None:
                 return None
@@ -173,10 +162,10 @@ class Preparation:
 
     def record_unsendable(self, file: File, error: FileChangedError | UnreadableError) -> None:
         """Record that a file cannot be sent as it is."""
-        now = self._clock()
+        now = self.clock()
         if isinstance(error, FileChangedError):
-            again_at = now + self._roots[file.folder].settle_seconds
-            self._store.write(lambda db: self._ledger.unsettle(db, file.id, again_at))
+            again_at = now + self.roots[file.folder].settle_seconds
+            self.store.write(lambda db: self.ledger.unsettle(db, file.id, again_at))
             return
         message, again_at = str(error), now + backoff_seconds(file.attempts + 1)
         log.warning(
@@ -185,7 +174,7 @@ class Preparation:
             message,
             extra=fields("unreadable", folder=file.folder, path=file.shown, cause=message),
         )
-        self._store.write(lambda db: self._ledger.unreadable(db, file.id, message, again_at))
+        self.store.write(lambda db: self.ledger.unreadable(db, file.id, message, again_at))
 
     def promised(self, hashed: Sequence[Hashed]) -> list[Prepared]:
         """Hand in the intents to send files, without waiting for their commit."""
@@ -193,9 +182,9 @@ class Preparation:
         return [Prepared(*one, future) for one, future in zip(hashed, begun, strict=True)]
 
     def _begin(self, offers: Sequence[Offer]) -> "list[Future[Begun]]":
-        now = self._clock()
+        now = self.clock()
         intents = [Intent(offer, now) for offer in offers]
-        return self._store.submit_all(self._ledger.begin_all, intents)
+        return self.store.submit_all(self.ledger.begin_all, intents)
 
     def begun(self, prepared: Prepared) -> Begun:
         """Wait until an intent is committed; look first whether the file was moved, if it may be.
@@ -212,10 +201,10 @@ class Preparation:
         """Return the files whose paths are seen to be vacant: what was there was moved."""
         vacated = []
         for source in sources:
-            root = self._roots.get(source.folder)
+            root = self.roots.get(source.folder)
             if root is None:
                 continue
-            place, path = (self._store, source.folder, root.path), source.path
+            place, path = (self.store, source.folder, root.path), source.path
             sight = look(*place, [path], marker=root.marker).get(path)
             if sight is not None and sight.found is disk.Found.ABSENT:
                 vacated.append(source.id)
@@ -230,21 +219,21 @@ class Preparation:
         of a kind until the service is seen to echo its tokens: without, an unanswered direct
         upload could neither be found nor be sent again. One small file is sent direct to learn it.
         """
-        if size > PRESIGNED_MAX_BYTES or self._options.method == "direct":
+        if size > PRESIGNED_MAX_BYTES or self.options.method == "direct":
             return "direct"
-        if self._options.method == "presigned" or size > self._options.direct_max:
+        if self.options.method == "presigned" or size > self.options.direct_max:
             return "presigned"
-        if not self._options.token:
+        if not self.options.token:
             return "presigned"
         if self._is_proven(is_video=is_video):
             return "direct"
         kind = kind_of("direct", is_video=is_video)
-        is_learned = self._store.read(lambda db: echo.learned(db, kind)) is not None
+        is_learned = self.store.read(lambda db: echo.learned(db, kind)) is not None
         return "presigned" if is_learned or size > PROBE_BYTES else PROBE
 
     def _is_proven(self, *, is_video: bool) -> bool:
         # Once proven it stays so: only until then is the table asked.
-        if is_video not in self._proven and self._store.read(
+        if is_video not in self._proven and self.store.read(
             lambda db: echo.is_proven(db, "direct", is_video=is_video)
         ):
             self._proven.add(is_video)

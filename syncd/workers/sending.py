@@ -1,6 +1,7 @@
 """Sending a file whose intent is committed: direct, or to a storage by a presigned URL."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncd import disk
@@ -43,33 +44,21 @@ class Sent(NamedTuple):
     seconds: float
 
 
+@dataclass(kw_only=True, eq=False)
 class Sending:
     """Sends what `Preparation` has prepared. Thread-safe; errors are the caller's."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        gate: Gate,
-        with_token: bool,
-        clock: Callable[[], float],
-        stop: StopFlag,
-        preparation: Preparation,
-        transfers: Transfers,
-        failures: FailedUploads,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._gate = gate
-        self._with_token = with_token
-        self._clock = clock
-        self._stop = stop
-        self._preparation = preparation
-        self._transfers = transfers
-        self._failures = failures
-        #: files that were refused together with others, and go alone from then on
-        self._alone: set[int] = set()
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    with_token: bool
+    clock: Callable[[], float]
+    stop: StopFlag
+    preparation: Preparation
+    transfers: Transfers
+    failures: FailedUploads
+    #: files that were refused together with others, and go alone from then on
+    _alone: set[int] = field(default_factory=set, init=False)
 
     def reserve(
         self, client: FilesClient, prepared: Sequence[Prepared]
@@ -84,7 +73,7 @@ class Sending:
             if one.offer.method == "direct":
                 continue
             copy = one.begun.result()
-            together = one.file.id not in self._alone and self._preparation.admits(one.file)
+            together = one.file.id not in self._alone and self.preparation.admits(one.file)
             if isinstance(copy, Copy) and copy.method == "presigned" and together:
                 by_workspace.setdefault(copy.workspace_uuid, []).append((one.file, copy))
         for group in by_workspace.values():
@@ -95,7 +84,7 @@ class Sending:
     def _reserve(
         self, client: FilesClient, group: Sequence[tuple[File, Copy]]
     ) -> dict[int, FileUpload | None]:
-        pauses = self._gate.pauses
+        pauses = self.gate.pauses
         try:
             created = self._create(client, group)
         except FilesApiError as error:
@@ -103,10 +92,10 @@ class Sending:
                 # Whose fault it is shows once each goes alone.
                 self._alone.update(file.id for file, _ in group)
                 for _, copy in group:
-                    self._failures.unsent(copy)
+                    self.failures.unsent(copy)
             else:
                 for number, (file, copy) in enumerate(group):
-                    self._failures.record(file, copy, error, pauses, tell_gate=number == 0)
+                    self.failures.record(file, copy, error, pauses, tell_gate=number == 0)
             return {file.id: None for file, _ in group}
         return {file.id: made for (file, _), made in zip(group, created, strict=True)}
 
@@ -133,13 +122,24 @@ class Sending:
 
         def record(db: Transaction) -> None:
             for copy_id, file_uuid in known:
-                self._ledger.reserved(db, copy_id, file_uuid)
+                self.ledger.reserved(db, copy_id, file_uuid)
 
-        self._store.write(record)
+        self.store.write(record)
         return created
 
     def _name(self, file: File, copy: Copy) -> str:
-        return sent_name(file.path, copy.token if self._with_token else None)
+        return sent_name(file.path, copy.token if self.with_token else None)
+
+    def withdraw(self, prepared: Sequence[Prepared]) -> None:
+        """Record that files are not sent after all, though their intents are committed."""
+        now = self.clock()
+        begun = [copy for one in prepared if isinstance(copy := one.begun.result(), Copy)]
+
+        def record(db: Transaction) -> None:
+            for copy in begun:
+                self.ledger.not_sent(db, copy.id, now)
+
+        self.store.write(record)
 
     def send(
         self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
@@ -148,24 +148,24 @@ class Sending:
 
         `reserved` is its object, where `reserve` has made one.
         """
-        file, copy = prepared.file, self._preparation.begun(prepared)
+        file, copy = prepared.file, self.preparation.begun(prepared)
         if not isinstance(copy, Copy):
             return None
-        stopped = self._stop.wait(self._gate.pace.seconds_until_turn())
-        if stopped or not self._preparation.admits(file):
+        stopped = self.stop.wait(self.gate.pace.seconds_until_turn())
+        if stopped or not self.preparation.admits(file):
             # Another file has just learnt that nothing may be sent now.
-            self._failures.unsent(copy)
+            self.failures.unsent(copy)
             return None
         try:
             return self._send(client, file, copy, prepared.descriptor, reserved)
         except (FileChangedError, UnreadableError) as error:
             # The last byte was held back: the service has nothing of it.
-            self._failures.unsent(copy)
-            self._preparation.record_unsendable(file, error)
+            self.failures.unsent(copy)
+            self.preparation.record_unsendable(file, error)
             return None
         except ShortageError:
             # Likewise: only the disk was out of reach, and it is read before the last byte goes.
-            self._failures.unsent(copy)
+            self.failures.unsent(copy)
             raise
 
     def _send(
@@ -176,33 +176,33 @@ class Sending:
         descriptor: int,
         reserved: FileUpload | None,
     ) -> Sent | None:
-        pauses = self._gate.pauses
-        with self._transfers.under_way(file, copy.size) as transfer:
+        pauses = self.gate.pauses
+        with self.transfers.under_way(file, copy.size) as transfer:
             source = UploadSource(
                 fd=descriptor,
                 size=copy.size,
                 before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
-                progress=lambda sent: self._transfers.moved(transfer, sent),
+                progress=lambda sent: self.transfers.moved(transfer, sent),
             )
             try:
                 answer = self._transfer(client, file, copy, source, transfer, reserved)
             except FilesApiError as error:
-                self._failures.record(file, copy, error, pauses)
+                self.failures.record(file, copy, error, pauses)
                 return None
-        self._gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
+        self.gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
         if answer.file_uuid is None:
             failure = Failure("the answer to the upload names no file_uuid")
-            look_at = self._clock()
-            self._store.write(lambda db: self._ledger.doubt(db, copy.id, failure, look_at))
+            look_at = self.clock()
+            self.store.write(lambda db: self.ledger.doubt(db, copy.id, failure, look_at))
             return None
         stored = Stored(answer.file_uuid, answer.remote_file_path, answer.processing_status)
-        return Sent(file, copy, stored, transfer, self._clock() - transfer.since)
+        return Sent(file, copy, stored, transfer, self.clock() - transfer.since)
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
-        if not self._preparation.is_at_home(file):
+        if not self.preparation.is_at_home(file):
             raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
 
     def _transfer(
@@ -243,16 +243,16 @@ class Sending:
         on_answer: Callable[[Answer], None],
     ) -> None:
         """Send the content; a storage that asks to wait keeps the record that was reserved."""
-        began = self._clock()
+        began = self.clock()
         while True:
-            pauses = self._gate.pauses
+            pauses = self.gate.pauses
             try:
                 client.put(url, source, content_type=copy.content_type, on_answer=on_answer)
             except RateLimitedError as error:
-                self._failures.overloaded(error)
-                self._gate.failed(error, pauses=pauses)
-                pause = max(self._gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
-                if self._clock() + pause > began + RESERVED_SECONDS or self._stop.wait(pause):
+                self.failures.overloaded(error)
+                self.gate.failed(error, pauses=pauses)
+                pause = max(self.gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
+                if self.clock() + pause > began + RESERVED_SECONDS or self.stop.wait(pause):
                     raise
             else:
                 return

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncd.exceptions import ShortageError, StateError
@@ -42,56 +43,43 @@ class _Batch(NamedTuple):
     prepared: list[Prepared]
 
 
+@dataclass(kw_only=True, eq=False)
 class UploadThread:
     """Brings files up until the queue ends."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        queue: UploadQueue,
-        handed_out: HandedOut,
-        preparation: Preparation,
-        sending: Sending,
-        concurrency: Concurrency,
-        make_client: Callable[[], FilesClient],
-        is_stopped: Callable[[], bool],
-        clock: Callable[[], float],
-        first_poll_seconds: float,
-        on_limit: Callable[[], None],
-    ) -> None:
-        """`on_limit` is called when more threads may be at work, or fewer."""
-        self._store = store
-        self._ledger = ledger
-        self._queue = queue
-        self._handed_out = handed_out
-        self._preparation = preparation
-        self._sending = sending
-        self._concurrency = concurrency
-        self._make_client = make_client
-        self._is_stopped = is_stopped
-        self._clock = clock
-        self._first_poll_seconds = first_poll_seconds
-        self._on_limit = on_limit
-        #: outcomes that are being committed
-        self._recorded: list[tuple[Sent, Future[str]]] = []
-        #: seconds that a small file took lately
-        self._seconds = 0.0
+    store: Store
+    ledger: Ledger
+    queue: UploadQueue
+    handed_out: HandedOut
+    preparation: Preparation
+    sending: Sending
+    concurrency: Concurrency
+    make_client: Callable[[], FilesClient]
+    is_stopped: Callable[[], bool]
+    clock: Callable[[], float]
+    first_poll_seconds: float
+    #: called when more threads may be at work, or fewer
+    on_limit: Callable[[], None]
+    #: outcomes that are being committed
+    _recorded: "list[tuple[Sent, Future[str]]]" = field(default_factory=list, init=False)
+    #: seconds that a small file took lately
+    _seconds: float = field(default=0.0, init=False)
 
     def run(self) -> None:
         """Take files until told to end."""
-        client = self._make_client()
+        client = self.make_client()
         try:
             while True:
-                if not len(self._queue):
+                if not len(self.queue):
                     self._settle()
-                if (first := self._queue.get()) is None:
+                if (first := self.queue.get()) is None:
                     break
                 try:
                     self._bring_up(client, first)
+                except Exception as error:
+                    self.handed_out.failed(first, error)
                 finally:
-                    self._queue.rest()
+                    self.queue.rest()
         finally:
             self._settle()
             client.close()
@@ -100,7 +88,7 @@ class UploadThread:
         """Bring a file up, and what may go with it."""
         batch: _Batch | None = self._prepare(first)
         while batch is not None:
-            more = self._queue.next_of(first.folder)
+            more = self.queue.next_of(first.folder)
             following = self._prepare(more) if more else None
             with batch.opened:
                 sent = self._send(client, batch.prepared)
@@ -114,33 +102,33 @@ class UploadThread:
         """Open and hash a file, and further small ones of its folder; hand in their intents."""
         files = [first]
         if first.size <= SMALL_BYTES:
-            files += self._queue.more(first, self._batch_size() - 1)
+            files += self.queue.more(first, self._batch_size() - 1)
         opened = ExitStack()
         hashed = [ready for file in files if (ready := self._hashed(file, opened))]
         try:
-            return _Batch(opened, self._preparation.promised(hashed))
+            return _Batch(opened, self.preparation.promised(hashed))
         except Exception as error:
             for one in hashed:
-                self._handed_out.failed(one.file, error)
+                self.handed_out.failed(one.file, error)
             return _Batch(opened, [])
 
     def _batch_size(self) -> int:
-        most = min(BATCH, BATCHED // self._concurrency.limit)
+        most = min(BATCH, BATCHED // self.concurrency.limit)
         return min(most, int(BATCH_SECONDS / self._seconds)) if self._seconds else most
 
     def _hashed(self, file: File, opened: ExitStack) -> Hashed | None:
         ready = None
         try:
-            if self._preparation.admits(file) and not self._is_stopped():
-                ready = self._preparation.hashed(file, opened)
+            if self.preparation.admits(file) and not self.is_stopped():
+                ready = self.preparation.hashed(file, opened)
         except (ShortageError, MemoryError) as error:
-            self._handed_out.shed(file, error)
+            self.handed_out.shed(file, error)
             return None
         except Exception as error:
-            self._handed_out.failed(file, error)
+            self.handed_out.failed(file, error)
             return None
         if ready is None:
-            self._handed_out.finished(file.id)
+            self.handed_out.finished(file.id)
         return ready
 
     # Sending
@@ -150,40 +138,54 @@ class UploadThread:
     ) -> "list[tuple[Sent, Future[str]]]":
         """Send files; return the outcomes that are being committed."""
         try:
-            reserved = self._sending.reserve(client, prepared)
+            reserved = self.sending.reserve(client, prepared)
         except Exception as error:
             for one in prepared:
-                self._handed_out.failed(one.file, error)
+                self.handed_out.failed(one.file, error)
             return []
         recorded: list[tuple[Sent, Future[str]]] = []
         answered: list[Sent] = []
-        since = self._clock()
-        for one in prepared:
+        since = self.clock()
+        for number, one in enumerate(prepared):
+            if self.is_stopped():
+                self._withdraw(prepared[number:])
+                break
             if one.file.id in reserved and reserved[one.file.id] is None:
-                self._handed_out.finished(one.file.id)
+                self.handed_out.finished(one.file.id)
                 continue
             if (sent := self._sent(client, one, reserved.get(one.file.id))) is None:
                 continue
             answered.append(sent)
-            if self._clock() - since > OUTCOME_SECONDS:
+            if self.clock() - since > OUTCOME_SECONDS:
                 recorded += self._record(answered)
-                answered, since = [], self._clock()
+                answered, since = [], self.clock()
         return recorded + self._record(answered)
+
+    def _withdraw(self, prepared: Sequence[Prepared]) -> None:
+        """Take back the intents to send files, with one commit."""
+        try:
+            self.sending.withdraw(prepared)
+        except Exception as error:
+            for one in prepared:
+                self.handed_out.failed(one.file, error)
+        else:
+            for one in prepared:
+                self.handed_out.finished(one.file.id)
 
     def _sent(
         self, client: FilesClient, ready: Prepared, reserved: FileUpload | None
     ) -> Sent | None:
         sent = None
         try:
-            sent = self._sending.send(client, ready, reserved)
+            sent = self.sending.send(client, ready, reserved)
         except ShortageError as error:
-            self._handed_out.shed(ready.file, error)
+            self.handed_out.shed(ready.file, error)
             return None
         except Exception as error:
-            self._handed_out.failed(ready.file, error)
+            self.handed_out.failed(ready.file, error)
             return None
         if sent is None:
-            self._handed_out.finished(ready.file.id)
+            self.handed_out.finished(ready.file.id)
             return None
         self._measure(sent)
         return sent
@@ -191,10 +193,10 @@ class UploadThread:
     def _measure(self, sent: Sent) -> None:
         """Learn from a transfer how many should go at a time, and how many in a batch."""
         self._seconds = (self._seconds + sent.seconds) / 2
-        if self._queue.at_work >= self._concurrency.limit and self._concurrency.finished(
+        if self.queue.at_work >= self.concurrency.limit and self.concurrency.finished(
             sent.copy.size, sent.seconds
         ):
-            self._on_limit()
+            self.on_limit()
 
     # Afterwards
 
@@ -203,13 +205,13 @@ class UploadThread:
         direct = [one for one in sent if one.copy.method == "direct"]
         # A storage's success proves nothing yet: the service is asked.
         stored = [one for one in sent if one.copy.method != "direct"]
-        now = self._clock()
-        look = now + self._first_poll_seconds
+        now = self.clock()
+        look = now + self.first_poll_seconds
         try:
-            became = self._store.submit_all(
-                self._ledger.stored_all,
+            became = self.store.submit_all(
+                self.ledger.stored_all,
                 [Arrival(one.copy.id, one.stored, now, look) for one in direct],
-            ) + self._store.submit_all(
+            ) + self.store.submit_all(
                 confirming.begin_all,
                 [
                     confirming.Taken(
@@ -220,7 +222,7 @@ class UploadThread:
             )
         except Exception as error:
             for one in sent:
-                self._handed_out.failed(one.file, error)
+                self.handed_out.failed(one.file, error)
             return []
         return list(zip(direct + stored, became, strict=True))
 
@@ -238,9 +240,9 @@ class UploadThread:
                     error,
                     exc_info=None if isinstance(error, StateError) else error,
                 )
-                self._handed_out.note_unknown(sent.file.id)
+                self.handed_out.note_unknown(sent.file.id)
                 continue
-            self._handed_out.stored(sent.file)
+            self.handed_out.stored(sent.file)
             _tell(sent, became)
 
 

@@ -100,19 +100,21 @@ class Uploader:
         self._first_poll_seconds = options.first_poll_seconds
         self._threads_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._is_short = False
+        #: whether threads run, and more can be had
+        self._may_start = False
 
     def start(self) -> None:
         """Start the first upload thread. ShortageError where none can be had."""
         self._queue.open()
-        self._is_short = False
+        self._may_start = True
         self._start_thread()
 
     def _start_threads(self) -> None:
         """Start threads for what waits, up to as many as may be at work."""
         with self._threads_lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
             wanted = min(self._queue.at_work + len(self._queue), self._queue.limit)
-            while self._threads and len(self._threads) < wanted and not self._is_short:
+            while len(self._threads) < wanted and self._may_start:
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -126,7 +128,7 @@ class Uploader:
                 raise ShortageError(
                     f"nothing can be sent: {words}, and start syncd again"
                 ) from error
-            self._is_short = True
+            self._may_start = False
             log.warning("%d of %d upload threads run: %s", len(self._threads), self._most, words)
         else:
             self._threads.append(thread)
@@ -137,6 +139,7 @@ class Uploader:
         A thread that hangs all the same, on a disk, is left behind: what it had in flight is in
         doubt at the next start.
         """
+        self._may_start = False
         self._queue.close()
         self._join(drain_seconds, until_stopped=True)
         if any(thread.is_alive() for thread in self._threads):

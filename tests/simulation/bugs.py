@@ -153,7 +153,7 @@ def trust_the_inode(self, file, descriptor, reading):
     offer = _offer(self, file, descriptor, reading)
     if offer is None or file.sha256 is not None:
         return offer
-    moved = self._store.read(
+    moved = self.store.read(
         lambda db: files.where(
             db,
             "inode = ? AND size = ? AND status = 'missing' AND sha256 IS NOT NULL",
@@ -176,13 +176,13 @@ class _UndoneError(Exception):
 
 
 def promise_nothing(self, offers):
-    now, futures = self._clock(), [Future() for _ in offers]
+    now, futures = self.clock(), [Future() for _ in offers]
 
     def work(db):
-        raise _UndoneError(self._ledger.begin_all(db, [Intent(offer, now) for offer in offers]))
+        raise _UndoneError(self.ledger.begin_all(db, [Intent(offer, now) for offer in offers]))
 
     try:
-        self._store.write(work)
+        self.store.write(work)
     except _UndoneError as undone:
         for future, begun in zip(futures, undone.args[0], strict=True):
             future.set_result(begun)

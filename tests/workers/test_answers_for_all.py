@@ -303,7 +303,7 @@ def test_a_person_ends_the_rest(poisoned):
 
 @pytest.mark.row(49)
 def test_a_presigned_file_is_left_alone_as_well(shop):
-    shop.uploader._preparation._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
     shop.drop("bad", b"bad")
     shop.upload()

@@ -44,25 +44,27 @@ def test_the_limit_doubles_while_the_answers_are_as_quick():
     assert line.now < 1.0, "a few round trips are enough"
 
 
-def test_more_transfers_that_make_nothing_faster_are_given_up():
+def test_as_few_go_at_a_time_as_make_the_whole_as_fast():
     line = Line()
-    assert line.send(busy, 10) == FIRST
-    line.now += AGAIN_SECONDS
-    seen = {line.send(busy) for _ in range(10)}
-    assert max(seen) == 2 * FIRST, "they are tried again later"
-    assert line.concurrency.limit == FIRST
+    assert line.send(busy, 10) == FEWEST
+    seen = set()
+    for _ in range(200):
+        line.now += 1
+        seen.add(line.send(busy))
+    assert max(seen) == 2 * FEWEST, "more are tried again now and then"
+    assert line.concurrency.limit in (FEWEST, 2 * FEWEST)
 
 
 def test_the_limit_stays_where_a_line_is_full():
     line = Line()
-    assert line.send(lambda limit: max(0.1, 0.1 * limit / 20), 40) == 16
+    assert line.send(lambda limit: max(0.1, 0.1 * limit / 20), 20) == 16
 
 
 def test_the_limit_halves_when_answers_take_much_longer():
     line = Line()
     line.send(far, 20)
     assert line.concurrency.limit == MOST
-    assert line.send(lambda limit: 0.1 * limit / 8, 3) == MOST // 2
+    assert line.send(lambda limit: 0.1 * limit / 8, 3) <= MOST // 2
 
 
 def test_a_burst_of_requests_to_wait_halves_the_limit_once():
@@ -76,8 +78,8 @@ def test_a_burst_of_requests_to_wait_halves_the_limit_once():
         line.concurrency.overloaded()
     assert line.concurrency.limit == FEWEST
     assert line.send(far, 10) == FEWEST
-    line.now += AGAIN_SECONDS
-    assert line.send(far, 20) == MOST
+    line.now += 2 * AGAIN_SECONDS
+    assert line.send(far, 100) == MOST
 
 
 def test_a_number_that_is_configured_stays():

@@ -11,7 +11,7 @@ UPLOAD, PUT = "POST /v2/files/-/uploads", "PUT /_storage/*"
 
 
 def presigned(shop):
-    shop.uploader._preparation._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
 
 
 def rounds(shop, count, seconds=400.0):
@@ -166,7 +166,7 @@ def test_a_storage_that_asks_to_wait_keeps_the_record_that_was_reserved(shop, mo
         shop.now += seconds
         return False
 
-    monkeypatch.setattr(shop.uploader._sending._stop, "wait", wait)
+    monkeypatch.setattr(shop.uploader._sending.stop, "wait", wait)
     shop.drop("a", b"a")
     shop.upload()
     assert [o["state"] for o in shop.ask("objects")] == ["live"]

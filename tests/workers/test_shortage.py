@@ -83,7 +83,7 @@ def test_a_shortage_that_cannot_even_be_written_down_takes_no_thread(shop, monke
 @pytest.mark.row(50)
 @pytest.mark.parametrize("method", ["direct", "presigned"])
 def test_a_shortage_before_the_last_byte_leaves_no_doubt(shop, monkeypatch, method):
-    shop.uploader._preparation._options = UploadOptions(workers=2, method=method)
+    shop.uploader._preparation.options = UploadOptions(workers=2, method=method)
     short = ShortageError(errno.EMFILE, "too many open files")
     fails(monkeypatch, Sending, "_gatekeeper", short, times=1)
     shop.drop("bad", b"bad")
