@@ -6,6 +6,7 @@ Each step does what is due now, and goes round the folders; none runs beside its
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from syncd.state.advance import Policies
 from syncd.state.store import Store
@@ -16,6 +17,8 @@ from syncd.watch.watched import Watched
 
 #: Seconds within which the folders whose disks work have begun to be watched.
 START_SECONDS = 5.0
+#: Folders that a single pass scans at a time: they may lie on several disks.
+SIDE_BY_SIDE = 4
 
 
 class _Beginning:
@@ -124,7 +127,8 @@ class Watch:
 
     def scan_all(self) -> list[ScanReport]:
         """Scan every folder now, for a single pass without watchers."""
-        return [watched.scan() for watched in self.folders.values()]
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="syncd-scan") as pool:
+            return list(pool.map(Watched.scan, self.folders.values()))
 
     def vitals(self) -> dict[str, FolderVitals]:
         """Return how well each folder is seen."""
