@@ -177,7 +177,7 @@ class _Patience:
             return "nothing has moved for ten minutes (syncd status, syncd ls)"
         # Where files still get through, those that settle may just not have had their turn.
         stands = now - self._moved_at > STILL_SECONDS
-        if stands and tally.waiting == tally.settling and now - self._began > self._settling:
+        if stands and 0 < tally.waiting == tally.settling and now - self._began > self._settling:
             return "what is left is still being written (syncd ls --status settling)"
         return ""
 

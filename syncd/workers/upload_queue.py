@@ -69,12 +69,21 @@ class UploadQueue:
         A large one is under way until it is `done`.
         """
         with self._changed:
-            while self._at_work >= self._limit or (file := self._take()) is None:
+            while (file := self._got()) is None:
                 if self._closed and not self._folders:
                     return None
                 self._changed.wait()
-            self._at_work += 1
             return file
+
+    def get_now(self) -> File | None:
+        """Return what `get` would return at once; None where it would wait."""
+        with self._changed:
+            return self._got()
+
+    def _got(self) -> File | None:
+        file = self._take() if self._at_work < self._limit else None
+        self._at_work += file is not None
+        return file
 
     def rest(self) -> None:
         """Note that a thread has nothing left of what it got."""

@@ -70,10 +70,11 @@ class UploadThread:
         client = self.make_client()
         try:
             while True:
-                if not len(self.queue):
+                if (first := self.queue.get_now()) is None:
+                    # Before it waits: others may have all the rest.
                     self._settle()
-                if (first := self.queue.get()) is None:
-                    break
+                    if (first := self.queue.get()) is None:
+                        break
                 try:
                     self._bring_up(client, first)
                 except Exception as error:

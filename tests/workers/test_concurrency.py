@@ -149,3 +149,20 @@ def test_a_disk_that_hangs_keeps_no_more_than_its_own_transfers(auto, monkeypatc
         go.set()
         auto.uploader.stop(30)
     assert len(auto.live()) == FIRST + 1
+
+
+def test_a_thread_that_has_to_rest_first_records_what_it_sent(auto):
+    for number in range(40):
+        auto.drop(f"{number}", b"%d" % number)
+    auto.uploader.start()
+    try:
+        auto.uploader.step()
+        deadline = time.monotonic() + 20
+        while not auto.live() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        auto.uploader._queue.allow(1)
+        while auto.uploader.busy and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not auto.uploader.busy
+    finally:
+        auto.uploader.stop(30)
