@@ -236,9 +236,15 @@ class Intents(Verbs):
 
     def _token(self, db: Database, file: File, offer: Offer, now: float) -> str:
         """Return a token of its own for the request that is about to be made."""
-        size = offer.fingerprint.size
-        request = tokens.Request(file.folder, file.path, offer.sha256, size, now)
-        return tokens.issue_all(db, self.instance, [request])[0]
+        return tokens.issue(
+            db,
+            instance=self.instance,
+            folder=file.folder,
+            path=file.path,
+            content=offer.sha256,
+            size=offer.fingerprint.size,
+            now=now,
+        )
 
     def _plan(self, db: Database, file: File, offer: Offer, now: float) -> Copy:
         """Plan a copy and commit to sending it, in one."""

@@ -74,6 +74,13 @@ def issue_all(db: Database, instance: str, requests: Iterable[Request]) -> list[
     return issued
 
 
+def issue(
+    db: Database, *, instance: str, folder: str, path: bytes, content: str, size: int, now: float
+) -> str:
+    """Return a token for one more request, and count it; `content` is the SHA-256."""
+    return issue_all(db, instance, [Request(folder, path, content, size, now)])[0]
+
+
 def last_attempt(db: Database) -> int:
     """Return the number of the last attempt; 0 before the first."""
     return int(fact(db, ATTEMPT) or 0)
