@@ -47,10 +47,10 @@ class Inotify(InotifyFD):
     attributes; `on_loss` is called, with the reason, when events were lost.
     """
 
-    def __init__(self, on_loss: Callable[[str], None], on_refusal: Callable[[], None]) -> None:
+    def __init__(self, on_loss: Callable[[str], None], ask_check: Callable[[], None]) -> None:
         super().__init__()
         self._on_loss = on_loss
-        self._on_refusal = on_refusal
+        self._ask_check = ask_check
         #: how often a directory could not be watched; and whether for want of watches
         self.refused = 0
         self.out_of_watches = False
@@ -70,7 +70,7 @@ class Inotify(InotifyFD):
         except OSError as error:
             if error.errno not in _GONE:
                 self.refused += 1
-                self._on_refusal()
+                self._ask_check()
             self.out_of_watches = self.out_of_watches or error.errno == errno.ENOSPC
             raise
         return watch
@@ -100,6 +100,10 @@ class Inotify(InotifyFD):
         if events and all(event.is_modify for event in events):
             time.sleep(WRITES_REST_SECONDS)
         return events
+
+    def root_moved(self) -> None:
+        """Have the root be checked: what is at its path now is not what is watched."""
+        self._ask_check()
 
     def flooded(self) -> None:
         """Have a scan find what so many events would have told of."""
@@ -152,8 +156,9 @@ class Emitter(InotifyEmitter):
         self.tree.on_flood = self._watcher.flooded
 
     def get_event_mask_from_filter(self) -> Mask:
-        """Ask for writes, too: they are booked here and go no further."""
-        return Mask(super().get_event_mask_from_filter() | InotifyConstants.IN_MODIFY)
+        """Ask for writes, too, and for moves of the root itself: they are noted here alone."""
+        more = InotifyConstants.IN_MODIFY | InotifyConstants.IN_MOVE_SELF
+        return Mask(super().get_event_mask_from_filter() | more)
 
     def build_and_queue_event(
         self, event: GroupedInotifyEvent, *, full_events: bool = False
@@ -165,6 +170,10 @@ class Emitter(InotifyEmitter):
             if moved_from.ev.is_directory:
                 self._directory_moved(moved_from.path, moved_to.path)
                 return
+        elif event.ev.is_move_self:
+            if os.fsdecode(event.path) == self.watch.path:
+                self._watcher.root_moved()
+            return
         elif event.ev.is_directory and event.ev.is_moved_to:
             self._directory_came(event.path)
             return

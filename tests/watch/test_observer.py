@@ -188,6 +188,15 @@ def test_a_replaced_root_is_watched_anew(watching, root, tmp_path, gathered):
     assert gathered.has(b"a")
 
 
+def test_a_renamed_root_asks_for_a_check(watching, root, until):
+    root.joinpath("d").mkdir()
+    root.joinpath("d").rename(root / "e")
+    assert until(lambda: watching.hints.last_event_at)
+    assert not watching.hints.take_check()
+    root.rename(root.parent / "away")
+    assert until(watching.hints.take_check)
+
+
 def test_a_removed_root_asks_for_a_check(watching, root, until):
     shutil.rmtree(root)
     assert until(watching.hints.take_check)
