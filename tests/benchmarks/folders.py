@@ -1,10 +1,11 @@
 """A daemon at rest: what it costs to watch one folder, or very many.
 
-    python tests/benchmarks/folders.py [--folders 1 500] [--files 10] [--seconds 60] [--against TREE]
+    python tests/benchmarks/folders.py [--folders 1 500] [--files 10] [--seconds 60]
+        [--against TREE]
 
-Every file is live in the ledger. Once the first scans are over: CPU, threads, wake-ups (voluntary
-context switches) a second, bytes written an hour, resident memory, and folders that are polled for
-want of an inotify instance. TREE is another checkout of syncd.
+Every file is synced, to an emulator. Once the first scans are over: CPU, threads, wake-ups
+(voluntary context switches) a second, bytes written an hour, resident memory, and folders that are
+polled for want of an inotify instance. TREE is another checkout of syncd.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from ledger import environment, installed, make_files, make_ledger
+from ledger import environment, installed, make_files
 
 QUIET_SECONDS = 300.0
 TICK = os.sysconf("SC_CLK_TCK")
@@ -81,6 +83,22 @@ def measure(env, place, seconds):
         daemon.wait()
 
 
+@contextmanager
+def emulator(place):
+    """Run an emulator; yield its URL."""
+    command = [sys.executable, "-m", "syncd", "emulator", "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [*command, "--data", str(place / "emulator")],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folders", type=int, nargs="+", default=[1, 500])
@@ -96,17 +114,22 @@ def main():
             roots = {f"f{n:04}": place / "in" / f"{n:04}" for n in range(number)}
             for root in roots.values():
                 make_files(root, options.files)
-            make_ledger(place / "state", roots)
-            for tree, path in trees.items():
-                env = installed(place / tree, path) | environment(place / "state", roots)
-                used, threads, switched, wrote, memory, polled = measure(
-                    env, place, options.seconds
-                )
-                print(
-                    f"{number:>7} {tree:<4} {used:>7.2f} {threads:>8} {switched:>11.1f} "
-                    f"{wrote / 1024:>6.0f} KiB {memory:>6.0f} MB {polled:>7}",
-                    flush=True,
-                )
+            with emulator(place) as url:
+                compare(trees, place, roots, url, options.seconds)
+
+
+def compare(trees, place, roots, url, seconds):
+    for tree, path in trees.items():
+        env = installed(place / tree, path) | environment(place / f"state-{tree}", roots)
+        env |= {"SYNCD_API__BASE_URL": url, "SYNCD_UPLOAD__METHOD": "direct"}
+        once = [sys.executable, "-m", "syncd", "once"]
+        subprocess.run(once, env=env, cwd=place, check=True, capture_output=True)
+        used, threads, switched, wrote, memory, polled = measure(env, place, seconds)
+        print(
+            f"{len(roots):>7} {tree:<4} {used:>7.2f} {threads:>8} {switched:>11.1f} "
+            f"{wrote / 1024:>6.0f} KiB {memory:>6.0f} MB {polled:>7}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
