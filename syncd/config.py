@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shlex
+import stat
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,6 +118,8 @@ class _Loader:
         self._strangers = ""
         self._warnings: list[str] = []
         self._problems: list[str] = []
+        #: the sections that the problems are about
+        self._unusable: set[str] = set()
 
     def load(
         self,
@@ -138,8 +141,8 @@ class _Loader:
             token = self._server_token(settings) if to_sync else None
             if to_sync and (problem := self._tls_problem(settings)):
                 self._problems.append(problem)
-                api = settings.api.model_copy(update=dict.fromkeys(TlsFiles._fields))
-                settings = settings.model_copy(update={"api": api})
+                self._unusable.add("api")
+            self._see_who_reads_the_proxy(settings)
         if settings is None or (self._problems and problems is None):
             raise ConfigError(self._clean("\n".join(self._problems)))
         if problems is not None:
@@ -157,6 +160,7 @@ class _Loader:
                 "folders_are_chosen": bool(directories),
                 "refused_file": self._strangers,
                 "warnings": tuple(self._warnings),
+                "unusable": frozenset(self._unusable),
             }
         )
 
@@ -217,6 +221,7 @@ class _Loader:
                     table[key] = str(absolute(table[key], base))
                 except ConfigError as error:
                     self._problems.append(f"{self._source((section, key))}: {key} = {error}")
+                    self._unusable.add(section)
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
@@ -324,6 +329,7 @@ class _Loader:
             details = error.errors(include_url=False, include_context=False)
         for detail in details:
             self._problems.append(self._describe(detail["loc"], detail["type"], detail["msg"]))
+            self._unusable.add(str(detail["loc"][0]))
             _remove(values, detail["loc"])
         with suppress(ValidationError):
             return Settings.model_validate(values) if leave_out else None
@@ -414,24 +420,27 @@ class _Loader:
 
     def _tls_problem(self, settings: Settings) -> str | None:
         """Return what is wrong with the files for TLS."""
-        files = settings.api.tls_files
-        secret = "client_key" if files.client_key else "client_cert"
+        files, with_key = settings.api.tls_files, set()
         for name, path in files._asdict().items():
             if path is None:
                 continue
-            where = f"{self._source(('api', name))}: {name}"
-            if not os.access(path, os.R_OK):
-                return f"{where}: cannot read {path}"
-            if name == secret:
-                try:
-                    keys.read_private(path, f"{where} {path}", self._environ, self._warnings)
-                except ConfigError as error:
-                    return str(error)
-            elif writers := other_writers(path.stat()):
-                shown = shlex.quote(str(path))
-                return f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+            where = f"{self._source(('api', name))}: {name} {path}"
+            try:
+                if b"PRIVATE KEY" in path.read_bytes():
+                    with_key.add(name)
+                    keys.read_private(path, where, self._environ, self._warnings)
+                elif writers := other_writers(path.stat()):
+                    shown = shlex.quote(str(path))
+                    return f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+            except OSError as error:
+                return f"{where}: {keys.cannot_read(error)}"
+            except ConfigError as error:
+                return str(error)
         if files.client_key and not files.client_cert:
             return f"{self._source(('api', 'client_key'))}: client_key: needs client_cert, too"
+        if files.client_cert and not files.client_key and "client_cert" not in with_key:
+            where = f"{self._source(('api', 'client_cert'))}: client_cert {files.client_cert}"
+            return f"{where}: it holds no private key; name the file of its key in client_key"
         try:
             if any(files):
                 tls_context(files)
@@ -439,6 +448,18 @@ class _Loader:
             # It begins with the setting.
             return f"{self._source(('api', str(error).split()[0]))}: {error}"
         return None
+
+    def _see_who_reads_the_proxy(self, settings: Settings) -> None:
+        """Warn where everyone may read a password that stands in the file."""
+        source, file = self._source(("api", "proxy")), self._file
+        if file is None or source != str(file) or "@" not in (settings.api.proxy or ""):
+            return
+        with suppress(OSError):
+            if file.stat().st_mode & stat.S_IROTH:
+                self._warnings.append(
+                    f"{file}: everyone on this machine may read the file, and the proxy's password "
+                    f"in it; run: chmod o-r {shlex.quote(str(file))}"
+                )
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):

@@ -53,10 +53,11 @@ def configure(
     style: Format = "auto",
     level: str = "info",
     stream: TextIO | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> None:
     """Send all logging to `stream` (standard error), in `style`; safe to call again."""
     stream = stream or sys.stderr
+    environ = os.environ if environ is None else environ
     chosen = _chosen(style, stream, environ)
     handler: logging.Handler = _Stream(stream)
     if chosen == "journal" and is_journal(stream, environ):

@@ -102,7 +102,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     }
     folders = [_watch_folder(folder) for folder in config.folders]
     stop, stop_looking = StopFlag(), StopFlag()
-    gate = Gate(store=store, clock=clock, monotonic=time.monotonic)
+    gate = Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=credentials.remedy)
     ledger = Ledger(policies=policies, instance=store.instance)
     clients = [make_client(config, stop) for _ in range(5)]
     uploader = Uploader(

@@ -92,7 +92,7 @@ class Api(_Section):
     @field_validator("proxy")
     @classmethod
     def _is_url(cls, proxy: str | None) -> str | None:
-        return _checked_url(proxy, "http://proxy:3128", password=True) if proxy else None
+        return _checked_proxy(proxy) if proxy else None
 
 
 class State(_Section):
@@ -281,6 +281,8 @@ class Config(Settings):
     refused_file: str = ""
     #: what is odd and yet no error, for the log
     warnings: tuple[str, ...] = ()
+    #: the sections of which something is wrong and left out: no part of them is to be relied on
+    unusable: frozenset[str] = frozenset()
 
     def secrets(self) -> Iterator[str]:
         """Yield each value that must never be shown."""
@@ -297,10 +299,8 @@ class Config(Settings):
         return tuple(folder for folder, at in places if at.answers and not at.is_directory)
 
 
-def _checked_url(
-    url: str, example: str = "https://api.example.com", *, password: bool = False
-) -> str:
-    wanted = f"must be a URL such as {example}"
+def _checked_url(url: str) -> str:
+    wanted = "must be a URL such as https://api.example.com"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -310,6 +310,23 @@ def _checked_url(
         raise ValueError(wanted)
     if parts.query or parts.fragment or " " in url:
         raise ValueError(f"{wanted}, without a query")
-    if parts.username is not None and not password:
+    if parts.username is not None:
         raise ValueError(f"{wanted}, without a user name: the key goes into {KEY_VARIABLE}")
+    return url
+
+
+def _checked_proxy(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sane = parts.port != 0 and parts.scheme == "http" and bool(parts.hostname)
+        sane &= url.isprintable() and " " not in url
+    except ValueError:
+        sane = False
+    if not sane or parts.path.strip("/") or parts.query or parts.fragment:
+        # No example with a user: the log would cut it out of the message.
+        raise ValueError(
+            "must look like http://proxy:3128; a user and password go before the host, as "
+            "user:password@, with special characters percent-encoded (%20 is a space, %23 is #, "
+            "%2F is /)"
+        )
     return url

@@ -306,8 +306,10 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
         )
     )
     evidence = (copy["evidence"] or {}).get("text")
-    rows = [("reason", copy["reason"]), ("evidence", evidence)]
-    rows += [("error", copy["error"]), ("token", copy["token"])]
+    # What the last step before the failure said is not why it failed.
+    reason = None if copy["status"] == "failed" and copy["error"] else copy["reason"]
+    rows = [("reason", reason), ("evidence", evidence), ("error", copy["error"])]
+    rows += [("type", copy["content_type"]), ("token", copy["token"])]
     video = [copy["processing_status"] or ""]
     video += [f"{copy['frame_count']} frames"] if copy["frame_count"] is not None else []
     rows.append(("processing", ", ".join(filter(None, video))))

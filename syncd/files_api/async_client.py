@@ -6,7 +6,6 @@ and both clients raise the same errors for the same reasons.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -14,6 +13,7 @@ from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from syncd.files_api.client import FilesClient
+from syncd.files_api.environment import from_environment
 from syncd.files_api.exchange import StopFlag
 from syncd.files_api.models import FileDetail
 
@@ -77,10 +77,10 @@ class AsyncFilesClient:
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str] = os.environ, **overrides: Any
+        cls, environ: Mapping[str, str] | None = None, **settings: Any
     ) -> "AsyncFilesClient":
-        """Make a client from the official client's variables, `AYMARA_AI_...`."""
-        return cls(**FilesClient.settings_from(environ, **overrides))
+        """Make a client as `FilesClient.from_environment` does."""
+        return cls(**from_environment(environ, settings))
 
     async def __aenter__(self) -> Self:
         return self

@@ -387,7 +387,7 @@ class Store:
         self.write(lambda db: set_fact(db, key, value))
 
     def bind(self, key: str, value: str, *, advice: str) -> None:
-        """Keep `value` at the first start; ForeignStateError where it was another one before."""
+        """Keep `value` until something may be stored there; then ForeignStateError for another."""
         known = self.write(lambda db: _bind(db, key, value))
         if known != value:
             raise ForeignStateError(
@@ -515,7 +515,19 @@ def _become(db: Database, instance_id: str, now: float) -> bool:
 
 def _bind(db: Database, key: str, value: str) -> str:
     known = fact(db, key)
-    if known is None:
+    if known is None or (known != value and not has_reached(db)):
         set_fact(db, key, value)
         return value
     return known
+
+
+def has_reached(db: Database) -> bool:
+    """Say whether the service may hold anything of this ledger's, or was seen to answer."""
+    return holds.is_lost(db) or bool(
+        db.conn.execute(
+            "SELECT 1 FROM copies WHERE file_uuid IS NOT NULL OR status = 'sending' "
+            "UNION ALL SELECT 1 FROM unanswered "
+            "UNION ALL SELECT 1 FROM service WHERE key IN ('organization', 'probe left') "
+            "OR key LIKE 'echo %' LIMIT 1"
+        ).fetchone()
+    )

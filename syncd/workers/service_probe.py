@@ -35,13 +35,15 @@ from syncd.files_api import (
 )
 from syncd.files_api.operations import list_files
 from syncd.state.attempts import kind_of
-from syncd.state.confirming import SIZES, TOLD, UNTOLD
+from syncd.state.confirming import SIZES, TOLD
 from syncd.state.echo import Learned
 from syncd.state.store import Store
 
 JsonObject = dict[str, Any]
 #: How long a probe takes at most, what of it is left for deleting, and for processing a video.
 MOST_SECONDS, CLEAN_SECONDS, VIDEO_SECONDS = 55.0, 15.0, 30.0
+#: Creation times that show an order: fewer are in one by chance more than once in 2,000 times.
+LEAST_TIMES = 7
 #: The fact that names the objects that are not deleted yet.
 LEFT = "probe left"
 FOLDER = b"syncd-probe"
@@ -68,9 +70,10 @@ class Facts:
     echo: dict[str, str] = field(default_factory=dict)
     #: newest, oldest or none
     order: str | None = None
-    #: whether a page of 1000 files is refused, and the most files that were seen to be a page
-    refuses_limit: bool = False
+    #: how many files there are, how many a page had that lacked some, and a limit that is refused
+    files: int | None = None
     page_cap: int | None = None
+    refused_limit: int | None = None
     list_seconds: float | None = None
     #: where sizes are told: record, url or none
     sizes: str | None = None
@@ -198,20 +201,19 @@ class ServiceProbe:
                     list_files(workspace_uuid=self._workspace, limit=limit), **self._per_call()
                 )
             except (BadRequestError, UnprocessableError):
-                self.facts.refuses_limit = True
+                self.facts.refused_limit = limit
                 continue
             break
         else:
             return
         self.facts.list_seconds = round(time.monotonic() - began, 3)
-        if self.facts.refuses_limit:
-            self.facts.page_cap = limit
-        elif len(page.items) < min(page.count, limit):
+        self.facts.files = page.count
+        if len(page.items) < page.count:
             self.facts.page_cap = len(page.items)
         self.facts.order = _order([item.created_at for item in page.items])
 
     def _look(self, *, processed: bool) -> None:
-        """Learn from what the listing, or else the record, shows of each object."""
+        """Learn from what the listing shows of each object: there it would be looked for."""
         shown: dict[str, FileDetail] = {}
         wanted = {made.file_uuid for made in self._made if made.is_video or not processed}
 
@@ -230,10 +232,9 @@ class ServiceProbe:
         # A video that was completed meanwhile may be shown either way.
         unclear = self._processed() - before
         for made in self._made:
-            if made.file_uuid in wanted - unclear:
-                item = shown.get(made.file_uuid)
-                item = item or self._client.get(made.file_uuid, **self._per_call())
-                self._learn_from(made, item, processed=made.file_uuid in before)
+            if made.file_uuid in shown.keys() - unclear:
+                processed = made.file_uuid in before
+                self._learn_from(made, shown[made.file_uuid], processed=processed)
 
     def _processed(self) -> set[str]:
         """Return the videos that are completed."""
@@ -264,8 +265,9 @@ class ServiceProbe:
             with suppress(RefusedError):
                 length = self._client.length(detail.file_url, **self._per_call())
             self.facts.sizes = "none" if length is None else "url"
-        if length in (None, made.size):
-            self._store.set_fact(SIZES, UNTOLD if length is None else TOLD)
+        # That none is ever told, a single object does not show.
+        if length == made.size:
+            self._store.set_fact(SIZES, TOLD)
 
     def _await_video(self) -> None:
         videos = [made.file_uuid for made in self._made if made.is_video]
@@ -338,11 +340,14 @@ def _video() -> bytes:
 
 
 def _order(times: Sequence[datetime]) -> str | None:
+    """Return in which order files come; None where so few may be in one by chance."""
     rises = any(one < other for one, other in pairwise(times))
     falls = any(one > other for one, other in pairwise(times))
     if rises and falls:
         return "none"
-    return "oldest" if rises else "newest" if falls else None
+    if len(set(times)) < LEAST_TIMES:
+        return None
+    return "oldest" if rises else "newest"
 
 
 def _lifetime(url: str, now: float) -> float | None:

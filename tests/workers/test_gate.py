@@ -115,6 +115,6 @@ def test_a_listing_that_something_before_the_service_refuses_shows_no_service(sh
     ours = gate(shop)
     for _ in range(TRIPPED_AFTER):
         ours.failed(BadRequestError("a page", operation="list", status=400))
-    assert (ours.state, ours.cause) == ("unreachable", "list: a page (status 400)")
+    assert (ours.state, ours.cause) == ("unreachable", "a page (status 400)")
     ours.failed(BadRequestError("no", operation="list", status=400, code="request.invalid"))
     assert ours.state != "unreachable"

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from syncd.emulator import PERSONALITIES, Emulator
 from syncd.files_api import FilesApiError, FilesClient, NewFile, StopFlag
 from syncd.state import confirming, echo
 from syncd.state.store import Store
+from syncd.workers import service_probe
 from syncd.workers.service_probe import LEFT, Facts, ServiceProbe
 
 EXPECTED = Facts(
@@ -22,14 +24,14 @@ EXPECTED = Facts(
     video_metadata=True,
     second_delete=404,
 )
-CAPPED = {"page_cap": 20, "refuses_limit": False}
+CAPPED = {"page_cap": 20}
 #: By personality: how names come back, and what else differs from the expected.
 TABLE = {
     "newest-first": ("name", {}),
     "oldest-first": ("name", {"order": "oldest"}),
     "unordered": ("name", {"order": "none"}),
     "page-cap": ("name", CAPPED),
-    "page-refused": ("name", {"page_cap": 10, "refuses_limit": True}),
+    "page-refused": ("name", {"page_cap": 10, "refused_limit": 100}),
     "slow-list": ("name", {}),
     "whole-path": ("path", {}),
     "last-segment": ("name", {}),
@@ -98,7 +100,7 @@ def test_each_kind_of_service_is_seen_as_it_is(store, serve, name):
     assert set(probe.facts.echo.values()) == {how}
     # The service tells the time in whole seconds.
     assert probe.facts.url_seconds == pytest.approx(1800, abs=3)
-    found = replace(probe.facts, echo={}, list_seconds=None, url_seconds=None)
+    found = replace(probe.facts, echo={}, files=None, list_seconds=None, url_seconds=None)
     assert found == replace(EXPECTED, **differs)
     known = store.read(echo.echoes)
     assert set(known.values()) == {how != "none"}
@@ -112,6 +114,35 @@ def test_each_kind_of_service_is_seen_as_it_is(store, serve, name):
     assert store.fact(confirming.SIZES) == confirming.TOLD
     assert client.list().count == THEIRS
     assert store.fact(LEFT) == "[]"
+
+
+def of_times(*numbers):
+    return [datetime.fromtimestamp(number, UTC) for number in numbers]
+
+
+def test_an_order_is_told_only_by_more_files_than_may_be_in_one_by_chance():
+    few, many = range(service_probe.LEAST_TIMES - 1), range(service_probe.LEAST_TIMES)
+    assert service_probe._order(of_times(*few)) is None
+    assert service_probe._order(of_times(*reversed(few))) is None
+    assert service_probe._order(of_times(0, 0, 0, *few)) is None
+    assert service_probe._order(of_times(*many)) == "oldest"
+    assert service_probe._order(of_times(*reversed(many))) == "newest"
+    assert service_probe._order(of_times(1, 2, 1)) == "none"
+
+
+def test_what_too_few_files_cannot_show_is_not_told(store, serve):
+    client = serve(personality=["unordered", "page-cap"])()
+    probe = probe_of(store, client)
+    list(probe.run())
+    assert probe.facts.order in (None, "none")
+    assert (probe.facts.files, probe.facts.page_cap) == (4, None)
+
+
+def test_what_the_listing_does_not_show_teaches_nothing_of_names(store, serve, monkeypatch):
+    client = serve()()
+    monkeypatch.setattr(client, "read_listing", lambda *_, **__: None)
+    list(probe_of(store, client).run())
+    assert store.read(echo.echoes) == {}
 
 
 def test_every_personality_stands_in_the_table():
