@@ -13,6 +13,7 @@ from syncd.state.advance import Policies
 from syncd.state.store import Store
 from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
+from syncd.watch.inotify import Instances
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.watched import Watched
 
@@ -67,6 +68,7 @@ class Watch:
     ) -> None:
         self._stop = threading.Event()
         self._stopped = stopped
+        instances = Instances()
         #: called with the name of a folder of which there is a hint
         self.on_hint: Callable[[str], None] = lambda _: wake()
         self.folders = {
@@ -75,6 +77,7 @@ class Watch:
                 folder=folder,
                 policies=policies,
                 wake=partial(self._hinted, folder.name),
+                instances=instances,
                 clock=clock,
                 monotonic=monotonic,
                 stopped=lambda: self._stop.is_set() or stopped(),

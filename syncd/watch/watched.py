@@ -13,6 +13,7 @@ from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
 from syncd.watch.ignore import IGNORE_FILE, Rules
+from syncd.watch.inotify import Instances
 from syncd.watch.looks import Looker
 from syncd.watch.observer import FolderObserver
 from syncd.watch.roots import Root, RootState, Standing
@@ -55,11 +56,14 @@ class Watched:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         stopped: Callable[[], bool],
+        instances: Instances | None = None,
     ) -> None:
         self.folder = folder
         self._stopped = stopped
         self.hints = Hints(wake, clock=clock)
-        self.observer = FolderObserver(folder=folder, hints=self.hints, monotonic=monotonic)
+        self.observer = FolderObserver(
+            folder=folder, hints=self.hints, instances=instances, monotonic=monotonic
+        )
         self._clock = clock
         self._monotonic = monotonic
         self._rules = Rules(folder)
