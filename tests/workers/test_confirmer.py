@@ -192,6 +192,23 @@ def test_what_gives_no_etag_never_teaches_that_sizes_are_untold(shop, monkeypatc
     assert {shop.copy(f"{n}").status for n in range(5)} == {CopyStatus.RETIRING}
 
 
+@pytest.mark.row(68)
+@pytest.mark.parametrize("answer", ["garbage", "drop_before"])
+def test_where_no_size_is_told_only_the_word_of_a_storage_counts(shop, monkeypatch, answer):
+    """A portal's page, or no answer at all, is no word of a storage's."""
+    without_sizes(shop, monkeypatch)
+    shop.store.set_fact(confirming.SIZES, confirming.UNTOLD)
+    shop.faults({"match": "PUT /_storage/{file_uuid}", "action": answer})
+    shop.drop("a", b"one")
+    shop.upload()
+    wait(shop)
+    assert CopyStatus.LIVE not in {copy.status for copy in shop.copies("a")}
+    shop.faults()
+    shop.now += 1000
+    shop.upload()
+    assert CopyStatus.LIVE in {copy.status for copy in shop.copies("a")}
+
+
 def test_a_video_that_is_processed_has_arrived_whatever_size_is_told(shop, monkeypatch):
     get = shop.client.get
     said = iter(["pending", "processing"])
