@@ -201,7 +201,8 @@ class Engine:
         watched = self.parts.watch.folders[FOLDER]
         for path, removed in self._hints():
             watched.hints.add(path, removal_seen=removed)
-        self.parts.watch.look_hints()
+        for watched in self.parts.watch.folders.values():
+            watched.look_hints()
         self.parts.watch.look_due()
 
     def _upload(self) -> None:
