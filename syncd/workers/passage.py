@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from syncd import disk
 from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 from syncd.files_api import (
-    HEAD_BYTES,
     Aborted,
     Answer,
     ConflictError,
@@ -157,7 +157,7 @@ class Passage:
 
     def is_presigned(self, file: File) -> bool:
         """Say whether a file goes to a storage, by a presigned URL, as far as its name tells."""
-        is_video = content_type(file.path, b"").startswith("video/")
+        is_video = content_type(file.path).startswith("video/")
         return self._method(file.size, is_video=is_video) == "presigned"
 
     def transfers(self) -> list[InFlight]:
@@ -198,7 +198,7 @@ class Passage:
                 return None
             if disk.fingerprint(descriptor) != before:
                 raise FileChangedError(f"{file.shown} changed while it was read")
-        kind = content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0))
+        kind = content_type(file.path, partial(os.pread, descriptor))
         return Offer(
             file_id=file.id,
             fingerprint=before,
