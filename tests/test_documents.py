@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from syncd import __version__, cli, config, credentials, locations
+from syncd.emulator import faults
+from syncd.emulator.personalities import PERSONALITIES
 from syncd.metrics import TALLIES
 from syncd.server import exposition
 from syncd.server.listener import Listener
@@ -112,6 +114,22 @@ def test_every_command_is_in_the_table_and_every_call_is_one():
         assert set(options) <= known, words
 
 
+def options_of(command):
+    """Return every option of a command and of those beneath it."""
+    beneath = getattr(command, "commands", {})
+    if command is cli.cli:
+        beneath = {name: command.get_command(None, name) for name in cli.COMMANDS}
+    own = {name for parameter in command.params for name in parameter.opts}
+    return own.union(*map(options_of, beneath.values()))
+
+
+def test_every_option_that_stands_alone_is_one():
+    named = re.findall(r"`(--[\w-]+)", documents.prose(GUIDE))
+    assert len(named) > 10
+    # `--user` is Docker's.
+    assert set(named) - options_of(cli.cli) == {"--user"}
+
+
 def test_every_path_of_the_page_exists():
     routes = {route.path for route in Listener(config=lambda: None, steps=list)._routes()}
     named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", GUIDE))
@@ -161,6 +179,13 @@ def test_the_blocks_that_rigs_and_gate_run_are_there():
     # The gate reads the README alone, with nothing installed yet.
     assert documents.marked()["test"] in README
     assert "<!-- test command -->" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_way_in_which_the_emulator_misbehaves_is_explained():
+    section = OPERATIONS.split("\n### The emulator\n")[1].split("\n## ")[0]
+    assert [name for name in PERSONALITIES if f"`{name}`" not in section] == []
+    for action in (*faults._WORDS, "status", "delay", "commit_late"):
+        assert f'"{action}"' in section, action
 
 
 def test_the_readme_can_be_read_at_one_sitting():
@@ -245,7 +270,7 @@ def test_the_image_is_as_the_documents_say():
 
 
 def test_every_promise_leads_to_a_test_that_is_there():
-    section = OPERATIONS.split("\n## What it promises\n")[1].split("\n## ")[0]
+    section = OPERATIONS.split("\n## Promises\n")[1].split("\n## ")[0]
     promises = section.split("\n### Limits\n")[0]
     assert re.findall(r"^- (?!\[)", promises, re.MULTILINE) == []
     tests = re.findall(r'^\[(\w+)\]: \.\./(\S+) "(\w+)"$', section, re.MULTILINE)
@@ -255,7 +280,7 @@ def test_every_promise_leads_to_a_test_that_is_there():
 
 
 def test_every_promise_in_short_leads_to_the_sentences_that_spell_it_out():
-    section = README.split("\n## What it promises\n")[1].split("\n## ")[0]
+    section = README.split("\n## Promises\n")[1].split("\n## ")[0]
     promises = section.split("It does not promise")[0]
     for promise in promises.split("\n- ")[1:]:
         assert re.search(r"\(\[\w+\]\(\.github/OPERATIONS\.md#\w+\)\)\s*$", promise), promise
