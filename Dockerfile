@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/syncd \
  && /opt/syncd/bin/pip uninstall --yes pip
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="syncd" \
       org.opencontainers.image.description="Keeps a remote Files API equal to watched folders" \

@@ -1,3 +1,3 @@
 """syncd: watch folders and keep a remote Files API equal to them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

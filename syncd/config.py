@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shlex
+import stat
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
@@ -35,7 +35,7 @@ from syncd.locations import (
     other_writers,
     read_config,
 )
-from syncd.places import look
+from syncd.places import look, nested
 from syncd.settings import Config, Folder, Settings
 from syncd.trust import TlsFiles, tls_context
 
@@ -72,17 +72,6 @@ def load(
     """
     here = working_directory or current_directory()
     return _Loader(environ, here, names_in_use).load(config, directories, to_sync, problems)
-
-
-class _Environment(EnvSettingsSource):
-    """Reads `SYNCD_` variables from a mapping that is handed in, known ones alone."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = {name.lower(): value for name, value in variables.items()}
-        super().__init__(Settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name: value for name, value in self._variables.items() if value}
 
 
 _FOLDERS_FORM = 'write it as \'[{"path": "/data"}]\''
@@ -129,6 +118,8 @@ class _Loader:
         self._strangers = ""
         self._warnings: list[str] = []
         self._problems: list[str] = []
+        #: the sections that the problems are about
+        self._unusable: set[str] = set()
 
     def load(
         self,
@@ -150,8 +141,8 @@ class _Loader:
             token = self._server_token(settings) if to_sync else None
             if to_sync and (problem := self._tls_problem(settings)):
                 self._problems.append(problem)
-                api = settings.api.model_copy(update=dict.fromkeys(TlsFiles._fields))
-                settings = settings.model_copy(update={"api": api})
+                self._unusable.add("api")
+            self._see_who_reads_the_proxy(settings)
         if settings is None or (self._problems and problems is None):
             raise ConfigError(self._clean("\n".join(self._problems)))
         if problems is not None:
@@ -169,6 +160,7 @@ class _Loader:
                 "folders_are_chosen": bool(directories),
                 "refused_file": self._strangers,
                 "warnings": tuple(self._warnings),
+                "unusable": frozenset(self._unusable),
             }
         )
 
@@ -229,15 +221,12 @@ class _Loader:
                     table[key] = str(absolute(table[key], base))
                 except ConfigError as error:
                     self._problems.append(f"{self._source((section, key))}: {key} = {error}")
+                    self._unusable.add(section)
 
     def _override(self, values: dict[str, Any]) -> None:
         """Lay the environment over the file's `values`."""
-        known = set(_variables())
-        given = {name: value for name, value in self._environ.items() if name in known}
-        try:
-            overrides = _Environment(given)()
-        except SettingsError:
-            raise ConfigError(_not_json(given)) from None
+        known = _variables()
+        overrides = _overrides(self._environ, known)
         self._anchor(overrides, self._here)
         if "folders" in overrides:
             self._folders_from = FOLDERS_VARIABLE
@@ -252,7 +241,7 @@ class _Loader:
             else:
                 values[section] = settings
         self._fall_back(values)
-        for name in sorted(self._environ.keys() - known - {FILE_VARIABLE, WATCH_VARIABLE}):
+        for name in sorted(self._environ.keys() - known.keys() - {FILE_VARIABLE, WATCH_VARIABLE}):
             if name.startswith("SYNCD_"):
                 near = _nearest(name, [*known, FILE_VARIABLE, WATCH_VARIABLE], cutoff=0.75)
                 hint = f"; did you mean {near}?" if near else ""
@@ -340,6 +329,7 @@ class _Loader:
             details = error.errors(include_url=False, include_context=False)
         for detail in details:
             self._problems.append(self._describe(detail["loc"], detail["type"], detail["msg"]))
+            self._unusable.add(str(detail["loc"][0]))
             _remove(values, detail["loc"])
         with suppress(ValidationError):
             return Settings.model_validate(values) if leave_out else None
@@ -396,21 +386,21 @@ class _Loader:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
         state = look(settings.state.directory)
         places = {folder.path: look(folder.path) for folder in folders}
+        by_path = nested([os.fsencode(places[folder.path].real) for folder in folders])
+        on_disk = nested([places[folder.path].key_on_disk for folder in folders])
         for index, folder in enumerate(folders):
             here = places[folder.path]
-            for other in folders[:index]:
-                there = places[other.path]
-                if here.overlaps_by_path(there):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
-                        "the outer one, and exclude what you do not want"
-                    )
-                elif here.overlaps_on_disk(there):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} are one directory "
-                        "that is mounted twice, or one is within the other; watch it at one path "
-                        "only"
-                    )
+            for other in by_path.get(index, ()):
+                yield (
+                    f"{where}: the folders {folders[other].path} and {folder.path} overlap; watch "
+                    "only the outer one, and exclude what you do not want"
+                )
+            for other in sorted({*on_disk.get(index, ())} - {*by_path.get(index, ())}):
+                yield (
+                    f"{where}: the folders {folders[other].path} and {folder.path} are one "
+                    "directory that is mounted twice, or one is within the other; watch it at one "
+                    "path only"
+                )
             if here.overlaps(state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "
@@ -430,24 +420,27 @@ class _Loader:
 
     def _tls_problem(self, settings: Settings) -> str | None:
         """Return what is wrong with the files for TLS."""
-        files = settings.api.tls_files
-        secret = "client_key" if files.client_key else "client_cert"
+        files, with_key = settings.api.tls_files, set()
         for name, path in files._asdict().items():
             if path is None:
                 continue
-            where = f"{self._source(('api', name))}: {name}"
-            if not os.access(path, os.R_OK):
-                return f"{where}: cannot read {path}"
-            if name == secret:
-                try:
-                    keys.read_private(path, f"{where} {path}", self._environ, self._warnings)
-                except ConfigError as error:
-                    return str(error)
-            elif writers := other_writers(path.stat()):
-                shown = shlex.quote(str(path))
-                return f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+            where = f"{self._source(('api', name))}: {name} {path}"
+            try:
+                if b"PRIVATE KEY" in path.read_bytes():
+                    with_key.add(name)
+                    keys.read_private(path, where, self._environ, self._warnings)
+                elif writers := other_writers(path.stat()):
+                    shown = shlex.quote(str(path))
+                    return f"{where}: {writers} may write the file; run: chmod go-w {shown}"
+            except OSError as error:
+                return f"{where}: {keys.cannot_read(error)}"
+            except ConfigError as error:
+                return str(error)
         if files.client_key and not files.client_cert:
             return f"{self._source(('api', 'client_key'))}: client_key: needs client_cert, too"
+        if files.client_cert and not files.client_key and "client_cert" not in with_key:
+            where = f"{self._source(('api', 'client_cert'))}: client_cert {files.client_cert}"
+            return f"{where}: it holds no private key; name the file of its key in client_key"
         try:
             if any(files):
                 tls_context(files)
@@ -455,6 +448,18 @@ class _Loader:
             # It begins with the setting.
             return f"{self._source(('api', str(error).split()[0]))}: {error}"
         return None
+
+    def _see_who_reads_the_proxy(self, settings: Settings) -> None:
+        """Warn where everyone may read a password that stands in the file."""
+        source, file = self._source(("api", "proxy")), self._file
+        if file is None or source != str(file) or "@" not in (settings.api.proxy or ""):
+            return
+        with suppress(OSError):
+            if file.stat().st_mode & stat.S_IROTH:
+                self._warnings.append(
+                    f"{file}: everyone on this machine may read the file, and the proxy's password "
+                    f"in it; run: chmod o-r {shlex.quote(str(file))}"
+                )
 
     def _clean(self, message: str) -> str:
         for variable in (keys.KEY_VARIABLE, keys.TOKEN_VARIABLE):
@@ -511,23 +516,40 @@ def _segment(path: Path) -> str:
     return "".join(char if char.isprintable() else "_" for char in segment)[:80]
 
 
-def _variables() -> Iterator[str]:
-    """Yield the name of every `SYNCD_` variable that stands for a setting."""
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            yield from (f"SYNCD_{section}__{key}".upper() for key in model.model_fields)
-    yield FOLDERS_VARIABLE
+def _variables() -> dict[str, tuple[str, ...]]:
+    """Return every `SYNCD_` variable with the setting for which it stands."""
+    sections = ((section, field.annotation) for section, field in Settings.model_fields.items())
+    variables = {
+        f"SYNCD_{section}__{key}".upper(): (section, key)
+        for section, model in sections
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for key in model.model_fields
+    }
+    return {**variables, FOLDERS_VARIABLE: ("folders",)}
 
 
-def _not_json(given: Mapping[str, str]) -> str:
-    """Say which variable is not the JSON that it should be, and how to write it."""
-    for name, form in _LISTS.items():
-        try:
-            json.loads(given.get(name) or "[]")
-        except ValueError:
-            return f"{name} is not valid JSON; {form}"
-    return f"{', '.join(_LISTS)}: one of them is not valid JSON"
+def _overrides(
+    environ: Mapping[str, str], variables: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Return what `variables` say, as the file would; an empty one says nothing."""
+    values: dict[str, Any] = {}
+    for variable, (*sections, key) in variables.items():
+        text = environ.get(variable)
+        if not text:
+            continue
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = _list_of(variable, text) if variable in _LISTS else text
+    return values
+
+
+def _list_of(variable: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        # The cause holds the value, which may be a secret.
+        raise ConfigError(f"{variable} is not valid JSON; {_LISTS[variable]}") from None
 
 
 def _remove(values: Any, location: tuple[int | str, ...]) -> None:

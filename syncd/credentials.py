@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from syncd.exceptions import ConfigError
-from syncd.locations import other_writers
+from syncd.locations import expanded, other_writers
 
 KEY_VARIABLE = "AYMARA_AI_API_KEY"
 KEY_FILE_VARIABLE = "AYMARA_AI_API_KEY_FILE"
@@ -39,6 +39,13 @@ class Credentials(BaseModel):
     bearer_token: SecretStr | None = None
     #: where they were found, for a person
     source: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the key is refused; the environment of a daemon stays what it was."""
+        by_itself = self.source.startswith(KEY_FILE_VARIABLE)
+        then = "syncd takes it up by itself" if by_itself else "then start syncd again"
+        return f"put a valid key into {self.source}; {then}"
 
     def secrets(self) -> Iterator[str]:
         """Yield each value that must never be shown."""
@@ -95,17 +102,18 @@ def _secret(
     warnings: list[str],
 ) -> tuple[str | None, str]:
     """Return a secret and where it came from; None where nothing names one."""
-    if variable in environ:
-        return _checked(environ[variable], variable), variable
+    files: dict[str, Path] = {}
     if named := environ.get(file_variable):
-        source = f"{file_variable} ({named})"
-        return read_secret(Path(named), source, environ, warnings), source
+        files[f"{file_variable} ({named})"] = expanded(named)
     if directory := environ.get("CREDENTIALS_DIRECTORY"):
         path = Path(directory, credential)
         if path.exists():
-            source = f"the systemd credential {credential}"
-            return read_secret(path, source, environ, warnings), source
-    return None, ""
+            files[f"the systemd credential {credential}"] = path
+    source, *others = [*([variable] if variable in environ else []), *files, ""]
+    warnings += [f"{other} is not used: {source} wins" for other in filter(None, others)]
+    if source == variable:
+        return _checked(environ[variable], variable), variable
+    return (read_secret(files[source], source, environ, warnings) if source else None), source
 
 
 def read_secret(path: Path, source: str, environ: Mapping[str, str], warnings: list[str]) -> str:
@@ -128,16 +136,23 @@ def read_private(path: Path, source: str, environ: Mapping[str, str], warnings: 
             "name a file, or see to whatever should write there"
         ) from error
     except OSError as error:
-        raise ConfigError(
-            f"{source}: cannot read the file: {error.strerror}; it must be readable for user "
-            f"{os.getuid()}"
-        ) from error
+        raise ConfigError(f"{source}: {cannot_read(error)}") from error
     remedy = f"run: chmod 600 {shlex.quote(str(path))}"
     if writers := other_writers(status):
         raise ConfigError(f"{source}: {writers} may write the file; {remedy}")
     if status.st_mode & stat.S_IROTH and not _is_secret_mount(path, environ):
         warnings.append(f"{source}: everyone on this machine may read the file; {remedy}")
     return content
+
+
+def cannot_read(error: OSError) -> str:
+    """Say why a file that a setting names cannot be read, and what mends it."""
+    remedy = f"user {os.getuid()} must be allowed to read it"
+    if isinstance(error, FileNotFoundError):
+        remedy = "put it there, or name the right path"
+    elif isinstance(error, IsADirectoryError | NotADirectoryError):
+        remedy = "name a file"
+    return f"cannot read the file: {error.strerror}; {remedy}"
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:

@@ -12,7 +12,7 @@ import shlex
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -20,7 +20,6 @@ from pathlib import Path
 
 from syncd import __version__, disk, relocation, vitals
 from syncd.config import Config
-from syncd.credentials import KEY_FILE_VARIABLE
 from syncd.descent import Descent
 from syncd.document import LEAST_FREE_BYTES
 from syncd.exceptions import (
@@ -41,7 +40,7 @@ from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.folders import obstacles
 from syncd.state.lock import LOCK_NAME, lock_holder
 from syncd.state.owner import refuse_to_read
-from syncd.state.store import Transaction, fact
+from syncd.state.store import Transaction, fact, has_reached
 from syncd.story import rules_of
 from syncd.units import counted
 from syncd.watch.filesystems import why_polling
@@ -67,10 +66,10 @@ _NETWORK = ("nfs", "cifs", "smb", "ceph", "afs", "9p", "glusterfs", "lustre")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was examined; `fix` where it is not `good`."""
+    """One thing; `good` is None where it was not examined, and `fix` says what mends a bad one."""
 
     name: str
-    good: bool
+    good: bool | None
     text: str
     fix: str = ""
     #: with which `doctor` ends if this is the gravest
@@ -82,9 +81,14 @@ def bad(name: str, text: str, fix: str, code: int = 1) -> Finding:
     return Finding(name, good=False, text=text, fix=fix, code=code)
 
 
+def unchecked(name: str, why: str) -> Finding:
+    """Return that something was not examined."""
+    return Finding(name, good=None, text=f"not checked: {why}")
+
+
 def exit_code(findings: list[Finding]) -> int:
     """Return the code for the gravest: the configuration, the key, anything, nothing."""
-    codes = {finding.code for finding in findings if not finding.good}
+    codes = {finding.code for finding in findings if finding.good is False}
     return next((code for code in (ConfigError.exit_code, 77, 1) if code in codes), 0)
 
 
@@ -103,17 +107,26 @@ def examine(
         config = load(problems)
     except ConfigError as error:
         yield from _unusable(str(error).splitlines())
+        yield unchecked("everything else", "the configuration cannot be read")
         return
     beat = _seen_by_daemon(config, problems, clock())
     if beat is not None:
         yield from _as_the_daemon_has_it(beat)
     else:
         yield from _configuration(config, problems)
-        yield from _service(config, clock)
-    yield from _state(config)
+        if "api" in config.unusable:
+            # What is left of it names another service, or another way to it.
+            for name in ("service", "key", "clock"):
+                yield unchecked(name, "[api] is bad")
+        else:
+            yield from _service(config, clock)
+    if "state" in config.unusable:
+        yield unchecked("state", "[state] is bad")
+    else:
+        yield from _state(config, is_daemons=beat is not None)
     for folder in config.folders:
         yield from _folder(folder)
-        if folder.after_upload != "keep":
+        if folder.after_upload != "keep" and "state" not in config.unusable:
             yield from _taking_away(folder, config.state.directory)
     yield from _limits(config)
 
@@ -127,7 +140,7 @@ def _seen_by_daemon(config: Config, problems: list[str], now: float) -> vitals.V
 
 def _as_the_daemon_has_it(beat: vitals.Vitals) -> Iterator[Finding]:
     """Yield how key and service are, where only the daemon has the key: a systemd credential."""
-    yield Finding("configuration", good=True, text="key and folders are the running daemon's")
+    yield Finding("configuration", good=True, text="all but the state is the running daemon's")
     match beat.api_state:
         case "refused":
             yield bad(
@@ -139,36 +152,52 @@ def _as_the_daemon_has_it(beat: vitals.Vitals) -> Iterator[Finding]:
         case "unreachable":
             yield bad(
                 "service",
-                "the daemon cannot reach it",
-                "check base_url, DNS, firewall and [api] proxy; the daemon waits for it meanwhile",
+                beat.api_cause or "the daemon cannot reach it",
+                _REACH,
             )
         case "ok":
             yield Finding("key", good=True, text="the service accepts the daemon's")
         case _:
-            yield Finding("key", good=True, text="the daemon's, not used yet")
+            yield unchecked("key", "it is the daemon's, and not used yet")
 
 
 def _unusable(problems: list[str]) -> Iterator[Finding]:
     for problem in problems:
         # What is lacking is followed by where to put it, what is wrong by what would be right.
         text, _, fix = problem.partition(": " if problem.startswith("no ") else "; ")
-        yield bad("configuration", text, fix or "mend it there", ConfigError.exit_code)
+        where = text.partition(": ")[0]
+        yield bad("configuration", text, fix or f"correct {where}", ConfigError.exit_code)
 
 
 def _configuration(config: Config, problems: list[str]) -> Iterator[Finding]:
     where = printable(str(config.file)) if config.file else "the environment alone"
-    if problems:
-        yield from _unusable(problems)
-    else:
+    yield from _unusable(problems)
+    # Kubernetes injects variables of its own, never with two underscores: they harm nothing.
+    warnings = [
+        warning
+        for warning in config.warnings
+        if not warning.startswith("the environment variable") or "__" in warning.split(" is ")[0]
+    ]
+    for warning in warnings:
+        text, _, fix = warning.partition("; ")
+        fix = fix.removeprefix("run: ") or f"remove {text.partition(' is not used')[0]}"
+        yield bad("configuration", text, fix)
+    if not (problems or warnings):
         yield Finding("configuration", good=True, text=f"read from {where}")
-    for warning in config.warnings:
-        # Kubernetes injects variables of its own: they harm nothing.
-        if not warning.startswith("the environment variable"):
-            text, _, fix = warning.partition("; run: ")
-            yield bad("configuration", text, fix or "see the README, Configuration")
 
 
 # The service
+
+
+#: What helps where the service cannot be reached, and nobody knows why.
+_REACH = "check that base_url is right, and that no firewall is in between; syncd tries again"
+#: What helps with a failure, by its code.
+_FIXES = {
+    "local.dns": "check the host in base_url, and this machine's name servers; syncd tries again",
+    "local.bad_answer": "see what answers at base_url: it may be a portal or a proxy",
+    "local.timeout": "if the line is slow, raise [api] timeout_seconds or connect_seconds",
+    "local.deadline": "if the line is slow, raise [api] timeout_seconds or connect_seconds",
+}
 
 
 def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
@@ -176,9 +205,12 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
     try:
         client = make_client(config, StopFlag())
     except ConfigError as error:
-        yield bad("service", str(error), "correct [api] in the configuration", error.exit_code)
+        text, _, fix = str(error).partition(": ")
+        yield bad("service", text, fix or "correct [api]", error.exit_code)
+        for name in ("key", "clock"):
+            yield unchecked(name, "[api] is bad")
         return
-    try:
+    with client:
         if client.is_cleartext:
             yield bad(
                 "service", f"{client.base_url}: the key can be read on the way", "use https://"
@@ -186,47 +218,55 @@ def _service(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
         began = clock()
         try:
             client.list(limit=1, on_answer=lambda answer: answers.append((answer, clock())))
-        except UnauthorizedError as error:
-            if not config.credentials.source:
-                yield Finding("service", good=True, text=f"{client.base_url} answers")
-                return
-            yield bad(
-                "key",
-                f"{config.credentials.source}: {error}",
-                f"put a valid key there; {_takes_key_up(config.credentials.source)}",
-                UnauthorizedError.exit_code,
-            )
         except FilesApiError as error:
-            yield bad(
-                "service",
-                f"{client.base_url}: {error}",
-                "check base_url, DNS, firewall, [api] proxy and ca_file; the daemon waits for it "
-                "meanwhile",
-            )
-            why = "answers with an error" if answers else "does not answer"
-            for name in ("key",) if answers else ("key", "clock"):
-                yield Finding(name, good=True, text=f"not checked: the service {why}")
+            yield from _failed(error, config, client.base_url, answers=bool(answers))
         else:
-            yield Finding("key", good=True, text=f"accepted, from {config.credentials.source}")
+            both = " (or by one of them)" if len([*config.credentials.secrets()]) > 1 else ""
+            text = f"accepted, from {config.credentials.source}{both}"
+            yield Finding("key", good=True, text=text)
             yield Finding("service", good=True, text=f"{client.base_url} answers")
-    finally:
-        client.close()
     for answer, ended in answers:
         yield from _clock(answer.headers.get("date", ""), began, ended)
 
 
-def _takes_key_up(source: str) -> str:
-    """Say when a daemon that runs uses a new key: its environment stays what it was."""
-    if source.startswith(KEY_FILE_VARIABLE):
-        return "the daemon takes it up by itself"
-    return "then restart the daemon"
+def _failed(
+    error: FilesApiError, config: Config, base_url: str, *, answers: bool
+) -> Iterator[Finding]:
+    """Yield what the failure of the one call says of service and key."""
+    source = config.credentials.source
+    if isinstance(error, UnauthorizedError) and not source:
+        yield Finding("service", good=True, text=f"{base_url} answers")
+        yield unchecked("key", "there is none")
+        return
+    if isinstance(error, UnauthorizedError):
+        yield bad(
+            "key", f"{source}: {error.text}", config.credentials.remedy, UnauthorizedError.exit_code
+        )
+        return
+    text, fix = error.text, _FIXES.get(error.code or "", _REACH)
+    if error.is_lasting:
+        # It knows best what mends it.
+        text, _, remedy = text.partition("; ")
+        fix = f"{remedy or 'correct [api]'}; this does not mend itself"
+    elif error.status is not None and error.status < 400 and error.code is None:
+        fix = "set base_url to where the service is; it may also be a portal's page for a login"
+    elif config.api.proxy and error.code in ("local.connect", "local.dns"):
+        fix = "check [api] proxy, and that the proxy runs; syncd tries again"
+    elif base_url.startswith("http://") and error.code == "local.network":
+        fix = "what answers there may speak TLS: try https:// in base_url"
+    late = error.code in ("local.timeout", "local.deadline")
+    limit = f" within {config.api.timeout_seconds:g} s" if late else ""
+    yield bad("service", f"{base_url}{limit}: {text}", fix)
+    why = "the service answers with an error" if answers else "the service does not answer"
+    for name in ("key",) if answers else ("key", "clock"):
+        yield unchecked(name, why)
 
 
 def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:
     try:
         theirs = parsedate_to_datetime(date).timestamp()
     except ValueError:
-        yield Finding("clock", good=True, text="the service does not tell the time")
+        yield unchecked("clock", "the service does not tell the time")
         return
     # The answer was dated, in whole seconds, at some time in between.
     skew = 0.0
@@ -248,7 +288,7 @@ def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:
 # The state
 
 
-def _state(config: Config) -> Iterator[Finding]:
+def _state(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
     directory = config.state.directory
     shown = printable(str(directory))
     try:
@@ -285,7 +325,7 @@ def _state(config: Config) -> Iterator[Finding]:
     else:
         yield Finding("state", good=True, text=f"{shown}, open to its owner alone")
     yield from _state_disk(directory)
-    yield from _database(config)
+    yield from _database(config, is_daemons=is_daemons)
     yield from _daemon(directory)
 
 
@@ -352,9 +392,9 @@ def lost_with_container(directory: Path) -> str:
     return ""
 
 
-def _database(config: Config) -> Iterator[Finding]:
+def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
     try:
-        verdict, base_url, echoes, unchecked, sizes = views.read(
+        verdict, base_url, echoes, rolled_back, sizes = views.read(
             config.state.directory, _examine_database
         )
     except NoStateError:
@@ -372,7 +412,9 @@ def _database(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("database", good=True, text="whole")
-    if base_url not in (None, config.api.base_url):
+    # Beside a daemon, this shell need not know which service it is.
+    is_unsure = is_daemons or "api" in config.unusable
+    if base_url not in (None, config.api.base_url) and not is_unsure:
         yield bad(
             "service",
             f"the state belongs to {base_url}, and not to {config.api.base_url}",
@@ -380,12 +422,9 @@ def _database(config: Config) -> Iterator[Finding]:
             ForeignStateError.exit_code,
         )
     yield _echo(echoes)
-    if unchecked:
-        yield Finding(
-            "rollback",
-            good=True,
-            text=f"it cannot be checked whether the state is an older copy of itself: {unchecked}",
-        )
+    if rolled_back:
+        why = f"whether the state is an older copy of itself ({rolled_back})"
+        yield unchecked("rollback", why)
     if sizes == UNTOLD:
         text = "the service tells none: a presigned upload is believed on the storage's word"
         fix = 'nothing is taken away by after_upload; method = "direct" needs no such word'
@@ -395,8 +434,20 @@ def _database(config: Config) -> Iterator[Finding]:
 def _examine_database(
     db: Transaction,
 ) -> tuple[str, str | None, dict[str, bool], str, str | None]:
-    checked = views.quick_check(db), fact(db, "base_url"), echo.echoes(db)
+    base_url = fact(db, "base_url") if has_reached(db) else None
+    checked = views.quick_check(db), base_url, echo.echoes(db)
     return (*checked, rollback.unchecked(db), fact(db, SIZES))
+
+
+_OF_VIDEOS = {"video": " of videos", "video, processed": " of processed videos"}
+
+
+def kinds(known: Collection[str]) -> str:
+    """Return kinds of uploads in words."""
+    if {*known} == {*echo.KINDS}:
+        return "every upload"
+    parted = (kind.partition(" ") for kind in known)
+    return ", ".join(f"{method} uploads{_OF_VIDEOS.get(of, '')}" for method, _, of in parted)
 
 
 def _echo(echoes: dict[str, bool]) -> Finding:
@@ -406,11 +457,11 @@ def _echo(echoes: dict[str, bool]) -> Finding:
     )
     parts = []
     if does:
-        parts.append(f"the service echoes the names it is sent ({'; '.join(does)})")
+        parts.append(f"the service echoes the names it is sent ({kinds(does)})")
     if does_not:
         parts.append(
-            f"the service does not echo names ({'; '.join(does_not)}): files are sent presigned, "
-            "see the README"
+            f"the service does not echo names ({kinds(does_not)}): files are sent presigned, see "
+            "the README"
         )
     return Finding("echo", good=True, text="; ".join(parts) or "not known before the first upload")
 

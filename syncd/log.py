@@ -24,7 +24,7 @@ from syncd.offers import offered
 
 Format = Literal["auto", "text", "journal", "json"]
 #: Libraries that tell, below a warning, more than anybody wants, whole URLs among it.
-_CHATTY = ("httpx", "httpcore", "apscheduler", "watchdog", "asyncio", "uvicorn")
+_CHATTY = ("httpx", "httpcore", "watchdog", "asyncio", "uvicorn")
 #: Shorter than this a value is no secret, and hiding it would garble the text.
 _SECRET_CHARS = 6
 #: The query of a URL is a secret where it is presigned; user-info always is.
@@ -53,10 +53,11 @@ def configure(
     style: Format = "auto",
     level: str = "info",
     stream: TextIO | None = None,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> None:
     """Send all logging to `stream` (standard error), in `style`; safe to call again."""
     stream = stream or sys.stderr
+    environ = os.environ if environ is None else environ
     chosen = _chosen(style, stream, environ)
     handler: logging.Handler = _Stream(stream)
     if chosen == "journal" and is_journal(stream, environ):

@@ -20,7 +20,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.places import look
@@ -45,10 +44,21 @@ def _limit(value: Any) -> Any:
     return None if value == "off" else value
 
 
+#: The length stands beside the pattern: a regex with a bound takes a tenth of a second to compile.
+WorkspaceUuid = Annotated[str, Field(pattern=r"^[\w.:-]+$", max_length=200)]
 #: Seconds, a year at most; and limits that `"off"` turns off (None).
 Grace = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_grace)]
 Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
 Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_limit)]
+
+
+def _automatic(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        raise ValueError('must be a number, or "auto"')
+    return None if value == "auto" else value
+
+
+Workers = Annotated[Annotated[int, Field(ge=1, le=64)] | None, BeforeValidator(_automatic)]
 
 
 class _Section(BaseModel):
@@ -62,7 +72,7 @@ class Api(_Section):
 
     environment: Literal["production", "staging", "development"] = "production"
     base_url: str = ""
-    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    workspace_uuid: WorkspaceUuid | None = None
     #: None sends no such header
     sandbox: bool | None = None
     timeout_seconds: float = Field(default=60, gt=0, le=DAY_SECONDS)
@@ -91,7 +101,7 @@ class Api(_Section):
     @field_validator("proxy")
     @classmethod
     def _is_url(cls, proxy: str | None) -> str | None:
-        return _checked_url(proxy, "http://proxy:3128", password=True) if proxy else None
+        return _checked_proxy(proxy) if proxy else None
 
 
 class State(_Section):
@@ -105,7 +115,8 @@ class State(_Section):
 class Upload(_Section):
     """How files are sent."""
 
-    workers: int = Field(default=8, ge=1, le=64)
+    #: transfers at a time; `"auto"` (None) is for as many as pay
+    workers: Workers = None
     resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
     drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True
@@ -187,7 +198,7 @@ class Folder(_Section):
     path: Path
     #: its key in the state table; as configured, `load` fills in the default
     name: str = Field(default="", max_length=100, pattern=r"^[^/\x00-\x1f\x7f]*$")
-    workspace_uuid: str | None = Field(default=None, pattern=r"^[\w.:-]{1,200}$")
+    workspace_uuid: WorkspaceUuid | None = None
     #: gitignore patterns; without any include all files are meant
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -251,17 +262,8 @@ class Folder(_Section):
         return path
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """What stands in the file and in `SYNCD_` variables."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        env_prefix="SYNCD_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-    )
 
     api: Api = Api()
     state: State = State()
@@ -271,18 +273,6 @@ class Settings(BaseSettings):
     server: Server = Server()
     log: Log = Log()
     folders: tuple[Folder, ...] = ()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what `load` has merged, and nothing behind its back."""
-        return (init_settings,)
 
 
 class Config(Settings):
@@ -301,6 +291,8 @@ class Config(Settings):
     refused_file: str = ""
     #: what is odd and yet no error, for the log
     warnings: tuple[str, ...] = ()
+    #: the sections of which something is wrong and left out: no part of them is to be relied on
+    unusable: frozenset[str] = frozenset()
 
     def secrets(self) -> Iterator[str]:
         """Yield each value that must never be shown."""
@@ -317,10 +309,8 @@ class Config(Settings):
         return tuple(folder for folder, at in places if at.answers and not at.is_directory)
 
 
-def _checked_url(
-    url: str, example: str = "https://api.example.com", *, password: bool = False
-) -> str:
-    wanted = f"must be a URL such as {example}"
+def _checked_url(url: str) -> str:
+    wanted = "must be a URL such as https://api.example.com"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -330,6 +320,23 @@ def _checked_url(
         raise ValueError(wanted)
     if parts.query or parts.fragment or " " in url:
         raise ValueError(f"{wanted}, without a query")
-    if parts.username is not None and not password:
+    if parts.username is not None:
         raise ValueError(f"{wanted}, without a user name: the key goes into {KEY_VARIABLE}")
+    return url
+
+
+def _checked_proxy(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        sane = parts.port != 0 and parts.scheme == "http" and bool(parts.hostname)
+        sane &= url.isprintable() and " " not in url
+    except ValueError:
+        sane = False
+    if not sane or parts.path.strip("/") or parts.query or parts.fragment:
+        # No example with a user: the log would cut it out of the message.
+        raise ValueError(
+            "must look like http://proxy:3128; a user and password go before the host, as "
+            "user:password@, with special characters percent-encoded (%20 is a space, %23 is #, "
+            "%2F is /)"
+        )
     return url

@@ -42,6 +42,8 @@ def _stamp(name: str, path: Path | None) -> tuple[int, int, int] | None:
 def _made(files: TlsFiles, _stamps: tuple[tuple[int, int, int] | None, ...]) -> ssl.SSLContext:
     # Not ssl.create_default_context: it writes the keys to where SSLKEYLOGFILE says.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # All that we speak: a server that prefers HTTP/2 must not begin with it.
+    context.set_alpn_protocols(["http/1.1"])
     # An intermediate that a server forgets to send can be named, without its root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cafile=certifi.where())

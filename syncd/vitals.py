@@ -1,26 +1,28 @@
 """What only a running daemon knows, left beside the database for those who ask.
 
-A small JSON file, replaced as a whole: every second while something changes, every ten at rest. It
-dies with its process: what must last is in the state table, which the commands read themselves.
+A small JSON file, replaced as a whole, every second while something changes. It dies with its
+process: what must last is in the state table, which the commands read themselves.
 """
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from syncd import disk
-from syncd.exceptions import SyncdError
-from syncd.state.lock import lock_holder
-from syncd.state.owner import refuse_to_read
+from syncd import disk, heartbeat
+from syncd.heartbeat import FILE_NAME, STALE_SECONDS, is_alive
 
-FILE_NAME = "daemon.json"
-#: Seconds without a new beat after which a daemon that holds the lock no longer counts as working.
-STALE_SECONDS = 60.0
-#: No beat is longer.
-MOST_BYTES = 16 << 20
+__all__ = [
+    "FILE_NAME",
+    "STALE_SECONDS",
+    "FolderVitals",
+    "Transfer",
+    "Vitals",
+    "is_alive",
+    "read",
+    "write",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +102,12 @@ def write(directory: Path, vitals: Vitals) -> None:
 
 def read(directory: Path) -> Vitals | None:
     """Return the last beat of the daemon that holds `directory`; None where none runs."""
-    if (holder := lock_holder(directory)) is None:
+    if (facts := heartbeat.read(directory)) is None:
         return None
     try:
-        refuse_to_read(directory)
-        facts: dict[str, Any] = json.loads(_content(directory))
         facts["folders"] = {k: FolderVitals(**v) for k, v in facts["folders"].items()}
         facts["transfers"] = [Transfer(**transfer) for transfer in facts["transfers"]]
-        beat = Vitals(**facts)
-    except (OSError, SyncdError, ValueError, TypeError, KeyError, AttributeError):
-        # No beat that this version can read: it is starting, another version, or a stranger's.
+        return Vitals(**facts)
+    except (TypeError, KeyError, AttributeError):
+        # The beat is another version's.
         return None
-    # One that was killed leaves its last beat behind: it says nothing of its successor.
-    return beat if beat.pid == holder else None
-
-
-def _content(directory: Path) -> bytes:
-    """Return what the file of the beat holds; empty where there is none."""
-    with disk.directory(os.fsencode(directory)) as descriptor:
-        return disk.read_small(descriptor, FILE_NAME.encode(), MOST_BYTES) or b""
-
-
-def is_alive(directory: Path, now: float) -> bool:
-    """Say whether a daemon holds `directory`, its beat is fresh, and nothing hangs for good."""
-    vitals = read(directory)
-    if vitals is None or vitals.hung:
-        return False
-    return abs(now - vitals.beat_at) < STALE_SECONDS

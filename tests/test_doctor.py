@@ -2,18 +2,22 @@
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
-from syncd import cli, config as configuration, doctor, vitals
+from syncd import cli, config as configuration, doctor, log, vitals
 from syncd.emulator import Emulator
 from syncd.exceptions import ConfigError
+from syncd.files_api.errors import PROXY_REFUSED
 from syncd.state import echo
 from syncd.state.store import Store
 
@@ -83,8 +87,9 @@ def test_a_probe_adds_what_the_service_does(home, emulator, monkeypatch, capsys)
     assert cli.call(["doctor", "--probe", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     told = [check["text"] for check in checks if check["name"] == "probe"]
-    assert "a second DELETE is answered with 404" in told
-    assert "a presigned PUT must repeat the content type" in told
+    assert "a second DELETE is answered with 404: syncd takes it for deleted" in told
+    assert "a presigned PUT must repeat the content type: syncd does" in told
+    assert "a presigned URL is valid for 30 min: syncd then asks for another" in told
 
 
 def test_it_writes_nothing(examine, home):
@@ -98,7 +103,7 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
     found, code = examine()
     assert code == 0, found
     assert found["database"].text == "whole"
-    assert found["echo"].text == "the service echoes the names it is sent (direct)"
+    assert found["echo"].text == "the service echoes the names it is sent (direct uploads)"
     assert found["daemon"].good
 
 
@@ -106,7 +111,7 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
     ("api_state", "code", "name", "text"),
     [
         ("ok", 0, "key", "the service accepts the daemon's"),
-        ("unknown", 0, "key", "the daemon's, not used yet"),
+        ("unknown", 0, "key", "not checked: it is the daemon's, and not used yet"),
         ("refused", 77, "key", "the service refuses the daemon's"),
         ("unreachable", 1, "service", "the daemon cannot reach it"),
     ],
@@ -129,14 +134,14 @@ def test_a_refused_key_is_77_and_names_its_source(examine):
     assert code == 77
     assert found["key"].text.startswith("AYMARA_AI_API_KEY: ")
     assert "another-key" not in found["key"].text
-    assert found["key"].fix == "put a valid key there; then restart the daemon"
+    assert found["key"].fix == "put a valid key into AYMARA_AI_API_KEY; then start syncd again"
 
 
 def test_a_refused_key_of_a_file_is_taken_up_once_the_file_holds_another(examine, home):
     (home / "key").touch(mode=0o600)
     (home / "key").write_text("another-key")
     more = {"AYMARA_AI_API_KEY": None, "AYMARA_AI_API_KEY_FILE": str(home / "key")}
-    assert examine(**more)[0]["key"].fix.endswith("the daemon takes it up by itself")
+    assert examine(**more)[0]["key"].fix.endswith("syncd takes it up by itself")
 
 
 def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine, home):
@@ -162,23 +167,76 @@ def test_everything_is_examined_where_one_thing_is_wrong(examine, home, wrong):
     assert code == 78
     assert not found["configuration"].good
     assert found.keys() == whole.keys()
-    assert found["key"].good
+    # With another proxy, authority or certificate than is meant, the service is not called.
+    is_sure = wrong == "SYNCD_UPLOAD__WORKERS"
+    assert {found[name].good for name in ("service", "key", "clock")} == {is_sure or None}
     assert found["folder drop"].good
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"SYNCD_API__PROXY": "socks5://127.0.0.1:1"},
+        {"SYNCD_API__PROXY": "127.0.0.1:3128"},
+        {"SYNCD_API__PROXY": "http://user:a#b@127.0.0.1:1"},
+        {"SYNCD_API__CLIENT_CERT": "/none"},
+        {"SYNCD_API__TIMEOUT_SECONDS": "long"},
+    ],
+)
+def test_a_bad_setting_is_not_left_out_to_call_the_service_without_it(examine, emulator, wrong):
+    before = len(httpx.get(f"{emulator.url}/_emulator/requests").text)
+    found, code = examine(**wrong)
+    assert code == 78
+    assert found["service"].text == "not checked: [api] is bad"
+    assert len(httpx.get(f"{emulator.url}/_emulator/requests").text) == before
+
+
+def test_a_state_directory_that_is_bad_has_no_other_examined(examine):
+    found, code = examine(SYNCD_STATE__ON_NEW="whatever")
+    assert (code, found["state"].good) == (78, None)
+    assert "database" not in found
+
+
+def test_a_misspelt_variable_is_told_with_the_right_one(examine):
+    found, code = examine(SYNCD_API__CAFILE="/ca.pem")
+    assert (code, found["configuration"].fix) == (1, "did you mean SYNCD_API__CA_FILE?")
+    assert found["key"].good
+
+
+@pytest.mark.parametrize("password", ["a b", "a#b", "a/b", "a?b"])
+def test_how_to_write_a_proxys_password_is_told_and_survives_the_log(examine, password):
+    found, _ = examine(SYNCD_API__PROXY=f"http://user:{password}@proxy:3128")
+    told = found["configuration"]
+    assert "user:password@" in log.redacted(f"{told.text} {told.fix}")
+    assert "percent-encoded" in told.fix
+    assert "user:password@" in log.redacted(PROXY_REFUSED)
+    assert password not in told.text + told.fix
+
+
+def test_what_stands_beside_a_daemon_names_only_the_state(examine, store, home):
+    """The service is the daemon's: this shell need not name it."""
+    facts = vitals.Vitals(
+        doctor.__version__, os.getpid(), 0.0, time.time(), {}, [], "ok", time.time()
+    )
+    vitals.write(home / "state", facts)
+    found, code = examine(AYMARA_AI_API_KEY=None, SYNCD_API__BASE_URL=None, SYNCD_WATCH=None)
+    assert (code, found["database"].good) == (0, True), found
 
 
 def test_the_service_is_examined_without_a_key(examine):
     found, code = examine(AYMARA_AI_API_KEY=None)
     assert code == 78
     assert found["service"].good
-    assert "key" not in found
+    assert found["key"].text == "not checked: there is none"
 
 
 def test_a_service_that_is_not_there_is_told_with_what_to_check(examine):
     found, code = examine(SYNCD_API__BASE_URL="http://127.0.0.1:9")
     assert code == 1
     assert "Connection refused" in found["service"].text
-    assert "proxy" in found["service"].fix
+    assert "base_url" in found["service"].fix
     for name in ("key", "clock"):
+        assert found[name].good is None
         assert found[name].text == "not checked: the service does not answer"
 
 
@@ -188,6 +246,22 @@ def test_a_key_file_that_everybody_may_read_is_told_with_the_command(examine, ho
     found, code = examine(AYMARA_AI_API_KEY=None, AYMARA_AI_API_KEY_FILE=str(home / "key"))
     assert code == 1
     assert found["configuration"].fix == f"chmod 600 {home / 'key'}"
+
+
+def test_one_subject_has_one_verdict(home, monkeypatch):
+    """What is warned of is not called good beside it."""
+    (home / "key").write_text(KEY)
+    (home / "key").chmod(0o644)
+    environ = {"AYMARA_AI_API_KEY_FILE": str(home / "key"), "SYNCD_WATCH": str(home / "drop")}
+    environ |= {"SYNCD_STATE__DIRECTORY": str(home / "state"), "SYNCD_API__BASE_URL": "http://x"}
+
+    def load(problems):
+        return configuration.load(
+            config=None, environ=environ, working_directory=home, problems=problems
+        )
+
+    verdicts = [one.good for one in doctor.examine(load) if one.name == "configuration"]
+    assert verdicts == [False]
 
 
 def test_variables_that_kubernetes_injects_are_no_fault(examine):
@@ -235,6 +309,51 @@ def test_the_clock_is_compared_with_the_services(examine, seconds, said):
         assert ("behind" if seconds > 0 else "ahead of") in found["clock"].text
 
 
+def page(status, body, **headers):
+    """Return what a server answers to anything."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {status} x\r\n{fields}content-length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "fix"),
+    [
+        (b"", "no whole answer", "try https:// in base_url"),
+        (page(200, "<html>Log in"), "cannot read the answer", "a portal or a proxy"),
+        (page(302, "", location="https://login.test/?s=1"), "to login.test by https", "portal"),
+        (page(401, "Unauthorized"), "by a proxy?", "put a valid key into AYMARA_AI_API_KEY"),
+        (page(407, ""), "refuses user and password", "user:password@ before its host"),
+    ],
+)
+def test_what_answers_in_the_services_place_is_told_with_a_remedy_of_its_own(
+    examine, answer, said, fix
+):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def serve():
+            with suppress(TimeoutError), listener.accept()[0] as caller:
+                caller.recv(65_536)
+                caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found, code = examine(SYNCD_API__BASE_URL=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    told = found["key"] if code == 77 else found["service"]
+    assert said in told.text
+    assert fix in told.fix
+    assert "s=1" not in told.text
+
+
+def test_a_proxy_that_is_not_there_is_called_one(examine):
+    found, _ = examine(SYNCD_API__PROXY="http://user:password@127.0.0.1:9")
+    assert "the proxy cannot be reached: 127.0.0.1:9: " in found["service"].text
+    assert found["service"].fix.startswith("check [api] proxy")
+    assert "password" not in found["service"].text
+
+
 @pytest.mark.row(54)
 def test_a_state_that_is_open_to_others_is_bad(examine, store, home):
     (home / "state").chmod(0o755)
@@ -266,6 +385,9 @@ def test_a_state_directory_that_is_a_file_is_told(examine, home):
 
 def test_a_state_of_another_service_is_78(examine, store):
     store.set_fact("base_url", "https://elsewhere.test")
+    # What was never reached may have been misspelt.
+    assert examine()[1] == 1
+    store.set_fact("organization", "o")
     found, code = examine()
     assert code == 78
     assert "belongs to https://elsewhere.test" in found["service"].text
@@ -466,7 +588,7 @@ def test_the_command_says_good_or_bad_and_how_to_mend(home, emulator, monkeypatc
     assert cli.call(["doctor"]) == 77
     lines = capsys.readouterr().out.splitlines()
     assert [line[:4] for line in lines if not line.startswith(" ")].count("bad ") == 1
-    assert any(line.startswith("      -> put a valid key there") for line in lines)
+    assert any(line.startswith("      -> put a valid key into") for line in lines)
     assert cli.call(["doctor", "--json"]) == 77
     told = json.loads(capsys.readouterr().out)
     assert told["well"] is False

@@ -256,7 +256,7 @@ def test_a_reload_waits_for_a_command_under_way(running):
 
 
 def test_sighup_ends_only_what_has_no_reload():
-    from syncd.daemon import Signals
+    from syncd.signals import Signals
 
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import gc
 import io
 import os
 import sys
@@ -23,11 +24,11 @@ WELL, NOT_WELL, USAGE, KEY_REFUSED = 0, 1, 2, 77
 COMMANDS = {
     "demo": ("demo", "Show on this machine, without a key, how files travel."),
     "init": ("setup", "Write a commented syncd.toml."),
-    "run": ("service", "Watch folders and keep the Files API equal to them."),
-    "once": ("service", "Scan, send, follow to the end, and exit."),
-    "status": ("inspect", "Say whether all is well, and why not."),
-    "ls": ("inspect", "List files with status, uuid and SHA-256."),
-    "why": ("inspect", "Tell one file's whole story."),
+    "run": ("run", "Watch folders and keep the Files API equal to them."),
+    "once": ("once", "Scan, send, follow to the end, and exit."),
+    "status": ("status", "Say whether all is well, and why not."),
+    "ls": ("ls", "List files with status, uuid and SHA-256."),
+    "why": ("why", "Tell one file's whole story."),
     "deletes": ("deletes", "Review deletions that are held."),
     "verify": ("repair", "Compare the ledger with the remote listing."),
     "adopt": ("repair", "Rebuild the ledger from the remote listing."),
@@ -46,6 +47,8 @@ class Families(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
+        # What modules make stays: the collector would look through all of it again and again.
+        gc.disable()
         try:
             module = import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")
         except ModuleNotFoundError as error:
@@ -53,6 +56,8 @@ class Families(click.Group):
             if cmd_name not in ("demo", "emulator"):
                 raise
             raise click.ClickException(missing_extra(cmd_name, error)) from error
+        finally:
+            gc.enable()
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -91,6 +96,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # Looking for plugins, pydantic reads the metadata of every package that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _fill_streams()
     _speak_any_encoding()
     sys.exit(call(sys.argv[1:]))

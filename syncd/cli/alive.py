@@ -5,7 +5,7 @@ import time
 
 import click
 
-from syncd import locations, vitals
+from syncd import heartbeat, locations
 from syncd.cli.options import Options, common, pass_options
 
 
@@ -18,4 +18,4 @@ def alive(options: Options, *, alive: bool) -> int:  # noqa: ARG001 - it is what
     directory = locations.state_directory(options.config, os.environ, locations.current_directory())
     if directory is None:
         directory = options.load(to_sync=False).state.directory
-    return 0 if vitals.is_alive(directory, time.time()) else 1
+    return 0 if heartbeat.is_alive(directory, time.time()) else 1

@@ -10,8 +10,8 @@ import click
 
 from syncd import story
 from syncd.cli.control import perform
-from syncd.cli.inspect import folder_name
 from syncd.cli.lines import folded, print_json
+from syncd.cli.ls import folder_name
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config import Config

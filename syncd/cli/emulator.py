@@ -1,5 +1,6 @@
 """The command that serves a Files API on this machine: `emulator`."""
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,9 @@ from syncd.cli import missing_extra
 from syncd.cli.options import Options, common, pass_options
 from syncd.files_api.base_url import http_url
 from syncd.units import parse_bytes
+
+#: The personality that each choice of `--echo` stands for.
+ECHO = {"path": "whole-path", "name": "last-segment", "none": "no-echo"}
 
 
 class _Size(click.ParamType[Any]):
@@ -43,7 +47,13 @@ class _Address(click.ParamType[Any]):
         return host.strip("[]"), int(port)
 
 
-@click.command()
+class _Emulator(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with suppress(click.ClickException), formatter.section("Personalities"):
+            formatter.write_text(", ".join(load_emulator().PERSONALITIES))
+
+
+@click.command(cls=_Emulator)
 @click.option(
     "--listen",
     type=_Address(),
@@ -60,8 +70,8 @@ class _Address(click.ParamType[Any]):
 @click.option("--api-key", help="The only key it accepts.")
 @click.option(
     "--echo",
-    type=click.Choice(["path", "name", "none"]),
-    help="What it returns of a file's name (default: name).",
+    type=click.Choice(list(ECHO)),
+    help="What it returns of a file's name (default: name); as three of the personalities do.",
 )
 @click.option(
     "--rate-limit", type=click.FloatRange(min=0, min_open=True), help="Requests a second."
@@ -85,7 +95,7 @@ class _Address(click.ParamType[Any]):
     "--personality",
     metavar="NAME",
     multiple=True,
-    help="How it differs from other services, such as oldest-first; several add up.",
+    help="How it differs from other services. Repeat the option for several: they add up.",
 )
 @common
 @pass_options
@@ -106,7 +116,7 @@ def emulator(
 ) -> None:
     """Serve a Files API on this machine: for trying things out, for tests, for your own CI."""
     package = load_emulator()
-    traits = {} if echo is None else {"echo": echo}
+    personality += (ECHO[echo],) if echo else ()
     try:
         package.personality(*personality)
     except ValueError as error:
@@ -128,7 +138,6 @@ def emulator(
             s3_endpoint=s3_endpoint,
             public_url=public_url,
             personality=personality,
-            **traits,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

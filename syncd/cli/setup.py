@@ -50,7 +50,7 @@ path = "drop"               # the folder to watch; relative to this file
 # sandbox = false
 # timeout_seconds = 60
 # connect_seconds = 5
-# proxy = "http://proxy:3128"
+# proxy = "http://proxy:3128"   # or "http://user:password@proxy:3128", with %23 for a # in them
 # ca_file = "/etc/ssl/our-ca.pem"
 # client_cert = "/etc/syncd/client.pem"   # the certificate that we show, where one is demanded
 # client_key = "/etc/syncd/client.key"    # its key, where client_cert does not hold it
@@ -63,7 +63,7 @@ path = "drop"               # the folder to watch; relative to this file
 #                               # "new" sends them again, "adopt" takes up what is there
 
 [upload]
-# workers = 8
+# workers = "auto"              # as many transfers at a time as pay, up to 64; or a number
 # method = "auto"               # or "direct", "presigned"
 # direct_max = "32MiB"          # auto: larger files go presigned
 # token = true                  # false: names are sent as they are

@@ -20,11 +20,11 @@ from starlette.routing import Route
 
 from syncd.emulator.admission import Admission
 from syncd.emulator.answers import Refusal, StorageRefusal
-from syncd.emulator.control import PREFIX as CONTROL, Control
+from syncd.emulator.control import ALIVE, PREFIX as CONTROL, Control
 from syncd.emulator.endpoints import Endpoints
 from syncd.emulator.exchange import Exchange, Held, Receive, Replay, Scope, Send
 from syncd.emulator.faults import Action
-from syncd.emulator.hosts import is_called_rightly
+from syncd.emulator.hosts import is_called_rightly, is_loopback
 from syncd.emulator.journal import Journal
 from syncd.emulator.openapi import HEALTH, description
 from syncd.emulator.personalities import Personality
@@ -53,7 +53,7 @@ class App:
         host: str,
         personality: Personality,
     ) -> None:
-        self._host = host
+        self._is_local = is_loopback(host)
         self._personality = personality
         self._control = control
         self._admission = admission
@@ -90,12 +90,10 @@ class App:
         """Serve one request."""
         exchange = Exchange(scope, receive, send)
         if scope["path"].startswith(CONTROL):
-            rightly = is_called_rightly(Headers(scope=scope), self._host)
-            if not rightly and not self._admission.knows(scope):
-                refusal = Refusal(403, "call the emulator by its address, or show its key")
+            if (refusal := self._forbids(scope)) is not None:
                 await exchange.answer(refusal.answer(exchange.request_id))
-                return
-            await self._route(scope, exchange.receive, exchange.send)
+            else:
+                await self._route(scope, exchange.receive, exchange.send)
             return
         began = time.time()
         fault = self._control.faults.strike(scope["method"], scope["path"])
@@ -120,6 +118,16 @@ class App:
         )
         if ending != "open":
             await exchange.hang_up(flush=ending == "closed")
+
+    def _forbids(self, scope: Scope) -> Refusal | None:
+        """Return the refusal of a control request that may not be made; None where it may."""
+        if scope["path"] == ALIVE or self._admission.knows(scope):
+            return None
+        if not self._is_local:
+            return Refusal(401, "other machines can reach the emulator: show its key")
+        if not is_called_rightly(Headers(scope=scope)):
+            return Refusal(403, "call the emulator by its address, or show its key")
+        return None
 
     async def _serve(self, exchange: Exchange, fault: Action | None) -> _Ending:
         scope, kind = exchange.scope, fault.kind if fault else None

@@ -1,4 +1,7 @@
-"""What the emulator can be asked and told, outside the API's paths; no key is needed."""
+"""What the emulator can be asked and told, outside the API's paths.
+
+A key is needed where other machines can reach it.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -15,6 +18,8 @@ from syncd.emulator.records import spelled
 from syncd.emulator.store import Store, Stored
 
 PREFIX = "/_emulator/"
+#: what a health check asks, without a key
+ALIVE = PREFIX + "health"
 _JSON_LINES = "application/jsonl"
 
 
@@ -34,7 +39,7 @@ class Control:
             Route(PREFIX + "requests", self._requests, methods=["GET"]),
             Route(PREFIX + "faults", self._faults, methods=["GET"]),
             Route(PREFIX + "faults", self._set_faults, methods=["PUT"]),
-            Route(PREFIX + "health", self._health, methods=["GET"]),
+            Route(ALIVE, self._health, methods=["GET"]),
         ]
 
     async def _objects(self, _request: Request) -> Response:

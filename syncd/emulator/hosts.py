@@ -1,7 +1,8 @@
 """By which names the emulator is called.
 
-Its control paths need no key. A page that a browser on this machine shows could ask them, if its
-own name led to this address (DNS rebinding); so the name that a request calls is checked.
+On loopback its control paths need no key. A page that a browser on this machine shows could ask
+them, if its own name led to this address (DNS rebinding); so the name that a request calls is
+checked.
 """
 
 import ipaddress
@@ -18,10 +19,10 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def is_called_rightly(headers: Headers, host: str) -> bool:
-    """Say whether a request calls an emulator on `host` by an address, `localhost` or that name."""
+def is_called_rightly(headers: Headers) -> bool:
+    """Say whether a request calls the emulator by an address, or as `localhost`."""
     try:
         name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        return name in ("localhost", host.lower()) or bool(ipaddress.ip_address(name))
+        return name.lower() == "localhost" or bool(ipaddress.ip_address(name))
     except ValueError:
         return False

@@ -1,7 +1,7 @@
 """How services differ in what the Files API's texts leave open.
 
-A personality is a set of traits. Each name in `PERSONALITIES` stands for a few of them; several
-names together add up, and a later one wins. `stranger` has every trait that is hard on a client.
+A personality is a set of traits. Each name in `PERSONALITIES` stands for a few of them, and several
+names add up. `stranger` has every trait that is hard on a client, less what other names say.
 """
 
 from collections.abc import Mapping
@@ -73,11 +73,20 @@ PERSONALITIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def personality(*names: str, **traits: Any) -> Personality:
-    """Return the personality of `names`, with `traits` of its own; ValueError for no such name."""
+    """Return the personality of `names`, with `traits` that win over theirs.
+
+    ValueError where there is no such name, or where two contradict each other.
+    """
     if unknown := [name for name in names if name not in PERSONALITIES]:
         known = ", ".join(PERSONALITIES)
         raise ValueError(f"no such personality: {unknown[0]} (there are: {known})")
     chosen: dict[str, Any] = {}
-    for name in names:
+    # What is hard in general comes first, and single names win over it.
+    for name in sorted(names, key=lambda name: name != "stranger"):
+        for other in names:
+            one, two = PERSONALITIES[name], PERSONALITIES[other]
+            differ = any(one[trait] != two[trait] for trait in one.keys() & two.keys())
+            if differ and "stranger" not in (name, other):
+                raise ValueError(f"{name} and {other} contradict each other: choose one")
         chosen |= PERSONALITIES[name]
     return Personality(**chosen | traits)

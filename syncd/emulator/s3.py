@@ -53,8 +53,9 @@ class S3Place:
         return Bucket(data, self, clock=clock, seconds=seconds)
 
 
-def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] = os.environ) -> S3Place:
+def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] | None = None) -> S3Place:
     """Return the place that `s3://bucket/folder` and the AWS variables name; or ValueError."""
+    environ = os.environ if environ is None else environ
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"{url!r} must look like s3://bucket or s3://bucket/folder")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from syncd.files_api.document import MalformedError, Reader, parse
 from syncd.files_api.errors import (
@@ -101,7 +102,11 @@ class Answer:
         storage = _STORAGE_CODE.search(self.body)
         code = f"storage.{storage[1].decode()}" if storage else None
         if self.status < 400:
-            return None, "the service redirects, which is never followed", {}, None, False
+            target = urlsplit(self.headers.get("location", ""))
+            # Its path and query may hold a secret.
+            host = self.secrets.shown(f" to {target.hostname} by {target.scheme}")
+            words = f"the service redirects{host if target.hostname else ''}"
+            return None, f"{words}, which is never followed", {}, None, False
         try:
             whole = parse(self.body)
         except MalformedError:
@@ -131,6 +136,8 @@ class Answer:
         if not self.body:
             return None, "the service gave no reason"
         title = _TITLE.search(self.body)
+        if self.status == 401:
+            return None, "it is refused, and not in the service's own words: by a proxy?"
         words = f"the service answered: {self.secrets.excerpt(title[1] if title else self.body)!r}"
         if self.status == 413:
             words += "; raise the limit of the proxy before it (nginx: client_max_body_size)"

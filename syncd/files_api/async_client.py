@@ -6,14 +6,15 @@ and both clients raise the same errors for the same reasons.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import wraps
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from syncd.files_api.client import FilesClient
+from syncd.files_api.environment import from_environment
 from syncd.files_api.exchange import StopFlag
 from syncd.files_api.models import FileDetail
 
@@ -77,10 +78,10 @@ class AsyncFilesClient:
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str] = os.environ, **overrides: Any
+        cls, environ: Mapping[str, str] | None = None, **settings: Any
     ) -> "AsyncFilesClient":
-        """Make a client from the official client's variables, `AYMARA_AI_...`."""
-        return cls(**FilesClient.settings_from(environ, **overrides))
+        """Make a client as `FilesClient.from_environment` does."""
+        return cls(**from_environment(environ, settings))
 
     async def __aenter__(self) -> Self:
         return self
@@ -133,8 +134,11 @@ class AsyncFilesClient:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 flag.set()
-                await asyncio.wait([future])
-                # Looked at, so that asyncio does not report it as overlooked.
+                # The thread uses what the caller gave it, so wait through further cancellations.
+                while not future.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([future])
+                # Read it, or asyncio reports that nobody did.
                 future.exception()
                 raise
             finally:

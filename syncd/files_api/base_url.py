@@ -46,7 +46,10 @@ def checked_proxy(text: str) -> httpx.URL:
     """Return the URL of an HTTP proxy; ConfigError if it is not one. User-info may be in it."""
     url = http_url(text)
     if url is None or url.scheme != "http":
-        raise ConfigError("the proxy must look like http://host:port or http://user:pw@host:port")
+        raise ConfigError(
+            "the proxy must look like http://host:port, with user:password@ before the host where "
+            "it asks for them"
+        )
     return url
 
 

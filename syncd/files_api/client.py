@@ -1,6 +1,5 @@
 """The client of the Files API: it sends operations, and that is all. Nothing is retried."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,8 @@ from syncd import __version__
 from syncd.exceptions import ConfigError
 from syncd.files_api import operations
 from syncd.files_api.answer import Answer
-from syncd.files_api.base_url import base_url_for, checked_base_url, checked_proxy, is_cleartext
+from syncd.files_api.base_url import checked_base_url, checked_proxy, is_cleartext
+from syncd.files_api.environment import from_environment
 from syncd.files_api.errors import BadRequestError, UnprocessableError
 from syncd.files_api.exchange import StopFlag
 from syncd.files_api.listing import (
@@ -46,7 +46,6 @@ from syncd.trust import TlsFiles
 T = TypeVar("T")
 
 _SECRET = re.compile(r"[!-~]+")
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class FilesClient:
@@ -104,30 +103,23 @@ class FilesClient:
             connect_seconds=connect_seconds,
             stop=stop,
             transport=transport
-            or Transport(proxy=proxy_url, files=TlsFiles(ca_file, client_cert, client_key)),
+            or _transport(proxy_url, TlsFiles(ca_file, client_cert, client_key)),
             observer=observer,
         )
 
     @classmethod
     def from_environment(
-        cls, environ: Mapping[str, str] = os.environ, **overrides: Any
+        cls, environ: Mapping[str, str] | None = None, **settings: Any
     ) -> "FilesClient":
-        """Make a client from the official client's variables, `AYMARA_AI_...`."""
-        return cls(**cls.settings_from(environ, **overrides))
+        """Make a client from the variables that syncd itself reads, by default `os.environ`.
 
-    @staticmethod
-    def settings_from(environ: Mapping[str, str], **overrides: Any) -> dict[str, Any]:
-        """Return the settings that the official client's variables stand for."""
-        settings: dict[str, Any] = {
-            "base_url": environ.get("AYMARA_AI_BASE_URL") or base_url_for("production"),
-            "api_key": environ.get("AYMARA_AI_API_KEY") or None,
-            "bearer_token": environ.get("AYMARA_AI_BEARER_TOKEN") or None,
-            "sandbox": _flag(environ, "AYMARA_AI_USE_SANDBOX"),
-            **overrides,
-        }
-        if not settings["api_key"] and not settings["bearer_token"]:
-            raise ConfigError("no key: set AYMARA_AI_API_KEY")
-        return settings
+        The key and the bearer token come from `AYMARA_AI_API_KEY` and `AYMARA_AI_BEARER_TOKEN`,
+        from the files that the same names with `_FILE` hold, or from systemd's credentials. The
+        rest is what `SYNCD_API__...` says (`SYNCD_API__ENVIRONMENT`, `SYNCD_API__PROXY`, ...), else
+        `AYMARA_AI_BASE_URL` and `AYMARA_AI_USE_SANDBOX`. `settings` are those of `FilesClient`, and
+        win. ConfigError where a variable cannot be used.
+        """
+        return cls(**from_environment(environ, settings))
 
     def __repr__(self) -> str:
         return f"FilesClient({self.base_url!r})"
@@ -323,17 +315,18 @@ class FilesClient:
         return self._sender.send(operation, source, per_call)
 
 
+def _transport(proxy: httpx.URL | None, files: TlsFiles) -> httpx.BaseTransport:
+    if proxy is None:
+        return Transport(files)
+    # Only those behind a proxy need httpcore.
+    from syncd.files_api.proxied import ProxiedTransport  # noqa: PLC0415
+
+    return ProxiedTransport(proxy, files)
+
+
 def _credentials(api_key: str | None, bearer_token: str | None) -> dict[str, str]:
     for secret in (api_key, bearer_token):
         if secret and not _SECRET.fullmatch(secret):
             raise ConfigError("the key holds a line break, a space or what is not ASCII")
     headers = {"x-api-key": api_key} if api_key else {}
     return headers | ({"authorization": f"Bearer {bearer_token}"} if bearer_token else {})
-
-
-def _flag(environ: Mapping[str, str], name: str) -> bool | None:
-    text = environ.get(name, "").strip().lower()
-    try:
-        return _FLAGS[text] if text else None
-    except KeyError:
-        raise ConfigError(f"{name} must be true or false") from None

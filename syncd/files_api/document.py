@@ -24,12 +24,7 @@ def is_uuid(text: object) -> bool:
 def parse(body: bytes) -> object:
     """Read JSON; no NaN, no infinity, no key twice, nothing that is not UTF-8."""
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-        )
+        return _DECODER.decode(body.decode("utf-8"))
     except MalformedError:
         raise
     except (ValueError, RecursionError):
@@ -140,3 +135,8 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise MalformedError("a number is not finite")
     return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)

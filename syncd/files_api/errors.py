@@ -73,6 +73,11 @@ class FilesApiError(SyncdError):
         return self.code is not None and not self.code.startswith(("local.", "storage."))
 
     def __str__(self) -> str:
+        return f"{self.operation}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """What went wrong, without the name of the operation."""
         # Codes of our own tell a person nothing that the message does not.
         facts = [
             f"status {self.status}" if self.status is not None else None,
@@ -80,7 +85,7 @@ class FilesApiError(SyncdError):
             f"request {self.request_id}" if self.request_id else None,
         ]
         known = ", ".join(fact for fact in facts if fact)
-        return f"{self.operation}: {self.message}" + (f" ({known})" if known else "")
+        return self.message + (f" ({known})" if known else "")
 
 
 class NotSentError(FilesApiError):
@@ -163,7 +168,8 @@ LASTING = frozenset({"local.certificate", "local.no_tls", "local.proxy_refused",
 OURS_REFUSED = "the service refuses our client certificate"
 CERTIFICATE_REMEDY = "set [api] client_cert and client_key to one that it accepts"
 PROXY_REFUSED = (
-    "the proxy refuses user and password; set them in [api] proxy (http://user:password@host:port)"
+    "the proxy refuses user and password; set them in [api] proxy, as user:password@ before its "
+    "host, with special characters percent-encoded"
 )
 #: The refusals with a status of their own; any other 4xx is a plain RefusedError.
 REFUSALS: Mapping[int, type[RefusedError]] = {

@@ -1,8 +1,7 @@
 """Connections that can be ended at once, and know what has left.
 
-httpx's own time limits are for each socket operation, so that a trickle never ends; nothing can
-stop it from outside; and after an error it cannot say whether the request was whole. The streams
-here look up every quarter second and keep count.
+A stream looks at the stop flag and the deadline of the request it carries every quarter second,
+and after a failure it knows whether the kernel took the last bytes.
 """
 
 # The resolver looks this codec up by itself, and Python remembers for good that it could not be
@@ -15,12 +14,13 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
-import httpcore
+import httpx
 
 from syncd.files_api.errors import CERTIFICATE_REMEDY, OURS_REFUSED
 from syncd.files_api.exchange import Exchange
@@ -35,51 +35,42 @@ LOOK_UP_SECONDS = 15.0
 CERTIFICATE_REFUSED = "the certificate is not trusted"
 NO_TLS = "what listens there speaks no TLS"
 NO_NAME = "cannot resolve"
-#: Small writes are gathered, so that a request with a small body leaves in one piece.
-_GATHER_BYTES = 64 * 1024
+_RECEIVE_BYTES = 64 * 1024
 _TLS_RECORD_BYTES = 16 * 1024
 
-_Kinds: TypeAlias = tuple[type[Exception], type[Exception]]
-_CONNECT: _Kinds = (httpcore.ConnectError, httpcore.ConnectTimeout)
-_READ: _Kinds = (httpcore.ReadError, httpcore.ReadTimeout)
-_WRITE: _Kinds = (httpcore.WriteError, httpcore.WriteTimeout)
-_AWAITED: dict[type[OSError], int] = {
-    ssl.SSLWantReadError: select.POLLIN,
-    ssl.SSLWantWriteError: select.POLLOUT,
-}
+_BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Backend(httpcore.NetworkBackend):
-    """Opens connections; holds the exchange that all its streams serve just now."""
+class Stream:
+    """A connection that gives up its wait as soon as its exchange is to end."""
 
-    exchange: Exchange
+    def __init__(self, sock: socket.socket, exchange: Exchange) -> None:
+        sock.setblocking(False)
+        #: the exchange that the stream serves now
+        self.exchange = exchange
+        self._sock = sock
+        #: the socket, once it speaks TLS
+        self.tls: ssl.SSLSocket | None = None
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
-    ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers, each within `timeout` seconds."""
-        limit = self.exchange.timeout_seconds if timeout is None else timeout
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for family, address in self._resolve(host, port, limit):
-            if problem := self.exchange.refuses(host, address[0]):
-                failure = httpcore.UnsupportedProtocol(problem)
+    @classmethod
+    def open(cls, host: str, port: int, exchange: Exchange, limit: float) -> Self:
+        """Connect to the first address that answers, each within `limit` seconds."""
+        failure: Exception = httpx.ConnectError(f"{host} has no address")
+        for family, address in _resolve(host, port, exchange, limit):
+            if problem := exchange.refuses(host, address[0]):
+                failure = httpx.UnsupportedProtocol(problem)
                 continue
             try:
                 opened = socket.socket(family, socket.SOCK_STREAM)
             except OSError as error:
                 # Out of open files, or no such family here: nothing was sent.
-                failure = httpcore.ConnectError(str(error))
+                failure = httpx.ConnectError(str(error))
                 continue
-            stream = Stream(opened, self)
+            stream = cls(opened, exchange)
             try:
-                stream.connect(address, limit)
+                stream._connect(address, limit)
                 return stream
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 stream.close()
                 # With a proxy, it is not the address that was configured as the service's.
                 failure = type(error)(f"{host}:{port}: {error}")
@@ -88,38 +79,94 @@ class Backend(httpcore.NetworkBackend):
                 raise
         raise failure
 
-    def _resolve(self, host: str, port: int, limit: float) -> list[tuple[int, Any]]:
-        found: Future[list[tuple[int, Any]]] = Future()
-        look_up = partial(_look_up, host, port, found)
-        if _is_address(host):
-            look_up()
-        else:
-            # The resolver cannot be interrupted, so it gets a thread that may be left behind.
-            threading.Thread(target=look_up, name="syncd-resolve", daemon=True).start()
-        over = self.exchange.check() + max(limit, LOOK_UP_SECONDS)
-        while not wait([found], SLICE_SECONDS).done:
-            if self.exchange.check() >= over:
-                raise httpcore.ConnectTimeout(f"{NO_NAME} {host}: the name servers do not answer")
+    def start_tls(self, context: ssl.SSLContext, host: str, limit: float) -> None:
+        """Shake hands within `limit` seconds; the certificate and its name are always verified."""
         try:
-            return found.result()
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(f"{NO_NAME} {host}: {error}") from error
+            self._sock = self.tls = context.wrap_socket(
+                self._sock, server_hostname=host, do_handshake_on_connect=False
+            )
+            self._until_connected(self.tls.do_handshake, select.POLLIN, limit)
+        except OSError as error:
+            self.close()
+            raise httpx.ConnectError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
 
+    def send(
+        self, data: bytes, limit: float, has_refused: Callable[[], bool] | None = None
+    ) -> bool:
+        """Send all of `data`, waiting for `limit` seconds at most until the line takes more.
 
-class Stream(httpcore.NetworkStream):
-    """A connection that gives up its wait as soon as its exchange is to end."""
-
-    def __init__(self, sock: socket.socket, backend: Backend) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._backend = backend
-        self._gathered = b""
-        self._opens_tunnel = False
+        `has_refused` is asked when the peer speaks meanwhile: once it is true, no more is sent,
+        and False is returned.
+        """
+        exchange = self.exchange
+        exchange.released = False
+        since = exchange.check()
+        heard = select.POLLIN if has_refused is not None else 0
         # One TLS record at a time, so that a slow line still shows progress.
-        self._most = _TLS_RECORD_BYTES if isinstance(sock, ssl.SSLSocket) else None
+        most = None if self.tls is None else _TLS_RECORD_BYTES
+        view = memoryview(data)
+        while view:
+            # Said before the call that may hand over the last byte: a signal can hit in between.
+            exchange.released = True
+            try:
+                sent = self._sock.send(view[:most])
+            except _BLOCKED as blocked:
+                exchange.released = False
+                seen = _poll(self._sock, _awaited(blocked, select.POLLOUT) | heard, SLICE_SECONDS)
+                if has_refused is not None and seen & ~select.POLLOUT and has_refused():
+                    return False
+                if exchange.check() - since >= limit:
+                    raise httpx.WriteTimeout("timed out") from None
+            except OSError as error:
+                exchange.released = False
+                raise _said(error, httpx.WriteError) from error
+            else:
+                view = view[sent:]
+                since = time.monotonic()
+        return True
 
-    def connect(self, address: Any, limit: float) -> None:
-        """Connect the socket within `limit` seconds."""
+    def receive(self) -> bytes:
+        """Receive something, or b"" at the end; the exchange limits the wait."""
+        if not self._has_pending:
+            # An answer is never there at once: this spares a vain attempt to read it.
+            _poll(self._sock, select.POLLIN, SLICE_SECONDS)
+        while True:
+            self.exchange.check()
+            try:
+                return self._sock.recv(_RECEIVE_BYTES)
+            except _BLOCKED as blocked:
+                _poll(self._sock, _awaited(blocked, select.POLLIN), SLICE_SECONDS)
+            except OSError as error:
+                raise _said(error, httpx.ReadError) from error
+
+    def receive_now(self) -> bytes | None:
+        """Receive what is here, b"" at the end, or None."""
+        try:
+            return self._sock.recv(_RECEIVE_BYTES)
+        except _BLOCKED:
+            return None
+        except OSError as error:
+            raise _said(error, httpx.ReadError) from error
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the peer has sent something, or has closed the connection."""
+        if self._sock.fileno() < 0 or self._has_pending:
+            return True
+        return bool(_poll(self._sock, select.POLLIN, 0))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    @property
+    def _has_pending(self) -> bool:
+        return self.tls is not None and self.tls.pending() > 0
+
+    def _connect(self, address: Any, limit: float) -> None:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def finish() -> None:
@@ -129,93 +176,20 @@ class Stream(httpcore.NetworkStream):
             if code not in {0, errno.EISCONN}:
                 raise OSError(code, os.strerror(code))
 
-        self._until(finish, select.POLLOUT, limit, _CONNECT)
+        self._until_connected(finish, select.POLLOUT, limit)
 
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        """Shake hands; the certificate and its name are always verified."""
-        try:
-            sock = ssl_context.wrap_socket(
-                self._sock, server_hostname=server_hostname, do_handshake_on_connect=False
-            )
-        except OSError as error:
-            self.close()
-            raise httpcore.ConnectError(str(error)) from error
-        stream = Stream(sock, self._backend)
-        try:
-            stream._until(sock.do_handshake, select.POLLIN, timeout, _CONNECT)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send; an empty buffer, httpcore's end of a request, sends what was gathered."""
-        if buffer and len(self._gathered) + len(buffer) < _GATHER_BYTES:
-            self._gathered += buffer
-            return
-        gathered, self._gathered = self._gathered, b""
-        if gathered and buffer:
-            self._send(gathered, timeout)
-        # What asks a proxy for a tunnel is no request yet, and its answer not the answer.
-        self._opens_tunnel |= gathered.startswith(b"CONNECT ")
-        if last := buffer or gathered:
-            self._send(last, timeout)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Receive something, or b"" at the end."""
-        if not self._opens_tunnel:
-            self._backend.exchange.await_answer()
-        return self._until(partial(self._sock.recv, max_bytes), select.POLLIN, timeout, _READ)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._sock.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks: whether an idle connection has something to read (its end)."""
-        if info == "is_readable":
-            return self._sock.fileno() < 0 or _ready(self._sock, select.POLLIN, 0)
-        if info == "ssl_object" and isinstance(self._sock, ssl.SSLSocket):
-            return self._sock
-        return None
-
-    def _send(self, data: bytes, timeout: float | None) -> None:
-        exchange = self._backend.exchange
-        view = memoryview(data)
-        while view:
-            part = view[: self._most]
-            # Said before the call that may hand over the last byte: a signal can hit in between.
-            exchange.released = True
-            try:
-                sent = self._until(partial(self._sock.send, part), select.POLLOUT, timeout, _WRITE)
-            except Exception:
-                exchange.released = False
-                raise
-            view = view[sent:]
-
-    def _until(self, act: Callable[[], T], event: int, timeout: float | None, kinds: _Kinds) -> T:
-        """Do what would block, once it does not; look at stop flag and clock while waiting."""
-        started = self._backend.exchange.check()
-        failed, too_slow = kinds
+    def _until_connected(self, act: Callable[[], None], event: int, limit: float) -> None:
+        """Do what would block, once it does not, within `limit` seconds."""
+        started = self.exchange.check()
         while True:
             try:
                 return act()
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError) as blocked:
-                awaited = _AWAITED.get(type(blocked), event)
+            except _BLOCKED as blocked:
+                _poll(self._sock, _awaited(blocked, event), SLICE_SECONDS)
             except OSError as error:
-                words = _words(error)
-                # TLS 1.3 tells so late; but what was sent before was not looked at.
-                kind = httpcore.ConnectError if words.startswith(OURS_REFUSED) else failed
-                raise kind(words) from error
-            _ready(self._sock, awaited, SLICE_SECONDS)
-            now = self._backend.exchange.check()
-            if timeout is not None and now - started >= timeout:
-                raise too_slow("timed out")
+                raise _said(error, httpx.ConnectError) from error
+            if self.exchange.check() - started >= limit:
+                raise httpx.ConnectTimeout("timed out")
 
 
 #: The remedies for a certificate that is not trusted, by OpenSSL's codes (X509_V_ERR_...).
@@ -232,8 +206,16 @@ _REMEDIES = {
 _REMEDIES[21] = _REMEDIES[20]
 #: The alerts by which a server refuses what a client shows.
 _ALERTS = re.compile(
-    "ALERT_((NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)"
+    # Before TLS 1.3, a certificate that is demanded and not shown is a failure of the handshake.
+    "ALERT_((NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_F)"
 )
+
+
+def _said(error: OSError, kind: type[httpx.TransportError]) -> httpx.TransportError:
+    """Return an error of httpx in our words: of `kind`, unless no request can have been heard."""
+    words = _words(error)
+    # TLS 1.3 tells so late; but what was sent before was not looked at.
+    return (httpx.ConnectError if words.startswith(OURS_REFUSED) else kind)(words)
 
 
 def _words(error: OSError) -> str:
@@ -250,6 +232,25 @@ def _words(error: OSError) -> str:
     return str(error)
 
 
+def _resolve(host: str, port: int, exchange: Exchange, limit: float) -> list[tuple[int, Any]]:
+    """Return the families and addresses of a host."""
+    found: Future[list[tuple[int, Any]]] = Future()
+    look_up = partial(_look_up, host, port, found)
+    if _is_address(host):
+        look_up()
+    else:
+        # The resolver cannot be interrupted, so it gets a thread that may be left behind.
+        threading.Thread(target=look_up, name="syncd-resolve", daemon=True).start()
+    over = exchange.check() + max(limit, LOOK_UP_SECONDS)
+    while not wait([found], SLICE_SECONDS).done:
+        if exchange.check() >= over:
+            raise httpx.ConnectTimeout(f"{NO_NAME} {host}: the name servers do not answer")
+    try:
+        return found.result()
+    except (OSError, UnicodeError) as error:
+        raise httpx.ConnectError(f"{NO_NAME} {host}: {error}") from error
+
+
 def _look_up(host: str, port: int, found: "Future[list[tuple[int, Any]]]") -> None:
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -262,7 +263,15 @@ def _is_address(host: str) -> bool:
     return host.replace(".", "").isdigit() or ":" in host
 
 
-def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
+def _awaited(blocked: Exception, event: int) -> int:
+    """Return the event that what is blocked waits for: TLS may read to write, and write to read."""
+    if isinstance(blocked, ssl.SSLWantReadError):
+        return select.POLLIN
+    return select.POLLOUT if isinstance(blocked, ssl.SSLWantWriteError) else event
+
+
+def _poll(sock: socket.socket, event: int, seconds: float) -> int:
+    """Wait for an event on a socket; return the events there are, 0 for none."""
     poll = select.poll()
     poll.register(sock, event)
-    return bool(poll.poll(seconds * 1000))
+    return next((seen for _, seen in poll.poll(seconds * 1000)), 0)

@@ -85,7 +85,8 @@ class Sender:
     ) -> None:
         self._base = base
         self._root = str(base).rstrip("/")
-        self._headers = dict(headers)
+        # Made once: a copy is cheaper than what httpx makes of a dict.
+        self._headers = httpx.Headers({"host": base.netloc.decode("ascii"), **headers})
         self._secrets = secrets
         self._storage = storage
         self._timeout_seconds = timeout_seconds
@@ -136,8 +137,9 @@ class Sender:
         exchange.check()
         exchange.released = None
         response = self._transport.handle_request(request)
+        is_encoded = response.headers.get("content-encoding", "").lower() not in {"", "identity"}
         try:
-            body = _body(response, operation, exchange)
+            body = b"" if is_encoded else _body(response, operation, exchange)
         finally:
             response.close()
         answer = Answer(
@@ -149,7 +151,7 @@ class Sender:
             where=_where(request, operation),
         )
         if response.is_success:
-            if _is_encoded(response):
+            if is_encoded:
                 raise answer.unreadable("it is encoded, which was not asked for")
             if len(body) > operation.answer_bytes:
                 raise answer.unreadable(f"it has more than {operation.answer_bytes} bytes")
@@ -165,9 +167,9 @@ class Sender:
         per_call: PerCall,
     ) -> httpx.Request:
         url = self._url(operation, per_call)
-        headers = {"host": url.netloc.decode("ascii")}
-        if operation.url is None:
-            headers |= self._headers
+        headers = httpx.Headers(
+            self._headers if operation.url is None else {"host": url.netloc.decode("ascii")}
+        )
         extra = per_call.get("extra_body", {})
         content: httpx.SyncByteStream
         if operation.frame is not None:
@@ -186,7 +188,9 @@ class Sender:
             if extra:
                 raise ValueError(f"{operation.name} has no body")
             content = BytesBody(b"", exchange)
-        headers |= dict(operation.headers) | _checked(per_call.get("extra_headers", {}))
+        extra_headers = _checked(per_call.get("extra_headers", {}))
+        for name, value in {**operation.headers, **extra_headers}.items():
+            headers[name] = value
         timeout = exchange.timeout_seconds
         limits = {"connect": min(self._connect_seconds, timeout), "read": timeout}
         limits |= {"write": timeout, "pool": timeout}
@@ -225,8 +229,6 @@ def _parsed(url: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
 
 def _body(response: httpx.Response, operation: Operation[Any], exchange: Exchange) -> bytes:
     """The body, a little longer than allowed at most; of a failure, whatever came of it."""
-    if _is_encoded(response):
-        return b""
     if response.is_success and not operation.reads_body:
         return b""
     if response.is_success and operation.take is not None:
@@ -254,10 +256,6 @@ def _hand_on(response: httpx.Response, take: Callable[[bytes], object], exchange
         if left <= 0:
             left = _PIECE_BYTES
             exchange.go_on_answering()
-
-
-def _is_encoded(response: httpx.Response) -> bool:
-    return response.headers.get("content-encoding", "").lower() not in {"", "identity"}
 
 
 def _where(request: httpx.Request, operation: Operation[Any]) -> str:

@@ -1,6 +1,6 @@
 """What is known of a folder's files, in bulk: what a scan compares the disk with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlite_utils import Database
@@ -44,7 +44,42 @@ class Known(NamedTuple):
         return self.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
 
 
+#: A file as a listing shows it: path, inode, size, mtime_ns and ctime_ns; and 1 where a scan that
+#: finds exactly that has nothing to record.
+Entry = tuple[bytes, int | None, int | None, int | None, int | None, int]
+
 _KNOWN = "SELECT id, path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
+
+
+_EXPECTED = (
+    "path, inode, size, mtime_ns, ctime_ns, status = 'ready' OR (:skips AND is_skipped) FROM files"
+)
+
+
+def expected_in(db: Database, folder: str, parent: bytes, *, skips: bool, limit: int) -> set[Entry]:
+    """Return what a listing of `parent` shows while nothing changes, of `limit` files at most."""
+    return set(
+        _plain(
+            db,
+            f"SELECT {_EXPECTED} INDEXED BY files_parent WHERE folder = :folder "
+            "AND parent = :parent LIMIT :limit",
+            {"folder": folder, "parent": parent, "skips": skips, "limit": limit},
+        )
+    )
+
+
+def expected_at(
+    db: Database, folder: str, paths: Iterable[bytes], *, skips: bool
+) -> dict[Entry, int]:
+    """Return the same of the files at these paths, each with its id."""
+    names = {f"p{number}": path for number, path in enumerate(paths)}
+    marks = ", ".join(f":{name}" for name in names)
+    rows = _plain(
+        db,
+        f"SELECT id, {_EXPECTED} WHERE folder = :folder AND path IN ({marks})",
+        {**names, "folder": folder, "skips": skips},
+    )
+    return {row[1:]: row[0] for row in rows}
 
 
 def in_directory(
@@ -200,6 +235,19 @@ def next_look(db: Database, folder: str) -> float | None:
     )
     due: float | None = rows[0][0]
     return due
+
+
+def next_looks(db: Database) -> dict[str, float]:
+    """Return the same of every folder in which a look is to come, by its name."""
+    # By the index, however many files settle.
+    looks = ", ".join(
+        f"(SELECT min(due_at) FROM files WHERE status = '{status}' AND folder = name "
+        "AND due_at IS NOT NULL)"
+        for status in (FileStatus.SETTLING, FileStatus.UNREADABLE)
+    )
+    rows = _plain(db, f"SELECT name, {looks} FROM folders", ())
+    waiting = ((name, [at for at in due if at is not None]) for name, *due in rows)
+    return {name: min(due) for name, due in waiting if due}
 
 
 def _plain(

@@ -211,6 +211,9 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         return Action(Act.SEND, planned, "", planned.due_at)
     if processing := _first(right, CopyStatus.PROCESSING):
         return Action(Act.WAIT, processing, "the service processes it", processing.due_at)
+    failures = [c for c in copies if c.status is CopyStatus.FAILED and c.file_uuid is not None]
+    if len(failures) > 1 and failures[-1] in right:
+        return Action(Act.RETIRE, failures[0], "a newer one failed likewise")
     if failed := _first(right, CopyStatus.FAILED):
         return Action(Act.NOTHING, failed, "it was refused; it is tried again when it changes")
     if file.verdict in (Verdict.HELD, Verdict.FORGOTTEN):

@@ -450,7 +450,7 @@ def open_writable(path: Path, *, check: bool = False, thorough: bool = False) ->
         with ExitStack() as on_error:
             connection = _connect(path)
             on_error.callback(connection.close)
-            db = Database(connection)
+            db = Database(connection, execute_plugins=False)
             _keep_promises(db, path)
             _refuse_newer(db, path)
             if check:
@@ -508,7 +508,7 @@ def open_readonly(path: Path) -> Database:
         with ExitStack() as on_error:
             connection = _connect(f"{path.absolute().as_uri()}?mode=ro")
             on_error.callback(connection.close)
-            db = Database(connection, recursive_triggers=False)
+            db = Database(connection, recursive_triggers=False, execute_plugins=False)
             _refuse_newer(db, path)
             marks = [
                 db.conn.execute(f"PRAGMA {mark}").fetchone()[0]

@@ -9,7 +9,7 @@ is eligible may still be too large.
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 
@@ -141,6 +141,17 @@ class Rules:
         if self._max_size is None or size <= self._max_size:
             return _ELIGIBLE
         return Verdict(True, f"max_size {self._max_size} (it has {size} bytes)")
+
+    def surely_let_in(self, names: Sequence[bytes], largest: int, files: "IgnoreFiles") -> bool:
+        """Say whether it is certain that files of these names are eligible, wherever they stand.
+
+        `largest` is the most bytes that one of them has. Where it is not certain, each is judged.
+        """
+        if files or self._exclude.lines or self._include.lines or self.of_size(largest).excluded:
+            return False
+        text = b"\0".join((b"", *names, b"")).lower()
+        suspects = _SUSPECTS if self._hidden else _SUSPECTS_OR_HIDDEN
+        return suspects.search(text) is None
 
     def excludes_directory(self, directory: bytes) -> bool:
         """Say whether `directory`, or one above it, is excluded; UnreadableError as `verdict`."""
@@ -329,6 +340,20 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[bytes]:
 
 _JUNK = _compiled(JUNK)
 _JUNK_ONE_BY_ONE = {pattern: _compiled([pattern]) for pattern in JUNK}
+
+
+def _suspect(pattern: str) -> str:
+    """Return an expression for names in lower case between NULs; it finds at least each match."""
+    begins = "" if pattern.startswith("*") else "\0"
+    ends = "" if pattern.endswith("*") else "\0"
+    literals = (re.escape(literal) for literal in pattern.lower().strip("*").split("*"))
+    return begins + r"[^\0]*".join(literals) + ends
+
+
+#: Finds names that may be junk or ours, and those that may be hidden as well.
+_OF_OURS = [_suspect(IGNORE_FILE), _suspect(".syncd-*")]
+_SUSPECTS = re.compile("|".join([*map(_suspect, JUNK), *_OF_OURS]).encode())
+_SUSPECTS_OR_HIDDEN = re.compile("|".join([*map(_suspect, JUNK), _suspect(".*")]).encode())
 
 
 def _junk_pattern(name: bytes) -> str:

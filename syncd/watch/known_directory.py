@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from syncd.state import inventory
-from syncd.state.inventory import Known
+from syncd.state.inventory import Entry, Known
 from syncd.state.store import Store
 
 #: Rows that are held at a time.
@@ -11,44 +11,77 @@ ROWS = 1000
 
 
 class KnownDirectory:
-    """The rows of one directory, and which of them the listing has met so far.
+    """The files of one directory as its listing shows them while nothing changes.
 
-    The rows of an ordinary directory are read at once. Of a larger one, a batch is read at a time,
-    and one bit a row remembers what was met: memory does not grow with the directory.
+    The rows of an ordinary directory are read at once, and compared as a set. Of a larger one, a
+    batch is read at a time, and one bit a row remembers which files the listing has: memory does
+    not grow with the directory.
     """
 
-    def __init__(self, store: Store, folder: str, directory: bytes) -> None:
+    def __init__(self, store: Store, folder: str, directory: bytes, *, skips: bool) -> None:
+        """`skips`: whether what was there before the first scan is left out until it changes."""
         self._store = store
         self._folder = folder
         self._directory = directory
-        rows = self._page(0)
-        self._all = {row.path: row for row in rows} if len(rows) < ROWS else None
+        self._skips = skips
+        self._expected = store.read(
+            lambda db: inventory.expected_in(db, folder, directory, skips=skips, limit=ROWS)
+        )
+        self._is_small = len(self._expected) < ROWS
+        self._judged: set[bytes] = set()
         #: rows that are added from now on are not compared
-        self._last_id = 0 if self._all is not None else store.read(inventory.last_id)
+        self._last_id = 0 if self._is_small else store.read(inventory.last_id)
         self._met = bytearray(self._last_id // 8 + 1)
 
+    def unchanged(self, listed: set[Entry]) -> set[Entry]:
+        """Return those of the listed files that the table knows as exactly that."""
+        if self._is_small:
+            return listed & self._expected
+        return listed & self._ids(listed).keys()
+
+    def meet_unchanged(self, entries: set[Entry]) -> None:
+        """Note that the listing has these files, which are as the table knows them."""
+        if self._is_small:
+            self._expected -= entries
+            return
+        for number in self._ids(entries).values():
+            self._note(number)
+
     def at(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """Return what is known at these paths, by path."""
-        if self._all is not None:
-            return self._all
+        """Return all that is known at these paths, by path."""
+        if self._is_small:
+            known = {entry[0] for entry in self._expected}
+            paths = [path for path in paths if path in known]
+        if not paths:
+            return {}
         return self._store.read(lambda db: inventory.at(db, self._folder, paths))
 
     def meet(self, row: Known) -> None:
         """Note that the listing has this file."""
-        if self._all is not None:
-            del self._all[row.path]
-        elif row.id <= self._last_id:
-            self._met[row.id // 8] |= 1 << row.id % 8
+        if self._is_small:
+            self._judged.add(row.path)
+        else:
+            self._note(row.id)
 
     def unmet(self) -> Iterator[Known]:
         """Yield each file that the listing did not have."""
-        if self._all is not None:
-            yield from self._all.values()
+        if self._is_small:
+            yield from self.at([e[0] for e in self._expected if e[0] not in self._judged]).values()
             return
         after = 0
         while rows := self._page(after):
             after = rows[-1].id
             yield from (row for row in rows if row.id <= self._last_id and not self._is_met(row))
+
+    def _ids(self, entries: set[Entry]) -> dict[Entry, int]:
+        paths = [entry[0] for entry in entries]
+        return self._store.read(
+            lambda db: inventory.expected_at(db, self._folder, paths, skips=self._skips)
+        )
+
+    def _note(self, number: int) -> None:
+        if number <= self._last_id:
+            self._met[number // 8] |= 1 << number % 8
 
     def _is_met(self, row: Known) -> bool:
         return bool(self._met[row.id // 8] & 1 << row.id % 8)

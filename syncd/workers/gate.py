@@ -71,8 +71,11 @@ class Gate:
         store: Store,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        key_remedy: str = "put a valid key where it comes from",
     ) -> None:
+        """`key_remedy` says what a person does where the key is refused."""
         self._store = store
+        self._key_commands = (key_remedy, "syncd status")
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -161,7 +164,7 @@ class Gate:
         if self.state != "unreachable" or self._cause is None:
             return ""
         lasts = "; this does not mend itself (syncd doctor)" if self._cause.is_lasting else ""
-        return f"{self._cause}{lasts}"
+        return f"{self._cause.text}{lasts}"
 
     @property
     def pauses(self) -> int:
@@ -392,7 +395,9 @@ class Gate:
             self._cause = error
         if failures >= TRIPPED_AFTER:
             self._shut(backoff_seconds(failures - TRIPPED_AFTER + 1))
-        if failures == TRIPPED_AFTER:
+        if failures == TRIPPED_AFTER and error.is_lasting:
+            log.error("the Files API cannot be used until this is mended: %s", error)
+        elif failures == TRIPPED_AFTER:
             log.warning("the Files API cannot be reached; waiting for it: %s", error)
 
     def _shut(self, seconds: float, *, asked: bool = False) -> None:
@@ -433,7 +438,8 @@ class Gate:
             known, self._refused = self._refused, True
         if not known:
             log.error("the Files API refuses the key; nothing is sent or deleted: %s", error)
-        self._hold(KEY_REFUSED, f"the Files API refuses the key: {error}", _KEY_COMMANDS)
+        message = f"the Files API refuses the key: {error.text}"
+        self._hold(KEY_REFUSED, message, self._key_commands)
 
     def _rest(self, error: FilesApiError) -> None:
         with self._lock:
@@ -481,10 +487,6 @@ class Gate:
         )
 
 
-_KEY_COMMANDS = (
-    "check AYMARA_AI_API_KEY (or the file or credential it comes from) and start syncd again",
-    "syncd status",
-)
 _QUOTA_COMMANDS = (
     f"raise the quota; it is tried again every {QUOTA_REST_SECONDS / 60:g} minutes, or at once by:",
     "syncd retry",

@@ -1,7 +1,7 @@
 """What a user would write instead: the official client in a pool of threads.
 
-`python peer.py BASE_URL FOLDER THREADS` uploads each file of FOLDER once. It needs the official
-client: `pip install --no-deps aymara-ai-sdk distro sniffio` beside syncd's own requirements.
+`python peer.py BASE_URL FOLDER THREADS` uploads each file of FOLDER once. The runner gives it the
+official client, in an environment of its own.
 """
 
 import sys

@@ -1,109 +1,100 @@
 """How long a scan takes, cold and with nothing changed, and how much memory, beside `find`.
 
-    python tests/benchmarks/scan.py [FILES ...]      (default: 50000 200000)
+    python tests/benchmarks/scan.py [FILES ...] [--against TREE]      (default: 50000 200000)
 
-Each number is run in a process of its own: files of one byte, 100 a directory. The slope between
-the first and the last number says what a million takes.
+Each number is run in a process of its own: files of one byte, 100 a directory. Cold: nothing is
+known; warm: the median of five scans with nothing changed, each beside a `find` that stats every
+file. TREE is another checkout of syncd. The slope says what a million takes.
 """
 
 import argparse
-import os
 import resource
-import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from syncd.state.planner import Policy
+from ledger import installed, make_files, watched
+
 from syncd.state.store import Store
-from syncd.watch.folder import WatchFolder
-from syncd.watch.watched import Watched
 
-IN_DIRECTORY = 100
 MILLION = 1_000_000
+ROUNDS = 5
 
 
-def make(root: Path, files: int) -> None:
-    for number in range(files):
-        directory = root / f"{number // IN_DIRECTORY // 100}" / f"{number // IN_DIRECTORY}"
-        if number % IN_DIRECTORY == 0:
-            directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / str(number), os.O_WRONLY | os.O_CREAT, 0o644)
-        os.write(descriptor, b"x")
-        os.close(descriptor)
-
-
-def timed(act) -> float:
+def timed(act):
     began = time.monotonic()
     act()
     return time.monotonic() - began
 
 
-def memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def find(root):
+    """Return the seconds in which `find` stats each file."""
+    command = ["find", str(root), "-printf", "%s %T@ %i\n"]
+    return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
 
 
-def measure(files: int, directory: Path) -> None:
-    """Print seconds of `find`, of the first scan and of the next, and megabytes at most."""
-    root = directory / "files"
-    root.mkdir()
-    subprocess.run([sys.executable, __file__, "--make", str(files), str(root)], check=True)
-    find = timed(lambda: subprocess.run(["find", root, "-printf", ""], check=True))
-    store = Store(directory / "state")
+def measure(root, state):
+    """Print seconds of the first scan, of `find` and of the next scans, their CPU, and the peak."""
+    store = Store(state)
     store.open(time.time())
     try:
-        watched = Watched(
-            store=store,
-            folder=WatchFolder("f", os.fsencode(root)),
-            policies={"f": Policy()},
-            wake=lambda: None,
-            clock=lambda: time.time() + 60,
-            monotonic=time.monotonic,
-            stopped=lambda: False,
-        )
-        cold = timed(watched.scan)
-        before = time.process_time()
-        warm = timed(watched.scan)
-        print(files, find, cold, warm, time.process_time() - before, memory_mb())
+        folder = watched(store, "f", root)
+        cold = timed(folder.scan)
+        rounds = []
+        for _ in range(ROUNDS):
+            beside, before = find(root), time.process_time()
+            warm = timed(folder.scan)
+            rounds.append((beside, warm, warm / beside, time.process_time() - before))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(cold, *map(statistics.median, zip(*rounds, strict=True)), peak)
     finally:
         store.close()
 
 
-def main() -> None:
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", type=int, default=[50_000, 200_000])
-    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--against", help="another checkout of syncd")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.make:
-        make(Path(options.make[1]), int(options.make[0]))
-        return
     if options.measure:
-        directory = Path(tempfile.mkdtemp(prefix="syncd-scan-"))
-        try:
-            measure(options.measure, directory)
-        finally:
-            shutil.rmtree(directory)
+        measure(*map(Path, options.measure))
         return
-    print(f"{'files':>9} {'find':>8} {'cold':>8} {'warm':>8} {'its CPU':>8} {'memory':>8}")
-    rows = []
-    for files in options.files:
-        words = [sys.executable, __file__, "--measure", str(files)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        rows.append([float(word) for word in done.stdout.split()])
-        show(rows[-1])
-    if len(rows) > 1:
-        first, last = rows[0], rows[-1]
+    trees = {"new": None} | ({"old": options.against} if options.against else {})
+    print(
+        f"{'files':>9} {'':<4} {'cold':>8} {'find':>8} {'warm':>8} {'ratio':>6} {'CPU':>8}   peak"
+    )
+    rows = {}
+    with tempfile.TemporaryDirectory(prefix="syncd-scan-") as scratch:
+        place = Path(scratch)
+        for files in options.files:
+            root = place / str(files)
+            make_files(root, files)
+            for tree, path in trees.items():
+                words = [__file__, "--measure", str(root), str(place / f"{files}-{tree}")]
+                env = installed(place / tree, path)
+                out = subprocess.run(
+                    [sys.executable, *words], env=env, capture_output=True, text=True, check=True
+                ).stdout
+                rows.setdefault(tree, []).append([files, *map(float, out.split())])
+                show(tree, rows[tree][-1])
+    for tree, (first, *_, last) in rows.items() if len(options.files) > 1 else ():
         part = (MILLION - last[0]) / (last[0] - first[0])
-        show([MILLION, *(b + (b - a) * part for a, b in zip(first[1:], last[1:], strict=True))])
-        print("the last line by the slope")
+        show(tree, [b + (b - a) * part for a, b in zip(first, last, strict=True)])
+    if len(options.files) > 1:
+        print("the last line of each by the slope")
 
 
-def show(row) -> None:
-    files, *seconds, memory = row
-    print(f"{files:>9.0f}", *(f"{value:>6.1f} s" for value in seconds), f"{memory:>5.0f} MB")
+def show(tree, row):
+    files, cold, beside, warm, ratio, cpu, peak = row
+    print(
+        f"{files:>9.0f} {tree:<4} {cold:>6.1f} s {beside:>6.2f} s {warm:>6.2f} s {ratio:>6.2f} "
+        f"{cpu:>6.2f} s {peak:>4.0f} MB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
 from syncd.files_api import UnauthorizedError
 from syncd.once import Tally
+from syncd.signals import Signals
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def _here(tmp_path, monkeypatch):
 @pytest.fixture
 def service(monkeypatch):
     """The daemon and the pass, replaced by what a test says they do."""
-    from syncd.cli import service
+    from syncd.cli import once, run as run_command, sync
 
     seen = SimpleNamespace(config=None, outcome=0, options={})
 
@@ -39,10 +40,10 @@ def service(monkeypatch):
             options["report"](Tally(1203, 0, 1, first_found=("a: the first scan found 2 files",)))
         return seen.outcome
 
-    monkeypatch.setattr(service.daemon, "run", run)
-    monkeypatch.setattr(service, "make_one_pass", run)
-    monkeypatch.setattr(service.daemon.Signals, "listen", lambda _: None)
-    monkeypatch.setattr(service.log, "configure", lambda *_: None)
+    monkeypatch.setattr(run_command.daemon, "run", run)
+    monkeypatch.setattr(once, "make_one_pass", run)
+    monkeypatch.setattr(Signals, "listen", lambda _: None)
+    monkeypatch.setattr(sync.log, "configure", lambda *_: None)
     return seen
 
 

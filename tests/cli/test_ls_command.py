@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from syncd.cli import inspect
+from syncd.cli import ls
 
 
 def test_each_file_is_a_line_with_its_path_last(desk, syncd):
@@ -141,10 +141,10 @@ def test_a_full_disk_under_the_output_is_one_clear_line(desk):
 
 @pytest.mark.row(87)
 def test_while_a_pager_waits_for_its_reader_no_transaction_is_open(desk, monkeypatch):
-    monkeypatch.setattr(inspect, "PAGE_FILES", 2)
+    monkeypatch.setattr(ls, "PAGE_FILES", 2)
     for number in range(5):
         desk.see(b"%d" % number)
-    listed = inspect._entries(desk.directory, None, None)
+    listed = ls._entries(desk.directory, None, None)
     assert next(listed)["path"] == "0"
 
     def checkpoint(db):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from syncd import vitals
-from syncd.state import ages
+from syncd import __version__, vitals
+from syncd.state import ages, folders
 from syncd.state.facts import LAST_ONCE, set_fact
 from syncd.state.ledger import Failure
 from syncd.units import clock
@@ -23,7 +23,7 @@ def daemon(desk):
             "g": FolderVitals("polling", "it is on NFS", directories=3),
         }
         known = {
-            "version": "0.1.0",
+            "version": __version__,
             "pid": os.getpid(),
             "since": desk.now - 100,
             "beat_at": desk.now,
@@ -43,7 +43,7 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     daemon(transfers=[Transfer("f", "y", 3, 7, desk.now)])
     code, document = syncd_json("status", "--json")
     assert code == 1
-    assert document["version"] == "0.1.0"
+    assert document["version"] == __version__
     assert document["well"] is False
     assert document["reasons"] == ["deletions of f held: r: its root is missing"]
     assert set(document) == {
@@ -97,6 +97,25 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert "polling (it is on NFS), 3 directories" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_of_many_folders_those_in_which_all_is_well_are_counted(desk, daemon, syncd):
+    names = [f"f{number:03}" for number in range(500)]
+    desk.store.write(
+        lambda db: [folders.note(db, n, b"/in/" + n.encode(), desk.now) for n in names]
+    )
+    desk.see(b"x", folder="f400")
+    desk.hold("deletions", "f410", "its root is missing")
+    seen = {name: FolderVitals("native", watched_directories=1, directories=1) for name in names}
+    seen["f420"] = FolderVitals("native", watched_directories=1, directories=2)
+    seen["f430"] = FolderVitals("native", trouble="it cannot be listed")
+    daemon(folders=seen)
+    out = syncd("status")[1]
+    shown = [name for name in names if f"/in/{name}" in out]
+    assert shown == ["f000", "f001", "f002", "f400", "f410", "f420", "f430"]
+    assert "\n493 more folders: all is well\n" in out
+    daemon(folders=dict.fromkeys(names[:10], seen["f000"]))
+    assert "more folder" not in syncd("status")[1]
 
 
 def test_a_command_stands_on_a_line_of_its_own_and_only_once(desk, daemon, syncd):
@@ -209,27 +228,6 @@ def test_watch_json_and_alive_exclude_each_other(syncd):
     code, _, err = syncd("status", "--json", "--alive")
     assert code == 2
     assert "use only one of" in err
-
-
-@pytest.mark.long
-def test_status_imports_no_http_no_scheduler_and_no_video():
-    program = (
-        "import sys; from syncd.cli import inspect; "
-        "print([m for m in ('httpx', 'apscheduler', 'watchdog', 'starlette', 'av') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
-
-
-def test_alive_imports_next_to_nothing():
-    program = (
-        "import sys; from syncd import cli; cli.call(['status', '--alive']); "
-        "print([m for m in ('pydantic', 'rich', 'sqlite_utils', 'sqlite3', 'httpx', 'asyncio') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"[]\n"
 
 
 def test_a_daemon_in_which_something_hangs_for_good_is_not_alive(desk, daemon, syncd):

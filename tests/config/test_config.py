@@ -55,7 +55,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
     assert (config.api.timeout_seconds, config.api.connect_seconds) == (60, 5)
     assert config.state.directory == tmp_path / "home/.local/state/syncd"
     assert config.upload.model_dump() == {
-        "workers": 8,
+        "workers": None,
         "resend_after_seconds": 120,
         "drain_seconds": 10,
         "token": True,
@@ -140,6 +140,7 @@ def test_the_first_file_there_is_is_read(load, tmp_path):
     (tmp_path / "etc/syncd.toml").write_text(FOLDER + "[upload]\nworkers = 1\n")
     assert load().upload.workers == 1
     assert load(FOLDER + "[upload]\nworkers = 2\n").upload.workers == 2
+    assert load(FOLDER + '[upload]\nworkers = "auto"\n').upload.workers is None
     (tmp_path / "env.toml").write_text(FOLDER + "[upload]\nworkers = 3\n")
     env = {"SYNCD_CONFIG": "env.toml"}
     assert load(env=env).upload.workers == 3
@@ -178,7 +179,7 @@ def test_variables_override_the_file(load):
 
 
 def test_an_empty_variable_counts_as_not_there(load):
-    assert load(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "", "SYNCD_WATCH": ""}).upload.workers == 8
+    assert load(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "", "SYNCD_WATCH": ""}).upload.workers is None
 
 
 def test_folders_come_as_json_or_one_by_watch(load, tmp_path):
@@ -285,14 +286,15 @@ def test_the_key_of_a_client_certificate_is_guarded_like_any_key(load, pair):
         load(FOLDER, env=env)
     key.chmod(0o600)
     cert.chmod(0o646)
-    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert: everyone .* chmod go-w"):
+    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert .*: everyone .* chmod go-w"):
         load(FOLDER, env=env)
-    cert.chmod(0o600)
-    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert .* cannot be used: no such"):
+    # A certificate is public.
+    cert.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert .* holds no private key; "):
         load(FOLDER, env={"SYNCD_API__CLIENT_CERT": str(cert)})
     with pytest.raises(ConfigError, match="CLIENT_KEY: client_key: needs client_cert, too"):
         load(FOLDER, env={"SYNCD_API__CLIENT_KEY": str(key)})
-    with pytest.raises(ConfigError, match="CLIENT_CERT: client_cert: cannot read"):
+    with pytest.raises(ConfigError, match=r"CLIENT_CERT: client_cert .*x: cannot read"):
         load(FOLDER, env=env | {"SYNCD_API__CLIENT_CERT": str(cert) + "x"})
 
 
@@ -300,6 +302,17 @@ def test_a_proxy_may_hold_a_password_and_is_never_shown(load):
     config = load(FOLDER, env={"SYNCD_API__PROXY": "http://u:pass%20word@proxy:3128"})
     assert "pass%20word" not in repr(config)
     assert set(config.secrets()) == {KEY, "pass%20word", "pass word"}
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o640, False)])
+def test_a_proxys_password_in_a_file_that_everyone_may_read_is_warned_of(
+    load, tmp_path, mode, warns
+):
+    (tmp_path / "syncd.toml").touch(mode)
+    (tmp_path / "syncd.toml").chmod(mode)
+    warnings = load(FOLDER + '[api]\nproxy = "http://u:password@proxy:3128"\n').warnings
+    remedy = f"run: chmod o-r {tmp_path / 'syncd.toml'}"
+    assert [remedy in said for said in warnings] == [True] * warns
 
 
 # What is refused
@@ -333,8 +346,8 @@ def test_a_key_in_the_file_is_refused_without_showing_it(refused):
         ('upload = "fast"', "upload: should be a table"),
         ('folders = "x"', "folders: should be a list; in a file each folder is a table of its own"),
         ('[[folders]]\npth = "x"', "number 1 path: is missing"),
-        ('[api]\nproxy = "me"', "proxy: must be a URL such as http://proxy:3128"),
-        ('[api]\nca_file = "/nope.pem"', "ca_file: cannot read /nope.pem"),
+        ('[api]\nproxy = "me"', "proxy: must look like http://proxy:3128; a user"),
+        ('[api]\nca_file = "/nope.pem"', "ca_file /nope.pem: cannot read the file: No such"),
     ],
 )
 def test_a_wrong_value_says_where_and_what_is_right(refused, toml, said):

@@ -47,6 +47,33 @@ def test_a_key_comes_as_a_systemd_credential(tmp_path):
     assert warnings == []
 
 
+def test_a_secret_that_another_one_overrules_is_named(key_file, tmp_path):
+    (tmp_path / "aymara-api-key").write_text("another-key")
+    found, warnings = load(
+        AYMARA_AI_API_KEY=KEY,
+        AYMARA_AI_API_KEY_FILE=str(key_file),
+        CREDENTIALS_DIRECTORY=str(tmp_path),
+    )
+    assert found.source == "AYMARA_AI_API_KEY"
+    assert warnings == [
+        f"AYMARA_AI_API_KEY_FILE ({key_file}) is not used: AYMARA_AI_API_KEY wins",
+        "the systemd credential aymara-api-key is not used: AYMARA_AI_API_KEY wins",
+    ]
+
+
+def test_a_key_file_may_be_named_from_the_home_directory(key_file, monkeypatch):
+    monkeypatch.setenv("HOME", str(key_file.parent))
+    assert load(AYMARA_AI_API_KEY_FILE="~/key")[0].api_key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("none", "put it there, or name the right path"), (".", "name a file")]
+)
+def test_a_key_file_that_cannot_be_read_is_told_with_what_fits(tmp_path, name, said):
+    with pytest.raises(ConfigError, match=said):
+        load(AYMARA_AI_API_KEY_FILE=str(tmp_path / name))
+
+
 def test_a_token_alone_will_do_and_both_may_be_there():
     found, _ = load(AYMARA_AI_BEARER_TOKEN="token-1")
     assert (found.api_key, list(found.secrets())) == (None, ["token-1"])

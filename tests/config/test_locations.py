@@ -120,7 +120,7 @@ def test_authorities_that_others_may_write_are_refused(tmp_path):
     authorities = tmp_path / "ca.pem"
     authorities.write_text("of whoever comes by")
     authorities.chmod(0o646)
-    with pytest.raises(ConfigError, match=r"SYNCD_API__CA_FILE: ca_file: everyone .* chmod go-w"):
+    with pytest.raises(ConfigError, match=r"__CA_FILE: ca_file .*: everyone .* chmod go-w"):
         loaded(tmp_path, SYNCD_API__CA_FILE=str(authorities))
 
 

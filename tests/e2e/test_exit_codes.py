@@ -6,9 +6,9 @@ from contextlib import closing
 import pytest
 
 from syncd import cli
-from syncd.cli import service
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, NewFile
+from syncd.signals import Signals
 
 OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 UPLOADS = "POST /v2/files*"
@@ -29,7 +29,7 @@ def emulator(tmp_path, echo):
 @pytest.fixture
 def syncd(machine, monkeypatch, capsys):
     """Run a command line within this process; return its exit code, and what it said."""
-    monkeypatch.setattr(service.daemon.Signals, "listen", lambda _: None)
+    monkeypatch.setattr(Signals, "listen", lambda _: None)
     (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
     machine.settings["SYNCD_FOLDERS"] = json.dumps([folder | {"settle_seconds": 0}])
 
@@ -202,7 +202,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
 @pytest.mark.row(27)
 def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine, syncd, video):
     machine.write("clip.mp4", video)
-    machine.write("broken.mp4", b"no video")
+    machine.write("broken.mp4", b"\0\0\0\x10ftypisom cut off")
     assert syncd("once")[0] == 1, "one of them cannot be processed"
     before = machine.manifest()
     sent = machine.mutations()

@@ -77,8 +77,9 @@ def test_a_slow_list_takes_its_time(run):
 
 
 def test_names_add_up_and_traits_win_over_them():
-    chosen = personality("stranger", "newest-first", echo="path")
-    assert (chosen.order, chosen.echo, chosen.tells_sizes) == ("newest", "path", False)
+    for names in (("stranger", "newest-first"), ("newest-first", "stranger")):
+        chosen = personality(*names, echo="path")
+        assert (chosen.order, chosen.echo, chosen.tells_sizes) == ("newest", "path", False)
     assert {personality(name) for name in PERSONALITIES}
 
 
@@ -88,3 +89,23 @@ def test_a_name_that_is_none_is_refused_with_those_there_are(tmp_path):
     assert result.exit_code == 2
     assert "no such personality: strange" in result.output
     assert "oldest-first" in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--personality", "whole-path", "--personality", "no-echo"],
+        ["--personality", "page-cap", "--personality", "page-refused"],
+        ["--personality", "whole-path", "--echo", "none"],
+    ],
+)
+def test_personalities_that_contradict_each_other_are_refused(tmp_path, words):
+    result = CliRunner().invoke(command, ["--data", str(tmp_path / "data"), *words])
+    assert result.exit_code == 2
+    assert "contradict each other" in result.output
+
+
+def test_the_help_lists_the_personalities():
+    told = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    assert ", ".join(PERSONALITIES) in told
+    assert "Repeat the option for several" in told

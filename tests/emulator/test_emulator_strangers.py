@@ -30,6 +30,19 @@ def test_its_control_paths_are_called_by_an_address_or_localhost_or_with_the_key
     assert faults.status_code == 403
 
 
+@pytest.mark.row(58)
+def test_where_other_machines_reach_it_its_control_paths_need_the_key(run):
+    caller = run(api_key="k", host="0.0.0.0")
+    caller.emulator.url = caller.emulator.url.replace("0.0.0.0", "127.0.0.1")
+    for path in ("/_emulator/objects", "/_emulator/requests", "/_emulator/faults"):
+        assert ask(caller, path) == 401
+        assert ask(caller, path, **{"x-api-key": "wrong"}) == 401
+        assert ask(caller, path, **{"x-api-key": "k"}) == 200
+    faults = httpx.put(caller.emulator.url + "/_emulator/faults", json=[])
+    assert faults.status_code == 401
+    assert ask(caller, "/_emulator/health") == 200
+
+
 @pytest.mark.row(57)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_off_loopback_it_does_not_listen_without_a_key(tmp_path, host):

@@ -78,19 +78,25 @@ class RawServer:
     """Accepts connections and gives each one to `behaviour` on a thread of its own."""
 
     def __init__(
-        self, behaviour: Behaviour, *, tls: ssl.SSLContext | None = None, small_window: bool = False
+        self,
+        behaviour: Behaviour,
+        *,
+        tls: ssl.SSLContext | None = None,
+        small_window: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
         self.behaviour = behaviour
         self.requests: list[Received] = []
         self.connections = 0
         self._tls = tls
-        self._listener = socket.socket()
+        self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if small_window:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((host, 0))
         self._listener.listen(64)
         self.port = self._listener.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}"
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
         self._socks: list[socket.socket] = []

@@ -1,5 +1,7 @@
 """Whom the client talks to: base URLs, TLS, proxies, and what the environment has no say in."""
 
+import inspect
+import pydoc
 import socket
 import ssl
 import subprocess
@@ -12,6 +14,7 @@ from files_api_server import DETAIL, KEY, UUID, answering, document, http
 from syncd import trust
 from syncd.exceptions import ConfigError
 from syncd.files_api import (
+    AsyncFilesClient,
     FilesClient,
     NotSentError,
     TooLargeError,
@@ -19,30 +22,9 @@ from syncd.files_api import (
     base_url_for,
     network,
 )
+from syncd.files_api.environment import from_environment
 
 ANSWER = document(DETAIL)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=syncd test", "-keyout", key, "-out", cert]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:files.test"]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl on this machine")
-    return cert, key
-
-
-@pytest.fixture
-def tls(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    return context
 
 
 @pytest.mark.row(32)
@@ -95,9 +77,11 @@ def demanding(certificate):
 
 
 @pytest.mark.row(32)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_client_certificate_that_is_demanded_is_asked_for_and_then_shown(
-    serve, client_of, demanding, certificate, source_of, tmp_path
+    serve, client_of, demanding, certificate, source_of, tmp_path, version
 ):
+    demanding.maximum_version = version
     server = serve(answering(ANSWER, ANSWER), tls=demanding)
     cert, key = certificate
     with pytest.raises(NotSentError, match=r"refuses our client certificate .*client_cert") as seen:
@@ -375,6 +359,53 @@ def test_the_official_clients_variables_are_honoured(serve):
     assert headers["x-api-key"] == KEY
     assert headers["authorization"] == "Bearer bearer-1"
     assert headers["x-use-sandbox"] == "True"
+
+
+@pytest.mark.parametrize("kind", [FilesClient, AsyncFilesClient])
+def test_help_for_the_client_shows_nothing_of_the_environment(kind, monkeypatch):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", KEY)
+    shown = f"{inspect.signature(kind.from_environment)} {pydoc.render_doc(kind)}"
+    assert KEY not in shown
+    assert "environ" in shown
+
+
+@pytest.mark.parametrize("kind", [FilesClient, AsyncFilesClient])
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"SYNCD_API__ENVIRONMENT": "staging"}, "https://staging-api.aymara.ai"),
+        ({"SYNCD_API__BASE_URL": "https://a.test"}, "https://a.test"),
+        (
+            {"SYNCD_API__BASE_URL": "https://a.test", "AYMARA_AI_BASE_URL": "https://b.test"},
+            "https://a.test",
+        ),
+    ],
+)
+def test_the_client_goes_where_syncd_would_go(kind, environ, url):
+    settings = from_environment({"AYMARA_AI_API_KEY": KEY, **environ}, {})
+    assert settings["base_url"] == url
+    with pytest.raises(ConfigError, match="SYNCD_API__ENVIRONMENT: "):
+        kind.from_environment({"AYMARA_AI_API_KEY": KEY, "SYNCD_API__ENVIRONMENT": "stagin"})
+
+
+def test_a_key_file_and_syncds_other_variables_are_honoured(serve, tmp_path):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    (tmp_path / "key").chmod(0o600)
+    proxy = serve(answering(ANSWER))
+    environ = {
+        "SYNCD_API__BASE_URL": "http://files.test",
+        "SYNCD_API__ALLOW_CLEARTEXT": "true",
+        "SYNCD_API__PROXY": proxy.url,
+        "AYMARA_AI_API_KEY_FILE": str(tmp_path / "key"),
+    }
+    with FilesClient.from_environment(environ) as client:
+        client.get(UUID)
+    assert proxy.requests[0].headers["x-api-key"] == KEY
+    # What is given wins, and what cannot be used is named.
+    assert from_environment(environ, {"base_url": "x", "api_key": "y"})["api_key"] == "y"
+    for name, text in {"CONNECT_SECONDS": "-1", "STORAGE_HOSTS": "a", "SANDBOX": "maybe"}.items():
+        with pytest.raises(ConfigError, match=f"SYNCD_API__{name}: "):
+            FilesClient.from_environment(environ | {f"SYNCD_API__{name}": text})
 
 
 def test_without_a_key_or_with_a_muddled_flag_there_is_no_client():

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The image: built from our Dockerfile and run by the README's own commands, on a stand-in base (Debian
+# The image: built from our Dockerfile and run by the documented commands, on a stand-in base (Debian
 # 13 and its Python) so that no registry is asked, an emulator beside it. Root; about five minutes.
 if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
-  # Mounts of its own: crun wants plain cgroup v2, and the README's /srv is not to be the machine's.
+  # Mounts of its own: crun wants plain cgroup v2, and the commands' /srv is not to be the machine's.
   exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c '
     { umount -l -R /sys/fs/cgroup; umount -l -R /sys/fs/cgroup; } 2>/dev/null
     mount -t cgroup2 none /sys/fs/cgroup && mkdir -p /srv && mount -t tmpfs none /srv && exec bash "$@"
@@ -15,6 +15,7 @@ PACKAGES=ca-certificates,python3,python3-venv
 BASE=localhost/syncd-rig-base:1
 KEY=a-key-of-the-rig
 MOST_MB=100
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/syncd/__init__.py")
 
 emulator_pid=
 forget() {
@@ -60,7 +61,7 @@ forget
 make_base() { mmdebstrap --variant=minbase --include="$PACKAGES" --format=tar "$SUITE" "$1"; }
 make_emulator() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q "$scratch/source[emulator]"; }
 
-# The README says docker; here it is podman, and buildah where something is built.
+# The documents say docker; here it is podman, and buildah where something is built.
 docker() {
   local command=$1
   shift
@@ -70,8 +71,8 @@ docker() {
   # Without --format docker the HEALTHCHECK would be dropped.
   buildah bud --isolation chroot --network host --format docker --layers --pull-never "${more[@]}" "$@"
 }
-commands() { readme container | sed '/^docker exec/d'; }
-following() { readme container | grep '^docker exec'; }
+commands() { block container | sed '/^docker exec/d'; }
+following() { block container | grep '^docker exec'; }
 
 image() { podman image inspect --format "$1" "${2:-syncd}"; }
 megabytes() { echo $((($(image '{{.Size}}') - $(image '{{.Size}}' "$BASE")) / 1000000)); }
@@ -124,9 +125,9 @@ mkdir /srv/drop
 printf %s "the first" >/srv/drop/one.txt
 export AYMARA_AI_API_KEY=$KEY
 cd "$scratch/source" || exit
-echo "      + the README's commands:"; readme container | sed 's/^/      | /'
+echo "      + the documented commands:"; block container | sed 's/^/      | /'
 began=$SECONDS
-check "the README's commands build it and start it" eval "$(commands)"
+check "the documented commands build it and start it" eval "$(commands)"
 echo "      built and started in $((SECONDS - began)) s"
 check "it adds $(megabytes) MB to its base, less than $MOST_MB" eval '(($(megabytes) < MOST_MB))'
 check "it brings no pip and no build tool" within '
@@ -142,7 +143,7 @@ check "it is not root, and has a volume, a health check and a stop signal" \
   is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
   image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
 
-check "its labels say what it is, and of which version" is "syncd $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+check "its labels say what it is, and of which version" is "syncd $version" \
   image '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}}'
 
 ### Run
@@ -150,7 +151,7 @@ check "its labels say what it is, and of which version" is "syncd $(sed -n 's/^v
 check "it becomes healthy" eventually 30 podman healthcheck run syncd
 check "a file arrives" eventually 30 has_one "the first"
 check "'syncd ls' in it has its uuid" eventually 20 agrees one.txt "the first"
-check "the README's status says that all is well" eval "$(following)"
+check "the documented status command says that all is well" eval "$(following)"
 check "the daemon is process 1, without capabilities" is $'NoNewPrivs:\t1\nCapEff:\t0000000000000000' \
   podman exec syncd sh -c 'grep NoNewPrivs /proc/1/status; grep CapEff /proc/1/status'
 check "its log is JSON, a line each" eval 'podman logs syncd 2>&1 | python3 -c "
@@ -216,13 +217,13 @@ make_compose() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip ins
 cached compose-1 make_compose
 mkdir "$scratch/project"
 cd "$scratch/project" || exit
-readme compose >compose.yaml
+block compose >compose.yaml
 # What the rig alone needs: no network of its own, no registry.
 printf 'services: {syncd: {network_mode: host, pull_policy: never, image: localhost/syncd}}\n' >compose.override.yaml
 printf %s "$KEY" >aymara-api-key && chown 10001 aymara-api-key && chmod 400 aymara-api-key
 printf %s "by compose" >/srv/drop/four.txt
 compose() { "$cache/compose-1/bin/python" -m podman_compose -f compose.yaml -f compose.override.yaml "$@"; }
-check "the README's Compose file starts it" compose up -d
+check "the documented Compose file starts it" compose up -d
 check "and the file in its folder arrives" eventually 30 has_one "by compose"
 check "it is healthy, with its state on the volume" eval 'podman healthcheck run project_syncd_1 && is 700 podman exec project_syncd_1 stat -c %a /state'
 check "'compose stop' drains: exit 0" eval 'compose stop && is 0 podman inspect --format "{{.State.ExitCode}}" project_syncd_1'
@@ -246,7 +247,7 @@ tampered() {
 cd "$scratch/source" || exit
 check "the recipe names every package by its hash" pin
 check "what is named is what is built of" docker build -t pinned .
-check "and it works" is "syncd, version $(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")" \
+check "and it works" is "syncd, version $version" \
   podman run --rm --network host pinned --version
 check "other packages than those that were named are refused" says "DO NOT MATCH THE HASHES" tampered
 report

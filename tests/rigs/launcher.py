@@ -36,7 +36,13 @@ CALLS = {
     "unlinkat": 263, "renameat": 264, "renameat2": 316,
 }  # fmt: skip
 #: The modules of the commands that the rigs run: children find them imported.
-PRELOADED = ("syncd.cli.service", "syncd.cli.inspect", "syncd.watch.observer", "plants")
+PRELOADED = (
+    "syncd.cli.run",
+    "syncd.cli.once",
+    "syncd.cli.status",
+    "syncd.watch.observer",
+    "plants",
+)
 
 # From linux/ptrace.h, linux/prctl.h, linux/seccomp.h, linux/bpf_common.h.
 TRACEME, CONT, GETREGS, SETREGS, SETOPTIONS, GETEVENTMSG = 0, 7, 12, 13, 0x4200, 0x4201

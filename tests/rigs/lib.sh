@@ -53,13 +53,8 @@ exits() {
   ((code == expected)) || { echo "exit code $code, not $expected"; return 1; }
 }
 
-# readme NAME: the commands, or the file, that stand in the README between the marker and its end.
-readme() {
-  local text
-  text=$(sed -nE "/<!-- $1 (commands|file) -->/,/<!-- end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d')
-  [[ -n $text ]] || give_up "the README has no $1 commands or file"
-  echo "$text"
-}
+# block NAME: the commands, or the file, that a document shows under that marker.
+block() { "${PYTHON:-python3}" "$root/tests/documents.py" "$1" || give_up "no document shows $1"; }
 
 # cached NAME COMMAND...: make NAME in the cache by COMMAND, unless it is there.
 cached() {

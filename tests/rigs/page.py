@@ -46,7 +46,7 @@ REFUSALS = [
         "key-refused",
         "failing",
         "The service refuses the key",
-        ["The Files API refuses the key", "Check AYMARA_AI_API_KEY"],
+        ["The Files API refuses the key", "Put a valid key into AYMARA_AI_API_KEY"],
         [{"match": "* /v2/*", "action": {"status": 401}}],
     ),
     (

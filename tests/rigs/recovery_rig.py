@@ -36,7 +36,7 @@ SHORT_KILLS, LONG_KILLS = 30, 200
 FILES, BACKLOG = 100_000, 5000
 LIMIT_SECONDS = 2.0
 #: The peer, what it takes on two idle cores, and how many kills lie between two of its runs.
-PEER = "import apscheduler.schedulers.background, httpx, pydantic_settings, sqlite_utils"
+PEER = "import apscheduler.schedulers.background, httpx, pydantic, sqlite_utils"
 PEER_SECONDS, PEER_EVERY = 0.5, 3
 #: Files of one transaction, and of one folder.
 BATCH = 1000

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The unit, under a real systemd: Debian 12 booted in a container without network, syncd installed by
-# the README's own commands, an emulator beside it. Root; under three minutes. See lib.sh.
+# the documented commands, an emulator beside it. Root; under three minutes. See lib.sh.
 # row: 52
 source "$(dirname "$0")/lib.sh"
 
@@ -150,11 +150,11 @@ WatchdogSec=10
 END
 check "the emulator answers" eventually 30 emulator live
 
-### The README's commands
+### The documented commands
 
 write one.txt "the first"
-echo "      + the README's commands:"; readme systemd | sed 's/^/      | /'
-check "the README's commands install and start it" admin "cd ~/syncd; $(readme systemd)"
+echo "      + the documented commands:"; block systemd | sed 's/^/      | /'
+check "the documented commands install and start it" admin "cd ~/syncd; $(block systemd)"
 check "systemd-analyze verify has nothing to say" is "" inside bash -c 'systemd-analyze verify --man=no syncd.service 2>&1'
 exposure=$(inside systemd-analyze security --no-pager syncd.service | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
 check "its exposure is $exposure, at most $MOST_EXPOSURE" \
@@ -167,7 +167,7 @@ check "it is active, and enabled" is $'active\nenabled' inside bash -c 'systemct
 
 check "a file arrives, with the key of LoadCredential" eventually 30 has_one "the first"
 check "root sees it in 'syncd ls', with its uuid" eventually 20 agrees one.txt "the first"
-check "the README's status says that all is well" admin "sudo /opt/syncd/bin/syncd status"
+check "the documented status command says that all is well" admin "sudo /opt/syncd/bin/syncd status"
 check "systemctl status shows a line of its own" says 'Status: "' inside systemctl status --no-pager syncd
 check "the status line counts the file" says "1 synced" show StatusText
 check "the folder is watched by inotify" says '"watch": "native"' syncd status --json
@@ -196,7 +196,7 @@ check "a group's file is out of reach, and harms nothing" eval 'has_none shared 
 line "useradd --create-home bob && chmod 711 /home/bob && install -d -o bob -m 755 /home/bob/out && printf %s 'from home' >/home/bob/out/home.txt
   printf '[[folders]]\npath = \"/home/bob/out\"\n' >>/etc/syncd/syncd.toml && systemctl reload syncd"
 check "a folder in /home is out of reach without its drop-in" eventually 20 says "cannot be listed" syncd status
-check "the README's drop-ins are installed" admin "cd ~/syncd; $(readme drop-in)"
+check "the documented drop-ins are installed" admin "cd ~/syncd; $(block drop-in)"
 check "group.conf without a group harms nothing" eventually 20 is active show ActiveState
 line "sed -i 's/^#Supp/Supp/' /etc/systemd/system/syncd.service.d/group.conf && systemctl daemon-reload && systemctl restart syncd"
 check "with group.conf, the group's file arrives" eventually 30 has_one shared

@@ -143,6 +143,17 @@ def test_a_failed_video_keeps_its_object_until_a_newer_copy_is_live():
     assert act(READY, copy("failed", B)) == (Act.PLAN, None)
 
 
+def test_of_videos_that_failed_one_after_another_the_newest_keeps_its_object():
+    first, second = copy("failed", id=1), copy("failed", id=2)
+    assert act(READY, first, second) == (Act.RETIRE, 1)
+    assert act(READY, copy("failed", B, id=1), second) == (Act.RETIRE, 1)
+    assert act(READY, second) == (Act.NOTHING, 2)
+    # What is on its way may still succeed, and what was refused took no object.
+    assert act(READY, first, copy("processing", id=2))[0] is Act.WAIT
+    assert act(READY, first, copy("failed", id=2, uuid=None)) == (Act.NOTHING, 1)
+    assert act(READY, copy("live", B, id=3), first, second) == (Act.RETIRE, 1)
+
+
 def test_a_refused_content_is_not_sent_again_until_it_changes():
     assert act(READY, copy("failed", uuid=None))[0] is Act.NOTHING
     assert act(READY, copy("failed", B, uuid=None)) == (Act.DROP, 1)

@@ -173,10 +173,21 @@ def test_the_state_is_for_its_owner_alone(tmp_path):
     assert set(modes.values()) == {0o600}
 
 
-def test_a_state_of_another_service_is_refused(tmp_path):
+REACHED = {
+    "an organization": "INSERT INTO service VALUES ('organization', 'o')",
+    "an echo": "INSERT INTO service VALUES ('echo direct', '{}')",
+    "an unanswered upload": "INSERT INTO unanswered VALUES "
+    "('t', 1, 1, 1, NULL, 'direct', 'text/plain', '', 1, 0.0, 0, 0.0)",
+}
+
+
+@pytest.mark.parametrize("sql", REACHED.values(), ids=REACHED)
+def test_a_state_belongs_to_the_service_that_may_hold_something_of_it(tmp_path, sql):
     store = Store(tmp_path)
     store.open(0.0)
+    store.bind("base_url", "http://misspelt", advice="set it back")
     store.bind("base_url", "http://a", advice="set it back")
+    store.write(lambda db: db.conn.execute(sql))
     store.bind("base_url", "http://a", advice="set it back")
     with pytest.raises(ForeignStateError, match="set it back"):
         store.bind("base_url", "http://b", advice="set it back")

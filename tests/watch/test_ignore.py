@@ -121,3 +121,32 @@ def test_a_pattern_that_cannot_be_read_is_a_configuration_error(pattern, problem
         assert str(caught.value).startswith("folder f: the pattern ")
         assert f" of {setting} is not in gitignore syntax: it " in str(caught.value)
         assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_names_are_let_in_together_only_where_each_alone_is(hidden):
+    own = [b".syncdignore", b".syncd-0123456789abcdef.aside", b".hidden"]
+    junk = [p.replace("*", x).encode() for p in JUNK for x in ("", "a", "A.b")]
+    names = [
+        *own,
+        *junk,
+        *map(bytes.upper, junk),
+        b"a",
+        b"a.tmp.mp4",
+        b"part",
+        b"a\n~b",
+        b"caf\xe9",
+    ]
+    judge = rules(hidden=hidden)
+    for name in names:
+        among = [b"a.mp4", name, b"z"]
+        alone = not judge.entry(name, is_dir=False).excluded
+        assert judge.surely_let_in(among, 1, ()) <= alone, name
+    assert judge.surely_let_in([b"a", b"a.tmp.mp4", b"part", b"caf\xe9"], 1, ())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_size": 5}, {"exclude": ("b",)}, {"include": ("b",)}], ids=str
+)
+def test_names_are_judged_one_by_one_where_a_setting_may_exclude_them(settings):
+    assert not rules(**settings).surely_let_in([b"a"], 6, ())

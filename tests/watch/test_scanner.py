@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncd import disk
+from syncd import disk, mounts
 from syncd.state.lifecycle import FileStatus
 from syncd.watch.roots import RootState
 
@@ -137,14 +137,13 @@ def test_a_file_that_became_a_directory_is_missing_and_back_again_it_is_present(
 @pytest.mark.row(4)
 def test_a_file_that_vanishes_between_listing_and_stat_is_no_error(place, monkeypatch):
     place.synced(b"a", b"b")
-    known = place.watched._rules.entry
 
-    def remove_first(path, *, is_dir, files=()):
-        if path == b"a":
-            place.root.joinpath("a").unlink(missing_ok=True)
-        return known(path, is_dir=is_dir, files=files)
+    def remove_first(_device):
+        place.root.joinpath("a").unlink(missing_ok=True)
+        return False
 
-    monkeypatch.setattr(place.watched._rules, "entry", remove_first)
+    # Asked between the listing and the first stat.
+    monkeypatch.setattr(mounts, "invents", remove_first)
     report = place.scan()
     assert report.complete
     assert place.statuses() == {b"a": "missing", b"b": "ready"}

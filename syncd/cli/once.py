@@ -1,6 +1,5 @@
-"""The commands that sync: `run`, the daemon, and `once`, a single pass."""
+"""`once`, a single pass."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -8,43 +7,17 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from syncd import daemon, log
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.progress import tally_line, tally_view
-from syncd.config import Config
+from syncd.cli.sync import directories_argument, load_config, start_log
 from syncd.log import printable
 from syncd.offers import offered
 from syncd.once import Tally, once as make_one_pass
-from syncd.places import look
-
-_log = logging.getLogger(__name__)
-
-_directories = click.argument(
-    "directories", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path)
-)
+from syncd.signals import Signals
 
 
 @click.command()
-@_directories
-@common
-@pass_options
-def run(options: Options, directories: tuple[Path, ...]) -> int:
-    """Watch folders and keep the Files API equal to them, until told to stop.
-
-    Each DIR is a folder to watch, in place of those of the configuration file. With DIRs and a
-    key in AYMARA_AI_API_KEY no file is needed.
-    """
-
-    def load() -> Config:
-        config = _load(options, directories)
-        _start_log(config, options)
-        return config
-
-    return daemon.run(load(), load)
-
-
-@click.command()
-@_directories
+@directories_argument
 @click.option(
     "--wait-deletions",
     is_flag=True,
@@ -57,8 +30,8 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
 
     Exits with 0 when all is synced, 1 when something failed or waits, 77 when the key is refused.
     """
-    config = _load(options, directories)
-    signals = daemon.Signals()
+    config = load_config(options, directories)
+    signals = Signals()
     signals.listen()
     last = Tally(0, 0, 0)
 
@@ -67,7 +40,7 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
         last = tally
 
     if options.verbosity or not sys.stderr.isatty():
-        _start_log(config, options)
+        start_log(config, options)
         code = make_one_pass(
             config,
             stop=signals.stop,
@@ -79,7 +52,7 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
         console = Console(stderr=True, highlight=False)
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             # Within Live, so that what is logged appears above the progress.
-            _start_log(config, options, level="warning")
+            start_log(config, options, level="warning")
 
             def show(tally: Tally) -> None:
                 for found in tally.first_found[len(last.first_found) :]:
@@ -101,24 +74,3 @@ def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: boo
     elif code == 1:
         click.echo(offered("`syncd status` and `syncd ls` say more"), err=True)
     return code
-
-
-def _load(options: Options, directories: tuple[Path, ...]) -> Config:
-    for directory in directories:
-        place = look(directory)
-        if place.answers and not place.is_directory:
-            problem = "is not a directory" if place.on_disk else "does not exist"
-            raise click.UsageError(f"{printable(str(directory))} {problem}")
-    return options.load(directories=directories, to_sync=True)
-
-
-def _start_log(config: Config, options: Options, level: str | None = None) -> None:
-    level = "debug" if options.verbosity else level or config.log.level
-    log.configure(config.log.format, level)
-    if config.file:
-        _log.info("the configuration is %s", printable(str(config.file)))
-    for warning in config.warnings:
-        _log.warning("%s", warning)
-    for folder in config.missing_folders():
-        problem = "is no directory" if look(folder.path).on_disk else "is not there"
-        _log.warning("the folder %s %s", printable(str(folder.path)), problem)

@@ -1,0 +1,7 @@
+"""The measures: importing this package registers them, in the order of the table."""
+
+from . import small, large, line, offline, scans, events, commits, idle, starts, videos  # noqa: I001
+
+__all__ = [
+    "commits", "events", "idle", "large", "line", "offline", "scans", "small", "starts", "videos",
+]  # fmt: skip
