@@ -1,7 +1,7 @@
 """The content type that a file is sent with.
 
 A service processes a file that is sent as a video, and nothing else. The content decides where it
-shows what it is, and the name where it does not; but a name alone makes no file a video.
+shows what it is, and the name where it does not.
 """
 
 import codecs
@@ -128,11 +128,11 @@ def content_type(path: bytes, read: Read | None = None) -> str:
     kinds = [] if _is_utf8(head) else kinds_of(named, head, read)
     if kinds:
         return named if named in kinds else kinds[0]
-    if not named.startswith("video/"):
+    text_type = _TEXT_TYPES.get(extension)
+    if text_type is None:
+        # Without a signature, too: a broken video is one, and its user is to hear that it failed.
         return named
-    if not head:
-        return _TEXT_TYPES.get(extension, _OCTET_STREAM)
-    return _TEXT_TYPES.get(extension, "text/plain") if _is_text(head) else _OCTET_STREAM
+    return text_type if not head or _is_text(head) else _OCTET_STREAM
 
 
 def _is_text(head: bytes) -> bool:
