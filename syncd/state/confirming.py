@@ -4,6 +4,9 @@ A copy is confirming while it is `sending` with a uuid and no worker has it in f
 were handed to a storage, and whether they arrived is asked of the service until its time is over.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sqlite_utils import Database
 
 from syncd.state import copies
@@ -36,6 +39,22 @@ def begin(
         reason=BY_STORAGE if has_etag else BY_SOMETHING,
         **dict.fromkeys(("error_status", "error_code", "error_message", "error_request_id")),
     )
+
+
+class Taken(NamedTuple):
+    """A copy, by its id, whose content a storage took; whether it answered with an ETag."""
+
+    copy_id: int
+    remote_file_path: str | None
+    now: float
+    has_etag: bool
+
+
+def begin_all(db: Database, taken: Sequence[Taken]) -> list[str]:
+    """Record that a storage took the content of copies; return what became of each."""
+    for copy_id, remote_file_path, now, has_etag in taken:
+        begin(db, copy_id, remote_file_path, now, has_etag=has_etag)
+    return ["confirming"] * len(taken)
 
 
 def due(db: Database, now: float, limit: int) -> list[Copy]:
