@@ -307,6 +307,8 @@ def late_sizes(seconds):
 
 def test_a_minute_without_sizes_and_a_portal_teach_nothing_of_sizes(store, serve, monkeypatch):
     monkeypatch.setattr(service_probe, "SIZE_SECONDS", 0.5)
+    # The video never comes to the service.
+    monkeypatch.setattr(service_probe, "VIDEO_SECONDS", 0.5)
     probe = probe_of(store, serve()(transport=Between(late_sizes(60), portal=True)))
     list(probe.run())
     assert (probe.facts.sizes, store.fact(confirming.SIZES)) == (None, None)
