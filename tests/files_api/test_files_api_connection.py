@@ -129,6 +129,14 @@ def test_a_connection_carries_another_request_where_the_answer_allows_it(
     assert server.connections == connections
 
 
+def test_a_short_body_that_nobody_reads_does_not_cost_the_connection(serve, client_of):
+    server = serve(answering(http(206, b"x", "content-range: bytes 0-0/7")))
+    client = client_of(server)
+    for _ in range(3):
+        assert client.length(f"{server.url}/o") == 7
+    assert server.connections == 1
+
+
 def test_a_server_that_hangs_up_while_the_first_bytes_are_awaited_is_called_anew(
     serve, client_of, source_of
 ):
