@@ -18,7 +18,6 @@ from syncd.workers.service_probe import ServiceProbe
 
 JsonObject = dict[str, Any]
 #: The socket in the state directory on which a running daemon takes commands.
-SOCKET_NAME = "control.sock"
 Command = Callable[[Parts, JsonObject], Iterator[JsonObject]]
 
 
@@ -83,13 +82,16 @@ def verify(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
 def probe(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:  # noqa: ARG001
     """Show what the service does by a few tiny objects; keep what is learned of it.
 
-    FilesApiError where the service fails; ForeignStateError for a key of another organization.
+    FilesApiError or ProbeError where nothing can be asked now; ForeignStateError for a key of
+    another organization.
     """
     _see_whose_key_it_is(parts)
     workspaces = {policy.workspace_uuid for policy in parts.policies.values()}
     yield from ServiceProbe(
         store=parts.store,
         client=parts.clients[2],
+        gate=parts.gate,
+        objects=parts.reconciler.probe_objects,
         learn=parts.reconciler.learn,
         workspace=None if None in workspaces else next(iter(workspaces), None),
         clock=time.time,

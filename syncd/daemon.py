@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 
-from syncd import __version__, sd_notify, vitals
+from syncd import __version__, mounts, sd_notify, vitals
 from syncd.config import Config
 from syncd.doctor import lost_with_container
 from syncd.draining import Drain, end_in_time, leave
@@ -21,7 +21,7 @@ from syncd.scheduler import Scheduler, StepReport
 from syncd.server import Control, Listener
 from syncd.settings import Settings
 from syncd.signals import Signals
-from syncd.state import history, holds, overview
+from syncd.state import history, holds, inventory, overview
 from syncd.state.ages import Pace
 from syncd.state.facts import LAST_ONCE, forget_fact
 from syncd.units import clock
@@ -31,7 +31,7 @@ from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two beats at rest; while something moves there is one every second.
+#: Seconds between two written beats at rest, where nobody can ask for the last one.
 BEAT_SECONDS = 10.0
 #: Seconds between two looks at how things are, and at what was asked for.
 TICK_SECONDS = 1.0
@@ -49,6 +49,9 @@ SLOW_SECONDS = 600.0
 SPARE_SECONDS = 3.0
 #: Seconds that steps get at the end.
 HUNG_STEP_SECONDS = 2.0
+#: Seconds after which a step of a folder, or one that sends, runs at the latest: a net, for each is
+#: woken when it has something to do.
+NET_SECONDS, WORK_SECONDS = 60.0, 15.0
 #: The shortest pause, in seconds, between two hints to the steps: many commits are one hint.
 HINT_SECONDS = 0.1
 #: Seconds between two looks at the key file while the key is refused.
@@ -87,6 +90,7 @@ class Daemon:
         #: what scans were there when the state could be written again; empty once all are newer
         self._scans_before: dict[str, object] = {}
         self._recoveries = parts.store.recoveries
+        self._mount_changes = 0
         #: steps that did not end
         self.hung: list[str] = []
         self._drain_seconds = config.upload.drain_seconds
@@ -121,7 +125,11 @@ class Daemon:
         store = self._parts.store
         store.write(lambda db: forget_fact(db, LAST_ONCE))
         with ExitStack() as stack:
-            self._control = Control(directory=store.directory, parts=lambda: self._parts)
+            self._control = Control(
+                directory=store.directory,
+                parts=lambda: self._parts,
+                beat_at=lambda: self._told.beat_at,
+            )
             self._control.start()
             stack.callback(self._control.stop)
             self._listener.start()
@@ -196,24 +204,34 @@ class Daemon:
 
     def _add_steps(self) -> None:
         parts, add = self._parts, self._scheduler.add
-        self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile"]
+        self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile", "settle"]
         # Each folder for itself: one whose disk hangs keeps no other from being seen.
         for name, watched in parts.watch.folders.items():
-            add(f"look at {name}", _without_wait(watched.look_hints), every=5.0)
-            add(f"settle {name}", _until(watched.look_due), every=5.0)
-            add(f"scan {name}", watched.scan_if_due, every=1.0)
-            add(f"check {name}", _without_wait(watched.check_all), every=10.0)
-            self._hinted += [f"look at {name}", f"settle {name}"]
-        add("upload", parts.uploader.step, every=5.0)
-        add("confirm", parts.confirmer.step, every=5.0)
-        add("poll", parts.poller.step, every=5.0)
-        add("delete", parts.deleter.step, every=5.0)
-        add("consume", parts.consumer.step, every=5.0)
+            add(f"look at {name}", watched.look, every=NET_SECONDS, rest=HINT_SECONDS)
+            add(f"scan {name}", watched.scan_if_due, every=NET_SECONDS, rest=HINT_SECONDS)
+            add(f"check {name}", watched.check_all, every=HOUR_SECONDS)
+        parts.watch.on_hint = self._wake_folder
+        add("settle", self._settle, every=NET_SECONDS)
+        add("upload", parts.uploader.step, every=WORK_SECONDS)
+        add("confirm", parts.confirmer.step, every=WORK_SECONDS)
+        add("poll", parts.poller.step, every=WORK_SECONDS)
+        add("delete", parts.deleter.step, every=WORK_SECONDS)
+        add("consume", parts.consumer.step, every=WORK_SECONDS)
         add("reconcile", self._reconcile, every=30.0)
         add("remember", parts.store.remember, every=60.0)
         # Both read much of the table: what waits to be sent goes first.
         add("back up", self._back_up, every=HOUR_SECONDS, after=CALM_SECONDS)
         add("prune", self._prune, every=DAY_SECONDS, after=CALM_SECONDS)
+
+    def _wake_folder(self, name: str) -> None:
+        self._scheduler.wake(f"look at {name}", f"scan {name}")
+
+    def _settle(self) -> None:
+        """Have files be looked at again when that is due, as commits have it by now."""
+        now = time.time()
+        for name, due_at in self._parts.store.read(inventory.next_looks).items():
+            if name in self._parts.watch.folders:
+                self._scheduler.wake(f"look at {name}", within=max(due_at - now, 0.0))
 
     def _reconcile(self) -> float | None:
         try:
@@ -296,6 +314,7 @@ class Daemon:
                 )
                 return
             self._mind_the_state()
+            self._mind_the_mounts()
             try:
                 self._beat()
             except Exception:
@@ -315,6 +334,13 @@ class Daemon:
             folders = self._parts.watch.folders
             self._scans_before = {name: folders[name].last_scan for name in folders}
             self._parts.watch.ask_scans(reason)
+
+    def _mind_the_mounts(self) -> None:
+        """Have every root be checked when something was mounted, or is mounted no more."""
+        with suppress(OSError):
+            if (changes := mounts.changes()) != self._mount_changes:
+                self._mount_changes = changes
+                self._parts.watch.ask_checks()
 
     def _state_trouble(self) -> str:
         """Say whether the state cannot be written, or could not, and a scan is still to make up."""
@@ -390,9 +416,11 @@ class Daemon:
             sd_notify.watchdog()
         now = time.monotonic()
         news = replace(vitals_now, beat_at=0.0) != replace(self._told, beat_at=0.0)
-        if not news and now - self._beat_at < BEAT_SECONDS:
+        self._told = vitals_now
+        # At rest the disk may sleep: whoever wants to know asks on the socket.
+        if not news and (self._control.listens or now - self._beat_at < BEAT_SECONDS):
             return
-        self._beat_at, self._told = now, vitals_now
+        self._beat_at = now
         vitals.write(self._parts.store.directory, vitals_now)
         if sd_notify.is_listened_to() and now >= self._summary_at:
             sd_notify.status(self._parts.store.read(overview.summary))
@@ -476,16 +504,6 @@ class Daemon:
             (self._parts.store.directory / vitals.FILE_NAME).unlink()
 
 
-def _until(step: Callable[[], float | None]) -> Callable[[], float | None]:
-    """Turn the time at which a step is due next into the seconds until then."""
-
-    def run() -> float | None:
-        due_at = step()
-        return None if due_at is None else max(due_at - time.time(), 0.0)
-
-    return run
-
-
 def _is_whole(watched: Watched) -> bool:
     return watched.last_scan is not None and watched.last_scan.complete
 
@@ -506,13 +524,6 @@ def _pace(config: Config) -> Pace:
         resend_after=config.upload.resend_after_seconds,
         stalled_after=config.processing.stalled_after,
     )
-
-
-def _without_wait(step: Callable[[], object]) -> Callable[[], None]:
-    def run() -> None:
-        step()
-
-    return run
 
 
 def raise_limit_of_open_files() -> None:

@@ -62,7 +62,7 @@ class Drain:
         """Say whether something is still noticed, settles by `ends_at`, or is sent."""
         parts, now = self._parts, time.time()
         folders = parts.watch.folders
-        looks = {f"{step} {name}" for step in ("look at", "settle") for name in folders}
+        looks = {f"look at {name}" for name in folders}
         if any(step.running_since and step.name in looks for step in self._scheduler.report()):
             return True
         if parts.uploader.busy or any(len(watched.hints) for watched in folders.values()):

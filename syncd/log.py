@@ -24,7 +24,7 @@ from syncd.offers import offered
 
 Format = Literal["auto", "text", "journal", "json"]
 #: Libraries that tell, below a warning, more than anybody wants, whole URLs among it.
-_CHATTY = ("httpx", "httpcore", "apscheduler", "watchdog", "asyncio", "uvicorn")
+_CHATTY = ("httpx", "httpcore", "watchdog", "asyncio", "uvicorn")
 #: Shorter than this a value is no secret, and hiding it would garble the text.
 _SECRET_CHARS = 6
 #: The query of a URL is a secret where it is presigned; user-info always is.

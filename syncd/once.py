@@ -29,6 +29,8 @@ STANDING_SECONDS = 600.0
 #: Seconds, beside ten times the longest `settle_seconds`, after which files that do not settle are
 #: left to the next pass: they are open, or change all the time.
 SETTLING_SECONDS = 60.0
+#: Seconds without an outcome after which nothing but files that do not settle is left.
+STILL_SECONDS = 5.0
 #: Seconds between two rounds when nothing says that something happened.
 ROUND_SECONDS = 0.5
 #: The shortest round: every upload sets the hint, and the rounds must not take its time.
@@ -173,7 +175,9 @@ class _Patience:
             self._before, self._moved_at = here, now
         if now - self._moved_at > STANDING_SECONDS:
             return "nothing has moved for ten minutes (syncd status, syncd ls)"
-        if tally.waiting == tally.settling and now - self._began > self._settling:
+        # Where files still get through, those that settle may just not have had their turn.
+        stands = now - self._moved_at > STILL_SECONDS
+        if stands and 0 < tally.waiting == tally.settling and now - self._began > self._settling:
             return "what is left is still being written (syncd ls --status settling)"
         return ""
 

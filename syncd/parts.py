@@ -32,8 +32,8 @@ from syncd.workers.consumer import ConsumedFolder, Consumer
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction, key_mark
-from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
+from syncd.workers.preparation import Root, UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 from syncd.workers.verifier import Verifier
@@ -127,6 +127,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             first_poll_seconds=config.processing.first_poll_seconds,
         ),
         clock=clock,
+        monotonic=time.monotonic,
     )
     poller = Poller(
         store=store,

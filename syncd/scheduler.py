@@ -1,26 +1,18 @@
 """Repeats the daemon's steps: on time, on a hint, and every few seconds as a net.
 
 A step does what is due now and returns the seconds until it wants to run again (None: whenever the
-net comes round). APScheduler keeps the times. Five of its habits are met here: a wake-up during a
-run would be lost, so it is remembered; a late job would be skipped, so no lateness is too late; a
-job counts as running for a moment after its function returned, so it is we who see to it that no
-step runs beside itself; a shutdown that waits can deadlock with a run that ends, so the pool is
-ours to wait for; and times on the wall clock stop when it is set back, so `nudge` compares with
-the monotonic clock.
+net comes round). No step runs beside itself; one that hangs keeps a thread and holds up no other.
+At rest nothing wakes but what is due.
 """
 
+import heapq
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-
-from apscheduler.executors.pool import BasePoolExecutor
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from syncd.exceptions import ShortageError, StateWriteError
 from syncd.files_api import Aborted
@@ -31,26 +23,23 @@ log = logging.getLogger(__name__)
 Step = Callable[[], float | None]
 #: The shortest pause between two runs of a step, in seconds: a bound on spinning.
 SHORTEST_SECONDS = 0.02
-#: How late a step may be, in seconds, before `nudge` runs it.
-LATE_SECONDS = 2.0
+#: Steps that run at a time; a run that takes longer than so many seconds does not count.
+SIDE_BY_SIDE, LONG_SECONDS = 16, 1.0
 
 
-class _OurPool(BasePoolExecutor):  # type: ignore[misc]
-    """Runs jobs on a pool that was made, and is waited for, by us."""
-
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
-        super().__init__(pool)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Repeated:
     name: str
     run: Step
     every: float
-    after: float = 0.0
+    after: float
+    #: seconds between two runs, at least
+    rest: float
+    rests_until: float = 0.0
+    #: when it runs next, on the monotonic clock; None while it is handed to a thread
+    due_at: float | None = None
     running_since: float | None = None
     woken: bool = False
-    promised_at: float = 0.0
     runs: int = 0
     failures: int = 0
     seconds: float = 0.0
@@ -76,82 +65,79 @@ class StepReport:
 
 
 class Scheduler:
-    """Runs named steps, each never beside itself, on a pool with a thread for each."""
+    """Runs named steps, each never beside itself, on as many threads as run at a time."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._steps: dict[str, _Repeated] = {}
-        self._lock = threading.Lock()
+        #: holds whatever is below, and what changes in a step
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, _Repeated]] = []
+        self._order = itertools.count()
+        self._running: set[_Repeated] = set()
+        self._sleeps_until = 0.0
         self._stopping = False
-        self._jobs: BackgroundScheduler | None = None
+        self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
 
-    def add(self, name: str, run: Step, *, every: float, after: float = 0.0) -> None:
+    def add(
+        self,
+        name: str,
+        run: Step,
+        *,
+        every: float,
+        after: float = 0.0,
+        rest: float = SHORTEST_SECONDS,
+    ) -> None:
         """Add a step, repeated at least every `every` seconds; before `start`.
 
-        It first runs `after` so many seconds.
+        It first runs `after` so many seconds, and never again before it had `rest` seconds of rest.
         """
-        self._steps[name] = _Repeated(name, run, every, after)
+        self._steps[name] = _Repeated(name, run, every, after, rest)
 
     def start(self) -> None:
-        """Start the pool and run every step once, at once or after its own while."""
-        # It reports each run that found others still going: for us, an ordinary case.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._pool = ThreadPoolExecutor(len(self._steps) + 2, thread_name_prefix="syncd-step")
-        self._jobs = BackgroundScheduler(
-            executors={"default": _OurPool(self._pool)},
-            job_defaults={"coalesce": True, "max_instances": 3, "misfire_grace_time": None},
-            timezone=UTC,
-        )
-        for step in self._steps.values():
-            step.promised_at = self._monotonic() + step.after
-            self._jobs.add_job(
-                self._run,
-                "interval",
-                args=[step],
-                id=step.name,
-                seconds=step.every,
-                next_run_time=datetime.now(UTC) + timedelta(seconds=step.after),
-            )
-        self._jobs.start()
+        """Run every step once, at once or after its own while, and then again and again."""
+        self._pool = ThreadPoolExecutor(len(self._steps) + 1, thread_name_prefix="syncd-step")
+        with self._changed:
+            for step in self._steps.values():
+                self._plan(step, self._monotonic() + step.after)
+        self._thread = threading.Thread(target=self._hand_out, name="syncd-scheduler", daemon=True)
+        self._thread.start()
 
     def stop(self, seconds: float | None = None) -> list[str]:
         """Start no more runs and wait for those under way; never from inside a step.
 
         For `seconds` at most, if given; return the names of those that still run then.
         """
-        self._stopping = True
-        if self._jobs is None or self._pool is None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is None or self._pool is None:
             return []
-        # APScheduler would wait for the pool while it holds a lock that a run at its end needs.
-        self._jobs.shutdown(wait=False)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while deadline is not None and self._running() and time.monotonic() < deadline:
-            time.sleep(SHORTEST_SECONDS)
-        hung = [] if deadline is None else self._running()
+        self._thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
+            hung = [step.name for step in self._running]
         self._pool.shutdown(wait=not hung)
-        self._jobs = self._pool = None
+        self._thread = self._pool = None
         return hung
 
-    def _running(self) -> list[str]:
-        return [step.name for step in self._steps.values() if step.running_since is not None]
-
-    def wake(self, *names: str) -> None:
-        """Run these steps as soon as may be; one that is running runs once more."""
-        for name in names:
-            step = self._steps[name]
-            with self._lock:
-                step.woken = True
-                idle = step.running_since is None
-            if idle:
-                self._due_in(step, 0.0)
+    def wake(self, *names: str, within: float = 0.0) -> None:
+        """Run these steps within so many seconds; one that is running runs once more."""
+        with self._changed:
+            for name in names:
+                step = self._steps[name]
+                due_at = max(self._monotonic() + within, step.rests_until)
+                if step.due_at is None:
+                    step.woken = True
+                elif due_at < step.due_at:
+                    self._plan(step, due_at)
 
     def nudge(self) -> None:
-        """Run each step that is late by the monotonic clock; called every second or so."""
-        now = self._monotonic()
-        for step in self._steps.values():
-            if step.running_since is None and now > step.promised_at + LATE_SECONDS:
-                self._due_in(step, 0.0)
+        """Look at the clock: it may have gone on while the machine slept."""
+        with self._changed:
+            if self._due and self._due[0][0] <= self._monotonic():
+                self._changed.notify_all()
 
     def report(self) -> list[StepReport]:
         """Return how each step fares."""
@@ -168,26 +154,67 @@ class Scheduler:
             for step in self._steps.values()
         ]
 
+    def _hand_out(self) -> None:
+        """Hand each step to a thread when it is due, until the end."""
+        with self._changed:
+            while not self._stopping:
+                wait = self._hand_out_due()
+                self._sleeps_until = self._monotonic() + wait
+                self._changed.wait(None if wait == threading.TIMEOUT_MAX else wait)
+
+    def _hand_out_due(self) -> float:
+        """Hand out what is due while there is room; return the seconds until more may be."""
+        while self._due:
+            due_at, _, step = self._due[0]
+            if due_at != step.due_at:
+                # It was planned anew.
+                heapq.heappop(self._due)
+                continue
+            now = self._monotonic()
+            if due_at > now:
+                return min(due_at - now, threading.TIMEOUT_MAX)
+            if sum(_began(other) > now - LONG_SECONDS for other in self._running) >= SIDE_BY_SIDE:
+                return SHORTEST_SECONDS
+            heapq.heappop(self._due)
+            self._begin(step, now)
+        return threading.TIMEOUT_MAX
+
+    def _begin(self, step: _Repeated, now: float) -> None:
+        step.due_at, step.woken, step.running_since = None, False, now
+        self._running.add(step)
+        if self._pool is None:
+            raise AssertionError(step.name)
+        try:
+            self._pool.submit(self._run, step)
+        except (RuntimeError, MemoryError):
+            # No thread is to be had. It stays queued, for the next that is free.
+            level = logging.DEBUG if any(other.runs for other in self._running) else logging.ERROR
+            log.log(level, "no thread is to be had for %s; it waits for one", step.name)
+
+    def _plan(self, step: _Repeated, due_at: float) -> None:
+        step.due_at = due_at
+        heapq.heappush(self._due, (due_at, next(self._order), step))
+        if due_at < self._sleeps_until:
+            self._changed.notify_all()
+
     def _run(self, step: _Repeated) -> None:
-        if self._stopping:
-            return
         started = self._monotonic()
-        with self._lock:
-            if step.running_since is not None:
-                step.woken = True
-                return
-            step.running_since, step.woken = started, False
-        wait = self._attempt(step)
-        ended = self._monotonic()
-        with self._lock:
+        with self._changed:
+            step.running_since = started
+        wait = step.every if self._stopping else self._attempt(step)
+        with self._changed:
+            ended = self._monotonic()
+            self._running.discard(step)
             step.running_since = None
             step.runs += 1
             step.seconds = ended - started
             step.seconds_total += step.seconds
-        self._due_in(step, max(min(wait, step.every), SHORTEST_SECONDS))
-        # Only now can no wake-up be overwritten: one that came meanwhile is obeyed.
-        if step.woken:
-            self._due_in(step, SHORTEST_SECONDS)
+            step.rests_until = ended + step.rest
+            # A wake-up that came meanwhile is obeyed.
+            wait = 0.0 if step.woken else min(wait, step.every)
+            self._plan(step, max(ended + wait, step.rests_until))
+            if self._stopping:
+                self._changed.notify_all()
 
     def _attempt(self, step: _Repeated) -> float:
         try:
@@ -215,11 +242,6 @@ class Scheduler:
             return step.every if wait is None else wait
         return backoff_seconds(min(step.failures, 5))
 
-    def _due_in(self, step: _Repeated, seconds: float) -> None:
-        step.promised_at = self._monotonic() + seconds
-        if self._jobs is None or self._stopping:
-            return
-        due_at = datetime.now(UTC) + timedelta(seconds=seconds)
-        # At the end the jobs may be gone between the look above and here.
-        with suppress(JobLookupError):
-            self._jobs.modify_job(step.name, next_run_time=due_at)
+
+def _began(step: _Repeated) -> float:
+    return step.running_since or 0.0

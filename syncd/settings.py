@@ -52,6 +52,15 @@ Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
 Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_limit)]
 
 
+def _automatic(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        raise ValueError('must be a number, or "auto"')
+    return None if value == "auto" else value
+
+
+Workers = Annotated[Annotated[int, Field(ge=1, le=64)] | None, BeforeValidator(_automatic)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
@@ -106,7 +115,8 @@ class State(_Section):
 class Upload(_Section):
     """How files are sent."""
 
-    workers: int = Field(default=8, ge=1, le=64)
+    #: transfers at a time; `"auto"` (None) is for as many as pay
+    workers: Workers = None
     resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
     drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)
     token: bool = True

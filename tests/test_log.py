@@ -121,7 +121,6 @@ def test_a_short_value_is_no_secret():
 def test_chatty_libraries_speak_from_warnings_on(written):
     def act():
         logging.getLogger("httpx").info("GET https://...")
-        logging.getLogger("apscheduler.scheduler").info("added")
         logging.getLogger("watchdog.observers").warning("queue")
 
     assert written("journal", act, level="debug") == "<4>queue\n"

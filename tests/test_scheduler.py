@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from syncd.scheduler import Scheduler
+from syncd.scheduler import SIDE_BY_SIDE, Scheduler
 
 
 @contextmanager
@@ -128,6 +128,39 @@ def test_a_step_that_fails_comes_round_again_and_is_counted():
             time.sleep(0.01)
         assert scheduler.report()[0].failures >= 1
     assert len(calls) >= 2
+
+
+def test_steps_that_hang_hold_up_no_other():
+    scheduler, hung, other = Scheduler(), Step(), Step()
+    hung.go_on.clear()
+    for number in range(SIDE_BY_SIDE + 4):
+        scheduler.add(f"hung {number}", hung, every=60)
+    scheduler.add("other", other, every=60)
+    with running(scheduler):
+        assert hung.has_run(SIDE_BY_SIDE)
+        assert other.has_run(1)
+        hung.go_on.set()
+
+
+def test_a_step_that_is_woken_again_and_again_rests_in_between():
+    scheduler, step = Scheduler(), Step()
+    scheduler.add("s", step, every=60, rest=0.2)
+    with running(scheduler):
+        assert step.has_run(1)
+        for _ in range(50):
+            scheduler.wake("s")
+            time.sleep(0.01)
+        assert 1 < step.runs < 6
+
+
+def test_a_step_that_is_expected_sooner_runs_sooner_and_never_later():
+    scheduler, step = Scheduler(), Step()
+    scheduler.add("s", step, every=60)
+    with running(scheduler):
+        assert step.has_run(1)
+        scheduler.wake("s", within=0.1)
+        scheduler.wake("s", within=30.0)
+        assert step.has_run(2, 5.0)
 
 
 def test_a_step_that_a_clock_set_back_has_stopped_is_nudged():

@@ -14,7 +14,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.repair import with_progress
 from syncd.doctor import Finding, bad, exit_code, unchecked
 from syncd.exceptions import SyncdError
-from syncd.units import span
+from syncd.units import counted, span
 from syncd.workers.service_probe import VIDEO_SECONDS
 
 JsonObject = dict[str, Any]
@@ -27,7 +27,20 @@ _ORDER = {
 _SIZES = {
     "record": "in records: an upload is checked by them",
     "url": "by download URLs alone: an upload is checked by those",
-    "none": "nowhere: what a storage takes cannot be checked, so after_upload takes nothing away",
+}
+#: The facts of a probe.
+_NAMES = {
+    "echo": "names",
+    "order": "order",
+    "list_seconds": "listing",
+    "page_cap": "pages",
+    "sizes": "sizes",
+    "put_needs_type": "content type",
+    "url_seconds": "URL lifetime",
+    "video_status": "video",
+    "video_frames": "frames",
+    "video_metadata": "metadata",
+    "second_delete": "second DELETE",
 }
 
 
@@ -70,36 +83,33 @@ def _probed(options: Options, found: list[Finding]) -> Iterator[Finding]:
         yield bad("probe", "not made", "first mend what is bad above")
         return
     try:
-        facts = with_progress(options, "probe", {})["facts"]
+        result = with_progress(options, "probe", {})
     except SyncdError as error:
         code = error.exit_code if error.exit_code > SyncdError.exit_code else 1
-        fix = "what it made is deleted, or will be by the next one; then try again"
-        yield bad("probe", str(error), fix, code)
+        yield bad("probe", str(error), "then try again: syncd doctor --probe", code)
         return
-    yield from _told(facts)
-    if facts["video_status"] != "completed":
+    facts = result["facts"]
+    for text in _texts(facts):
+        yield Finding("probe", good=True, text=text)
+    for name, why in facts["unseen"].items():
+        yield unchecked(_NAMES[name], why)
+    if facts["video_status"] not in (None, "completed"):
         yield bad(
             "probe",
             f"a video of one second is {facts['video_status']} after {VIDEO_SECONDS:g} s",
             "ask the service's owners; syncd waits for videos meanwhile",
         )
-
-
-def _told(facts: JsonObject) -> Iterator[Finding]:
-    """Say what the service does, and what follows from it."""
-    for text in _texts(facts):
-        yield Finding("probe", good=True, text=text)
-    few = f"{facts['files']} files are too few to tell"
-    if not facts["echo"]:
-        yield unchecked("names", "the listing does not show yet what was uploaded")
-    if facts["order"] is None:
-        yield unchecked("order", few)
-    if facts["page_cap"] is None:
-        yield unchecked("pages", few)
+    if left := result["left"]:
+        yield bad(
+            "probe",
+            f"{counted(len(left), 'object')} may be there still: {', '.join(left)}",
+            "the daemon deletes them while it runs, or the next probe: syncd doctor --probe",
+        )
 
 
 def _texts(facts: JsonObject) -> Iterator[str]:
-    echo = facts["echo"]
+    """Say what the service does, and what follows from it."""
+    echo = facts["echo"] or {}
     echoing = [kind for kind, how in echo.items() if how != "none"]
     lacking = [kind for kind, how in echo.items() if how == "none"]
     if echoing:
@@ -112,22 +122,27 @@ def _texts(facts: JsonObject) -> Iterator[str]:
             f"a sent name does not come back{which}: files are sent presigned, so that a lost "
             "answer costs an empty record and no second copy"
         )
-    if facts["order"] is not None:
-        yield f"the listing is {_ORDER[facts['order']]}"
-    if facts["list_seconds"] is not None:
-        yield f"a page of the listing took {facts['list_seconds']} s"
-    if facts["page_cap"] is not None:
-        yield f"a page had {facts['page_cap']} of {facts['files']} files: syncd reads on"
-    if facts["refused_limit"] is not None:
-        yield f"a page of {facts['refused_limit']} files is refused: syncd asks for fewer"
-    yield f"sizes are told {_SIZES[facts['sizes']]}"
-    needs = "must" if facts["put_needs_type"] else "need not"
-    yield f"a presigned PUT {needs} repeat the content type: syncd does"
+    if (order := facts["order"]) is not None:
+        yield f"the listing is {_ORDER[order]}"
+    if (seconds := facts["list_seconds"]) is not None:
+        yield f"a page of the listing took {seconds} s"
+    if (most := facts["page_cap"]) is not None and facts["refuses_limit"]:
+        yield f"pages of more than {most} files are refused: syncd asks for fewer"
+    elif most is not None:
+        yield f"a page has {most} files at most: syncd reads on"
+    if (sizes := facts["sizes"]) is not None:
+        yield f"sizes are told {_SIZES[sizes]}"
+    if (must := facts["put_needs_type"]) is not None:
+        verb = "must" if must else "need not"
+        yield f"a presigned PUT {verb} repeat the content type: syncd does"
     if (seconds := facts["url_seconds"]) is not None:
         yield f"a presigned URL is valid for {span(seconds)}: syncd then asks for another"
-    told = "with" if facts["video_metadata"] else "without"
-    yield f"a video is {facts['video_status']}, {facts['video_frames']} frames, {told} metadata"
-    yield f"a second DELETE is answered with {facts['second_delete']}: syncd takes it for deleted"
+    if (frames := facts["video_frames"]) is not None:
+        yield f"a processed video has {counted(frames, 'frame')}"
+    if (has := facts["video_metadata"]) is not None:
+        yield f"a processed video has {'metadata' if has else 'no metadata'}"
+    if (status := facts["second_delete"]) is not None:
+        yield f"a second DELETE is answered with {status}: syncd takes it for deleted"
 
 
 def _tell(finding: Finding) -> None:

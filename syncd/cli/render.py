@@ -27,6 +27,8 @@ STYLES = {
     Word.PROCESSING: "cyan",
     Word.DELETING: "magenta",
 }
+#: Folders that are all shown; of more, no more than so many of those in which all is well.
+_FOLDERS, _SHOWN_WELL = 10, 3
 #: Transfers shown at once.
 _TRANSFERS = 10
 
@@ -51,8 +53,11 @@ def show(console: Console, view: RenderableType) -> None:
 def status_view(document: JsonObject, now: float) -> RenderableType:
     """Return what `status` shows."""
     parts: list[RenderableType] = [_head(document, now)]
-    for folder in document["folders"]:
+    folders, folded = _folders(document)
+    for folder in folders:
         parts += ["", *_card(folder, now)]
+    if folded:
+        parts += ["", Text(f"{counted(folded, 'more folder')}: all is well")]
     if document["transfers"]:
         parts += [
             "",
@@ -112,6 +117,29 @@ def _brief(reason: str, held: list[JsonObject]) -> str:
         if reason.endswith(f": {hold['reason']}"):
             return f"{reason.removesuffix(hold['reason'])[:-2]}: see below"
     return reason
+
+
+def _folders(document: JsonObject) -> tuple[list[JsonObject], int]:
+    """Return the folders to show, and how many more there are in which all is well."""
+    folders: list[JsonObject] = document["folders"]
+    if len(folders) <= _FOLDERS:
+        return folders, 0
+    named = {hold["scope"].partition("/")[0] for hold in document["holds"]}
+    named |= {failure["folder"] for failure in document["failures"]}
+    reasons = "\n".join(["", *document["reasons"]])
+    names = (folder["name"] for folder in folders if _is_quiet(folder))
+    well = [name for name in names if name not in named and f"\n{name}:" not in reasons]
+    folded = set(well[_SHOWN_WELL:])
+    return [folder for folder in folders if folder["name"] not in folded], len(folded)
+
+
+def _is_quiet(folder: JsonObject) -> bool:
+    """Say whether nothing in a folder waits, fails or is not watched."""
+    at_rest = folder["counts"].keys() <= {Word.SYNCED, Word.IGNORED, Word.DELETED}
+    watched = folder["watch"] in (None, "polling") or (
+        folder["watched_directories"] >= folder["directories"] and not folder["watch_reason"]
+    )
+    return at_rest and watched and not folder["missing"]
 
 
 def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:

@@ -63,7 +63,7 @@ path = "drop"               # the folder to watch; relative to this file
 #                               # "new" sends them again, "adopt" takes up what is there
 
 [upload]
-# workers = 8
+# workers = "auto"              # as many transfers at a time as pay, up to 64; or a number
 # method = "auto"               # or "direct", "presigned"
 # direct_max = "32MiB"          # auto: larger files go presigned
 # token = true                  # false: names are sent as they are

@@ -18,7 +18,7 @@ Take = Callable[[FileDetail], object]
 Since = Callable[[], datetime | None]
 
 #: Files of a page: as many as are asked for first, and then where the service refuses so many.
-PAGE_ITEMS, FEWER_PAGE_ITEMS = 1000, (100, 10)
+PAGE_ITEMS, FEWER_PAGE_ITEMS = 1000, (100, 10, 2)
 #: Pages after which a list counts as endless, however many files it claims to have.
 MOST_PAGES = 20_000
 

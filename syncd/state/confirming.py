@@ -4,10 +4,14 @@ A copy is confirming while it is `sending` with a uuid and no worker has it in f
 were handed to a storage, and whether they arrived is asked of the service until its time is over.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sqlite_utils import Database
 
 from syncd.state import copies
 from syncd.state.copies import Copy
+from syncd.state.facts import fact, set_fact
 
 #: The fact that says whether the service tells the sizes of what it holds: `TOLD`, `UNTOLD`, or
 #: how many copies in a row ended without one.
@@ -37,6 +41,22 @@ def begin(
     )
 
 
+class Taken(NamedTuple):
+    """A copy, by its id, whose content a storage took; whether it answered with an ETag."""
+
+    copy_id: int
+    remote_file_path: str | None
+    now: float
+    has_etag: bool
+
+
+def begin_all(db: Database, taken: Sequence[Taken]) -> list[str]:
+    """Record that a storage took the content of copies; return what became of each."""
+    for copy_id, remote_file_path, now, has_etag in taken:
+        begin(db, copy_id, remote_file_path, now, has_etag=has_etag)
+    return ["confirming"] * len(taken)
+
+
 def due(db: Database, now: float, limit: int) -> list[Copy]:
     """Return the copies to be confirmed, the longest due first."""
     return copies.where(
@@ -64,3 +84,33 @@ def samples(db: Database, copy: Copy) -> list[Copy]:
         "AND file_uuid IS NOT NULL AND content_type NOT LIKE 'video/%' ORDER BY id DESC LIMIT 3",
         (copy.workspace_uuid,),
     )
+
+
+def told(db: Database) -> None:
+    """Learn that sizes are told: one that was sent came back, of what a storage took."""
+    set_fact(db, SIZES, TOLD)
+
+
+def ended_untold(db: Database, copy: Copy, *, is_certain: bool) -> bool:
+    """Learn from a copy whose time ended without a size; return whether that is the rule by now.
+
+    It is where an object that is stored for certain (`is_certain`) has no size either, or after
+    several copies. What answered without an ETag is no storage: a portal or proxy in its place
+    teaches nothing.
+    """
+    known = fact(db, SIZES) or "0"
+    if known not in (TOLD, UNTOLD):
+        seen = int(known) + is_by_storage(copy)
+        known = UNTOLD if is_certain or seen >= UNTOLD_AFTER else str(seen)
+        set_fact(db, SIZES, known)
+    return known == UNTOLD
+
+
+def is_by_storage(copy: Copy) -> bool:
+    """Say whether a storage took the whole content of a copy, by its own word."""
+    return copy.reason == BY_STORAGE and not copy.error_message
+
+
+def may_be_believed(db: Database, copy: Copy) -> bool:
+    """Say whether the word of what took a copy's content has to do, for no size is ever told."""
+    return is_by_storage(copy) and fact(db, SIZES) == UNTOLD

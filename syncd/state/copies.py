@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlite_utils import Database
 
 from syncd.exceptions import StateError
+from syncd.state.batches import batched, values
 from syncd.state.lifecycle import ARROWS, CopyStatus, Keep
 
 #: Gone copies that are kept of a file, and lines of a path's history.
@@ -80,10 +81,8 @@ class Copy(NamedTuple):
 
 
 _COLUMNS = ", ".join(Copy._fields)
-_INSERT = (
-    f"INSERT INTO copies ({', '.join(Copy._fields[1:])}) "
-    f"VALUES ({', '.join('?' * (len(Copy._fields) - 1))})"
-)
+_ROW = f"({', '.join('?' * (len(Copy._fields) - 1))})"
+_INSERT = f"INSERT INTO copies ({', '.join(Copy._fields[1:])}) VALUES "
 _STATUS = Copy._fields.index("status")
 _KEPT = Copy._fields.index("kept")
 _FLAGS = tuple(map(Copy._fields.index, ("wanted", "in_flight")))
@@ -133,8 +132,19 @@ def count_live(db: Database) -> int:
 
 def insert(db: Database, copy: Copy) -> Copy:
     """Add a row for `copy`, whose id does not count; return it with the id it got."""
-    cursor = db.conn.execute(_INSERT, copy[1:])
-    return copy._replace(id=int(cursor.lastrowid or 0))
+    return insert_all(db, [copy])[0]
+
+
+def insert_all(db: Database, rows: Sequence[Copy]) -> list[Copy]:
+    """Add rows, whose ids do not count; return them with the ids they got."""
+    added: list[Copy] = []
+    for some in batched(rows):
+        marks = ", ".join([_ROW] * len(some))
+        cursor = db.conn.execute(_INSERT + marks, [value for row in some for value in row[1:]])
+        # AUTOINCREMENT counts up by one within a statement.
+        first = int(cursor.lastrowid or 0) - len(some) + 1
+        added += [row._replace(id=first + number) for number, row in enumerate(some)]
+    return added
 
 
 def update(db: Database, copy_id: int, **values: Any) -> None:
@@ -160,6 +170,33 @@ def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
         raise StateError(f"copy {copy.id} is no longer {copy.status}")
     if target is CopyStatus.GONE:
         _forget_old(db, copy.file_id)
+
+
+def live_all(
+    db: Database, stored: Sequence[tuple[int, str, str | None, str | None, float]]
+) -> None:
+    """Make `sending` copies live, as `make_live` does where nothing else is known of their files.
+
+    Each is an id, the uuid, the remote path, the processing status, and when it was stored.
+    StateError where a row has moved on.
+    """
+    for some in batched(stored):
+        changed = db.conn.execute(
+            f"{_LIVE} FROM ({values(some)}) AS new WHERE copies.id = new.column1 "
+            "AND copies.status = 'sending'",
+            [value for row in some for value in row],
+        ).rowcount
+        if changed != len(some):
+            raise StateError("a copy is no longer sending")
+
+
+_LIVE = f"""
+  UPDATE copies SET status = 'live', in_flight = 0, due_at = NULL, attempts = 0, reason = NULL,
+    superseded_at = NULL, delete_sent_at = NULL, kept = iif(kept = {Keep.ALWAYS}, kept, {Keep.NO}),
+    file_uuid = new.column2, remote_file_path = new.column3, processing_status = new.column4,
+    stored_at = new.column5, live_at = new.column5,
+    error_status = NULL, error_code = NULL, error_message = NULL, error_request_id = NULL
+"""
 
 
 def _forget_old(db: Database, file_id: int) -> None:

@@ -23,12 +23,15 @@ def uploads(
     *,
     only: Collection[str] | None = None,
     without: Collection[str] = (),
+    enough: Collection[tuple[str, bool]] = (),
+    taken: Collection[int] = (),
 ) -> list[File]:
     """Return files to hash or send: of each folder the `limit` longest due, small and large.
 
     By folder, so that a fresh file of one does not wait for a hundred thousand of another, and by
-    size, so that a note does not wait for a hundred videos. None of the folders `without`, nor of
-    any but `only` those that are named.
+    size, so that a note does not wait for a hundred videos. Leave out the folders `without`, all
+    but those in `only`, the small or large files of a folder of which there are `enough`, and the
+    ids in `taken`.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
@@ -41,7 +44,9 @@ def uploads(
         file_id
         for name in names
         for is_large in (False, True)
+        if (name, is_large) not in enough
         for file_id in _uploads_of(db, name, now, limit, is_large=is_large)
+        if file_id not in taken
     ]
     found = {file.id: file for file in _by_id(db, ids)}
     return [found[file_id] for file_id in dict.fromkeys(ids)]

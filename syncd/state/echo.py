@@ -67,12 +67,11 @@ def is_proven(db: Database, method: str, *, is_video: bool) -> bool:
     return all(what is not None and what.echo and what.skew is not None for what in known)
 
 
-def note_sample(db: Database, copy: Copy, *, processed: bool = False) -> bool:
+def note_sample(db: Database, kind: str, copy_id: int) -> bool:
     """Remember a stored copy as one to learn from; return whether more is to be learned."""
-    kind = kind_of(copy.method, is_video=copy.is_video, processed=processed)
     if is_complete(learned(db, kind)):
         return False
-    set_fact(db, f"sample {kind}", str(copy.id))
+    set_fact(db, f"sample {kind}", str(copy_id))
     return True
 
 
@@ -98,7 +97,7 @@ def find_sample(db: Database, method: str, *, is_video: bool) -> None:
             (method, is_video),
         )
         for copy in known:
-            note_sample(db, copy, processed=processed)
+            note_sample(db, kind_of(method, is_video=is_video, processed=processed), copy.id)
 
 
 def may_probe(db: Database, kind: str) -> bool:

@@ -1,5 +1,6 @@
 """Facts about this instance and the service: one text each, by key."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +20,17 @@ def fact(db: Database, key: str) -> str | None:
     """Return a fact, or None."""
     row = db.conn.execute("SELECT value FROM service WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
+
+
+def facts(db: Database, *keys: str) -> dict[str, str]:
+    """Return those of some facts that there are."""
+    row = db.conn.execute(
+        "SELECT json_group_object(key, value) FROM service "
+        f"WHERE key IN ({', '.join('?' * len(keys))})",
+        keys,
+    ).fetchone()
+    known: dict[str, str] = json.loads(row[0])
+    return known
 
 
 def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:

@@ -8,6 +8,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint, split
 from syncd.exceptions import StateError
+from syncd.state.batches import batched, values
 from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.texts import shown, storable
 
@@ -164,6 +165,16 @@ def update(db: Database, file_id: int, **values: Any) -> None:
         values["error"] = storable(values["error"])
     names = ", ".join(f"{name} = ?" for name in values)
     db.conn.execute(f"UPDATE files SET {names} WHERE id = ?", (*values.values(), file_id))
+
+
+def begun_all(db: Database, hashed: Sequence[tuple[int, str]]) -> None:
+    """Keep the SHA-256 of new files, each with its id, that are about to be sent."""
+    for some in batched(hashed):
+        db.conn.execute(
+            "UPDATE files SET sha256 = new.column2, attempts = 0, error = NULL, due_at = NULL "
+            f"FROM ({values(some)}) AS new WHERE files.id = new.column1",
+            [value for row in some for value in row],
+        )
 
 
 def _decide(db: Database, file_id: int, verdict: Verdict | None) -> None:

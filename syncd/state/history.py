@@ -1,8 +1,11 @@
 """What was done to which path, why and when: kept 90 days, deletions a year."""
 
+from collections.abc import Sequence
+
 from sqlite_utils import Database
 
 from syncd.state import attempts
+from syncd.state.batches import batched, values
 from syncd.state.copies import NEWEST_KEPT, Copy
 from syncd.state.files import File
 from syncd.state.texts import storable
@@ -27,6 +30,19 @@ def add(
         "LIMIT 1 OFFSET :kept)",
         {"folder": file.folder, "path": file.path, "kept": NEWEST_KEPT},
     )
+
+
+def synced_all(db: Database, synced: Sequence[tuple[float, str, bytes, str]]) -> None:
+    """Write for each time, folder, path and uuid that it is synced.
+
+    Only for paths with fewer than `NEWEST_KEPT` lines: none of these is forgotten.
+    """
+    for some in batched(synced):
+        db.conn.execute(
+            "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
+            f"SELECT column1, column2, column3, 'synced', column4, '' FROM ({values(some)})",
+            [value for row in some for value in row],
+        )
 
 
 #: What is forgotten, by table.

@@ -237,6 +237,19 @@ def next_look(db: Database, folder: str) -> float | None:
     return due
 
 
+def next_looks(db: Database) -> dict[str, float]:
+    """Return the same of every folder in which a look is to come, by its name."""
+    # By the index, however many files settle.
+    looks = ", ".join(
+        f"(SELECT min(due_at) FROM files WHERE status = '{status}' AND folder = name "
+        "AND due_at IS NOT NULL)"
+        for status in (FileStatus.SETTLING, FileStatus.UNREADABLE)
+    )
+    rows = _plain(db, f"SELECT name, {looks} FROM folders", ())
+    waiting = ((name, [at for at in due if at is not None]) for name, *due in rows)
+    return {name: min(due) for name, due in waiting if due}
+
+
 def _plain(
     db: Database, query: str, parameters: Sequence[object] | dict[str, object]
 ) -> list[tuple]:  # type: ignore[type-arg]

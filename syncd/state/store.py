@@ -10,11 +10,11 @@ import shlex
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
@@ -57,6 +57,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 #: What a unit of work is handed: the database, inside its transaction.
 Transaction = Database
 #: The file that says that damage was met: the next start examines every value and every index.
@@ -146,6 +147,8 @@ class Store:
         #: the last written instance file; None where it must not be written
         self._remembered: Instance | None = None
         self.instance = ""
+        #: what was read last, each with the writer's version before
+        self._recalled: dict[Hashable, tuple[int, Any]] = {}
 
     def open(self, now: float) -> None:
         """Take the lock and open the database; what was in flight at the last end is in doubt.
@@ -313,16 +316,35 @@ class Store:
 
     def submit(self, work: Callable[[Database], T]) -> "Future[T]":
         """Hand `work` in as a transaction, without waiting; see `Writer.submit`."""
+        self._refuse_unreliable()
+        return self._writer.submit(work)
+
+    def submit_all(
+        self, work: Callable[[Database, Sequence[Item]], Sequence[T]], items: Sequence[Item]
+    ) -> "list[Future[T]]":
+        """Hand in work for several items, without waiting; see `Writer.submit_all`."""
+        self._refuse_unreliable()
+        return self._writer.submit_all(work, items)
+
+    def _refuse_unreliable(self) -> None:
+        """Raise StateWriteError where the state on the disk cannot be relied on."""
         if why := self.displaced:
             raise StateWriteError(why)
         if self._met_damage:
             # Whatever was to be sent or deleted would go by what cannot be relied on.
             raise StateWriteError(f"the state database {self._path} is damaged")
-        return self._writer.submit(work)
 
     def read(self, query: Callable[[Database], T]) -> T:
         """Run `query` on a read-only connection; see `Readers.read`."""
         return self._readers.read(query)
+
+    def recall(self, key: Hashable, query: Callable[[Database], T]) -> T:
+        """Return what `query` returns, read at most once between two commits; `key` names it."""
+        version = self._writer.version
+        known: tuple[int, T] | None = self._recalled.get(key)
+        if known is None or known[0] != version:
+            known = self._recalled[key] = version, self.read(query)
+        return known[1]
 
     @property
     def changed(self) -> threading.Event:

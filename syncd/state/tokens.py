@@ -8,12 +8,13 @@ instance: one over the rest of the token, one over that and the size. Tokens of 
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from syncd.state.facts import fact, set_fact
+from syncd.state.facts import fact, facts, set_fact
 
 #: The facts of this module: the secret, the attempts below which another one was in use, and the
 #: last attempt.
@@ -47,16 +48,37 @@ def read(token: str) -> Token:
     return Token(instance, path, content, int(attempt, 16), mac[:_MAC_DIGITS], mac[_MAC_DIGITS:])
 
 
+class Request(NamedTuple):
+    """What a token is issued for: a file, the SHA-256 of its content, its size, and when."""
+
+    folder: str
+    path: bytes
+    content: str
+    size: int
+    now: float
+
+
+def issue_all(db: Database, instance: str, requests: Iterable[Request]) -> list[str]:
+    """Return a token for each of some more requests, and count them."""
+    known = facts(db, SECRET, SECRET_SINCE, ATTEMPT)
+    secret = known.get(SECRET, "")
+    attempt = max(int(known.get(ATTEMPT, 0)), int(known.get(SECRET_SINCE, 0)))
+    issued = []
+    for request in requests:
+        clock = min(max(int(request.now * 1000), 0), _MOST_ATTEMPTS)
+        attempt = max(attempt + 1, clock)
+        place = place_digest(request.folder, request.path)
+        head = f"sy2-{instance}-{place}-{request.content[:12]}-{attempt:012x}"
+        issued.append(f"{head}-{_name_mac(secret, head)}{_size_mac(secret, head, request.size)}")
+    set_fact(db, ATTEMPT, str(attempt))
+    return issued
+
+
 def issue(
     db: Database, *, instance: str, folder: str, path: bytes, content: str, size: int, now: float
 ) -> str:
     """Return a token for one more request, and count it; `content` is the SHA-256."""
-    clock = min(max(int(now * 1000), 0), _MOST_ATTEMPTS)
-    attempt = max(last_attempt(db) + 1, _secret_since(db) + 1, clock)
-    set_fact(db, ATTEMPT, str(attempt))
-    head = f"sy2-{instance}-{place_digest(folder, path)}-{content[:12]}-{attempt:012x}"
-    secret = _secret(db)
-    return f"{head}-{_name_mac(secret, head)}{_size_mac(secret, head, size)}"
+    return issue_all(db, instance, [Request(folder, path, content, size, now)])[0]
 
 
 def last_attempt(db: Database) -> int:

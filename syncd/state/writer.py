@@ -1,7 +1,8 @@
 """The one writer: a thread that owns the only writable connection.
 
 Callers hand it small transactions and wait. Those that arrive together share one commit (group
-commit), each in a savepoint of its own, so that one that fails takes nothing else with it.
+commit), and those of one kind may share their statements (`submit_all`). One that fails takes
+nothing else with it.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from syncd.state import damage, schema
 from syncd.state.savepoint import is_of_the_disk, savepoint
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 log = logging.getLogger(__name__)
 
 #: Transactions in one commit: enough for a burst, few enough that nobody waits long.
@@ -31,10 +33,17 @@ GROUP_SIZE = 256
 FATAL_FAILURES = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
-    work: Callable[[Database], Any]
+    #: takes the database alone, or with the items of several jobs
+    work: Callable[..., Any]
     future: "Future[Any]"
+    #: what is handed to `work` together with the items of other jobs; None for a job on its own
+    item: Any = None
+
+    def run(self, db: Database) -> Any:
+        """Do this job alone; return its result."""
+        return self.work(db) if self.item is None else self.work(db, [self.item])[0]
 
 
 class Writer:
@@ -47,7 +56,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: Database | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="syncd-writer", daemon=True)
         self._closed = False
         self._door = threading.Lock()
@@ -63,6 +72,8 @@ class Writer:
         #: when the thread last came round, on the monotonic clock: the watchdog's evidence
         self.last_alive = time.monotonic()
         self.commits = 0
+        #: changes with every commit, before anybody is told of it, and where one failed
+        self.version = 0
 
     def start(self, *, thorough: bool = False) -> None:
         """Open (and migrate) the database, then take transactions. StateError where it cannot.
@@ -97,12 +108,28 @@ class Writer:
     def submit(self, work: Callable[[Database], T]) -> "Future[T]":
         """Hand `work` in without waiting; see `write` for what the future then holds."""
         future: Future[T] = Future()
+        self._hand_in([_Job(work, future)])
+        return future
+
+    def submit_all(
+        self, work: Callable[[Database, Sequence[Item]], Sequence[T]], items: Sequence[Item]
+    ) -> "list[Future[T]]":
+        """Hand in one piece of work for each item, without waiting.
+
+        `work` is called for all items that are in one commit together, whoever handed them in, and
+        returns a result for each. Where it raises, it is called anew for each item alone.
+        """
+        jobs = [_Job(work, Future(), item) for item in items]
+        if jobs:
+            self._hand_in(jobs)
+        return [job.future for job in jobs]
+
+    def _hand_in(self, jobs: list[_Job]) -> None:
         # Behind the last job that `stop` lets in, nobody would ever answer.
         with self._door:
             if self._closed:
                 raise StateWriteError("the state database is closed")
-            self._jobs.put(_Job(work, future))
-        return future
+            self._jobs.put(jobs)
 
     def _run(self) -> None:
         while (jobs := self._gather()) is not None:
@@ -118,16 +145,16 @@ class Writer:
             return []
         if first is None:
             return None
-        jobs = [first]
+        jobs = list(first)
         while len(jobs) < GROUP_SIZE:
             try:
-                job = self._jobs.get_nowait()
+                more = self._jobs.get_nowait()
             except queue.Empty:
                 break
-            if job is None:
+            if more is None:
                 self._jobs.put(None)
                 break
-            jobs.append(job)
+            jobs += more
         return jobs
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -142,6 +169,7 @@ class Writer:
             self._lost(jobs, error)
             return
         self.commits += 1
+        self.version += 1
         # A commit of nothing succeeds on any disk, and proves nothing.
         if written:
             self._recovered()
@@ -166,6 +194,7 @@ class Writer:
 
     def _lost(self, jobs: list[_Job], error: Exception) -> None:
         """Tell every caller that the outcome is unknown, and reopen: believe only the disk."""
+        self.version += 1
         if not _is_waiting(error):
             self._failures += 1
         is_damaged = damage.is_damage(error)
@@ -195,19 +224,34 @@ def _run_together(db: Database, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseE
     undone and run again, each in a savepoint of its own.
     """
     try:
-        return [(job, job.work(db), None) for job in jobs]
+        return _run_shared(db, jobs)
     except BaseException as error:
         if is_of_the_disk(error):
             raise
     db.conn.execute("ROLLBACK")
     db.conn.execute("BEGIN IMMEDIATE")
-    return [(job, *_attempt(db, job.work)) for job in jobs]
+    return [(job, *_attempt(db, job)) for job in jobs]
 
 
-def _attempt(db: Database, work: Callable[[Database], Any]) -> tuple[Any, BaseException | None]:
+def _run_shared(db: Database, jobs: list[_Job]) -> list[tuple[_Job, Any, BaseException | None]]:
+    """Run jobs, those of one kind in one call; they arrived together, so their order is free."""
+    kinds: dict[Any, list[_Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job if job.item is None else job.work, []).append(job)
+    done: list[tuple[_Job, Any, BaseException | None]] = []
+    for alike in kinds.values():
+        if len(alike) == 1:
+            results = [alike[0].run(db)]
+        else:
+            results = alike[0].work(db, [job.item for job in alike])
+        done += [(job, value, None) for job, value in zip(alike, results, strict=True)]
+    return done
+
+
+def _attempt(db: Database, job: _Job) -> tuple[Any, BaseException | None]:
     try:
         with savepoint(db):
-            return work(db), None
+            return job.run(db), None
     except BaseException as error:
         if is_of_the_disk(error) or not db.conn.in_transaction:
             raise

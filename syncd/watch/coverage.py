@@ -13,9 +13,9 @@ class WatchedInode(NamedTuple):
     inode: int
 
 
-def count_watches(descriptor: int) -> int:
-    """Return how much the inotify instance `descriptor` watches; OSError where nobody can tell."""
-    return sum(1 for _ in _watches(descriptor))
+def watch_descriptors(descriptor: int) -> frozenset[int]:
+    """Return the numbers of the watches that an inotify instance has; OSError as below."""
+    return frozenset(int(line.split(None, 2)[1][3:], 16) for line in _watches(descriptor))
 
 
 def watched_inodes(descriptor: int) -> frozenset[WatchedInode]:

@@ -18,7 +18,7 @@ class Hints:
         limit: int = LIMIT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._wake = wake
+        self.wake = wake
         self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
@@ -35,19 +35,19 @@ class Hints:
             if len(self._paths) > self._limit:
                 self._paths.clear()
                 self._scan = "more events than are worth a look each"
-        self._wake()
+        self.wake()
 
     def ask_scan(self, reason: str) -> None:
         """Ask for a scan of the whole folder; paths waiting for a look are still looked at."""
         with self._lock:
             self._scan = reason
-        self._wake()
+        self.wake()
 
     def ask_check(self) -> None:
         """Ask for a check of the root: something happened to it."""
         with self._lock:
             self._check = True
-        self._wake()
+        self.wake()
 
     def take(self) -> Mapping[bytes, bool]:
         """Return the paths to look at, each with whether its removal was seen, and forget them."""

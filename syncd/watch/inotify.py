@@ -1,14 +1,22 @@
-"""watchdog's inotify thread, made to tell what it otherwise swallows."""
+"""watchdog's inotify threads, shared by folders, and made to tell what they otherwise swallow."""
 
-import errno
+import ctypes
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from itertools import islice
-from typing import Any
 
-from watchdog.events import DirCreatedEvent, DirMovedEvent, FileCreatedEvent, FileMovedEvent
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import (
     DEFAULT_EVENT_BUFFER_SIZE,
@@ -17,12 +25,15 @@ from watchdog.observers.inotify_c import (
     InotifyEvent,
     InotifyFD,
     Mask,
+    Watch,
     WatchCallback,
     WatchDescriptor,
+    inotify_add_watch,
 )
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent, PathedInotifyEvent
 
-from syncd.watch.coverage import WatchedInode, count_watches, watched_inodes
+from syncd.watch.coverage import WatchedInode, watch_descriptors, watched_inodes
+from syncd.watch.handler import EVENTS
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.watched_tree import LIMIT, ToldEvent, WatchedTree, files_beneath
 
@@ -32,65 +43,46 @@ log = logging.getLogger(__name__)
 #: Seconds for which reading rests after nothing but writes: the kernel makes one event of all that
 #: come meanwhile, so that a program that writes byte by byte costs us next to nothing.
 WRITES_REST_SECONDS = 0.005
-
-
-#: What is said of events that were lost because the kernel's queue was full.
-OVERFLOWED = "the kernel's queue of events overflowed"
-#: Why a directory cannot be watched that is no more.
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+#: Seconds for which a look at all live watches serves every folder.
+COUNTED_SECONDS = 1.0
 
 
 class Inotify(InotifyFD):
-    """One inotify instance, for one folder: it overflows alone, and its watches can be counted.
+    """One inotify instance, for all folders on one filesystem; OSError where none is to be had."""
 
-    OSError of the constructor: no instance was to be had. What went wrong since is in the public
-    attributes; `on_loss` is called, with the reason, when events were lost.
-    """
-
-    def __init__(self, on_loss: Callable[[str], None], on_refusal: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._on_loss = on_loss
-        self._on_refusal = on_refusal
-        #: how often a directory could not be watched; and whether for want of watches
-        self.refused = 0
-        self.out_of_watches = False
-        #: what ended the watching, as far as this thread knows; empty while it goes on
-        self.broken = ""
+        self._counted: tuple[float, frozenset[int]] = (0.0, frozenset())
 
     def add_callback(
         self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
     ) -> WatchDescriptor:
-        """Watch a directory; below the root, watchdog goes on without a word when it cannot."""
-        try:
-            watch = super().add_callback(path, mask, callback, id_)
-            if watch == -1:
-                # watchdog takes a directory that may not be read for watched.
-                self._watch_for_wd.pop(watch, None)
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        except OSError as error:
-            if error.errno not in _GONE:
-                self.refused += 1
-                self._on_refusal()
-            self.out_of_watches = self.out_of_watches or error.errno == errno.ENOSPC
-            raise
-        return watch
+        """Watch a directory; OSError where it cannot be."""
+        # Asked before the lock is taken: a disk that hangs keeps no event of another from anyone.
+        number = inotify_add_watch(self._inotify_fd, path, mask)
+        if number == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+        with self._lock:
+            watch = self._watch_for_wd.setdefault(number, Watch(number, mask, path))
+            watch.callbacks[id_] = callback
+        return number
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass an event on. An exception here would end this thread and leave all others alive."""
-        lost = ""
-        if event.is_queue_overflow:
-            lost = OVERFLOWED
-        elif event.mask & InotifyConstants.IN_UNMOUNT:
-            lost = self.broken = "its filesystem was unmounted"
         told = ToldEvent(event.wd, event.mask, event.cookie, event.name)
         try:
             super().handle_event(told)
         except Exception as error:
-            log.exception("watchdog failed on an event; the folder is watched anew")
-            lost = self.broken = f"watchdog failed on an event: {error}"
-        if lost:
-            # Only now: watchdog has set all watches anew, and what it missed meanwhile is scanned.
-            self._on_loss(lost)
+            log.exception("watchdog failed on an event; its folder is watched anew")
+            with self._lock:
+                # An overflow is told of no directory: it may be any tree's.
+                told_of = self._watch_for_wd.get(event.wd)
+                watches = [told_of] if told_of else list(self._watch_for_wd.values())
+                trees = {id_: t for watch in watches for id_, t in watch.callbacks.items()}
+            for tree in trees.values():
+                if isinstance(tree, WatchedTree):
+                    tree.fail(f"watchdog failed on an event: {error}")
 
     def read_events(
         self, *, event_buffer_size: int = DEFAULT_EVENT_BUFFER_SIZE
@@ -101,26 +93,25 @@ class Inotify(InotifyFD):
             time.sleep(WRITES_REST_SECONDS)
         return events
 
-    def flooded(self) -> None:
-        """Have a scan find what so many events would have told of."""
-        self._on_loss("new directories hold more files than are worth a look each")
+    def end(self, seconds: float) -> None:
+        """End the thread, where it was started, and give back what the instance holds."""
+        if self.ident is None:
+            self._closed = True
+            self._close_resources()
+            return
+        self.stop()
+        self.join(seconds)
 
-    def stop_unstarted(self) -> None:
-        """Give back what an instance holds whose thread could not be started."""
-        self._closed = True
-        self._close_resources()
-
-    @property
-    def watches_any(self) -> bool:
-        """Whether any directory is watched, as far as the kernel told: asking it costs too much."""
-        return bool(self._watch_for_wd)
-
-    def live_watches(self) -> int:
-        """Count the directories that the kernel watches for us now."""
-        try:
-            return count_watches(self._inotify_fd)
-        except OSError:
-            return 0
+    def live_watches(self, among: AbstractSet[WatchDescriptor]) -> int:
+        """Count those of the directories that the kernel watches for us now."""
+        counted_at, live = self._counted
+        if time.monotonic() > counted_at + COUNTED_SECONDS:
+            try:
+                live = watch_descriptors(self._inotify_fd)
+            except OSError:
+                live = frozenset()
+            self._counted = time.monotonic(), live
+        return len(among & live)
 
     def watched(self) -> frozenset[WatchedInode]:
         """Return the directories that the kernel watches for us now."""
@@ -130,15 +121,63 @@ class Inotify(InotifyFD):
             return frozenset()
 
 
+class Instances:
+    """The inotify instances in use, one for each filesystem: of a user's few, this needs few."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[int, tuple[Inotify, int]] = {}
+
+    def take(self, device: int) -> Inotify:
+        """Return the running instance of a filesystem, for one folder more; OSError."""
+        with self._lock:
+            instance, folders = self._held.get(device, (None, 0))
+            if instance is None or not instance.is_alive():
+                # The folders of one that has died find that out, and come for another.
+                instance, folders = Inotify(), 0
+                try:
+                    instance.start()
+                except BaseException:
+                    instance.end(0.0)
+                    raise
+            self._held[device] = instance, folders + 1
+            return instance
+
+    def give_back(self, instance: Inotify, seconds: float) -> None:
+        """End an instance that no folder uses any more, within so many seconds."""
+        with self._lock:
+            for device, (held, folders) in self._held.items():
+                if held is instance and folders > 1:
+                    self._held[device] = held, folders - 1
+                    return
+                if held is instance:
+                    del self._held[device]
+                    break
+        instance.end(seconds)
+
+
 class Emitter(InotifyEmitter):
-    """watchdog's emitter, which also keeps the book of what may be open for writing."""
+    """watchdog's emitter of one folder: it hands events to its handler itself.
+
+    It also keeps the book of what may be open for writing.
+    """
 
     def __init__(
-        self, *arguments: Any, inotify_fd: Inotify, open_files: OpenFiles, **more: Any
+        self,
+        root: str,
+        *,
+        inotify: Inotify,
+        handler: FileSystemEventHandler,
+        open_files: OpenFiles,
+        on_loss: Callable[[str], None],
+        ask_check: Callable[[], None],
     ) -> None:
-        super().__init__(*arguments, inotify_fd=inotify_fd, **more)
-        self._watcher = inotify_fd
+        watch = ObservedWatch(root, recursive=True)
+        super().__init__(EventQueue(), watch, event_filter=EVENTS, inotify_fd=inotify)
+        self._handler = handler
         self._open_files = open_files
+        self._on_loss = on_loss
+        self._ask_check = ask_check
         self.tree: WatchedTree | None = None
 
     def on_thread_start(self) -> None:
@@ -149,11 +188,18 @@ class Emitter(InotifyEmitter):
             is_recursive=True,
             event_mask=self.get_event_mask_from_filter(),
         )
-        self.tree.on_flood = self._watcher.flooded
+        self.tree.on_loss = self._on_loss
+        self.tree.on_refusal = self._ask_check
+
+    def queue_event(self, event: FileSystemEvent) -> None:
+        """Hand an event on at once."""
+        if isinstance(event, tuple(EVENTS)):
+            self._handler.dispatch(event)
 
     def get_event_mask_from_filter(self) -> Mask:
-        """Ask for writes, too: they are booked here and go no further."""
-        return Mask(super().get_event_mask_from_filter() | InotifyConstants.IN_MODIFY)
+        """Ask for writes, too, and for moves of the root itself: they are noted here alone."""
+        more = InotifyConstants.IN_MODIFY | InotifyConstants.IN_MOVE_SELF
+        return Mask(super().get_event_mask_from_filter() | more)
 
     def build_and_queue_event(
         self, event: GroupedInotifyEvent, *, full_events: bool = False
@@ -165,6 +211,10 @@ class Emitter(InotifyEmitter):
             if moved_from.ev.is_directory:
                 self._directory_moved(moved_from.path, moved_to.path)
                 return
+        elif event.ev.is_move_self:
+            if os.fsdecode(event.path) == self.watch.path:
+                self._ask_check()
+            return
         elif event.ev.is_directory and event.ev.is_moved_to:
             self._directory_came(event.path)
             return
@@ -189,8 +239,8 @@ class Emitter(InotifyEmitter):
     def _files_beneath(self, directory: bytes) -> Iterator[bytes]:
         files = files_beneath(directory)
         yield from islice(files, LIMIT)
-        if next(files, None) is not None:
-            self._watcher.flooded()
+        if next(files, None) is not None and self.tree is not None:
+            self.tree.flooded()
 
     def _book(self, event: InotifyEvent, path: bytes) -> None:
         if event.is_directory:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 #: Sightings in one transaction.
 BATCH = 1000
+#: Seconds until the next look where the root is not the right one.
+UNSEEN_SECONDS = 5.0
 #: How the reason begins why a file is ineligible by a rule.
 EXCLUDED = "excluded: "
 
@@ -128,17 +130,24 @@ class Looker:
 
         Returns when the next one will be, in seconds since the epoch; None where nothing waits.
         """
+        now = self._clock()
+        next_at = self._next_look()
+        if next_at is None or next_at > now:
+            return next_at
         standing = self._root.check()
         if not standing.state.is_seen:
-            return None
-        now = self._clock()
+            # A scan finds what waits when the right root is back.
+            return now + UNSEEN_SECONDS
         due = self._store.read(lambda db: sightings.due_looks(db, now, [self._folder.name], BATCH))
         recorded = self._look_at(dict.fromkeys((file.path for file in due), False), standing.view)
-        next_at = self._store.read(lambda db: inventory.next_look(db, self._folder.name))
+        next_at = self._next_look()
         if next_at is None or next_at > now or recorded:
             return next_at
         # What could not be recorded stays due: that is no reason to spin.
         return now + 1.0
+
+    def _next_look(self) -> float | None:
+        return self._store.read(lambda db: inventory.next_look(db, self._folder.name))
 
     def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
         seen = [

@@ -1,7 +1,7 @@
 """Watches one folder's tree through inotify, and watches the watching.
 
-Each folder has an inotify instance, and so threads, of its own: one that overflows, dies or is
-restarted takes no event from another, and its live watches can be counted.
+The folders on one filesystem share an inotify instance and its reader; each has a thread of its
+own, which is all that a disk can hang.
 """
 
 import errno
@@ -13,19 +13,17 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from watchdog.observers.api import BaseObserver
-
 from syncd import identity
 from syncd.log import printable
 from syncd.metrics import WATCH_OVERFLOWS
 from syncd.watch.coverage import Coverage
 from syncd.watch.filesystems import deaf_mounts, why_polling
 from syncd.watch.folder import WatchFolder
-from syncd.watch.handler import EVENTS, Handler
+from syncd.watch.handler import Handler
 from syncd.watch.hints import Hints
-from syncd.watch.inotify import OVERFLOWED, Emitter, Inotify
+from syncd.watch.inotify import Emitter, Inotify, Instances
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.watched_tree import WatchedTree
+from syncd.watch.watched_tree import OVERFLOWED, WatchedTree
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +45,18 @@ class FolderObserver:
         *,
         folder: WatchFolder,
         hints: Hints,
+        instances: Instances | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
+        self._instances = instances or Instances()
         self._hints = hints
         self._monotonic = monotonic
         #: two steps may find at once that it must be restarted
         self._lock = threading.Lock()
         self._logged = ""
         self._inotify: Inotify | None = None
-        self._observer: BaseObserver | None = None
+        self._emitter: Emitter | None = None
         self._identity: identity.RootIdentity | None = None
         #: how often events were lost because the kernel's queue was full
         self.overflows = 0
@@ -75,15 +75,17 @@ class FolderObserver:
     @property
     def live_watches(self) -> int:
         """How many directories are watched now."""
-        return self._inotify.live_watches() if self._inotify else 0
+        tree = self._tree
+        return self._inotify.live_watches(tree.watches) if self._inotify and tree else 0
 
     def coverage(self) -> Coverage | None:
         """Return what is watched, where something is not or may not be; None for all or nothing."""
-        if self._inotify is None:
+        tree = self._tree
+        if self._inotify is None or tree is None:
             return None
         root = os.path.realpath(self._folder.path)
         deaf = deaf_mounts(root) if self._folder.watch == "auto" else []
-        if not self._inotify.refused and not deaf:
+        if not tree.refused and not deaf:
             return None
         return Coverage(self._inotify.watched(), deaf)
 
@@ -102,23 +104,23 @@ class FolderObserver:
     def watch_again(self, directories: Iterable[bytes]) -> None:
         """Try to watch directories that could not be watched before, until one fails for us all."""
         with self._lock:
-            tree = self._tree()
-            if tree is None or self._inotify is None:
+            tree = self._tree
+            if tree is None:
                 return
             for directory in filter(None, directories):
                 path = tree.path.rstrip(b"/") + b"/" + directory
                 # A longer one cannot be named to the kernel, and would stop those behind it.
-                if len(path) < _PATH_MAX and not tree.watch(path) and self._inotify.out_of_watches:
+                if len(path) < _PATH_MAX and not tree.watch(path) and tree.out_of_watches:
                     break
             else:
-                self._inotify.out_of_watches = False
+                tree.out_of_watches = False
                 self.trouble = self._logged = ""
             # They are polled already: they need no scan for having failed once more.
-            self._refused = self._inotify.refused
+            self._refused = tree.refused
 
+    @property
     def _tree(self) -> WatchedTree | None:
-        emitters = self._observer.emitters if self._observer is not None else ()
-        return next((e.tree for e in emitters if isinstance(e, Emitter)), None)
+        return self._emitter.tree if self._emitter else None
 
     def check(self) -> str:
         """See whether all is well, and begin to watch anew where not.
@@ -158,18 +160,16 @@ class FolderObserver:
             self._see_refused()
 
     def _end(self) -> None:
-        observer, inotify = self._observer, self._inotify
-        self._observer = self._inotify = None
-        if observer is not None:
-            observer.stop()
-            _join(observer)
-        if inotify is None:
-            return
-        if inotify.ident is None:
-            inotify.stop_unstarted()
-        else:
-            inotify.stop()
-            _join(inotify)
+        emitter, inotify = self._emitter, self._inotify
+        self._emitter = self._inotify = None
+        if emitter is not None:
+            emitter.stop()
+            if emitter.ident is not None:
+                emitter.join(JOIN_SECONDS)
+        if inotify is not None:
+            self._instances.give_back(inotify, JOIN_SECONDS)
+        if emitter is not None and emitter.is_alive():
+            log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
 
     def _why_polling(self) -> str:
         if self._folder.watch == "polling":
@@ -185,19 +185,16 @@ class FolderObserver:
         # A root that is a link would give no event at all.
         root = os.path.realpath(self._folder.path)
         self.open_files.move_to(root)
-        self._inotify = Inotify(self._lost, self._hints.ask_check)
-        self._inotify.start()
-        self._observer = BaseObserver(Emitter, inotify_fd=self._inotify, open_files=self.open_files)
-        self._observer.schedule(
-            Handler(root, self._hints), os.fsdecode(root), recursive=True, event_filter=EVENTS
+        self._inotify = self._instances.take(os.stat(root).st_dev)  # noqa: PTH116
+        self._emitter = Emitter(
+            os.fsdecode(root),
+            inotify=self._inotify,
+            handler=Handler(root, self._hints),
+            open_files=self.open_files,
+            on_loss=self._lost,
+            ask_check=self._hints.ask_check,
         )
-        try:
-            self._observer.start()
-        except BaseException:
-            # Its dispatcher never ran: there is nothing to join, but perhaps an emitter to stop.
-            self._observer.unschedule_all()
-            self._observer = None
-            raise
+        self._emitter.start()
 
     def _lost(self, reason: str) -> None:
         if reason == OVERFLOWED:
@@ -220,27 +217,28 @@ class FolderObserver:
             return ""
         if seen != self._identity:
             return "the folder is back, or another one is in its place"
-        if self._inotify is None or self._observer is None:
+        tree = self._tree
+        if self._inotify is None or self._emitter is None or tree is None:
             return _RETRY if self.trouble and self._monotonic() >= self._retry_at else ""
-        threads = (self._inotify, self._observer, *self._observer.emitters)
-        if self._inotify.broken:
-            return self._inotify.broken
-        if not all(thread.is_alive() for thread in threads):
+        if tree.broken:
+            return tree.broken
+        if not (self._inotify.is_alive() and self._emitter.is_alive()):
             return "a thread of the watcher has ended"
-        if not self._inotify.watches_any:
+        if not tree.watches:
             # After an overflow watchdog sets all watches anew, and only logs that it could not.
             return "no directory is watched any more"
-        if self._inotify.out_of_watches and _limit("max_user_watches") != self._limit:
+        if tree.out_of_watches and _limit("max_user_watches") != self._limit:
             return "the limit of watches was changed"
         return ""
 
     def _see_refused(self) -> None:
         """Say, with the remedy, that some directories could not be watched, and have them found."""
-        if self._inotify is None or self._inotify.refused == self._refused:
+        tree = self._tree
+        if tree is None or tree.refused == self._refused:
             return
-        self._refused = self._inotify.refused
+        self._refused = tree.refused
         self._hints.ask_scan("some directories could not be watched")
-        if not self._inotify.out_of_watches or self.trouble:
+        if not tree.out_of_watches or self.trouble:
             return
         self._limit = _limit("max_user_watches")
         self._complain(
@@ -293,9 +291,3 @@ def _limit(name: str) -> int:
         return int((_SYSCTL / name).read_text("ascii"))
     except (OSError, ValueError):
         return 0
-
-
-def _join(thread: BaseObserver | Inotify) -> None:
-    thread.join(JOIN_SECONDS)
-    if thread.is_alive():
-        log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from syncd.state.advance import Policies
 from syncd.state.store import Store
 from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
+from syncd.watch.inotify import Instances
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.watched import Watched
 
@@ -66,18 +68,25 @@ class Watch:
     ) -> None:
         self._stop = threading.Event()
         self._stopped = stopped
+        instances = Instances()
+        #: called with the name of a folder of which there is a hint
+        self.on_hint: Callable[[str], None] = lambda _: wake()
         self.folders = {
             folder.name: Watched(
                 store=store,
                 folder=folder,
                 policies=policies,
-                wake=wake,
+                wake=partial(self._hinted, folder.name),
+                instances=instances,
                 clock=clock,
                 monotonic=monotonic,
                 stopped=lambda: self._stop.is_set() or stopped(),
             )
             for folder in folders
         }
+
+    def _hinted(self, name: str) -> None:
+        self.on_hint(name)
 
     def start(self) -> None:
         """Check every root and begin to watch; the first scans are due then.
@@ -110,14 +119,15 @@ class Watch:
             if old.folders.get(name) is not watched:
                 watched.start()
 
-    def look_hints(self) -> int:
-        """Step: look at what events hinted at; return the rows changed."""
-        return sum(watched.look_hints() for watched in self.folders.values())
-
     def look_due(self) -> float | None:
         """Step: look again at what is due; return when more will be, in seconds since the epoch."""
         due = [watched.look_due() for watched in self.folders.values()]
         return min((at for at in due if at is not None), default=None)
+
+    def ask_checks(self) -> None:
+        """Have every root be checked as soon as may be."""
+        for watched in self.folders.values():
+            watched.hints.ask_check()
 
     def ask_scans(self, reason: str) -> None:
         """Have every folder be scanned as soon as may be."""

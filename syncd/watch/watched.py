@@ -13,6 +13,7 @@ from syncd.vitals import FolderVitals
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
 from syncd.watch.ignore import IGNORE_FILE, Rules
+from syncd.watch.inotify import Instances
 from syncd.watch.looks import Looker
 from syncd.watch.observer import FolderObserver
 from syncd.watch.roots import Root, RootState, Standing
@@ -36,6 +37,8 @@ COUNTED_SECONDS, COUNTING_PART = 10.0, 0.001
 ASKED_SECONDS = 1.0
 #: Seconds after a scan that failed before another.
 FAILED_SECONDS = 10.0
+#: Seconds between two checks of the root and the watcher, at first.
+CHECK_SECONDS = 10.0
 #: Seconds until the scan of a folder that is not there is tried again; its return asks for one.
 MISSING_SECONDS = 10.0
 
@@ -53,11 +56,15 @@ class Watched:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         stopped: Callable[[], bool],
+        instances: Instances | None = None,
     ) -> None:
         self.folder = folder
         self._stopped = stopped
         self.hints = Hints(wake, clock=clock)
-        self.observer = FolderObserver(folder=folder, hints=self.hints, monotonic=monotonic)
+        self.observer = FolderObserver(
+            folder=folder, hints=self.hints, instances=instances, monotonic=monotonic
+        )
+        self._clock = clock
         self._monotonic = monotonic
         self._rules = Rules(folder)
         self._root = Root(store=store, folder=folder, policies=policies, clock=clock)
@@ -80,6 +87,8 @@ class Watched:
         )
         self._scanning = threading.Lock()
         self._seen: Standing | None = None
+        self._checked_event_at: float | None = None
+        self._check_seconds = CHECK_SECONDS
         self._scan_at = monotonic()
         self._rests_until = monotonic()
         #: directories in which events do not tell of every change, and those that cannot be read
@@ -100,6 +109,7 @@ class Watched:
 
     def rebind(self, other: "Watched") -> None:
         """Go on under the policies, and until the end, of `other`; between two steps only."""
+        self.hints.wake = other.hints.wake
         self._root.policies = other._root.policies  # noqa: SLF001 - of its own kind
         self._stopped = other._stopped  # noqa: SLF001
         if self.last_scan and not self.last_scan.complete:
@@ -129,10 +139,32 @@ class Watched:
             self.hints.ask_scan("another root was approved")
         return taken
 
-    def check_all(self) -> None:
-        """Check the root and the watcher; every 10 s or so."""
+    def check_all(self) -> float:
+        """Check the root and the watcher; return the seconds until that is due again.
+
+        At rest it is checked less and less often, and at last with each scan alone, so that its
+        disk may sleep: whatever is sent or deleted looks at the root first.
+        """
+        before = self._seen, self._checked_event_at
         self.check()
-        self.observer.check()
+        fault = self.observer.check()
+        self._checked_event_at = self.hints.last_event_at
+        is_right = self._seen is not None and self._seen.state is RootState.OK
+        is_watched = self.observer.kind == "native" and not (fault or self.observer.trouble)
+        if is_right and is_watched and before == (self._seen, self._checked_event_at):
+            self._check_seconds = min(2 * self._check_seconds, self.folder.rescan_seconds)
+        else:
+            self._check_seconds = CHECK_SECONDS
+        return self._check_seconds
+
+    def look(self) -> float | None:
+        """Look at what events hinted at, and again at what is due; return the seconds until more.
+
+        None where nothing waits.
+        """
+        self.look_hints()
+        due_at = self.look_due()
+        return None if due_at is None else max(due_at - self._clock(), 0.0)
 
     def look_hints(self) -> int:
         """Look at the paths that events hinted at; return the rows changed."""

@@ -1,15 +1,16 @@
-"""The watches of one tree, kept up to date as directories come and go.
+"""The watches of one tree, kept up to date as directories come and go, and what went wrong there.
 
 watchdog walks a new directory twice, by recursion, and again with each event from within it. Here a
 directory is walked once: what appears in it after that has events of its own.
 """
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from contextlib import suppress
 
 from watchdog.observers.inotify import InotifyWatchGroup
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask, WatchDescriptor
 
 
 class ToldEvent(InotifyEvent):
@@ -20,6 +21,12 @@ class ToldEvent(InotifyEvent):
 LIMIT = 50_000
 
 
+#: What is said of events that were lost because the kernel's queue was full.
+OVERFLOWED = "the kernel's queue of events overflowed"
+#: Why a directory cannot be watched that is no more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
 class WatchedTree(InotifyWatchGroup):
     """watchdog's bookkeeping of watches by path, with a walk of our own."""
 
@@ -28,17 +35,50 @@ class WatchedTree(InotifyWatchGroup):
     #: whether the walk makes up events for the files that it meets
     _collects = False
     _made_up: list[InotifyEvent]
-    #: called where so many files came at once that a scan is to find them
-    on_flood: Callable[[], None] | None = None
+    #: called, with the reason, where events were lost, or are too many: a scan is to make up for it
+    on_loss: Callable[[str], None] | None = None
+    #: called where a directory could not be watched
+    on_refusal: Callable[[], None] | None = None
+    #: how often a directory could not be watched; and whether for want of watches
+    refused = 0
+    out_of_watches = False
+    #: what ended the watching of this tree, as far as is known; empty while it goes on
+    broken = ""
 
     def on_event(self, event: InotifyEvent) -> None:
         """Take in an event."""
+        if event.mask & InotifyConstants.IN_UNMOUNT:
+            self.fail("its filesystem was unmounted")
         # What is moved here may have changed where nobody looked.
         self._walks_known, self._collects = event.is_moved_to, event.is_create
         try:
             super().on_event(event)
         finally:
             self._walks_known = self._collects = False
+
+    def on_queue_overflow(self) -> None:
+        """Set all watches anew, and have what was missed meanwhile be scanned."""
+        super().on_queue_overflow()
+        self.lose(OVERFLOWED)
+
+    def fail(self, why: str) -> None:
+        """Have the tree be watched anew, because no event of it can be relied on any more."""
+        self.broken = why
+        self.lose(why)
+
+    def lose(self, why: str) -> None:
+        """Have a scan make up for events."""
+        if self.on_loss is not None:
+            self.on_loss(why)
+
+    def flooded(self) -> None:
+        """Have a scan find what so many events would have told of."""
+        self.lose("new directories hold more files than are worth a look each")
+
+    @property
+    def watches(self) -> AbstractSet[WatchDescriptor]:
+        """What is watched, as far as the kernel told: asking it costs too much."""
+        return self._active_callbacks_by_watch.keys()
 
     def watch(self, path: bytes) -> bool:
         """Watch the directory `path` and those beneath it; say whether it is watched now."""
@@ -70,8 +110,23 @@ class WatchedTree(InotifyWatchGroup):
                     self._made_up.append(InotifyEvent(watch, made, 0, entry.name))
             if len(self._made_up) > LIMIT:
                 self._made_up, self._collects = [], False
-                if self.on_flood is not None:
-                    self.on_flood()
+                self.flooded()
+
+    def _add_callback(self, path: bytes) -> None:
+        """Watch a directory; below the root, watchdog goes on without a word when it cannot."""
+        try:
+            watch = self._inotify_fd.add_callback(path, self.event_mask, self._callback, self._id)
+        except OSError as error:
+            if error.errno not in _GONE:
+                self.refused += 1
+                if self.on_refusal is not None:
+                    self.on_refusal()
+            self.out_of_watches = self.out_of_watches or error.errno == errno.ENOSPC
+            if path == self.path:
+                raise
+            return
+        self._active_callbacks_by_path[path] = watch
+        self._active_callbacks_by_watch[watch] = path
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
         """Return events for the files in the directories that were walked last."""

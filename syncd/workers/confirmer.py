@@ -12,7 +12,7 @@ from functools import partial
 from syncd.files_api import FilesApiError, FilesClient
 from syncd.log import fields
 from syncd.state import confirming, files
-from syncd.state.confirming import BY_STORAGE, SIZES, TOLD, UNTOLD, UNTOLD_AFTER
+from syncd.state.confirming import SIZES, TOLD
 from syncd.state.copies import Copy
 from syncd.state.ledger import Failure, Ledger, Stored
 from syncd.state.retry import backoff_seconds
@@ -93,7 +93,7 @@ class Confirmer:
         if not self._tells_sizes and any(not copy.is_video for copy in whole):
             self._tells_sizes = True
             if self._store.fact(SIZES) != TOLD:
-                self._store.set_fact(SIZES, TOLD)
+                self._store.write(confirming.told)
 
     def _live(self, whole: list[Copy]) -> None:
         now = self._clock()
@@ -126,7 +126,7 @@ class Confirmer:
         # A transfer that did not end well is not waited for: its bytes may be sent again.
         patience = 0.0 if copy.error_message else self._options.resend_after_seconds
         may_come = told in (Told.NOTHING_YET, Told.NO_SIZE)
-        if told is Told.NO_SIZE and self._never_tells():
+        if told is Told.NO_SIZE and self._is_believed(copy):
             self._live([copy])
         elif may_come and 0 <= waited < patience:
             pause = min(max(waited, LOOK_SECONDS), LONGEST_LOOK_SECONDS, patience - waited)
@@ -134,13 +134,14 @@ class Confirmer:
         elif told is Told.NOT_FOUND and not self._is_key_good(copy):
             self._look_later([copy], LONGEST_LOOK_SECONDS)
         elif told is Told.NO_SIZE and not copy.error_message and self._learns_none(copy):
-            log.warning("the service tells no sizes: uploads are believed on the storage's word")
             self._live([copy])
         else:
             self._give_up(copy)
 
-    def _never_tells(self) -> bool:
-        return not self._tells_sizes and self._store.fact(SIZES) == UNTOLD
+    def _is_believed(self, copy: Copy) -> bool:
+        return not self._tells_sizes and self._store.read(
+            partial(confirming.may_be_believed, copy=copy)
+        )
 
     def _is_key_good(self, copy: Copy) -> bool:
         """Tell a 404 for an object that is gone from one for a key that may not see it."""
@@ -152,13 +153,11 @@ class Confirmer:
         return True
 
     def _learns_none(self, copy: Copy) -> bool:
-        """Say whether it is shown, or was seen often enough, that the service tells no sizes.
+        """Say whether a copy whose time ended without a size is believed from now on.
 
-        Shown by an object that is stored for certain; a size of any other object disproves it.
-        A portal or proxy in the storage's place gives no ETag: its word never counts.
+        A size of any other object shows that this one has no bytes.
         """
-        known = self._store.fact(SIZES)
-        if known == TOLD:
+        if self._store.fact(SIZES) == TOLD:
             return False
         try:
             samples = self._store.read(lambda db: confirming.samples(db, copy))
@@ -168,12 +167,15 @@ class Confirmer:
             self._gate.failed(error)
             return False
         if Told.WHOLE in shown or any(item.file_size_bytes for item in page.items):
-            self._store.set_fact(SIZES, TOLD)
+            self._store.write(confirming.told)
             return False
-        seen = int(known or 0) + (copy.reason == BY_STORAGE)
-        learned = Told.NO_SIZE in shown or seen >= UNTOLD_AFTER
-        self._store.set_fact(SIZES, UNTOLD if learned else str(seen))
-        return learned
+        is_certain = Told.NO_SIZE in shown
+        if not self._store.write(
+            partial(confirming.ended_untold, copy=copy, is_certain=is_certain)
+        ):
+            return False
+        log.warning("the service tells no sizes: uploads are believed on the storage's word")
+        return confirming.is_by_storage(copy)
 
     def _give_up(self, copy: Copy) -> None:
         """Retire what was reserved, and have the file sent anew after a pause."""

@@ -41,7 +41,7 @@ def _right_parts(
     store: Store, name: str, root: bytes, marker: bytes, *, alike: bool
 ) -> tuple[View, set[bytes]]:
     """Look at a root and its parts; return those that are the known ones, or `alike`."""
-    known = store.read(lambda db: folders.parts(db, name))
+    known = store.recall(("parts", name), lambda db: folders.parts(db, name))
     view = identity.view(root, marker, known)
     return view, {
         part

@@ -27,10 +27,12 @@ from syncd.state.files import File
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
+from syncd.state.probing import ProbeObject
 from syncd.state.store import KEY_MARK, Store, Transaction, fact
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.introduction import Introduction
 from syncd.workers.predecessor import OnNew, PredecessorCheck
+from syncd.workers.probe_objects import ProbeObjects
 from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 
@@ -44,6 +46,8 @@ CHECK_SECONDS = 1.0
 RELOOK_SECONDS = 30.0
 #: Seconds between two looks where nothing may be sent again, whatever they find.
 HELD_LOOK_SECONDS = 3600.0
+#: Seconds between two tries to delete what a probe of the service left.
+PROBE_OBJECTS_SECONDS = 600.0
 #: Doubts of the last hour share a listing; older ones have one of their own.
 RECENT_SECONDS = 3600.0
 
@@ -101,6 +105,8 @@ class Reconciler:
             policies=policies or {},
             clock=clock,
         )
+        #: what probes of the service made
+        self.probe_objects = ProbeObjects(store=store, client=client, gate=gate, clock=clock)
         #: when what was refused was last asked for, on `clock`
         self._asked_at: dict[str, float] = {}
         #: seconds between two tries to learn what is echoed
@@ -130,6 +136,8 @@ class Reconciler:
             self._probe()
         self._judge_workspaces()
         self._settle_due(self._clock())
+        if self.probe_objects.left() and self._may_ask_again("probe", PROBE_OBJECTS_SECONDS):
+            self.probe_objects.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
         try:
@@ -457,21 +465,26 @@ class Reconciler:
         return shown
 
     def _learn_from(self, kind: str, copy: Copy, item: FileDetail) -> None:
-        stored_at = copy.stored_at or copy.created_at
-        what = Learned(
-            echo=item.token == copy.token,
-            sizes=_sizes(copy.size, item),
-            skew=item.created_at.timestamp() - stored_at - (self._search.ahead or 0.0),
-        )
-        self.learn(kind, what, item.uploaded_by_uuid)
+        stored_at = (copy.stored_at or copy.created_at) + (self._search.ahead or 0.0)
+        self.learn(kind, copy, stored_at, item)
 
-    def learn(self, kind: str, what: Learned, uploaded_by_uuid: str | None) -> None:
-        """Keep what an own upload of a kind showed, and who the service says uploads."""
+    def learn(
+        self, kind: str, sent: Copy | ProbeObject, stored_at: float, shown: FileDetail
+    ) -> None:
+        """Learn from what a listing shows of an own upload that the service holds whole.
+
+        `stored_at` is by the service's clock. Also keep who the service says uploads.
+        """
         now = self._clock()
+        what = Learned(
+            echo=shown.token == sent.token,
+            sizes=_sizes(sent.size, shown),
+            skew=shown.created_at.timestamp() - stored_at,
+        )
 
         def record(db: Transaction) -> None:
             echo.learn(db, kind, what)
-            echo.learn_uploader(db, fact(db, KEY_MARK), uploaded_by_uuid)
+            echo.learn_uploader(db, fact(db, KEY_MARK), shown.uploaded_by_uuid)
             # Doubts that were held for want of this proof can be looked at with it.
             for doubt in due.doubts(db) if what.echo else ():
                 self._ledger.look_later(db, doubt.id, now)

@@ -1,89 +1,57 @@
 """A probe of the service: a few tiny objects that show what the API's texts leave open.
 
-What it learns is kept by the same verbs as what own uploads show. Its objects are named by tokens
-of an instance that does not exist, so that no ledger takes them for its own, and noted before they
-are deleted: what a probe that was killed left behind, the next one deletes.
+Each fact stands for itself: what fails is not seen, and the rest is. What own uploads would teach
+is learned by the same verbs, from the same evidence, and nothing more.
 """
 
-import json
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
-from itertools import pairwise
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+from syncd.exceptions import SyncdError
 from syncd.files_api import (
+    Aborted,
     Answer,
     BadRequestError,
     FileDetail,
+    FilePage,
     FilesApiError,
     FilesClient,
-    InDoubtError,
-    NewFile,
     NotFoundError,
     PerCall,
     RefusedError,
     UnprocessableError,
-    UploadSource,
-    sent_name,
 )
+from syncd.files_api.listing import PAGE_ITEMS
 from syncd.files_api.operations import list_files
+from syncd.state import confirming
 from syncd.state.attempts import kind_of
-from syncd.state.confirming import SIZES, TOLD
-from syncd.state.echo import Learned
+from syncd.state.probing import ProbeObject
 from syncd.state.store import Store
+from syncd.units import counted, span
+from syncd.workers.gate import Gate
+from syncd.workers.probe_objects import Made, ProbeObjects, video
+from syncd.workers.search import SKEW_SECONDS
+from syncd.workers.service_facts import ORDERED_FILES, Facts, lifetime_of, order_of
 
 JsonObject = dict[str, Any]
-#: How long a probe takes at most, what of it is left for deleting, and for processing a video.
-MOST_SECONDS, CLEAN_SECONDS, VIDEO_SECONDS = 55.0, 15.0, 30.0
-#: Creation times that show an order: fewer are in one by chance more than once in 2,000 times.
-LEAST_TIMES = 7
-#: The fact that names the objects that are not deleted yet.
-LEFT = "probe left"
-FOLDER = b"syncd-probe"
+#: How long a probe takes at most, and what of it is left for deleting.
+MOST_SECONDS, CLEAN_SECONDS = 55.0, 12.0
+#: How long one call, reading one listing, a size and a video may take.
+CALL_SECONDS, LIST_SECONDS, SIZE_SECONDS, VIDEO_SECONDS = 10.0, 8.0, 6.0, 25.0
 TEXT, VIDEO, OTHER = "text/plain", "video/mp4", "application/octet-stream"
+_TEXT = b"text"
+_NO_QUOTA = "a quota is used up: nothing is sent until it is free again"
 
 
-@dataclass(slots=True)
-class _Made:
-    """An object of the probe; `made_at` by the service's clock, in seconds since the epoch."""
-
-    file_uuid: str
-    name: str
-    method: str
-    size: int
-    is_video: bool
-    made_at: float
+class ProbeError(SyncdError):
+    """No probe can be made now."""
 
 
-@dataclass(slots=True)
-class Facts:
-    """Facts about the service; None where the probe did not see one."""
-
-    #: how a name comes back, by kind of upload: path, name or none
-    echo: dict[str, str] = field(default_factory=dict)
-    #: newest, oldest or none
-    order: str | None = None
-    #: how many files there are, how many a page had that lacked some, and a limit that is refused
-    files: int | None = None
-    page_cap: int | None = None
-    refused_limit: int | None = None
-    list_seconds: float | None = None
-    #: where sizes are told: record, url or none
-    sizes: str | None = None
-    put_needs_type: bool | None = None
-    url_seconds: float | None = None
-    video_status: str | None = None
-    video_frames: int | None = None
-    video_metadata: bool | None = None
-    #: the status of the answer
-    second_delete: int | None = None
+class _UnseenError(Exception):
+    """Why something was not seen."""
 
 
 class ServiceProbe:
@@ -94,268 +62,336 @@ class ServiceProbe:
         *,
         store: Store,
         client: FilesClient,
-        learn: Callable[[str, Learned, str | None], None],
+        gate: Gate,
+        objects: ProbeObjects,
+        learn: Callable[[str, ProbeObject, float, FileDetail], None],
         workspace: str | None,
         clock: Callable[[], float],
         pause: Callable[[float], object],
     ) -> None:
-        """`learn` keeps what a kind of upload showed, and who is said to upload with our key."""
+        """`learn(kind, sent, stored_at, shown)` keeps what a listing shows of an own upload."""
         self._store = store
         self._client = client
+        self._gate = gate
+        self._objects = objects
         self._learn = learn
         self._workspace = workspace
         self._clock = clock
         self._pause = pause
-        self._until = time.monotonic() + MOST_SECONDS
-        self._instance = secrets.token_hex(4)
+        self._until = 0.0
         self._ahead = 0.0
-        self._made: list[_Made] = []
-        self._in_doubt = False
+        self._made: list[Made] = []
+        self._page_items = PAGE_ITEMS
         self.facts = Facts()
 
     def run(self) -> Iterator[JsonObject]:
-        """Yield each step, and at last the facts. FilesApiError where the service fails."""
-        self._delete_left(json.loads(self._store.fact(LEFT) or "[]"))
+        """Yield each step, and at last the facts and what is not deleted yet.
+
+        ProbeError or FilesApiError where nothing can be asked now: then nothing was made.
+        """
+        if not self._objects.lock.acquire(blocking=False):
+            raise ProbeError("another probe is at work: wait for its end, a minute at most")
+        try:
+            yield from self._run()
+        finally:
+            self._objects.lock.release()
+
+    def _run(self) -> Iterator[JsonObject]:
+        self._until = time.monotonic() + MOST_SECONDS - CLEAN_SECONDS
+        self._see_whether_it_may()
         try:
             yield {"step": "uploading"}
-            self._upload_direct(b"text", TEXT)
-            self._upload_direct(_video(), VIDEO)
-            self._upload_presigned(b"text", TEXT)
-            self._upload_presigned(_video(), VIDEO)
+            self._upload()
             yield {"step": "listing"}
-            self._look(processed=False)
-            self._read_page()
+            self._see_page()
             self._see_size()
+            self._see_names(processed=False)
             yield {"step": "waiting for the video"}
-            self._await_video()
-            self._look(processed=True)
+            self._see_video()
+            self._see_names(processed=True)
             yield {"step": "deleting"}
             self._delete_twice()
-        except InDoubtError:
-            self._in_doubt = True
-            raise
         finally:
-            self._clean()
-        yield {"facts": {name: getattr(self.facts, name) for name in Facts.__slots__}}
+            self._until = time.monotonic() + CLEAN_SECONDS
+            with self._seeing():
+                if error := self._objects.clean_up(self._per_call):
+                    raise error
+        left = [made.file_uuid or made.token for made in self._objects.left()]
+        yield {"facts": self.facts.document(), "left": left}
 
-    # Making objects
+    def _see_whether_it_may(self) -> None:
+        """Raise where the service asked for patience, or refuses us; call it once."""
+        if self._gate.resting:
+            raise ProbeError(_NO_QUOTA)
+        if shut := self._gate.seconds_shut():
+            cause = self._gate.cause or "the service asked to wait"
+            raise ProbeError(f"no request is made for {span(shut)}: {cause}")
+        try:
+            self._client.list(workspace_uuid=self._workspace, limit=1, **self._per_call())
+        except FilesApiError as error:
+            self._gate.failed(error)
+            raise
+        self._gate.succeeded()
 
-    def _upload_direct(self, content: bytes, kind: str) -> None:
-        name = self._name(kind)
-        with _source(content) as source:
-            stored = self._client.upload(
-                source,
-                name=name,
-                content_type=kind,
-                workspace_uuid=self._workspace,
-                **self._per_call(),
-            )
-        self._note(stored.file_uuid, name, "direct", content)
+    @contextmanager
+    def _seeing(self, *names: str) -> Iterator[None]:
+        """See a few facts: where that fails they are not seen, and everything else may be."""
+        why = ""
+        try:
+            self._wait_if_asked()
+            yield
+        except _UnseenError as error:
+            why = str(error)
+        except FilesApiError as error:
+            # What a storage says is no word of the service.
+            if isinstance(error, Aborted) or error.operation not in ("put", "length"):
+                self._gate.failed(error)
+            why = str(error)
+        for name in names if why else ():
+            self.facts.note(name, getattr(self.facts, name), why)
 
-    def _upload_presigned(self, content: bytes, kind: str) -> None:
-        name = self._name(kind)
-        new = NewFile(local_file_path=name, content_type=kind)
-        (made,) = self._client.create(
-            [new], workspace_uuid=self._workspace, **self._per_call()
-        ).files
-        self._note(made.file_uuid, name, "presigned", content)
-        url = made.file_url or ""
-        self.facts.url_seconds = _lifetime(url, self._clock() + self._ahead)
-        with _source(content) as source:
-            if kind == TEXT:
-                self.facts.put_needs_type = False
-                try:
-                    self._client.put(url, source, content_type=OTHER, **self._per_call())
-                except RefusedError:
-                    self.facts.put_needs_type = True
-            self._client.put(url, source, content_type=kind, **self._per_call())
-
-    def _name(self, kind: str) -> str:
-        token = f"sy1-{self._instance}-{secrets.token_hex(14)}"
-        return sent_name(FOLDER + (b"/probe.mp4" if kind == VIDEO else b"/probe.txt"), token)
-
-    def _note(self, file_uuid: str | None, name: str, method: str, content: bytes) -> None:
-        if file_uuid is None:
-            self._in_doubt = True
-            return
-        made_at, is_video = self._clock() + self._ahead, name.endswith(".mp4")
-        self._made.append(_Made(file_uuid, name, method, len(content), is_video, made_at))
-        self._store.set_fact(LEFT, json.dumps([one.file_uuid for one in self._made]))
+    def _wait_if_asked(self) -> None:
+        if shut := self._gate.seconds_shut():
+            if time.monotonic() + shut > self._until:
+                raise _UnseenError(f"the service asked to wait {span(shut)}")
+            self._pause(shut)
 
     def _per_call(self) -> PerCall:
-        left = max(self._until - CLEAN_SECONDS - time.monotonic(), 1.0)
-        return {"deadline_seconds": left, "on_answer": self._note_date}
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise _UnseenError("the minute was over")
+        return {"deadline_seconds": min(left, CALL_SECONDS), "on_answer": self._note_date}
 
     def _note_date(self, answer: Answer) -> None:
         if answer.date is not None:
             self._ahead = answer.date.timestamp() - self._clock()
 
+    # Uploading
+
+    def _upload(self) -> None:
+        with self._seeing("echo"):
+            self._make("direct", _TEXT, TEXT)
+        with self._seeing("echo"):
+            self._make("direct", video(), VIDEO)
+        with self._seeing("url_seconds", "put_needs_type", "sizes"):
+            text = self._make("presigned", _TEXT, TEXT)
+            _need_url(text)
+            lifetime = lifetime_of(text.file_url, self._clock() + self._ahead)
+            self.facts.note("url_seconds", lifetime, "the URL does not say it")
+            self._put_text(text)
+        with self._seeing():
+            made = self._make("presigned", video(), VIDEO)
+            _need_url(made)
+            self._objects.put(made, video(), VIDEO, self._per_call())
+
+    def _make(self, method: str, content: bytes, kind: str) -> Made:
+        if self._gate.refused or self._gate.resting:
+            raise _UnseenError("the key is refused" if self._gate.refused else _NO_QUOTA)
+        make = self._objects.upload if method == "direct" else self._objects.create
+        made = make(content, kind, self._workspace, self._per_call())
+        if made is None:
+            raise _UnseenError(f"the answer to the {method} upload names no file_uuid")
+        made.made_at = self._clock() + self._ahead
+        self._made.append(made)
+        return made
+
+    def _put_text(self, made: Made) -> None:
+        """See whether the content type must be the one that the URL was made for."""
+        needs_type, is_storage = False, True
+        try:
+            is_storage = self._objects.put(made, _TEXT, OTHER, self._per_call())
+        except RefusedError:
+            needs_type = True
+        is_storage &= self._objects.put(made, _TEXT, TEXT, self._per_call())
+        why = "the answer has no ETag, as a storage's has"
+        self.facts.note("put_needs_type", needs_type if is_storage else None, why)
+
     # Looking at them
 
-    def _read_page(self) -> None:
+    def _see_page(self) -> None:
         """See how many files a page has, how long it takes, and in which order they come."""
-        began = time.monotonic()
-        for limit in (1000, 100, 10):
+        with self._seeing("page_cap", "list_seconds", "order"):
+            page, refused_from = self._largest_page()
+            taken, few = self._page_items, f"{len(page.items)} files are too few to tell"
+            times = [item.created_at for item in page.items]
+            is_few = len(times) < ORDERED_FILES
+            self.facts.note("order", order_of(times), few if is_few else "too many times are equal")
+            self.facts.refuses_limit = refused_from <= PAGE_ITEMS
+            is_short = len(page.items) < min(page.count, taken)
+            if refused_from - taken > 1:
+                raise _UnseenError(f"{taken} files are taken, and {refused_from} are refused")
+            if self.facts.refuses_limit:
+                self.facts.page_cap = taken
+            elif is_short:
+                self.facts.page_cap = len(page.items)
+            else:
+                raise _UnseenError(few if page.count < PAGE_ITEMS else "no page was too long")
+
+    def _largest_page(self) -> tuple[FilePage, int]:
+        """Return a page of as many files as the service allows, and how many it refuses.
+
+        It is sought for by halves, as long as that takes no more time than a listing may.
+        """
+        refused_from, asked, page = PAGE_ITEMS + 1, PAGE_ITEMS, None
+        until, self._page_items = time.monotonic() + LIST_SECONDS, 0
+        while asked > self._page_items and (page is None or time.monotonic() < until):
+            began = time.monotonic()
             try:
                 page = self._client.call(
-                    list_files(workspace_uuid=self._workspace, limit=limit), **self._per_call()
+                    list_files(workspace_uuid=self._workspace, limit=asked), **self._per_call()
                 )
-            except (BadRequestError, UnprocessableError):
-                self.facts.refused_limit = limit
-                continue
-            break
-        else:
-            return
-        self.facts.list_seconds = round(time.monotonic() - began, 3)
-        self.facts.files = page.count
-        if len(page.items) < page.count:
-            self.facts.page_cap = len(page.items)
-        self.facts.order = _order([item.created_at for item in page.items])
+            except (BadRequestError, UnprocessableError) as error:
+                if asked == 1:
+                    raise _UnseenError(f"pages of any length are refused: {error}") from error
+                refused_from = asked
+            else:
+                self._page_items = asked
+                self.facts.list_seconds = round(time.monotonic() - began, 3)
+            asked = (self._page_items + refused_from) // 2
+        return page or FilePage(items=(), count=0), refused_from
 
-    def _look(self, *, processed: bool) -> None:
-        """Learn from what the listing shows of each object: there it would be looked for."""
+    def _see_size(self) -> None:
+        """See where the service tells the size of what a storage took for it.
+
+        That it tells none is for the daemon to find out: it asks for longer than a minute.
+        """
+        text = next((one for one in self._made if one.is_sent and not one.is_whole), None)
+        if text is None or text.is_video:
+            return
+        with self._seeing("sizes"):
+            until, wait = time.monotonic() + SIZE_SECONDS, 0.2
+            while (told := self._told_size(text))[1] == 0 and time.monotonic() < until:
+                self._pause(wait)
+                wait *= 2
+            where, size = told
+            if size != text.noted.size:
+                told_size = counted(size, "byte") if size else "no size"
+                raise _UnseenError(f"{told_size} was told within {span(SIZE_SECONDS)}")
+            self.facts.sizes, text.is_whole = where, True
+            self._store.write(confirming.told)
+
+    def _told_size(self, made: Made) -> tuple[str, int]:
+        """Return where a size is told, and the size; 0 for none."""
+        detail = self._client.get(made.uuid, **self._per_call())
+        if detail.file_size_bytes is not None or not detail.file_url:
+            return "record", detail.file_size_bytes or 0
+        with suppress(RefusedError):
+            return "url", self._client.length(detail.file_url, **self._per_call()) or 0
+        return "url", 0
+
+    def _see_names(self, *, processed: bool) -> None:
+        """Learn from what the listing shows of each object that the service holds whole."""
+        with self._seeing("echo"):
+            before = self._statuses()
+            made = {
+                made.uuid: made
+                for made in self._made
+                if made.is_whole and (made.is_video or not processed)
+            }
+            shown = self._find(made.keys())
+            after = self._statuses()
+            for file_uuid, item in shown.items():
+                # A video that was completed meanwhile may be shown either way.
+                states = {before.get(file_uuid), after.get(file_uuid)}
+                if not made[file_uuid].is_video or states <= {"pending", "processing"}:
+                    self._learn_from(made[file_uuid], item, processed=False)
+                elif states == {"completed"}:
+                    self._learn_from(made[file_uuid], item, processed=True)
+
+    def _statuses(self) -> dict[str, str]:
+        """Return how far each video is that was sent, as far as the service tells."""
+        told = {}
+        for made in self._made:
+            if made.is_video and made.is_sent:
+                with self._seeing("video_status"):
+                    status = self._client.get_status(made.uuid, **self._per_call())
+                    told[made.uuid] = status.processing_status
+                    made.is_whole |= status.processing_status in ("processing", "completed")
+        return told
+
+    def _find(self, wanted: Collection[str]) -> dict[str, FileDetail]:
+        """Return what the listing shows of objects, as far as it can be read in the time."""
         shown: dict[str, FileDetail] = {}
-        wanted = {made.file_uuid for made in self._made if made.is_video or not processed}
+        until = time.monotonic() + LIST_SECONDS
+        since = min((made.made_at for made in self._made), default=0.0) - SKEW_SECONDS
 
         def take(item: FileDetail) -> None:
             if item.file_uuid in wanted:
                 shown[item.file_uuid] = item
 
-        before = self._processed()
-        since = min(made.made_at for made in self._made) - 900.0
-        self._client.read_listing(
-            take,
-            workspace_uuid=self._workspace,
-            since=lambda: datetime.fromtimestamp(since).astimezone(),
-            **self._per_call(),
-        )
-        # A video that was completed meanwhile may be shown either way.
-        unclear = self._processed() - before
-        for made in self._made:
-            if made.file_uuid in shown.keys() - unclear:
-                processed = made.file_uuid in before
-                self._learn_from(made, shown[made.file_uuid], processed=processed)
+        def per_call() -> PerCall:
+            if len(shown) == len(wanted):
+                raise _UnseenError
+            if time.monotonic() > until:
+                raise _UnseenError("the listing is too long to be read in a minute")
+            return self._per_call()
 
-    def _processed(self) -> set[str]:
-        """Return the videos that are completed."""
-        videos = [made.file_uuid for made in self._made if made.is_video]
-        return {one for one in videos if self._status(one) == "completed"}
+        try:
+            self._objects.read_listing(
+                take,
+                self._workspace,
+                per_call,
+                since=lambda: datetime.fromtimestamp(since).astimezone(),
+                limit=self._page_items,
+            )
+            why = "the listing does not show what was uploaded"
+        except _UnseenError as error:
+            why = str(error)
+        if len(shown) < len(wanted):
+            self.facts.unseen["echo"] = why
+        return shown
 
-    def _status(self, file_uuid: str) -> str | None:
-        return self._client.get_status(file_uuid, **self._per_call()).processing_status
+    def _learn_from(self, made: Made, shown: FileDetail, *, processed: bool) -> None:
+        kind = kind_of(made.noted.method, is_video=made.is_video, processed=processed)
+        is_whole_name = made.name in (shown.local_file_path, shown.original_file_url)
+        echoed = "path" if is_whole_name else "name"
+        self.facts.echo = self.facts.echo or {}
+        self.facts.echo[kind] = echoed if shown.token == made.noted.token else "none"
+        self._learn(kind, made.noted, made.made_at, shown)
 
-    def _learn_from(self, made: _Made, shown: FileDetail, *, processed: bool) -> None:
-        kind = kind_of(made.method, is_video=made.is_video, processed=processed)
-        texts = (shown.local_file_path, shown.original_file_url)
-        echoed = shown.token is not None and shown.token in made.name
-        whole = made.name in texts
-        self.facts.echo[kind] = ("path" if whole else "name") if echoed else "none"
-        size = shown.file_size_bytes
-        sizes = None if size is None else size == made.size
-        skew = shown.created_at.timestamp() - made.made_at
-        self._learn(kind, Learned(echoed, sizes, skew), shown.uploaded_by_uuid)
-
-    def _see_size(self) -> None:
-        """See whether the service tells the size of what a storage took for it."""
-        made = next(made for made in self._made if made.method == "presigned")
-        detail = self._client.get(made.file_uuid, **self._per_call())
-        length = detail.file_size_bytes
-        self.facts.sizes = "none" if length is None else "record"
-        if length is None and detail.file_url:
-            with suppress(RefusedError):
-                length = self._client.length(detail.file_url, **self._per_call())
-            self.facts.sizes = "none" if length is None else "url"
-        # That none is ever told, a single object does not show.
-        if length == made.size:
-            self._store.set_fact(SIZES, TOLD)
-
-    def _await_video(self) -> None:
-        videos = [made.file_uuid for made in self._made if made.is_video]
-        until = min(time.monotonic() + VIDEO_SECONDS, self._until - CLEAN_SECONDS)
-        wait = 0.2
-        while True:
-            statuses = [self._status(file_uuid) for file_uuid in videos]
-            others = [status for status in statuses if status != "completed"]
-            self.facts.video_status = others[0] if others else "completed"
-            if not {*others} - {"failed"} or time.monotonic() > until:
-                break
-            self._pause(wait)
-            wait = min(2 * wait, 2.0)
-        if self.facts.video_status == "completed":
-            frames = self._client.get_frames(videos[0], **self._per_call())
+    def _see_video(self) -> None:
+        with self._seeing("video_status"):
+            videos = [made for made in self._made if made.is_video and made.is_sent]
+            if not videos:
+                raise _UnseenError("no video was uploaded")
+            until, wait = time.monotonic() + VIDEO_SECONDS, 0.2
+            while True:
+                statuses = {*self._statuses().values()}
+                is_over = statuses <= {"completed", "failed"}
+                if is_over or time.monotonic() > min(until, self._until - LIST_SECONDS):
+                    break
+                self._pause(wait)
+                wait = min(2 * wait, 2.0)
+            if statuses:
+                self.facts.video_status = next(iter(statuses - {"completed"}), "completed")
+        if self.facts.video_status != "completed":
+            for name in ("video_frames", "video_metadata"):
+                self.facts.note(
+                    name, None, f"the video is {self.facts.video_status or 'not known'}"
+                )
+            return
+        with self._seeing("video_frames"):
+            frames = self._client.get_frames(videos[0].uuid, **self._per_call())
             self.facts.video_frames = len(frames.frame_urls)
-            detail = self._client.get(videos[0], **self._per_call())
+        with self._seeing("video_metadata"):
+            detail = self._client.get(videos[0].uuid, **self._per_call())
             self.facts.video_metadata = detail.video_metadata is not None
 
     # Deleting them
 
     def _delete_twice(self) -> None:
-        first = self._made[0].file_uuid
-        self._client.delete(first, **self._per_call())
-        try:
-            self._client.delete(first, **self._per_call())
-            self.facts.second_delete = 204
-        except RefusedError as error:
-            self.facts.second_delete = error.status
-
-    def _clean(self) -> None:
-        """Delete every object of the probe, and what an unanswered request may have made."""
-        self._until = time.monotonic() + 2 * CLEAN_SECONDS
-        found = {made.file_uuid for made in self._made}
-
-        def take(item: FileDetail) -> None:
-            if item.token and item.token.startswith(f"sy1-{self._instance}-"):
-                found.add(item.file_uuid)
-
-        if self._in_doubt:
-            with suppress(FilesApiError):
-                self._client.read_listing(take, workspace_uuid=self._workspace, **self._per_call())
-        self._delete_left(sorted(found))
-
-    def _delete_left(self, uuids: Sequence[str]) -> None:
-        left = []
-        for file_uuid in uuids:
+        with self._seeing("second_delete"):
+            if not self._made:
+                raise _UnseenError("nothing was made")
+            first = self._made[0]
+            self._objects.delete(first.noted, self._per_call())
             try:
-                self._client.delete(file_uuid, **self._per_call())
+                self._client.delete(first.uuid, **self._per_call())
+                self.facts.second_delete = 204
             except NotFoundError:
-                continue
-            except FilesApiError:
-                left.append(file_uuid)
-        self._store.set_fact(LEFT, json.dumps(left))
+                self.facts.second_delete = 404
 
 
-@contextmanager
-def _source(content: bytes) -> Iterator[UploadSource]:
-    descriptor = os.memfd_create("syncd-probe")
-    try:
-        os.write(descriptor, content)
-        yield UploadSource(fd=descriptor, size=len(content))
-    finally:
-        os.close(descriptor)
-
-
-def _video() -> bytes:
-    """Return an MP4 of one second: four grey frames of 64 x 64 pixels."""
-    return resources.files("syncd.workers").joinpath("service_probe.mp4").read_bytes()
-
-
-def _order(times: Sequence[datetime]) -> str | None:
-    """Return in which order files come; None where so few may be in one by chance."""
-    rises = any(one < other for one, other in pairwise(times))
-    falls = any(one > other for one, other in pairwise(times))
-    if rises and falls:
-        return "none"
-    if len(set(times)) < LEAST_TIMES:
-        return None
-    return "oldest" if rises else "newest"
-
-
-def _lifetime(url: str, now: float) -> float | None:
-    """Return the seconds for which a presigned URL says that it is valid."""
-    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-    with suppress(ValueError):
-        if seconds := query.get("x-amz-expires"):
-            return float(seconds)
-        if until := query.get("expires", query.get("x-expires")):
-            return round(float(until) - now)
-    return None
+def _need_url(made: Made) -> None:
+    if not made.file_url:
+        raise _UnseenError("the answer to the create has no file_url")

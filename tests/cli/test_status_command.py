@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from syncd import __version__, vitals
-from syncd.state import ages
+from syncd.state import ages, folders
 from syncd.state.facts import LAST_ONCE, set_fact
 from syncd.state.ledger import Failure
 from syncd.units import clock
@@ -97,6 +97,25 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert "polling (it is on NFS), 3 directories" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_of_many_folders_those_in_which_all_is_well_are_counted(desk, daemon, syncd):
+    names = [f"f{number:03}" for number in range(500)]
+    desk.store.write(
+        lambda db: [folders.note(db, n, b"/in/" + n.encode(), desk.now) for n in names]
+    )
+    desk.see(b"x", folder="f400")
+    desk.hold("deletions", "f410", "its root is missing")
+    seen = {name: FolderVitals("native", watched_directories=1, directories=1) for name in names}
+    seen["f420"] = FolderVitals("native", watched_directories=1, directories=2)
+    seen["f430"] = FolderVitals("native", trouble="it cannot be listed")
+    daemon(folders=seen)
+    out = syncd("status")[1]
+    shown = [name for name in names if f"/in/{name}" in out]
+    assert shown == ["f000", "f001", "f002", "f400", "f410", "f420", "f430"]
+    assert "\n493 more folders: all is well\n" in out
+    daemon(folders=dict.fromkeys(names[:10], seen["f000"]))
+    assert "more folder" not in syncd("status")[1]
 
 
 def test_a_command_stands_on_a_line_of_its_own_and_only_once(desk, daemon, syncd):

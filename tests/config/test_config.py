@@ -55,7 +55,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
     assert (config.api.timeout_seconds, config.api.connect_seconds) == (60, 5)
     assert config.state.directory == tmp_path / "home/.local/state/syncd"
     assert config.upload.model_dump() == {
-        "workers": 8,
+        "workers": None,
         "resend_after_seconds": 120,
         "drain_seconds": 10,
         "token": True,
@@ -140,6 +140,7 @@ def test_the_first_file_there_is_is_read(load, tmp_path):
     (tmp_path / "etc/syncd.toml").write_text(FOLDER + "[upload]\nworkers = 1\n")
     assert load().upload.workers == 1
     assert load(FOLDER + "[upload]\nworkers = 2\n").upload.workers == 2
+    assert load(FOLDER + '[upload]\nworkers = "auto"\n').upload.workers is None
     (tmp_path / "env.toml").write_text(FOLDER + "[upload]\nworkers = 3\n")
     env = {"SYNCD_CONFIG": "env.toml"}
     assert load(env=env).upload.workers == 3
@@ -178,7 +179,7 @@ def test_variables_override_the_file(load):
 
 
 def test_an_empty_variable_counts_as_not_there(load):
-    assert load(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "", "SYNCD_WATCH": ""}).upload.workers == 8
+    assert load(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "", "SYNCD_WATCH": ""}).upload.workers is None
 
 
 def test_folders_come_as_json_or_one_by_watch(load, tmp_path):

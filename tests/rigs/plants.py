@@ -13,7 +13,7 @@ from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
-from syncd.workers.passage import Passage
+from syncd.workers.preparation import Preparation
 from syncd.workers.reconciler import Reconciler
 
 
@@ -147,7 +147,7 @@ def delete_without_intent() -> None:
 
 def takes_over_what_changed() -> None:
     """a rename takes over the copy of a path that merely changed"""
-    _plant(Passage, "_vacated", lambda _self, sources: [source.id for source in sources])
+    _plant(Preparation, "_vacated", lambda _self, sources: [source.id for source in sources])
 
 
 def foreign_adopted() -> None:

@@ -8,9 +8,9 @@ from syncd.files_api import FilesApiError
 from syncd.state import attempts, copies, files
 from syncd.state.advance import make_live, retire
 from syncd.state.deletions import Deletions
-from syncd.state.ledger import Declined, Ledger, rename_sources
+from syncd.state.ledger import Declined, Intent, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
-from syncd.workers.passage import Passage
+from syncd.workers.preparation import Preparation
 from syncd.workers.reconciler import Reconciler
 from syncd.workers.search import Search, Sight
 
@@ -19,7 +19,7 @@ _plan = Ledger._plan
 _token = Ledger._token
 _settle = Ledger.settle
 _confirm_missing = Deletions.confirm_missing
-_offer = Passage._offer
+_offer = Preparation._offer
 _step = Reconciler.step
 _insert = copies.insert
 _fits = Search._fits
@@ -149,11 +149,11 @@ def begin_delete_unwritten(self, db, copy_id, now):
     return copy if copy and copy.status is CopyStatus.RETIRING else None
 
 
-def trust_the_inode(self, file, descriptor):
-    offer = _offer(self, file, descriptor)
+def trust_the_inode(self, file, descriptor, reading):
+    offer = _offer(self, file, descriptor, reading)
     if offer is None or file.sha256 is not None:
         return offer
-    moved = self._store.read(
+    moved = self.store.read(
         lambda db: files.where(
             db,
             "inode = ? AND size = ? AND status = 'missing' AND sha256 IS NOT NULL",
@@ -175,17 +175,18 @@ class _UndoneError(Exception):
     """Carries what a transaction returned, and undoes it."""
 
 
-def promise_nothing(self, offer):
-    now, future = self._clock(), Future()
+def promise_nothing(self, offers):
+    now, futures = self.clock(), [Future() for _ in offers]
 
     def work(db):
-        raise _UndoneError(self._ledger.begin(db, offer, now))
+        raise _UndoneError(self.ledger.begin_all(db, [Intent(offer, now) for offer in offers]))
 
     try:
-        self._store.write(work)
+        self.store.write(work)
     except _UndoneError as undone:
-        future.set_result(undone.args[0])
-    return future
+        for future, begun in zip(futures, undone.args[0], strict=True):
+            future.set_result(begun)
+    return futures
 
 
 def want_for_ever(self, db, file_id, now, **checks):

@@ -66,10 +66,15 @@ class InlineWriter(Writer):
         self._db.conn.execute("PRAGMA wal_autocheckpoint = 0")
 
     def submit(self, work):
+        return self._take(_Job(work, _Later(self.commit)))
+
+    def submit_all(self, work, items):
+        return [self._take(_Job(work, _Later(self.commit), item)) for item in items]
+
+    def _take(self, job):
         self._between("work handed in")
-        future = _Later(self.commit)
-        self._handed_in.append(_Job(work, future))
-        return future
+        self._handed_in.append(job)
+        return job.future
 
     def commit(self) -> None:
         """Commit what was handed in."""
@@ -82,7 +87,7 @@ class InlineWriter(Writer):
             self._commit(jobs)
         else:
             if fails:
-                self._commit([_Job(job.work, Future()) for job in jobs])
+                self._commit([_Job(job.work, Future(), job.item) for job in jobs])
             for job in jobs:
                 job.future.set_exception(StateWriteError("I/O error"))
         wal = Path(f"{self._path}-wal")
@@ -196,7 +201,8 @@ class Engine:
         watched = self.parts.watch.folders[FOLDER]
         for path, removed in self._hints():
             watched.hints.add(path, removal_seen=removed)
-        self.parts.watch.look_hints()
+        for watched in self.parts.watch.folders.values():
+            watched.look_hints()
         self.parts.watch.look_due()
 
     def _upload(self) -> None:

@@ -17,10 +17,11 @@ from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.workers.deleter import Deleter
-from syncd.workers.passage import Passage
+from syncd.workers.preparation import Preparation
 from syncd.workers.reconciler import Reconciler
 from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
+from syncd.workers.sending import Sending
 
 from . import bugs
 from .history import run
@@ -91,7 +92,7 @@ BUGS = {
         replaced=((Deletions, "begin_delete", bugs.begin_delete_unwritten),), seen_as=("I2",)
     ),
     "an upload without a committed intent": Planted(
-        replaced=((Passage, "_begin", bugs.promise_nothing),), seen_as=("I1",)
+        replaced=((Preparation, "_begin", bugs.promise_nothing),), seen_as=("I1",)
     ),
     "the old sweep": Planted(
         replaced=((Reconciler, "step", bugs.sweep),),
@@ -163,12 +164,12 @@ BUGS = {
         seen_as=("stored twice", "orphan"),
     ),
     "a rename takes over a path that merely changed": Planted(
-        replaced=((Passage, "_vacated", lambda _, sources: [file.id for file in sources]),),
+        replaced=((Preparation, "_vacated", lambda _, sources: [file.id for file in sources]),),
         plan=RESTLESS,
         seen_as=("I5", "I7"),
     ),
     "a rename is decided by the inode": Planted(
-        replaced=((Passage, "_offer", bugs.trust_the_inode),),
+        replaced=((Preparation, "_offer", bugs.trust_the_inode),),
         plan=RESTLESS,
         near=7,
         seen_as=("differ", "I6"),
@@ -177,7 +178,7 @@ BUGS = {
         replaced=((Ledger, "begin", bugs.share),), seen_as=("has no live copy", "differ")
     ),
     "a stale copy is sent": Planted(
-        replaced=((Passage, "_gatekeeper", lambda *_: None),),
+        replaced=((Sending, "_gatekeeper", lambda *_: None),),
         plan=RESTLESS,
         seen_as=("I6",),
     ),

@@ -7,7 +7,7 @@ import pytest
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history, ledger, schema, sightings
+from syncd.state import copies, files, history, intents, schema, sightings
 from syncd.state.copies import NEWEST_KEPT, Copy
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus, FileStatus
@@ -115,7 +115,7 @@ def test_old_versions_make_no_new_one_dearer(store):
 
 def test_many_files_of_equal_content_make_no_new_one_dearer(store):
     def search(db):
-        return ledger.rename_sources(db, 0, A, 1, None)
+        return intents.rename_sources(db, 0, A, 1, None)
 
     def add(db, numbers):
         for number in numbers:
@@ -133,7 +133,7 @@ def test_many_files_of_equal_content_make_no_new_one_dearer(store):
     found = store.read(search)
     # Most likely it was moved from where it is known to be missing.
     assert found[0].file_id == missing
-    assert len(found) == ledger.RENAME_SOURCES
+    assert len(found) == intents.RENAME_SOURCES
 
 
 def test_what_is_old_is_forgotten_a_little_at_a_time(store):

@@ -10,13 +10,14 @@ import warnings
 from pathlib import Path
 
 import pytest
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 
 from syncd.mounts import kind_of
-from syncd.watch import observer as observer_module
+from syncd.watch import inotify, observer as observer_module
 from syncd.watch.filesystems import why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
-from syncd.watch.inotify import Inotify
+from syncd.watch.inotify import Inotify, Instances
 from syncd.watch.observer import FolderObserver
 
 
@@ -142,11 +143,10 @@ def test_a_root_that_is_a_link_is_watched_where_it_leads(root, tmp_path, until):
 
 
 @pytest.mark.row(9)
-@pytest.mark.parametrize("which", ["emitter", "dispatcher", "reader"])
+@pytest.mark.parametrize("which", ["emitter", "reader"])
 def test_a_dead_thread_is_found_and_the_folder_watched_anew(watching, root, gathered, until, which):
     thread = {
-        "emitter": next(iter(watching._observer.emitters)),
-        "dispatcher": watching._observer,
+        "emitter": watching._emitter,
         "reader": watching._inotify,
     }[which]
     assert watching.check() == ""
@@ -163,7 +163,7 @@ def test_a_dead_thread_is_found_and_the_folder_watched_anew(watching, root, gath
 def test_a_failure_inside_watchdog_does_not_end_its_thread_unseen(
     watching, root, gathered, until, monkeypatch
 ):
-    group = next(iter(watching._observer.emitters))._inotify
+    group = watching._emitter.tree
     monkeypatch.setattr(group, "on_event", lambda event: 1 / 0)
     root.joinpath("a").write_bytes(b"x")
     assert until(lambda: watching.hints.scan_asked)
@@ -173,7 +173,7 @@ def test_a_failure_inside_watchdog_does_not_end_its_thread_unseen(
 
 
 def test_watches_that_are_all_lost_are_found(watching):
-    group = next(iter(watching._observer.emitters))._inotify
+    group = watching._emitter.tree
     group._remove_callbacks(list(group._active_callbacks_by_watch))
     assert watching.check() == "no directory is watched any more"
     assert watching.live_watches == 1
@@ -186,6 +186,15 @@ def test_a_replaced_root_is_watched_anew(watching, root, tmp_path, gathered):
     assert watching.check() == "the folder is back, or another one is in its place"
     root.joinpath("a").write_bytes(b"x")
     assert gathered.has(b"a")
+
+
+def test_a_renamed_root_asks_for_a_check(watching, root, until):
+    root.joinpath("d").mkdir()
+    root.joinpath("d").rename(root / "e")
+    assert until(lambda: watching.hints.last_event_at)
+    assert not watching.hints.take_check()
+    root.rename(root.parent / "away")
+    assert until(watching.hints.take_check)
 
 
 def test_a_removed_root_asks_for_a_check(watching, root, until):
@@ -236,8 +245,8 @@ def test_without_inotify_it_polls_says_why_once_and_tries_again(
 
     threads = set(threading.enumerate())
     with monkeypatch.context() as limited, caplog.at_level(logging.WARNING):
-        at = Inotify if number == errno.EMFILE else Inotify.__mro__[1]
-        limited.setattr(at, "__init__" if number == errno.EMFILE else "add_callback", refuse)
+        method = "__init__" if number == errno.EMFILE else "add_callback"
+        limited.setattr(Inotify, method, refuse)
         observer.start()
         assert (observer.kind, observer.kind) == ("polling", "polling")
         assert advice in observer.trouble
@@ -298,10 +307,103 @@ def test_watchdogs_warnings_do_not_become_errors(root, until):
             folder=WatchFolder("f", os.fsencode(root), watch="native"), hints=hints
         )
         observer.start()
-        group = next(iter(observer._observer.emitters))._inotify
+        group = observer._emitter.tree
         # It warns that the watch exists already; an error would come out here.
         group._add_callback(group.path)
         observer.stop()
+
+
+@pytest.fixture
+def several(root):
+    """Three started observers of folders on one filesystem, with their hints."""
+    instances, started = Instances(), []
+    for name in "abc":
+        root.joinpath(name).mkdir()
+        hints = Hints(lambda: None)
+        folder = WatchFolder(name, os.fsencode(root / name), watch="native")
+        observer = FolderObserver(folder=folder, hints=hints, instances=instances)
+        observer.hints = hints
+        observer.start()
+        started.append(observer)
+    yield started
+    for observer in started:
+        observer.stop()
+
+
+@pytest.mark.row(91)
+def test_folders_on_one_filesystem_share_an_instance_and_each_has_its_own_events(
+    several, root, until
+):
+    first, second, third = several
+    assert first._inotify is second._inotify is third._inotify
+    for name in "abc":
+        root.joinpath(name, f"file-{name}").write_bytes(b"x")
+    for observer, name in zip(several, "abc", strict=True):
+        assert until(lambda o=observer: len(o.hints))
+        assert observer.hints.take().keys() == {b"file-" + name.encode()}
+        assert observer.live_watches == 1
+
+
+@pytest.mark.row(91)
+def test_a_folder_that_is_watched_no_more_takes_no_event_from_another(several, root, until):
+    first, second, third = several
+    reader = first._inotify
+    first.stop()
+    third.stop()
+    root.joinpath("b", "new").mkdir()
+    root.joinpath("b", "new", "file").write_bytes(b"x")
+    assert until(lambda: b"new/file" in second.hints.take())
+    assert reader.is_alive()
+    second.stop()
+    assert not reader.is_alive()
+
+
+@pytest.mark.row(9)
+def test_a_failure_over_one_folders_event_has_that_one_watched_anew(
+    several, root, monkeypatch, until
+):
+    first, second, _ = several
+    monkeypatch.setattr(first._emitter.tree, "on_event", lambda event: 1 / 0)
+    root.joinpath("a", "file").write_bytes(b"x")
+    assert until(lambda: first.hints.scan_asked)
+    assert first.check().startswith("watchdog failed on an event")
+    assert second.check() == ""
+    root.joinpath("a", "again").write_bytes(b"x")
+    assert until(lambda: b"again" in first.hints.take())
+
+
+@pytest.mark.row(7)
+def test_an_overflow_has_every_folder_that_shares_the_instance_scanned(several):
+    several[0]._inotify.handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))
+    reasons = {observer.hints.take_scan() for observer in several}
+    assert reasons == {"the kernel's queue of events overflowed"}
+    assert [observer.overflows for observer in several] == [1, 1, 1]
+
+
+@pytest.mark.row(78)
+def test_a_directory_that_hangs_while_it_is_watched_holds_up_no_other_folder(
+    several, root, until, monkeypatch
+):
+    add, go_on = inotify.inotify_add_watch, threading.Event()
+    monkeypatch.setattr(
+        inotify,
+        "inotify_add_watch",
+        lambda number, path, mask: (
+            path.endswith(b"/a") and go_on.wait(10),
+            add(number, path, mask),
+        )[1],
+    )
+    first, second, _ = several
+    again = threading.Thread(target=lambda: (first.stop(), first.start()))
+    again.start()
+    try:
+        time.sleep(0.2)
+        root.joinpath("b", "file").write_bytes(b"x")
+        assert until(lambda: b"file" in second.hints.take())
+        assert again.is_alive()
+    finally:
+        go_on.set()
+        again.join()
 
 
 def test_a_polled_folder_has_no_thread(root):

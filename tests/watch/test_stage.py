@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from syncd import disk
 from syncd.exceptions import ConfigError, StateError
 from syncd.state import files
 from syncd.state.planner import Policy
@@ -205,7 +206,8 @@ def test_it_watches_several_folders_and_stops_every_thread(store, tmp_path, unti
     tmp_path.joinpath("two/b").write_bytes(b"x")
 
     def ready():
-        watch.look_hints()
+        for watched in watch.folders.values():
+            watched.look_hints()
         rows = store.read(lambda db: files.where(db, "status = 'ready'"))
         return {file.path for file in rows} == {b"a", b"b"} and watch.look_due() is None
 
@@ -261,3 +263,25 @@ def test_what_keeps_a_folder_from_being_watched_is_raised(store, tmp_path, monke
     monkeypatch.setattr(Watched, "start", start)
     with pytest.raises(StateError, match="it cannot be written"):
         make_watch(store, tmp_path).start()
+
+
+def test_at_rest_the_root_is_checked_less_often_until_something_happens(place):
+    place.synced(b"a")
+    place.reopen(watch="native", rescan_seconds=60.0)
+    place.watched.start()
+    pauses = [place.watched.check_all() for _ in range(4)]
+    assert pauses == [20.0, 40.0, 60.0, 60.0]
+    place.watched.hints.add(b"a")
+    assert place.watched.check_all() == 10.0
+    place.root.rename(place.root.parent / "away")
+    assert [place.watched.check_all() for _ in range(3)] == [10.0, 10.0, 10.0]
+
+
+def test_a_look_when_nothing_is_due_leaves_the_disk_alone(place, monkeypatch):
+    place.synced(b"a")
+
+    def refuse(*_, **__):
+        raise AssertionError("the disk was touched")
+
+    monkeypatch.setattr(disk, "open_directory", refuse)
+    assert place.watched.look() is None

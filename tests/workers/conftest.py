@@ -19,8 +19,8 @@ from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.introduction import Introduction
-from syncd.workers.passage import Root, UploadOptions
 from syncd.workers.poller import Poller, PollOptions
+from syncd.workers.preparation import Root, UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 

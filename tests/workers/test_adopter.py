@@ -449,7 +449,9 @@ def test_of_two_objects_with_the_content_of_a_file_one_is_taken_up_and_the_other
 
 def test_a_record_without_content_is_not_taken_for_the_file(shop, lost):
     shop.drop("a", b"a")
-    shop.uploader._passage._options = type(shop.uploader._passage._options)(method="presigned")
+    shop.uploader._preparation.options = type(shop.uploader._preparation.options)(
+        method="presigned"
+    )
     shop.faults({"match": "PUT /*", "times": 100, "action": {"status": 500}})
     shop.upload()
     assert shop.live() == {}

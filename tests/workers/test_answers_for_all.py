@@ -10,7 +10,7 @@ from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
 from syncd.state.retrying import Retrying, forget_backoff
 from syncd.workers.gate import Gate
-from syncd.workers.passage import UploadOptions
+from syncd.workers.preparation import UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 
 UPLOAD = "POST /v2/files/-/uploads"
@@ -303,7 +303,7 @@ def test_a_person_ends_the_rest(poisoned):
 
 @pytest.mark.row(49)
 def test_a_presigned_file_is_left_alone_as_well(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": "drop_after"})
     shop.drop("bad", b"bad")
     shop.upload()
@@ -326,7 +326,7 @@ def test_suspects_go_up_one_at_a_time(shop):
     shop.store.write(lambda db: db.conn.execute("UPDATE files SET crashes = 1"))
     shop.drop("d", b"d")
     shop.uploader.step()
-    assert sorted(file.crashes for file in shop.uploader._taken.values()) == [0, 1]
+    assert sorted(file.crashes for file in shop.uploader._handed_out.files().values()) == [0, 1]
     shop.uploader.start()
     shop.uploader.stop(30)
 

@@ -8,14 +8,14 @@ from syncd.files_api import Aborted, AbortedUnsent, UnprocessableError
 from syncd.state import confirming, manifest
 from syncd.state.lifecycle import CopyStatus
 from syncd.workers.confirmer import LONGEST_LOOK_SECONDS
-from syncd.workers.passage import UploadOptions
+from syncd.workers.preparation import UploadOptions
 
 RESEND_SECONDS = 120.0
 
 
 @pytest.fixture
 def shop(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     return shop
 
 
@@ -97,10 +97,10 @@ def test_a_storage_that_answers_200_and_stores_nothing_is_not_believed(shop):
 @pytest.mark.row(68)
 def test_lies_do_not_teach_that_sizes_are_never_told(shop, monkeypatch):
     """Where a listing shows the size of anything at all, an object without one has no bytes."""
-    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="direct")
     shop.drop("stored", b"stored for certain")
     shop.upload()
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/{file_uuid}", "action": "lie"})
     for number in range(5):
         shop.drop(f"{number}", b"%d" % number)
@@ -164,10 +164,10 @@ def test_that_sizes_are_never_told_is_learned_and_then_the_storage_is_believed(
     without_sizes(shop, monkeypatch)
     names = ["a"] if shown else ["a", "b", "c"]
     if shown:
-        shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+        shop.uploader._preparation.options = UploadOptions(workers=2, method="direct")
         shop.drop("direct", b"stored for certain")
         shop.upload()
-        shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+        shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     for name in names:
         shop.drop(name, name.encode())
     shop.upload()
@@ -190,6 +190,23 @@ def test_what_gives_no_etag_never_teaches_that_sizes_are_untold(shop, monkeypatc
     shop.upload()
     wait(shop)
     assert {shop.copy(f"{n}").status for n in range(5)} == {CopyStatus.RETIRING}
+
+
+@pytest.mark.row(68)
+@pytest.mark.parametrize("answer", ["garbage", "drop_before"])
+def test_where_no_size_is_told_only_the_word_of_a_storage_counts(shop, monkeypatch, answer):
+    """A portal's page, or no answer at all, is no word of a storage's."""
+    without_sizes(shop, monkeypatch)
+    shop.store.set_fact(confirming.SIZES, confirming.UNTOLD)
+    shop.faults({"match": "PUT /_storage/{file_uuid}", "action": answer})
+    shop.drop("a", b"one")
+    shop.upload()
+    wait(shop)
+    assert CopyStatus.LIVE not in {copy.status for copy in shop.copies("a")}
+    shop.faults()
+    shop.now += 1000
+    shop.upload()
+    assert CopyStatus.LIVE in {copy.status for copy in shop.copies("a")}
 
 
 def test_a_video_that_is_processed_has_arrived_whatever_size_is_told(shop, monkeypatch):

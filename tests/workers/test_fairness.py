@@ -9,7 +9,7 @@ from syncd.identity import RootIdentity
 from syncd.state import due, files, folders
 from syncd.state.files import File
 from syncd.state.lifecycle import FileStatus
-from syncd.workers.turns import Turns
+from syncd.workers.upload_queue import UploadQueue
 
 
 def drop(store, folder, count, due_at):
@@ -62,53 +62,77 @@ def a_file(number, folder, size=1):
 
 
 def test_each_folder_has_its_turn():
-    turns = Turns()
+    queue = UploadQueue()
     for number in range(4):
-        turns.put(a_file(number, "great"))
-    turns.put(a_file(9, "small"))
-    assert [turns.get_now().id for _ in range(5)] == [0, 9, 1, 2, 3]
-    assert turns.get_now() is None
+        queue.put(a_file(number, "great"))
+    queue.put(a_file(9, "small"))
+    assert [queue.get().id for _ in range(5)] == [0, 9, 1, 2, 3]
+    assert queue.get() is None
 
 
-def test_a_thread_for_small_files_passes_great_ones_by():
-    turns = Turns()
-    turns.open()
-    turns.put(a_file(1, "videos", size=1000))
-    got = []
-    thread = threading.Thread(target=lambda: got.append(turns.get(largest=10)))
-    thread.start()
+def test_a_batch_is_of_one_folder_small_files_and_leaves_enough_for_all_threads():
+    queue = UploadQueue(limit=2)
+    for number in range(20):
+        queue.put(a_file(number, "f", size=1 << 18))
+    queue.put(a_file(20, "g"))
+    first = queue.get()
+    assert [file.id for file in queue.more(first, 16)] == [1, 2, 3], "a MiB together"
+    assert queue.next_of("f") is None, "it is the turn of another folder"
+    assert [file.id for file in queue.more(a_file(0, "f"), 2)] == [4, 5]
+    assert queue.get().id == 20
+    assert queue.next_of("f").id == 6
+    while len(queue) > 3:
+        queue.more(a_file(0, "f"), 1)
+    assert queue.more(a_file(0, "f"), 16) == []
+    queue.allow(3)
+    assert queue.next_of("f") is None
+
+
+def test_no_more_threads_are_at_work_than_may_be():
+    queue = UploadQueue(limit=1)
+    queue.open()
+    for number in range(3):
+        queue.put(a_file(number, "f"))
+    got, threads = [], []
+    assert queue.get().id == 0
+    for _ in range(2):
+        threads.append(threading.Thread(target=lambda: got.append(queue.get())))
+        threads[-1].start()
     time.sleep(0.05)
     assert got == []
-    turns.put(a_file(2, "texts"))
-    thread.join(5)
-    assert [file.id for file in got] == [2]
-    assert turns.get().id == 1
+    queue.rest()
+    threads[0].join(0.05)
+    assert len(got) == 1
+    queue.allow(2)
+    for thread in threads:
+        thread.join(5)
+    assert len(got) == 2
 
 
 def test_whoever_waits_is_told_of_the_end():
-    turns = Turns()
-    turns.open()
-    threads = [threading.Thread(target=turns.get) for _ in range(3)]
+    queue = UploadQueue()
+    queue.open()
+    threads = [threading.Thread(target=queue.get) for _ in range(3)]
     for thread in threads:
         thread.start()
-    turns.close()
+    queue.close()
     for thread in threads:
         thread.join(5)
     assert not any(thread.is_alive() for thread in threads)
 
 
 def test_few_large_files_go_at_a_time_and_small_ones_pass_them():
-    turns = Turns()
+    queue = UploadQueue()
     for number in range(10):
-        turns.put(a_file(number, "f", size=33 << 20))
+        queue.put(a_file(number, "f", size=33 << 20))
     for number in range(20, 23):
-        turns.put(a_file(number, "f"))
-    taken = [turns.get_now() for _ in range(7)]
+        queue.put(a_file(number, "f"))
+    taken = [queue.get() for _ in range(7)]
     assert sorted(file.id for file in taken) == [0, 1, 2, 3, 20, 21, 22]
-    assert turns.get_now() is None, "four large ones are under way"
-    turns.done(taken[0])
-    assert turns.get_now().id == 4
-    assert len(turns) == 5
+    assert queue._take() is None, "four large ones are under way"
+    queue.done(taken[0])
+    assert queue.get().id == 4
+    assert len(queue) == 5
 
 
 def test_a_small_file_is_handed_out_though_hundreds_of_large_ones_are_due_longer(store):

@@ -10,7 +10,7 @@ from syncd.files_api.models import FilePage
 from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
-from syncd.workers.passage import UploadOptions
+from syncd.workers.preparation import UploadOptions
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -312,7 +312,7 @@ def test_a_quiet_day_reads_no_listing(shop):
 
 @pytest.mark.parametrize("echo", ["none"])
 def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_content(shop, echo):
-    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.uploader._preparation.options = UploadOptions(workers=2)
     shop.drop("first", b"lets it be learned that nothing is echoed")
     shop.upload()
     shop.reconciler.step()
@@ -328,7 +328,7 @@ def test_without_an_echo_a_create_in_doubt_is_repeated_because_it_left_no_conten
 
 
 def test_a_record_found_without_its_content_never_goes_live(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "POST /v2/files", "times": 1, "action": "drop_after"})
     shop.drop("a", b"content")
     shop.upload()
@@ -346,7 +346,7 @@ def test_a_record_found_without_its_content_never_goes_live(shop):
 def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(shop):
     """Each of another attempt: the record retires at a late look."""
     learn_the_echo(shop)
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "POST /v2/files", "times": 1, "action": {"commit_late": 0.3}})
     shop.drop("a", b"content")
     shop.upload()
@@ -354,7 +354,7 @@ def test_of_an_empty_record_and_a_whole_object_the_whole_one_is_the_copys_own(sh
     shop.reconciler.step()
     assert shop.copy("a").status is CopyStatus.PLANNED
     until(lambda: [o for o in shop.ask("objects") if o["state"] == "reserved"])
-    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="direct")
     shop.faults({"match": UPLOAD, "times": 1, "action": "drop_after"})
     shop.upload()
     assert shop.copy("a").in_doubt

@@ -5,13 +5,13 @@ import pytest
 from syncd.files_api import RateLimitedError
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus
-from syncd.workers.passage import UploadOptions
+from syncd.workers.preparation import UploadOptions
 
 UPLOAD, PUT = "POST /v2/files/-/uploads", "PUT /_storage/*"
 
 
 def presigned(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
 
 
 def rounds(shop, count, seconds=400.0):
@@ -166,7 +166,7 @@ def test_a_storage_that_asks_to_wait_keeps_the_record_that_was_reserved(shop, mo
         shop.now += seconds
         return False
 
-    monkeypatch.setattr(shop.uploader._passage._stop, "wait", wait)
+    monkeypatch.setattr(shop.uploader._sending.stop, "wait", wait)
     shop.drop("a", b"a")
     shop.upload()
     assert [o["state"] for o in shop.ask("objects")] == ["live"]
@@ -233,7 +233,7 @@ def test_a_probe_waits_for_no_long_transfer_that_is_under_way(shop):
     from syncd.files_api import ServerError
 
     shop.drop("long", b"x" * 100)
-    real, go, began = shop.uploader._passage.carry, threading.Event(), threading.Event()
+    real, go, began = shop.uploader._sending.send, threading.Event(), threading.Event()
 
     def slow(client, ready, *more):
         if ready.file.path == b"long":
@@ -241,7 +241,7 @@ def test_a_probe_waits_for_no_long_transfer_that_is_under_way(shop):
             go.wait(30)
         return real(client, ready, *more)
 
-    shop.uploader._passage.carry = slow
+    shop.uploader._sending.send = slow
     shop.uploader.start()
     try:
         shop.uploader.step()

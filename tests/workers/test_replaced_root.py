@@ -7,7 +7,7 @@ from syncd.identity import RootIdentity, identify
 from syncd.mounts import Mount
 from syncd.state import due, folders
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers import looks, passage
+from syncd.workers import looks, preparation
 from syncd.workers.consumer import ConsumedFolder, Consumer
 
 BYTES = b"content of the folder"
@@ -51,11 +51,11 @@ def test_a_file_beneath_another_root_is_neither_hashed_nor_sent(dropped):
     replaced(dropped)
     file = dropped.file("a")
     dropped.upload()
-    again_at = dropped.now + passage.ROOT_SECONDS
+    again_at = dropped.now + preparation.ROOT_SECONDS
     assert dropped.file("a") == file._replace(due_at=again_at, attempts=1)
     assert dropped.live() == {}
     back(dropped)
-    dropped.now += passage.ROOT_SECONDS
+    dropped.now += preparation.ROOT_SECONDS
     dropped.upload()
     assert len(dropped.live()) == 1
 
@@ -73,7 +73,7 @@ def test_beneath_one_that_is_alike_it_is_sent(dropped):
 @pytest.mark.row(65)
 def test_the_root_is_looked_at_before_the_last_chunk_of_a_transfer(dropped, monkeypatch):
     """The file that is being read stays open, wherever its folder went."""
-    may_be_sent, looked = passage.may_be_sent, []
+    may_be_sent, looked = preparation.may_be_sent, []
 
     def replaced_under_way(*place, **more):
         looked.append(place)
@@ -81,7 +81,7 @@ def test_the_root_is_looked_at_before_the_last_chunk_of_a_transfer(dropped, monk
             replaced(dropped, by=())
         return may_be_sent(*place, **more)
 
-    monkeypatch.setattr(passage, "may_be_sent", replaced_under_way)
+    monkeypatch.setattr(preparation, "may_be_sent", replaced_under_way)
     dropped.upload()
     assert len(looked) == 2
     assert dropped.live() == {}

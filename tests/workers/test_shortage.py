@@ -14,7 +14,8 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.sightings import Seen
-from syncd.workers.passage import Passage, UploadOptions
+from syncd.workers.preparation import UploadOptions
+from syncd.workers.sending import Sending
 
 #: What an upload goes through, from the disk to the table.
 ON_THE_WAY = {
@@ -58,12 +59,12 @@ def test_an_upload_that_fails_in_any_way_takes_no_thread_and_is_made_later(
 ):
     shop.prove_echo()
     fails(monkeypatch, *ON_THE_WAY[where], error)
-    shop.uploader._workers = 1
+    shop.uploader._most = 1
     shop.drop("bad", b"bad")
     shop.upload()
     shop.drop("good", b"good")
     shop.upload()
-    assert not shop.uploader.busy or shop.uploader._unknown
+    assert not shop.uploader.busy or shop.uploader._handed_out.unknown
     heals(shop, "bad", "good")
 
 
@@ -82,9 +83,9 @@ def test_a_shortage_that_cannot_even_be_written_down_takes_no_thread(shop, monke
 @pytest.mark.row(50)
 @pytest.mark.parametrize("method", ["direct", "presigned"])
 def test_a_shortage_before_the_last_byte_leaves_no_doubt(shop, monkeypatch, method):
-    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
+    shop.uploader._preparation.options = UploadOptions(workers=2, method=method)
     short = ShortageError(errno.EMFILE, "too many open files")
-    fails(monkeypatch, Passage, "_gatekeeper", short, times=1)
+    fails(monkeypatch, Sending, "_gatekeeper", short, times=1)
     shop.drop("bad", b"bad")
     shop.upload()
     assert shop.copies("bad")[0].status is CopyStatus.PLANNED
@@ -130,9 +131,10 @@ def test_a_few_upload_threads_are_enough_and_none_is_said_clearly(shop, monkeypa
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    shop.drop("a", b"a")
+    for name in "ab":
+        shop.drop(name, name.encode())
     shop.upload()
-    assert shop.copy("a").status is CopyStatus.LIVE
+    assert shop.copy("a").status is shop.copy("b").status is CopyStatus.LIVE
     assert "1 of 2 upload threads run" in caplog.text
     with pytest.raises(ShortageError, match=r"pids\.max"):
         shop.uploader.start()

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from syncd import disk
+from syncd.files_api import FilesClient
+from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers.passage import UploadOptions
+from syncd.workers.preparation import UploadOptions
 
 
 def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
@@ -44,7 +46,7 @@ def test_an_empty_file_is_content_like_any_other(shop):
 
 @pytest.mark.parametrize("method", ["direct", "presigned"])
 def test_both_ways_of_sending_store_the_same(shop, method):
-    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
+    shop.uploader._preparation.options = UploadOptions(workers=2, method=method)
     content = os.urandom(700_000)
     shop.drop("b.bin", content)
     shop.upload()
@@ -53,7 +55,7 @@ def test_both_ways_of_sending_store_the_same(shop, method):
 
 
 def test_one_file_is_sent_direct_to_learn_the_echo_and_all_others_presigned_until_then(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.uploader._preparation.options = UploadOptions(workers=2)
     for name in "abcd":
         shop.drop(name, name.encode())
     shop.upload()
@@ -66,7 +68,7 @@ def test_one_file_is_sent_direct_to_learn_the_echo_and_all_others_presigned_unti
 
 @pytest.mark.parametrize("echo", ["none"])
 def test_where_nothing_is_echoed_all_is_sent_presigned(shop, echo):
-    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.uploader._preparation.options = UploadOptions(workers=2)
     shop.drop("a", b"a")
     shop.upload()
     shop.reconciler.step()
@@ -77,14 +79,14 @@ def test_where_nothing_is_echoed_all_is_sent_presigned(shop, echo):
 
 
 def test_a_large_file_is_not_sent_direct_before_the_echo_is_proven(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.uploader._preparation.options = UploadOptions(workers=2)
     shop.drop("a", bytes((1 << 20) + 1))
     shop.upload()
     assert shop.copy("a").method == "presigned"
 
 
 def test_videos_are_sent_direct_only_once_a_processed_one_was_seen_to_be_echoed(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2)
+    shop.uploader._preparation.options = UploadOptions(workers=2)
     shop.drop("first", b"first")
     shop.upload()
     shop.reconciler.step()
@@ -105,7 +107,7 @@ def test_videos_are_sent_direct_only_once_a_processed_one_was_seen_to_be_echoed(
 
 def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
     shop.prove_echo()
-    shop.uploader._passage._options = UploadOptions(workers=2, direct_max=1000)
+    shop.uploader._preparation.options = UploadOptions(workers=2, direct_max=1000)
     shop.drop("short", b"s" * 1000)
     shop.drop("long", b"l" * 1001)
     shop.upload()
@@ -116,7 +118,7 @@ def test_long_files_are_sent_presigned_and_short_ones_directly(shop):
 def test_a_file_that_changes_while_it_is_sent_is_never_committed_by_the_server(
     shop, monkeypatch, method
 ):
-    shop.uploader._passage._options = UploadOptions(workers=2, method=method)
+    shop.uploader._preparation.options = UploadOptions(workers=2, method=method)
     size = 3 * 262_144  # a multiple of the chunk: nothing odd at the end gives it away
     shop.drop("torn", b"a" * size)
     hashed = disk.sha256
@@ -287,7 +289,7 @@ def test_a_rename_is_taken_over_without_a_request_for_it(shop):
 
 
 def test_a_presigned_put_that_fails_gives_its_object_up_and_keeps_its_back_off(shop):
-    shop.uploader._passage._options = UploadOptions(workers=2, method="presigned")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="presigned")
     shop.faults({"match": "PUT /_storage/*", "times": 1, "action": {"status": 403}})
     shop.drop("a", b"a")
     shop.upload()
@@ -304,7 +306,7 @@ def test_a_presigned_put_that_fails_gives_its_object_up_and_keeps_its_back_off(s
 @pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted"])
 def test_an_upload_without_its_last_gate_is_seen(shop, monkeypatch, planted):
     """A negative control for row 20: what changes under an upload is committed torn."""
-    shop.uploader._passage._options = UploadOptions(workers=2, method="direct")
+    shop.uploader._preparation.options = UploadOptions(workers=2, method="direct")
     size = 3 * 262_144
     path = shop.root / "torn"
     shop.drop("torn", b"a" * size)
@@ -320,7 +322,7 @@ def test_an_upload_without_its_last_gate_is_seen(shop, monkeypatch, planted):
 
     monkeypatch.setattr(disk, "sha256", hash_then_change)
     if planted:
-        monkeypatch.setattr(type(shop.uploader._passage), "_gatekeeper", lambda *_: None)
+        monkeypatch.setattr(type(shop.uploader._sending), "_gatekeeper", lambda *_: None)
     shop.upload()
     assert bool(shop.live()) is planted
     if planted:
@@ -380,3 +382,41 @@ def test_the_log_has_the_name_as_it_is_shown_and_counts_in_words(shop, caplog):
         shop.upload()
     assert "bad\\xff: live, " in caplog.text
     assert "(1 byte in " in caplog.text
+
+
+def test_what_was_promised_and_is_not_sent_at_the_end_is_planned_again(shop):
+    send, sent = shop.uploader._sending.send, []
+
+    def once(*args):
+        sent.append(send(*args))
+        shop.uploader.hurry()
+        return sent[-1]
+
+    shop.uploader._sending.send = once
+    shop.uploader._most = 1
+    for number in range(20):
+        shop.drop(f"{number}", b"%d" % number)
+    shop.upload()
+    assert len(sent) == len(shop.live()) == 1
+    promised = shop.copies()
+    assert 1 < len(promised) < 20, "further files were promised meanwhile"
+    assert {copy.status for copy in promised} == {CopyStatus.LIVE, CopyStatus.PLANNED}
+    assert not any(copy.attempts for copy in promised if copy.status is CopyStatus.PLANNED)
+    assert not shop.uploader.busy
+
+
+def test_no_byte_leaves_before_its_intent_is_committed(shop, monkeypatch):
+    """Whatever is prepared meanwhile: a negative control is in the simulation."""
+    committed, upload = [], FilesClient.upload
+
+    def check(self, source, *, name, **more):
+        rows = shop.store.read(lambda db: copies.where(db, "status = 'sending' AND in_flight = 1"))
+        committed.append(any(copy.token in name for copy in rows))
+        return upload(self, source, name=name, **more)
+
+    monkeypatch.setattr(FilesClient, "upload", check)
+    for number in range(60):
+        shop.drop(f"{number}", b"%d" % number)
+    shop.upload()
+    assert committed == [True] * 60
+    assert len(shop.live()) == 60

@@ -1,0 +1,315 @@
+"""Outcomes: what became of an upload, and of a video that the service processes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlite_utils import Database
+
+from syncd.state import copies, files, history
+from syncd.state.advance import advance, let_go, make_live
+from syncd.state.copies import NEWEST_KEPT, Copy
+from syncd.state.files import File
+from syncd.state.holds import remote
+from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
+from syncd.state.planner import Act
+from syncd.state.verbs import NO_FAILURE, Failure, Verbs, kind_of
+
+#: Why a released copy is gone.
+UNSEEN = "it was deleted remotely while it was not mirrored"
+#: Seconds until an object whose uuid cannot be true is looked for again.
+UNTRUE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the service said of an object that it stored."""
+
+    file_uuid: str
+    remote_file_path: str | None = None
+    #: pending, processing, completed, failed; None where it said nothing
+    processing_status: str | None = None
+
+    @property
+    def is_processing(self) -> bool:
+        """Whether the service still works on it."""
+        return self.processing_status in ("pending", "processing")
+
+
+class Arrival(NamedTuple):
+    """A copy that is stored whole, by its id; `look` is when a video is to be looked at first."""
+
+    copy_id: int
+    stored: Stored
+    now: float
+    look: float
+
+
+class _Only(NamedTuple):
+    """A copy that is sent, wanted, and the only one of its file, which still holds its content."""
+
+    id: int
+    folder: str
+    path_hex: str
+    method: str
+    content_type: str
+    workspace_uuid: str | None
+
+
+#: The copies of `_Only` among those asked for, in one row, as few steps take the interpreter away.
+_ONLY = f"""
+  SELECT json_group_array(json_array(
+    copies.id, folder, hex(path), method, content_type, workspace_uuid))
+  FROM copies CROSS JOIN files ON files.id = file_id
+  WHERE copies.id IN (SELECT value FROM json_each(?)) AND copies.status = 'sending' AND wanted
+    AND files.status = 'ready' AND files.sha256 = copies.sha256 AND crashes = 0
+    AND NOT EXISTS (SELECT 1 FROM copies AS other WHERE other.file_id = files.id
+      AND other.status <> 'gone' AND other.id <> copies.id)
+    AND NOT EXISTS (SELECT 1 FROM history WHERE history.folder = files.folder
+      AND history.path = files.path LIMIT 1 OFFSET {NEWEST_KEPT - 1})
+"""
+#: The uuids among those asked for that a copy has.
+_TAKEN = """
+  SELECT json_group_array(value) FROM json_each(?)
+  WHERE EXISTS (SELECT 1 FROM copies WHERE file_uuid = value)
+"""
+
+
+class Outcomes(Verbs):
+    """The verbs after an upload, and of a video's processing."""
+
+    def stored_all(self, db: Database, arrivals: Sequence[Arrival]) -> list[str]:
+        """Record several objects that are stored whole; return what `stored` returns for each.
+
+        The ordinary ones, of files that hold this content and had none before, share a few
+        statements.
+        """
+        became = self._stored_ordinary(db, arrivals)
+        for number, (copy_id, stored, now, look) in enumerate(arrivals):
+            if number not in became:
+                became[number] = self.stored(db, copy_id, stored, now, look=look)
+        return [became[number] for number in range(len(arrivals))]
+
+    def _stored_ordinary(self, db: Database, arrivals: Sequence[Arrival]) -> dict[int, str]:
+        """Record the ordinary arrivals; return the new statuses by places among `arrivals`."""
+        ordinary = self._ordinary_arrivals(db, arrivals)
+        if not ordinary:
+            return {}
+        chosen = [(arrivals[number], only) for number, only in ordinary.items()]
+        self._note_samples(
+            db, ((kind_of(only.method, only.content_type), only.id) for _, only in chosen)
+        )
+        copies.live_all(
+            db,
+            [
+                (
+                    copy_id,
+                    stored.file_uuid,
+                    stored.remote_file_path,
+                    stored.processing_status,
+                    now,
+                )
+                for (copy_id, stored, now, _), _ in chosen
+            ],
+        )
+        history.synced_all(
+            db,
+            [
+                (now, only.folder, bytes.fromhex(only.path_hex), stored.file_uuid)
+                for (_, stored, now, _), only in chosen
+            ],
+        )
+        return dict.fromkeys(ordinary, CopyStatus.LIVE)
+
+    def _ordinary_arrivals(self, db: Database, arrivals: Sequence[Arrival]) -> dict[int, _Only]:
+        """Return the copies of the ordinary arrivals by their places among `arrivals`.
+
+        `stored` would do with each of them nothing but make it live.
+        """
+        if len(arrivals) < 2:
+            return {}
+        ids = json.dumps([arrival.copy_id for arrival in arrivals])
+        rows = json.loads(db.conn.execute(_ONLY, (ids,)).fetchone()[0])
+        found = {row[0]: _Only(*row) for row in rows}
+        uuids = json.dumps([arrival.stored.file_uuid for arrival in arrivals])
+        taken = set(json.loads(db.conn.execute(_TAKEN, (uuids,)).fetchone()[0]))
+        ordinary = {}
+        for number, (copy_id, stored, _, _) in enumerate(arrivals):
+            only = found.get(copy_id)
+            if only is None or stored.is_processing or stored.file_uuid in taken:
+                continue
+            policy = self._policies.get(only.folder)
+            if policy is None or policy.workspace_uuid == only.workspace_uuid:
+                ordinary[number] = found.pop(copy_id)
+                taken.add(stored.file_uuid)
+        return ordinary
+
+    def stored(self, db: Database, copy_id: int, stored: Stored, now: float, *, look: float) -> str:
+        """Record that the object is stored whole; return the copy's new status.
+
+        `look` is when a video is to be looked at first. A copy that is not wanted any more
+        retires; a stale one goes live like any other, unless a newer one is.
+        """
+        copy = copies.existing(db, copy_id)
+        file = files.existing(db, copy.file_id)
+        if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
+            failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
+            self.doubt(db, copy.id, failure, now, look_at=now + UNTRUE_SECONDS)
+            return "in doubt"
+        if file.crashes:
+            files.update(db, file.id, crashes=0)
+        self._note_samples(db, [(kind_of(copy.method, copy.content_type), copy.id)])
+        facts: dict[str, Any] = {
+            "file_uuid": stored.file_uuid,
+            "remote_file_path": stored.remote_file_path,
+            "processing_status": stored.processing_status,
+            "stored_at": now,
+            **NO_FAILURE,
+        }
+        if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
+            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
+            copy = copy._replace(file_uuid=stored.file_uuid)
+            history.add(db, file, "stored", now, copy=copy)
+            advance(db, file.id, self._policies, now)
+            return CopyStatus.PROCESSING
+        return self._arrive(db, file, copy, now, facts)
+
+    def _arrive(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a copy that is stored whole live, or retire it; return its new status."""
+        others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+        # A folder that is configured no more keeps what it has.
+        empties = file.folder not in self._policies or self._policies[file.folder].empties
+        newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
+        policy = self._policies.get(file.folder)
+        is_elsewhere = policy is not None and copy.workspace_uuid != policy.workspace_uuid
+        if copy.wanted and (file.status is FileStatus.INELIGIBLE or is_elsewhere):
+            # A changed configuration deletes nothing.
+            copies.move(
+                db,
+                copy,
+                CopyStatus.RELEASED,
+                due_at=None,
+                reason="it is no longer mirrored",
+                kept=copy.kept or (policy.keeps(file) if policy else Keep.NO),
+                **facts,
+            )
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+        elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
+            reason = "a newer copy is live" if newer else "its file is no longer mirrored"
+            let_go(db, copy, now, reason=reason, empties=empties, **facts)
+        else:
+            make_live(db, copy, now, others=others, empties=empties, **facts)
+            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
+                # The ordinary case: nothing else is known of this file, so nothing is left to do.
+                return CopyStatus.LIVE
+        advance(db, file.id, self._policies, now)
+        return copies.existing(db, copy.id).status
+
+    def doubt(
+        self,
+        db: Database,
+        copy_id: int,
+        failure: Failure,
+        now: float,
+        *,
+        look_at: float | None = None,
+    ) -> None:
+        """Record that the request may have been delivered: it is looked up, at `look_at` or now."""
+        due_at = now if look_at is None else look_at
+        copies.update(db, copy_id, in_flight=0, due_at=due_at, doubted_at=now, **failure.columns())
+
+    def look_later(self, db: Database, copy_id: int, look_at: float) -> None:
+        """Put the next look-up of a copy in doubt off until `look_at`."""
+        copies.update(db, copy_id, due_at=look_at)
+
+    def still_processing(
+        self, db: Database, copy_id: int, status: str, look_at: float, failure: Failure | None
+    ) -> None:
+        """Record a look at a video that is not finished, or that got no answer."""
+        values = failure.columns() if failure else {"processing_status": status, **NO_FAILURE}
+        db.conn.execute(
+            "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
+        )
+        copies.update(db, copy_id, **values)
+
+    def completed(
+        self,
+        db: Database,
+        copy_id: int,
+        now: float,
+        *,
+        remote_file_path: str | None,
+        frame_count: int | None,
+        video_metadata: str | None,
+    ) -> str:
+        """Record a video's facts and make it live; return the copy's new status."""
+        copy = _asked_for(db, copy_id)
+        if copy is None:
+            return "gone"
+        facts: dict[str, Any] = {
+            "processing_status": "completed",
+            "frame_count": frame_count,
+            "video_metadata": video_metadata,
+            "remote_file_path": remote_file_path or copy.remote_file_path,
+            **NO_FAILURE,
+        }
+        file = files.existing(db, copy.file_id)
+        if copy.status is CopyStatus.RELEASED:
+            return self._take_up(db, file, copy, now, facts)
+        kind = kind_of(copy.method, copy.content_type, processed=True)
+        self._note_samples(db, [(kind, copy.id)])
+        return self._arrive(db, file, copy, now, facts)
+
+    def _take_up(
+        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+    ) -> str:
+        """Make a released copy live that was just found, if it is still wanted."""
+        copies.update(db, copy.id, due_at=None)
+        action = advance(db, file.id, self._policies, now)
+        if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
+            others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
+            empties = self._policies[file.folder].empties
+            why = {"reason": action.reason, "evidence": None}
+            make_live(db, copy, now, others=others, empties=empties, **why, **facts)
+            history.add(db, file, "kept", now, copy=copy, detail=action.reason)
+            advance(db, file.id, self._policies, now)
+        return copies.existing(db, copy.id).status
+
+    def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
+        """Record that the service could not process a video; its object stays for now."""
+        copy = _asked_for(db, copy_id)
+        if copy is None:
+            return
+        file = files.existing(db, copy.file_id)
+        if copy.status is CopyStatus.PROCESSING:
+            copies.move(db, copy, CopyStatus.FAILED)
+        facts = {"processing_status": "failed", **failure.columns()}
+        copies.update(db, copy.id, due_at=None, **facts)
+        history.add(db, file, "failed", now, copy=copy, detail=failure.message)
+        advance(db, file.id, self._policies, now)
+
+    def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
+        """Record that a copy is proven gone without our doing: see `remote.record`."""
+        copy = copies.get(db, copy_id)
+        if copy is not None and copy.status is CopyStatus.RELEASED:
+            file = files.existing(db, copy.file_id)
+            copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
+            history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
+            advance(db, file.id, self._policies, now)
+            return None
+        return remote.record(db, copy_id, self._policies, now)
+
+
+def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
+    return {"file_uuid": facts.get("file_uuid", copy.file_uuid)}
+
+
+def _asked_for(db: Database, copy_id: int) -> Copy | None:
+    """Return a copy that the service is asked for; None where it is another one's turn by now."""
+    copy = copies.get(db, copy_id)
+    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED)
+    return copy if copy and copy.status in asked_for else None

@@ -1,0 +1,59 @@
+"""What all verbs of the ledger share: whose uploads these are, and how a failure is kept."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from syncd.state import attempts, echo
+from syncd.state.advance import Policies
+from syncd.state.texts import storable
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, as the ledger keeps it."""
+
+    message: str
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+
+    def columns(self) -> dict[str, object]:
+        """Return the columns of a copy that hold it."""
+        return {
+            "error_status": self.status,
+            "error_code": self.code,
+            "error_message": storable(self.message),
+            "error_request_id": self.request_id,
+        }
+
+
+#: The columns of a failure that is over.
+NO_FAILURE = dict.fromkeys(Failure("").columns())
+
+
+class Verbs:
+    """The base of the ledger's verbs: what they need to know of this instance."""
+
+    def __init__(self, *, policies: Policies, instance: str) -> None:
+        self._policies = policies
+        #: the instance in whose name files are sent
+        self.instance = instance
+        #: kinds of uploads of which nothing more is to be learned
+        self._learned: set[str] = set()
+
+    def _note_samples(self, db: Database, stored: Iterable[tuple[str, int]]) -> None:
+        """Remember the last stored copy of each kind while there is something to learn from it.
+
+        `stored` are kinds of uploads, each with the id of a copy.
+        """
+        for kind, copy_id in dict(stored).items():
+            if kind not in self._learned and not echo.note_sample(db, kind, copy_id):
+                self._learned.add(kind)
+
+
+def kind_of(method: str, content_type: str, *, processed: bool = False) -> str:
+    """Return the kind of an upload, by which the ways of the service are learned."""
+    is_video = content_type.startswith("video/")
+    return attempts.kind_of(method, is_video=is_video, processed=processed)

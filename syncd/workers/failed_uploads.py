@@ -1,0 +1,139 @@
+"""What follows from an upload that failed: for its copy, for the gate, and for how many go."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from syncd.files_api import (
+    Aborted,
+    ConflictError,
+    FilesApiError,
+    ForbiddenError,
+    NotSentError,
+    RateLimitedError,
+    RefusedError,
+)
+from syncd.log import fields
+from syncd.metrics import RETRIES
+from syncd.state.copies import Copy
+from syncd.state.files import File
+from syncd.state.ledger import Failure, Ledger
+from syncd.state.retry import backoff_seconds
+from syncd.state.store import Store
+from syncd.state.texts import error_text
+from syncd.workers.concurrency import Concurrency
+from syncd.workers.gate import PATIENCE, Gate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class FailedUploads:
+    """Records failures. Thread-safe."""
+
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    concurrency: Concurrency
+    clock: Callable[[], float]
+
+    def unsent(self, copy: Copy) -> None:
+        """Record that nothing of a copy was sent, and nothing failed."""
+        now = self.clock()
+        self.store.write(lambda db: self.ledger.not_sent(db, copy.id, now))
+
+    def overloaded(self, error: FilesApiError) -> None:
+        """Send fewer at a time where the service says that it has too much to do."""
+        if isinstance(error, RateLimitedError) or error.status == 503:
+            self.concurrency.overloaded()
+
+    def record(
+        self,
+        file: File,
+        copy: Copy,
+        error: FilesApiError,
+        pauses: int,
+        *,
+        tell_gate: bool = True,
+    ) -> None:
+        """Record what a failure means.
+
+        `pauses` is what the gate had counted when the request was made. The gate is told once of a
+        request that was for several files.
+        """
+        failure = Failure(error.message, error.status, error.code, error.request_id)
+        if not isinstance(error, Aborted):
+            self.overloaded(error)
+            self._tell_gate(file, copy, error, pauses, others_too=tell_gate)
+        is_final = self._record(file, copy, error, failure)
+        if not isinstance(error, Aborted):
+            RETRIES.add(file.folder)
+            log.warning(
+                "%s: %s",
+                file.shown,
+                error,
+                extra=fields(
+                    "upload_failed",
+                    folder=file.folder,
+                    path=file.shown,
+                    bytes=copy.size,
+                    status=error.status,
+                    # What is final is told of each file.
+                    cause=None
+                    if is_final
+                    else error_text(error.message, error.status, error.code, None),
+                    request_id=error.request_id,
+                ),
+            )
+
+    def _tell_gate(
+        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, others_too: bool
+    ) -> None:
+        at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
+        if at_storage:
+            self.gate.not_stored(file.id, error)
+        if others_too and (not at_storage or error.retry_after is not None):
+            self.gate.failed(error, pauses=pauses)
+        if isinstance(error, ForbiddenError) and not at_storage:
+            self.gate.forbidden(copy.workspace_uuid)
+
+    def _record(self, file: File, copy: Copy, error: FilesApiError, failure: Failure) -> bool:
+        """Record what a failure means for its copy; return whether it is final."""
+        now = self.clock()
+        record = self.ledger.not_sent
+        if isinstance(error, Aborted) and isinstance(error, NotSentError):
+            self.store.write(lambda db: record(db, copy.id, now))
+        elif isinstance(error, NotSentError):
+            again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
+            self.store.write(
+                lambda db: record(db, copy.id, now, failure=failure, again_at=again_at)
+            )
+        elif isinstance(error, PATIENCE):
+            again_at = now + self.gate.seconds_shut()
+            self.store.write(
+                lambda db: record(
+                    db, copy.id, now, failure=failure, again_at=again_at, counts=False
+                )
+            )
+        elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
+            return self._turned_away(file, copy, error, failure)
+        else:
+            # A conflict may be with what arrived of this very copy: it is looked up.
+            self.store.write(lambda db: self.ledger.doubt(db, copy.id, failure, now))
+        return False
+
+    def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
+        now, refusals = self.clock(), self.gate.refusals
+        passed_at = refusals.passed_at(copy.workspace_uuid)
+        is_final = self.store.write(
+            lambda db: self.ledger.turned_away(
+                db,
+                copy.id,
+                failure,
+                now,
+                enveloped=error.enveloped and error.operation != "put",
+                passed_at=passed_at,
+            )
+        )
+        refusals.refused(copy.workspace_uuid, file.id, error, self.ledger)
+        return is_final

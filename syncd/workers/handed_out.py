@@ -1,0 +1,110 @@
+"""The files that are handed out to the upload threads and not finished."""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from syncd.exceptions import ShortageError, StateError
+from syncd.state.files import File
+from syncd.state.ledger import Ledger
+from syncd.state.retry import backoff_seconds
+from syncd.state.store import Store
+from syncd.workers.gate import Gate
+from syncd.workers.upload_queue import UploadQueue
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two warnings that uploads wait because this process is out of something.
+SHED_SECONDS = 60.0
+
+
+@dataclass(kw_only=True, eq=False)
+class HandedOut:
+    """Knows each file from the step that hands it out to its end, whatever that is. Thread-safe."""
+
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    queue: UploadQueue
+    clock: Callable[[], float]
+    #: the files of which it is unknown what the ledger says of them
+    unknown: set[int] = field(default_factory=set, init=False)
+    _files: dict[int, File] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _shed_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        """Count from now on."""
+        #: when a file was stored last, at first when this was made
+        self.stored_at = self.clock()
+
+    def files(self) -> dict[int, File]:
+        """Return what is handed out, by id."""
+        with self._lock:
+            return dict(self._files)
+
+    def hand_out(self, file: File) -> None:
+        """Give a file to the threads."""
+        with self._lock:
+            self._files[file.id] = file
+        self.queue.put(file)
+
+    def finished(self, file_id: int) -> None:
+        """Note that a file is under way no more, whatever became of it."""
+        self.gate.ended(file_id)
+        with self._lock:
+            file = self._files.pop(file_id, None)
+        if file is not None:
+            self.queue.done(file)
+
+    def stored(self, file: File) -> None:
+        """Note that a file is stored, and the outcome committed."""
+        self.finished(file.id)
+        self.stored_at = self.clock()
+
+    def shed(self, file: File, error: ShortageError | MemoryError) -> None:
+        """Leave a file for later because this process is out of something."""
+        until = self.clock() + backoff_seconds(1)
+        with suppress(StateError):
+            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
+        self.finished(file.id)
+        now = self.clock()
+        if now > self._shed_at + SHED_SECONDS:
+            self._shed_at = now
+            words = "there is no memory left" if isinstance(error, MemoryError) else error
+            log.warning("uploads wait: %s", words)
+
+    def failed(self, file: File, error: Exception) -> None:
+        """Handle an unexpected failure of one file: keep the thread, and back the file off.
+
+        What it may have left in flight is in doubt: the next step says so in the table.
+        """
+        if isinstance(error, StateError):
+            log.error("%s: not recorded, tried again later: %s", file.shown, error)
+        else:
+            log.error("%s: unexpected failure, tried again later", file.shown, exc_info=error)
+        until = self.clock() + backoff_seconds(6)
+        with suppress(Exception):
+            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
+        self.note_unknown(file.id)
+
+    def note_unknown(self, file_id: int) -> None:
+        """Note that the outcome of a file could not be recorded."""
+        with self._lock:
+            self.unknown.add(file_id)
+
+    def clear_unknown(self) -> None:
+        """Put in doubt what was in flight for files whose last commit failed."""
+        with self._lock:
+            unknown = list(self.unknown)
+        for file_id in unknown:
+            self._abandon(file_id)
+            with self._lock:
+                self.unknown.discard(file_id)
+            self.finished(file_id)
+
+    def _abandon(self, file_id: int) -> None:
+        now = self.clock()
+        self.store.write(lambda db: self.ledger.abandon(db, file_id, now))
