@@ -57,27 +57,33 @@ class Commands(dict):
     """Commands of the test's own, and what they saw."""
 
     def __init__(self):
-        super().__init__(count=self.count, fail=self.fail, refuse=self.refuse, wait=self.wait)
+        named = (self.count, self.fail, self.refuse, self.wait, self.stand)
+        super().__init__({command.__name__: command for command in named})
         self.free = threading.Event()
         self.begun, self.ended = threading.Event(), threading.Event()
 
     def count(self, parts, arguments):
         for number in range(arguments["to"]):
-            yield {"done": number}
+            yield {"step": "counting", "done": number}
         yield {"counted": arguments["to"], "parts": parts}
 
     def fail(self, _parts, _arguments):
-        yield {"done": 0}
+        yield {"step": "counting", "done": 0}
         raise ZeroDivisionError("of the test")
 
     def refuse(self, _parts, _arguments):
         raise ConfigError("another setting is needed")
         yield {}
 
+    def stand(self, _parts, _arguments):
+        yield {"step": "standing"}
+        assert self.free.wait(10)
+        yield {"ended": True}
+
     def wait(self, _parts, _arguments):
         self.begun.set()
         for number in range(100_000):
-            yield {"done": number}
+            yield {"step": "counting", "done": number}
             if self.free.wait(0.001):
                 break
         self.ended.set()
@@ -101,7 +107,18 @@ def test_a_command_is_carried_out_by_the_daemon_and_its_progress_is_told(daemon,
     seen = []
     result = client.perform(options, "count", {"to": 3}, progress=seen.append)
     assert result == {"counted": 3, "parts": "the parts"}
-    assert seen == [{"done": 0}, {"done": 1}, {"done": 2}]
+    assert seen == [{"step": "counting", "done": number} for number in range(3)]
+
+
+def test_a_step_is_told_as_it_begins(daemon, options, known):
+    seen = []
+
+    def look(said):
+        seen.append(said)
+        known.free.set()
+
+    assert client.perform(options, "stand", {}, progress=look) == {"ended": True}
+    assert seen == [{"step": "standing"}]
 
 
 def test_without_a_daemon_the_command_is_carried_out_here_under_the_lock(

@@ -42,7 +42,7 @@ def perform(
     *,
     progress: Callable[[JsonObject], None] = lambda _: None,
 ) -> JsonObject:
-    """Carry out `command` and return its result; `progress` is told each object before it.
+    """Carry out `command` and return its result; `progress` is told each step, as it begins.
 
     A daemon that runs has key and folders: only without one must the configuration name them.
     SyncdError as the command raises it, here or in the daemon; StateLockedError where another
@@ -50,8 +50,8 @@ def perform(
     """
     result: JsonObject = {}
     for said in _carried_out(options, command, arguments):
-        if result:
-            progress(result)
+        if "step" in said:
+            progress(said)
         result = said
     return result
 
@@ -81,7 +81,7 @@ def _daemon(directory: Path) -> "_Connection | None":
             if time.monotonic() > deadline:
                 raise StateLockedError(
                     f"syncd (process {pid}) uses {directory} and takes no commands: wait for its "
-                    "end if it is a `syncd once`, else stop it"
+                    "end if it is a `syncd once` or another command, else stop it"
                 ) from error
             time.sleep(_PAUSE_SECONDS)
         else:

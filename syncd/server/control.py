@@ -164,14 +164,12 @@ class _Running(threading.Thread):
             self._say(None)
 
     def _carry_out(self) -> None:
-        last: JsonObject = {}
         for said in self._said_by:
-            if last and self.stopped.is_set():
+            is_step = "step" in said
+            if is_step and self.stopped.is_set():
                 raise SyncdError("the daemon is stopping: the command was not carried out whole")
-            if last and self._said.qsize() < MOST_WAITING:
-                self._say(last)
-            last = said
-        self._say(last)
+            if not is_step or self._said.qsize() < MOST_WAITING:
+                self._say(said)
 
     def _say(self, said: JsonObject | None) -> None:
         # After the end of the loop nobody listens any more.

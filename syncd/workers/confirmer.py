@@ -27,6 +27,10 @@ BATCH, STEPS_PER_SECOND = 100, 4.0
 #: Seconds between two looks at the same copy, at least and at most.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 30.0
 _UNCONFIRMED = "the storage took it, and the service does not hold it"
+_NO_STORAGE = (
+    "something took it that gave no ETag, as a portal or a proxy in the storage's place, and the "
+    "service does not hold it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,8 @@ class Confirmer:
         """Retire what was reserved, and have the file sent anew after a pause."""
         now = self._clock()
         file = self._store.read(lambda db: files.existing(db, copy.file_id))
-        failure = Failure(copy.error_message or _UNCONFIRMED, copy.error_status, copy.error_code)
+        unconfirmed = _UNCONFIRMED if confirming.is_by_storage(copy) else _NO_STORAGE
+        failure = Failure(copy.error_message or unconfirmed, copy.error_status, copy.error_code)
         again_at = now + backoff_seconds(max(copy.attempts, file.attempts + 1))
         self._store.write(
             lambda db: self._ledger.not_sent(db, copy.id, now, failure=failure, again_at=again_at)

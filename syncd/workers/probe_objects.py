@@ -29,6 +29,7 @@ from syncd.files_api import (
 )
 from syncd.files_api.listing import PAGE_ITEMS, Listing, Since, Take, read_listing
 from syncd.state import probing
+from syncd.state.attempts import KEPT_SECONDS
 from syncd.state.probing import ProbeObject
 from syncd.state.store import Store
 from syncd.workers.gate import Gate
@@ -180,7 +181,7 @@ class ProbeObjects:
     def look(self, per_call: Callable[[], PerCall] = PerCall) -> None:
         """Look for the objects of requests that got no answer, or one that names no object.
 
-        A listing that shows none of them long after they were sent is the last look.
+        A whole listing that shows none of them long after they were sent is the last look.
         """
         sought = [made for made in self.left() if made.file_uuid is None]
         for workspace in {made.workspace_uuid for made in sought}:
@@ -189,7 +190,9 @@ class ProbeObjects:
             for token, made in here.items():
                 if token in oldest:
                     self._found(made, oldest[token].file_uuid)
-                elif listing.complete and self._clock() > made.sent_at + LATEST_SECONDS:
+                elif self._clock() > made.sent_at + (
+                    LATEST_SECONDS if listing.complete else KEPT_SECONDS
+                ):
                     log.info("a probe's request got no answer, and no object shows its name")
                     self._forget(made)
 

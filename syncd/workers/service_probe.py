@@ -93,6 +93,8 @@ class ServiceProbe:
             raise ProbeError("another probe is at work: wait for its end, a minute at most")
         try:
             yield from self._run()
+        except Aborted as error:
+            raise ProbeError("the daemon stops; what is left is deleted when it runs") from error
         finally:
             self._objects.lock.release()
 

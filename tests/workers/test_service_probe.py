@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from syncd.emulator import PERSONALITIES, Emulator
-from syncd.files_api import FilesApiError, FilesClient, NewFile, StopFlag, UnauthorizedError
+from syncd.files_api import FilesClient, NewFile, StopFlag, UnauthorizedError
 from syncd.files_api.transport import Transport
 from syncd.state import confirming, echo, probing
 from syncd.state.ledger import Ledger
@@ -215,7 +215,7 @@ def test_what_was_made_is_deleted_when_the_probe_ends_early(store, serve):
 def test_what_a_stopped_probe_left_is_deleted_later(store, serve, by):
     client_of, stop = serve(processing_seconds=60), StopFlag()
     client, doomed = client_of(), client_of(stop=stop)
-    with pytest.raises(FilesApiError):
+    with pytest.raises(ProbeError, match="the daemon stops"):
         list(probe_of(store, doomed, pause=lambda _: stop.set()).run())
     assert client.list().count == len(left(store)) == 4
     if by == "the daemon":
@@ -307,6 +307,8 @@ def late_sizes(seconds):
 
 def test_a_minute_without_sizes_and_a_portal_teach_nothing_of_sizes(store, serve, monkeypatch):
     monkeypatch.setattr(service_probe, "SIZE_SECONDS", 0.5)
+    # The video never comes to the service.
+    monkeypatch.setattr(service_probe, "VIDEO_SECONDS", 0.5)
     probe = probe_of(store, serve()(transport=Between(late_sizes(60), portal=True)))
     list(probe.run())
     assert (probe.facts.sizes, store.fact(confirming.SIZES)) == (None, None)
