@@ -18,7 +18,6 @@ from syncd.workers.service_probe import ServiceProbe
 
 JsonObject = dict[str, Any]
 #: The socket in the state directory on which a running daemon takes commands.
-SOCKET_NAME = "control.sock"
 Command = Callable[[Parts, JsonObject], Iterator[JsonObject]]
 
 

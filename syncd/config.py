@@ -35,7 +35,7 @@ from syncd.locations import (
     other_writers,
     read_config,
 )
-from syncd.places import look
+from syncd.places import look, nested
 from syncd.settings import Config, Folder, Settings
 from syncd.trust import TlsFiles, tls_context
 
@@ -386,21 +386,21 @@ class _Loader:
                 yield f"{where}: {count} folders have the name {name!r}; give each its own name"
         state = look(settings.state.directory)
         places = {folder.path: look(folder.path) for folder in folders}
+        by_path = nested([os.fsencode(places[folder.path].real) for folder in folders])
+        on_disk = nested([places[folder.path].key_on_disk for folder in folders])
         for index, folder in enumerate(folders):
             here = places[folder.path]
-            for other in folders[:index]:
-                there = places[other.path]
-                if here.overlaps_by_path(there):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} overlap; watch only "
-                        "the outer one, and exclude what you do not want"
-                    )
-                elif here.overlaps_on_disk(there):
-                    yield (
-                        f"{where}: the folders {other.path} and {folder.path} are one directory "
-                        "that is mounted twice, or one is within the other; watch it at one path "
-                        "only"
-                    )
+            for other in by_path.get(index, ()):
+                yield (
+                    f"{where}: the folders {folders[other].path} and {folder.path} overlap; watch "
+                    "only the outer one, and exclude what you do not want"
+                )
+            for other in sorted({*on_disk.get(index, ())} - {*by_path.get(index, ())}):
+                yield (
+                    f"{where}: the folders {folders[other].path} and {folder.path} are one "
+                    "directory that is mounted twice, or one is within the other; watch it at one "
+                    "path only"
+                )
             if here.overlaps(state):
                 yield (
                     f"{where}: the state directory {settings.state.directory} and the folder "

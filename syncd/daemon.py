@@ -31,7 +31,7 @@ from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two beats at rest; while something moves there is one every second.
+#: Seconds between two written beats at rest, where nobody can ask for the last one.
 BEAT_SECONDS = 10.0
 #: Seconds between two looks at how things are, and at what was asked for.
 TICK_SECONDS = 1.0
@@ -125,7 +125,11 @@ class Daemon:
         store = self._parts.store
         store.write(lambda db: forget_fact(db, LAST_ONCE))
         with ExitStack() as stack:
-            self._control = Control(directory=store.directory, parts=lambda: self._parts)
+            self._control = Control(
+                directory=store.directory,
+                parts=lambda: self._parts,
+                beat_at=lambda: self._told.beat_at,
+            )
             self._control.start()
             stack.callback(self._control.stop)
             self._listener.start()
@@ -412,9 +416,11 @@ class Daemon:
             sd_notify.watchdog()
         now = time.monotonic()
         news = replace(vitals_now, beat_at=0.0) != replace(self._told, beat_at=0.0)
-        if not news and now - self._beat_at < BEAT_SECONDS:
+        self._told = vitals_now
+        # At rest the disk may sleep: whoever wants to know asks on the socket.
+        if not news and (self._control.listens or now - self._beat_at < BEAT_SECONDS):
             return
-        self._beat_at, self._told = now, vitals_now
+        self._beat_at = now
         vitals.write(self._parts.store.directory, vitals_now)
         if sd_notify.is_listened_to() and now >= self._summary_at:
             sd_notify.status(self._parts.store.read(overview.summary))

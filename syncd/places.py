@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,25 +24,33 @@ class Place:
     #: whether the disk answered
     answers: bool = True
 
+    @property
+    def key_on_disk(self) -> bytes | None:
+        """The place on its disk, as one path for all disks; None where nothing is there."""
+        return b"%d%s" % self.on_disk if self.on_disk is not None else None
+
     def overlaps(self, other: "Place") -> bool:
         """Say whether one holds the other, or is it, whatever paths they are mounted at."""
-        return self.overlaps_by_path(other) or self.overlaps_on_disk(other)
-
-    def overlaps_by_path(self, other: "Place") -> bool:
-        """Say whether one path leads through the other."""
-        return _is_within(os.fsencode(self.real), os.fsencode(other.real))
-
-    def overlaps_on_disk(self, other: "Place") -> bool:
-        """Say whether one directory holds the other on their disk."""
-        if self.on_disk is None or other.on_disk is None or self.on_disk[0] != other.on_disk[0]:
-            return False
-        return _is_within(self.on_disk[1], other.on_disk[1])
+        reals = [os.fsencode(self.real), os.fsencode(other.real)]
+        return bool(nested(reals) or nested([self.key_on_disk, other.key_on_disk]))
 
 
-def _is_within(one: bytes, other: bytes) -> bool:
-    # Hundreds of folders are compared in pairs.
-    one, other = one.rstrip(b"/") + b"/", other.rstrip(b"/") + b"/"
-    return one.startswith(other) or other.startswith(one)
+def nested(directories: Sequence[bytes | None]) -> dict[int, list[int]]:
+    """Return, for each directory, which of those before it hold it, are it, or lie in it.
+
+    By index; None stands for one of which nothing is known. Hundreds are compared at once.
+    """
+    paths = [(path.rstrip(b"/") + b"/", n) for n, path in enumerate(directories) if path]
+    found: dict[int, list[int]] = {}
+    above: list[tuple[bytes, int]] = []
+    # In this order, what a directory holds follows it at once.
+    for path, number in sorted(paths):
+        while above and not path.startswith(above[-1][0]):
+            above.pop()
+        for _, other in above:
+            found.setdefault(max(number, other), []).append(min(number, other))
+        above.append((path, number))
+    return {number: sorted(others) for number, others in found.items()}
 
 
 def look(path: Path | str) -> Place:

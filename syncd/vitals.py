@@ -1,7 +1,7 @@
 """What only a running daemon knows, left beside the database for those who ask.
 
-A small JSON file, replaced as a whole: every second while something changes, every ten at rest. It
-dies with its process: what must last is in the state table, which the commands read themselves.
+A small JSON file, replaced as a whole, every second while something changes. It dies with its
+process: what must last is in the state table, which the commands read themselves.
 """
 
 import json

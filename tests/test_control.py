@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from syncd import commands
+from syncd import commands, heartbeat
 from syncd.cli import control as client
 from syncd.cli.options import Options
 from syncd.exceptions import ConfigError, StateLockedError, SyncdError
@@ -183,7 +183,7 @@ def test_a_daemon_that_stops_ends_its_commands_and_says_so(daemon, options, conf
     caller.join(10)
     assert errors == ["the daemon is stopping: the command was not carried out whole"]
     assert not known.ended.is_set()
-    assert not (config.state.directory / commands.SOCKET_NAME).exists()
+    assert not (config.state.directory / heartbeat.SOCKET_NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
     finally:
         os.umask(before)
     try:
-        status = (locked / commands.SOCKET_NAME).lstat()
+        status = (locked / heartbeat.SOCKET_NAME).lstat()
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o600
     finally:
@@ -223,7 +223,7 @@ def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
 
 def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, options):
     left = socket.socket(socket.AF_UNIX)
-    left.bind(str(locked / commands.SOCKET_NAME))
+    left.bind(str(locked / heartbeat.SOCKET_NAME))
     left.close()
     control = Control(directory=locked, parts=lambda: None, commands=known)
     control.start()
@@ -247,7 +247,7 @@ def test_a_state_directory_with_a_long_path_has_a_socket_too(tmp_path, known):
 
 
 def test_where_no_socket_can_be_the_daemon_goes_on_and_says_so(locked, known, caplog):
-    (locked / commands.SOCKET_NAME).mkdir()
+    (locked / heartbeat.SOCKET_NAME).mkdir()
     control = Control(directory=locked, parts=lambda: None, commands=known)
     control.start()
     control.stop()

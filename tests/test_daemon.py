@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from syncd import config as configuration, daemon as daemon_module, vitals
+from syncd import config as configuration, daemon as daemon_module, heartbeat, vitals
 from syncd.daemon import Daemon
 from syncd.exceptions import StateWriteError
 from syncd.parts import boottime, opened
@@ -64,6 +64,28 @@ def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
         thread.join(20)
     assert not (directory / vitals.FILE_NAME).exists()
     assert not vitals.is_alive(directory, time.time())
+
+
+def test_a_daemon_at_rest_writes_no_beat_and_tells_of_it_when_it_is_asked(running, monkeypatch):
+    daemon, parts, _ = running
+    directory = parts.store.directory
+    monkeypatch.setattr(heartbeat, "FRESH_SECONDS", 0.2)
+
+    def written():
+        return (directory / vitals.FILE_NAME).stat().st_mtime_ns
+
+    def rests():
+        before = written()
+        time.sleep(1.3)
+        return written() == before
+
+    until(rests)
+    monkeypatch.setattr(heartbeat, "STALE_SECONDS", 1.25)
+    assert time.time() - written() / 1e9 > 1.25
+    assert vitals.is_alive(directory, time.time())
+    # The socket goes on while the main thread hangs.
+    monkeypatch.setattr(daemon, "_beat", lambda: None)
+    until(lambda: not vitals.is_alive(directory, time.time()))
 
 
 @pytest.mark.long

@@ -260,6 +260,15 @@ def test_the_arrows_and_columns_are_those_of_the_code(tmp_path):
     db.close()
 
 
+def test_the_steps_are_those_that_the_daemon_repeats():
+    source = (ROOT / "syncd/daemon.py").read_text()
+    added = re.findall(r'^ +add\(f?"([^"]+)"', source, re.MULTILINE)
+    shown = [
+        name for row in table(ARCHITECTURE, "Steps and threads") for name in row[0].split(", ")
+    ]
+    assert shown == [name.replace("{name}", "FOLDER") for name in added]
+
+
 def test_the_image_is_as_the_documents_say():
     image = (ROOT / "Dockerfile").read_text()
     assert f"VERSION={__version__}\n" in image

@@ -1,5 +1,6 @@
 """A folder whose disk hangs keeps neither a command nor the other folders waiting."""
 
+import random
 import threading
 import time
 
@@ -47,3 +48,22 @@ def test_a_configuration_is_read_though_one_of_its_folders_hangs(tmp_path, hung)
     )
     assert loaded.missing_folders() == ()
     assert time.monotonic() - began < 10
+
+
+def test_of_many_directories_exactly_those_that_hold_one_another_are_found():
+    draw = random.Random(1)
+    names = [b"a", b"a!", b"b", b"a0", b"\xff"]
+    for _ in range(200):
+        paths = [
+            b"/" + b"/".join(draw.choice(names) for _ in range(draw.randrange(4)))
+            for _ in range(draw.randrange(12))
+        ]
+        held = {
+            (one, other)
+            for one, first in enumerate(paths)
+            for other, second in enumerate(paths[:one])
+            if (second.rstrip(b"/") + b"/").startswith(first.rstrip(b"/") + b"/")
+            or (first.rstrip(b"/") + b"/").startswith(second.rstrip(b"/") + b"/")
+        }
+        found = places.nested([*paths, None])
+        assert {(one, other) for one, others in found.items() for other in others} == held

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from syncd.cli.options import Options
-from syncd.commands import COMMANDS, SOCKET_NAME
+from syncd.commands import COMMANDS
 from syncd.disk import short_path
 from syncd.exceptions import StateLockedError, SyncdError
+from syncd.heartbeat import SOCKET_NAME
 from syncd.parts import opened
 from syncd.state.owner import refuse_to_read
 from syncd.state.store import lock_holder

@@ -1,4 +1,6 @@
-"""The control socket: `POST /control/COMMAND`, for the owner of the state directory alone.
+"""The control socket, for the owner of the state directory alone.
+
+`GET /beat` tells when the daemon beat last. `POST /control/COMMAND` carries out a command.
 
 The body holds the command's arguments as a JSON object. The answer is JSON Lines: how far it is,
 and at last the result, or `{"error": message, "code": exit code}`. A command that was begun goes
@@ -11,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,9 +23,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from syncd.commands import COMMANDS, SOCKET_NAME, Command, JsonObject
+from syncd.commands import COMMANDS, Command, JsonObject
 from syncd.disk import short_path
 from syncd.exceptions import SyncdError
+from syncd.heartbeat import SOCKET_NAME
 from syncd.parts import Parts
 from syncd.server.http_thread import HttpThread
 
@@ -45,9 +49,13 @@ class Control:
         *,
         directory: Path,
         parts: Callable[[], Parts],
+        beat_at: Callable[[], float] = time.time,
         commands: Mapping[str, Command] = COMMANDS,
     ) -> None:
         """`parts` returns those that run now: a reload puts others in their place."""
+        self._beat_at = beat_at
+        #: whether the socket is there
+        self.listens = False
         self._directory = directory
         self._parts = parts
         self._commands = commands
@@ -56,7 +64,11 @@ class Control:
 
     def start(self) -> None:
         """Listen. Where a socket cannot be, the daemon goes on without, and says so."""
-        app = Starlette(routes=[Route("/control/{command}", self._command, methods=["POST"])])
+        routes = [
+            Route("/beat", self._beat),
+            Route("/control/{command}", self._command, methods=["POST"]),
+        ]
+        app = Starlette(routes=routes)
         try:
             with ExitStack() as opened:
                 listener = _listen(self._directory)
@@ -66,6 +78,7 @@ class Control:
                 server.start()
                 opened.callback(self._end_commands)
                 self._open = opened.pop_all()
+                self.listens = True
         except OSError as error:
             log.warning(
                 "commands cannot reach this daemon: no socket %s: %s; status, ls and why work",
@@ -92,6 +105,9 @@ class Control:
             command.stopped.set()
         for command in running:
             command.join(STOP_SECONDS)
+
+    async def _beat(self, _request: Request) -> Response:
+        return JSONResponse({"beat_at": self._beat_at()})
 
     async def _command(self, request: Request) -> Response:
         name = request.path_params["command"]

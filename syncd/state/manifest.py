@@ -98,6 +98,30 @@ COLUMNS = f"""
 """
 
 
+#: Files that may have a word, up to which they are looked up one by one.
+FEW = 20_000
+_WITH_STATUS = "SELECT id FROM files WHERE status = '{}'"
+_UNDER_WAY = "SELECT file_id FROM copies WHERE status NOT IN ('live', 'gone')"
+_DECIDED = "SELECT file_id FROM decisions"
+_DUE = (
+    "SELECT id FROM folders CROSS JOIN files ON folder = name "
+    "WHERE files.status = 'ready' AND due_at IS NOT NULL"
+)
+_MISSING = _WITH_STATUS.format("missing")
+#: By indexes, the files that may have a word, and perhaps some others; all may be synced.
+_CANDIDATES = {
+    Word.SETTLING: [_WITH_STATUS.format("settling")],
+    Word.QUEUED: [_DUE, _UNDER_WAY, _DECIDED],
+    Word.UPLOADING: [_UNDER_WAY],
+    Word.PROCESSING: [_UNDER_WAY],
+    Word.FAILED: [_WITH_STATUS.format("unreadable"), f"{_UNDER_WAY} AND status = 'failed'"],
+    Word.DELETING: [_MISSING],
+    Word.DELETED: [_MISSING],
+    Word.HELD: [_MISSING, _DUE, _UNDER_WAY, _DECIDED],
+    Word.IGNORED: [_MISSING, _WITH_STATUS.format("ineligible"), _DECIDED],
+}
+
+
 def word(db: Database, file_id: int) -> Word:
     """Return the word for one file; KeyError where there is no such row."""
     row = db.conn.execute(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,)).fetchone()
@@ -113,7 +137,7 @@ def entries(
 
     `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
     """
-    conditions = [_of_word(status)]
+    conditions = [_of_word(db, status)]
     if folder is not None:
         conditions.append("f.folder = :folder")
     rows = db.conn.execute(
@@ -137,7 +161,7 @@ def page(
     `after` is the folder and path of the last one seen; None asks for the first page, and says
     that there is no more. `search` is a part of the path, in either case of ASCII letters.
     """
-    conditions = [_of_word(status)]
+    conditions = [_of_word(db, status)]
     if folder is not None:
         conditions.append("f.folder = :folder")
     if after is not None:
@@ -174,7 +198,7 @@ def held(db: Database, hold_id: int) -> Iterator[JsonObject]:
 
 def failures(db: Database, number: int) -> list[JsonObject]:
     rows = db.conn.execute(
-        f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(Word.FAILED)} "
+        f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(db, Word.FAILED)} "
         "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT :rows",
         {"word": Word.FAILED, "rows": number},
     )
@@ -207,19 +231,22 @@ def entry(row: sqlite3.Row) -> JsonObject:
     }
 
 
-def _of_word(status: str | None) -> str:
+def _of_word(db: Database, status: str | None) -> str:
     """Return the condition for files of one word, or for all but deleted ones.
 
-    Failed files are few, and found by an index: a million others are not judged one by one.
+    Those that may have a word are found by indexes where they are few: a million others are not
+    judged one by one. Where they are many, a page is soon full in the order of the paths.
     """
     if status is None:
         return f"word <> '{Word.DELETED}'"
-    if status != Word.FAILED:
-        return "word = :word"
-    return (
-        "word = :word AND (f.status = 'unreadable' OR f.id IN "
-        "(SELECT file_id FROM copies WHERE status NOT IN ('live', 'gone') AND status = 'failed'))"
-    )
+    condition = "word = :word"
+    if status not in _CANDIDATES:
+        return condition
+    candidates = " UNION ALL ".join(_CANDIDATES[Word(status)])
+    few = f"SELECT count(*) FROM (SELECT 1 FROM ({candidates}) LIMIT {FEW + 1})"
+    if db.conn.execute(few).fetchone()[0] > FEW:
+        return condition
+    return f"{condition} AND f.id IN ({candidates})"
 
 
 def _next_attempt(row: sqlite3.Row) -> float | None:

@@ -1,5 +1,6 @@
 """One user word a file, and the manifest."""
 
+import os
 from collections import Counter
 
 import pytest
@@ -264,3 +265,74 @@ def test_counting_by_the_index_and_file_by_file_says_the_same(desk, hold):
     for status in one_by_one:
         rows = desk.store.read(lambda db, s=status: [*manifest.entries(db, status=s)])
         assert {row["path"] for row in rows} == {p for p, word in by_path.items() if word == status}
+
+
+@pytest.fixture
+def motley(desk):
+    """Files of every word, and some that two conditions may find."""
+    desk.see(b"settling", age=1.0)
+    desk.see(b"queued")
+    desk.do(desk.ledger.not_sent, desk.begin(desk.see(b"planned")).id, desk.now)
+    desk.begin(desk.see(b"uploading"))
+    desk.arrive(desk.begin(desk.see(b"processing")), number=2, status="pending")
+    desk.sync(b"synced", 3)
+    desk.refuse(b"failed")
+    desk.see(b"unreadable", seen=Seen.UNREADABLE, reason="no")
+    desk.sync(b"changed", 4)
+    desk.see(b"changed", mark=2)
+    desk.sync(b"ignored", 5)
+    desk.see(b"ignored", seen=Seen.INELIGIBLE, reason="excluded: x")
+    desk.sync(b"deleting", 6)
+    desk.miss(b"deleting")
+    desk.delete(b"deleted", desk.sync(b"deleted", 7))
+    return desk
+
+
+@pytest.mark.parametrize("hold", ["", "sending", "deletions"])
+@pytest.mark.parametrize("few", [0, 1000], ids=["many", "few"])
+def test_the_files_of_a_word_are_the_same_however_they_are_found(motley, monkeypatch, few, hold):
+    if hold:
+        motley.hold(hold, "*")
+    monkeypatch.setattr(manifest, "FEW", few)
+    rows = motley.store.read(
+        lambda db: db.conn.execute(
+            f"SELECT f.path, {manifest.WORD} {manifest.ROWS} ORDER BY f.path"
+        ).fetchall()
+    )
+    found = motley.store.read(
+        lambda db: {w: [e["path"] for e in manifest.entries(db, status=w)] for w in Word}
+    )
+    assert found == {word: [os.fsdecode(r[0]) for r in rows if r[1] == word] for word in Word}
+    assert sum(map(bool, found.values())) >= 6
+
+
+@pytest.mark.parametrize("word", [word for word in Word if word is not Word.SYNCED])
+def test_no_word_but_synced_has_the_whole_table_read(desk, word):
+    desk.see(b"x")
+    plans = []
+
+    def read(db):
+        db.conn.set_trace_callback(plans.append)
+        manifest.page(db, limit=10, status=word)
+        db.conn.set_trace_callback(None)
+        told = [db.conn.execute(f"EXPLAIN QUERY PLAN {plan}").fetchall() for plan in plans]
+        return [row["detail"] for rows in told for row in rows]
+
+    details = desk.store.read(read)
+    # That index holds only what is neither live nor gone.
+    scans = [d for d in details if d.startswith("SCAN") and not d.endswith("INDEX copies_open")]
+    assert not [scan for scan in scans if scan.split()[1] in ("f", "files", "copies")], details
+
+
+def test_counting_sorts_no_file_and_reads_no_row(desk):
+    said = []
+
+    def read(db):
+        db.conn.set_trace_callback(said.append)
+        overview.overview(db, desk.now)
+        db.conn.set_trace_callback(None)
+        counting = next(query for query in said if "count(due_at)" in query)
+        return db.conn.execute(f"EXPLAIN QUERY PLAN {counting}").fetchall()
+
+    plan = [row["detail"] for row in desk.store.read(read)]
+    assert plan == ["SCAN files USING COVERING INDEX files_due"]

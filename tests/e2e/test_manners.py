@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from syncd import commands, vitals
+from syncd import heartbeat, vitals
 from syncd.state import overview, views
 
 pytestmark = pytest.mark.long
@@ -144,7 +144,7 @@ def test_whatever_the_umask_all_it_writes_is_its_owners_alone(machine):
     machine.write("one.txt", b"one")
     machine.settles()
     seen = {path.name: path for path in machine.state.rglob("*")}
-    assert commands.SOCKET_NAME in seen
+    assert heartbeat.SOCKET_NAME in seen
     assert stat.S_IMODE(machine.state.stat().st_mode) == 0o700
     for path in seen.values():
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
