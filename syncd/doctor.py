@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from syncd import __version__, disk, relocation, vitals
 from syncd.config import Config
@@ -255,18 +254,12 @@ def _failed(
         fix = "check [api] proxy, and that the proxy runs; syncd tries again"
     elif base_url.startswith("http://") and error.code == "local.network":
         fix = "what answers there may speak TLS: try https:// in base_url"
-    yield bad("service", f"{base_url}{_way(error, config)}: {text}", fix)
+    late = error.code in ("local.timeout", "local.deadline")
+    limit = f" within {config.api.timeout_seconds:g} s" if late else ""
+    yield bad("service", f"{base_url}{limit}: {text}", fix)
     why = "the service answers with an error" if answers else "the service does not answer"
     for name in ("key",) if answers else ("key", "clock"):
         yield unchecked(name, why)
-
-
-def _way(error: FilesApiError, config: Config) -> str:
-    """Say by which proxy a request went, and within which limit it got no answer."""
-    proxy = urlsplit(config.api.proxy or "").netloc.rpartition("@")[2]
-    is_late = error.code in ("local.timeout", "local.deadline")
-    limit = f" within {config.api.timeout_seconds:g} s" if is_late else ""
-    return (f" by the proxy {proxy}" if proxy else "") + limit
 
 
 def _clock(date: str, began: float, ended: float) -> Iterator[Finding]:

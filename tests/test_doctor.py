@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -329,9 +330,10 @@ def test_what_answers_in_the_services_place_is_told_with_a_remedy_of_its_own(
     examine, answer, said, fix
 ):
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
 
         def serve():
-            with listener.accept()[0] as caller:
+            with suppress(TimeoutError), listener.accept()[0] as caller:
                 caller.recv(65_536)
                 caller.sendall(answer)
 
@@ -347,7 +349,7 @@ def test_what_answers_in_the_services_place_is_told_with_a_remedy_of_its_own(
 
 def test_a_proxy_that_is_not_there_is_called_one(examine):
     found, _ = examine(SYNCD_API__PROXY="http://user:password@127.0.0.1:9")
-    assert "by the proxy 127.0.0.1:9" in found["service"].text
+    assert "the proxy cannot be reached: 127.0.0.1:9: " in found["service"].text
     assert found["service"].fix.startswith("check [api] proxy")
     assert "password" not in found["service"].text
 

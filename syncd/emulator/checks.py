@@ -66,13 +66,9 @@ def new_file(where: str, item: object) -> tuple[str | None, str | None, str | No
 
 
 def kind(declared: str | None, name: str) -> tuple[str, str]:
-    """Return a file's content type and file type: as declared, else by its extension.
-
-    `application/octet-stream` says nothing: a video that is sent so is a video nonetheless.
-    """
-    _, dot, extension = name.rpartition("/")[2].rpartition(".")
-    guessed = _BY_EXTENSION.get(dot + extension.lower(), OCTET_STREAM)
-    if declared is None or (declared == OCTET_STREAM and guessed.startswith("video/")):
-        declared = guessed
+    """Return a file's content type and file type: as declared, else by its extension."""
+    if declared is None:
+        _, dot, extension = name.rpartition("/")[2].rpartition(".")
+        declared = _BY_EXTENSION.get(dot + extension.lower(), OCTET_STREAM)
     family = declared.partition("/")[0]
     return declared, family if family in FILE_TYPES else "document"

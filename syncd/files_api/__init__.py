@@ -13,7 +13,7 @@ from syncd.files_api.answer import Answer
 from syncd.files_api.async_client import AsyncFilesClient
 from syncd.files_api.base_url import BASE_URLS, base_url_for
 from syncd.files_api.client import FilesClient
-from syncd.files_api.content_types import HEAD_BYTES, content_type
+from syncd.files_api.content_types import content_type
 from syncd.files_api.errors import (
     Aborted,
     AbortedInDoubt,
@@ -53,7 +53,6 @@ from syncd.files_api.source import CHUNK_BYTES, UploadSource
 __all__ = [
     "BASE_URLS",
     "CHUNK_BYTES",
-    "HEAD_BYTES",
     "MOST_PAGES",
     "Aborted",
     "AbortedInDoubt",

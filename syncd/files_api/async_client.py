@@ -8,6 +8,7 @@ and both clients raise the same errors for the same reasons.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import wraps
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -133,8 +134,11 @@ class AsyncFilesClient:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 flag.set()
-                await asyncio.wait([future])
-                # Looked at, so that asyncio does not report it as overlooked.
+                # The thread uses what the caller gave it, so wait through further cancellations.
+                while not future.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([future])
+                # Read it, or asyncio reports that nobody did.
                 future.exception()
                 raise
             finally:

@@ -1,57 +1,22 @@
-"""The settings of a client that the environment holds: the variables that syncd reads as well."""
+"""The settings of a client that the environment holds, by the variables that syncd reads."""
 
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from syncd import credentials
 from syncd.exceptions import ConfigError
 from syncd.files_api.base_url import base_url_for
+from syncd.settings import Api
 
 log = logging.getLogger(__name__)
 
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-def _flag(text: str) -> bool:
-    try:
-        return _FLAGS[text.strip().lower()]
-    except KeyError:
-        raise ValueError("must be true or false") from None
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(map(str, json.loads(text)))
-    except (ValueError, TypeError):
-        raise ValueError("must be a list such as '[\"host.example\"]'") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise ValueError("must be a number of seconds")
-    return seconds
-
-
-#: How the variables `SYNCD_API__...` are read, by the setting that each stands for.
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "sandbox": _flag,
-    "timeout_seconds": _seconds,
-    "connect_seconds": _seconds,
-    "proxy": str,
-    "ca_file": Path,
-    "client_cert": Path,
-    "client_key": Path,
-    "storage_hosts": _hosts,
-    "allow_cleartext": _flag,
-}
+#: What the variables of the official client stand for, where those of syncd say nothing.
+_OFFICIAL = {"base_url": "AYMARA_AI_BASE_URL", "sandbox": "AYMARA_AI_USE_SANDBOX"}
 
 
 def from_environment(environ: Mapping[str, str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,29 +26,31 @@ def from_environment(environ: Mapping[str, str] | None, given: Mapping[str, Any]
     """
     # Not a default argument: `help` and tracebacks show those, and this one holds the key.
     environ = os.environ if environ is None else environ
-    settings: dict[str, Any] = {}
-    for name, read in _READ.items():
-        variable = f"SYNCD_API__{name.upper()}"
-        if name == "sandbox" and not environ.get(variable):
-            variable = "AYMARA_AI_USE_SANDBOX"
-        if name not in given and (text := environ.get(variable)):
-            try:
-                settings[name] = read(text)
-            except ValueError as error:
-                raise ConfigError(f"{variable} {error}") from None
-    if "base_url" not in given:
-        settings["base_url"] = _base_url(environ)
+    variables = {name: f"SYNCD_API__{name.upper()}" for name in Api.model_fields}
+    names_service = any(environ.get(variables[name]) for name in ("base_url", "environment"))
+    for name, variable in _OFFICIAL.items():
+        if not (names_service if name == "base_url" else environ.get(variables[name])):
+            variables[name] = variable
+    said = {name: environ.get(variable) for name, variable in variables.items()}
+    api = _checked({name: text for name, text in said.items() if text}, variables)
+    # A client is told each time for which workspace.
+    settings = {name: getattr(api, name) for name in api.model_fields_set - {"workspace_uuid"}}
+    settings["base_url"] = api.base_url or base_url_for(settings.pop("environment", "production"))
     if not (given.get("api_key") or given.get("bearer_token")):
         settings |= {"api_key": None, **_secrets(environ)}
-    return settings | dict(given)
+    return {name: value for name, value in settings.items() if name != "environment"} | dict(given)
 
 
-def _base_url(environ: Mapping[str, str]) -> str:
-    if url := environ.get("SYNCD_API__BASE_URL"):
-        return url
-    if environment := environ.get("SYNCD_API__ENVIRONMENT"):
-        return base_url_for(environment)
-    return environ.get("AYMARA_AI_BASE_URL") or base_url_for("production")
+def _checked(said: Mapping[str, Any], variables: Mapping[str, str]) -> Api:
+    try:
+        hosts = {name: json.loads(said[name]) for name in ("storage_hosts",) if name in said}
+        return Api.model_validate({**said, **hosts})
+    except json.JSONDecodeError:
+        raise ConfigError(f"{variables['storage_hosts']}: is not a list in JSON") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        text = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{variables[str(first['loc'][0])]}: {text}") from None
 
 
 def _secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -206,7 +206,8 @@ _REMEDIES = {
 _REMEDIES[21] = _REMEDIES[20]
 #: The alerts by which a server refuses what a client shows.
 _ALERTS = re.compile(
-    "ALERT_((NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED)"
+    # Before TLS 1.3, a certificate that is demanded and not shown is a failure of the handshake.
+    "ALERT_((NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED|HANDSHAKE_F)"
 )
 
 

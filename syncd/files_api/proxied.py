@@ -91,7 +91,10 @@ class _Backend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
         limit = self.exchange.timeout_seconds if timeout is None else timeout
-        return _Stream(Stream.open(host, port, self.exchange, limit), self)
+        try:
+            return _Stream(Stream.open(host, port, self.exchange, limit), self)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise type(error)(f"the proxy cannot be reached: {error}") from error
 
 
 class _Stream(httpcore.NetworkStream):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from syncd import disk
 from syncd.exceptions import FileChangedError, UnreadableError
-from syncd.files_api import HEAD_BYTES, StopFlag, content_type
+from syncd.files_api import StopFlag, content_type
 from syncd.log import fields
 from syncd.state import echo
 from syncd.state.attempts import kind_of
@@ -104,7 +105,7 @@ class Preparation:
         """Say whether a file waits for a storage that takes nothing, as far as its name tells."""
         if not self.gate.storage_tripped:
             return False
-        is_video = content_type(file.path, b"").startswith("video/")
+        is_video = content_type(file.path).startswith("video/")
         return self._method(file.size, is_video=is_video) == "presigned"
 
     def is_at_home(self, file: File) -> bool:
@@ -151,7 +152,7 @@ class Preparation:
                 return None
             if disk.fingerprint(descriptor) != before:
                 raise FileChangedError(f"{file.shown} changed while it was read")
-        kind = content_type(file.path, os.pread(descriptor, HEAD_BYTES, 0))
+        kind = content_type(file.path, partial(os.pread, descriptor))
         return Offer(
             file_id=file.id,
             fingerprint=before,

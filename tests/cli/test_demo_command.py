@@ -41,7 +41,7 @@ def test_the_demo_of_a_folder_of_yours_changes_nothing_there(tmp_path):
 
 @pytest.mark.long
 def test_the_demo_says_so_and_fails_when_a_file_does_not_arrive(tmp_path):
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x10ftypisom cut off")
     process = demo(tmp_path)
     out, _ = process.communicate(timeout=50)
     assert process.returncode == 1, out

@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 
+from syncd.state import copies
 from syncd.state.ledger import Declined, Failure, Offer
 from syncd.state.sightings import Seen
 
@@ -120,6 +121,10 @@ def test_a_video_that_failed_says_what_would_help(desk, syncd):
     out = syncd("why", "f/x")[1]
     assert "no video stream" in out
     assert "replace it by a video that plays" in out
+    assert f"type        {copy.content_type}" in out
+    # What its storage said before is not why it failed.
+    desk.do(copies.update, copy.id, reason="taken by a storage")
+    assert "taken by a storage" not in syncd("why", "f/x")[1]
 
 
 def test_a_held_file_shows_the_hold_and_its_commands(desk, syncd):

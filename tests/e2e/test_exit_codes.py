@@ -202,7 +202,7 @@ def test_verify_says_what_differs_and_exits_with_1(machine, syncd):
 @pytest.mark.row(27)
 def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine, syncd, video):
     machine.write("clip.mp4", video)
-    machine.write("broken.mp4", b"no video")
+    machine.write("broken.mp4", b"\0\0\0\x10ftypisom cut off")
     assert syncd("once")[0] == 1, "one of them cannot be processed"
     before = machine.manifest()
     sent = machine.mutations()

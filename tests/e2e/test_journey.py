@@ -158,7 +158,7 @@ def test_one_bad_file_is_marked_with_the_reason_and_the_others_are_unharmed(mach
 
 @pytest.mark.long
 def test_a_broken_video_fails_with_the_services_words_and_keeps_nothing_else_waiting(machine):
-    machine.write("broken.mp4", b"not a video at all" * 100)
+    machine.write("broken.mp4", b"\0\0\0\x10ftypisom" + b"cut off" * 100)
     machine.write("fine.txt", b"fine")
     machine.start()
     machine.until(lambda: machine.status_of("broken.mp4") == "failed")

@@ -1,6 +1,7 @@
 """The asynchronous client, beyond the contract that it shares with the other one."""
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -75,6 +76,52 @@ def test_a_call_that_is_cancelled_is_cut_off_and_stores_nothing(emulator, source
         return await client.list()
 
     assert run(emulator, use, at_once=2).count == 0
+
+
+async def cancel_twice(task):
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    await task
+
+
+async def time_out_in_a_cancelled_group(task):
+    async with asyncio.TaskGroup() as group:
+
+        async def wait():
+            async with asyncio.timeout(0.02):
+                await task
+
+        group.create_task(wait())
+        await asyncio.sleep(0.03)
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("interrupt", [cancel_twice, time_out_in_a_cancelled_group])
+def test_a_call_that_is_cancelled_again_ends_before_its_task(
+    emulator, source_of, caplog, interrupt
+):
+    on_thread, sending = [], threading.Event()
+
+    async def use(client):
+        def hang(_sent):
+            on_thread.append("call")
+            sending.set()
+            time.sleep(0.2)
+            on_thread.remove("call")
+
+        source = source_of(8 << 20, progress=hang)
+        task = asyncio.create_task(client.upload(source, name="a", content_type="text/plain"))
+        await asyncio.to_thread(sending.wait, 10)
+        with pytest.raises(asyncio.CancelledError):
+            await interrupt(task)
+        assert on_thread == []
+        assert task.cancelled()
+        return await client.list()
+
+    assert run(emulator, use, at_once=1).count == 0
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_raw_answer_is_shown_whatever_its_status(emulator):

@@ -77,9 +77,11 @@ def demanding(certificate):
 
 
 @pytest.mark.row(32)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_client_certificate_that_is_demanded_is_asked_for_and_then_shown(
-    serve, client_of, demanding, certificate, source_of, tmp_path
+    serve, client_of, demanding, certificate, source_of, tmp_path, version
 ):
+    demanding.maximum_version = version
     server = serve(answering(ANSWER, ANSWER), tls=demanding)
     cert, key = certificate
     with pytest.raises(NotSentError, match=r"refuses our client certificate .*client_cert") as seen:
@@ -382,7 +384,7 @@ def test_help_for_the_client_shows_nothing_of_the_environment(kind, monkeypatch)
 def test_the_client_goes_where_syncd_would_go(kind, environ, url):
     settings = from_environment({"AYMARA_AI_API_KEY": KEY, **environ}, {})
     assert settings["base_url"] == url
-    with pytest.raises(ConfigError, match="no such environment"):
+    with pytest.raises(ConfigError, match="SYNCD_API__ENVIRONMENT: "):
         kind.from_environment({"AYMARA_AI_API_KEY": KEY, "SYNCD_API__ENVIRONMENT": "stagin"})
 
 
@@ -402,7 +404,7 @@ def test_a_key_file_and_syncds_other_variables_are_honoured(serve, tmp_path):
     # What is given wins, and what cannot be used is named.
     assert from_environment(environ, {"base_url": "x", "api_key": "y"})["api_key"] == "y"
     for name, text in {"CONNECT_SECONDS": "-1", "STORAGE_HOSTS": "a", "SANDBOX": "maybe"}.items():
-        with pytest.raises(ConfigError, match=f"SYNCD_API__{name} must be"):
+        with pytest.raises(ConfigError, match=f"SYNCD_API__{name}: "):
             FilesClient.from_environment(environ | {f"SYNCD_API__{name}": text})
 
 

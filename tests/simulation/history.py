@@ -23,7 +23,7 @@ from .engine import (
 from .objects import Violation
 from .plan import FOREIGN_NAMES, LATE, ORDERS, ROUND, WAITS, Plan
 from .server import Service
-from .world import CONTENTS, NAMES, World
+from .world import CONTENTS, JPEG, NAMES, World
 
 EPOCH = 1_750_000_000.0
 ROUNDS = 200
@@ -321,7 +321,8 @@ class Schedule:
         for name, content in list(self.world.files.items()):
             if content in self.service.poisoned:
                 self.world.unique += 1
-                self.world.rewrite(name, f"healthy {self.world.unique:03d}of some length".encode())
+                healthy = f"healthy {self.world.unique:03d}of some length"
+                self.world.rewrite(name, JPEG + healthy.encode())
 
     def _converge(self) -> None:
         for number in range(ROUNDS):

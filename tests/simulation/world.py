@@ -13,9 +13,11 @@ from pathlib import Path
 
 from syncd.disk import Fingerprint
 
-NAMES = ("a.txt", "b.txt", "d/c.txt", "v.mp4")
-#: Of one size, so that size never tells them apart; long enough for several chunks.
-CONTENTS = tuple(f"content {number} of some length".encode() for number in range(4))
+NAMES = ("a.txt", "b.txt", "d/c.txt", "v.mjpeg")
+#: The same size, so that size never tells them apart; long enough for several chunks. They begin as
+#: images do, which are a video by one of the names.
+JPEG = b"\xff\xd8\xff"
+CONTENTS = tuple(JPEG + f"content {number} of some length".encode() for number in range(4))
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ class World:
         if self.rng.random() < 0.6:
             return self.rng.choice(CONTENTS)
         self.unique += 1
-        return f"unique  {self.unique:03d}of some length".encode()
+        return JPEG + f"unique  {self.unique:03d}of some length".encode()
 
     def create(self, name: str, content: bytes) -> None:
         path = self.disk / name

@@ -50,7 +50,7 @@ def word(shop, name):
 def test_what_the_service_confirms_is_live(shop):
     shop.drop("a", b"one")
     shop.drop("empty", b"")
-    shop.drop("v.mp4", b"no video, and yet named like one")
+    shop.drop("v.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.upload()
     assert [shop.copy(name).status for name in ("a", "empty")] == [CopyStatus.LIVE] * 2
     assert shop.copy("v.mp4").status is CopyStatus.PROCESSING
@@ -219,7 +219,7 @@ def test_a_video_that_is_processed_has_arrived_whatever_size_is_told(shop, monke
             get(uuid), file_size_bytes=None, file_url=None, processing_status=next(said)
         ),
     )
-    shop.drop("v.mp4", b"a video")
+    shop.drop("v.mp4", b"\0\0\0\x10ftypisom")
     shop.upload()
     assert shop.copy("v.mp4").status is CopyStatus.SENDING
     shop.now += 2

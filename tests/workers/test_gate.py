@@ -12,8 +12,10 @@ from syncd.files_api import (
     NotSentError,
     RateLimitedError,
     ServerError,
+    UnauthorizedError,
 )
 from syncd.parts import settle_changes
+from syncd.state import holds
 from syncd.workers.gate import TRIPPED_AFTER, Gate
 
 UPLOAD = "POST /v2/files/-/uploads"
@@ -118,3 +120,24 @@ def test_a_listing_that_something_before_the_service_refuses_shows_no_service(sh
     assert (ours.state, ours.cause) == ("unreachable", "a page (status 400)")
     ours.failed(BadRequestError("no", operation="list", status=400, code="request.invalid"))
     assert ours.state != "unreachable"
+
+
+def test_a_refused_key_says_where_to_put_another(shop):
+    ours = Gate(
+        store=shop.store, clock=shop.clock, monotonic=shop.clock, key_remedy="put it into X"
+    )
+    ours.failed(UnauthorizedError("no such key", operation="list", status=401))
+    (hold,) = shop.store.read(holds.open_holds)
+    assert hold.commands[0] == "put it into X"
+    assert hold.message == "the Files API refuses the key: no such key (status 401)"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("local.certificate", "cannot be used until this is mended"), ("local.connect", "waiting")],
+)
+def test_what_does_not_mend_itself_is_not_said_to_be_waited_for(shop, caplog, code, said):
+    ours = gate(shop)
+    for _ in range(TRIPPED_AFTER):
+        ours.failed(NotSentError("not sent", operation="list", code=code))
+    assert said in caplog.text

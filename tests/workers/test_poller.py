@@ -34,7 +34,7 @@ def test_a_video_is_followed_until_it_is_processed_and_its_facts_are_recorded(sh
 
 
 def test_a_broken_video_is_failed_with_the_services_words_and_its_object_stays(shop):
-    shop.drop("v.mp4", b"no video")
+    shop.drop("v.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.upload()
     process(shop, "v.mp4")
     copy = shop.copy("v.mp4")
@@ -146,7 +146,7 @@ def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(
     def refuse(_):
         raise RateLimitedError("slow down", operation="get_frames", status=429, retry_after=40)
 
-    shop.drop("broken.mp4", b"no video")
+    shop.drop("broken.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.upload()
     shop.poller._client = SimpleNamespace(
         get_status=lambda uuid: FileStatus(file_uuid=uuid, processing_status="completed"),

@@ -271,7 +271,7 @@ def test_a_listing_that_does_not_end_proves_no_absence(shop, monkeypatch):
 
 
 def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
-    doubt(shop, "drop_after", "broken.mp4", b"no video")
+    doubt(shop, "drop_after", "broken.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.reconciler.step()
     assert shop.copy("broken.mp4").status is CopyStatus.PROCESSING
 

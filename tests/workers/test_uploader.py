@@ -11,6 +11,9 @@ from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.workers.preparation import UploadOptions
 
+#: How a video begins that is none further on.
+BEGUN = b"\0\0\0\x10ftypisom"
+
 
 def test_an_uploaded_file_is_live_with_the_bytes_that_are_on_the_disk(shop):
     shop.drop("a.txt", b"hello")
@@ -90,17 +93,17 @@ def test_videos_are_sent_direct_only_once_a_processed_one_was_seen_to_be_echoed(
     shop.drop("first", b"first")
     shop.upload()
     shop.reconciler.step()
-    shop.drop("a.mp4", b"a")
+    shop.drop("a.mp4", BEGUN + b"a")
     shop.upload()
     shop.reconciler.step()
-    shop.drop("b.mp4", b"b")
+    shop.drop("b.mp4", BEGUN + b"b")
     shop.upload()
     assert [shop.copy(n).method for n in ("a.mp4", "b.mp4")] == ["direct", "presigned"]
     facts = {"remote_file_path": None, "frame_count": 1, "video_metadata": None}
     shop.store.write(lambda db: shop.ledger.completed(db, shop.copy("a.mp4").id, shop.now, **facts))
     shop.now += 60
     shop.reconciler.step()
-    shop.drop("c.mp4", b"c")
+    shop.drop("c.mp4", BEGUN + b"c")
     shop.upload()
     assert shop.copy("c.mp4").method == "direct"
 
