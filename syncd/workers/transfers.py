@@ -58,6 +58,10 @@ class Transfers:
         return sorted(under_way, key=lambda transfer: transfer.since)
 
     def stalled(self, seconds: float) -> int:
-        """Return how many have not moved for `seconds`."""
+        """Return how many have not moved for `seconds`, but for those that await an answer."""
         before = self._clock() - seconds
-        return sum((transfer.moved_at or transfer.since) < before for transfer in self.all())
+        return sum(
+            (transfer.moved_at or transfer.since) < before
+            and (transfer.is_read or transfer.sent < transfer.size)
+            for transfer in self.all()
+        )

@@ -214,7 +214,7 @@ class Uploader:
             self._handed_out.hand_out(file)
 
     def _allow(self) -> None:
-        """Let as many threads work as pay, beside those whose disk or service does not move."""
+        """Let as many threads work as pay, beside those whose disk or connection hangs."""
         limit = self._concurrency.limit + self._transfers.stalled(STALLED_SECONDS)
         self._queue.allow(min(limit, self._most))
         self._start_threads()

@@ -107,6 +107,7 @@ class Tables:
         self.rng.shuffle(self.uuids)
         #: how strange this table is
         self.strange = pick((0.0, 0.1, 0.4))
+        self.contents: list[str] = []
         self.files = [self._file(number) for number in range(self.rng.randrange(1, 25))]
 
     def _hold(self, stops, scope, reason):
@@ -148,8 +149,9 @@ class Tables:
             if not (live and copy.status is CopyStatus.LIVE):
                 copies.insert(self.db, copy)
             live = live or copy.status is CopyStatus.LIVE
-        if self.maybe(0.05):
-            self._elsewhere(file_id, pick(CONTENTS))
+        if self.contents and self.maybe(0.05):
+            self._elsewhere(file_id, pick(self.contents))
+        self.contents.append(content)
         return file_id, content
 
     def _elsewhere(self, file_id, content):
@@ -158,7 +160,8 @@ class Tables:
         live = copies.where(self.db, "file_id = ? AND status = 'live'", (file_id,))
         if not live:
             known = {"status": status, "in_flight": False, "delete_sent_at": None, "live_at": 2.5}
-            copies.insert(self.db, self._copy(file_id, content, **known)._replace(sha256=content))
+            known |= {"sha256": content, "size": 7}
+            copies.insert(self.db, self._copy(file_id, content, **known))
 
     def _copy(self, file_id, content, **known):
         pick = self.rng.choice
