@@ -1,7 +1,9 @@
 """A connection to the service or its storage: it carries requests, one after another."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import httpx
@@ -61,16 +63,12 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        body = _Body(self, head, may_persist=is_whole and head.persists)
+        body = _Body(self._incoming, head, partial(self._end, is_whole and head.persists))
         return httpx.Response(head.status, headers=head.fields, stream=body)
 
-    def parts(self, head: Head) -> Iterator[bytes]:
-        """Yield the body of the answer that has this head, as it arrives."""
-        return self._incoming.body(head)
-
-    def end(self, *, persists: bool) -> None:
+    def _end(self, persists: bool, is_read: bool) -> None:
         """End the exchange: release the connection, or close it."""
-        if persists and not self._incoming.rest:
+        if persists and is_read and not self._incoming.rest:
             self._idle_since = time.monotonic()
             self._release(self)
         else:
@@ -136,23 +134,31 @@ class Connection:
 
 
 class _Body(httpx.SyncByteStream):
-    """The body of an answer; the connection is free once it is read or closed."""
+    """The body of an answer; `end` is told once whether it was read to its end."""
 
-    def __init__(self, connection: Connection, head: Head, *, may_persist: bool) -> None:
-        self._connection = connection
-        self._parts = connection.parts(head)
-        self._may_persist = may_persist
-        self._is_read = head.length == 0
-        self._is_open = True
+    def __init__(self, incoming: Incoming, head: Head, end: Callable[[bool], None]) -> None:
+        self._incoming = incoming
+        self._head = head
+        self._end: Callable[[bool], None] | None = end
+        self._is_begun = False
 
     def __iter__(self) -> Iterator[bytes]:
+        self._is_begun = True
         try:
-            yield from self._parts
-            self._is_read = True
+            yield from self._incoming.body(self._head)
+            self._close(is_read=True)
         finally:
             self.close()
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._connection.end(persists=self._may_persist and self._is_read)
+        # A short body that nobody reads does not cost the connection if it is here already.
+        length = self._head.length
+        is_here = not self._is_begun and length is not None and length <= self._incoming.rest
+        if is_here:
+            deque(self._incoming.body(self._head), maxlen=0)
+        self._close(is_read=is_here)
+
+    def _close(self, *, is_read: bool) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end(is_read)

@@ -34,6 +34,7 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send; raises httpx's errors, or Interrupted from the exchange."""
         exchange: Exchange = request.extensions[EXCHANGE]
+        exchange.released = False
         url = request.url
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
         # Looked at for each request: a renewed certificate is taken up at once.
@@ -68,7 +69,6 @@ class Transport(httpx.BaseTransport):
     def _open(
         self, origin: Origin, context: ssl.SSLContext | None, exchange: Exchange, limit: float
     ) -> Connection:
-        exchange.released = False
         _, host, port = origin
         stream = Stream.open(host, port, exchange, limit)
         if context is not None:

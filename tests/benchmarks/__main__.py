@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tests.benchmarks import measures, table
@@ -90,8 +91,9 @@ def listed():
         yield f"{measure.name:14} {measure.title}"
         for figure in measure.figures:
             if target := figure.target:
-                bounds = f"{target.shown(target.bound)}, stretch {target.stretch:g}"
-                yield f"{'':14}   {figure.what}: {bounds}"
+                bound = target.shown(target.bound) or "side figure"
+                peer = f" (peer: {figure.peer})" if figure.peer else ""
+                yield f"{'':16} {figure.what}{peer}: {bound}, stretch {target.stretch:g}"
 
 
 def main(arguments=None):
@@ -99,15 +101,16 @@ def main(arguments=None):
     if chosen.list:
         print("\n".join(listed()))
         return 0
-    # Ended like this, too, it stops what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     trees = {OURS: ROOT} | ({BEFORE: chosen.against.resolve()} if chosen.against else {})
     rows, machine = [], Machine()
-    for name in chosen.names or MEASURES:
-        with tempfile.TemporaryDirectory(prefix="syncd-benchmark-") as place:
-            bench = Bench(Path(place), trees, rounds=chosen.rounds, size=chosen.size)
-            rows += run(MEASURES[name], bench)
-            bench.says("")
+    # What was measured is shown, even if the rest is not waited for.
+    with suppress(KeyboardInterrupt):
+        for name in chosen.names or MEASURES:
+            with tempfile.TemporaryDirectory(prefix="syncd-benchmark-") as place:
+                bench = Bench(Path(place), trees, rounds=chosen.rounds, size=chosen.size)
+                rows += run(MEASURES[name], bench)
+                bench.says("")
     if chosen.json:
         print(table.as_json(rows))
     else:

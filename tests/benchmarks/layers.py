@@ -83,8 +83,10 @@ def holders(syncd, place):
     layers = Counter()
     for line in out.read_text().splitlines():
         stack, _, samples = line.rpartition(" ")
-        frames = LAYER.findall(stack)
-        layers[frames[-1] if frames else "start and libraries"] += int(samples)
+        frames = ["imports"] if "<frozen importlib" in stack else LAYER.findall(stack)
+        # Without a stack, nobody held it.
+        if stack:
+            layers[frames[-1] if frames else "elsewhere"] += int(samples)
     return layers
 
 

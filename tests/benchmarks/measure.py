@@ -20,21 +20,21 @@ class BrokenError(Exception):
 
 
 class Target(NamedTuple):
-    """A bound and its stretch."""
+    """A bound and its stretch; a figure that is shown beside the targets has no bound."""
 
-    bound: float
+    bound: float | None
     stretch: float
     at_least: bool = False
 
     def met(self, value):
         """Return which of the two `value` meets."""
         for name, bound in (("stretch", self.stretch), ("yes", self.bound)):
-            if value >= bound if self.at_least else value <= bound:
+            if bound is not None and (value >= bound if self.at_least else value <= bound):
                 return name
-        return "no"
+        return "" if self.bound is None else "no"
 
     def shown(self, bound):
-        return f"{'>=' if self.at_least else '<='} {bound:g}"
+        return "" if bound is None else f"{'>=' if self.at_least else '<='} {bound:g}"
 
 
 def at_least(bound, stretch):
@@ -122,6 +122,8 @@ def run(chosen, bench) -> Iterator[Row]:
         with chosen.prepare(bench) as sides:
             runs = {name: lambda tree=tree: sides.ours(tree) for name, tree in bench.trees.items()}
             runs |= sides.peers
+            for figure in chosen.figures:
+                assert figure.peer is None or figure.peer in runs, figure
             for number in range(bench.rounds):
                 for name in [name for name in runs if name not in notes]:
                     bench.says(f"{chosen.name}: round {number + 1} of {bench.rounds}: {name}")

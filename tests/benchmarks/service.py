@@ -46,10 +46,13 @@ class Service:
         """Say of videos that they are processed."""
         self._ask("POST", "/completed", "\n".join(uuids).encode())
 
-    def expect(self, wanted, who):
-        """Raise BrokenError unless exactly the contents of `wanted` are there, each once."""
+    def expect(self, wanted, who, *, going=()):
+        """Raise BrokenError unless exactly the contents of `wanted` are there, each once.
+
+        Those that are `going` may be there, too.
+        """
         live = Counter(o["sha256"] for o in self.objects() if o["state"] == "live")
-        missing, extra = Counter(wanted) - live, live - Counter(wanted)
+        missing, extra = Counter(wanted) - live, live - Counter(wanted) - Counter(going)
         if missing or extra or self.counts()["broken"]:
             raise BrokenError(
                 f"{who}: {missing.total()} of {len(wanted)} files lost or changed, {extra.total()} "

@@ -183,6 +183,7 @@ class Connection(asyncio.Protocol):
             if self._left:
                 piece, data = data[: self._left], data[self._left :]
                 self._left -= len(piece)
+                self._store.counts["bytes"] += len(piece)
                 if isinstance(self._body, bytearray):
                     self._body += piece
                 else:

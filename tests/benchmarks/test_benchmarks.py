@@ -51,6 +51,8 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_medians():
         (at_most(2, 1), 1, "stretch"),
         (at_most(2, 1), 1.5, "yes"),
         (at_most(2, 1), 2.1, "no"),
+        (at_least(None, 3), 3, "stretch"),
+        (at_least(None, 3), 2, ""),
     ],
 )
 def test_a_target_says_what_is_met(target, value, met):

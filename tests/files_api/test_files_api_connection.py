@@ -8,6 +8,7 @@ import pytest
 from files_api_server import DETAIL, UUID, answering, document, envelope, http
 
 from syncd.files_api import BadAnswerError, NotSentError, TooLargeError, UnauthorizedError
+from syncd.files_api.network import Stream
 
 MIB = 1 << 20
 STORED = document({"file_uuid": UUID})
@@ -42,21 +43,38 @@ def test_a_refusal_during_the_body_is_heard_and_ends_it(serve, client_of, source
 
     def behave(connection):
         connection.read_head()
+        if then == "stops reading":
+            connection.over.wait(0.3)  # by then the line takes no more
         connection.sock.sendall(envelope(413, "file.too_large"))
         if then == "resets":
             connection.over.wait(0.05)
             connection.reset()
         while then == "reads on" and (data := connection.sock.recv(MIB)):
             taken.append(len(data))
-        connection.over.wait(1)
+        connection.over.wait()
 
     client = client_of(serve(behave, small_window=then != "reads on"), timeout_seconds=5)
     began = time.monotonic()
+    # The line is faster than the source, so that it never is what is waited for.
+    slowly = {"progress": lambda _sent: time.sleep(0.005)} if then == "reads on" else {}
     with pytest.raises(TooLargeError) as caught:
-        upload(client, source_of(256 * MIB))
+        upload(client, source_of(64 * MIB, **slowly))
     assert caught.value.code == "file.too_large"
     assert time.monotonic() - began < 4
-    assert sum(taken) < 256 * MIB
+    assert sum(taken) < 32 * MIB
+
+
+@pytest.mark.row(33)
+def test_a_refusal_is_heard_though_sending_fails_first(serve, client_of, source_of, monkeypatch):
+    def behave(connection):
+        connection.read_head()
+        connection.sock.sendall(envelope(413, "file.too_large"))
+        connection.reset()
+
+    monkeypatch.setattr(Stream, "is_readable", False)
+    monkeypatch.setattr(Stream, "receive_now", lambda _self: None)
+    with pytest.raises(TooLargeError):
+        upload(client_of(serve(behave, small_window=True)), source_of(24 * MIB))
 
 
 @pytest.mark.row(33)
@@ -127,6 +145,14 @@ def test_a_connection_carries_another_request_where_the_answer_allows_it(
     for _ in range(3):
         assert client.get(UUID).file_uuid == UUID
     assert server.connections == connections
+
+
+def test_a_short_body_that_nobody_reads_does_not_cost_the_connection(serve, client_of):
+    server = serve(answering(http(206, b"x", "content-range: bytes 0-0/7")))
+    client = client_of(server)
+    for _ in range(3):
+        assert client.length(f"{server.url}/o") == 7
+    assert server.connections == 1
 
 
 def test_a_server_that_hangs_up_while_the_first_bytes_are_awaited_is_called_anew(

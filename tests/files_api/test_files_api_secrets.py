@@ -50,8 +50,11 @@ HOSTILE = [
 
 
 @pytest.mark.row(53)
+@pytest.mark.parametrize("proxied", [True, False])
 @pytest.mark.parametrize("answer", HOSTILE)
-def test_no_secret_shows_whatever_the_server_echoes(serve, client_of, source_of, caplog, answer):
+def test_no_secret_shows_whatever_the_server_echoes(
+    serve, client_of, source_of, caplog, answer, proxied
+):
     for name in (None, "httpx", "httpcore", "httpcore.http11", "httpcore.connection"):
         caplog.set_level(logging.DEBUG, logger=name)
 
@@ -60,9 +63,8 @@ def test_no_secret_shows_whatever_the_server_echoes(serve, client_of, source_of,
         connection.sock.sendall(answer)
 
     server = serve(behave)
-    client = client_of(
-        server, bearer_token=BEARER, proxy=f"http://u:{PROXY_PASSWORD}@127.0.0.1:{server.port}"
-    )
+    proxy = f"http://u:{PROXY_PASSWORD}@127.0.0.1:{server.port}" if proxied else None
+    client = client_of(server, bearer_token=BEARER, proxy=proxy)
     url = f"{server.url}/o?X-Amz-Signature={SIGNATURE}%2Fx"
     calls = [
         lambda see: client.get(UUID, on_answer=see),
@@ -82,7 +84,8 @@ def test_no_secret_shows_whatever_the_server_echoes(serve, client_of, source_of,
             shown += [str(error.request_id), *map(repr, seen)]
             shown += traceback.format_exception(error)
     shown.append(caplog.text)
-    for canary in CANARIES:
+    # A proxy's password is a secret only to a client that has it.
+    for canary in CANARIES if proxied else CANARIES[:-1]:
         assert canary not in "\n".join(shown)
 
 

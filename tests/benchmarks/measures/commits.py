@@ -83,6 +83,6 @@ def slow_sync(bench):
 
         def check(tree):
             syncd = Syncd(tree, bench.place, files.folder, service, upload__method="direct")
-            syncd.survives_a_kill(files.digests)
+            syncd.anew().survives_a_kill(files.digests)
 
         yield Sides(once, check=check)

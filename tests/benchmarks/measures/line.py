@@ -21,7 +21,7 @@ NEAR, FAR = "10.213.77.1", "10.213.77.2"
     "line",
     "20 large files over a slow line, and small ones all the while",
     Figure("seconds over settle_seconds of the small ones, p95", "p95", None, at_most(3, 1)),
-    Figure("seconds of the first large one; peer: alone", "first", "alone", at_most(2, 1.3)),
+    Figure("seconds of the first large one", "first", "alone", at_most(2, 1.3)),
 )
 @contextmanager
 def line(bench):
