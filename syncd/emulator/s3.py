@@ -25,6 +25,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from syncd.emulator.answers import Refusal
 from syncd.emulator.contents import Arrived
 from syncd.emulator.incoming import Incoming
 from syncd.emulator.sigv4 import Credentials, presigned
@@ -36,6 +37,17 @@ PART_BYTES, PIECE_BYTES = 5 << 20, 1 << 20
 #: The length up to which an upload waits for nobody; and how many others are read at a time: each
 #: may hold a few parts.
 FREE_BYTES, PLACES = 32 << 10, 8
+_ERROR_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3}[ \w]*)")
+_SYSTEM_ERROR = re.compile(r'message: "([^"]+)"')
+#: What to do about an answer of the store; what it has no word for is shown as it is.
+_FIXES = {
+    "NoSuchBucket": "create the bucket, or correct its name",
+    **dict.fromkeys(
+        ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"],
+        "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
+    ),
+}
 _UPLOAD = re.compile(r"<Upload>.*?<Key>([^<]+)</Key>.*?<UploadId>([^<]+)</UploadId>", re.DOTALL)
 
 
@@ -47,6 +59,26 @@ class S3Place:
     folder: str
     endpoint: str
     credentials: Credentials
+
+    def problem(self, error: Exception) -> str:
+        """Return what is wrong with the place, and what to do."""
+        text = str(error)
+        cause, fix = text.splitlines()[0][:300], "see that it runs, or correct --s3-endpoint"
+        if found := _ERROR_CODE.search(text):
+            cause, fix = found[1], _FIXES.get(found[1], "see the store's log")
+        elif found := _STATUS.search(text) or _SYSTEM_ERROR.search(text):
+            cause = found[1]
+        elif "TimedOut" in text:
+            cause = "it does not answer in time"
+        return f"cannot use s3://{self.name} at {self.endpoint}: {cause} ({fix})"
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Answer a request with what is wrong with the place."""
+        try:
+            yield
+        except BaseError as error:
+            raise Refusal(503, self.problem(error)) from error
 
     def bucket(self, data: Path, *, clock: Callable[[], float], seconds: float) -> "Bucket":
         """Return what keeps bytes there; its presigned URLs last `seconds`."""
@@ -105,7 +137,7 @@ class Bucket:
         name, places = str(uuid4()), self._places
         if length is not None and length <= FREE_BYTES:
             places = asyncio.Semaphore()
-        return IncomingParts(name, self._key(name), self._store, places)
+        return IncomingParts(name, self._key(name), self._store, places, self._place)
 
     def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:  # noqa: ARG002
         """Return a URL that the store itself checks: content type, method, expiry."""
@@ -121,13 +153,14 @@ class Bucket:
     async def arrived(self, stored: Stored) -> Arrived | None:
         """Return what was PUT to the URL of an object that is reserved."""
         name, digest, size = stored.file_uuid, sha256(), 0
-        try:
-            answer = await obstore.get_async(self._store, self._key(name))
-        except FileNotFoundError:
-            return None
-        async for piece in answer.stream(min_chunk_size=1 << 20):
-            digest.update(piece)
-            size += len(piece)
+        with self._place.told():
+            try:
+                answer = await obstore.get_async(self._store, self._key(name))
+            except FileNotFoundError:
+                return None
+            async for piece in answer.stream(min_chunk_size=1 << 20):
+                digest.update(piece)
+                size += len(piece)
         return Arrived(name, digest.hexdigest(), size)
 
     @contextmanager
@@ -155,10 +188,7 @@ class Bucket:
                     obstore.delete(self._store, alone)
             self._abort_uploads()
         except (BaseError, httpx.HTTPError) as error:
-            where = f"s3://{self._place.name} at {self._place.endpoint}"
-            raise ConnectionError(
-                f"cannot use {where}: {str(error).splitlines()[0][:300]}"
-            ) from error
+            raise ConnectionError(self._place.problem(error)) from error
 
     def _abort_uploads(self) -> None:
         query = {"uploads": "", "prefix": self._prefix}
@@ -194,9 +224,11 @@ class IncomingParts(Incoming):
     grow with their number.
     """
 
-    def __init__(self, name: str, key: str, store: S3Store, places: asyncio.Semaphore) -> None:
+    def __init__(
+        self, name: str, key: str, store: S3Store, places: asyncio.Semaphore, place: S3Place
+    ) -> None:
         super().__init__(name)
-        self._key, self._store, self._places = key, store, places
+        self._key, self._store, self._places, self._place = key, store, places, place
         self._buffer = bytearray()
         #: what is to be sent next; None at the end, or an error where there is none
         self._next: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
@@ -221,17 +253,19 @@ class IncomingParts(Incoming):
                     max_concurrency=1,
                 )
                 self._sending = asyncio.ensure_future(parts)
-            await self._pass_on(self._sending, bytes(self._buffer))
+            with self._place.told():
+                await self._pass_on(self._sending, bytes(self._buffer))
             self._buffer.clear()
 
     async def close(self) -> None:
         """Return once the bucket holds the whole object."""
-        if self._sending is None:
-            await obstore.put_async(self._store, self._key, bytes(self._buffer))
-        else:
-            await self._pass_on(self._sending, bytes(self._buffer))
-            await self._pass_on(self._sending, None)
-            await asyncio.shield(self._sending)
+        with self._place.told():
+            if self._sending is None:
+                await obstore.put_async(self._store, self._key, bytes(self._buffer))
+            else:
+                await self._pass_on(self._sending, bytes(self._buffer))
+                await self._pass_on(self._sending, None)
+                await asyncio.shield(self._sending)
         self._is_closed = True
         self._buffer.clear()
 
