@@ -14,12 +14,13 @@ import shlex
 import stat
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_settings import EnvSettingsSource, SettingsError
 
 from syncd import credentials as keys
 from syncd.credentials import Credentials
@@ -528,28 +529,35 @@ def _variables() -> dict[str, tuple[str, ...]]:
     return {**variables, FOLDERS_VARIABLE: ("folders",)}
 
 
-def _overrides(
-    environ: Mapping[str, str], variables: Mapping[str, tuple[str, ...]]
-) -> dict[str, Any]:
+class _Environment(EnvSettingsSource):
+    """Reads `SYNCD_` variables from a mapping that is handed in, known ones alone."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = {name.lower(): value for name, value in variables.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name: value for name, value in self._variables.items() if value}
+
+
+def _overrides(environ: Mapping[str, str], variables: Collection[str]) -> dict[str, Any]:
     """Return what `variables` say, as the file would; an empty one says nothing."""
-    values: dict[str, Any] = {}
-    for variable, (*sections, key) in variables.items():
-        text = environ.get(variable)
-        if not text:
-            continue
-        table = values
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[key] = _list_of(variable, text) if variable in _LISTS else text
-    return values
-
-
-def _list_of(variable: str, text: str) -> Any:
+    given = {name: value for name, value in environ.items() if name in variables}
     try:
-        return json.loads(text)
-    except ValueError:
+        return _Environment(given)()
+    except SettingsError:
         # The cause holds the value, which may be a secret.
-        raise ConfigError(f"{variable} is not valid JSON; {_LISTS[variable]}") from None
+        raise ConfigError(_not_json(given)) from None
+
+
+def _not_json(given: Mapping[str, str]) -> str:
+    """Say which variable is not the JSON that it should be, and how to write it."""
+    for name, form in _LISTS.items():
+        try:
+            json.loads(given.get(name) or "[]")
+        except ValueError:
+            return f"{name} is not valid JSON; {form}"
+    return f"{', '.join(_LISTS)}: one of them is not valid JSON"
 
 
 def _remove(values: Any, location: tuple[int | str, ...]) -> None:

@@ -3,16 +3,28 @@
 A step does what is due now and returns the seconds until it wants to run again (None: whenever the
 net comes round). No step runs beside itself; one that hangs keeps a thread and holds up no other.
 At rest nothing wakes but what is due.
+
+APScheduler keeps the times, and its jobs only hand steps over to threads of our own. Four of its
+habits are met here: a wake-up during a run would be lost, so it is remembered; a late job would be
+skipped, so no lateness is too late; a shutdown that waits can deadlock with a run that ends, so
+the threads are ours to wait for; and times on the wall clock stop when it is set back, so `nudge`
+compares with the monotonic clock. It runs a job while it holds its own lock: ours may be taken
+within that one, and never the other way round.
 """
 
-import heapq
-import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.executors.debug import DebugExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers.background import BackgroundScheduler
 
 from syncd.exceptions import ShortageError, StateWriteError
 from syncd.files_api import Aborted
@@ -25,6 +37,10 @@ Step = Callable[[], float | None]
 SHORTEST_SECONDS = 0.02
 #: Steps that run at a time; a run that takes longer than so many seconds does not count.
 SIDE_BY_SIDE, LONG_SECONDS = 16, 1.0
+#: How late a step may be, in seconds, before `nudge` runs it.
+LATE_SECONDS = 2.0
+#: The job that looks for room when long runs do not count any more.
+_ROOM = "\0room"
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +52,11 @@ class _Repeated:
     #: seconds between two runs, at least
     rest: float
     rests_until: float = 0.0
-    #: when it runs next, on the monotonic clock; None while it is handed to a thread
-    due_at: float | None = None
+    #: when it runs next, on the monotonic clock
+    due_at: float = 0.0
+    #: it is due, and waits for room
+    is_waiting: bool = False
+    #: since it was handed to a thread
     running_since: float | None = None
     woken: bool = False
     runs: int = 0
@@ -70,14 +89,14 @@ class Scheduler:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._steps: dict[str, _Repeated] = {}
-        #: holds whatever is below, and what changes in a step
+        #: holds what changes in a step, and who runs
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, _Repeated]] = []
-        self._order = itertools.count()
+        #: held while a time is handed to APScheduler, so that the newest is the last
+        self._planning = threading.Lock()
+        self._waiting: deque[_Repeated] = deque()
         self._running: set[_Repeated] = set()
-        self._sleeps_until = 0.0
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._jobs: BackgroundScheduler | None = None
         self._pool: ThreadPoolExecutor | None = None
 
     def add(
@@ -97,12 +116,25 @@ class Scheduler:
 
     def start(self) -> None:
         """Run every step once, at once or after its own while, and then again and again."""
+        # It reports each run that found others still going: for us, an ordinary case.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._pool = ThreadPoolExecutor(len(self._steps) + 1, thread_name_prefix="syncd-step")
-        with self._changed:
-            for step in self._steps.values():
-                self._plan(step, self._monotonic() + step.after)
-        self._thread = threading.Thread(target=self._hand_out, name="syncd-scheduler", daemon=True)
-        self._thread.start()
+        self._jobs = BackgroundScheduler(
+            executors={"default": DebugExecutor()},
+            job_defaults={"coalesce": True, "misfire_grace_time": None},
+            timezone=UTC,
+        )
+        for step in self._steps.values():
+            step.due_at = self._monotonic() + step.after
+            self._jobs.add_job(
+                self._come_due,
+                "interval",
+                args=[step],
+                id=step.name,
+                seconds=step.every,
+                next_run_time=_in(step.after),
+            )
+        self._jobs.start()
 
     def stop(self, seconds: float | None = None) -> list[str]:
         """Start no more runs and wait for those under way; never from inside a step.
@@ -111,33 +143,37 @@ class Scheduler:
         """
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
-        if self._thread is None or self._pool is None:
+            self._waiting.clear()
+        if self._jobs is None or self._pool is None:
             return []
-        self._thread.join()
+        self._jobs.shutdown(wait=False)
         with self._changed:
             self._changed.wait_for(lambda: not self._running, seconds)
             hung = [step.name for step in self._running]
         self._pool.shutdown(wait=not hung)
-        self._thread = self._pool = None
+        self._jobs = self._pool = None
         return hung
 
     def wake(self, *names: str, within: float = 0.0) -> None:
         """Run these steps within so many seconds; one that is running runs once more."""
-        with self._changed:
-            for name in names:
-                step = self._steps[name]
+        for name in names:
+            step = self._steps[name]
+            with self._changed:
                 due_at = max(self._monotonic() + within, step.rests_until)
-                if step.due_at is None:
+                if step.running_since is not None:
                     step.woken = True
-                elif due_at < step.due_at:
-                    self._plan(step, due_at)
+                    continue
+                if step.is_waiting or due_at >= step.due_at:
+                    continue
+                step.due_at = due_at
+            self._plan(step)
 
     def nudge(self) -> None:
-        """Look at the clock: it may have gone on while the machine slept."""
-        with self._changed:
-            if self._due and self._due[0][0] <= self._monotonic():
-                self._changed.notify_all()
+        """Run each step that is late by the monotonic clock; called every second or so."""
+        late = self._monotonic() - LATE_SECONDS
+        for step in self._steps.values():
+            if step.running_since is None and step.due_at < late:
+                self._come_due(step)
 
     def report(self) -> list[StepReport]:
         """Return how each step fares."""
@@ -154,33 +190,39 @@ class Scheduler:
             for step in self._steps.values()
         ]
 
-    def _hand_out(self) -> None:
-        """Hand each step to a thread when it is due, until the end."""
+    def _come_due(self, step: _Repeated) -> None:
+        """Hand a step that is due to a thread; one that is running runs once more."""
         with self._changed:
-            while not self._stopping:
-                wait = self._hand_out_due()
-                self._sleeps_until = self._monotonic() + wait
-                self._changed.wait(None if wait == threading.TIMEOUT_MAX else wait)
+            if step.running_since is not None:
+                step.woken = True
+            elif not step.is_waiting and not self._stopping:
+                step.is_waiting = True
+                self._waiting.append(step)
+        self._hand_out()
 
-    def _hand_out_due(self) -> float:
-        """Hand out what is due while there is room; return the seconds until more may be."""
-        while self._due:
-            due_at, _, step = self._due[0]
-            if due_at != step.due_at:
-                # It was planned anew.
-                heapq.heappop(self._due)
-                continue
+    def _hand_out(self) -> None:
+        """Hand the steps that wait to threads while there is room."""
+        with self._changed:
             now = self._monotonic()
-            if due_at > now:
-                return min(due_at - now, threading.TIMEOUT_MAX)
-            if sum(_began(other) > now - LONG_SECONDS for other in self._running) >= SIDE_BY_SIDE:
-                return SHORTEST_SECONDS
-            heapq.heappop(self._due)
-            self._begin(step, now)
-        return threading.TIMEOUT_MAX
+            while self._waiting and self._has_room(now):
+                self._begin(self._waiting.popleft(), now)
+            is_full = bool(self._waiting)
+        jobs = self._jobs
+        if is_full and jobs is not None:
+            jobs.add_job(
+                self._hand_out,
+                "date",
+                id=_ROOM,
+                run_date=_in(LONG_SECONDS),
+                replace_existing=True,
+            )
+
+    def _has_room(self, now: float) -> bool:
+        began = (step.running_since or 0.0 for step in self._running)
+        return sum(since > now - LONG_SECONDS for since in began) < SIDE_BY_SIDE
 
     def _begin(self, step: _Repeated, now: float) -> None:
-        step.due_at, step.woken, step.running_since = None, False, now
+        step.is_waiting, step.woken, step.running_since = False, False, now
         self._running.add(step)
         if self._pool is None:
             raise AssertionError(step.name)
@@ -191,11 +233,16 @@ class Scheduler:
             level = logging.DEBUG if any(other.runs for other in self._running) else logging.ERROR
             log.log(level, "no thread is to be had for %s; it waits for one", step.name)
 
-    def _plan(self, step: _Repeated, due_at: float) -> None:
-        step.due_at = due_at
-        heapq.heappush(self._due, (due_at, next(self._order), step))
-        if due_at < self._sleeps_until:
-            self._changed.notify_all()
+    def _plan(self, step: _Repeated) -> None:
+        """Have APScheduler run a step when it is due by now."""
+        with self._planning:
+            jobs = self._jobs
+            if jobs is None or self._stopping:
+                return
+            next_run_time = _in(max(step.due_at - self._monotonic(), 0.0))
+            # At the end the jobs may be gone between the look above and here.
+            with suppress(JobLookupError):
+                jobs.modify_job(step.name, next_run_time=next_run_time)
 
     def _run(self, step: _Repeated) -> None:
         started = self._monotonic()
@@ -212,9 +259,11 @@ class Scheduler:
             step.rests_until = ended + step.rest
             # A wake-up that came meanwhile is obeyed.
             wait = 0.0 if step.woken else min(wait, step.every)
-            self._plan(step, max(ended + wait, step.rests_until))
+            step.due_at = max(ended + wait, step.rests_until)
             if self._stopping:
                 self._changed.notify_all()
+        self._plan(step)
+        self._hand_out()
 
     def _attempt(self, step: _Repeated) -> float:
         try:
@@ -243,5 +292,5 @@ class Scheduler:
         return backoff_seconds(min(step.failures, 5))
 
 
-def _began(step: _Repeated) -> float:
-    return step.running_since or 0.0
+def _in(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)

@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncd.credentials import KEY_VARIABLE, Credentials
 from syncd.places import look
@@ -262,8 +263,18 @@ class Folder(_Section):
         return path
 
 
-class Settings(_Section):
+class Settings(BaseSettings):
     """What stands in the file and in `SYNCD_` variables."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        env_prefix="SYNCD_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+    )
 
     api: Api = Api()
     state: State = State()
@@ -273,6 +284,18 @@ class Settings(_Section):
     server: Server = Server()
     log: Log = Log()
     folders: tuple[Folder, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` has merged, and nothing behind its back."""
+        return (init_settings,)
 
 
 class Config(Settings):
