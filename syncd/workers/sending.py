@@ -32,6 +32,8 @@ from syncd.workers.transfers import Transfer, Transfers
 #: Seconds for which a reserved record is kept for a storage that asks to wait: a presigned URL is
 #: valid for half an hour, and the content takes its time.
 RESERVED_SECONDS = 1200.0
+#: Seconds between two looks whether the state takes commits again.
+TROUBLE_SECONDS = 0.2
 
 
 class Sent(NamedTuple):
@@ -152,6 +154,9 @@ class Sending:
         if not isinstance(copy, Copy):
             return None
         stopped = self.stop.wait(self.gate.pace.seconds_until_turn())
+        while self.store.in_trouble and not stopped:
+            # What would become of it could not be recorded; the promise to send it keeps.
+            stopped = self.stop.wait(TROUBLE_SECONDS)
         if stopped or not self.preparation.admits(file):
             # Another file has just learnt that nothing may be sent now.
             self.failures.unsent(copy)
