@@ -103,6 +103,8 @@ class Daemon:
         self._foreign: ForeignStateError | None = None
         self._beat_at = 0.0
         self._summary_at = 0.0
+        #: what the service manager was told last
+        self._summary = ""
         self._told = Vitals(__version__, os.getpid(), self._since, 0.0)
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []
@@ -418,14 +420,21 @@ class Daemon:
         news = replace(vitals_now, beat_at=0.0) != replace(self._told, beat_at=0.0)
         self._told = vitals_now
         # At rest the disk may sleep: whoever wants to know asks on the socket.
-        if not news and (self._control.listens or now - self._beat_at < BEAT_SECONDS):
+        if news or not (self._control.listens or now - self._beat_at < BEAT_SECONDS):
+            self._beat_at = now
+            vitals.write(self._parts.store.directory, vitals_now)
+        self._tell_summary()
+
+    def _tell_summary(self) -> None:
+        """Tell the service manager how things stand, where that has changed."""
+        now = time.monotonic()
+        if now < self._summary_at or not sd_notify.is_listened_to():
             return
-        self._beat_at = now
-        vitals.write(self._parts.store.directory, vitals_now)
-        if sd_notify.is_listened_to() and now >= self._summary_at:
-            sd_notify.status(self._parts.store.read(overview.summary))
-            # Among millions of files, it must not take a good part of each second.
-            self._summary_at = now + SUMMARY_SHARE * (time.monotonic() - now)
+        summary = self._parts.store.recall("summary", overview.summary)
+        # Among millions of files, it must not take a good part of each second.
+        self._summary_at = now + SUMMARY_SHARE * (time.monotonic() - now)
+        if summary != self._summary and sd_notify.status(summary):
+            self._summary = summary
 
     def _hung(self) -> list[str]:
         """Return what hangs that must not: the watchdog is fed only while nothing does."""

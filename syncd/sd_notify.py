@@ -43,9 +43,9 @@ def reloading() -> None:
     _send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
-def status(text: str) -> None:
-    """Leave one line for `systemctl status`."""
-    _send(f"STATUS={' '.join(text.split())}")
+def status(text: str) -> bool:
+    """Leave one line for `systemctl status`; return False where the manager's queue is full."""
+    return _send(f"STATUS={' '.join(text.split())}")
 
 
 def watchdog() -> None:

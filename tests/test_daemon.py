@@ -12,7 +12,8 @@ from syncd import config as configuration, daemon as daemon_module, heartbeat, v
 from syncd.daemon import Daemon
 from syncd.exceptions import StateWriteError
 from syncd.parts import boottime, opened
-from syncd.state import files
+from syncd.state import files, overview
+from syncd.state.facts import fact
 from syncd.state.lifecycle import FileStatus
 
 
@@ -165,19 +166,18 @@ def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("running")
 def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it_takes_long(
-    monkeypatch, tmp_path
+    running, monkeypatch, tmp_path
 ):
+    _, parts, _ = running
     made = []
 
     def slow(_db):
         made.append(time.monotonic())
         time.sleep(0.02)
-        return "5 synced"
+        return f"{len(made)} synced"
 
-    monkeypatch.setattr(daemon_module.overview, "summary", slow)
-    monkeypatch.setattr(daemon_module, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(overview, "summary", slow)
     monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.02)
     time.sleep(1.2)
     assert made == []
@@ -185,8 +185,9 @@ def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        until(lambda: len(made) == 2)
-        assert b"STATUS=5 synced" in received(manager)
+        until(lambda: b"STATUS=1 synced" in received(manager))
+        parts.store.set_fact("number", "2")
+        until(lambda: b"STATUS=2 synced" in received(manager))
     assert made[1] - made[0] >= 0.02 * daemon_module.SUMMARY_SHARE
 
 
@@ -230,6 +231,27 @@ def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatc
             free.set()
             stop.set()
             thread.join(20)
+
+
+@pytest.mark.long
+def test_the_status_line_follows_the_table_at_rest_and_though_nobody_reads_it_for_a_while(
+    running, monkeypatch, tmp_path
+):
+    daemon, parts, _ = running
+    vitals_now = daemon._told
+    monkeypatch.setattr(daemon, "_vitals", lambda _: vitals_now)
+    monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(overview, "summary", lambda db: f"{fact(db, 'number')} synced")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        for number in range(3):
+            # Its queue is full of what feeds the watchdog.
+            time.sleep(0.5)
+            parts.store.set_fact("number", f"{number}")
+            time.sleep(0.2)
+            until(lambda number=number: b"STATUS=%d synced" % number in received(manager))
 
 
 def received(manager):

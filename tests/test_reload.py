@@ -7,11 +7,15 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import pytest
 
 from syncd import config as configuration, vitals
+from syncd.cli.control import perform
+from syncd.commands import COMMANDS
 from syncd.daemon import Daemon
 from syncd.emulator import Emulator
 from syncd.metrics import RELOADS
@@ -245,13 +249,26 @@ def test_a_key_that_was_rotated_is_taken_up_by_itself_after_a_401(running, emula
 
 
 @pytest.mark.long
-def test_a_reload_waits_for_a_command_under_way(running):
-    running.daemon._control._running.add(object())
-    running.configure(extra="[upload]\nworkers = 2")
-    running.reload.set()
-    time.sleep(0.5)
-    assert running.daemon._config.upload.workers == 8
-    running.daemon._control._running.clear()
+def test_a_reload_waits_for_a_command_under_way(running, monkeypatch):
+    over = threading.Event()
+
+    def wait(_parts, _arguments):
+        assert over.wait(20)
+        yield {"ended": True}
+
+    monkeypatch.setitem(COMMANDS, "wait", wait)
+    caller = SimpleNamespace(load=lambda **_: running.load())
+    with ThreadPoolExecutor(1) as pool:
+        command = pool.submit(perform, caller, "wait", {})
+        try:
+            running.until(lambda: running.daemon._control.busy)
+            running.configure(extra="[upload]\nworkers = 2")
+            running.reload.set()
+            time.sleep(0.5)
+            assert running.daemon._config.upload.workers is None
+        finally:
+            over.set()
+        assert command.result(20) == {"ended": True}
     running.until(lambda: running.daemon._config.upload.workers == 2)
 
 

@@ -3,10 +3,13 @@
 import json
 import shutil
 import signal
+import threading
 import time
 
 import pytest
 
+from syncd import config as configuration, once
+from syncd.once import Tally
 from syncd.state import due
 
 #: Processes for many seconds.
@@ -97,19 +100,58 @@ def test_a_pass_ends_with_1_though_the_storage_takes_nothing(machine, status):
     assert 2 <= sum(r["method"] == "PUT" for r in machine.mutations()) <= 12
 
 
-def test_a_pass_leaves_a_file_that_never_settles_to_the_next_one(machine, monkeypatch):
-    from syncd import once
-    from syncd.once import Tally
+def test_a_pass_leaves_a_file_that_never_settles_to_the_next_one(machine, monkeypatch, caplog):
+    monkeypatch.setattr(once, "SETTLING_SECONDS", 0.0)
+    monkeypatch.setattr(once, "STILL_SECONDS", 1.0)
+    machine.write("quiet.txt", b"quiet")
+    config = configuration.load(
+        config=None, environ=machine.environment, working_directory=machine.tmp_path
+    )
+    over, stop = threading.Event(), threading.Event()
+
+    def grow():
+        with (machine.drop / "grows.txt").open("ab", buffering=0) as file:
+            while not over.wait(0.05):
+                file.write(b"more")
+
+    grows, too_late = threading.Thread(target=grow), threading.Timer(30, stop.set)
+    grows.start()
+    too_late.start()
+    try:
+        assert once.once(config, stop=stop) == 1
+        assert not stop.is_set(), "the pass did not end by itself"
+    finally:
+        too_late.cancel()
+        over.set()
+        grows.join()
+    assert "still being written" in caplog.text
+    assert {name: machine.status_of(name) for name in ("quiet.txt", "grows.txt")} == {
+        "quiet.txt": "synced",
+        "grows.txt": "settling",
+    }
+    assert machine.command("once").returncode == 0
+    assert not machine.difference()
+
+
+def test_a_pass_gives_up_only_once_nothing_has_moved_for_a_while(monkeypatch):
+    monkeypatch.setattr(once, "STILL_SECONDS", 0.0)
+
+    def gives_up(tally, progress_at=0.0):
+        time.sleep(0.01)
+        return patience.gives_up(tally, progress_at)
 
     patience = once._Patience(settling=0.0)
-    time.sleep(0.01)
-    assert "still being written" in patience.gives_up(Tally(1, 2, 0, settling=2), 0.0)
-    assert patience.gives_up(Tally(1, 2, 0, settling=1), 0.0) == ""
+    all_settle, half_settle = Tally(1, 2, 0, settling=2), Tally(1, 2, 0, settling=1)
+    assert gives_up(all_settle) == "", "there is nothing to compare it with"
+    assert "still being written" in gives_up(all_settle)
+    assert gives_up(all_settle, 1.0) == "", "a byte moved"
+    assert gives_up(Tally(2, 1, 0, settling=1), 1.0) == "", "a file got through"
+    assert gives_up(half_settle) == ""
+    assert gives_up(half_settle) == "", "something else waits as well"
     monkeypatch.setattr(once, "STANDING_SECONDS", 0.0)
-    time.sleep(0.01)
-    assert "nothing has moved" in patience.gives_up(Tally(1, 2, 0, settling=1), 0.0)
-    assert patience.gives_up(Tally(1, 2, 0, processing=1), 0.0) == ""
-    assert patience.gives_up(Tally(1, 2, 0, settling=1), 1.0) == "", "a byte moved"
+    assert "nothing has moved" in gives_up(half_settle)
+    assert gives_up(Tally(1, 2, 0, processing=1)) == ""
+    assert gives_up(half_settle, 2.0) == "", "a byte moved"
 
 
 @pytest.mark.long

@@ -117,7 +117,7 @@ def test_a_storage_that_does_not_work_is_asked_twelve_times_in_ten_minutes_at_mo
     shop.drop("a", b"a")
     for _ in range(600):
         shop.uploader.step()
-        shop.upload() if shop.uploader._taken else None
+        shop.upload() if shop.uploader.busy else None
         shop.reconciler.step()
         shop.now += 1
     assert 5 <= sent(shop, "PUT") <= 12
