@@ -92,6 +92,17 @@ def test_a_broken_promise_fails_every_row(where):
     assert (row.met, row.note) == ("BROKEN", "one file lost")
 
 
+def test_the_tree_before_may_break_a_promise_without_failing_this_one():
+    def run_tree(tree):
+        if tree == "before":
+            raise BrokenError("one file lost")
+        return {"rate": 6}
+
+    sides = Sides(run_tree, {"peer": lambda: {"rate": 3}})
+    (row,) = rows_of(sides, FASTER, trees=("syncd", "before"))
+    assert (row.met, row.before, row.note) == ("yes", None, "before: one file lost")
+
+
 def test_the_table_names_what_was_missed():
     sides = Sides(lambda _: {"rate": 1234.5}, {"peer": lambda: {"rate": 1234.5}})
     rows = rows_of(sides, FASTER, trees=("syncd", "before"))
