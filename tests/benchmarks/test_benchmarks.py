@@ -187,3 +187,14 @@ def test_each_measure_is_listed_with_its_targets(capsys):
     assert "stretch 0.95" in said
     with pytest.raises(SystemExit):
         runner.main(["no-such-measure"])
+
+
+def test_a_video_without_content_is_not_said_to_be_processed():
+    store = Store(0, float("inf"))
+    made = b'{"files": [{"local_file_path": "a.mp4", "content_type": "video/mp4"}]}'
+    api(store, "POST", "/v2/files", "", made)
+    (stored,) = store.order
+    assert (stored.state, stored.processing) == ("reserved", "pending")
+    body = sent(b"content", 3, boundary="")
+    api(store, "PUT", f"/storage/{stored.uuid}", "", body)
+    assert (stored.state, stored.processing) == ("live", "completed")
