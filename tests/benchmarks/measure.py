@@ -132,7 +132,7 @@ def run(chosen, bench) -> Iterator[Row]:
                     except SkippedError as error:
                         notes[name] = f"{name}: {error}"
                     except BrokenError as error:
-                        if name in bench.trees:
+                        if name == OURS:
                             raise
                         notes[name] = f"{name}: {error}"
             bench.says(f"{chosen.name}: audit")
@@ -159,7 +159,8 @@ def row(chosen, figure, rounds, notes, broken="") -> Row:
     if figure.target and value is not None:
         judged = figure.target.met(value)
     said = [found["said"] for found in rounds[figure.peer or OURS] if "said" in found]
-    note = notes.get(OURS) or notes.get(figure.peer or "", "") or "".join(said[-1:])
+    sides = (OURS, BEFORE, figure.peer or "")
+    note = "; ".join([notes[side] for side in sides if side in notes] or said[-1:])
     return Row(
         measure=chosen.name,
         what=figure.what,

@@ -97,8 +97,9 @@ class Store:
         self.counts = Counter()
 
     def add(self, name, content_type):
-        pending = self.settings["holds_videos"] and content_type.startswith("video/")
-        stored = Stored(name, content_type, "pending" if pending else "completed")
+        # A video is processed once its content is there.
+        is_video = content_type.startswith("video/")
+        stored = Stored(name, content_type, "pending" if is_video else "completed")
         self.objects[stored.uuid] = stored
         self.order.append(stored)
         return stored
@@ -238,12 +239,14 @@ def as_json(document):
     return Answer(json.dumps(document).encode())
 
 
-def stored_whole(stored, body):
+def stored_whole(store, stored, body):
     """Note the content; None where the body is broken."""
     digest = body.end()
     if digest is None:
         return None
     stored.size, stored.digest, stored.state = body.size, digest, "live"
+    if not store.settings["holds_videos"]:
+        stored.processing = "completed"
     return stored
 
 
@@ -251,7 +254,7 @@ def upload(store, body):
     if not store.limit.takes():
         return LIMITED
     stored = store.add(body.name, body.content_type)
-    if not stored_whole(stored, body):
+    if not stored_whole(store, stored, body):
         store.counts["broken"] += 1
         return Answer(b"", "400 Bad Request")
     return Answer(
@@ -293,7 +296,7 @@ def s3(store, method, path, query, body):
     """Answer as much of S3 as rclone and `aws s3 sync` ask for."""
     if method == "PUT":
         part = parse_qs(query).get("partNumber", [""])[0]
-        stored = stored_whole(store.add(unquote(path[len(BUCKET) + 1 :]) + part, ""), body)
+        stored = stored_whole(store, store.add(unquote(path[len(BUCKET) + 1 :]) + part, ""), body)
         return Answer(b"", headers=f'etag: "{stored.uuid}-1"\r\n')
     if method == "HEAD":
         return Answer(b"", "404 Not Found", "")
@@ -323,7 +326,9 @@ def api(store, method, path, query, body):
         return create(store, body) if method == "POST" else as_json(store.page(parse_qs(query)))
     if is_put:
         stored = store.objects.get(path.rpartition("/")[2])
-        return Answer(b"", headers="") if stored and stored_whole(stored, body) else NOT_FOUND
+        return (
+            Answer(b"", headers="") if stored and stored_whole(store, stored, body) else NOT_FOUND
+        )
     return of_one(store, method, path) if path.startswith("/v2/files/") else NOT_FOUND
 
 

@@ -92,6 +92,17 @@ def test_a_broken_promise_fails_every_row(where):
     assert (row.met, row.note) == ("BROKEN", "one file lost")
 
 
+def test_the_tree_before_may_break_a_promise_without_failing_this_one():
+    def run_tree(tree):
+        if tree == "before":
+            raise BrokenError("one file lost")
+        return {"rate": 6}
+
+    sides = Sides(run_tree, {"peer": lambda: {"rate": 3}})
+    (row,) = rows_of(sides, FASTER, trees=("syncd", "before"))
+    assert (row.met, row.before, row.note) == ("yes", None, "before: one file lost")
+
+
 def test_the_table_names_what_was_missed():
     sides = Sides(lambda _: {"rate": 1234.5}, {"peer": lambda: {"rate": 1234.5}})
     rows = rows_of(sides, FASTER, trees=("syncd", "before"))
@@ -176,3 +187,14 @@ def test_each_measure_is_listed_with_its_targets(capsys):
     assert "stretch 0.95" in said
     with pytest.raises(SystemExit):
         runner.main(["no-such-measure"])
+
+
+def test_a_video_without_content_is_not_said_to_be_processed():
+    store = Store(0, float("inf"))
+    made = b'{"files": [{"local_file_path": "a.mp4", "content_type": "video/mp4"}]}'
+    api(store, "POST", "/v2/files", "", made)
+    (stored,) = store.order
+    assert (stored.state, stored.processing) == ("reserved", "pending")
+    body = sent(b"content", 3, boundary="")
+    api(store, "PUT", f"/storage/{stored.uuid}", "", body)
+    assert (stored.state, stored.processing) == ("live", "completed")
