@@ -42,7 +42,7 @@ class Credentials(BaseModel):
 
     @property
     def remedy(self) -> str:
-        """What to do where the key is refused; the environment of a daemon stays what it was."""
+        """The remedy for a refused key. A daemon rereads a file, and never its environment."""
         by_itself = self.source.startswith(KEY_FILE_VARIABLE)
         then = "syncd takes it up by itself" if by_itself else "then start syncd again"
         return f"put a valid key into {self.source}; {then}"

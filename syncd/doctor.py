@@ -115,7 +115,7 @@ def examine(
     else:
         yield from _configuration(config, problems)
         if "api" in config.unusable:
-            # What is left of it names another service, or another way to it.
+            # The settings that are left may name another service, or another way to it.
             for name in ("service", "key", "clock"):
                 yield unchecked(name, "[api] is bad")
         else:
@@ -189,9 +189,9 @@ def _configuration(config: Config, problems: list[str]) -> Iterator[Finding]:
 # The service
 
 
-#: What helps where the service cannot be reached, and nobody knows why.
+#: The remedy where the service cannot be reached for no known reason.
 _REACH = "check that base_url is right, and that no firewall is in between; syncd tries again"
-#: What helps with a failure, by its code.
+#: Remedies by the code of the failure.
 _FIXES = {
     "local.dns": "check the host in base_url, and this machine's name servers; syncd tries again",
     "local.bad_answer": "see what answers at base_url: it may be a portal or a proxy",

@@ -35,7 +35,7 @@ def read(directory: Path) -> dict[str, Any] | None:
     try:
         refuse_to_read(directory)
         beat: dict[str, Any] = json.loads(_content(directory))
-        # One that was killed leaves its last beat behind: it says nothing of its successor.
+        # A daemon that was killed leaves its last beat behind, which says nothing of its successor.
         if beat["pid"] != holder:
             return None
         if time.time() - beat["beat_at"] > FRESH_SECONDS:

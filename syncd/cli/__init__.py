@@ -47,7 +47,7 @@ class Families(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        # What modules make stays: the collector would look through all of it again and again.
+        # Modules keep what they make: the collector would scan all of it again and again.
         gc.disable()
         try:
             module = import_module(f"{__name__}.{COMMANDS[cmd_name][0]}")

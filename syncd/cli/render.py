@@ -306,7 +306,7 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
         )
     )
     evidence = (copy["evidence"] or {}).get("text")
-    # What the last step before the failure said is not why it failed.
+    # The reason of the step before is not why it failed.
     reason = None if copy["status"] == "failed" and copy["error"] else copy["reason"]
     rows = [("reason", reason), ("evidence", evidence), ("error", copy["error"])]
     rows += [("type", copy["content_type"]), ("token", copy["token"])]

@@ -1,4 +1,4 @@
-"""What `run` and `once` share: the folders they are given, the configuration, and the log."""
+"""The common part of `run` and `once`: the folders given, the configuration, and the log."""
 
 import logging
 from pathlib import Path

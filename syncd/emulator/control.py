@@ -1,4 +1,4 @@
-"""What the emulator can be asked and told, outside the API's paths.
+"""The emulator's control paths, outside those of the API: read what it holds, set faults.
 
 A key is needed where other machines can reach it.
 """

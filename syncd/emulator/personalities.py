@@ -81,7 +81,7 @@ def personality(*names: str, **traits: Any) -> Personality:
         known = ", ".join(PERSONALITIES)
         raise ValueError(f"no such personality: {unknown[0]} (there are: {known})")
     chosen: dict[str, Any] = {}
-    # What is hard in general comes first, and single names win over it.
+    # "stranger" comes first, so that single names win over it.
     for name in sorted(names, key=lambda name: name != "stranger"):
         for other in names:
             one, two = PERSONALITIES[name], PERSONALITIES[other]

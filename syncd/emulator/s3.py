@@ -40,7 +40,7 @@ FREE_BYTES, PLACES = 32 << 10, 8
 _ERROR_CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}[ \w]*)")
 _SYSTEM_ERROR = re.compile(r'message: "([^"]+)"')
-#: What to do about an answer of the store; what it has no word for is shown as it is.
+#: Remedies by the error code of the store; without one, its own words are shown.
 _FIXES = {
     "NoSuchBucket": "create the bucket, or correct its name",
     **dict.fromkeys(

@@ -111,9 +111,9 @@ _CONTENT_TYPES = {
     for kind, *extensions in map(str.split, _EXTENSIONS.strip().splitlines())
     for extension in extensions
 }
-#: What a text is whose extension stands for a video, too.
+#: The types of texts whose extension stands for a video, too.
 _TEXT_TYPES = {"ts": "text/x-typescript", "mts": "text/x-typescript"}
-#: What text seldom holds, whatever its encoding.
+#: Bytes that text seldom holds, whatever its encoding.
 _CONTROL = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 
 

@@ -15,7 +15,7 @@ from syncd.settings import Api
 
 log = logging.getLogger(__name__)
 
-#: What the variables of the official client stand for, where those of syncd say nothing.
+#: The settings for which variables of the official client stand; those of syncd win.
 _OFFICIAL = {"base_url": "AYMARA_AI_BASE_URL", "sandbox": "AYMARA_AI_USE_SANDBOX"}
 
 

@@ -77,7 +77,7 @@ class FilesApiError(SyncdError):
 
     @property
     def text(self) -> str:
-        """What went wrong, without the name of the operation."""
+        """The failure in words, without the name of the operation."""
         # Codes of our own tell a person nothing that the message does not.
         facts = [
             f"status {self.status}" if self.status is not None else None,

@@ -29,7 +29,7 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 
 class Head(NamedTuple):
-    """What stands before the body of an answer.
+    """The part of an answer before its body.
 
     `length` is that of the body; None where the body is chunked, or else ends with the connection.
     `persists` says that the connection may carry another request afterwards.

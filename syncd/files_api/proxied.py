@@ -122,7 +122,7 @@ class _Stream(httpcore.NetworkStream):
             self._gathered += buffer
             return
         gathered, self._gathered = self._gathered, b""
-        # What asks a proxy for a tunnel is no request yet, and its answer not the answer.
+        # A CONNECT to a proxy is not the request yet, and its answer not the answer.
         self._opens_tunnel |= gathered.startswith(b"CONNECT ")
         stream = self._current()
         limit = stream.exchange.timeout_seconds if timeout is None else timeout
@@ -145,7 +145,7 @@ class _Stream(httpcore.NetworkStream):
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks: whether an idle connection has something to read (its end)."""
+        """Answer httpcore: whether an idle connection has something to read (its end)."""
         if info == "is_readable":
             return self._stream.is_readable
         return self._stream.tls if info == "ssl_object" else None

@@ -98,7 +98,7 @@ _NEW = """
     AND NOT EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND copies.status <> 'gone')
     AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id)
 """
-#: Of the contents asked for, those that a rename may have brought along.
+#: Those of the contents asked for that a rename may have brought along.
 _KNOWN = """
   SELECT json_group_array(value) FROM json_each(?) WHERE EXISTS (
     SELECT 1 FROM copies WHERE sha256 = value AND status IN ('live', 'retiring'))

@@ -24,7 +24,7 @@ UNTRUE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the service said of an object that it stored."""
+    """The service's word on an object that it stored."""
 
     file_uuid: str
     remote_file_path: str | None = None

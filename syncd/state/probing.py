@@ -1,6 +1,6 @@
 """Objects that a probe of the service set out to make, noted before each request.
 
-What a probe that was ended left behind is found by these notes, whoever looks for it next.
+By these notes, the next probe or the daemon finds what an ended probe left behind.
 """
 
 import json

@@ -49,7 +49,7 @@ def read(token: str) -> Token:
 
 
 class Request(NamedTuple):
-    """What a token is issued for: a file, the SHA-256 of its content, its size, and when."""
+    """The subject of a token: a file, the SHA-256 of its content, its size, and when."""
 
     folder: str
     path: bytes

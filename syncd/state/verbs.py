@@ -1,4 +1,4 @@
-"""What all verbs of the ledger share: whose uploads these are, and how a failure is kept."""
+"""The base of all verbs of the ledger: whose uploads these are, and how a failure is kept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from syncd.state.texts import storable
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong, as the ledger keeps it."""
+    """A failure, as the ledger keeps it."""
 
     message: str
     status: int | None = None

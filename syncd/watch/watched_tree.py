@@ -21,7 +21,7 @@ class ToldEvent(InotifyEvent):
 LIMIT = 50_000
 
 
-#: What is said of events that were lost because the kernel's queue was full.
+#: The message for events that were lost because the kernel's queue was full.
 OVERFLOWED = "the kernel's queue of events overflowed"
 #: Why a directory cannot be watched that is no more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -77,7 +77,7 @@ class WatchedTree(InotifyWatchGroup):
 
     @property
     def watches(self) -> AbstractSet[WatchDescriptor]:
-        """What is watched, as far as the kernel told: asking it costs too much."""
+        """The watched directories, as far as the kernel told: asking it costs too much."""
         return self._active_callbacks_by_watch.keys()
 
     def watch(self, path: bytes) -> bool:

@@ -17,7 +17,7 @@ AGAIN_SECONDS = 5.0
 DEAF_SECONDS = 1.0
 #: The fewest transfers by which a level is judged.
 JUDGED_BY = 8
-#: What a request costs beside its bytes, in bytes: so that small files and large compare.
+#: The cost of a request beside its bytes, in bytes: so that small files and large compare.
 REQUEST_BYTES = 1 << 16
 
 
@@ -94,7 +94,7 @@ class Concurrency:
     def overloaded(self) -> None:
         """Halve the limit: the service has just said that it is too much.
 
-        What was under way says so as well, and is no reason to halve again.
+        Requests that were under way say so as well, and are no reason to halve again.
         """
         if self._fixed is not None:
             return

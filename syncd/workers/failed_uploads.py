@@ -1,4 +1,4 @@
-"""What follows from an upload that failed: for its copy, for the gate, and for how many go."""
+"""The consequences of a failed upload: for its copy, the gate, and how many go at a time."""
 
 import logging
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class FailedUploads:
                     path=file.shown,
                     bytes=copy.size,
                     status=error.status,
-                    # What is final is told of each file.
+                    # A final failure is told of each file.
                     cause=None
                     if is_final
                     else error_text(error.message, error.status, error.code, None),

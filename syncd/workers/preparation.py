@@ -190,7 +190,7 @@ class Preparation:
     def begun(self, prepared: Prepared) -> Begun:
         """Wait until an intent is committed; look first whether the file was moved, if it may be.
 
-        What this returns is what may be sent, and nothing else may.
+        Only what this returns may be sent.
         """
         begun = prepared.begun.result()
         if isinstance(begun, Elsewhere):

@@ -155,7 +155,7 @@ class Sending:
             return None
         stopped = self.stop.wait(self.gate.pace.seconds_until_turn())
         while self.store.in_trouble and not stopped:
-            # What would become of it could not be recorded; the promise to send it keeps.
+            # Its outcome could not be recorded; the promise to send it keeps.
             stopped = self.stop.wait(TROUBLE_SECONDS)
         if stopped or not self.preparation.admits(file):
             # Another file has just learnt that nothing may be sent now.

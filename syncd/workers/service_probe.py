@@ -145,7 +145,7 @@ class ServiceProbe:
         except _UnseenError as error:
             why = str(error)
         except FilesApiError as error:
-            # What a storage says is no word of the service.
+            # A storage does not speak for the service.
             if isinstance(error, Aborted) or error.operation not in ("put", "length"):
                 self._gate.failed(error)
             why = str(error)

@@ -1,4 +1,4 @@
-"""What one upload thread does: it takes a few files, promises, sends and records them.
+"""The work of one upload thread: it takes a few files, promises, sends and records them.
 
 The intents of the next few are committed while the first are sent, and outcomes while the next are:
 a thread seldom waits for a commit. What is sent first is always what was promised first.

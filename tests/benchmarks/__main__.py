@@ -25,7 +25,7 @@ SIZES = ("quick", "normal", "full")
 
 
 class Bench:
-    """What a measure is given: trees of syncd, a place of its own, and how large to make it."""
+    """The surroundings of a measure: trees of syncd, a place of its own, and the scale."""
 
     def __init__(self, place, trees, *, rounds, size):
         self.place, self.trees, self.rounds = place, trees, rounds
@@ -104,7 +104,7 @@ def main(arguments=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     trees = {OURS: ROOT} | ({BEFORE: chosen.against.resolve()} if chosen.against else {})
     rows, machine = [], Machine()
-    # What was measured is shown, even if the rest is not waited for.
+    # The measured part is shown, even if the rest is not waited for.
     with suppress(KeyboardInterrupt):
         for name in chosen.names or MEASURES:
             with tempfile.TemporaryDirectory(prefix="syncd-benchmark-") as place:

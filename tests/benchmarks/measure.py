@@ -1,4 +1,4 @@
-"""What a measure is, how its rounds run side by side, and how its figures are judged."""
+"""Measures: their shape, their rounds side by side, and how their figures are judged."""
 
 import statistics
 from collections import defaultdict
@@ -64,7 +64,7 @@ Run = Callable[[], Mapping[str, float]]
 
 @dataclass
 class Sides:
-    """What a measure has prepared: `ours` runs a tree of syncd, `peers` the others."""
+    """A prepared measure: `ours` runs a tree of syncd, `peers` the others."""
 
     ours: Callable[..., Mapping[str, float]]
     peers: Mapping[str, Run] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from tests.benchmarks.process import environment, run
 
 HERE = Path(__file__).parent
 OFFICIAL = "aymara-ai-sdk==1.2.1"
-#: What it needs to upload; it asks for notebooks, too.
+#: The packages that it needs to upload; it asks for notebooks, too.
 NEEDS = ("httpx<1", "pydantic", "distro", "anyio", "sniffio", "typing-extensions")
 THREADS = (1, 2, 4, 8, 16, 32)
 #: Debian's package of a program where it has another name.

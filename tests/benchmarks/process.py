@@ -36,7 +36,7 @@ class Machine:
 
 
 class Usage(NamedTuple):
-    """What a process took: seconds, MB, bytes read from disks."""
+    """The cost of a process: seconds, MB, bytes read from disks."""
 
     wall: float
     cpu: float
@@ -106,7 +106,7 @@ def status_kb(pid, name):
 
 
 class Standing(NamedTuple):
-    """What a running process has taken until now, all threads together."""
+    """The cost of a running process until now, all threads together."""
 
     at: float
     cpu: float

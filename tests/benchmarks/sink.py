@@ -129,7 +129,7 @@ class Hasher:
 
     def __init__(self, boundary, length, *, later):
         self._head = b"" if boundary else None
-        # What follows the file: the closing boundary.
+        # The closing boundary follows the file.
         self._tail = f"\r\n--{boundary}--\r\n".encode() if boundary else b""
         self._left = length - len(self._tail)
         self._end = b""

@@ -20,7 +20,7 @@ DAEMON = {"apscheduler", "prometheus_client", "starlette", "uvicorn", "syncd.ser
 DAEMON |= {"syncd.daemon", "syncd.doctor", "syncd.scheduler"}
 NETWORK = {"asyncio", "h11", "httpcore", "httpx", "ssl", "syncd.files_api", "syncd.workers"}
 WATCHING = {"watchdog", "syncd.watch.observer"}
-#: What pydantic-settings brings along, for the terminal of others.
+#: Modules that pydantic-settings imports for its own command line.
 SETTINGS = {"asyncio", "ssl"}
 CONFIGURATION = {"pydantic", "sqlite_utils", "syncd.config"}
 #: Modules that each may have, with some room: versions differ.

@@ -122,7 +122,7 @@ def test_a_video_that_failed_says_what_would_help(desk, syncd):
     assert "no video stream" in out
     assert "replace it by a video that plays" in out
     assert f"type        {copy.content_type}" in out
-    # What its storage said before is not why it failed.
+    # The storage's word of before is not why it failed.
     desk.do(copies.update, copy.id, reason="taken by a storage")
     assert "taken by a storage" not in syncd("why", "f/x")[1]
 

@@ -401,7 +401,7 @@ def test_a_key_file_and_syncds_other_variables_are_honoured(serve, tmp_path):
     with FilesClient.from_environment(environ) as client:
         client.get(UUID)
     assert proxy.requests[0].headers["x-api-key"] == KEY
-    # What is given wins, and what cannot be used is named.
+    # Arguments win, and what cannot be used is named.
     assert from_environment(environ, {"base_url": "x", "api_key": "y"})["api_key"] == "y"
     for name, text in {"CONNECT_SECONDS": "-1", "STORAGE_HOSTS": "a", "SANDBOX": "maybe"}.items():
         with pytest.raises(ConfigError, match=f"SYNCD_API__{name}: "):

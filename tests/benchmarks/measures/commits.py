@@ -1,4 +1,4 @@
-"""What a commit costs, and that none is weaker than `synchronous=FULL`."""
+"""The cost of a commit, and that none is weaker than `synchronous=FULL`."""
 
 import ast
 import re

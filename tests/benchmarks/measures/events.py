@@ -1,4 +1,4 @@
-"""What happens while the daemon runs: bursts, lost events, and how soon a file is live."""
+"""A running daemon: bursts, lost events, and how soon a file is live."""
 
 import os
 import signal

@@ -25,7 +25,7 @@ NEAR, FAR = "10.213.77.1", "10.213.77.2"
 )
 @contextmanager
 def line(bench):
-    # What is scaled is the line: a file counts as large from 32 MiB on.
+    # The line is scaled, not the files: a file counts as large from 32 MiB on.
     number, mbit, every = bench.size((6, 160, 0.5), (20, 80, 2), (20, 20, 5))
     size = 33 * MIB
     with slow_line(mbit) as space, serving(bench.place, host=NEAR) as service:

@@ -9,7 +9,7 @@ from tests.benchmarks.process import run
 from tests.benchmarks.service import serving
 from tests.benchmarks.trees import make_tree
 
-#: What `find` tells of each file: it has to stat them, as syncd has.
+#: The facts that `find` prints of each file: it has to stat them, as syncd has.
 TOLD = "%p %s %T@ %C@ %i\n"
 
 
