@@ -1,6 +1,6 @@
-"""What a person tells syncd to do: done by the daemon where one runs, else by the command itself.
+"""The commands that change something: the daemon carries them out, or the command line itself.
 
-Each takes the parts and its arguments as JSON has them, and yields JSON objects: first how far it
+Each takes the components and its arguments as JSON, and yields JSON objects: first how far it
 is, if it takes long, and at the end its result.
 """
 
@@ -9,39 +9,83 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from syncd.parts import Parts
-from syncd.state.holds import ROOT_REPLACED, decisions
+from syncd.components import Components
+from syncd.exceptions import SyncdError
+from syncd.fetching import Fetching
+from syncd.files_api import (
+    FilesApiError,
+    FilesClient,
+    NotFoundError,
+    RateLimitedError,
+    UnauthorizedError,
+)
+from syncd.repair.adopt import AdoptError
+from syncd.state import hooks, limits, overview
+from syncd.state.batches import batched
+from syncd.state.database.store import Store
+from syncd.state.holds import EVERYWHERE, ROOT_REPLACED, decisions, pauses
 from syncd.state.holds.decisions import Decided, Decision, ReviewError
-from syncd.workers.adopter import AdoptError
-from syncd.workers.introduction import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
+from syncd.state.limits import Limit
+from syncd.state.texts import shown
+from syncd.units import span
+from syncd.workers.gate import Gate
+from syncd.workers.organization_check import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
 from syncd.workers.service_probe import ServiceProbe
 
 JsonObject = dict[str, Any]
-#: The socket in the state directory on which a running daemon takes commands.
-Command = Callable[[Parts, JsonObject], Iterator[JsonObject]]
+#: Takes the components and its arguments; yields its progress and its result.
+Command = Callable[[Components, JsonObject], Iterator[JsonObject]]
+#: Takes a client and its arguments; returns what the service answers, and changes nothing.
+Question = Callable[[FilesClient, JsonObject], JsonObject]
 
 
-def retry(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Forget the back-off, of `files` or of all; yield how many files are tried now.
+def retry(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Let `files`, or all that wait for their next try, be tried now; yield how many these are.
 
     With `failed`, what the service refused for good is tried again, too.
     """
     now = time.time()
     if (files := arguments.get("files")) is None:
         failed = bool(arguments.get("failed"))
-        resting = parts.gate.resting
-        tried = parts.store.write(
-            lambda db: parts.retrying.all_waiting(db, now, failed=failed, resting=resting)
+        all_planned = components.gate.quota_used_up
+        tried = components.store.write(
+            components.retrying.all_waiting, now, failed=failed, all_planned=all_planned
         )
+        components.store.write(hooks.try_now)
     else:
         places = [(file["folder"], base64.b64decode(file["path_b64"])) for file in files]
-        tried = parts.store.write(lambda db: parts.retrying.files(db, places, now))
-    parts.gate.try_now()
-    parts.store.changed.set()
+        tried = sum(
+            components.store.write(components.retrying.files, some, now) for some in batched(places)
+        )
+    components.gate.try_now()
+    components.store.changed.set()
     yield {"tried": tried}
 
 
-def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+def look(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Look now at the paths in `folders`, by folder, or at all of them; yield what each showed.
+
+    What is found settles and is sent as if a scan had found it.
+    """
+    known = components.watch.folders
+    chosen: dict[str, list[str]] = arguments.get("folders") or {name: [""] for name in known}
+    looked = {}
+    for name, paths in chosen.items():
+        yield {"step": "looking at", "folder": name}
+        if name not in known:
+            looked[name] = {"state": "unknown", "complete": True, "unreadable": {}}
+            continue
+        report = known[name].look_at([base64.b64decode(path) for path in paths])
+        looked[name] = {
+            "state": report.state,
+            "complete": report.complete,
+            "unreadable": {shown(path): why for path, why in report.unreadable.items()},
+        }
+    components.store.changed.set()
+    yield {"looked": looked}
+
+
+def adopt(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Rebuild what the ledger has lost from the remote listing, sending no bytes.
 
     With `new`, go on as an instance beside those whose objects are there.
@@ -49,11 +93,11 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
     organization's; ForeignStateError where it is.
     """
     if arguments.get("new"):
-        parts.adopter.begin_anew()
-        yield {"new": True, "instance": parts.store.instance}
+        components.adopter.begin_anew(by=str(arguments.get("by", "")))
+        yield {"new": True, "instance": components.store.instance}
         return
-    _see_whose_key_it_is(parts)
-    for name, watched in parts.watch.folders.items():
+    _see_whose_key_it_is(components)
+    for name, watched in components.watch.folders.items():
         yield {"step": "scanning", "folder": name}
         report = watched.scan()
         if not report.complete:
@@ -61,82 +105,167 @@ def adopt(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
                 f"the folder {name} cannot be compared: it is not there, or cannot be listed to "
                 "its end (syncd status); mount it, or mend its permissions, and try again"
             )
-    yield from parts.adopter.adopt(
-        instance=arguments.get("instance"), check=bool(arguments.get("check", False))
+    yield from components.adopter.adopt(
+        instance=arguments.get("instance"),
+        check=bool(arguments.get("check", False)),
+        by=str(arguments.get("by", "")),
     )
 
 
-def verify(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+def verify(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Compare the ledger with the remote listing; yield what differs.
 
     What is gone remotely is recorded, and its files are treated as `remote_gone` says. AdoptError
     where the key may be another organization's; ForeignStateError where it is.
     """
-    _see_whose_key_it_is(parts)
-    yield from parts.verifier.verify(
+    _see_whose_key_it_is(components)
+    yield from components.verifier.verify(
         remove_duplicates=bool(arguments.get("remove_duplicates", False))
     )
-    parts.store.changed.set()
+    components.store.changed.set()
 
 
-def probe(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:  # noqa: ARG001
+def probe(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:  # noqa: ARG001
     """Show what the service does by a few tiny objects; keep what is learned of it.
 
     FilesApiError or ProbeError where nothing can be asked now; ForeignStateError for a key of
     another organization.
     """
-    _see_whose_key_it_is(parts)
-    workspaces = {policy.workspace_uuid for policy in parts.policies.values()}
+    _see_whose_key_it_is(components)
+    workspaces = {policy.workspace_uuid for policy in components.policies.values()}
     yield from ServiceProbe(
-        store=parts.store,
-        client=parts.clients[2],
-        gate=parts.gate,
-        objects=parts.reconciler.probe_objects,
-        learn=parts.reconciler.learn,
+        store=components.store,
+        client=components.clients[2],
+        gate=components.gate,
+        objects=components.reconciler.probe_objects,
+        learn=components.reconciler.lessons.learn,
         workspace=None if None in workspaces else next(iter(workspaces), None),
         clock=time.time,
-        pause=parts.stop.wait,
+        pause=components.stop.wait,
     ).run()
 
 
-def approve_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+def fetch(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Have the service fetch `urls`; yield what became of each."""
+    return fetch_urls(
+        components.store,
+        components.clients[2],
+        components.gate,
+        components.workspace_uuid,
+        arguments,
+    )
+
+
+def fetch_urls(
+    store: Store, client: FilesClient, gate: Gate, workspace: str | None, arguments: JsonObject
+) -> Iterator[JsonObject]:
+    """Do so with these parts alone; FilesApiError where nothing can be asked for now."""
+    _refuse_too_early(gate)
+    yield from Fetching(
+        store=store, client=client, workspace=workspace, clock=time.time, failed=gate.failed
+    ).run(arguments["urls"], again=bool(arguments.get("again")))
+
+
+def pause(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Pause `folder`, or everything, `until` a time; drop what is on its way in it."""
+    result = set_pause(components.store, arguments)
+    components.gate.see_pauses()
+    yield result
+
+
+def set_pause(store: Store, arguments: JsonObject) -> JsonObject:
+    """Keep a pause in the state alone; return every pause that is in force."""
+    scope = arguments.get("folder") or EVERYWHERE
+    store.write(pauses.pause, scope, arguments.get("until"), time.time())
+    return {"paused": store.read(overview.paused, time.time())}
+
+
+def resume(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """End the pause of `folder`, or every pause."""
+    result = end_pause(components.store, arguments)
+    components.gate.see_pauses()
+    components.store.changed.set()
+    yield result
+
+
+def end_pause(store: Store, arguments: JsonObject) -> JsonObject:
+    """End a pause in the state alone; return what was `resumed`, and what is still paused.
+
+    SyncdError for a folder that is paused with all others.
+    """
+    now, folder = time.time(), arguments.get("folder")
+    store.write(pauses.end_due, now)
+    paused = store.read(pauses.scopes)
+    if folder and folder not in paused and EVERYWHERE in paused:
+        raise SyncdError(
+            f"everything is paused, and not {folder} alone: end that with `syncd resume`, then "
+            "pause the folders that are to wait"
+        )
+    resumed = store.write(pauses.resume, folder, now)
+    return {
+        "resumed": [None if scope == EVERYWHERE else scope for scope in resumed],
+        "paused": store.read(overview.paused, time.time()),
+    }
+
+
+def limit(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+    """Limit the bandwidth of uploads as `set_limit` says; yield what is in force."""
+    set_limit(components.store, arguments)
+    components.bandwidth.step()
+    components.store.changed.set()
+    yield components.bandwidth.in_force.shown()
+
+
+def set_limit(store: Store, arguments: JsonObject) -> None:
+    """Keep `rate` (None: no limit) as the limit, `until` a time; or none, with `configured`."""
+    now = time.time()
+    if arguments.get("configured"):
+        store.write(limits.forget)
+    else:
+        store.write(limits.set_limit, Limit(arguments["rate"], now, arguments["until"]))
+
+
+def approve_deletions(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Approve what `holds` name: each is a hold's id and the number of the last row to approve.
 
     ReviewError where there is no such hold, or nothing left to decide on it.
     """
-    return _decide(parts, arguments, "approved")
+    return _decide(components, arguments, "approved")
 
 
-def reject_deletions(parts: Parts, arguments: JsonObject) -> Iterator[JsonObject]:
+def reject_deletions(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Reject what `holds` name, as above."""
-    return _decide(parts, arguments, "rejected")
+    return _decide(components, arguments, "rejected")
 
 
-def _decide(parts: Parts, arguments: JsonObject, verdict: Decided) -> Iterator[JsonObject]:
+def _decide(
+    components: Components, arguments: JsonObject, verdict: Decided
+) -> Iterator[JsonObject]:
     holds = [(int(hold_id), int(newest)) for hold_id, newest in arguments["holds"]]
-    done = [_decide_one(parts, hold_id, verdict, newest) for hold_id, newest in holds]
-    parts.store.changed.set()
-    yield {"verdict": verdict, "holds": [_decision(parts, decision) for decision in done]}
+    by = str(arguments.get("by", ""))
+    done = [_decide_one(components, hold_id, verdict, newest, by) for hold_id, newest in holds]
+    components.store.changed.set()
+    yield {"verdict": verdict, "holds": [_decision(components, decision) for decision in done]}
 
 
-def _decide_one(parts: Parts, hold_id: int, verdict: Decided, newest: int) -> Decision:
+def _decide_one(
+    components: Components, hold_id: int, verdict: Decided, newest: int, by: str
+) -> Decision:
     now = time.time()
-    hold = parts.store.read(lambda db: decisions.find(db, hold_id))
+    hold = components.store.read(decisions.find, hold_id)
     folder = decisions.folder_of(hold)
-    watched = parts.watch.folders.get(folder)
-    decision = parts.store.write(
-        lambda db: decisions.decide(db, hold_id, verdict, now, up_to=newest)
-    )
-    # Where it is not taken, the next look at the root holds it again.
+    watched = components.watch.folders.get(folder)
+    decision = components.store.write(decisions.decide, hold_id, verdict, now, up_to=newest, by=by)
+    # If the root is not accepted, the next look at it holds it again.
     if hold.reason == ROOT_REPLACED and not (watched and watched.take_root(hold.scope)):
         raise ReviewError(f"there is no folder {hold.scope} now that could be taken for it")
     return decision
 
 
-def _decision(parts: Parts, decision: Decision) -> JsonObject:
+def _decision(components: Components, decision: Decision) -> JsonObject:
     hold = decision.hold
     other = "reject" if decision.verdict == "approved" else "approve"
-    can_undo = parts.store.read(lambda db: decisions.is_changeable(db, hold.id))
+    can_undo = components.store.read(decisions.is_changeable, hold.id)
     return {
         "id": hold.id,
         "reason": hold.reason,
@@ -146,20 +275,83 @@ def _decision(parts: Parts, decision: Decision) -> JsonObject:
     }
 
 
-def _see_whose_key_it_is(parts: Parts) -> None:
+def _see_whose_key_it_is(components: Components) -> None:
     """Under a key of another organization, all that is ours would read as gone."""
-    if not (parts.gate.introduced and parts.introduction.is_bound):
-        parts.introduction.make()
-    if not parts.gate.introduced:
+    if not (components.gate.organization_known and components.organization_check.is_bound):
+        components.organization_check.make()
+    if not components.gate.organization_known:
         raise AdoptError(f"{UNPROVEN_MESSAGE}; {UNPROVEN_REMEDY}")
 
 
+def frames(client: FilesClient, arguments: JsonObject) -> JsonObject:
+    """Return the frames of a video: `urls`, each valid for 30 minutes, and their `count`.
+
+    SyncdError where there are none, in the service's words.
+    """
+    file_uuid = arguments["file_uuid"]
+    try:
+        found = client.get_frames(file_uuid)
+    except UnauthorizedError:
+        raise
+    except NotFoundError as error:
+        raise SyncdError(f"the service has no file {file_uuid}: {error.text}") from error
+    except FilesApiError as error:
+        raise SyncdError(f"the frames of {file_uuid} cannot be listed: {error.text}") from error
+    return {"urls": found.frame_urls, "count": found.frame_count}
+
+
+def processing(client: FilesClient, arguments: JsonObject) -> JsonObject:
+    """Return the status of `file_uuids`, and why processing failed, by uuid."""
+    return {"files": {uuid: _processed(client, uuid) for uuid in arguments["file_uuids"]}}
+
+
+def _processed(client: FilesClient, file_uuid: str) -> JsonObject:
+    try:
+        told = client.get_status(file_uuid)
+    except NotFoundError:
+        return {"processing_status": "failed", "error": "the service has no such file any more"}
+    except UnauthorizedError:
+        raise
+    except FilesApiError as error:
+        raise SyncdError(f"the status of {file_uuid} cannot be asked: {error.text}") from error
+    reason = told.error_message if told.processing_status == "failed" else None
+    return {"processing_status": told.processing_status, "error": reason}
+
+
+def _asked(question: Question) -> Command:
+    """Return the command by which a daemon asks the service, at a time that the service allows."""
+
+    def ask(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
+        _refuse_too_early(components.gate)
+        try:
+            yield question(components.clients[2], arguments)
+        except SyncdError as error:
+            if isinstance(error.__cause__, RateLimitedError):
+                components.gate.failed(error.__cause__)
+            raise
+
+    return ask
+
+
+def _refuse_too_early(gate: Gate) -> None:
+    if wait := gate.seconds_paused():
+        raise SyncdError(f"the service asked to wait: ask again in {span(wait + 1)}")
+
+
+#: Requests that only ask the service; without a daemon, they need neither lock nor state.
+QUESTIONS: dict[str, Question] = {"frames": frames, "processing": processing}
 #: By the name under which the command line and the control socket know them.
 COMMANDS: dict[str, Command] = {
     "retry": retry,
+    "fetch": fetch,
     "adopt": adopt,
+    "look": look,
     "probe": probe,
     "verify": verify,
+    "limit": limit,
+    "pause": pause,
+    "resume": resume,
     "deletes.approve": approve_deletions,
     "deletes.reject": reject_deletions,
+    **{name: _asked(question) for name, question in QUESTIONS.items()},
 }

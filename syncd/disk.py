@@ -1,8 +1,8 @@
-"""The local disk: look, list, open beneath a root without following links, fingerprint, hash.
+"""The local disk: look up, list, fingerprint and hash files beneath a root. A leaf.
 
-A leaf: it knows no table, no folder's configuration and no network. Paths are bytes as the kernel
-gives them, relative to a root and joined by `/`. No descriptor of a root is kept open between
-calls, so that a mount can always be taken away, and its absence be seen.
+Paths are bytes as the kernel gives them, relative to a root and joined by `/`. No link in a path is
+followed. No descriptor of a root stays open between calls, so that a disk can be unmounted at any
+time and its absence be noticed.
 """
 
 import enum
@@ -20,24 +20,24 @@ from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 from syncd.listing import LargeListings, LastListing, Names
 
 CHUNK_BYTES = 1 << 20
-#: What os.scandir of a descriptor returns.
+#: The result of os.scandir for a descriptor.
 Scandir: TypeAlias = "os._ScandirIterator[str]"  # noqa: SLF001 typeshed has no other name
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO must not wait for its other end.
-_CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+LISTING = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# With O_NONBLOCK, opening a FIFO does not wait for its other end.
+CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-#: The table holds times as signed 64-bit nanoseconds: the years 1677 to 2262.
+#: The database stores times as signed 64-bit nanoseconds: the years 1677 to 2262.
 _EARLIEST_NS, _LATEST_NS = -(1 << 63), (1 << 63) - 1
 
 
 class Fingerprint(NamedTuple):
-    """What tells a file's content apart without reading it; times in nanoseconds.
+    """Facts that identify a file's content without reading it; times in nanoseconds.
 
-    The device number is left out on purpose: it changes with each mount of the same disk. Where the
-    filesystem makes up inodes and the times of changes, both are 0. Times outside of what the table
-    can hold are moved to its edge.
+    The device number is no part of it, because it changes with each mount of the same disk. The
+    inode and `ctime_ns` are 0 on filesystems that make them up. Times that the database cannot
+    store are clamped.
     """
 
     inode: int
@@ -49,12 +49,12 @@ class Fingerprint(NamedTuple):
     def of(cls, status: os.stat_result) -> "Fingerprint":
         if mounts.invents(status.st_dev):
             return cls(0, status.st_size, _clamped(status.st_mtime_ns), 0)
-        # Some filesystems number beyond what SQLite's signed 64 bits hold.
+        # Some filesystems use inode numbers beyond SQLite's signed 64 bits.
         inode = (status.st_ino + (1 << 63)) % (1 << 64) - (1 << 63)
-        changed_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
-        if not _EARLIEST_NS <= changed_ns <= _LATEST_NS or ctime_ns > _LATEST_NS:
-            changed_ns, ctime_ns = _clamped(changed_ns), _clamped(ctime_ns)
-        return cls(inode, status.st_size, changed_ns, ctime_ns)
+        mtime_ns, ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+        if not _EARLIEST_NS <= mtime_ns <= _LATEST_NS or ctime_ns > _LATEST_NS:
+            mtime_ns, ctime_ns = _clamped(mtime_ns), _clamped(ctime_ns)
+        return cls(inode, status.st_size, mtime_ns, ctime_ns)
 
 
 def _clamped(time_ns: int) -> int:
@@ -62,16 +62,16 @@ def _clamped(time_ns: int) -> int:
 
 
 class Found(enum.StrEnum):
-    """What a look at one path found."""
+    """The kinds of outcome of a look at one path."""
 
     #: a regular file, with its fingerprint
     FILE = "file"
-    #: something that is never uploaded: a link or what is beneath one, a device, socket or FIFO
+    #: something that is never uploaded: a link, anything beneath one, a device, socket or FIFO
     OTHER = "other"
-    #: proven absent: its nearest existing ancestor was listed to the end and has no such name,
-    #: or has a directory of that name
+    #: proven absent: the complete listing of its nearest existing ancestor lacks the name, or the
+    #: name is a directory's
     ABSENT = "absent"
-    #: nothing can be said: an error on the way
+    #: unknown because of an error
     UNREADABLE = "unreadable"
 
 
@@ -81,14 +81,14 @@ class Sight:
 
     found: Found
     fingerprint: Fingerprint | None = None
-    #: why it cannot be read, or is never uploaded, where there is more to say
+    #: why it cannot be read or is never uploaded, if there is more to say
     error: str = ""
-    #: whether the fingerprint's times are this machine's, and real
+    #: whether the fingerprint's times are real and this machine's
     own_clock: bool = True
 
 
 def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
-    """Open as os.open does; ShortageError where it is not for the file that it fails."""
+    """Open as os.open does; raise ShortageError when the failure is not the file's."""
     try:
         return os.open(path, flags, dir_fd=dir_fd)
     except OSError as error:
@@ -96,7 +96,7 @@ def _open(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
 
 
 def entries_of(descriptor: int) -> "Scandir":
-    """List an open directory as os.scandir does; ShortageError as above."""
+    """List an open directory as os.scandir does, with `_open`'s ShortageError."""
     try:
         return os.scandir(descriptor)
     except OSError as error:
@@ -104,7 +104,7 @@ def entries_of(descriptor: int) -> "Scandir":
 
 
 def judged(error: OSError) -> Exception:
-    """Return the error itself, or a ShortageError where it says nothing of the file."""
+    """Return the error itself, or a ShortageError if it says nothing about the file."""
     if error.errno in _SHORT:
         return ShortageError(
             f"{error.strerror}: raise the limit of this process (LimitNOFILE= of its unit, "
@@ -114,60 +114,61 @@ def judged(error: OSError) -> Exception:
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:
-    """Return `path`'s parent (empty for the root itself) and its last segment."""
+    """Return the parent of `path` (empty for the root) and its last segment."""
     parent, _, name = path.rpartition(b"/")
     return parent, name
 
 
 def open_directory(path: bytes, *, beneath: int | None = None) -> int:
-    """Open a directory for listing: a root, or one `beneath` an open one that is no link; OSError.
-
-    ShortageError as above.
-    """
-    if beneath is None:
-        return _open(path, _LISTING & ~os.O_NOFOLLOW)
-    return _open(path, _LISTING, dir_fd=beneath)
+    """Open a directory for listing: a root, which may be a link, or one `beneath` an open one."""
+    return _open(path, LISTING & ~os.O_NOFOLLOW if beneath is None else LISTING, dir_fd=beneath)
 
 
 @contextmanager
 def directory(root: bytes, path: bytes = b"") -> Iterator[int]:
-    """Open the directory `path` beneath `root` for listing; no segment may be a link.
+    """Open the directory `path` beneath `root` for listing, and yield its descriptor.
 
-    Yields a descriptor. OSError of the first segment that cannot be entered.
+    Raise the OSError of the first segment that cannot be entered, such as a link.
     """
-    descriptor = open_directory(root)
+    descriptor = _descend(root, path, LISTING)
     try:
-        for segment in filter(None, path.split(b"/")):
-            below = open_directory(segment, beneath=descriptor)
-            os.close(descriptor)
-            descriptor = below
         yield descriptor
     finally:
         os.close(descriptor)
 
 
+def _descend(root: bytes, path: bytes, flags: int) -> int:
+    """Open the directory `path` beneath `root`, segment by segment."""
+    descriptor = _open(root, flags & ~os.O_NOFOLLOW)
+    try:
+        for segment in filter(None, path.split(b"/")):
+            above, descriptor = descriptor, _open(segment, flags, dir_fd=descriptor)
+            os.close(above)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 @contextmanager
 def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
-    """Open the regular file `path` beneath `root` for reading, following no link on the way.
+    """Open the regular file `path` beneath `root` for reading, and yield its descriptor.
 
-    Yields a descriptor. FileChangedError where no regular file of that name is there any more,
-    UnreadableError where it cannot be said or read.
+    Raise FileChangedError when no regular file of that name exists any more, and UnreadableError
+    when it cannot be opened.
     """
-    segments = path.split(b"/")
+    above, name = split(path)
     try:
-        parent = _open(root, _DIRECTORY & ~os.O_NOFOLLOW)
+        # Entering a directory takes no permission to list it.
+        parent = _descend(root, above, _DIRECTORY)
         try:
-            for segment in segments[:-1]:
-                below = _open(segment, _DIRECTORY, dir_fd=parent)
-                os.close(parent)
-                parent = below
-            descriptor = _open(segments[-1], _CONTENT, dir_fd=parent)
+            descriptor = _open(name, CONTENT, dir_fd=parent)
         finally:
             os.close(parent)
     except OSError as error:
         if error.errno in _ABSENT:
             raise FileChangedError(f"{os.fsdecode(path)} is no longer there") from error
-        # ENXIO is what a socket answers to open().
+        # open() of a socket fails with ENXIO.
         if error.errno == errno.ENXIO:
             raise FileChangedError(f"{os.fsdecode(path)} is not a regular file") from error
         raise UnreadableError(f"cannot open: {error.strerror}") from error
@@ -180,10 +181,10 @@ def open_beneath(root: bytes, path: bytes) -> Iterator[int]:
 
 
 def look(root: bytes, paths: Iterable[bytes]) -> dict[bytes, Sight]:
-    """Look at each path beneath `root`; each directory is opened once, and listed at most once.
+    """Look at each path beneath `root`; open each directory once, and list it at most once.
 
-    Never raises for what is on the disk. ABSENT is evidence: it is only said when the nearest
-    existing ancestor could be listed to its end and the name is not in it.
+    Nothing on the disk makes this raise. ABSENT is proof: the nearest existing ancestor was listed
+    to its end and lacks the name.
     """
     by_parent: dict[bytes, list[bytes]] = {}
     for path in paths:
@@ -220,15 +221,13 @@ def _look_in(descriptor: int, children: list[bytes]) -> Iterator[tuple[bytes, Si
                 continue
             if names is None:
                 names = _listings.names(descriptor)
-            # In the listing though stat says no such file: believe neither.
-            absent = name not in names
-            yield path, Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
+            yield path, _absent_if(name not in names)
             continue
         if mounts.folds_case(status.st_dev) and (names is None or name not in names):
-            # Listed after it was found there: an older listing may be of before it was made.
+            # List again after the file was found: an older listing may predate it.
             names = Names(_names(descriptor))
             if name not in names:
-                # It is there by another name, in another case.
+                # The file has this name only in another case.
                 yield path, Sight(Found.ABSENT)
                 continue
         yield path, _sight(status)
@@ -238,12 +237,12 @@ def _sight(status: os.stat_result) -> Sight:
     if stat.S_ISREG(status.st_mode):
         own_clock = mounts.has_own_clock(status.st_dev)
         return Sight(Found.FILE, Fingerprint.of(status), own_clock=own_clock)
-    # Where a file was and a directory is now, the file is gone.
+    # If a directory has taken a file's place, the file is absent.
     return Sight(Found.ABSENT if stat.S_ISDIR(status.st_mode) else Found.OTHER)
 
 
 def _without_parent(root: bytes, listing: LastListing, parent: bytes, error: OSError) -> Sight:
-    """Say what follows for the files of a directory that could not be opened."""
+    """Return the sight of the files in a directory that could not be opened."""
     while error.errno in _ABSENT and parent:
         above, name = split(parent)
         try:
@@ -255,36 +254,39 @@ def _without_parent(root: bytes, listing: LastListing, parent: bytes, error: OSE
 
 
 def _without_directory(listing: LastListing, descriptor: int, above: bytes, name: bytes) -> Sight:
-    """Say what follows for what was in the directory `name` of an open one; OSError as stat has."""
+    """Return the sight of what was in the directory `name` of an open directory."""
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except FileNotFoundError:
-        gone = not listing.has(descriptor, above, name)
-    else:
-        if stat.S_ISLNK(status.st_mode):
-            # What is behind it is not followed, and may well be all that was here.
-            return Sight(Found.OTHER, error="beneath a link")
-        # Something that holds no files, or it was swapped meanwhile.
-        gone = not stat.S_ISDIR(status.st_mode)
-    return Sight(Found.ABSENT) if gone else Sight(Found.UNREADABLE, error="unclear")
+        return _absent_if(not listing.has(descriptor, above, name))
+    if stat.S_ISLNK(status.st_mode):
+        # Links are not followed, and the target may hold all that was here.
+        return Sight(Found.OTHER, error="beneath a link")
+    # Only a directory holds files; if it is one, it appeared meanwhile.
+    return _absent_if(not stat.S_ISDIR(status.st_mode))
+
+
+def _absent_if(absent: bool) -> Sight:
+    """Return ABSENT, or UNREADABLE when stat and the listing contradict each other."""
+    return Sight(Found.ABSENT) if absent else Sight(Found.UNREADABLE, error="unclear")
 
 
 def read_small(directory_descriptor: int, name: bytes, limit: int) -> bytes | None:
-    """Return the content of the regular file `name` of an open directory; None where there is none.
+    """Return the content of the regular file `name` in an open directory; None if there is none.
 
-    UnreadableError for anything that is no regular file, is longer than `limit` bytes, or cannot
-    be read. In a directory in which nothing can be opened there is none.
+    Raise UnreadableError when it is not a regular file, is longer than `limit` bytes, or cannot be
+    read. Return None when the directory lets nothing in it be opened.
     """
     try:
-        descriptor = _open(name, _CONTENT, dir_fd=directory_descriptor)
+        descriptor = _open(name, CONTENT, dir_fd=directory_descriptor)
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.EACCES and _cannot_be_searched(directory_descriptor):
             return None
-        # ELOOP is what O_NOFOLLOW answers to a link, ENXIO what a socket does.
-        odd = error.errno in (errno.ELOOP, errno.ENXIO)
-        reason = "it is not a regular file" if odd else str(error.strerror)
+        # With O_NOFOLLOW, open() of a link fails with ELOOP; of a socket, with ENXIO.
+        irregular = error.errno in (errno.ELOOP, errno.ENXIO)
+        reason = "it is not a regular file" if irregular else str(error.strerror)
         raise UnreadableError(reason) from error
     try:
         status = os.fstat(descriptor)
@@ -314,10 +316,10 @@ def sha256(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> str | None:
-    """Return the hex SHA-256 of the first `size` bytes; None if `stopped` said so on the way.
+    """Return the hex SHA-256 of the first `size` bytes; None if `stopped` returned true meanwhile.
 
-    `progress` is told how many bytes were read so far.
-    FileChangedError where the file is shorter; UnreadableError where the disk fails.
+    `progress` is called with the number of bytes read so far. Raise FileChangedError when the file
+    is shorter, and UnreadableError when the disk fails.
     """
     digest = hashlib.sha256()
     offset = 0
@@ -342,19 +344,28 @@ def fingerprint(descriptor: int) -> Fingerprint:
 
 
 @contextmanager
-def short_path(directory: str | os.PathLike[str], name: str) -> Iterator[str]:
-    """Yield a short path of `name` in `directory`, for what takes no long one; OSError."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def opened(
+    path: bytes | str | os.PathLike[str], flags: int, *, dir_fd: int | None = None
+) -> Iterator[int]:
+    """Open as os.open does, and close the descriptor at the end."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
-    """Replace `path` by a file of mode 0600 holding `text`, so that a reader sees old or new.
+@contextmanager
+def short_path(directory: str | os.PathLike[str], name: str) -> Iterator[str]:
+    """Yield a short path of `name` in `directory`, for calls that limit its length."""
+    with opened(directory, os.O_PATH | os.O_DIRECTORY) as descriptor:
+        yield f"/proc/self/fd/{descriptor}/{name}"
 
-    With `durable` it is the new one after a power cut, too.
+
+def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = False) -> None:
+    """Replace `path` atomically by a file of mode 0600 that contains `text`.
+
+    With `durable`, the new file survives a power cut.
     """
     draft = f"{os.fspath(path)}.new"
     with suppress(FileNotFoundError):
@@ -371,21 +382,15 @@ def write_private(path: str | os.PathLike[str], text: str, *, durable: bool = Fa
 
 
 def overwrite(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` over the beginning of the file at `path`, blanks over the rest; OSError.
+    """Overwrite the file at `path` in place with `content`, and the rest of it with blanks.
 
-    Where the file was as long before, this takes no room on the disk.
+    This needs no free space if the file is long enough.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_WRONLY | os.O_NOFOLLOW) as descriptor:
         os.pwrite(descriptor, content.ljust(os.fstat(descriptor).st_size), 0)
-    finally:
-        os.close(descriptor)
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Wait until the names in the directory `path` are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    """Wait until the names in the directory `path` are durable."""
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

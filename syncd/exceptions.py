@@ -7,11 +7,12 @@ SyncdError
 │   ├── NoStateError       there is none yet, or a first start was cut short while it was made
 │   ├── ForeignStateError  it is another program's, another service's, or newer (exit 78)
 │   ├── StateLockedError   another instance runs (exit 75)
-│   ├── DamagedStateError  the database is ours, and damaged: a backup takes its place
+│   ├── DamagedStateError  the database is ours, and damaged: a person restores it (exit 78)
 │   └── StateWriteError    a commit failed: its outcome is unknown, nothing may be sent on it
 ├── DiskError              a file cannot be read as it should be
 │   ├── FileChangedError   it is no longer what it was when it was looked at
 │   └── UnreadableError    it is there, or may be, and cannot be read
+├── PausedError            a person has paused the folder of a file that is being sent
 ├── ShortageError          this process is out of open files or memory: it says nothing of any file
 └── FilesApiError          a call to the Files API failed (see `syncd.files_api.errors`)
 
@@ -27,9 +28,13 @@ class SyncdError(Exception):
 
 
 class ConfigError(SyncdError):
-    """The configuration cannot be used; the message names the setting and the remedy."""
+    """The configuration cannot be used; each problem names the setting and the remedy."""
 
     exit_code = 78
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class StrangersFileError(ConfigError):
@@ -57,7 +62,9 @@ class StateLockedError(StateError):
 
 
 class DamagedStateError(StateError):
-    """The database is this instance's own, and damaged."""
+    """The database is this instance's own, and damaged; the message says how to restore it."""
+
+    exit_code = 78
 
 
 class StateWriteError(StateError):
@@ -74,6 +81,10 @@ class FileChangedError(DiskError):
 
 class UnreadableError(DiskError):
     """The file is there, or may be, and cannot be read."""
+
+
+class PausedError(SyncdError):
+    """A person has paused the folder: the transfer is dropped before its last byte."""
 
 
 class ShortageError(SyncdError):

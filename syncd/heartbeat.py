@@ -1,84 +1,121 @@
-"""The daemon's beat, as a health check reads it: a leaf, quick to import.
+"""The facts that only a running daemon knows, left beside the database for others to read.
 
-`syncd.vitals` says what is in it. It is written where something is new; at rest, when the disk may
-sleep, the daemon tells on its socket when it beat last.
+A small JSON file, replaced as a whole, every second while something changes. It ends with its
+process: facts that must last are in the tables, which the commands read themselves.
 """
 
 import json
-import os
-import socket
-import stat
-import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from syncd.exceptions import SyncdError
-from syncd.state.lock import lock_holder
-from syncd.state.owner import refuse_to_read
+from syncd import disk, liveness
+from syncd.liveness import FILE_NAME, STALE_SECONDS, is_alive
 
-FILE_NAME = "daemon.json"
-#: Seconds without a new beat after which a daemon that holds the lock no longer counts as working.
-STALE_SECONDS = 60.0
-#: Seconds for which a beat is believed without asking for a newer one, and for which an answer is
-#: waited for.
-FRESH_SECONDS, ANSWER_SECONDS = 20.0, 2.0
-SOCKET_NAME = "control.sock"
-_REQUEST = b"GET /beat HTTP/1.1\r\nhost: syncd\r\nconnection: close\r\n\r\n"
-#: No beat is longer.
-MOST_BYTES = 16 << 20
+__all__ = [
+    "FILE_NAME",
+    "STALE_SECONDS",
+    "FolderHealth",
+    "Heartbeat",
+    "TransferReport",
+    "is_alive",
+    "read",
+    "write",
+]
 
 
-def read(directory: Path) -> dict[str, Any] | None:
-    """Return the last beat of the daemon that holds `directory`; None where there is none."""
-    if (holder := lock_holder(directory)) is None:
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """An upload in flight."""
+
+    folder: str
+    path: str
+    bytes: int
+    size: int
+    since: float
+    #: when it moved last
+    moved_at: float | None = None
+    #: it is read to know its content, and not sent yet
+    is_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderHealth:
+    """How well a folder is seen; times in seconds since the epoch."""
+
+    #: native or polling
+    watch: str
+    watch_reason: str = ""
+    watched_directories: int = 0
+    directories: int = 0
+    last_event_at: float | None = None
+    #: what keeps it from being seen, for a person; empty when all is well
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """One beat of a daemon."""
+
+    version: str
+    pid: int
+    since: float
+    beat_at: float
+    folders: dict[str, FolderHealth] = field(default_factory=dict)
+    transfers: list[TransferReport] = field(default_factory=list)
+    #: ok, unreachable, refused, or unknown until the first answer
+    api_state: str = "unknown"
+    last_success_at: float | None = None
+    #: what keeps the service from being reached, for a person, and when it is tried again
+    api_cause: str = ""
+    api_next_try_at: float | None = None
+    #: until when the service asked to wait
+    asked_until: float | None = None
+    #: when what is held is tried again by itself, by the hold's scope
+    tries: dict[str, float] = field(default_factory=dict)
+    #: when something was sent, or got an outcome, last
+    progress_at: float | None = None
+    #: from when ages count: not while the daemon starts, sleeps or waits as it was asked to
+    undisturbed_since: float = 0.0
+    #: the limit on the bandwidth, as `status` shows it
+    bandwidth: dict[str, Any] | None = None
+    #: how long things take by the configuration (`state.ages.Pace`)
+    pace: dict[str, Any] = field(default_factory=dict)
+    #: steps that hang, or fail again and again, for a person
+    troubles: list[str] = field(default_factory=list)
+    #: what must not hang does: only a restart helps
+    hung: bool = False
+    #: a digest of each section of the configuration that is in force
+    configuration: dict[str, str] = field(default_factory=dict)
+    #: how fast files are sent
+    files_per_second: float = 0.0
+    bytes_per_second: float = 0.0
+
+
+def write(directory: Path, heartbeat: Heartbeat) -> None:
+    """Leave `heartbeat` in the state directory.
+
+    On a full disk, overwrite the last ones with the bare beat: a daemon that waits for room is
+    alive.
+    """
+    path = directory / FILE_NAME
+    try:
+        disk.write_private(path, json.dumps(asdict(heartbeat)))
+    except OSError:
+        bare = replace(heartbeat, folders={}, transfers=[], troubles=[])
+        with suppress(OSError):
+            disk.overwrite(path, json.dumps(asdict(bare)).encode())
+
+
+def read(directory: Path) -> Heartbeat | None:
+    """Return the last beat of the daemon that holds `directory`; None when none runs."""
+    if (facts := liveness.read(directory)) is None:
         return None
     try:
-        refuse_to_read(directory)
-        beat: dict[str, Any] = json.loads(_content(directory))
-        # A daemon that was killed leaves its last beat behind, which says nothing of its successor.
-        if beat["pid"] != holder:
-            return None
-        if time.time() - beat["beat_at"] > FRESH_SECONDS:
-            beat |= _asked(directory)
-        return beat
-    except (OSError, SyncdError, ValueError, TypeError, KeyError):
-        # The daemon is starting, or the beat is a stranger's.
+        facts["folders"] = {k: FolderHealth(**v) for k, v in facts["folders"].items()}
+        facts["transfers"] = [TransferReport(**transfer) for transfer in facts["transfers"]]
+        return Heartbeat(**facts)
+    except (TypeError, KeyError, AttributeError):
+        # The beat is another version's.
         return None
-
-
-def is_alive(directory: Path, now: float) -> bool:
-    """Say whether a daemon holds `directory`, its beat is fresh, and nothing hangs for good."""
-    beat = read(directory)
-    if beat is None or beat.get("hung"):
-        return False
-    beat_at = beat.get("beat_at")
-    return isinstance(beat_at, int | float) and abs(now - beat_at) < STALE_SECONDS
-
-
-def _asked(directory: Path) -> dict[str, Any]:
-    """Return when the daemon beat last, as it says itself; nothing where it does not answer."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_SECONDS)
-            # By way of the descriptor: a socket's path may have 107 bytes and no more.
-            connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET_NAME}")
-            connection.sendall(_REQUEST)
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))
-        beat_at = json.loads(answer.partition(b"\r\n\r\n")[2])["beat_at"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    finally:
-        os.close(descriptor)
-    return {"beat_at": beat_at}
-
-
-def _content(directory: Path) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(directory / FILE_NAME, flags)
-    try:
-        status = os.fstat(descriptor)
-        is_sane = stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES
-        return os.read(descriptor, MOST_BYTES) if is_sane else b""
-    finally:
-        os.close(descriptor)

@@ -30,11 +30,11 @@ _SECRET_CHARS = 6
 #: The query of a URL is a secret where it is presigned; user-info always is.
 _URL_SECRETS = re.compile(r"(https?://)(?:[^\s/?#@\"'<>]+@)?([^\s?\"'<>]*)(\?[^\s\"'<>]*)?")
 
-#: Where the journal takes records with fields.
+#: The socket on which the journal takes records with fields.
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 #: Seconds in which the same cause is told once; and how many causes are remembered.
 REPEAT_SECONDS, MOST_CAUSES = 60.0, 1000
-#: What the journal takes in one datagram, with room for the fields.
+#: The most text that the journal takes in one datagram, with room for the fields.
 _JOURNAL_BYTES = 48 << 10
 
 _hidden: set[str] = set()
@@ -225,7 +225,7 @@ def _journal_datagram(record: logging.LogRecord, lines: "_Formatter") -> bytes:
 
 
 class _Formatter(logging.Formatter):
-    """What all formats share: the message redacted, on one line."""
+    """The base of all formats: the message redacted, on one line."""
 
     def message(self, record: logging.LogRecord) -> str:
         return printable(redacted(offered(record.getMessage())))

@@ -1,13 +1,14 @@
-"""What was counted since the start, for whoever asks: a leaf that any part may add to.
+"""Counters since the start: a leaf module that any part may add to.
 
 Names and labels are Prometheus's; `syncd.server.exposition` puts them in its words. No label holds
 a path or a secret.
 """
 
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+
+Labels = Iterable[tuple[str, ...]]
 
 
 class Tally:
@@ -31,38 +32,37 @@ class Tally:
             return dict(self._values)
 
 
-class LastHour:
-    """Files and bytes in each of the last 60 minutes. Thread-safe."""
+class Histogram:
+    """How often something took how many seconds, for each combination of labels. Thread-safe."""
 
-    MINUTES = 60
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(
+        self, name: str, about: str, buckets: Sequence[float], *labels: str, known: Labels = ((),)
+    ) -> None:
+        """`buckets` are upper bounds; the labels in `known` are shown before anything took long."""
+        self.name = name
+        self.about = about
+        self.buckets = buckets
+        self.labels = labels
         self._lock = threading.Lock()
-        self._minute = int(monotonic() // 60)
-        self._counts = deque([(0, 0)] * self.MINUTES, self.MINUTES)
+        self._counts = {values: [0] * (len(buckets) + 1) for values in known}
+        self._sums = dict.fromkeys(known, 0.0)
 
-    def add(self, size: int) -> None:
-        """Count one file of `size` bytes, now."""
+    def observe(self, *labels: str, seconds: float) -> None:
+        """Count one that took so long."""
+        place = bisect_left(self.buckets, seconds)
         with self._lock:
-            self._advance()
-            files, total = self._counts[-1]
-            self._counts[-1] = (files + 1, total + size)
+            counts = self._counts.setdefault(labels, [0] * (len(self.buckets) + 1))
+            counts[place] += 1
+            self._sums[labels] = self._sums.get(labels, 0.0) + seconds
 
-    def minutes(self) -> list[tuple[int, int]]:
-        """Return files and bytes of each minute; the last is the one that runs."""
+    def values(self) -> Mapping[tuple[str, ...], tuple[list[int], float]]:
+        """Return how many fell into each bucket, and the sum of seconds; the last has no bound."""
         with self._lock:
-            self._advance()
-            return list(self._counts)
+            return {
+                labels: (list(counts), self._sums[labels])
+                for labels, counts in self._counts.items()
+            }
 
-    def _advance(self) -> None:
-        minute = int(self._monotonic() // 60)
-        self._counts.extend([(0, 0)] * min(minute - self._minute, self.MINUTES))
-        self._minute = minute
-
-
-#: What the service stored in the last hour: for the page, which draws it.
-UPLOADED_LAST_HOUR = LastHour()
 
 UPLOADED_FILES = Tally("syncd_uploaded_files", "Files stored by the service.", "folder")
 UPLOADED_BYTES = Tally("syncd_uploaded_bytes", "Bytes of files stored by the service.", "folder")
@@ -70,12 +70,13 @@ DELETED_FILES = Tally("syncd_deleted_files", "Remote copies deleted.", "folder")
 RETRIES = Tally("syncd_retries", "Uploads put off to be tried again.", "folder")
 REQUESTS = Tally(
     "syncd_api_requests",
-    "Requests to the Files API; the status is `none` where there was no answer.",
+    "Requests to the Files API, and those to storages by a presigned URL (`put`, `length`); the "
+    "status is `none` if there was no answer.",
     "operation",
     "status",
 )
 REQUEST_SECONDS = Tally(
-    "syncd_api_request_seconds", "Seconds spent on requests to the Files API.", "operation"
+    "syncd_api_request_seconds", "Seconds spent on these requests.", "operation"
 )
 WATCH_OVERFLOWS = Tally(
     "syncd_watch_overflows",
@@ -83,6 +84,18 @@ WATCH_OVERFLOWS = Tally(
     "folder",
 )
 RELOADS = Tally("syncd_reloads", "Reloads of the configuration.", "outcome")
+UPLOAD_SECONDS = Histogram(
+    "syncd_upload_seconds",
+    "Time from the beginning of a transfer to the answer that all of it was taken.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+    "method",
+    known=[("direct",), ("presigned",)],
+)
+PROCESSING_SECONDS = Histogram(
+    "syncd_processing_seconds",
+    "Time from the upload of a video until it was found processed.",
+    (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14_400, 86_400),
+)
 
 TALLIES = (
     UPLOADED_FILES,
@@ -94,3 +107,4 @@ TALLIES = (
     WATCH_OVERFLOWS,
     RELOADS,
 )
+HISTOGRAMS = (UPLOAD_SECONDS, PROCESSING_SECONDS)

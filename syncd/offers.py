@@ -5,7 +5,11 @@ import shlex
 from pathlib import Path
 
 #: Every command that a text may offer: `syncd why ...`.
-_NAMES = ("adopt", "deletes", "doctor", "ls", "once", "retry", "run", "status", "verify", "why")
+_NAMES = (
+    *("adopt", "config", "deletes", "doctor", "fetch", "frames", "limit", "log", "ls", "once"),
+    "pause",
+    *("resume", "retry", "run", "status", "verify", "wait", "why"),
+)
 _OFFER = re.compile(rf"(?<![^\s(`>“])syncd (?=(?:{'|'.join(_NAMES)})\b)")
 _option = ""
 

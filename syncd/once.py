@@ -4,25 +4,33 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
-from syncd.config import Config
+from syncd.components import Components, opened
+from syncd.config.loading import Config
 from syncd.exceptions import StateError
 from syncd.files_api import Aborted
+from syncd.heartbeat import TransferReport
 from syncd.log import printable
-from syncd.parts import Parts, opened
-from syncd.state import due, holds, predecessor
+from syncd.state import due, holds, hooks, past, predecessor
+from syncd.state.chosen import Wanted, listing
+from syncd.state.database.store import Transaction, read_fact, set_fact
 from syncd.state.facts import LAST_ONCE
-from syncd.state.retrying import forget_backoff
-from syncd.state.store import Transaction, read_fact, set_fact
-from syncd.state.texts import shown
+from syncd.state.holds import Hold
+from syncd.state.manifest import Word
+from syncd.state.manual_retry import forget_backoff
+from syncd.state.texts import hold_object, shown
 
 log = logging.getLogger(__name__)
 
 #: Attempts after which a file is left to the next pass.
 PATIENT_ATTEMPTS = 5
+#: Tries of a hook that fails, after which it is left to the next pass.
+HOOK_ATTEMPTS = 3
 #: Seconds without a byte or an outcome after which a pass gives up; it does not wait for what the
 #: service processes.
 STANDING_SECONDS = 600.0
@@ -33,13 +41,16 @@ SETTLING_SECONDS = 60.0
 STILL_SECONDS = 5.0
 #: Seconds between two rounds when nothing says that something happened.
 ROUND_SECONDS = 0.5
-#: The shortest round: every upload sets the hint, and the rounds must not take its time.
-SHORTEST_ROUND_SECONDS = 0.1
+#: The shortest rest between two rounds, and in rounds: every upload sets the hint, and the rounds
+#: must not take the time of the uploads.
+SHORTEST_ROUND_SECONDS, REST_ROUNDS = 0.1, 20
 KEY_REFUSED_CODE = 77
+#: Failed files that a pass names.
+MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Progress:
     """How a pass stands: files by what became of them, bytes of the transfers in flight."""
 
     synced: int
@@ -48,9 +59,31 @@ class Tally:
     #: of those that wait: not quiet yet, and in the service's hands
     settling: int = 0
     processing: int = 0
-    sending: tuple[tuple[str, int, int], ...] = ()
+    #: of those that do not: stopped on purpose
+    held: int = 0
+    sending: tuple[TransferReport, ...] = ()
+    #: transfers that ended, and bytes sent
+    sent: tuple[int, int] = (0, 0)
     #: what first scans found, in words
     first_found: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        line = f"{self.synced:,} synced, {self.waiting:,} waiting, {self.failed:,} failed"
+        return f"{line}, {self.held:,} held" if self.held else line
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The work that a pass did, and how it ended."""
+
+    code: int
+    #: why the code is not 0, in words
+    reason: str
+    progress: Progress
+    did: past.Did
+    #: files that failed, as `ls --json` has them, and the open holds
+    failures: list[dict[str, Any]]
+    holds: list[dict[str, Any]]
 
 
 def once(
@@ -59,61 +92,124 @@ def once(
     stop: threading.Event,
     hurry: threading.Event | None = None,
     wait_deletions: bool = False,
-    report: Callable[[Tally], None] = lambda _: None,
+    report: Callable[[Progress], None] = lambda _: None,
+    tell: Callable[[Passed], None] = lambda _: None,
 ) -> int:
     """Make one pass; return the exit code: 0 done, 1 not all is well, 77 the key is refused.
 
-    `report` is told how things stand, about twice a second. Once `stop` is set, transfers get
-    `drain_seconds`, or until `hurry` is set, too. A deletion whose grace is not over is
-    left to the next pass, unless `wait_deletions`.
+    `report` is told how things stand, about twice a second, and `tell` at the end what was done.
+    Once `stop` is set, transfers get `drain_seconds`, or until `hurry` is set, too. A deletion
+    whose grace is not over is left to the next pass, unless `wait_deletions`.
     """
-    with opened(config) as parts:
-        # Whoever makes a pass wants it now: what failed in the last one is no reason to wait.
-        parts.store.write(lambda db: forget_backoff(db, time.time()))
-        parts.gate.try_now()
-        parts.uploader.start()
+    with opened(config) as components:
+        newest, began = components.store.read(past.newest), time.time()
+        # The user wants it now: failures of the last pass are no reason to wait.
+        components.store.write(forget_backoff, time.time())
+        if components.hooks:
+            components.store.write(hooks.try_now)
+        components.gate.try_now()
+        components.uploader.start()
         left = "it broke off"
         try:
-            parts.watch.scan_all()
+            components.watch.scan_all()
             patience = _Patience(
                 settling=SETTLING_SECONDS + 10 * max(f.settle_seconds for f in config.folders)
             )
             left = _work_through(
-                parts,
+                components,
                 stop,
                 patience,
                 wait_deletions=wait_deletions,
                 stalled_after=config.processing.stalled_after,
                 report=report,
             )
-            while not stop.is_set() and parts.consumer.step() == 0.0:
-                pass
+            if not left:
+                components.organization_check.bind()
+            for last in (components.consumer, components.receipts):
+                while not stop.is_set() and last.step() == 0.0:
+                    pass
+            _tell_hooks(components, stop)
         except Aborted:
             left = "it was interrupted"
         finally:
-            _stop_uploads(parts, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
-            parts.stop.set()
+            _stop_uploads(components, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
+            components.stop.set()
         try:
-            parts.store.back_up_if_due(time.time())
+            components.store.back_up_if_due(time.time())
         except StateError as error:
             log.error("%s", error)
         stalled_after = config.processing.stalled_after
-        tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
+        tally = _tally(components, wait_deletions=wait_deletions, stalled_after=stalled_after)
+        held = components.store.read(holds.open_holds)
+        _tell_pauses(held)
+        named = sum(hold.affects for hold in held if hold.reason in holds.NAMING)
+        tally = replace(tally, held=tally.held + named)
         report(tally)
-        if parts.store.failed:
+        if components.store.failed:
             return 1
-        if parts.gate.refused:
-            _remember(parts, left)
-            return KEY_REFUSED_CODE
-        held = parts.store.read(holds.open_holds)
-        left_out = _unscanned(parts)
-        if tally.waiting and not left:
-            left = "it was interrupted" if stop.is_set() else "something still waits"
-        _remember(parts, left or left_out)
-        return 1 if tally.failed or tally.waiting or held or left_out or stop.is_set() else 0
+        if stop.is_set() and not left:
+            left = "it was interrupted"
+        code, left = _ended(components, tally, left, is_held=bool(held))
+        did = components.store.read(past.did, newest, began)
+        failures = [*islice(_failures(components), MOST_FAILURES)] if tally.failed else []
+        tell(Passed(code, left, tally, did, failures, [hold_object(hold) for hold in held]))
+        return code
 
 
-def _remember(parts: Parts, left: str) -> None:
+def _failures(components: Components) -> Iterator[dict[str, Any]]:
+    """Yield each file that failed, also one that is left to the next pass, with its reason."""
+    wanted = Wanted(words=frozenset((Word.FAILED, Word.QUEUED)))
+    for entry in listing(components.store.read, wanted, time.time()):
+        if entry["error"] and entry["folder"] in components.policies:
+            yield entry
+
+
+def _ended(components: Components, tally: Progress, left: str, *, is_held: bool) -> tuple[int, str]:
+    """Remember the pass; return its exit code, and what it `left` undone, in words."""
+    if components.gate.refused:
+        _remember(components, left)
+        return KEY_REFUSED_CODE, left
+    left_out = _unscanned(components)
+    untold = components.store.read(hooks.failing) if components.hooks else []
+    for hook in untold:
+        log.error("hook %s: %s (syncd status)", hook["name"], hook["error"])
+    if tally.waiting and not left:
+        left = "something still waits"
+    _remember(components, left or left_out)
+    if left or left_out:
+        return 1, left or left_out
+    reasons = ((tally.failed, "files failed"), (is_held, "something is held"))
+    why = [text for is_so, text in (*reasons, (untold, "a hook fails")) if is_so]
+    return (1 if why else 0), ", ".join(why)
+
+
+def _tell_pauses(held: Sequence[Hold]) -> None:
+    for hold in held:
+        if hold.reason == holds.PAUSED:
+            which = "all folders are" if hold.scope == holds.EVERYWHERE else f"{hold.scope} is"
+            log.warning("%s paused: %s (%s)", which, hold.message, hold.commands[0])
+
+
+def _tell_hooks(components: Components, stop: threading.Event) -> None:
+    """Tell every hook what became of the files; one that keeps failing is left to the next pass."""
+    if not components.hooks:
+        return
+
+    def end() -> None:
+        stop.wait()
+        components.stop.set()
+
+    # An interruption also ends a delivery under way.
+    threading.Thread(target=end, name="syncd-hooks-end", daemon=True).start()
+    for hook in components.hooks:
+        for _ in range(HOOK_ATTEMPTS):
+            while (wait := hook.step()) == 0.0:
+                pass
+            if wait is None or stop.wait(wait):
+                break
+
+
+def _remember(components: Components, left: str) -> None:
     """Write down for `status` that a pass was made, and what it `left` undone."""
     now = time.time()
 
@@ -125,13 +221,13 @@ def _remember(parts: Parts, left: str) -> None:
         set_fact(db, LAST_ONCE, json.dumps(made))
 
     with suppress(StateError):
-        parts.store.write(write)
+        components.store.write(write)
 
 
-def _unscanned(parts: Parts) -> str:
+def _unscanned(components: Components) -> str:
     """Return the first directory that could not be scanned, and why; log that of each folder."""
     left_out = []
-    for name, watched in parts.watch.folders.items():
+    for name, watched in components.watch.folders.items():
         unreadable = watched.last_scan.unreadable if watched.last_scan else {}
         for directory, why in list(unreadable.items())[:1]:
             where = printable(directory) or "its root"
@@ -140,21 +236,23 @@ def _unscanned(parts: Parts) -> str:
     return left_out[0] if left_out else ""
 
 
-def _stop_uploads(parts: Parts, drain_seconds: float, hurry: threading.Event | None) -> None:
+def _stop_uploads(
+    components: Components, drain_seconds: float, hurry: threading.Event | None
+) -> None:
     """Give transfers under way `drain_seconds`, less where it is to hurry."""
     over = threading.Event()
 
     def hurry_up() -> None:
         while not over.wait(SHORTEST_ROUND_SECONDS):
             if hurry is not None and hurry.is_set():
-                parts.uploader.hurry()
+                components.uploader.hurry()
                 return
 
-    if drain_seconds and parts.uploader.busy:
+    if drain_seconds and components.uploader.busy:
         log.warning("interrupted; transfers get %g seconds, a second Ctrl-C none", drain_seconds)
     watcher = threading.Thread(target=hurry_up, daemon=True)
     watcher.start()
-    parts.uploader.stop(drain_seconds)
+    components.uploader.stop(drain_seconds)
     over.set()
     watcher.join()
 
@@ -167,7 +265,7 @@ class _Patience:
         self._settling = settling
         self._before: tuple[object, ...] = ()
 
-    def gives_up(self, tally: Tally, progress_at: float) -> str:
+    def gives_up(self, tally: Progress, progress_at: float) -> str:
         """Return why the pass ends though something waits; empty while it goes on."""
         now = time.monotonic()
         here = (tally.synced, tally.waiting, tally.failed, progress_at)
@@ -175,7 +273,7 @@ class _Patience:
             self._before, self._moved_at = here, now
         if now - self._moved_at > STANDING_SECONDS:
             return "nothing has moved for ten minutes (syncd status, syncd ls)"
-        # Where files still get through, those that settle may just not have had their turn.
+        # While files still get through, those that settle may just not have had their turn.
         stands = now - self._moved_at > STILL_SECONDS
         if stands and 0 < tally.waiting == tally.settling and now - self._began > self._settling:
             return "what is left is still being written (syncd ls --status settling)"
@@ -183,85 +281,87 @@ class _Patience:
 
 
 def _work_through(
-    parts: Parts,
+    components: Components,
     stop: threading.Event,
     patience: _Patience,
     *,
     wait_deletions: bool,
     stalled_after: float,
-    report: Callable[[Tally], None],
+    report: Callable[[Progress], None],
 ) -> str:
     """Go round the stages until nothing is left that this pass can bring further.
 
     Return, in words, why it gave up; empty where it did not.
     """
     while not stop.is_set():
-        parts.store.changed.clear()
-        parts.watch.look_due()
+        began = time.monotonic()
+        components.store.changed.clear()
+        components.watch.look_due()
         # Confirmed first: the reconciler learns from what is live.
-        parts.confirmer.step()
-        parts.reconciler.step()
-        parts.uploader.step()
-        parts.poller.step()
-        parts.deleter.step()
-        tally = _tally(parts, wait_deletions=wait_deletions, stalled_after=stalled_after)
+        components.confirmer.step()
+        components.reconciler.step()
+        components.uploader.step()
+        components.poller.step()
+        components.deleter.step()
+        tally = _tally(components, wait_deletions=wait_deletions, stalled_after=stalled_after)
         report(tally)
-        why = _what_stops(parts)
-        if not why and not tally.waiting and not parts.uploader.busy:
+        why = _what_stops(components)
+        if not why and not tally.waiting and not components.uploader.busy:
             return ""
-        if why := why or patience.gives_up(tally, parts.uploader.progress_at):
+        if why := why or patience.gives_up(tally, components.uploader.progress_at):
             log.error("giving up for now: %s", why)
             return why
-        stop.wait(SHORTEST_ROUND_SECONDS)
-        parts.store.changed.wait(ROUND_SECONDS - SHORTEST_ROUND_SECONDS)
+        rest = max(REST_ROUNDS * (time.monotonic() - began), SHORTEST_ROUND_SECONDS)
+        stop.wait(min(rest, ROUND_SECONDS))
+        components.store.changed.wait(max(ROUND_SECONDS - rest, 0.0))
     return ""
 
 
-def _what_stops(parts: Parts) -> str:
+def _what_stops(components: Components) -> str:
     """Return, in words, what no waiting within this pass ends; empty while nothing does."""
-    if parts.store.failed:
+    if components.store.failed:
         return "the state cannot be relied on"
-    if ways_on := parts.store.read(predecessor.ways_on):
+    if ways_on := components.store.read(predecessor.ways_on):
         return "another instance has sent these files: say with {}, or {}".format(*ways_on)
-    if parts.store.read(holds.is_lost):
+    if components.store.read(holds.is_lost):
         return "nothing is sent before `syncd adopt` has run (syncd status)"
-    if parts.introduction.unproven:
+    if components.organization_check.unproven:
         return "the key may be of another organization (syncd status)"
-    if parts.gate.resting and not parts.uploader.busy:
+    if components.gate.quota_used_up and not components.uploader.busy:
         return "a quota is used up (syncd status)"
-    if parts.gate.refused:
+    if components.gate.refused:
         return "the Files API refuses the key (syncd doctor)"
-    if parts.gate.state == "unreachable":
-        cause = parts.gate.cause or "it did not answer"
+    if components.gate.state == "unreachable":
+        cause = components.gate.cause or "it did not answer"
         return f"the Files API cannot be reached: {cause} (syncd doctor)"
     return ""
 
 
-def _tally(parts: Parts, *, wait_deletions: bool, stalled_after: float) -> Tally:
+def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> Progress:
     stalled_before = time.time() - stalled_after
-    held = parts.uploader.held_folders()
-    counts = parts.store.read(
-        lambda db: due.outstanding(
-            db,
-            now=time.time(),
-            attempts=PATIENT_ATTEMPTS,
-            deletions=wait_deletions,
-            only=parts.policies,
-            without=held,
-            stalled_before=stalled_before,
-        )
+    held = components.uploader.held_folders()
+    counts = components.store.read(
+        due.outstanding,
+        now=time.time(),
+        attempts=PATIENT_ATTEMPTS,
+        deletions=wait_deletions,
+        only=components.policies,
+        without=held,
+        stalled_before=stalled_before,
     )
     sending = tuple(
-        (shown(transfer.path), transfer.sent, transfer.size)
-        for transfer in parts.uploader.transfers()
+        TransferReport(t.folder, shown(t.path), t.sent, t.size, t.since, t.moved_at, t.is_read)
+        for t in components.uploader.transfers()
     )
-    first = tuple(w.first_found for w in parts.watch.folders.values() if w.first_found)
-    return Tally(
+    first = tuple(w.first_found for w in components.watch.folders.values() if w.first_found)
+    return Progress(
         counts.synced,
         counts.waiting,
         counts.failed,
         counts.settling,
         counts.processing,
+        counts.held,
         sending,
+        components.uploader.sent(),
         first,
     )

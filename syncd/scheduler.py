@@ -28,7 +28,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from syncd.exceptions import ShortageError, StateWriteError
 from syncd.files_api import Aborted
-from syncd.state.retry import backoff_seconds
+from syncd.state.backoff import backoff_seconds
 
 log = logging.getLogger(__name__)
 

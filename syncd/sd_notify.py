@@ -21,7 +21,7 @@ def is_listened_to() -> bool:
 
 
 class _Unsaid:
-    """What a service manager whose queue was full has to be told with the next message."""
+    """State that was not delivered because the queue was full; it goes with the next message."""
 
     text = ""
 

@@ -1,11 +1,8 @@
-"""Sizes, durations and counts as people write them, and read them."""
+"""Sizes, durations and counts, as people write and read them."""
 
 import re
 import time
 from datetime import datetime
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
 
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _BYTES = {"": 1, "b": 1} | {
@@ -14,21 +11,42 @@ _BYTES = {"": 1, "b": 1} | {
     for ending, base in (("ib", 1024), ("b", 1000))
 }
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+#: The least limit on the bandwidth, in bytes a second: less would time out everywhere.
+SLOWEST_BYTES = 1024
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes that `32MiB`, `5 GB` or `1024` stands for; ValueError for anything else."""
+    """Parse a size such as `32MiB`, `5 GB` or `1024`; raise ValueError for anything else."""
     return round(_parse(text, _BYTES, "a size such as 32MiB, 5GiB or 1000000 (bytes)"))
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds that `24h`, `90s`, `1.5m` or `2d` stands for; ValueError otherwise."""
+    """Parse a duration such as `24h`, `90s` or `1.5m` into seconds; raise ValueError otherwise."""
     return _parse(text, _SECONDS, "a duration such as 24h, 90m or 30s")
 
 
+def parse_rate(text: str) -> int | None:
+    """Parse `4MiB/s` into bytes a second, `off` into None; raise ValueError for anything else."""
+    wanted = "a rate such as 4MiB/s or 500kB/s, or off"
+    if text.strip().lower() == "off":
+        return None
+    amount, slash, _ = text.partition("/")
+    if not slash or text.replace(" ", "").partition("/")[2].lower() != "s":
+        raise ValueError(f"is not {wanted}")
+    rate = round(_parse(amount, _BYTES, wanted))
+    if rate < SLOWEST_BYTES:
+        raise ValueError("is less than 1KiB/s; to stop sending, there is `syncd pause`")
+    return rate
+
+
+def rate(count: int | None) -> str:
+    """Return bytes a second for a person: `4.0 MiB/s`, or `off` for no limit."""
+    return "off" if count is None else f"{size(count)}/s"
+
+
 def size(count: int | None) -> str:
-    """Return bytes for a person: `512 B`, `4.2 MiB`; `-` where they are not known."""
+    """Return bytes for a person: `512 B`, `4.2 MiB`, or `-` if unknown."""
     if count is None:
         return "-"
     value, unit = float(count), 0
@@ -55,10 +73,10 @@ def span(seconds: float) -> str:
 
 
 def clock(at: float) -> str:
-    """Return a time for a person, on this machine's clock; with its date unless it is near."""
-    there = datetime.fromtimestamp(at).astimezone()
-    near = abs(at - time.time()) < 12 * 3600
-    return f"{there:%H:%M:%S}" if near else f"{there:%Y-%m-%d %H:%M}"
+    """Return a local time for a person, with its date unless it is less than 12 hours away."""
+    local = datetime.fromtimestamp(at).astimezone()
+    is_near = abs(at - time.time()) < 12 * 3600
+    return f"{local:%H:%M:%S}" if is_near else f"{local:%Y-%m-%d %H:%M}"
 
 
 def _parse(text: str, units: dict[str, int], wanted: str) -> float:
@@ -67,17 +85,3 @@ def _parse(text: str, units: dict[str, int], wanted: str) -> float:
     if match is None or factor is None:
         raise ValueError(f"is not {wanted}")
     return float(match[1]) * factor
-
-
-def _bytes(value: Any) -> Any:
-    return parse_bytes(value) if isinstance(value, str) else value
-
-
-def _seconds(value: Any) -> Any:
-    return parse_seconds(value) if isinstance(value, str) else value
-
-
-#: Whole bytes, at least one; as text with a unit, or as a number.
-Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-#: Seconds, more than none; as text with a unit, or as a number.
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]

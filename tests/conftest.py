@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 
 # syncd is started many times over: it is compiled once, whatever the environment says of that.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# What a property is tried with: the same cases each time, so that a red run can be repeated.
+# Properties are tried with the same cases each time, so that a red run can be repeated.
 settings.register_profile("short", max_examples=60, derandomize=True, deadline=None, database=None)
 # `--hypothesis-profile long --timeout 0`: other cases each time, and very many.
 settings.register_profile("long", max_examples=100_000, deadline=None)

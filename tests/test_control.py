@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from syncd import commands, heartbeat
+from syncd import commands, liveness
 from syncd.cli import control as client
 from syncd.cli.options import Options
 from syncd.exceptions import ConfigError, StateLockedError, SyncdError
 from syncd.server import Control
-from syncd.state.store import LOCK_NAME
+from syncd.state.database.store import LOCK_NAME
 
 
 def until(condition, seconds=10.0):
@@ -97,7 +97,7 @@ def known():
 
 @pytest.fixture
 def daemon(locked, known):
-    control = Control(directory=locked, parts=lambda: "the parts", commands=known)
+    control = Control(directory=locked, components=lambda: "the parts", commands=known)
     control.start()
     yield control
     control.stop()
@@ -138,7 +138,7 @@ def test_only_without_a_daemon_must_key_and_folders_be_configured(
 ):
     for name in ("AYMARA_AI_API_KEY", "SYNCD_WATCH"):
         monkeypatch.delenv(name)
-    control = Control(directory=locked, parts=lambda: None, commands=known)
+    control = Control(directory=locked, components=lambda: None, commands=known)
     control.start()
     try:
         assert client.perform(options, "count", {"to": 1})["counted"] == 1
@@ -198,9 +198,48 @@ def test_a_daemon_that_stops_ends_its_commands_and_says_so(daemon, options, conf
     assert known.begun.wait(10)
     daemon.stop()
     caller.join(10)
-    assert errors == ["the daemon is stopping: the command was not carried out whole"]
+    assert errors == ["the daemon is stopping and interrupted the command: run it again"]
     assert not known.ended.is_set()
-    assert not (config.state.directory / heartbeat.SOCKET_NAME).exists()
+    assert not (config.state.directory / liveness.SOCKET_NAME).exists()
+
+
+def test_a_daemon_that_stops_waits_for_a_command_that_is_about_to_begin(
+    daemon, options, known, monkeypatch
+):
+    begin, about = threading.Thread.start, threading.Event()
+
+    def start_late(thread):
+        if thread.name == "syncd-command-count":
+            about.set()
+            time.sleep(0.3)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    answers = []
+    caller = threading.Thread(
+        target=lambda: answers.append(client.perform(options, "count", {"to": 0}))
+    )
+    caller.start()
+    assert about.wait(10)
+    daemon.stop()
+    caller.join(10)
+    assert answers == [{"counted": 0, "parts": "the parts"}]
+
+
+def test_a_command_for_which_no_thread_can_be_had_is_refused(daemon, options, monkeypatch):
+    begin = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "syncd-command-count":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", start)
+        with pytest.raises(SyncdError, match="cannot start a thread"):
+            client.perform(options, "count", {"to": 1})
+    assert not daemon.busy
+    assert client.perform(options, "count", {"to": 1})["counted"] == 1
 
 
 @pytest.mark.parametrize(
@@ -226,12 +265,12 @@ def test_what_is_no_command_is_refused(daemon, config, name, body, status, said)
 def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
     before = os.umask(0)
     try:
-        control = Control(directory=locked, parts=lambda: None, commands=known)
+        control = Control(directory=locked, components=lambda: None, commands=known)
         control.start()
     finally:
         os.umask(before)
     try:
-        status = (locked / heartbeat.SOCKET_NAME).lstat()
+        status = (locked / liveness.SOCKET_NAME).lstat()
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o600
     finally:
@@ -240,9 +279,9 @@ def test_the_socket_is_its_owners_alone_whatever_the_umask(locked, known):
 
 def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, options):
     left = socket.socket(socket.AF_UNIX)
-    left.bind(str(locked / heartbeat.SOCKET_NAME))
+    left.bind(str(locked / liveness.SOCKET_NAME))
     left.close()
-    control = Control(directory=locked, parts=lambda: None, commands=known)
+    control = Control(directory=locked, components=lambda: None, commands=known)
     control.start()
     try:
         assert client.perform(options, "count", {"to": 1})["counted"] == 1
@@ -253,7 +292,7 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(locked, known, options):
 def test_a_state_directory_with_a_long_path_has_a_socket_too(tmp_path, known):
     directory = tmp_path / ("d" * 200)
     directory.mkdir()
-    control = Control(directory=directory, parts=lambda: None, commands=known)
+    control = Control(directory=directory, components=lambda: None, commands=known)
     control.start()
     try:
         connection = client._Connection(directory)
@@ -264,8 +303,8 @@ def test_a_state_directory_with_a_long_path_has_a_socket_too(tmp_path, known):
 
 
 def test_where_no_socket_can_be_the_daemon_goes_on_and_says_so(locked, known, caplog):
-    (locked / heartbeat.SOCKET_NAME).mkdir()
-    control = Control(directory=locked, parts=lambda: None, commands=known)
+    (locked / liveness.SOCKET_NAME).mkdir()
+    control = Control(directory=locked, components=lambda: None, commands=known)
     control.start()
     control.stop()
     assert "commands cannot reach this daemon" in caplog.text
@@ -275,3 +314,20 @@ def test_a_process_that_takes_no_commands_is_named(locked, options, monkeypatch)
     monkeypatch.setattr(client, "START_SECONDS", 0.1)
     with pytest.raises(StateLockedError, match=rf"process {os.getpid()}\) uses .* no commands"):
         client.perform(options, "count", {"to": 1})
+
+
+def test_the_daemon_asks_the_service_with_a_key_of_its_own(daemon, options, known, monkeypatch):
+    monkeypatch.delenv("AYMARA_AI_API_KEY")
+    known["frames"] = lambda parts, arguments: iter([{"parts": parts, **arguments}])
+    told = client.ask(options, "frames", {"file_uuid": "u"})
+    assert told == {"parts": "the parts", "file_uuid": "u"}
+
+
+def test_a_pass_that_takes_no_commands_keeps_nobody_from_asking(locked, options, monkeypatch):
+    monkeypatch.setattr(client, "START_SECONDS", 0.1)
+    seen = []
+    monkeypatch.setitem(
+        client.QUESTIONS, "frames", lambda here, _: seen.append(here.base_url) or {"urls": []}
+    )
+    assert client.ask(options, "frames", {}) == {"urls": []}
+    assert seen == ["http://127.0.0.1:9"]

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from syncd import config as configuration, daemon as daemon_module, heartbeat, vitals
+from syncd import daemon as daemon_module, heartbeat, liveness, pulse
+from syncd.components import boottime, opened
+from syncd.config import loading as configuration
 from syncd.daemon import Daemon
-from syncd.exceptions import StateWriteError
-from syncd.parts import boottime, opened
+from syncd.exceptions import DamagedStateError, StateWriteError
 from syncd.state import files, overview
 from syncd.state.facts import fact
 from syncd.state.lifecycle import FileStatus
@@ -41,14 +42,38 @@ def running(config):
     """A daemon on a thread, its parts, and the way to end it."""
     stop, hurry, codes = threading.Event(), threading.Event(), []
     with opened(config) as parts:
-        daemon = Daemon(config=config, parts=parts, stop=stop)
+        daemon = Daemon(config=config, components=parts, stop=stop)
         thread = threading.Thread(target=lambda: codes.append(daemon.run(hurry)))
         thread.start()
-        until(lambda: vitals.is_alive(config.state.directory, time.time()))
+        until(lambda: heartbeat.is_alive(config.state.directory, time.time()))
         yield daemon, parts, codes
         stop.set()
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.mark.row(26)
+def test_a_daemon_that_meets_damage_ends_so_that_nothing_starts_it_again(config):
+    stop, hurry, ends = threading.Event(), threading.Event(), []
+
+    def run(daemon):
+        try:
+            daemon.run(hurry)
+        except DamagedStateError as error:
+            ends.append(error)
+
+    with opened(config) as parts:
+        daemon = Daemon(config=config, components=parts, stop=stop)
+        thread = threading.Thread(target=run, args=(daemon,))
+        thread.start()
+        try:
+            until(lambda: heartbeat.is_alive(config.state.directory, time.time()))
+            parts.store._writer.refuse_damaged(DamagedStateError("damaged: restore it"))
+            until(lambda: ends)
+        finally:
+            stop.set()
+            thread.join(20)
+    assert str(ends[0]) == "damaged: restore it"
 
 
 @pytest.mark.long
@@ -56,24 +81,25 @@ def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
     stop, hurry = threading.Event(), threading.Event()
     directory = config.state.directory
     with opened(config) as parts:
-        daemon = Daemon(config=config, parts=parts, stop=stop)
+        daemon = Daemon(config=config, components=parts, stop=stop)
         thread = threading.Thread(target=daemon.run, args=(hurry,))
         thread.start()
-        until(lambda: vitals.is_alive(directory, time.time()))
-        assert vitals.read(directory).folders["drop"].watch == "native"
+        until(lambda: heartbeat.is_alive(directory, time.time()))
+        assert heartbeat.read(directory).folders["drop"].watch == "native"
         stop.set()
         thread.join(20)
-    assert not (directory / vitals.FILE_NAME).exists()
-    assert not vitals.is_alive(directory, time.time())
+    assert not (directory / heartbeat.FILE_NAME).exists()
+    assert not heartbeat.is_alive(directory, time.time())
 
 
+@pytest.mark.long
 def test_a_daemon_at_rest_writes_no_beat_and_tells_of_it_when_it_is_asked(running, monkeypatch):
     daemon, parts, _ = running
     directory = parts.store.directory
-    monkeypatch.setattr(heartbeat, "FRESH_SECONDS", 0.2)
+    monkeypatch.setattr(liveness, "FRESH_SECONDS", 0.2)
 
     def written():
-        return (directory / vitals.FILE_NAME).stat().st_mtime_ns
+        return (directory / heartbeat.FILE_NAME).stat().st_mtime_ns
 
     def rests():
         before = written()
@@ -81,12 +107,12 @@ def test_a_daemon_at_rest_writes_no_beat_and_tells_of_it_when_it_is_asked(runnin
         return written() == before
 
     until(rests)
-    monkeypatch.setattr(heartbeat, "STALE_SECONDS", 1.25)
+    monkeypatch.setattr(liveness, "STALE_SECONDS", 1.25)
     assert time.time() - written() / 1e9 > 1.25
-    assert vitals.is_alive(directory, time.time())
+    assert heartbeat.is_alive(directory, time.time())
     # The socket goes on while the main thread hangs.
     monkeypatch.setattr(daemon, "_beat", lambda: None)
-    until(lambda: not vitals.is_alive(directory, time.time()))
+    until(lambda: not heartbeat.is_alive(directory, time.time()))
 
 
 @pytest.mark.long
@@ -94,10 +120,10 @@ def test_every_thread_ends_with_the_daemon(config):
     before = set(threading.enumerate())
     stop = threading.Event()
     with opened(config) as parts:
-        daemon = Daemon(config=config, parts=parts, stop=stop)
+        daemon = Daemon(config=config, components=parts, stop=stop)
         thread = threading.Thread(target=daemon.run, args=(threading.Event(),))
         thread.start()
-        until(lambda: vitals.is_alive(config.state.directory, time.time()))
+        until(lambda: heartbeat.is_alive(config.state.directory, time.time()))
         stop.set()
         thread.join(20)
     assert set(threading.enumerate()) <= before
@@ -153,13 +179,13 @@ def test_a_beat_that_cannot_be_written_ends_nothing(running, monkeypatch):
 
     failed = threading.Event()
 
-    def fails(_directory, _vitals):
+    def fails(_directory, _heartbeat):
         failed.set()
         raise OSError("no")
 
-    monkeypatch.setattr(vitals, "write", fails)
+    monkeypatch.setattr(heartbeat, "write", fails)
     monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.02)
-    daemon._beat_at = 0.0
+    daemon._pulse._written_at = 0.0
     assert failed.wait(10)
     time.sleep(0.5)
     assert codes == []
@@ -188,13 +214,13 @@ def test_the_status_line_is_made_only_where_somebody_listens_and_seldom_where_it
         until(lambda: b"STATUS=1 synced" in received(manager))
         parts.store.set_fact("number", "2")
         until(lambda: b"STATUS=2 synced" in received(manager))
-    assert made[1] - made[0] >= 0.02 * daemon_module.SUMMARY_SHARE
+    assert made[1] - made[0] >= 0.02 * pulse.SUMMARY_SHARE
 
 
 @pytest.mark.long
 @pytest.mark.row(52)
 def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(daemon_module, "HUNG_SECONDS", 0.3)
+    monkeypatch.setattr(pulse, "HUNG_SECONDS", 0.3)
     monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.05)
     free, stop = threading.Event(), threading.Event()
     with (
@@ -204,12 +230,12 @@ def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatc
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        daemon = Daemon(config=config, parts=parts, stop=stop)
+        daemon = Daemon(config=config, components=parts, stop=stop)
         thread = threading.Thread(target=daemon.run, args=(threading.Event(),))
         thread.start()
         directory = config.state.directory
         try:
-            until(lambda: vitals.is_alive(directory, time.time()))
+            until(lambda: heartbeat.is_alive(directory, time.time()))
             until(lambda: b"WATCHDOG=1" in received(manager))
             monkeypatch.setattr(type(parts.uploader), "step", lambda _: free.wait() and None)
             daemon._scheduler._steps["upload"].run = parts.uploader.step
@@ -217,16 +243,16 @@ def test_what_hangs_for_good_starves_the_watchdog_and_is_told(config, monkeypatc
             until(
                 lambda: any(
                     "upload has been running" in trouble
-                    for trouble in vitals.read(directory).troubles
+                    for trouble in heartbeat.read(directory).troubles
                 )
             )
-            assert not vitals.is_alive(directory, time.time())
+            assert not heartbeat.is_alive(directory, time.time())
             received(manager)
             time.sleep(0.3)
             assert b"WATCHDOG=1" not in received(manager)
             free.set()
             until(lambda: b"WATCHDOG=1" in received(manager))
-            until(lambda: vitals.is_alive(directory, time.time()))
+            until(lambda: heartbeat.is_alive(directory, time.time()))
         finally:
             free.set()
             stop.set()
@@ -238,8 +264,8 @@ def test_the_status_line_follows_the_table_at_rest_and_though_nobody_reads_it_fo
     running, monkeypatch, tmp_path
 ):
     daemon, parts, _ = running
-    vitals_now = daemon._told
-    monkeypatch.setattr(daemon, "_vitals", lambda _: vitals_now)
+    told = daemon._pulse.told
+    monkeypatch.setattr(daemon._pulse, "_heartbeat", lambda *_: told)
     monkeypatch.setattr(daemon_module, "TICK_SECONDS", 0.02)
     monkeypatch.setattr(overview, "summary", lambda db: f"{fact(db, 'number')} synced")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -275,13 +301,13 @@ def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of
     let_scan, scan = threading.Event(), watched._scanner.scan
     monkeypatch.setattr(watched._scanner, "scan", lambda *a: let_scan.wait(20) and scan(*a))
     parts.store._writer.in_trouble = True
-    until(lambda: any("cannot be written" in t for t in daemon._vitals([]).troubles))
+    until(lambda: "cannot be written" in daemon._catch_up.trouble(parts))
     parts.store.write(
         lambda db: db.conn.execute("INSERT INTO service (key, value) VALUES ('x', 'y')")
     )
-    until(lambda: any("makes up for it" in t for t in daemon._vitals([]).troubles))
+    until(lambda: "makes up for it" in daemon._catch_up.trouble(parts))
     let_scan.set()
-    until(lambda: daemon._vitals([]).troubles == [])
+    until(lambda: daemon._pulse.told.troubles == [])
     assert watched.last_scan is not before
 
 
@@ -293,5 +319,5 @@ def test_a_drain_that_is_too_short_for_what_settles_is_warned_of(config, caplog)
     stop = threading.Event()
     stop.set()
     with opened(short) as parts:
-        Daemon(config=short, parts=parts, stop=stop).run(threading.Event())
+        Daemon(config=short, components=parts, stop=stop).run(threading.Event())
     assert "set it to settle_seconds + 3 = 8 or more" in caplog.text

@@ -18,7 +18,7 @@ def look(root, *paths):
     return {path: sight.found for path, sight in disk.look(os.fsencode(root), paths).items()}
 
 
-def test_a_look_tells_files_from_all_else(root):
+def test_a_look_distinguishes_files_from_everything_else(root):
     root.joinpath("a").write_bytes(b"x")
     root.joinpath("d").mkdir()
     root.joinpath("link").symlink_to("a")
@@ -30,7 +30,7 @@ def test_a_look_tells_files_from_all_else(root):
     }
 
 
-def test_files_of_vanished_directories_are_absent_by_the_nearest_that_is_left(root):
+def test_files_in_removed_directories_are_absent_by_the_nearest_existing_ancestor(root):
     root.joinpath("a/b").mkdir(parents=True)
     root.joinpath("file").write_bytes(b"")
     paths = (b"a/x/1", b"a/y/1", b"a/b/c/d/1", b"z/1", b"file/1", b"file/d/1")
@@ -38,10 +38,8 @@ def test_files_of_vanished_directories_are_absent_by_the_nearest_that_is_left(ro
 
 
 @pytest.mark.parametrize("folds", [True, False])
-def test_where_case_makes_no_difference_only_the_name_that_is_listed_is_there(
-    root, monkeypatch, folds
-):
-    """Renamed from `A` to `a`, a file is still to be opened as `A`, which is gone all the same."""
+def test_on_a_case_insensitive_filesystem_only_the_listed_name_exists(root, monkeypatch, folds):
+    """A file renamed from `A` to `a` can still be opened as `A`, yet `A` is absent."""
     for name in ("A", "b"):
         (root / name).write_bytes(b"")
     monkeypatch.setattr(mounts, "folds_case", lambda _: folds)
@@ -50,7 +48,7 @@ def test_where_case_makes_no_difference_only_the_name_that_is_listed_is_there(
     assert look(root, b"A", b"b") == {b"A": found, b"b": Found.FILE}
 
 
-def test_what_was_made_after_a_listing_is_there_where_case_makes_no_difference(root, monkeypatch):
+def test_on_a_case_insensitive_filesystem_a_file_newer_than_the_listing_exists(root, monkeypatch):
     for name in ("a", "b"):
         (root / name).write_bytes(b"")
     listings = [frozenset({b"a"}), frozenset({b"a", b"b"})]
@@ -60,7 +58,7 @@ def test_what_was_made_after_a_listing_is_there_where_case_makes_no_difference(r
 
 
 @pytest.mark.parametrize("path", [b"link/b/1", b"link/1", b"dangling/1", b"link/x/y/1"])
-def test_what_is_beneath_a_link_is_neither_followed_nor_absent(root, path):
+def test_paths_beneath_a_link_are_neither_followed_nor_absent(root, path):
     root.joinpath("a/b").mkdir(parents=True)
     root.joinpath("a/b/1").write_bytes(b"")
     root.joinpath("link").symlink_to("a")
@@ -68,7 +66,7 @@ def test_what_is_beneath_a_link_is_neither_followed_nor_absent(root, path):
     assert look(root, path) == {path: Found.OTHER}
 
 
-def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monkeypatch):
+def test_many_removed_directories_take_one_listing_of_their_parent(root, monkeypatch):
     listed = []
     names = disk._names
     listings = LargeListings(lambda fd: listed.append(fd) or names(fd))
@@ -78,17 +76,17 @@ def test_many_vanished_directories_take_one_listing_of_what_held_them(root, monk
     assert len(listed) == 1
 
 
-def test_nothing_is_absent_beneath_a_root_that_is_gone(root):
+def test_nothing_is_absent_beneath_a_missing_root(root):
     root.rmdir()
     assert set(look(root, b"a", b"d/b").values()) == {Found.UNREADABLE}
 
 
-def test_nothing_is_absent_where_listing_and_stat_disagree(root, monkeypatch):
+def test_nothing_is_absent_when_listing_and_stat_disagree(root, monkeypatch):
     monkeypatch.setattr(disk, "_listings", LargeListings(lambda _: iter([b"a", b"d"])))
     assert set(look(root, b"a", b"d/b").values()) == {Found.UNREADABLE}
 
 
-def test_nothing_is_absent_where_the_listing_fails(root, monkeypatch):
+def test_nothing_is_absent_when_the_listing_fails(root, monkeypatch):
     def fail(_):
         raise OSError(5, "Input/output error")
 

@@ -1,7 +1,8 @@
-"""What the doctor finds, and what it says would mend it."""
+"""The doctor's findings, and the remedies that it names."""
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -14,12 +15,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from syncd import cli, config as configuration, doctor, log, vitals
+from syncd import cli, heartbeat, liveness, log
+from syncd.config import loading as configuration
+from syncd.config.digest import digests
 from syncd.emulator import Emulator
 from syncd.exceptions import ConfigError
 from syncd.files_api.errors import PROXY_REFUSED
-from syncd.state import echo
-from syncd.state.store import Store
+from syncd.mounts import Mount
+from syncd.report import doctor, doctor_folders, doctor_state, findings
+from syncd.state import echo, folders, hooks
+from syncd.state.database import directory
+from syncd.state.database.store import Store
 
 KEY = "a-key-of-the-doctor"
 
@@ -58,7 +64,7 @@ def examine(home, emulator):
         for finding in found:
             assert bool(finding.fix) is not finding.good, finding
             assert KEY not in f"{finding.text} {finding.fix}"
-        return {finding.name: finding for finding in found}, doctor.exit_code(found)
+        return {finding.name: finding for finding in found}, findings.exit_code(found)
 
     return run
 
@@ -97,9 +103,18 @@ def test_it_writes_nothing(examine, home):
     assert not (home / "state").exists()
 
 
+@pytest.fixture
+def answering(monkeypatch):
+    """The daemon that beats also answers on its socket."""
+    monkeypatch.setattr(liveness, "asked", lambda _: {"beat_at": time.time()})
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine, store, home):
     store.write(lambda db: echo.learn(db, "direct", echo.Learned(echo=True, skew=0.0)))
-    vitals.write(home / "state", vitals.Vitals(doctor.__version__, os.getpid(), 0.0, time.time()))
+    heartbeat.write(
+        home / "state", heartbeat.Heartbeat(doctor.__version__, os.getpid(), 0.0, time.time())
+    )
     found, code = examine()
     assert code == 0, found
     assert found["database"].text == "whole"
@@ -116,16 +131,17 @@ def test_a_state_in_use_is_whole_its_daemon_works_and_the_echo_is_known(examine,
         ("unreachable", 1, "service", "the daemon cannot reach it"),
     ],
 )
+@pytest.mark.usefixtures("answering")
 def test_where_only_the_daemon_has_the_key_it_is_asked(
     examine, store, home, api_state, code, name, text
 ):
-    facts = vitals.Vitals(
+    facts = heartbeat.Heartbeat(
         doctor.__version__, os.getpid(), 0.0, time.time(), {}, [], api_state, None
     )
-    vitals.write(home / "state", facts)
+    heartbeat.write(home / "state", facts)
     found, ended = examine(AYMARA_AI_API_KEY=None)
     assert (ended, found[name].text) == (code, text)
-    # What else is wrong is told all the same.
+    # Other faults are told all the same.
     assert examine(AYMARA_AI_API_KEY=None, SYNCD_API__CA_FILE="/none")[1] == 78
 
 
@@ -141,7 +157,7 @@ def test_a_refused_key_of_a_file_is_taken_up_once_the_file_holds_another(examine
     (home / "key").touch(mode=0o600)
     (home / "key").write_text("another-key")
     more = {"AYMARA_AI_API_KEY": None, "AYMARA_AI_API_KEY_FILE": str(home / "key")}
-    assert examine(**more)[0]["key"].fix.endswith("syncd takes it up by itself")
+    assert examine(**more)[0]["key"].fix.endswith("syncd rereads it by itself")
 
 
 def test_a_bad_configuration_is_78_and_the_rest_is_examined_all_the_same(examine, home):
@@ -213,12 +229,13 @@ def test_how_to_write_a_proxys_password_is_told_and_survives_the_log(examine, pa
     assert password not in told.text + told.fix
 
 
+@pytest.mark.usefixtures("answering")
 def test_what_stands_beside_a_daemon_names_only_the_state(examine, store, home):
     """The service is the daemon's: this shell need not name it."""
-    facts = vitals.Vitals(
+    facts = heartbeat.Heartbeat(
         doctor.__version__, os.getpid(), 0.0, time.time(), {}, [], "ok", time.time()
     )
-    vitals.write(home / "state", facts)
+    heartbeat.write(home / "state", facts)
     found, code = examine(AYMARA_AI_API_KEY=None, SYNCD_API__BASE_URL=None, SYNCD_WATCH=None)
     assert (code, found["database"].good) == (0, True), found
 
@@ -249,7 +266,7 @@ def test_a_key_file_that_everybody_may_read_is_told_with_the_command(examine, ho
 
 
 def test_one_subject_has_one_verdict(home, monkeypatch):
-    """What is warned of is not called good beside it."""
+    """A thing that is warned of is not called good beside it."""
     (home / "key").write_text(KEY)
     (home / "key").chmod(0o644)
     environ = {"AYMARA_AI_API_KEY_FILE": str(home / "key"), "SYNCD_WATCH": str(home / "drop")}
@@ -366,7 +383,7 @@ def test_a_state_that_is_open_to_others_is_bad(examine, store, home):
 def test_a_state_that_this_user_may_not_use_is_no_damage(examine, store, home, monkeypatch, name):
     closed, allowed = home / "state" / name, os.access
     monkeypatch.setattr(
-        doctor.os, "access", lambda path, mode: path != closed and allowed(path, mode)
+        doctor_state.os, "access", lambda path, mode: path != closed and allowed(path, mode)
     )
     found, code = examine()
     assert code == 1
@@ -385,9 +402,10 @@ def test_a_state_directory_that_is_a_file_is_told(examine, home):
 
 def test_a_state_of_another_service_is_78(examine, store):
     store.set_fact("base_url", "https://elsewhere.test")
-    # What was never reached may have been misspelt.
-    assert examine()[1] == 1
     store.set_fact("organization", "o")
+    # It was only tried.
+    assert examine()[1] == 1
+    store.set_fact("probe left", "[]")
     found, code = examine()
     assert code == 78
     assert "belongs to https://elsewhere.test" in found["service"].text
@@ -403,13 +421,13 @@ def test_a_damaged_database_is_told(examine, store, home):
     store.close()
     path = home / "state" / "state.db"
     content = bytearray(path.read_bytes())
-    # What the other questions read is whole: only a look at all of it finds this.
+    # The pages that other checks read are whole: only a look at all of it finds this.
     content[-4096:] = b"\xa5" * 4096
     path.write_bytes(content)
     found, code = examine()
     assert code == 1
     assert found["database"].text.startswith("damaged: ")
-    assert "backup" in found["database"].fix
+    assert f"mkdir {home}/state/damaged-" in found["database"].fix
 
 
 def test_a_foreign_database_is_78(examine, home):
@@ -442,7 +460,7 @@ def closed(home, monkeypatch):
         whole = Path(f"/proc/self/fd/{dir_fd}").readlink() / path if dir_fd else path
         return os.fsencode(whole) not in closed and allowed(path, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr(doctor.os, "access", access)
+    monkeypatch.setattr(doctor_folders.os, "access", access)
 
     def close(*paths):
         for path in paths:
@@ -495,7 +513,7 @@ def test_rules_that_cannot_be_used_are_told_of(examine, home):
 
 
 def test_the_look_into_a_folder_has_a_bound(examine, home, closed, monkeypatch):
-    monkeypatch.setattr(doctor, "MOST_LOOKED_AT", 3)
+    monkeypatch.setattr(doctor_folders, "MOST_LOOKED_AT", 3)
     for number in range(4):
         (home / "drop" / str(number)).mkdir()
     closed("0/secret")
@@ -521,11 +539,17 @@ def test_each_problem_of_the_configuration_has_a_fix_of_its_own(examine, more, t
     assert found["configuration"].fix.startswith(fix)
 
 
+def test_a_folder_with_a_bad_setting_is_not_said_to_be_missing(examine):
+    # The last finding of a name is the one that counts: there must be one alone.
+    found, _ = examine(SYNCD_WATCH=None, SYNCD_FOLDERS='[{"path": "/x", "receipts": true}]')
+    assert "receipts" in found["configuration"].text
+
+
 def test_too_few_watches_are_told_with_the_command(examine, home, monkeypatch):
     for number in range(5):
         (home / "drop" / str(number)).mkdir()
     limits = {"max_user_watches": 4, "max_user_instances": 128}
-    monkeypatch.setattr(doctor, "_kernel_limit", limits.get)
+    monkeypatch.setattr(doctor_folders, "_kernel_limit", limits.get)
     found, code = examine()
     assert code == 1
     assert found["watches"].text.startswith("6 directories, and the limit is 4")
@@ -533,20 +557,20 @@ def test_too_few_watches_are_told_with_the_command(examine, home, monkeypatch):
 
 
 def test_too_few_open_files_are_told(examine, monkeypatch):
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (64, 64))
+    monkeypatch.setattr(doctor_folders.resource, "getrlimit", lambda _: (64, 64))
     found, code = examine()
     assert code == 1
     assert found["open files"].text == "the limit is 64"
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "lustre", "fuse.sshfs"])
 def test_a_state_on_a_network_filesystem_is_bad(examine, store, monkeypatch, kind):
-    monkeypatch.setattr(doctor, "kind_of", lambda _: kind)
+    monkeypatch.setattr(doctor_state, "kind_of", lambda _: kind)
     assert "SQLite's locks do not hold" in examine()[0]["state disk"].text
 
 
 def test_a_full_disk_is_told(examine, store, monkeypatch):
-    monkeypatch.setattr(doctor, "_free_bytes", lambda _: 0)
+    monkeypatch.setattr(doctor_state, "_free_bytes", lambda _: 0)
     assert "full; nothing is sent" in examine()[0]["state disk"].text
 
 
@@ -562,15 +586,15 @@ VOLUME = "/var/lib/docker/volumes/" + "a1" * 32 + "/_data"
         ("ext4", "/srv/state", ""),
     ],
 )
-def test_a_state_that_goes_with_its_container_is_told(tmp_path, monkeypatch, kind, root, said):
-    (tmp_path / "mounts").write_text(f"36 35 8:1 {root} /state rw - {kind} /dev/sda1 rw\n")
-    monkeypatch.setattr(doctor, "MOUNTS", tmp_path / "mounts")
-    monkeypatch.setattr(doctor, "kind_of", lambda _: kind)
-    monkeypatch.setattr(doctor, "in_container", lambda _: True)
-    assert (said in doctor.lost_with_container(doctor.Path("/state"))) is True
-    assert bool(doctor.lost_with_container(doctor.Path("/state"))) is bool(said)
-    monkeypatch.setattr(doctor, "in_container", lambda _: False)
-    assert doctor.lost_with_container(doctor.Path("/state")) == ""
+def test_a_state_that_goes_with_its_with_its_container_is_told(monkeypatch, kind, root, said):
+    place, volume = Path("/state"), Mount("36", 0, b"/state", kind, root.encode())
+    monkeypatch.setattr(directory, "mounts", lambda: (volume,))
+    monkeypatch.setattr(directory, "kind_of", lambda _: kind)
+    monkeypatch.setattr(directory, "in_container", lambda _: True)
+    assert said in directory.lost_with_container(place)
+    assert bool(directory.lost_with_container(place)) is bool(said)
+    monkeypatch.setattr(directory, "in_container", lambda _: False)
+    assert directory.lost_with_container(place) == ""
 
 
 # The command
@@ -595,8 +619,111 @@ def test_the_command_says_good_or_bad_and_how_to_mend(home, emulator, monkeypatc
     assert {"name", "good", "text", "fix"} == {*told["checks"][0]}
 
 
+def test_folders_that_only_a_pass_was_given_are_examined_when_they_are_named(
+    home, emulator, store, monkeypatch, capsys
+):
+    store.write(lambda db: folders.note(db, "drop", os.fsencode(home / "drop"), 1.0))
+    store.close()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("AYMARA_AI_API_KEY", KEY)
+    monkeypatch.setenv("SYNCD_API__BASE_URL", emulator.url)
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(home / "state"))
+    monkeypatch.delenv("SYNCD_WATCH", raising=False)
+    assert cli.call(["doctor"]) == 78
+    command = f"to check those of the last pass: syncd doctor {home / 'drop'}\n"
+    assert command in capsys.readouterr().out
+    assert cli.call(["doctor", str(home / "drop")]) == 0
+
+
 def test_the_gravest_finding_gives_the_code():
     codes = [ConfigError.exit_code, 77, 1]
-    found = [doctor.bad("x", "x", "x", code) for code in (1, 77, 78)]
-    assert [doctor.exit_code(found[: 3 - n]) for n in range(3)] == codes
-    assert doctor.exit_code([]) == 0
+    found = [findings.bad("x", "x", "x", code) for code in (1, 77, 78)]
+    assert [findings.exit_code(found[: 3 - n]) for n in range(3)] == codes
+    assert findings.exit_code([]) == 0
+
+
+@pytest.fixture
+def beat(store, home, emulator):
+    """Leave the beat of a daemon with the configuration that the doctor is given."""
+
+    def leave(configuration=None, **more):
+        facts = heartbeat.Heartbeat(
+            version=doctor.__version__,
+            pid=os.getpid(),
+            since=time.time(),
+            beat_at=time.time(),
+            configuration=configuration or {},
+            **more,
+        )
+        heartbeat.write(home / "state", facts)
+
+    return leave
+
+
+def configured(home, emulator, **more):
+    """Return the configuration that `examine` is given."""
+    environ = {
+        "AYMARA_AI_API_KEY": KEY,
+        "SYNCD_API__BASE_URL": emulator.url,
+        "SYNCD_STATE__DIRECTORY": str(home / "state"),
+        "SYNCD_WATCH": str(home / "drop"),
+    } | more
+    return configuration.load(config=None, environ=environ, working_directory=home)
+
+
+def test_a_daemon_that_does_not_answer_on_its_socket_is_bad(examine, beat):
+    beat()
+    found, code = examine()
+    assert code == 1
+    assert "does not answer on its socket" in found["daemon"].text
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_daemon_with_other_settings_is_told_with_the_sections(examine, beat, home, emulator):
+    beat(digests(configured(home, emulator)), last_success_at=time.time() - 30)
+    found, code = examine()
+    assert (code, found["daemon"].good) == (0, True)
+    assert re.search(r"reached the service last \d+ s ago", found["daemon"].text)
+    beat(digests(configured(home, emulator, SYNCD_UPLOAD__WORKERS="3")))
+    found, code = examine()
+    assert code == 0
+    assert "it has other settings in [upload] than" in found["daemon"].text
+    assert f"kill -HUP {os.getpid()}" in found["daemon"].fix
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_key_that_the_daemon_has_and_the_service_refuses_is_told(examine, beat):
+    beat(api_state="refused")
+    found, code = examine()
+    assert code == 77
+    assert found["daemon"].text == "the service refuses the daemon's key"
+
+
+def test_alerts_and_hooks_are_told_with_their_last_delivery(examine, store, tmp_path):
+    told = {"told": {"no daemon": time.time() - 300}, "pending": {"webhook": [{}]}}
+    store.set_fact("alerts", json.dumps(told))
+    settings = {
+        "SYNCD_ALERTS__WEBHOOK": "https://alerts.test/secret-token",
+        "SYNCD_HOOKS": json.dumps([{"on": "synced", "command": ["true"]}]),
+    }
+    found, code = examine(**settings)
+    assert code == 1
+    assert found["alerts"].text == (
+        "webhook https://alerts.test/...: 1 message could not be delivered so far"
+    )
+    assert found["hook synced"].text == "true on synced, nothing to tell so far"
+    store.set_fact("alerts", json.dumps(told | {"pending": {}}))
+    found, _ = examine(**settings)
+    assert found["alerts"].text == "webhook https://alerts.test/..., told last 5 min ago"
+
+
+def test_a_hook_that_fails_is_bad_with_its_error_and_next_try(examine, store):
+    store.write(hooks.configure, ["synced"])
+    store.write(
+        lambda db: db.conn.execute(
+            "UPDATE hooks SET failures = 2, error = 'it ended with 3', due_at = ?",
+            (time.time() + 30,),
+        )
+    )
+    found, _ = examine(SYNCD_HOOKS=json.dumps([{"on": "synced", "command": ["true"]}]))
+    assert found["hook synced"].text.startswith("true on synced: it ended with 3; tried again by")

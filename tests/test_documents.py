@@ -1,6 +1,5 @@
 """The documents: what they show exists, nothing is left out, and no link leads nowhere."""
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -9,17 +8,23 @@ import click
 import documents
 import pytest
 import yaml
+from sqlite_utils import Database
 
-from syncd import __version__, cli, config, credentials, locations
+from syncd import __version__
+from syncd.cli import group
+from syncd.config import credentials, loading, locations
+from syncd.config.settings import FolderSettings, Settings
+from syncd.config.targets import HookSettings
+from syncd.config.variables import EVENT_VARIABLES, variables
 from syncd.emulator import faults
 from syncd.emulator.personalities import PERSONALITIES
-from syncd.metrics import TALLIES
+from syncd.metrics import HISTOGRAMS, TALLIES
+from syncd.report.listing_csv import COLUMNS
 from syncd.server import exposition
 from syncd.server.listener import Listener
-from syncd.settings import Folder, Settings
-from syncd.state import holds, schema
+from syncd.state import holds, manifest
+from syncd.state.database import schema
 from syncd.state.lifecycle import ARROWS, CopyStatus
-from syncd.workers import gate, introduction, rollback
 
 ROOT = documents.ROOT
 README, OPERATIONS, ARCHITECTURE = map(
@@ -33,17 +38,19 @@ BLOCKS = documents.blocks(GUIDE)
 TOML = next(text for kind, text in BLOCKS if kind == "toml")
 PARTS = dict(re.findall(r"^\[+(\w+)\]+\n(.*?)(?=^\[|\Z)", TOML, re.DOTALL | re.MULTILINE))
 VARIABLES = {
-    *config._variables(),
-    *(locations.FILE_VARIABLE, config.WATCH_VARIABLE),
+    *variables(),
+    *(locations.FILE_VARIABLE, loading.WATCH_VARIABLE),
     *(credentials.KEY_VARIABLE, credentials.KEY_FILE_VARIABLE),
     *(credentials.TOKEN_VARIABLE, credentials.TOKEN_FILE_VARIABLE),
-    *(config.URL_VARIABLE, config.SANDBOX_VARIABLE),
+    *(loading.URL_VARIABLE, loading.SANDBOX_VARIABLE),
+    *EVENT_VARIABLES,
 }
 
 
 def keys(section):
     field = Settings.model_fields[section]
-    return set((Folder if section == "folders" else field.annotation).model_fields)
+    listed = {"folders": FolderSettings, "hooks": HookSettings}
+    return set(listed.get(section, field.annotation).model_fields)
 
 
 def called():
@@ -60,14 +67,14 @@ def called():
 
 def command_of(words):
     """Return the command that `words` call, and its options; None for the group alone."""
-    group, options, found = cli.cli, [], None
+    beneath, options, found = group.cli, [], None
     for word in words:
         if word.startswith("-"):
             options.append(word.split("=")[0])
-        elif isinstance(group, click.Group):
-            found = group.get_command(click.Context(group), word)
+        elif isinstance(beneath, click.Group):
+            found = beneath.get_command(click.Context(beneath), word)
             assert found is not None, f"there is no command {word!r}: syncd {' '.join(words)}"
-            group = found
+            beneath = found
     return found, options
 
 
@@ -86,11 +93,11 @@ def test_the_configuration_can_be_used_as_it_stands_and_shows_the_defaults(tmp_p
     whole = re.sub(r"^# (?=\w+ = )", "", TOML, flags=re.MULTILINE)
     settings = Settings.model_validate(tomllib.loads(whole))
     shown = tomllib.loads(TOML)
-    for section in shown.keys() - {"folders"}:
+    for section in shown.keys() - {"folders", "hooks"}:
         for key, value in shown[section].items():
             default = getattr(Settings.model_validate({section: {key: value}}), section)
             assert getattr(type(default)(), key) == getattr(default, key), (section, key)
-    folder = Folder(path=tmp_path)
+    folder = FolderSettings(path=tmp_path)
     for key, value in shown["folders"][0].items():
         if key not in ("path", "exclude"):
             assert getattr(folder, key) == getattr(settings.folders[0], key), (key, value)
@@ -104,11 +111,11 @@ def test_every_variable_exists_and_those_that_stand_alone_are_named():
 
 def test_every_command_is_in_the_table_and_every_call_is_one():
     table = re.findall(r"^\| `syncd (\w+)", README, re.MULTILINE)
-    assert set(table) == set(cli.COMMANDS)
+    assert set(table) == set(group.COMMANDS)
     assert len(list(called())) > 30
     for words in called():
         command, options = command_of(words)
-        known = {name for parameter in cli.cli.params for name in parameter.opts} | {"--help"}
+        known = {name for parameter in group.cli.params for name in parameter.opts} | {"--help"}
         if command is not None:
             known |= {name for parameter in command.params for name in parameter.opts}
         assert set(options) <= known, words
@@ -117,8 +124,8 @@ def test_every_command_is_in_the_table_and_every_call_is_one():
 def options_of(command):
     """Return every option of a command and of those beneath it."""
     beneath = getattr(command, "commands", {})
-    if command is cli.cli:
-        beneath = {name: command.get_command(None, name) for name in cli.COMMANDS}
+    if command is group.cli:
+        beneath = {name: command.get_command(None, name) for name in group.COMMANDS}
     own = {name for parameter in command.params for name in parameter.opts}
     return own.union(*map(options_of, beneath.values()))
 
@@ -126,13 +133,12 @@ def options_of(command):
 def test_every_option_that_stands_alone_is_one():
     named = re.findall(r"`(--[\w-]+)", documents.prose(GUIDE))
     assert len(named) > 10
-    # `--user` is Docker's.
-    assert set(named) - options_of(cli.cli) == {"--user"}
+    assert set(named) - options_of(group.cli) == set()
 
 
 def test_every_path_of_the_page_exists():
     routes = {route.path for route in Listener(config=lambda: None, steps=list)._routes()}
-    named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json)\b", GUIDE))
+    named = set(re.findall(r"[` (](/\w+z|/metrics|/\w+\.json|/\w+\.csv)\b", GUIDE))
     assert named == routes - {"/", "/page.json"}
 
 
@@ -146,13 +152,11 @@ def reasons(document, heading):
 def test_every_hold_reason_is_explained_and_each_that_is_explained_is_given():
     given = {
         value
-        for module in (holds, gate)
-        for name, value in vars(module).items()
+        for name, value in vars(holds).items()
         if re.fullmatch(r"[A-Z][A-Z_]+", name)
         and isinstance(value, str)
         and re.fullmatch(r"[a-z]+(_[a-z]+)*", value)
-    } - {gate.REST}
-    given |= {introduction.UNPROVEN, rollback.UNCHECKED}
+    }
     explained = reasons(OPERATIONS, "When something is wrong")
     assert explained == given
     assert [reason for reason in explained if f'"{reason}"' not in SOURCE] == []
@@ -161,9 +165,16 @@ def test_every_hold_reason_is_explained_and_each_that_is_explained_is_given():
     assert in_short <= explained
 
 
+def test_every_key_and_word_of_the_manifest_is_explained():
+    section = OPERATIONS.split("\n### The manifest\n")[1].split("\n## ")[0]
+    first = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    explained = [name for cell in first for name in re.findall(r"`(\w+)`", cell)]
+    assert set(explained) == {*COLUMNS, *(word.value for word in manifest.Word)}
+
+
 def test_every_metric_is_explained_and_each_that_is_explained_exists():
     made = set(re.findall(r'"(syncd_\w+)"', Path(exposition.__file__).read_text()))
-    made |= {tally.name for tally in TALLIES}
+    made |= {metric.name for metric in (*TALLIES, *HISTOGRAMS)}
     shown = {name.removesuffix("_total") for name in re.findall(r"`(syncd_\w+)`", GUIDE)}
     assert shown == made
 
@@ -247,7 +258,8 @@ def test_the_arrows_and_columns_are_those_of_the_code(tmp_path):
         for source, targets in table(ARCHITECTURE, "The arrows")
     }
     assert shown | {CopyStatus.GONE: set()} == {s: set(t) for s, t in ARROWS.items()}
-    db = schema.open_writable(tmp_path / "state.db")
+    made = schema.open_writable(tmp_path / "state.db")
+    db = Database(made.conn)
     section = ARCHITECTURE.split("\n## The two tables\n")[1].split("\n## ")[0]
     for name in ("files", "copies"):
         first = section.split(f"**`{name}`**")[1]
@@ -266,14 +278,20 @@ def test_the_steps_are_those_that_the_daemon_repeats():
     shown = [
         name for row in table(ARCHITECTURE, "Steps and threads") for name in row[0].split(", ")
     ]
-    assert shown == [name.replace("{name}", "FOLDER") for name in added]
+    assert shown == [
+        name.replace("{name}", "FOLDER").replace("{hook.name}", "NAME") for name in added
+    ]
 
 
 def test_the_image_is_as_the_documents_say():
     image = (ROOT / "Dockerfile").read_text()
-    assert f"VERSION={__version__}\n" in image
+    # The version stands in one place; who builds a release hands it over.
+    assert __version__ not in image
     assert f"\n## {__version__} - 20" in documents.text("CHANGELOG.md")
-    assert "SYNCD_WATCH=/data" in image
+    (default,) = re.findall(r"printf '(.*)' >/etc/syncd/syncd.toml", image)
+    assert tomllib.loads(default.replace("\\n", "\n")) == {"folders": [{"path": "/data"}]}
+    # Either would keep the folders of a user's file, or of SYNCD_FOLDERS, from being watched.
+    assert "SYNCD_WATCH" not in image
     assert "SYNCD_STATE__DIRECTORY=/state" in image
     assert "10001" in image
 
@@ -295,8 +313,8 @@ def test_every_promise_in_short_leads_to_the_sentences_that_spell_it_out():
         assert re.search(r"\(\[\w+\]\(\.github/OPERATIONS\.md#\w+\)\)\s*$", promise), promise
 
 
-def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
-    compose, pod = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
+def test_the_example_for_compose_fits_the_image_and_leaves_time_to_drain():
+    (compose,) = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
     service = compose["services"]["syncd"]
     key_file = service["environment"]["AYMARA_AI_API_KEY_FILE"]
     assert Path(key_file).name in service["secrets"]
@@ -305,20 +323,56 @@ def test_the_examples_for_containers_fit_the_image_and_leave_time_to_drain():
     drain = float(service["environment"]["SYNCD_UPLOAD__DRAIN_SECONDS"])
     assert drain < float(service["stop_grace_period"].removesuffix("s"))
 
-    spec = pod["spec"]["template"]["spec"]
-    (sidecar,) = spec["initContainers"]
-    assert sidecar["restartPolicy"] == "Always"
-    given = {variable["name"]: variable["value"] for variable in sidecar["env"]}
-    assert given.keys() <= VARIABLES
-    assert float(given["SYNCD_UPLOAD__DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
-    assert (mounts["drop"], mounts["state"]) == ("/data", "/state")
-    assert Path(given["AYMARA_AI_API_KEY_FILE"]).parent == Path(mounts["key"])
-    volumes = {volume["name"] for volume in spec["volumes"]}
-    volumes |= {claim["metadata"]["name"] for claim in pod["spec"]["volumeClaimTemplates"]}
-    assert volumes == set(mounts)
-    for probe in ("startupProbe", "livenessProbe"):
-        command, options = command_of(sidecar[probe]["exec"]["command"][1:])
-        assert (command.name, options) == ("status", ["--alive"])
-    # A key there may be read by its group: it is no key that lies about.
-    assert json.dumps(spec["volumes"]).count("secretName") == 1
+
+def test_every_action_is_pinned_by_commit_and_names_its_release():
+    used = [
+        line.split("uses:")[1].strip()
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(used) > 10
+    assert [
+        line for line in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", line)
+    ] == []
+
+
+def test_the_release_tests_before_it_publishes_and_gives_each_job_its_rights_alone():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert any(step.get("run") == ".ci/run" for step in jobs["test"]["steps"])
+    for name in jobs.keys() - {"test"}:
+        needed, beyond = set(), {name}
+        while beyond:
+            needs = [jobs[job].get("needs", []) for job in beyond]
+            beyond = {
+                each for need in needs for each in ([need] if isinstance(need, str) else need)
+            }
+            needed |= beyond
+        assert "test" in needed, name
+    writers = {
+        right: {name for name in jobs if jobs[name].get("permissions", {}).get(right) == "write"}
+        for right in ("id-token", "attestations", "packages", "contents")
+    }
+    assert writers == {
+        "id-token": {"dist", "pypi"},
+        "attestations": {"dist"},
+        "packages": {"image"},
+        "contents": set(),
+    }
+
+
+def test_the_image_is_built_of_packages_that_are_named_by_hash_and_fit():
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name, wanted in (
+        ("constraints.txt", project["project"]["dependencies"]),
+        ("constraints-build.txt", project["build-system"]["requires"]),
+    ):
+        text = (ROOT / ".ci" / name).read_text().replace("\\\n", " ")
+        entries = re.findall(r"^([\w-]+)==(\S+)(.*)$", text, re.MULTILINE)
+        assert [entry for entry, _, rest in entries if "--hash=sha256:" not in rest] == []
+        pinned = {entry: version for entry, version, _ in entries}
+        for requirement in map(requirements.Requirement, wanted):
+            assert requirement.specifier.contains(pinned[requirement.name]), requirement

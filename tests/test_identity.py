@@ -1,8 +1,9 @@
-"""The identity of a root, on real filesystems of each kind that can be made here."""
+"""The identity of a root, on every type of filesystem that can be made here."""
 
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ def run(*command):
 
 
 class Disks:
-    """Images of disks, loop devices and mounts, all taken away at the end."""
+    """Disk images, loop devices and mounts, all removed at the end."""
 
     def __init__(self, home):
         self.home = home
@@ -79,7 +80,7 @@ def disks(tmp_path):
 
 @pytest.mark.row(65)
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_disks_on_one_device_are_two_and_one_disk_on_two_devices_is_one(disks, kind):
+def test_a_disk_is_recognized_on_any_device_and_another_disk_is_not(disks, kind):
     images = [disks.image(kind, name) for name in ("one", "other")]
     device = disks.attach(images[0])
     disks.mount(device)
@@ -98,7 +99,7 @@ def test_two_disks_on_one_device_are_two_and_one_disk_on_two_devices_is_one(disk
 
 
 @pytest.mark.row(65)
-def test_two_subvolumes_of_one_btrfs_are_two(disks):
+def test_subvolumes_of_one_btrfs_differ(disks):
     disks.mount(disks.attach(disks.image("btrfs", "one")))
     for name in ("a", "b"):
         disks.done("btrfs", "subvolume", "create", disks.root / name)
@@ -108,7 +109,7 @@ def test_two_subvolumes_of_one_btrfs_are_two(disks):
 
 
 @pytest.mark.row(65)
-def test_two_tmpfs_are_two(disks):
+def test_two_tmpfs_differ(disks):
     disks.mount("-t", "tmpfs", "tmpfs")
     first = disks.identify()
     assert disks.identify() == first
@@ -119,7 +120,7 @@ def test_two_tmpfs_are_two(disks):
 
 
 @pytest.mark.row(65)
-def test_an_overlay_is_known_by_its_upper_layer(disks):
+def test_an_overlay_is_identified_by_its_upper_layer(disks):
     layers = disks.home / "layers"
     layers.mkdir()
     disks.root = layers
@@ -131,7 +132,7 @@ def test_an_overlay_is_known_by_its_upper_layer(disks):
     def identified(number):
         options = f"lowerdir={layers}/l,upperdir={layers}/u{number},workdir={layers}/w{number}"
         disks.done("mount", "-t", "overlay", "overlay", "-o", options, layers / "m")
-        # Written to first, the directory is copied up: that makes no other one of it.
+        # The first write copies the directory up, which must not change its identity.
         before = identify(os.fsencode(layers / "m/drop"))
         (layers / "m/drop/x").touch()
         assert identify(os.fsencode(layers / "m/drop")) == before
@@ -145,7 +146,7 @@ def test_an_overlay_is_known_by_its_upper_layer(disks):
 
 
 @pytest.mark.row(65)
-def test_a_fuse_mount_is_known_by_its_source(disks):
+def test_a_fuse_mount_is_identified_by_its_source(disks):
     if shutil.which("bindfs") is None:
         pytest.skip("there is no bindfs")
     seen = []
@@ -158,14 +159,14 @@ def test_a_fuse_mount_is_known_by_its_source(disks):
     assert (seen[0].inode, seen[0].is_stable) == (0, True)
 
 
-def test_where_nothing_is_stable_a_marker_is_what_a_root_is_known_by(tmp_path, monkeypatch):
+def test_a_marker_identifies_a_root_when_nothing_else_is_stable(tmp_path, monkeypatch):
     (tmp_path / ".here").touch()
     monkeypatch.setattr(identity, "_evidence_of", lambda _: ())
     assert not identify(os.fsencode(tmp_path)).is_stable
     assert identify(os.fsencode(tmp_path), b".here").is_stable
 
 
-def test_a_directory_made_anew_at_the_same_inode_is_another_one(disks, monkeypatch):
+def test_a_new_directory_with_a_reused_inode_differs(disks, monkeypatch):
     disks.mount("-t", "tmpfs", "tmpfs")
     monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((0o40755, 7, 1, 2, 0, 0, 0, 0, 0, 0)))
     path = disks.root / "in"
@@ -179,7 +180,7 @@ def test_a_directory_made_anew_at_the_same_inode_is_another_one(disks, monkeypat
 
 
 @pytest.mark.row(76)
-def test_a_directory_that_was_removed_beneath_its_bind_mount_is_not_there(disks):
+def test_a_directory_removed_beneath_its_bind_mount_is_missing(disks):
     source = disks.home / "source"
     source.mkdir()
     disks.mount("--bind", source)
@@ -189,8 +190,54 @@ def test_a_directory_that_was_removed_beneath_its_bind_mount_is_not_there(disks)
         disks.identify()
 
 
-def test_what_an_earlier_version_knew_is_the_same_only_where_its_number_is_a_uuid():
+def test_an_identity_from_version_0_1_0_matches_only_if_its_fsid_is_a_uuid():
     known = RootIdentity(str(0x5F), 2)
     assert RootIdentity("fsid 5f, born 1.0", 2).is_same(known)
     assert not RootIdentity("fsid 5f, born 1.0", 3).is_same(known)
     assert not RootIdentity("uuid 5f, born 1.0", 2).is_same(known)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Return the roots that were looked at whole."""
+    view, roots = identity.view, []
+
+    def noted(root, *how):
+        roots.append(root)
+        return view(root, *how)
+
+    monkeypatch.setattr(identity, "view", noted)
+    return roots
+
+
+def test_a_root_is_looked_at_whole_only_where_something_moved(tmp_path, looks):
+    root = tmp_path / "root"
+    root.mkdir()
+    seen = [identity.glance(bytes(root)) for _ in range(3)]
+    assert seen[0] == seen[1] == seen[2]
+    assert len(looks) == 1
+    root.rename(tmp_path / "old")
+    root.mkdir()
+    assert identity.glance(bytes(root)) != seen[0]
+    root.rmdir()
+    assert identity.glance(bytes(root)).parts == {b"": None}
+    (tmp_path / "old").rename(root)
+    assert identity.glance(bytes(root)) == seen[0]
+
+
+def test_a_marker_that_goes_is_missed_at_once(tmp_path, looks):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "marker").touch()
+    assert identity.glance(bytes(tmp_path), b"below/marker").parts[b""]
+    assert identity.glance(bytes(tmp_path), b"below/marker").parts[b""]
+    assert len(looks) == 1
+    (tmp_path / "below" / "marker").unlink()
+    assert identity.glance(bytes(tmp_path), b"below/marker").parts == {b"": None}
+
+
+def test_a_quick_look_that_failed_is_made_again(tmp_path, monkeypatch):
+    failed = replace(identity.view(bytes(tmp_path)), errors={b"": "Input/output error"})
+    with monkeypatch.context() as broken:
+        broken.setattr(identity, "view", lambda *_: failed)
+        identity.glance(bytes(tmp_path))
+    assert not identity.glance(bytes(tmp_path)).errors

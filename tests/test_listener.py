@@ -1,30 +1,35 @@
-"""The listener: whom it answers, and what."""
+"""The listener: its address, its access rules and its answers."""
 
+import csv
 import http.client
+import io
 import json
 import os
 import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from syncd import config as configuration, metrics, vitals
+from syncd import daemon as daemon_module, heartbeat, metrics
+from syncd.components import opened
+from syncd.config import loading as configuration
 from syncd.daemon import Daemon
 from syncd.disk import Fingerprint
 from syncd.exceptions import ConfigError
 from syncd.identity import RootIdentity
-from syncd.parts import opened
 from syncd.scheduler import StepReport
-from syncd.server import Listener, listener as listener_module, page
+from syncd.server import Listener, exposition, listener as listener_module, page
+from syncd.server.exposition import NAMED_STEPS, StateCollector
 from syncd.server.guard import Guard
 from syncd.state import files, folders, holds
-from syncd.state.ledger import Failure, Ledger, Offer
+from syncd.state.database.store import Store
+from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
-from syncd.state.store import Store
 
 TOKEN = "0123456789abcdef-of-the-test"
 NAMES = [b"a.txt", b"b/c.txt", b"b/d \xff.txt", b"z<script>.mp4"]
@@ -75,8 +80,10 @@ def store(tmp_path):
 
 
 def beat(directory, **more):
-    facts = {"folders": {"drop": vitals.FolderVitals("native", directories=2)}, **more}
-    vitals.write(directory, vitals.Vitals("1", os.getpid(), time.time(), time.time(), **facts))
+    facts = {"folders": {"drop": heartbeat.FolderHealth("native", directories=2)}, **more}
+    heartbeat.write(
+        directory, heartbeat.Heartbeat("1", os.getpid(), time.time(), time.time(), **facts)
+    )
 
 
 class Asker:
@@ -121,10 +128,10 @@ def serve(load):
         listener.stop()
 
 
-# Where it listens
+# Address
 
 
-def test_it_listens_nowhere_unless_it_is_told_to(load):
+def test_the_listener_is_off_by_default(load):
     listener = Listener(config=load, steps=list)
     listener.start()
     assert (listener.address, listener.trouble) == ("", "")
@@ -134,13 +141,13 @@ def test_it_listens_nowhere_unless_it_is_told_to(load):
 @pytest.mark.parametrize(
     "address", ["0.0.0.0:8766", "[::]:8766", "192.0.2.7:8766", "example.com:1"]
 )
-def test_off_loopback_it_is_refused_without_a_token_file(load, address):
+def test_listening_off_loopback_is_refused_without_a_token_file(load, address):
     with pytest.raises(ConfigError, match=r"token_file: is needed to listen on .*127\.0\.0\.1"):
         load(SYNCD_SERVER__LISTEN=address)
 
 
 @pytest.mark.row(57)
-def test_off_loopback_it_listens_with_a_token_file(load, tmp_path):
+def test_listening_off_loopback_is_allowed_with_a_token_file(load, tmp_path):
     config = load(
         SYNCD_SERVER__LISTEN="0.0.0.0:8766", SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token")
     )
@@ -149,20 +156,20 @@ def test_off_loopback_it_listens_with_a_token_file(load, tmp_path):
     assert TOKEN not in repr(config)
 
 
-def test_a_token_that_can_be_guessed_is_refused(load, tmp_path):
+def test_a_short_token_is_refused(load, tmp_path):
     (tmp_path / "token").write_text("short")
     with pytest.raises(ConfigError, match="fewer than 16 characters"):
         load(SYNCD_SERVER__LISTEN="[::1]:1", SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
 
 
 @pytest.mark.row(54)
-def test_a_token_file_that_everybody_may_write_is_refused(load, tmp_path):
+def test_a_world_writable_token_file_is_refused(load, tmp_path):
     (tmp_path / "token").chmod(0o666)
     with pytest.raises(ConfigError, match=r"token_file: everyone .* may write the file"):
         load(SYNCD_SERVER__LISTEN="[::1]:1", SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
 
 
-def test_a_port_that_is_taken_is_told_of_and_ends_nothing(load, store, caplog):
+def test_a_port_in_use_is_reported_and_the_daemon_goes_on(load, store, caplog):
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         config = load(SYNCD_SERVER__LISTEN=address)
@@ -173,7 +180,7 @@ def test_a_port_that_is_taken_is_told_of_and_ends_nothing(load, store, caplog):
     assert listener.trouble in caplog.text
 
 
-# Whom it answers
+# Access
 
 
 @pytest.mark.row(58)
@@ -197,13 +204,13 @@ def test_a_port_that_is_taken_is_told_of_and_ends_nothing(load, store, caplog):
         ({"Host": "localhost", "Origin": "null"}, 403),
     ],
 )
-def test_host_and_origin_must_be_its_own(serve, store, headers, status):
+def test_foreign_host_and_origin_headers_are_refused(serve, store, headers, status):
     beat(store.directory)
     assert serve()("/healthz", **headers)[0] == status
 
 
 @pytest.mark.row(58)
-def test_a_second_host_header_does_not_help(serve, store):
+def test_a_second_host_header_is_refused(serve, store):
     asker = serve()
     with socket.create_connection((asker.host, asker.port)) as raw:
         raw.sendall(b"GET /status.json HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
@@ -214,7 +221,7 @@ def test_a_second_host_header_does_not_help(serve, store):
 @pytest.mark.row(58)
 @pytest.mark.parametrize("path", ["/healthz", "/status.json", "/control/retry", "/nowhere"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_nothing_can_be_changed_and_no_other_site_is_let_in(serve, store, path, method):
+def test_only_get_is_allowed_and_no_cors_headers_are_sent(serve, store, path, method):
     status, headers, _ = serve()(path, method, "x=1", Content_Type="text/plain")
     assert status in (404, 405)
     assert not [name for name in headers if name.lower().startswith("access-control")]
@@ -222,7 +229,7 @@ def test_nothing_can_be_changed_and_no_other_site_is_let_in(serve, store, path, 
 
 @pytest.mark.row(58)
 @pytest.mark.parametrize("path", ["/status.json", "/nowhere", "/metrics"])
-def test_every_answer_forbids_framing_guessing_and_keeping(serve, store, path):
+def test_every_answer_forbids_framing_sniffing_and_storing(serve, store, path):
     _, headers, _ = serve()(path)
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -246,9 +253,7 @@ def test_every_answer_forbids_framing_guessing_and_keeping(serve, store, path):
         (f"bearer  {TOKEN} ", 200),
     ],
 )
-def test_where_a_token_is_wanted_it_is_needed_for_all_but_the_probes(
-    serve, store, tmp_path, given, status
-):
+def test_a_configured_token_is_required_except_for_probes(serve, store, tmp_path, given, status):
     beat(store.directory)
     asker = serve(SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
     headers = {"Authorization": given} if given else {}
@@ -273,7 +278,7 @@ def test_the_probes_need_no_token_and_answer_yes_or_no(serve, store, tmp_path):
     assert (status, json.loads(body)) == (503, {"ready": False})
 
 
-def test_metrics_can_be_opened_to_all_and_nothing_else_is(serve, store, tmp_path):
+def test_open_metrics_need_no_token_but_everything_else_does(serve, store, tmp_path):
     beat(store.directory)
     token = str(tmp_path / "token")
     asker = serve(SYNCD_SERVER__TOKEN_FILE=token, SYNCD_SERVER__METRICS="open")
@@ -282,7 +287,7 @@ def test_metrics_can_be_opened_to_all_and_nothing_else_is(serve, store, tmp_path
 
 
 @pytest.mark.row(58)
-def test_it_is_called_by_the_names_that_are_allowed(serve, store):
+def test_allowed_hosts_are_accepted(serve, store):
     beat(store.directory)
     asker = serve(SYNCD_SERVER__ALLOWED_HOSTS='["sync.example"]')
     assert asker("/healthz", Host="Sync.example:8766")[0] == 200
@@ -291,7 +296,7 @@ def test_it_is_called_by_the_names_that_are_allowed(serve, store):
     assert b"[server] allowed_hosts" in body
 
 
-def test_off_loopback_it_is_called_by_any_address_or_its_own_name():
+def test_off_loopback_any_address_and_the_own_name_are_accepted():
     guard = Guard(None, hosts={"sync-1"}, any_address=True, token="")
     assert guard._is_ours("10.1.2.3:8766")
     assert guard._is_ours("[2001:db8::1]:8766")
@@ -300,9 +305,7 @@ def test_off_loopback_it_is_called_by_any_address_or_its_own_name():
 
 
 @pytest.mark.row(58)
-def test_the_page_is_given_without_a_token_for_it_asks_for_one_and_holds_none(
-    serve, store, tmp_path
-):
+def test_the_page_needs_no_token_and_contains_no_data(serve, store, tmp_path):
     asker = serve(SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
     status, headers, body = asker("/")
     assert (status, body) == (200, page.HTML)
@@ -314,45 +317,58 @@ def test_the_page_is_given_without_a_token_for_it_asks_for_one_and_holds_none(
     assert asker("/page.json", Authorization=f"Bearer {TOKEN}")[0] == 200
 
 
-# What it answers
+# Answers
 
 
-def test_the_page_reads_the_document_the_failures_and_the_last_hour(serve, store, monkeypatch):
-    minutes = [0.0]
-    hour = metrics.LastHour(monotonic=lambda: 60 * minutes[0])
-    monkeypatch.setattr(listener_module, "UPLOADED_LAST_HOUR", hour)
-    hour.add(5)
-    minutes[0] = 2
-    hour.add(7)
-    hour.add(8)
+def sync(db, instance, path, number, now):
+    """Have a file stored, at a time."""
+    file = files.find(db, "drop", path)
+    offer = Offer(file.id, file.fingerprint, "b" * 64, "text/plain", "direct", vacated=())
+    ledger = Ledger(policies={"drop": Policy()}, instance=instance)
+    copy = ledger.begin(db, offer, now)
+    stored = Stored(f"00000000-0000-4000-8000-{number:012d}", "r", None)
+    ledger.stored(db, copy.id, stored, now, look=now)
 
-    def fail(db):
+
+def test_the_page_reads_the_document_failures_with_what_helps_and_the_last_day(serve, store):
+    now = time.time()
+
+    def fill(db):
         file = files.find(db, "drop", b"b/d \xff.txt")
         offer = Offer(file.id, file.fingerprint, "a" * 64, "text/plain", "direct", vacated=())
         ledger = Ledger(policies={"drop": Policy()}, instance=store.instance)
-        copy = ledger.begin(db, offer, time.time())
-        ledger.refused(db, copy.id, Failure("no", status=415, request_id="req-1"), time.time())
+        copy = ledger.begin(db, offer, now)
+        ledger.refused(db, copy.id, Failure("no", status=415, request_id="req-1"), now)
+        sync(db, store.instance, b"a.txt", 1, now - 3600)
+        sync(db, store.instance, b"z<script>.mp4", 2, now - 60)
+        sync(db, store.instance, b"b/c.txt", 3, now - 90_000)
+        # Other events of a copy are no uploads.
+        db.conn.execute(
+            "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
+            "SELECT ?, folder, path, 'kept', file_uuid, '' FROM history WHERE event = 'synced'",
+            [now],
+        )
 
-    store.write(fail)
+    store.write(fill)
     beat(store.directory)
     told = serve().json("/page.json")
-    assert told["counts"] == {"queued": 3, "failed": 1}
-    assert told["failures"] == [
-        {
-            "folder": "drop",
-            "path": "b/d \\xff.txt",
-            "path_b64": "Yi9kIP8udHh0",
-            "error": "no (status 415, request req-1)",
-            "request_id": "req-1",
-        }
-    ]
-    assert told["hour"][-3:] == [[1, 5], [0, 0], [2, 15]]
-    assert len(told["hour"]) == 60
-    minutes[0] = 500
-    assert hour.minutes() == [(0, 0)] * 60
+    assert told["counts"] == {"synced": 3, "failed": 1}
+    (failure,) = told["failures"]
+    assert failure["path_b64"] == "Yi9kIP8udHh0"
+    assert failure["error"] == "no (status 415, request req-1)"
+    assert failure["request_id"] == "req-1"
+    says, command = failure["advice"]
+    assert "when its content changes" in says
+    assert command.startswith("syncd retry ")
+    assert [file["path"] for file in told["recent"]] == ["z<script>.mp4", "a.txt", "b/c.txt"]
+    size = told["recent"][0]["size"]
+    assert told["day"][-1] == [1, size]
+    assert told["day"][-5] == [1, size]
+    assert sum(part[0] for part in told["day"]) == 2
+    assert len(told["day"]) * told["day_part_seconds"] == 86_400
 
 
-def test_healthz_is_about_the_process_and_readyz_about_its_job(serve, store):
+def test_healthz_reports_the_process_and_readyz_its_job(serve, store):
     asker = serve()
     assert asker("/healthz")[0] == 503
     beat(store.directory, api_state="refused")
@@ -362,7 +378,7 @@ def test_healthz_is_about_the_process_and_readyz_about_its_job(serve, store):
     assert json.loads(body) == {"ready": False}
 
 
-def test_a_failed_file_or_a_deletion_held_keeps_nobody_from_being_ready(serve, store):
+def test_failed_files_and_held_deletions_do_not_affect_readiness(serve, store):
     beat(store.directory, api_state="ok")
     store.write(
         lambda db: holds.place(
@@ -378,12 +394,13 @@ def test_status_is_the_document_of_the_command(serve, store):
     beat(store.directory)
     told = serve().json("/status.json")
     assert list(told) == [
-        *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "holds", "api"),
+        *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "sending"),
+        *("holds", "paused", "bandwidth", "api"),
     ]
     assert told["counts"] == {"queued": len(NAMES)}
 
 
-def test_the_manifest_comes_in_pages_each_file_once_and_in_order(serve, store):
+def test_the_pages_of_the_manifest_contain_each_file_once_in_order(serve, store):
     asker, seen, after = serve(), [], ""
     while after is not None:
         page = asker.json(f"/ls.json?limit=1&after={after}")
@@ -393,7 +410,7 @@ def test_the_manifest_comes_in_pages_each_file_once_and_in_order(serve, store):
     assert seen == ["a.txt", "b/c.txt", "b/d \\xff.txt", "z<script>.mp4"]
 
 
-def test_no_answer_holds_a_character_that_a_terminal_obeys(serve, store):
+def test_answers_contain_no_terminal_control_characters(serve, store):
     row = "UPDATE files SET path = ? WHERE path = ?"
     store.write(lambda db: db.conn.execute(row, ["\x9b2J\u202ea.txt".encode(), b"a.txt"]))
     status, _, body = serve()("/ls.json")
@@ -401,7 +418,7 @@ def test_no_answer_holds_a_character_that_a_terminal_obeys(serve, store):
     assert "\x9b2J\u202ea.txt" in [file["path"] for file in json.loads(body)["files"]]
 
 
-def test_the_manifest_is_searched_and_filtered(serve, store):
+def test_the_manifest_can_be_searched_and_filtered(serve, store):
     asker = serve()
 
     def paths(query):
@@ -418,13 +435,25 @@ def test_the_manifest_is_searched_and_filtered(serve, store):
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "status=odd", "after=x", "after=" + "W" * 4000]
 )
-def test_a_question_that_makes_no_sense_is_told_so(serve, store, query):
+def test_an_invalid_query_is_answered_400(serve, store, query):
     status, _, body = serve()(f"/ls.json?{query}")
     assert status == 400
     assert "error" in json.loads(body)
 
 
-def test_many_searches_wait_for_their_turn_and_keep_nothing_else_waiting(store, serve, monkeypatch):
+def test_the_manifest_is_had_as_csv_page_by_page(serve, store, monkeypatch):
+    monkeypatch.setattr(listener_module, "LONGEST_PAGE", 3)
+    asker = serve()
+    status, headers, body = asker("/ls.csv")
+    assert (status, headers["Content-Type"]) == (200, "text/csv; charset=utf-8")
+    assert headers["Content-Disposition"] == 'attachment; filename="syncd.csv"'
+    rows = list(csv.DictReader(io.StringIO(body.decode(), newline="")))
+    assert [row["path"] for row in rows] == ["a.txt", "b/c.txt", "b/d \\xff.txt", "z<script>.mp4"]
+    assert asker("/ls.csv?search=b/")[2].count(b"\r\n") == 3
+    assert asker("/ls.csv?status=odd")[0] == 400
+
+
+def test_too_many_searches_wait_and_block_nothing_else(store, serve, monkeypatch):
     monkeypatch.setattr(listener_module, "TURN_SECONDS", 0.1)
     asker = serve()
     begun = threading.Semaphore(0)
@@ -447,7 +476,7 @@ def test_many_searches_wait_for_their_turn_and_keep_nothing_else_waiting(store, 
     for _ in searches:
         assert begun.acquire(timeout=10)
     status, _, body = asker("/ls.json?search=b")
-    assert (status, json.loads(body)) == (503, {"error": "others are searching; try again"})
+    assert (status, json.loads(body)) == (503, {"error": "other searches are running; try again"})
     assert asker("/status.json")[0] == 200
     free.set()
     for search in searches:
@@ -456,7 +485,7 @@ def test_many_searches_wait_for_their_turn_and_keep_nothing_else_waiting(store, 
     assert asker("/ls.json?search=b")[0] == 200
 
 
-def test_a_files_story_is_told_by_its_exact_name(serve, store):
+def test_why_finds_a_file_by_its_exact_name(serve, store):
     asker = serve()
     assert asker.json("/why.json?folder=drop&path=b/c.txt")["path"] == "b/c.txt"
     exact = asker.json("/why.json?folder=drop&path_b64=Yi9kIP8udHh0")
@@ -469,7 +498,7 @@ def test_a_files_story_is_told_by_its_exact_name(serve, store):
 # Metrics
 
 
-def test_metrics_are_well_formed_and_tell_how_things_stand(serve, store, monkeypatch):
+def test_metrics_are_well_formed_and_show_the_current_state(serve, store, monkeypatch):
     monkeypatch.setattr(metrics.REQUESTS, "_values", {("upload", "503"): 2.0})
     beat(store.directory, api_state="unreachable", last_success_at=1234.5)
     status, headers, body = serve()("/metrics")
@@ -484,8 +513,10 @@ def test_metrics_are_well_formed_and_tell_how_things_stand(serve, store, monkeyp
     assert values["syncd_files", ("folder", "drop"), ("status", "synced")] == 0
     assert values["syncd_oldest_queued_seconds", ("folder", "drop")] >= 30
     assert values["syncd_api_requests_total", ("operation", "upload"), ("status", "503")] == 2
-    assert values["syncd_api_state", ("syncd_api_state", "unreachable")] == 1
-    assert values["syncd_api_state", ("syncd_api_state", "ok")] == 0
+    assert values["syncd_api_state", ("state", "unreachable")] == 1
+    assert values["syncd_api_state", ("state", "ok")] == 0
+    assert values["syncd_backlog_bytes", ("folder", "drop")] == 7 * len(NAMES)
+    assert values["syncd_uploaded_files_total", ("folder", "drop")] == 0
     assert values["syncd_last_contact_timestamp_seconds",] == 1234.5
     assert values["syncd_ready",] == 0
     assert values["syncd_doubts",] == 0
@@ -495,7 +526,7 @@ def test_metrics_are_well_formed_and_tell_how_things_stand(serve, store, monkeyp
     assert values["process_open_fds",] > 3
 
 
-def test_no_metric_holds_a_path_or_a_secret(serve, store, tmp_path):
+def test_metrics_contain_no_path_and_no_secret(serve, store, tmp_path):
     beat(store.directory)
     asker = serve(SYNCD_SERVER__TOKEN_FILE=str(tmp_path / "token"))
     _, _, body = asker("/metrics", Authorization=f"Bearer {TOKEN}")
@@ -505,11 +536,57 @@ def test_no_metric_holds_a_path_or_a_secret(serve, store, tmp_path):
         assert secret not in text
 
 
-def test_names_keep_to_the_conventions(serve, store):
+def test_steps_of_folders_and_hooks_are_counted_together_without_their_names():
+    def report(name, runs):
+        return StepReport(name, runs, 0, 0.0, None, runs / 2, 1)
+
+    steps = [
+        *(report(f"{kind} {name}", 2) for kind in NAMED_STEPS for name in ("my drop", "b")),
+        *(report("back up", 1), report("upload", 7)),
+    ]
+    standing = StateCollector(
+        status=dict, doubts=lambda: 0, steps=lambda: steps, free_bytes=lambda: 1
+    )
+    runs, failures, seconds = standing._step_metrics()
+    counted = {sample.labels["step"]: sample.value for sample in runs.samples}
+    assert counted == dict.fromkeys(NAMED_STEPS, 4) | {"back up": 1, "upload": 7}
+    assert failures.samples[0].value == 2
+    assert seconds.samples[0].value == 2.0
+
+
+def test_every_step_with_a_name_of_its_own_is_known_to_the_metrics():
+    source = Path(daemon_module.__file__).read_text()
+    named = re.findall(r'add\(f"([^"{]+) \{', source)
+    assert sorted(named) == sorted(NAMED_STEPS)
+
+
+def test_histograms_count_what_took_at_most_so_long(serve, store, monkeypatch):
+    histogram = metrics.Histogram("syncd_x_seconds", "X.", (1, 5), "method", known=[("direct",)])
+    for seconds in (0.5, 1, 3, 60):
+        histogram.observe("direct", seconds=seconds)
+    monkeypatch.setattr(exposition, "HISTOGRAMS", (histogram,))
+    beat(store.directory)
+    body = serve()("/metrics")[2].decode()
+    told = re.findall(
+        r'^(syncd_x_seconds_\w+)\{(?:le="(.+?)",)?method="direct"\} (.+)$', body, re.MULTILINE
+    )
+    assert told == [
+        ("syncd_x_seconds_bucket", "1.0", "2.0"),
+        ("syncd_x_seconds_bucket", "5.0", "3.0"),
+        ("syncd_x_seconds_bucket", "+Inf", "4.0"),
+        ("syncd_x_seconds_count", "", "4.0"),
+        ("syncd_x_seconds_sum", "", "64.5"),
+    ]
+
+
+def test_metric_names_follow_the_conventions(serve, store):
     """Counters end in _total, units are base units, and every name is ours or the process's."""
     beat(store.directory)
     families = list(text_string_to_metric_families(serve()("/metrics")[2].decode()))
     for family in families:
+        # A label that repeats the name tells nothing.
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert not labels & {family.name, family.name.removeprefix("syncd_")}, family.name
         assert re.fullmatch(r"(syncd|process|python)_[a-z_]+", family.name), family.name
         assert family.documentation
         assert not re.search(r"_(ms|milliseconds|kb|mb|percent|count)$", family.name), family.name
@@ -523,11 +600,11 @@ def test_a_daemon_serves_while_it_runs_and_leaves_no_thread(load):
     config = load(SYNCD_SERVER__LISTEN="127.0.0.1:0")
     stop = threading.Event()
     with opened(config) as parts:
-        daemon = Daemon(config=config, parts=parts, stop=stop)
+        daemon = Daemon(config=config, components=parts, stop=stop)
         thread = threading.Thread(target=daemon.run, args=(threading.Event(),))
         thread.start()
         deadline = time.monotonic() + 20
-        while not vitals.is_alive(config.state.directory, time.time()):
+        while not heartbeat.is_alive(config.state.directory, time.time()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         asker = Asker(daemon._listener)

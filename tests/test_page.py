@@ -1,4 +1,4 @@
-"""The status page without a browser: what is in the file, and what keeps others out of it."""
+"""The status page without a browser: its content, and its policy."""
 
 import re
 from base64 import b64encode
@@ -39,7 +39,7 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_word_can_be_read_and_every_sign_be_seen(theme):
+def test_text_and_symbols_have_enough_contrast(theme):
     colours = palettes()[theme]
     for ink, ground in product(INKS, GROUNDS):
         assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
@@ -47,16 +47,16 @@ def test_every_word_can_be_read_and_every_sign_be_seen(theme):
         assert contrast(colours[hue], colours[ground]) >= 3, (hue, ground)
 
 
-def test_the_page_is_small_and_asks_nobody_else():
+def test_the_page_is_small_and_loads_nothing_external():
     assert len(page.HTML) < 60_000
-    # The namespace of SVG is a name, and is not fetched.
+    # The namespace of SVG is only a name and not fetched.
     urls = set(re.findall(r"https?://[^\s\"'<>]+", HTML))
     assert urls == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"@import|url\(|\bsrc=|<link(?! rel=\"icon\" href=\"data:)", HTML)
 
 
 @pytest.mark.row(58)
-def test_the_policy_lets_in_this_script_and_this_style_and_nothing_else():
+def test_the_policy_admits_only_the_pages_script_and_style():
     policy = dict(part.strip().split(" ", 1) for part in page.POLICY.split(";"))
     assert policy["default-src"] == "'none'"
     for name, text in (("script-src", SCRIPT), ("style-src", STYLE)):
@@ -67,10 +67,10 @@ def test_the_policy_lets_in_this_script_and_this_style_and_nothing_else():
 
 
 @pytest.mark.row(58)
-def test_no_name_ever_becomes_markup_or_script():
+def test_names_never_become_markup_or_script():
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function|DOMParser",
         SCRIPT,
     )
-    # What the policy would refuse: handlers and styles in attributes.
+    # The policy refuses handlers and styles in attributes.
     assert not re.search(r"<[^>]+\s(on\w+|style)=", HTML.replace(SCRIPT, ""))

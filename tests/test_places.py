@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from syncd import config, places
+from syncd import places
+from syncd.config import loading
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_configuration_is_read_though_one_of_its_folders_hangs(tmp_path, hung)
         (tmp_path / name).mkdir()
     folders = f'[{{"path": "{tmp_path}/hung"}}, {{"path": "{tmp_path}/works"}}]'
     began = time.monotonic()
-    loaded = config.load(
+    loaded = loading.load(
         config=None,
         directories=(),
         environ={"SYNCD_FOLDERS": folders, "SYNCD_STATE__DIRECTORY": str(tmp_path / "state")},

@@ -13,13 +13,14 @@ from urllib.request import urlopen
 
 import pytest
 
-from syncd import config as configuration, vitals
+from syncd import heartbeat
 from syncd.cli.control import perform
 from syncd.commands import COMMANDS
+from syncd.components import opened
+from syncd.config import loading as configuration
 from syncd.daemon import Daemon
 from syncd.emulator import Emulator
 from syncd.metrics import RELOADS
-from syncd.parts import opened
 from syncd.state import holds, manifest, views
 
 GOOD, BAD = "a-good-key-0123", "a-refused-key-4"
@@ -61,7 +62,11 @@ class Running:
     def run(self):
         with opened(self.load()) as parts:
             self.daemon = Daemon(
-                config=self.load(), parts=parts, stop=self.stop, reload=self.reload, load=self.load
+                config=self.load(),
+                components=parts,
+                stop=self.stop,
+                reload=self.reload,
+                load=self.load,
             )
             self.daemon.run(threading.Event())
 
@@ -82,7 +87,7 @@ class Running:
         return {entry["path"] for entry in entries if entry["status"] == "synced"}
 
     def beat(self):
-        return vitals.read(self.home / "state")
+        return heartbeat.read(self.home / "state")
 
 
 @pytest.fixture
@@ -114,13 +119,13 @@ def running(tmp_path, emulator, monkeypatch):
 def test_a_reload_takes_up_a_folder_and_leaves_the_unchanged_one_as_it_is(running):
     (running.drop / "one").write_text("1")
     running.until(lambda: running.synced() == {"one"})
-    kept = running.daemon._parts.watch.folders["drop"]
+    kept = running.daemon._components.watch.folders["drop"]
     scans, thread = kept.last_scan, kept.observer
     (running.other / "two").write_text("2")
     running.configure(running.drop, running.other)
     running.hup()
     running.until(lambda: running.synced() == {"one", "two"})
-    assert running.daemon._parts.watch.folders["drop"] is kept
+    assert running.daemon._components.watch.folders["drop"] is kept
     assert kept.observer is thread
     assert kept.last_scan is scans
     (running.drop / "three").write_text("3")
@@ -133,7 +138,7 @@ def test_what_a_failed_commit_left_under_way_is_settled_after_a_reload(running):
     """The parts that knew of it are gone, and nobody would ever end the path's waiting."""
     (running.drop / "one").write_text("1")
     running.until(lambda: running.synced() == {"one"})
-    running.daemon._parts.store.write(
+    running.daemon._components.store.write(
         lambda db: db.conn.execute(
             "UPDATE copies SET status = 'retiring', in_flight = 1, delete_sent_at = 1"
         )
@@ -150,7 +155,7 @@ def test_a_folder_that_is_taken_out_is_watched_no_more_and_nothing_is_deleted(ru
     running.hup()
     (running.other / "two").write_text("2")
     running.until(lambda: "two" in running.synced())
-    gone = running.daemon._parts.watch.folders["other"]
+    gone = running.daemon._components.watch.folders["other"]
     running.configure(running.drop)
     running.hup()
     running.until(lambda: "other" not in running.beat().folders)
@@ -198,18 +203,18 @@ def test_what_only_a_restart_can_do_is_refused_by_a_reload(running, caplog):
 
 def test_a_reload_that_changes_nothing_restarts_nothing(running, caplog):
     caplog.set_level(logging.INFO)
-    parts = running.daemon._parts
+    parts = running.daemon._components
     running.hup()
-    assert running.daemon._parts is parts
+    assert running.daemon._components is parts
     assert "nothing changed" in caplog.text
 
 
 def test_the_listener_is_taken_up_by_a_reload_alone(running):
-    parts = running.daemon._parts
+    parts = running.daemon._components
     running.configure(extra="[server]\nlisten = '127.0.0.1:0'")
     running.hup()
     running.until(lambda: running.daemon._listener.address)
-    assert running.daemon._parts is parts
+    assert running.daemon._components is parts
     host, _, port = running.daemon._listener.address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=5).close()
 
@@ -234,7 +239,7 @@ def test_systemd_is_told_that_a_reload_begins_and_ends(running, monkeypatch, tmp
 @pytest.mark.long
 @pytest.mark.row(38)
 def test_a_key_that_was_rotated_is_taken_up_by_itself_after_a_401(running, emulator, monkeypatch):
-    monkeypatch.setattr("syncd.daemon.KEY_SECONDS", 0.2)
+    monkeypatch.setattr("syncd.reloading.KEY_SECONDS", 0.2)
     running.key(BAD)
     running.hup()
     (running.drop / "one").write_text("1")
@@ -257,7 +262,7 @@ def test_a_reload_waits_for_a_command_under_way(running, monkeypatch):
         yield {"ended": True}
 
     monkeypatch.setitem(COMMANDS, "wait", wait)
-    caller = SimpleNamespace(load=lambda **_: running.load())
+    caller = SimpleNamespace(load=lambda **_: running.load(), words=["wait"])
     with ThreadPoolExecutor(1) as pool:
         command = pool.submit(perform, caller, "wait", {})
         try:

@@ -11,7 +11,7 @@ from syncd.exceptions import FileChangedError
 
 
 class Yard:
-    """A watch folder and a target, and the way of a file from one to the other."""
+    """A watch folder, a target, and the moves between them."""
 
     def __init__(self, tmp_path):
         self.root, self.target = tmp_path / "in", tmp_path / "out"
@@ -69,7 +69,7 @@ def plain(tmp_path):
     return Yard(tmp_path)
 
 
-def test_a_file_is_moved_with_its_path_and_time(yard):
+def test_a_moved_file_keeps_its_path_and_time(yard):
     path = yard.drop("a/b/clip.mp4")
     os.utime(path, ns=(1, 2_000_000_000))
     assert yard.move("a/b/clip.mp4") == b"a/b/clip.mp4"
@@ -78,7 +78,7 @@ def test_a_file_is_moved_with_its_path_and_time(yard):
     assert [path.name for path in yard.here()] == ["a", "b"], "no private directory is left"
 
 
-def test_modes_of_the_watch_folder_do_not_open_the_target(tmp_path, monkeypatch):
+def test_loose_modes_in_the_watch_folder_do_not_reach_the_target(tmp_path, monkeypatch):
     yard = Yard(tmp_path)
     monkeypatch.setattr(relocation, "_rename_noreplace", _never_across(yard))
     yard.target.mkdir(mode=0o700)
@@ -100,7 +100,7 @@ def _never_across(yard):
     return crossing
 
 
-def test_nothing_is_overwritten(yard):
+def test_a_move_overwrites_nothing(yard):
     for number, content in enumerate((b"one", b"two", b"three")):
         yard.drop("report.csv", content)
         yard.drop(".hidden", content)
@@ -111,8 +111,8 @@ def test_nothing_is_overwritten(yard):
     assert len(yard.there()) == 6
 
 
-def test_a_move_that_was_cut_is_done_again_to_the_same_end(yard):
-    """Cut after the target was there: the same content is not put there twice."""
+def test_an_interrupted_move_can_be_repeated(yard):
+    """A crash after the target was written does not put the same content there twice."""
     yard.drop("a")
     yard.target.mkdir()
     (yard.target / "a").write_bytes(b"content")
@@ -122,8 +122,8 @@ def test_a_move_that_was_cut_is_done_again_to_the_same_end(yard):
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
-def test_a_name_that_was_swapped_at_the_last_moment_is_left_alone(plain, kind):
-    """The file that was checked is open; its name stands for another one by now."""
+def test_a_file_swapped_in_at_the_last_moment_stays(plain, kind):
+    """The checked file is open, but its name now belongs to another file."""
     root, path = os.fsencode(plain.root), plain.drop("a")
     outside = plain.root.parent / "precious"
     outside.write_bytes(b"precious")
@@ -146,7 +146,7 @@ def test_a_name_that_was_swapped_at_the_last_moment_is_left_alone(plain, kind):
     assert {entry.name for entry in plain.root.iterdir()} == {"a", "elsewhere"}
 
 
-def test_a_file_goes_back_beside_one_that_took_its_name(yard):
+def test_a_file_goes_back_under_a_new_name_when_its_own_is_taken(yard):
     yard.drop("a.txt", b"old")
     yard.set_aside("a.txt")
     yard.drop("a.txt", b"new")
@@ -156,7 +156,7 @@ def test_a_file_goes_back_beside_one_that_took_its_name(yard):
     assert names == {"a.txt": b"new", "a-2.txt": b"old"}
 
 
-def test_others_cannot_reach_what_is_set_aside(plain):
+def test_only_the_owner_can_reach_a_file_set_aside(plain):
     plain.drop("a")
     plain.root.chmod(0o777)
     plain.set_aside("a")
@@ -175,8 +175,8 @@ def test_a_private_directory_of_another_user_is_not_used(plain):
     assert (plain.root / "a").read_bytes() == b"content"
 
 
-def test_two_movers_of_one_target_do_not_share_a_draft(tmp_path, monkeypatch):
-    """Each copy is its own, and what was written is read back before the original goes."""
+def test_concurrent_moves_to_one_target_do_not_share_a_draft(tmp_path, monkeypatch):
+    """Each copy has its own draft, and is read back before the original is deleted."""
     yard = Yard(tmp_path)
     monkeypatch.setattr(relocation, "_rename_noreplace", _never_across(yard))
     yard.drop("a", b"A" * 5000)
@@ -199,7 +199,7 @@ def test_two_movers_of_one_target_do_not_share_a_draft(tmp_path, monkeypatch):
     assert drafts[0] != ".syncd-move.part"
 
 
-def test_a_draft_takes_no_name_that_is_there(plain, monkeypatch):
+def test_a_draft_does_not_reuse_an_existing_name(plain, monkeypatch):
     monkeypatch.setattr(relocation, "_rename_noreplace", _never_across(plain))
     monkeypatch.setattr(relocation.secrets, "token_hex", lambda n: "0" * (2 * n))
     plain.drop("a")
@@ -223,8 +223,8 @@ def test_a_target_that_is_a_link_is_not_followed(yard, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_name_is_not_replaced_that_appears_while_it_is_moved(plain, monkeypatch):
-    """Seen to be free is not enough: the rename itself must refuse."""
+def test_a_name_that_appears_during_a_move_is_not_replaced(plain, monkeypatch):
+    """Checking that a name is free is not enough: the rename itself must refuse."""
     plain.drop("a")
     holds = relocation._holds
 
@@ -256,7 +256,7 @@ def test_a_memory_map_counts_as_an_open_writer_and_a_reader_does_not(plain):
         assert lease.is_open_for_writing(descriptor) is False
 
 
-def test_a_target_whose_mount_is_gone_is_an_obstacle(plain, monkeypatch):
+def test_a_target_whose_mount_is_missing_is_an_obstacle(plain, monkeypatch):
     root, target = os.fsencode(plain.root), os.fsencode(plain.target / "not there yet")
     mounted_on = relocation.mount_point(target)
     assert relocation.obstacle(root, target, mounted_on) == ""

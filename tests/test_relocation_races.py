@@ -1,4 +1,4 @@
-"""What races with the taking away of a file: nothing is lost, and nothing outside is touched.
+"""Races with the removal of a file: nothing is lost, and nothing outside is touched.
 
 `SYNCD_RACES=10000 pytest tests/test_relocation_races.py` tries it at length.
 """
@@ -22,19 +22,19 @@ EXCHANGE = 2
 
 
 def swap(one, other):
-    """Exchange two names at once, as renameat2(2) can: that alone loses nothing."""
+    """Exchange two names atomically by renameat2(2), which itself loses nothing."""
     relocation._libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), EXCHANGE)
 
 
 def attack(folder, over, last):
-    """Put other things under the name, as somebody else who may write to the folder."""
+    """Replace the name by other things, as another user who may write to the folder would."""
     chance = random.Random(1)
     while not over.wait(chance.random() / 1000):
         swap(folder / "a", folder / chance.choice(["other", "link", "directory"]))
 
 
 def edit(folder, over, last):
-    """Save as editors do: whole new content, renamed over the old, or written in place."""
+    """Save as editors do: rename new content over the old, or write in place."""
     chance, number = random.Random(1), 0
     while not over.wait(chance.random() / 500):
         number += 1
@@ -52,7 +52,7 @@ def edit(folder, over, last):
 
 
 def take(root, target):
-    """Take a file away as the daemon does; return whether it went."""
+    """Remove a file as the daemon does; return whether it succeeded."""
     aside = relocation.new_aside()
     digest = sha256(SENT).hexdigest()
     try:
@@ -75,7 +75,7 @@ def take(root, target):
 
 
 def drop(folder):
-    """Put a file there, where none is."""
+    """Create a file unless one exists."""
     with suppress(FileExistsError), (folder / "draft").open("xb") as draft:
         draft.write(SENT)
     with suppress(FileExistsError):
@@ -90,7 +90,7 @@ def contents(directory):
 @pytest.mark.row(69)
 @pytest.mark.parametrize("rival", [attack, edit])
 @pytest.mark.parametrize("way", ["move", "delete"])
-def test_what_is_taken_away_in_a_race_is_what_was_sent_and_no_more(tmp_path, rival, way):
+def test_a_race_never_takes_away_content_that_was_not_sent(tmp_path, rival, way):
     folder, target, outside = (tmp_path / name for name in ("in", "out", "outside"))
     (folder / "directory").mkdir(parents=True)
     (folder / "directory" / "file").write_bytes(b"never sent")

@@ -2,21 +2,35 @@
 
 import http.client
 import json
+import os
+import pwd
+import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from syncd.cli.options import Options
-from syncd.commands import COMMANDS
+from syncd.clients import make_client
+from syncd.commands import COMMANDS, QUESTIONS
+from syncd.components import opened
+from syncd.config.loading import Config
 from syncd.disk import short_path
-from syncd.exceptions import StateLockedError, SyncdError
-from syncd.heartbeat import SOCKET_NAME
-from syncd.parts import opened
-from syncd.state.owner import refuse_to_read
-from syncd.state.store import lock_holder
+from syncd.exceptions import (
+    ConfigError,
+    ForeignStateError,
+    NoStateError,
+    StateLockedError,
+    SyncdError,
+)
+from syncd.files_api import StopFlag
+from syncd.liveness import SOCKET_NAME
+from syncd.state import views
+from syncd.state.binding import bound_to
+from syncd.state.database.owner import refuse_to_read
+from syncd.state.database.store import lock_holder
 
 JsonObject = dict[str, Any]
 #: Seconds for which a daemon that is just starting, or just ending, is waited for.
@@ -35,28 +49,96 @@ class CommandError(SyncdError):
         self.exit_code = exit_code
 
 
+class BrokenOffError(CommandError):
+    """The daemon ended, or hung up, before it gave a result."""
+
+
 def perform(
     options: Options,
     command: str,
     arguments: JsonObject,
     *,
     progress: Callable[[JsonObject], None] = lambda _: None,
+    alone: Callable[[], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command` and return its result; `progress` is told each step, as it begins.
 
     A daemon that runs has key and folders: only without one must the configuration name them.
+    `alone` carries the command out where no daemon runs, if that takes less than every part.
     SyncdError as the command raises it, here or in the daemon; StateLockedError where another
     process has the state and takes no commands.
     """
     result: JsonObject = {}
-    for said in _carried_out(options, command, arguments):
+    arguments = arguments | {"by": _operator(options.words)}
+    for said in _carried_out(options, command, arguments, alone):
         if "step" in said:
             progress(said)
         result = said
     return result
 
 
-def _carried_out(options: Options, command: str, arguments: JsonObject) -> Iterator[JsonObject]:
+def _operator(words: Sequence[str]) -> str:
+    """Return who gives a command, where and how: `alice (as root) on pts/3: syncd retry`."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"user {os.getuid()}"
+    if (sudoer := os.environ.get("SUDO_USER")) and sudoer != user:
+        user = f"{sudoer} (as {user})"
+    place = "without a terminal"
+    for number in (0, 1, 2):
+        # A container's terminal may have no name in it.
+        with suppress(OSError):
+            place = f"on {os.ttyname(number).removeprefix('/dev/')}"
+            break
+    return f"{user} {place}: {shlex.join(['syncd', *words])}"
+
+
+def ask(options: Options, question: str, arguments: JsonObject) -> JsonObject:
+    """Have the daemon ask the service; where none takes commands, ask it here, without the lock.
+
+    SyncdError as the question raises it; ForeignStateError if the configuration names another
+    service than the state's.
+    """
+    directory = options.load(to_sync=False).state.directory
+    # A pass of `syncd once` has the state, and takes no commands.
+    with suppress(StateLockedError):
+        if (connection := _daemon(directory)) is not None:
+            with closing(connection):
+                *_, answer = _asked(connection, question, arguments)
+                return answer
+    config = load_without_folders(options)
+    if (known := base_url(directory)) not in (None, config.api.base_url):
+        raise ForeignStateError(
+            f"the state in {directory} belongs to {known}, and the configuration names "
+            f"{config.api.base_url}: give the same configuration as to the daemon"
+        )
+    with make_client(config, StopFlag()) as client:
+        return QUESTIONS[question](client, arguments)
+
+
+def load_without_folders(options: Options) -> Config:
+    """Return the configuration with its key; no folder has to be in it."""
+    problems: list[str] = []
+    config = options.load(to_sync=True, problems=problems)
+    if wrong := [text for text in problems if not text.startswith("no folder to watch")]:
+        raise ConfigError("\n".join(wrong))
+    return config
+
+
+def base_url(directory: Path) -> str | None:
+    """Return the service that the state belongs to; None while it belongs to none."""
+    with suppress(NoStateError):
+        return views.read(directory, bound_to)
+    return None
+
+
+def _carried_out(
+    options: Options,
+    command: str,
+    arguments: JsonObject,
+    alone: Callable[[], Iterator[JsonObject]] | None,
+) -> Iterator[JsonObject]:
     directory = options.load(to_sync=False).state.directory
     with suppress(OSError):
         refuse_to_read(directory)
@@ -66,8 +148,11 @@ def _carried_out(options: Options, command: str, arguments: JsonObject) -> Itera
         finally:
             connection.close()
         return
-    with opened(options.load(to_sync=True)) as parts:
-        yield from COMMANDS[command](parts, arguments)
+    if alone is not None:
+        yield from alone()
+        return
+    with opened(options.load(to_sync=True)) as components:
+        yield from COMMANDS[command](components, arguments)
 
 
 def _daemon(directory: Path) -> "_Connection | None":
@@ -97,14 +182,18 @@ def _asked(connection: "_Connection", command: str, arguments: JsonObject) -> It
             for line in answer:
                 said = json.loads(line)
                 if "error" in said:
-                    raise CommandError(said["error"], said["code"])
+                    kind = BrokenOffError if said.get("stopping") else CommandError
+                    raise kind(said["error"], said["code"])
                 yield said
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise CommandError(
+        raise BrokenOffError(
             "the daemon broke off; its log may say why: ask again", SyncdError.exit_code
         ) from error
-    if not said:
-        raise CommandError("the daemon said nothing; ask again", SyncdError.exit_code)
+    # A stream that is cut short ends like any other.
+    if not said or "step" in said:
+        raise BrokenOffError(
+            "the daemon broke off before a result; ask again", SyncdError.exit_code
+        )
 
 
 def _answer(

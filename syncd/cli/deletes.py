@@ -8,25 +8,26 @@ from typing import Any
 
 import click
 
-from syncd import story
+from syncd.cli import completion
 from syncd.cli.control import perform
+from syncd.cli.folders import folder_name
 from syncd.cli.lines import folded, print_json
-from syncd.cli.ls import folder_name
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
-from syncd.config import Config
+from syncd.config.loading import Config
 from syncd.log import printable
 from syncd.offers import offered
+from syncd.report import folder_paths
 from syncd.state import manifest, overview, views
+from syncd.state.database.store import Transaction, lock_holder
 from syncd.state.holds import Hold, decisions
 from syncd.state.holds.decisions import UNDO_SECONDS
-from syncd.state.store import Transaction, lock_holder
 from syncd.units import counted
 
 JsonObject = dict[str, Any]
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-_what = click.argument("what", metavar="HOLD|FOLDER")
+_what = click.argument("what", metavar="HOLD|FOLDER", shell_complete=completion.holds)
 
 
 @click.group()
@@ -146,7 +147,7 @@ def _chosen(
 
     What a hold names after it was shown is not approved with it.
     """
-    known = story.folders(config, db)
+    known = folder_paths.folders(config, db)
     if what.isdecimal():
         for folder in known:
             if folder.name == what:

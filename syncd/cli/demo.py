@@ -26,9 +26,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from syncd import config as configuration, log
+from syncd import log
+from syncd.components import Components, opened
+from syncd.config import loading as configuration
 from syncd.daemon import Daemon
-from syncd.parts import Parts, opened
 from syncd.state import manifest, overview
 from syncd.units import counted
 
@@ -58,7 +59,7 @@ class Tour:
 
     drop: Path
     base_url: str
-    parts: Parts
+    components: Components
     console: Console
     stop: threading.Event
     page_url: Callable[[], str]
@@ -73,7 +74,7 @@ class Tour:
 
     def rows(self) -> dict[str, Row]:
         """Return the manifest by path: present files, then deleted ones."""
-        listed = self.parts.store.read(
+        listed = self.components.store.read(
             lambda db: [*manifest.entries(db), *manifest.entries(db, status="deleted")]
         )
         self.known = {row["path"]: row for row in listed}
@@ -182,11 +183,13 @@ def _running(
     logging.getLogger().setLevel(logging.INFO)
     with load_emulator().Emulator(data=scratch / "emulator", api_key="demo") as emulator:
         config = configuration.load(config=None, environ=_environment(scratch, drop, emulator.url))
-        with opened(config) as parts:
+        with opened(config) as components:
             halt = threading.Event()
-            daemon = Daemon(config=config, parts=parts, stop=halt)
+            daemon = Daemon(config=config, components=components, stop=halt)
             thread = threading.Thread(target=daemon.run, args=(stop,), name="syncd-demo")
-            tour = Tour(drop, emulator.url, parts, console, stop, lambda: daemon.page_url, log_file)
+            tour = Tour(
+                drop, emulator.url, components, console, stop, lambda: daemon.page_url, log_file
+            )
             thread.start()
             try:
                 with _screen(tour):
@@ -266,7 +269,7 @@ def _tour_of_theirs(tour: Tour) -> bool:
 
 def _stay(tour: Tour) -> None:
     tour.say(f"drop files into {tour.drop}; Ctrl-C ends")
-    state = tour.parts.store.directory
+    state = tour.components.store.directory
     tour.console.print(f"From another terminal:  SYNCD_STATE__DIRECTORY={state} syncd ls")
     while not tour.stop.wait(0.2):
         tour.show()
@@ -296,7 +299,7 @@ def _is_scanned(tour: Tour) -> bool:
 
     Its scan is dated once all that it saw is in the table.
     """
-    known = tour.parts.store.read(lambda db: overview.overview(db, time.time()))["folders"]
+    known = tour.components.store.read(overview.overview, time.time())["folders"]
     return bool(known) and known[0]["last_scan_at"] is not None
 
 

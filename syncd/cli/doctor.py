@@ -1,19 +1,28 @@
 """The command that examines: `doctor`."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import click
 
-from syncd import doctor as examination
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.repair import with_progress
-from syncd.doctor import Finding, bad, exit_code, unchecked
-from syncd.exceptions import SyncdError
+from syncd.cli.service_user import become
+from syncd.cli.sync import directories_argument
+from syncd.config.loading import Config
+from syncd.exceptions import ConfigError, SyncdError
+from syncd.report import doctor as examination
+from syncd.report.doctor_state import kinds
+from syncd.report.findings import Finding, bad, exit_code, unchecked
+from syncd.state import views
+from syncd.state.texts import argument
 from syncd.units import counted, span
 from syncd.workers.service_probe import VIDEO_SECONDS
 
@@ -45,16 +54,29 @@ _NAMES = {
 
 
 @click.command()
+@directories_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option(
     "--probe",
     is_flag=True,
     help="Also show what the service does, by tiny objects that are deleted within a minute.",
 )
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="As root: examine as the service's user; else as the owner of the state.",
+)
 @common
 @pass_options
-def doctor(options: Options, *, as_json: bool, probe: bool) -> int:
+def doctor(
+    options: Options, directories: tuple[Path, ...], *, as_json: bool, probe: bool, user: str | None
+) -> int:
     """Examine what syncd needs: configuration, key, clock, state, folders, limits.
+
+    Each DIR is a folder to examine, in place of those of the configuration file.
+
+    Run by root, it gives up root's rights and examines as the service's user: the owner of the
+    state, or --user NAME.
 
     Each line is good, or bad with what would mend it, or open: not checked, and why. Without
     --probe it changes nothing, and makes one cheap call to the service. Exits with 0 when nothing
@@ -62,8 +84,10 @@ def doctor(options: Options, *, as_json: bool, probe: bool) -> int:
     with 1.
     """
     found: list[Finding] = []
-    examined = examination.examine(lambda noted: options.load(to_sync=True, problems=noted))
-    for finding in chain(examined, _probed(options, found) if probe else ()):
+    examined = examination.examine(_loaded(options, directories))
+    asked_as = _service_user(options, user)
+    more = chain(_named_elsewhere(options, found), _probed(options, found) if probe else ())
+    for finding in chain(asked_as, examined, more):
         found.append(finding)
         if not as_json:
             _tell(finding)
@@ -75,6 +99,52 @@ def doctor(options: Options, *, as_json: bool, probe: bool) -> int:
         ]
         print_json({"well": code == 0, "checks": checks}, indent=2)
     return code
+
+
+def _loaded(options: Options, directories: tuple[Path, ...]) -> Callable[[list[str]], Config]:
+    """Load the configuration as who asks, for the service's key may be handed to it by root."""
+    problems: list[str] = []
+    try:
+        config = options.load(directories=directories, to_sync=True, problems=problems)
+    except ConfigError as error:
+        wrong = error
+
+        def fail(_: list[str]) -> Config:
+            raise wrong
+
+        return fail
+
+    def give(noted: list[str]) -> Config:
+        noted += problems
+        return config
+
+    return give
+
+
+def _service_user(options: Options, name: str | None) -> list[Finding]:
+    """Become the service's user, where root asks; return who that is."""
+    if name is not None and os.geteuid() != 0:
+        raise click.UsageError("--user is for root: ask as that user")
+    try:
+        directory = options.glance().state_directory
+    except SyncdError:
+        # The examination says what is wrong with the configuration.
+        return []
+    try:
+        found = become(directory, name)
+    except KeyError as error:
+        raise click.UsageError(f"there is no user {name!r} on this machine") from error
+    return [found] if found else []
+
+
+def _named_elsewhere(options: Options, found: list[Finding]) -> Iterator[Finding]:
+    """Say how to examine the folders that only the command line of a pass has named."""
+    if any(finding.text.startswith("no folder to watch") for finding in found):
+        with suppress(SyncdError):
+            roots = views.read(options.glance().state_directory, views.roots).values()
+            named = " ".join(argument(root) for root in roots)
+            text = f"none is configured; to check those of the last pass: syncd doctor {named}"
+            yield unchecked("folders", text)
 
 
 def _probed(options: Options, found: list[Finding]) -> Iterator[Finding]:
@@ -114,10 +184,10 @@ def _texts(facts: JsonObject) -> Iterator[str]:
     lacking = [kind for kind, how in echo.items() if how == "none"]
     if echoing:
         part = "whole" if "path" in echo.values() else "by its last part"
-        which = f" ({examination.kinds(echoing)})" if lacking else ""
+        which = f" ({kinds(echoing)})" if lacking else ""
         yield f"a sent name comes back {part}{which}: an upload that gets no answer is found by it"
     if lacking:
-        which = f" ({examination.kinds(lacking)})" if echoing else ""
+        which = f" ({kinds(lacking)})" if echoing else ""
         yield (
             f"a sent name does not come back{which}: files are sent presigned, so that a lost "
             "answer costs an empty record and no second copy"

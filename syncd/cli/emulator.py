@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from syncd import log
-from syncd.cli import missing_extra
+from syncd.cli.group import missing_extra
 from syncd.cli.options import Options, common, pass_options
 from syncd.files_api.base_url import http_url
 from syncd.units import parse_bytes

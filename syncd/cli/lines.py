@@ -17,8 +17,6 @@ from syncd.offers import offered
 _OBEYED = re.compile(
     "[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-#: What begins a formula in a spreadsheet.
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
@@ -39,24 +37,29 @@ def folded(text: str, stream: TextIO, *, indent: int = 2) -> str:
     )
 
 
-def print_json(value: Any, *, indent: int | None = None) -> None:
-    """Write `value` to standard output as JSON, without a character that a terminal obeys.
+def can_redraw(stream: TextIO) -> bool:
+    """Return whether `stream` is a terminal on which a line can be drawn anew."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return `value` as JSON for standard output, without a character that a terminal obeys.
 
     Where the output is not UTF-8, everything beyond ASCII is escaped.
     """
     plain = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
     text = json.dumps(value, indent=indent, ensure_ascii=not plain)
-    sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def spreadsheet_safe(text: str) -> str:
-    """Return `text` so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Write `value` to standard output as JSON."""
+    sys.stdout.write(json_text(value, indent=indent) + "\n")
 
 
 def complain(text: str) -> None:
     """Write what is wrong to standard error, each line by itself."""
-    # What ends a service is to be found among the journal's errors.
+    # The journal lists what ended a service among its errors.
     priority = "<3>" if is_journal(sys.stderr, os.environ) else ""
     for line in text.splitlines():
         click.echo(priority + folded(f"syncd: {line}", sys.stderr), err=True)

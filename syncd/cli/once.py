@@ -1,19 +1,28 @@
-"""`once`, a single pass."""
+"""`once`, a single pass; and what one would do."""
 
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.live import Live
 
+from syncd.cli.lines import can_redraw, folded, print_json
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.progress import tally_line, tally_view
 from syncd.cli.sync import directories_argument, load_config, start_log
-from syncd.log import printable
+from syncd.config.loading import Config
+from syncd.log import is_journal, printable
 from syncd.offers import offered
-from syncd.once import Tally, once as make_one_pass
+from syncd.once import Passed, Progress, once as make_one_pass
 from syncd.signals import Signals
+from syncd.state.past import Did
+from syncd.units import counted, size
+
+JsonObject = dict[str, Any]
+#: Failed files and holds that a summary names; `--json` has more.
+NAMED = 5
 
 
 @click.command()
@@ -23,54 +32,126 @@ from syncd.signals import Signals
     is_flag=True,
     help="Also wait for deletions whose grace is not over; else the next run does them.",
 )
+@click.option(
+    "--dry-run",
+    "-n",
+    is_flag=True,
+    help="Only say what would be sent, replaced, deleted and held; needs no key and no network.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON document.")
 @common
 @pass_options
-def once(options: Options, directories: tuple[Path, ...], *, wait_deletions: bool) -> int:
+def once(
+    options: Options,
+    directories: tuple[Path, ...],
+    *,
+    wait_deletions: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Scan, send, follow processing to its end, and exit; for cron and CI.
 
-    Exits with 0 when all is synced, 1 when something failed or waits, 77 when the key is refused.
+    Ends with a summary; where its output is no terminal, only if something was done or is not well.
+
+    --dry-run scans the folders, on a copy of the state, by the rules of a real pass; a daemon may
+    run meanwhile. It reads no file: one that was only touched counts as changed.
+
+    Exits with 0 when all is synced, 1 when something failed, waits or is held, 77 when the key is
+    refused.
     """
+    if dry_run:
+        if wait_deletions:
+            raise click.UsageError("use only one of --dry-run and --wait-deletions")
+        # Only here: a real pass starts without it.
+        from syncd.cli.dry_run import show_dry_run  # noqa: PLC0415
+
+        return show_dry_run(options, directories, as_json=as_json)
     config = load_config(options, directories)
     signals = Signals()
     signals.listen()
-    last = Tally(0, 0, 0)
+    last = Progress(0, 0, 0)
+    passed: Passed | None = None
 
-    def remember(tally: Tally) -> None:
-        nonlocal last
-        last = tally
+    def tell(told: Passed) -> None:
+        nonlocal passed
+        passed = told
 
-    if options.verbosity or not sys.stderr.isatty():
-        start_log(config, options)
+    with _progress(config, options) as show:
+
+        def report(tally: Progress) -> None:
+            nonlocal last
+            last = tally
+            show(tally)
+
         code = make_one_pass(
             config,
             stop=signals.stop,
             hurry=signals.hurry,
             wait_deletions=wait_deletions,
-            report=remember,
+            report=report,
+            tell=tell,
         )
-    else:
-        console = Console(stderr=True, highlight=False)
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
-            # Within Live, so that what is logged appears above the progress.
-            start_log(config, options, level="warning")
-
-            def show(tally: Tally) -> None:
-                for found in tally.first_found[len(last.first_found) :]:
-                    # Above the progress, where it stays.
-                    live.console.print(printable(found), markup=False)
-                remember(tally)
-                live.update(tally_view(tally, console.width))
-
-            code = make_one_pass(
-                config,
-                stop=signals.stop,
-                hurry=signals.hurry,
-                wait_deletions=wait_deletions,
-                report=show,
-            )
-    click.echo(tally_line(last))
+    passed = passed or Passed(code, "the state cannot be relied on", last, Did(0, 0, 0, 0), [], [])
+    if as_json:
+        print_json(_document(passed), indent=2)
+    elif passed.code or any(passed.did) or options.verbosity or sys.stdout.isatty():
+        for line in _summary(passed):
+            click.echo(folded(line, sys.stdout))
     if signals.stop.is_set():
         click.echo("interrupted; the next pass goes on from here", err=True)
     elif code == 1:
         click.echo(offered("`syncd status` and `syncd ls` say more"), err=True)
     return code
+
+
+def _document(passed: Passed) -> JsonObject:
+    tally = passed.progress
+    return {
+        "exit_code": passed.code,
+        "reason": passed.reason or None,
+        **passed.did._asdict(),
+        **{name: getattr(tally, name) for name in ("synced", "waiting", "failed", "held")},
+        "failures": passed.failures,
+        "holds": passed.holds,
+    }
+
+
+def _summary(passed: Passed) -> Iterator[str]:
+    yield str(passed.progress)
+    if done := _done(passed.did):
+        yield done
+    for failure in passed.failures[:NAMED]:
+        where = f"{printable(failure['folder'])}/{printable(failure['path'])}"
+        yield f"failed: {where}: {printable(failure['error'])}"
+    if (more := passed.progress.failed - NAMED) > 0:
+        yield f"and {more:,} more (syncd ls --status failed)"
+    for hold in passed.holds[:NAMED]:
+        files = f", {counted(hold['affects'], 'file')}" if hold["affects"] else ""
+        yield f"held: {hold['stops']} of {hold['scope']}{files}: {printable(hold['reason'])}"
+
+
+def _done(did: Did) -> str:
+    """Return what was done, in words; empty where nothing was."""
+    parts = [f"sent {counted(did.sent, 'file')} ({size(did.sent_bytes)})"] if did.sent else []
+    parts += [f"{did.replaced:,} of them with new content"] if did.replaced else []
+    parts += [f"deleted {counted(did.deleted, 'file')}"] if did.deleted else []
+    return ", ".join(parts)
+
+
+@contextmanager
+def _progress(config: Config, options: Options) -> Iterator[Callable[[Progress], None]]:
+    """Start the log; yield what shows the progress, if there is a terminal for it."""
+    if options.verbosity or not can_redraw(sys.stderr):
+        # Cron mails what is written: only the journal, or somebody who asked, wants every line.
+        wants_all = ("log", "level") in config.sources or config.log.format in ("journal", "json")
+        wants_all |= is_journal(sys.stderr, os.environ)
+        start_log(config, options, level=None if wants_all else "warning")
+        yield lambda _: None
+        return
+    # Only here: under cron nobody waits for these imports.
+    from syncd.cli import progress  # noqa: PLC0415
+
+    with progress.bottom_line() as line:
+        # Within it, so that what is logged appears above the progress.
+        start_log(config, options, level="warning")
+        yield progress.of_a_pass(line, config.state.directory)

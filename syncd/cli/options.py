@@ -1,18 +1,18 @@
-"""What every command takes, before its name or after it, and the configuration it leads to."""
+"""The options that every command takes, and the configuration that they lead to."""
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from syncd import log, offers
-from syncd.cli.lines import complain
+from syncd.config import locations
 
 if TYPE_CHECKING:
-    from syncd.config import Config
+    from syncd.config.loading import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +23,63 @@ class Options:
 
     config: Path | None = None
     verbosity: int = 0
+    #: the command line as it was typed, without `syncd`
+    words: tuple[str, ...] = ()
+    #: what `look` found wrong with the configuration
+    problems: list[str] = field(default_factory=list)
+    _looked: "Config | None" = None
+
+    def glance(self) -> locations.Glance:
+        """Return what the commands that only read the state need of the configuration."""
+        seen = locations.glance(self.config, os.environ, locations.current_directory())
+        if seen is None:
+            config = self.look()
+            return locations.Glance(config.state.directory, config.api.base_url)
+        from syncd import offers  # noqa: PLC0415 - as below
+
+        offers.set_config(self.config)
+        return seen
+
+    def look(self) -> "Config":
+        """Return the configuration for a command that needs only the state, mistakes left out.
+
+        Tell of these in one line, once, and keep them in `problems`. Raise ConfigError where they
+        do not let the state directory be told.
+        """
+        from syncd.cli.lines import complain  # noqa: PLC0415 - as below
+        from syncd.exceptions import ConfigError  # noqa: PLC0415
+
+        if self._looked is not None:
+            return self._looked
+        found: list[str] = []
+        try:
+            config = self.load(to_sync=False, problems=found)
+            _see_that_the_state_is_told(config, found)
+        except ConfigError as error:
+            seen = locations.guess(self.config, os.environ, locations.current_directory())
+            if seen is None:
+                raise
+            found = list(error.problems)
+            config = self._bare(seen)
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            complain(f"warning: {found[0]}{more}: `syncd config check` tells all")
+        self._looked, self.problems = config, found
+        return config
+
+    def _bare(self, seen: locations.Glance) -> "Config":
+        """Return a configuration that only names the state and the service."""
+        from syncd.config import loading as configuration  # noqa: PLC0415 - as below
+        from syncd.exceptions import StateError  # noqa: PLC0415
+        from syncd.state import facts, views  # noqa: PLC0415
+
+        url: str | None = seen.base_url
+        if not url:
+            with suppress(StateError):
+                url = views.read(seen.state_directory, lambda db: facts.fact(db, "base_url"))
+        said = {locations.STATE_VARIABLE: str(seen.state_directory), locations.URL_VARIABLE: url}
+        environ = {name: value for name, value in said.items() if value}
+        return configuration.load(config=Path(os.devnull), environ=environ, to_sync=False)
 
     def load(
         self,
@@ -32,8 +89,10 @@ class Options:
         problems: list[str] | None = None,
     ) -> "Config":
         """Return the configuration, its secrets hidden from all that is printed."""
-        # Not at the top: `syncd --help` has no need of pydantic.
-        from syncd import config as configuration, credentials  # noqa: PLC0415
+        # Not at the top: most commands start without pydantic, and help without all of it.
+        from syncd import log, offers  # noqa: PLC0415
+        from syncd.cli.lines import complain  # noqa: PLC0415
+        from syncd.config import credentials, loading as configuration  # noqa: PLC0415
         from syncd.state import views  # noqa: PLC0415
 
         offers.set_config(self.config)
@@ -52,6 +111,13 @@ class Options:
             # The commands that sync log it.
             complain(config.refused_file)
         return config
+
+
+def _see_that_the_state_is_told(config: "Config", problems: list[str]) -> None:
+    from syncd.exceptions import ConfigError  # noqa: PLC0415 - only a command that looks needs it
+
+    if "state" in config.unusable:
+        raise ConfigError(*problems)
 
 
 def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:

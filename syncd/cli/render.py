@@ -7,16 +7,17 @@ from typing import Any
 import click
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from syncd.document import stopped
 from syncd.log import printable
 from syncd.offers import offered
+from syncd.report.rates import sending_text
+from syncd.report.status import stopped
 from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
-from syncd.units import counted, size, span
+from syncd.state.texts import seconds
+from syncd.units import clock, counted, rate, size, span
 
 JsonObject = dict[str, Any]
 STYLES = {
@@ -25,7 +26,7 @@ STYLES = {
     Word.HELD: "yellow",
     Word.UPLOADING: "cyan",
     Word.PROCESSING: "cyan",
-    Word.DELETING: "magenta",
+    Word.DELETING: "yellow",
 }
 #: Folders that are all shown; of more, no more than so many of those in which all is well.
 _FOLDERS, _SHOWN_WELL = 10, 3
@@ -74,9 +75,7 @@ def status_view(document: JsonObject, now: float) -> RenderableType:
 
 def _head(document: JsonObject, now: float) -> RenderableType:
     daemon, api = document["daemon"], document["api"]
-    parts: list[RenderableType] = [
-        Text("● All is well", "bold green") if document["well"] else Text("● Not well", "bold red")
-    ]
+    parts: list[RenderableType] = [_verdict(document)]
     parts += _reasons(_brief(reason, document["holds"]) for reason in document["reasons"])
     running = "not running"
     if document.get("last_pass_at"):
@@ -90,11 +89,36 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     waits = f", {document['waits']}" if document.get("waits") else ""
     # Without a daemon nobody asks the service, so nothing is said of its state.
     state = "" if api["state"] == "unknown" else f": {api['state']}"
-    rows = [
+    state += f": {printable(api['cause'])}" if api["cause"] else ""
+    if api["next_try_at"] is not None:
+        next_try = datetime.fromisoformat(api["next_try_at"]).timestamp() - now
+        state += f", next try in {span(next_try)}" if next_try > 0 else ", being tried now"
+    rows: list[tuple[str, str | Text]] = [
         ("daemon", f"syncd {document['version']}, {running}"),
         ("service", f"{printable(api['base_url'])}{state}{waits}{answer}{echo}"),
     ]
+    if len(document["folders"]) > 1:
+        rows.append(("files", counts_text(document["counts"])))
+    if moving := sending_text(document["sending"]):
+        rows.append(("sending", moving))
+    if (document.get("bandwidth") or {}).get("bytes_per_second"):
+        rows.append(("limit", limit_text(document["bandwidth"])))
     return Group(*parts, "", _facts(rows))
+
+
+def limit_text(limit: JsonObject) -> str:
+    """Return `2.0 MiB/s until 07:30:00 (syncd limit)`."""
+    end = f" until {clock(seconds(limit['until']))}" if limit["until"] else ""
+    source = {"command": "syncd limit", "timetable": "by the timetable"}
+    return f"{rate(limit['bytes_per_second'])}{end} ({source.get(limit['source'], 'configured')})"
+
+
+def _verdict(document: JsonObject) -> Text:
+    if not document["well"]:
+        return Text("● Not well", "bold red")
+    if document["paused"]:
+        return Text("● Paused; else all is well", "bold yellow")
+    return Text("● All is well", "bold green")
 
 
 def _reasons(reasons: Iterable[str]) -> Iterator[RenderableType]:
@@ -178,7 +202,7 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
     table = Table.grid(padding=(0, 1, 0, 0), expand=True)
     table.add_column(width=1)
     table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
-    table.add_column(width=14)
+    table.add_column(justify="right", no_wrap=True, width=4)
     table.add_column(justify="right", no_wrap=True, width=22)
     table.add_column(justify="right", no_wrap=True, width=8, style="dim")
     for transfer in transfers[:_TRANSFERS]:
@@ -187,7 +211,7 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
         table.add_row(
             "",
             Text(printable(transfer["path"])),
-            ProgressBar(total=whole, completed=min(transfer["bytes"], whole), width=16),
+            f"{min(transfer['bytes'], whole) * 100 // whole} %",
             f"{size(transfer['bytes'])} of {size(transfer['size'])}",
             span(now - since),
         )
@@ -205,7 +229,7 @@ def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
         named = f": {first}{rest}" if first else ""
         yield _indented(Text(f"affects {counted(hold['affects'], 'file')}{named}"), 4)
     for command in hold["commands"]:
-        # Who reads this knows that command.
+        # Readers of this output know that command.
         if command != "syncd status":
             yield _advice(command, 4)
 
@@ -288,7 +312,7 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
     if story["attempts"]:
         yield "attempts", str(story["attempts"])
     if (due := story["next_attempt_at"]) and story["status"] != Word.HELD:
-        # What is due is taken up in its turn.
+        # A file that is due is taken up in its turn.
         is_due = datetime.fromisoformat(due).timestamp() <= now
         yield "next try", "due now" if is_due else ago(due, now)
     if story["error"]:

@@ -1,27 +1,29 @@
 """The commands that compare and mend: `verify`, `adopt` and `retry`."""
 
 import base64
-import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from syncd import story
 from syncd.cli.control import perform
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
-from syncd.config import Config
-from syncd.locations import current_directory
+from syncd.cli.selection import arguments
+from syncd.config.loading import Config
+from syncd.config.locations import current_directory
 from syncd.log import printable
 from syncd.offers import offered
-from syncd.state import stories, views
-from syncd.state.store import Transaction, lock_holder
+from syncd.repair.adopt import INSTANCE
+from syncd.repair.verify import DIFFERENCES
+from syncd.report.folder_paths import folders
+from syncd.state import files, manual_retry, views
+from syncd.state.database.store import Transaction, lock_holder
+from syncd.state.selected import holding, is_known
 from syncd.units import counted, size
-from syncd.workers.adopter import INSTANCE
-from syncd.workers.verifier import DIFFERENCES
 
 JsonObject = dict[str, Any]
 #: Findings that are shown; `--json` has them all.
@@ -208,18 +210,19 @@ def _show_adopted(result: JsonObject) -> None:
 @common
 @pass_options
 def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: bool) -> int:
-    """Forget the back-off and try now: all that waits, or just each PATH.
+    """Try now instead of waiting: everything that waits for its next try, or just each PATH.
 
-    A PATH is tried whatever it waits for: also where it failed for good, or where an upload is
-    held because nobody can tell whether it arrived (the service may then keep it twice).
+    PATH is a file, a directory with everything beneath it, or a glob. It is tried whatever it
+    waits for: also where it failed for good, or where an upload is held because nobody can tell
+    whether it arrived (the service may then keep it twice).
     """
     config = options.load(to_sync=False)
-    arguments: JsonObject = {"failed": failed}
+    request: JsonObject = {"failed": failed}
     if paths:
-        arguments["files"] = views.read(
-            config.state.directory, lambda db: [_file(path, config, db) for path in paths]
+        request["files"] = views.read(
+            config.state.directory, lambda db: list(_selected(paths, config, db))
         )
-    result = perform(options, "retry", arguments)
+    result = perform(options, "retry", request)
     if as_json:
         print_json(result)
     else:
@@ -234,24 +237,35 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
     return 0
 
 
-def _file(path: Path, config: Config, db: Transaction) -> JsonObject:
-    known = story.folders(config, db)
-    for place in story.places(os.fsencode(path), known, os.fsencode(current_directory())):
-        if stories.story(db, place.folder, place.path):
-            return {
-                "folder": place.folder,
-                "path_b64": base64.b64encode(place.path).decode(),
-            }
-    raise click.UsageError(f"syncd knows no file {printable(str(path))} (syncd why tells more)")
+def _selected(paths: Sequence[Path], config: Config, db: Transaction) -> Iterator[JsonObject]:
+    """Yield each file that is named, and each beneath a directory or of a glob that waits."""
+    meant = arguments(paths, folders(config, db), db, current_directory())
+    if unknown := [one.given for one in meant if not is_known(db, one.selected)]:
+        names = ", ".join(map(printable, unknown))
+        raise click.UsageError(f"syncd knows no file {names} (syncd why tells more)")
+    places = [(one.place.folder, one.place.path) for one in meant if one.place]
+    named = {place for place in places if files.find(db, *place)}
+    holds = holding(selected for one in meant for selected in one.selected)
+    found = {place for place in manual_retry.waiting(db) if holds(*place)}
+    for folder, path in sorted(found | named):
+        yield {"folder": folder, "path_b64": base64.b64encode(path).decode()}
 
 
-def with_progress(options: Options, command: str, arguments: JsonObject) -> JsonObject:
+def with_progress(
+    options: Options,
+    command: str,
+    arguments: JsonObject,
+    *,
+    alone: Callable[[], Iterator[JsonObject]] | None = None,
+) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        return perform(options, command, arguments)
+        return perform(options, command, arguments, alone=alone)
     with console.status(f"{command} ...") as status:
-        return perform(options, command, arguments, progress=lambda o: status.update(_said(o)))
+        return perform(
+            options, command, arguments, progress=lambda o: status.update(_said(o)), alone=alone
+        )
 
 
 def _said(progress: JsonObject) -> str:

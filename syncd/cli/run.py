@@ -1,13 +1,15 @@
 """`run`, the daemon in the foreground."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from syncd import daemon
+from syncd.cli.lines import can_redraw
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.sync import directories_argument, load_config, start_log
-from syncd.config import Config
+from syncd.config.loading import Config
 
 
 @click.command()
@@ -26,4 +28,11 @@ def run(options: Options, directories: tuple[Path, ...]) -> int:
         start_log(config, options)
         return config
 
-    return daemon.run(load(), load)
+    if not can_redraw(sys.stderr):
+        return daemon.run(load(), load)
+    from syncd.cli import progress  # noqa: PLC0415 - a service has no terminal
+
+    with progress.bottom_line() as line:
+        config = load()
+        with progress.followed(line, config.state.directory):
+            return daemon.run(config, load)

@@ -1,11 +1,12 @@
-"""The command that sets up: `init`."""
+"""The command that sets up: `init`; it writes a configuration, or prints what deploys one."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from syncd.cli.options import Options, common, pass_options
+from syncd.cli.options import F, Options, common, pass_options
 from syncd.log import printable
 
 DEFAULT = Path("syncd.toml")
@@ -39,6 +40,7 @@ path = "drop"               # the folder to watch; relative to this file
 # hold_changes = false      # true: new content waits for your word where most of the folder changes
 # after_upload = "keep"     # or "move", "delete": what becomes of a file once it is live
 # move_to = "/srv/sent"
+# receipts = false          # true: a file with the uuid beside each moved file; or a directory
 
 # [[folders]]               # and another one
 # path = "/srv/videos"
@@ -69,6 +71,7 @@ path = "drop"               # the folder to watch; relative to this file
 # token = true                  # false: names are sent as they are
 # resend_after_seconds = 120
 # drain_seconds = 10
+# bandwidth = "off"             # or "4MiB/s", or "Mon-Fri 08:00 1MiB/s, 19:00 off"
 
 [processing]
 # first_poll_seconds = 2
@@ -89,19 +92,73 @@ path = "drop"               # the folder to watch; relative to this file
 # allowed_hosts = ["sync.lan"]  # names it is called by, beside its address and this machine's name
 # metrics = "token"             # "open": /metrics needs no token
 
+[alerts]
+# webhook = "https://..."       # gets a JSON document when not all is well, and when it is again
+# command = ["/usr/local/bin/alert"]   # gets the same on its standard input
+# ping_url = "https://..."      # called every minute while all is well
+# after_seconds = 60            # a cause that ends within so many seconds is not told
+
+# [[hooks]]                     # tells a command or a URL of each file, as JSON
+# on = "synced"                 # or "failed", "deleted"
+# name = "index"                # its key in the state
+# command = ["/usr/local/bin/tell"]    # or url = "https://..."
+# timeout_seconds = 30
+
 [log]
 # format = "auto"               # or "text", "journal", "json"
 # level = "info"
 """
 
 
+def _prints(name: str, text: str) -> Callable[[F], F]:
+    """Return an option that prints something in place of writing a configuration."""
+    return click.option(f"--{name}", "what", flag_value=name, help=text)
+
+
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@_prints("systemd", "Print a unit of systemd for the configuration that is in force.")
+@click.option("--user", is_flag=True, help="With --systemd: a unit for your own service manager.")
+@_prints("compose", "Print a project of Docker Compose for it.")
+@click.option(
+    "--kubernetes",
+    type=click.Choice(["statefulset", "deployment", "job", "sharded"]),
+    is_flag=False,
+    flag_value="statefulset",
+    help="Print a manifest of Kubernetes for it (without a word: a StatefulSet).",
+)
+@_prints("daemonset", "Print a manifest that serves its folders on each node of Kubernetes.")
+@_prints("prometheus-rules", "Print alert rules for Prometheus.")
+@_prints("grafana", "Print a dashboard for Grafana.")
 @common
 @pass_options
-def init(options: Options, file: Path | None, *, force: bool) -> None:
-    """Write a commented configuration to FILE (./syncd.toml)."""
+def init(
+    options: Options,
+    file: Path | None,
+    *,
+    force: bool,
+    what: str | None,
+    user: bool,
+    kubernetes: str | None,
+) -> None:
+    """Write a commented configuration to FILE (./syncd.toml), or print what deploys one."""
+    if user and what != "systemd":
+        raise click.UsageError("--user goes with --systemd")
+    if what and kubernetes:
+        raise click.UsageError(f"--{what} and --kubernetes: give only one of them")
+    if not (what or kubernetes):
+        _write(options, file, force=force)
+        return
+    if file or force:
+        raise click.UsageError("nothing is written, so FILE and --force do not apply; use -c FILE")
+    # Only here: a new configuration needs none of it.
+    from syncd.cli import deploying  # noqa: PLC0415
+
+    click.echo(deploying.text(options, kubernetes or what or "", user=user), nl=False)
+
+
+def _write(options: Options, file: Path | None, *, force: bool) -> None:
     file = file or options.config or DEFAULT
     shown = printable(str(file))
     try:
@@ -120,7 +177,7 @@ def init(options: Options, file: Path | None, *, force: bool) -> None:
     option = "" if file == DEFAULT else f" -c {shlex.quote(shown)}"
     click.echo(
         f"Wrote {shown}. Next:\n"
-        f"  1. put your folder into it\n"
+        f"  1. set `path` in it to your folder\n"
         f"  2. export AYMARA_AI_API_KEY=...\n"
         f"  3. syncd once{option}      one pass, to see that it works\n"
         f"  4. syncd run{option}       and from then on: syncd status{option}"

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.live import Live
 
-from syncd import document
+from syncd.cli.alive import exit_code
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import show, status_view
-from syncd.config import Config
+from syncd.config.locations import Glance
+from syncd.exceptions import ConfigError
+from syncd.report import status as report
 
 JsonObject = dict[str, Any]
 #: Seconds between two looks of `status --watch`.
@@ -27,34 +28,42 @@ WATCH_SECONDS = 1.0
 def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
     """Say whether all is well and why not, what waits, what is held, what is being sent.
 
-    Exits with 0 when all is well, else with 1.
+    Exits with 0 when all is well, else with 1; with 78 where no daemon runs and the configuration
+    cannot be used.
     """
-    # With --alive alone it is `syncd.cli.alive` that answers.
-    if watch + as_json + alive > 1 or alive:
+    if watch + as_json + alive > 1:
         raise click.UsageError("use only one of --watch, --json and --alive")
-    config = options.load(to_sync=False)
-    directory = config.state.directory
+    at = options.glance()
+    if alive:
+        return exit_code(at.state_directory)
     console = Console(highlight=False)
     if watch:
         if not console.is_terminal:
             raise click.UsageError("--watch needs a terminal (docker exec -it); else use --json")
-        _watch(config, console)
+        _watch(at, console)
         return 0
-    facts = document.status(directory, base_url=config.api.base_url)
+    facts = report.status(at.state_directory, base_url=at.base_url)
+    if not (facts["well"] or facts["daemon"]["running"]):
+        # A configuration that cannot be used may be why no daemon runs.
+        options.look()
     if as_json:
         # `ls --status failed --json` has the failures.
-        print_json(document.contract(facts), indent=2)
+        print_json(report.contract(facts), indent=2)
     else:
         show(console, status_view(facts, time.time()))
+    if options.problems and not facts["daemon"]["running"]:
+        return ConfigError.exit_code
     return 0 if facts["well"] else 1
 
 
-def _watch(config: Config, console: Console) -> None:
+def _watch(at: Glance, console: Console) -> None:
+    from rich.live import Live  # noqa: PLC0415 - it starts slowly, and only this needs it
+
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 started = time.monotonic()
-                facts = document.status(config.state.directory, base_url=config.api.base_url)
+                facts = report.status(at.state_directory, base_url=at.base_url)
                 live.update(status_view(facts, time.time()), refresh=True)
                 # Counting a million files takes seconds: leave the disk to the daemon meanwhile.
                 time.sleep(max(WATCH_SECONDS, 2 * (time.monotonic() - started)))

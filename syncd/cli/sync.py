@@ -7,7 +7,7 @@ import click
 
 from syncd import log
 from syncd.cli.options import Options
-from syncd.config import Config
+from syncd.config.loading import Config
 from syncd.log import printable
 from syncd.places import look
 

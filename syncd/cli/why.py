@@ -1,7 +1,9 @@
-"""`why`: one file's whole story. It needs no daemon and no key."""
+"""`why`: the whole story of files. It needs no daemon and no key."""
 
 import os
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,65 +11,135 @@ from typing import Any
 import click
 from rich.console import Console
 
-from syncd import story, vitals
+from syncd import heartbeat
+from syncd.cli import completion
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import brief_view, show, story_view, watched_text
-from syncd.config import Config
+from syncd.cli.selection import Argument, arguments
+from syncd.config.loading import Config
+from syncd.config.locations import current_directory
 from syncd.exceptions import NoStateError
-from syncd.locations import current_directory
-from syncd.state import views
-from syncd.state.store import Transaction, lock_holder
+from syncd.report import folder_paths, why as report
+from syncd.report.folder_paths import FolderPath, KnownFolder
+from syncd.state import selected, views
+from syncd.state.chosen import Wanted, listing
+from syncd.state.database.connection import Database
+from syncd.state.database.store import lock_holder
+from syncd.state.manifest import Word
+from syncd.state.selected import is_known
+from syncd.state.texts import path_bytes
+from syncd.units import counted
 
 JsonObject = dict[str, Any]
+#: Files of a directory or a glob whose stories are told.
+_TOLD = 10
+#: The statuses of files that are told: something is to be done, or went wrong.
+_OPEN = frozenset(Word) - {Word.SYNCED, Word.DELETED, Word.IGNORED}
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, shell_complete=completion.paths
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document for each PATH.")
 @common
 @pass_options
-def why(options: Options, path: Path, *, as_json: bool) -> int:
+def why(options: Options, paths: tuple[str, ...], *, as_json: bool) -> int:
     """Tell the story of PATH: its rule, state, attempts, next try, last error and history.
 
-    PATH is absolute, or relative to here or to its watch folder. Exits with 1 where it is in no
-    folder, or is no file.
+    PATH is a file, a directory or a glob, as on disk or as `ls` prints it. Of a directory or a
+    glob, it tells the first files that are not synced. Exits with 1 where a PATH is in no folder,
+    or is no file.
     """
-    config = options.load(to_sync=False)
-    directory = config.state.directory
-    running = lock_holder(directory) is not None
+    config = options.look()
     try:
-        told = views.read(directory, lambda db: _tell(path, config, db, running=running))
+        told = views.read(config.state.directory, lambda db: _tell_all(paths, config, db))
     except NoStateError:
-        told = _tell(path, config, None, running=running)
-    told["watched"] = _watched(directory, told["folder"])
-    if as_json:
-        print_json(told, indent=2)
-    else:
-        view = story_view if "copies" in told else brief_view
-        show(Console(highlight=False), view(told, time.time()))
-    return 0 if told["found"] else 1
+        told = _tell_all(paths, config, None)
+    for number, story in enumerate(told):
+        if as_json:
+            print_json(story, indent=2 if len(told) == 1 else None)
+            continue
+        if number:
+            click.echo()
+        _show(story)
+    return 0 if all(story["found"] for story in told) else 1
 
 
-def _watched(directory: Path, folder: str | None) -> str:
-    """Return how a folder's changes are noticed by the daemon that runs; empty where none does."""
-    beat = vitals.read(directory)
-    seen = beat.folders.get(folder or "") if beat else None
-    return watched_text(asdict(seen)) if seen else ""
+def _show(story: JsonObject) -> None:
+    console = Console(highlight=False)
+    view = story_view if "copies" in story else brief_view
+    show(console, view(story, time.time()))
+    if "files" not in story:
+        return
+    words = [f"{count:,} {word}" for word, count in story["open"].items()]
+    click.echo(f"\n  {counted(story['files'], 'file')}: {', '.join(words) or 'all at rest'}")
+    for one in story["stories"]:
+        click.echo()
+        show(console, story_view(one, time.time()))
+    if (more := sum(story["open"].values()) - len(story["stories"])) > 0:
+        click.echo(f"\nand {more:,} more")
 
 
-def _tell(path: Path, config: Config, db: Transaction | None, *, running: bool) -> JsonObject:
-    known = story.folders(config, db)
-    here = current_directory()
-    candidates = list(story.places(os.fsencode(path), known, os.fsencode(here)))
-    if told := story.tell(candidates, config, db, running=running):
+def _tell_all(paths: Sequence[str], config: Config, db: Database | None) -> list[JsonObject]:
+    running = lock_holder(config.state.directory) is not None
+    beat = heartbeat.read(config.state.directory)
+    known = folder_paths.folders(config, db)
+    told = []
+    for argument in arguments(paths, known, db, current_directory()):
+        story = _tell(argument, known, config, db, running=running)
+        if "copies" not in story and db is not None:
+            story |= _files(argument, known, config, db, running=running)
+        # How a folder's changes are noticed by the daemon that runs.
+        seen = beat.folders.get(story["folder"] or "") if beat else None
+        told.append(story | {"watched": watched_text(asdict(seen)) if seen else ""})
+    return told
+
+
+def _tell(
+    argument: Argument,
+    known: Sequence[KnownFolder],
+    config: Config,
+    db: Database | None,
+    *,
+    running: bool,
+) -> JsonObject:
+    place = argument.place
+    if argument.is_pattern or (argument.selected and place is None):
+        found = db is not None and is_known(db, argument.selected)
+        return report.several(argument.given, found=found) | {"found": found}
+    if place is not None and not place.path:
+        return report.whole(KnownFolder(place.folder, place.root)) | {"found": True}
+    candidates = [place] if place else []
+    if not argument.selected:
+        candidates += folder_paths.within(os.fsencode(argument.given), known)
+    if told := report.tell(candidates, config, db, running=running):
         return told | {"found": True}
-    real = os.path.realpath(os.fsencode(here / path))
-    for folder in known:
-        if real == os.path.realpath(folder.root):
-            return story.whole(folder) | {"found": True}
-    # A path relative to a folder is a guess: only one that lies within a folder is missing there.
-    inside = path.is_absolute() or os.path.lexists(path)
-    if candidates and (inside or len(known) == 1):
-        return story.missing(candidates[0]) | {"found": False}
-    return story.outside(path, known) | {"found": False}
+    told = report.missing(place) if place else report.outside(Path(argument.given), known)
+    return told | {"found": False}
+
+
+def _files(
+    argument: Argument,
+    known: Sequence[KnownFolder],
+    config: Config,
+    db: Database,
+    *,
+    running: bool,
+) -> JsonObject:
+    """Return how many files a directory or a glob has, and the first stories of open ones."""
+    files = sum(1 for _ in selected.ids(db, argument.selected))
+    if not files:
+        return {}
+    roots = {folder.name: folder.root for folder in known}
+    counts: Counter[str] = Counter()
+    stories: list[JsonObject] = []
+    wanted = Wanted(selected=argument.selected, words=_OPEN)
+    for entry in listing(lambda query: query(db), wanted, time.time()):
+        counts[entry["status"]] += 1
+        if len(stories) < _TOLD:
+            place = FolderPath(entry["folder"], roots[entry["folder"]], path_bytes(entry))
+            story = report.of_file(place, config, db, running=running) or {}
+            stories.append(story | {"watched": ""})
+    return {"files": files, "open": counts, "stories": stories}

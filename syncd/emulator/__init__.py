@@ -1,12 +1,12 @@
-"""A Files API on this machine: for the demo, for tests, for users' own CI.
+"""A Files API on this machine: for the demo, for tests, and for users' own CI.
 
-It answers as the real service would, keeps everything in one folder across restarts, and can be
-asked what it holds and told to misbehave, outside the API's paths (`/_emulator/...`).
+It answers as the real service does and keeps everything in one folder across restarts. Paths
+outside the API (`/_emulator/...`) show what it holds and make it misbehave.
 """
 
+from syncd.emulator.admission import ORGANIZATION
 from syncd.emulator.personalities import PERSONALITIES, Echo, Personality, personality
 from syncd.emulator.server import Emulator, serve
-from syncd.emulator.settings import ORGANIZATION
 
 __all__ = [
     "ORGANIZATION",

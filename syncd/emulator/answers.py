@@ -6,38 +6,30 @@ from typing import Any, ClassVar
 
 from starlette.responses import JSONResponse, Response
 
-_CODES = {
-    400: "request.invalid",
-    401: "auth.invalid_key",
-    403: "auth.forbidden",
-    404: "file.not_found",
-    405: "request.method_not_allowed",
-    409: "file.conflict",
-    413: "file.too_large",
-    415: "file.unsupported",
-    422: "request.validation_error",
-    429: "request.rate_limited",
-    500: "server.error",
-    503: "server.unavailable",
-    504: "server.timeout",
-}
-_STORAGE_CODES = {
-    403: "AccessDenied",
-    404: "NoSuchKey",
-    405: "MethodNotAllowed",
-    500: "InternalError",
-    503: "SlowDown",
-}
 _XML = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     "<Error><Code>{}</Code><Message>{}</Message><RequestId>{}</RequestId></Error>"
 )
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found out
+class Refusal(Exception):  # noqa: N818 - an answer, raised where the request turns out wrong
     """A request that is answered with an error."""
 
-    codes: ClassVar = _CODES
+    codes: ClassVar = {
+        400: "request.invalid",
+        401: "auth.invalid_key",
+        403: "auth.forbidden",
+        404: "file.not_found",
+        405: "request.method_not_allowed",
+        409: "file.conflict",
+        413: "file.too_large",
+        415: "file.unsupported",
+        422: "request.validation_error",
+        429: "request.rate_limited",
+        500: "server.error",
+        503: "server.unavailable",
+        504: "server.timeout",
+    }
 
     def __init__(
         self,
@@ -62,9 +54,15 @@ class Refusal(Exception):  # noqa: N818 - an answer, raised where it is found ou
 
 
 class StorageRefusal(Refusal):
-    """A presigned request that the storage host answers with an error: its own, in XML."""
+    """A presigned request that the storage host answers with an error of its own, in XML."""
 
-    codes: ClassVar = _STORAGE_CODES
+    codes: ClassVar = {
+        403: "AccessDenied",
+        404: "NoSuchKey",
+        405: "MethodNotAllowed",
+        500: "InternalError",
+        503: "SlowDown",
+    }
 
     def answer(self, request_id: str) -> Response:
         """Return the storage host's error."""

@@ -1,7 +1,6 @@
-"""The emulator as an ASGI application: each request is admitted, answered and noted.
+"""The emulator as an ASGI application: it admits, answers and records each request.
 
-What goes wrong on demand (see `faults`) goes wrong here, around the endpoints: they know nothing
-of it.
+Faults (see `faults`) are applied here, around the endpoints, which do not know about them.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ from contextlib import suppress
 from typing import Any, BinaryIO, Literal, cast
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -20,22 +18,21 @@ from starlette.routing import Route
 
 from syncd.emulator.admission import Admission
 from syncd.emulator.answers import Refusal, StorageRefusal
-from syncd.emulator.control import ALIVE, PREFIX as CONTROL, Control
+from syncd.emulator.control import PREFIX as CONTROL, Control
 from syncd.emulator.endpoints import Endpoints
-from syncd.emulator.exchange import Exchange, Held, Receive, Replay, Scope, Send
+from syncd.emulator.exchange import Exchange, Message, Receive, Scope, Send, replay
 from syncd.emulator.faults import Action
-from syncd.emulator.hosts import is_called_rightly, is_loopback
 from syncd.emulator.journal import Journal
 from syncd.emulator.openapi import HEALTH, description
 from syncd.emulator.personalities import Personality
 from syncd.emulator.presign import PREFIX as STORAGE
-from syncd.emulator.records import spelled
+from syncd.emulator.records import iso_time
 from syncd.emulator.storage import Storage
 
 log = logging.getLogger(__name__)
 
 OPENAPI = "/openapi.json"
-#: How a connection is left: to its owner, closed after what was written, or cut at once.
+#: The end of an exchange: the connection stays open, closes after what was written, or is cut.
 _Ending = Literal["open", "closed", "cut"]
 
 
@@ -50,12 +47,10 @@ class App:
         control: Control,
         admission: Admission,
         journal: Journal,
-        host: str,
         personality: Personality,
     ) -> None:
-        self._is_local = is_loopback(host)
         self._personality = personality
-        self._control = control
+        self._faults = control.faults
         self._admission = admission
         self._journal = journal
         self._late: set[asyncio.Task[None]] = set()
@@ -70,17 +65,17 @@ class App:
                 Route("/v2/files/{file_uuid}/frames", endpoints.frames, methods=["GET"]),
                 *storage.routes(),
                 Route(OPENAPI, self._openapi, methods=["GET"]),
-                Route(HEALTH, _healthy, methods=["GET"]),
+                Route(HEALTH, _health, methods=["GET"]),
                 *control.routes(),
             ],
             exception_handlers={
                 Refusal: _refused,
-                ClientDisconnect: _left,
-                HTTPException: self._not_served,
+                ClientDisconnect: _disconnected,
+                HTTPException: self._unrouted,
                 Exception: _failed,
             },
         )
-        # A redirect would ask for a body and a key twice; what is not served is a 404.
+        # A redirect would make clients send the body and the key twice: answer 404 instead.
         self._routes.router.redirect_slashes = False
         if not personality.answers_head:
             for route in self._routes.routes:
@@ -90,24 +85,21 @@ class App:
         """Serve one request."""
         exchange = Exchange(scope, receive, send)
         if scope["path"].startswith(CONTROL):
-            if (refusal := self._forbids(scope)) is not None:
-                await exchange.answer(refusal.answer(exchange.request_id))
-            else:
-                await self._route(scope, exchange.receive, exchange.send)
+            await self._serve_control(exchange)
             return
         began = time.time()
-        fault = self._control.faults.strike(scope["method"], scope["path"])
+        fault = self._faults.strike(scope["method"], scope["path"])
         try:
             ending = await self._serve(exchange, fault)
         except asyncio.CancelledError:
-            # The emulator stops, and cut every connection: nobody waits for this answer.
+            # The emulator is stopping and has cut every connection: nobody awaits this answer.
             if not scope["state"]["transport"].is_closing():
                 raise
             return
-        # Before the connection ends: who sees its end may ask at once for this line.
+        # Record the request before its connection ends: a client may then look for this line.
         self._journal.note(
             {
-                "time": spelled(began),
+                "time": iso_time(began),
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": exchange.status,
@@ -119,36 +111,33 @@ class App:
         if ending != "open":
             await exchange.hang_up(flush=ending == "closed")
 
-    def _forbids(self, scope: Scope) -> Refusal | None:
-        """Return the refusal of a control request that may not be made; None where it may."""
-        if scope["path"] == ALIVE or self._admission.knows(scope):
-            return None
-        if not self._is_local:
-            return Refusal(401, "other machines can reach the emulator: show its key")
-        if not is_called_rightly(Headers(scope=scope)):
-            return Refusal(403, "call the emulator by its address, or show its key")
-        return None
+    async def _serve_control(self, exchange: Exchange) -> None:
+        try:
+            self._admission.admit_control(exchange.scope)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        else:
+            await self._route(exchange.scope, exchange.receive, exchange.send)
 
     async def _serve(self, exchange: Exchange, fault: Action | None) -> _Ending:
         scope, kind = exchange.scope, fault.kind if fault else None
-        if kind == "drop_before":
-            # To the last byte: the client cannot know what became of it.
+        if kind in ("drop_before", "lie", "status"):
+            # Read the whole body first: the client cannot know whether it was stored.
             await exchange.drain()
+        if kind == "drop_before":
             return "cut"
         if kind == "lie":
-            await exchange.drain()
             await exchange.answer(Response(headers={"etag": '"of nothing"'}))
             return "open"
         if fault and kind == "delay":
             await asyncio.sleep(fault.seconds)
         try:
             if fault and kind == "status":
-                await exchange.drain()
-                raise _asked_for(fault, scope)
+                raise _requested(fault, scope)
             if not scope["path"].startswith((STORAGE, OPENAPI, HEALTH)):
                 self._admission.admit(scope)
         except Refusal as refusal:
-            await exchange.answer(refusal.answer(exchange.request_id))
+            await exchange.refuse(refusal)
             return "open"
         if fault and kind == "commit_late":
             await self._commit_late(exchange, fault.seconds)
@@ -156,12 +145,12 @@ class App:
         if kind in (None, "delay"):
             await self._route(scope, exchange.receive, exchange.send)
             return "open"
-        held = Held()
-        await self._route(scope, exchange.receive, held.send)
+        held: list[Message] = []
+        await self._route(scope, exchange.receive, _appending(held))
         return "cut" if kind == "drop_after" else await _spoil(kind, held, exchange)
 
     async def _commit_late(self, exchange: Exchange, seconds: float) -> None:
-        """Answer 504 now; do what was asked when nobody reckons with it any more."""
+        """Answer 504 now, and process the request later."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
         if await exchange.drain(file):
             task = asyncio.create_task(self._later(exchange.scope, file, seconds))
@@ -169,19 +158,18 @@ class App:
             task.add_done_callback(self._late.discard)
         else:
             file.close()
-        refusal = Refusal(504, "a fault that was asked for: it is done later")
-        await exchange.answer(refusal.answer(exchange.request_id))
+        await exchange.refuse(Refusal(504, "a requested fault: this takes effect later"))
 
     async def _later(self, scope: Scope, file: BinaryIO, seconds: float) -> None:
         with file:
             await asyncio.sleep(seconds)
-            await self._route(scope, Replay(file).receive, Held().send)
+            await self._route(scope, replay(file), _appending([]))
 
     async def _openapi(self, _request: Request) -> Response:
         return JSONResponse(description(self._personality.page_limit))
 
-    async def _not_served(self, request: Request, _error: Exception) -> Response:
-        """Return the 405 of a method, or the 404 of a path, that no route has."""
+    async def _unrouted(self, request: Request, _error: Exception) -> Response:
+        """Return the 405 for a method, or the 404 for a path, that no route has."""
         methods = {
             method
             for route in self._routes.routes
@@ -194,35 +182,44 @@ class App:
             refusal = _kind(request.scope)(405, message, headers=allow)
         else:
             refusal = Refusal(404, "there is nothing at this path", code="request.not_found")
-        return refusal.answer(request.scope["request_id"])
+        return await _refused(request, refusal)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # What fails, `_failed` has logged and answered; Starlette raises it once more.
+        # Starlette raises again what `_failed` has logged and answered.
         with suppress(Exception):
             await self._routes(scope, receive, send)
 
 
-async def _healthy(_request: Request) -> Response:
+async def _health(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _asked_for(fault: Action, scope: Scope) -> Refusal:
+def _requested(fault: Action, scope: Scope) -> Refusal:
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
-    return _kind(scope)(fault.status, "a fault that was asked for", headers=headers)
+    return _kind(scope)(fault.status, "a requested fault", headers=headers)
 
 
 def _kind(scope: Scope) -> type[Refusal]:
-    """Return who refuses: the API, or the storage host in its own words."""
+    """Return the refusal of the API, or of the storage host."""
     return StorageRefusal if scope["path"].startswith(STORAGE) else Refusal
 
 
-async def _spoil(kind: str | None, held: Held, exchange: Exchange) -> _Ending:
-    """Send no JSON where JSON should be, or only half of the answer."""
+def _appending(messages: list[Message]) -> Send:
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    return send
+
+
+async def _spoil(kind: str | None, held: list[Message], exchange: Exchange) -> _Ending:
+    """Send HTML in place of the answer, or only the first half of the answer."""
     if kind == "garbage":
         await exchange.answer(Response("<html>it works!</html>", media_type="text/html"))
         return "open"
-    await exchange.send(held.start)
-    half = held.body[: len(held.body) // 2]
+    start, *rest = held
+    await exchange.send(start)
+    body = b"".join(message.get("body", b"") for message in rest)
+    half = body[: len(body) // 2]
     await exchange.send({"type": "http.response.body", "body": half, "more_body": True})
     return "closed"
 
@@ -232,12 +229,11 @@ async def _refused(request: Request, error: Any) -> Response:
     return response
 
 
-async def _left(_request: Request, _error: Exception) -> Response:
-    """Return what nobody will read; the number is nginx's, and shows in the list of requests."""
+async def _disconnected(_request: Request, _error: Exception) -> Response:
+    """Return an answer that nobody reads, with nginx's status, for the journal."""
     return Response(status_code=499)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    refusal = _kind(request.scope)(500, "the emulator failed")
-    return refusal.answer(request.scope["request_id"])
+    return await _refused(request, _kind(request.scope)(500, "the emulator failed"))

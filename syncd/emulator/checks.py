@@ -1,4 +1,4 @@
-"""Checks of what a request says: a value as it should be, or the 422 that says what is wrong."""
+"""Checks of a request's values: each returns the value, or raises a 422 that names the problem."""
 
 import re
 from mimetypes import MimeTypes
@@ -10,12 +10,12 @@ FILE_TYPES = ("image", "video", "text", "document")
 #: The most files in one create, characters in one of its strings, and files before a page.
 CREATE_FILES, MOST_TEXT, MOST_OFFSET = 1000, 4096, 10**12
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-#: What content types may look like (RFC 9110, without parameters).
+#: A content type (RFC 9110) without parameters.
 _CONTENT_TYPE = re.compile(r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,16}")
-#: Any characters; JSON can also spell half of a pair, which is none.
+#: Any characters but lone surrogates, which JSON can spell and UTF-8 cannot.
 _TEXT = re.compile(rf"[^\ud800-\udfff]{{1,{MOST_TEXT}}}")
-# Python's own table, and not the host's: the same answers everywhere.
+# Python's own table and not the host's, so that the answers are the same everywhere.
 _BY_EXTENSION = MimeTypes().types_map[True] | {
     ".mkv": "video/x-matroska",
     ".m4v": "video/mp4",
@@ -26,16 +26,14 @@ _BY_EXTENSION = MimeTypes().types_map[True] | {
 
 
 def uuid(where: str, text: object) -> str:
-    """Return a UUID in its usual spelling."""
+    """Return a UUID in lower case."""
     if not isinstance(text, str) or not _UUID.fullmatch(text):
         raise invalid(where, "must be a UUID")
     return text.lower()
 
 
-def whole(where: str, text: str | None, *, default: int, least: int, most: int) -> int:
+def whole(where: str, text: str, least: int, most: int) -> int:
     """Return a whole number from `least` to `most`."""
-    if text is None:
-        return default
     if not (_WHOLE.fullmatch(text) and least <= int(text) <= most):
         raise invalid(where, f"must be a whole number from {least} to {most}")
     return int(text)
@@ -53,11 +51,12 @@ def new_file(where: str, item: object) -> tuple[str | None, str | None, str | No
     """Return the path, the remote URI and the content type of a file to create."""
     if not isinstance(item, dict):
         raise invalid(where, "must be an object")
-    for name in ("local_file_path", "remote_uri", "content_type"):
+    names = ("local_file_path", "remote_uri", "content_type")
+    for name in names:
         value = item.get(name)
         if value is not None and not (isinstance(value, str) and _TEXT.fullmatch(value)):
             raise invalid(f"{where}.{name}", f"must be a string of 1 to {MOST_TEXT} characters")
-    path, remote_uri, declared = map(item.get, ("local_file_path", "remote_uri", "content_type"))
+    path, remote_uri, declared = map(item.get, names)
     if path is None and remote_uri is None:
         raise invalid(where, "must have a local_file_path or a remote_uri")
     if remote_uri is not None and not remote_uri.startswith(("http://", "https://")):
@@ -68,7 +67,7 @@ def new_file(where: str, item: object) -> tuple[str | None, str | None, str | No
 def kind(declared: str | None, name: str) -> tuple[str, str]:
     """Return a file's content type and file type: as declared, else by its extension.
 
-    `application/octet-stream` says nothing: a video that is sent so is a video nonetheless.
+    A video declared as `application/octet-stream` is a video nonetheless.
     """
     _, dot, extension = name.rpartition("/")[2].rpartition(".")
     guessed = _BY_EXTENSION.get(dot + extension.lower(), OCTET_STREAM)

@@ -1,10 +1,10 @@
-"""The store of objects' bytes and of video frames: one interface, and its form as a folder."""
+"""Storage for objects' bytes and video frames: the interface, and a folder that implements it."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from syncd.emulator.incoming import Incoming, IncomingFile
@@ -12,38 +12,30 @@ from syncd.emulator.presign import Signer
 from syncd.emulator.store import Stored
 
 
-class Arrived(NamedTuple):
-    """Bytes that were PUT to a presigned URL past the emulator."""
-
-    content: str
-    sha256: str
-    size: int
-
-
 class Contents(Protocol):
     """Keeps bytes and frames by an object's `content`, and makes presigned URLs for them."""
 
-    #: whether nothing is PUT past the emulator
+    #: whether every PUT goes through the emulator
     sees_all: bool
 
     def incoming(self, length: int | None = None) -> Incoming:
-        """Return a place for bytes that arrive: `length` at most, if that is known."""
+        """Return a place for arriving bytes, of at most `length` if that is known."""
 
     def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:
         """Return a presigned URL for an object, or for a frame of it (`/frame_000001.jpg`)."""
 
-    async def arrived(self, stored: Stored) -> Arrived | None:
-        """Return what was PUT for an object without the emulator's seeing it; None for nothing."""
+    async def arrived(self, stored: Stored) -> dict[str, Any] | None:
+        """Return the values of a reserved object whose bytes arrived; None when none did."""
 
     def video(self, stored: Stored) -> AbstractContextManager[tuple[Path, Path]]:
-        """Lend a video's file to be read, and a folder whose frames are kept at the end."""
+        """Lend a video's file to read, and a folder whose frames are kept at the end."""
 
     def sweep(self, taken: set[str]) -> None:
-        """Remove what no object took: of a killed process, or replaced."""
+        """Remove what no object has taken: leftovers of a kill, or of replaced content."""
 
 
 class Folder:
-    """Bytes and frames in the emulator's own folder `data`; what is PUT comes to `Storage`."""
+    """Bytes and frames in the emulator's own folder `data`; `Storage` receives each PUT."""
 
     sees_all = True
 
@@ -53,30 +45,25 @@ class Folder:
         for folder in (self._contents, self._frames):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def incoming(self, length: int | None = None) -> Incoming:  # noqa: ARG002 - the disk takes all
+    def incoming(self, length: int | None = None) -> Incoming:  # noqa: ARG002 - any length fits
         return IncomingFile(self._contents / uuid4().hex)
 
     def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:
         return self._signer.url(base_url, method, stored.file_uuid + frame)
 
-    async def arrived(self, stored: Stored) -> Arrived | None:  # noqa: ARG002 - all is seen here
-        return None
+    async def arrived(self, stored: Stored) -> None:
+        """Return None: this folder sees every PUT."""
 
     @contextmanager
     def video(self, stored: Stored) -> Iterator[tuple[Path, Path]]:
         yield self.path(stored), self._frames / str(stored.content)
 
     def path(self, stored: Stored, frame: str = "") -> Path:
-        """Return where an object's bytes are, or a frame of it."""
+        """Return the path of an object's bytes, or of a frame of it."""
         content = str(stored.content)
         return self._frames / content / frame if frame else self._contents / content
 
     def sweep(self, taken: set[str]) -> None:
-        for path in _not_in(taken, self._contents.iterdir()):
-            path.unlink()
-        for path in _not_in(taken, self._frames.iterdir()):
-            shutil.rmtree(path)
-
-
-def _not_in(taken: set[str], paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.name not in taken]
+        for path in (*self._contents.iterdir(), *self._frames.iterdir()):
+            if path.name not in taken:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,10 +1,11 @@
-"""The emulator's control paths, outside those of the API: read what it holds, set faults.
+"""The emulator's control paths, outside the API's: they show what it holds, and set faults.
 
-A key is needed where other machines can reach it.
+They need a key if other machines can reach the emulator.
 """
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -14,26 +15,26 @@ from syncd.emulator.answers import invalid
 from syncd.emulator.arrivals import Arrivals
 from syncd.emulator.faults import Faults
 from syncd.emulator.journal import Journal
-from syncd.emulator.records import spelled
+from syncd.emulator.records import iso_time
 from syncd.emulator.store import Store, Stored
 
 PREFIX = "/_emulator/"
-#: what a health check asks, without a key
+#: for health checks; needs no key
 ALIVE = PREFIX + "health"
 _JSON_LINES = "application/jsonl"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """Tells objects and requests, and takes the rules for faults."""
+    """Shows objects and requests, and holds the rules for faults."""
 
-    def __init__(self, *, store: Store, arrivals: Arrivals, journal: Journal) -> None:
-        self.faults = Faults()
-        self._store = store
-        self._arrivals = arrivals
-        self._journal = journal
+    store: Store
+    arrivals: Arrivals
+    journal: Journal
+    faults: Faults = field(default_factory=Faults, init=False)
 
     def routes(self) -> list[Route]:
-        """Return what is served."""
+        """Return the control paths."""
         return [
             Route(PREFIX + "objects", self._objects, methods=["GET"]),
             Route(PREFIX + "requests", self._requests, methods=["GET"]),
@@ -43,17 +44,17 @@ class Control:
         ]
 
     async def _objects(self, _request: Request) -> Response:
-        return StreamingResponse(self._lines(), media_type=_JSON_LINES)
+        return StreamingResponse(self._object_lines(), media_type=_JSON_LINES)
 
     async def _requests(self, _request: Request) -> Response:
-        return StreamingResponse(self._noted(), media_type=_JSON_LINES)
+        return StreamingResponse(self._request_lines(), media_type=_JSON_LINES)
 
     async def _faults(self, _request: Request) -> Response:
-        return JSONResponse(self.faults.told())
+        return JSONResponse(self.faults.rules())
 
     async def _set_faults(self, request: Request) -> Response:
         try:
-            rules = json.loads(await request.body())
+            rules = await request.json()
         except (ValueError, RecursionError) as error:
             raise invalid("body", f"is not JSON: {error}") from error
         self.faults.replace(rules)
@@ -62,13 +63,13 @@ class Control:
     async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def _lines(self) -> AsyncIterator[str]:
-        for batch in self._store.everything():
-            yield "".join(map(_line, await self._arrivals.seen(batch)))
+    async def _object_lines(self) -> AsyncIterator[str]:
+        for batch in self.store.everything():
+            yield "".join(map(_line, await self.arrivals.current(batch)))
 
-    async def _noted(self) -> AsyncIterator[bytes]:
-        # On the event loop, which writes them: no line is seen half written.
-        for piece in self._journal.read():
+    async def _request_lines(self) -> AsyncIterator[bytes]:
+        # Lines are written on the same event loop, so none is seen half written.
+        for piece in self.journal.read():
             yield piece
 
 
@@ -82,7 +83,7 @@ def _line(stored: Stored) -> str:
         "local_file_path": stored.sent_name,
         "remote_uri": stored.remote_uri,
         "workspace_uuid": stored.workspace_uuid,
-        "created_at": spelled(stored.created_at),
-        "deleted_at": spelled(stored.deleted_at),
+        "created_at": iso_time(stored.created_at),
+        "deleted_at": iso_time(stored.deleted_at),
     }
     return json.dumps(line) + "\n"

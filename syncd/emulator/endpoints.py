@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -14,66 +15,46 @@ from syncd.emulator.answers import Refusal, invalid, too_large
 from syncd.emulator.arrivals import Arrivals
 from syncd.emulator.contents import Contents
 from syncd.emulator.journal import token_in
+from syncd.emulator.personalities import Personality
 from syncd.emulator.records import Records
-from syncd.emulator.settings import Settings
 from syncd.emulator.store import Store, Stored
 
-#: The files of a page, where a listing does not say.
+#: The files on a page when a listing names no limit.
 DEFAULT_LIMIT = 100
 #: The most bytes of a create's JSON.
 CREATE_BYTES = 8 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """The API over one store; `process` and `fetch` are given what is to be done afterwards."""
+    """The API over one store; `process` and `fetch` take objects that need more work."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        contents: Contents,
-        arrivals: Arrivals,
-        settings: Settings,
-        process: Callable[[Stored], None],
-        fetch: Callable[[Stored], None],
-    ) -> None:
-        self._store = store
-        self._contents = contents
-        self._arrivals = arrivals
-        self._settings = settings
-        self._process = process
-        self._fetch = fetch
-        self._traits = settings.personality
-        self._records = Records(contents=contents, settings=settings)
+    store: Store
+    contents: Contents
+    records: Records
+    arrivals: Arrivals
+    max_body: int | None
+    traits: Personality
+    process: Callable[[Stored | None], None]
+    fetch: Callable[[Stored], None]
 
     async def upload(self, request: Request) -> Response:
         """POST /v2/files/-/uploads: one multipart part `file`."""
-        workspace = request.query_params.get("workspace_uuid")
-        workspace = self._workspace(request, workspace, claim=True)
-        limit = self._settings.max_body
+        workspace = self._workspace(request, request.query_params.get("workspace_uuid"), claim=True)
         length = int(request.headers.get("content-length", 0))
-        if limit is not None and length > limit:
-            raise too_large(limit)
-        async with self._contents.incoming(length or None) as incoming:
-            kind = request.headers.get("content-type", "")
-            part = await multipart.receive(kind, request.stream(), incoming, max_body=limit)
+        if self.max_body is not None and length > self.max_body:
+            raise too_large(self.max_body)
+        async with self.contents.incoming(length or None) as incoming:
+            part = await multipart.receive(request, incoming, max_body=self.max_body)
             declared = part.content_type and checks.content_type("file", part.content_type)
             await incoming.close()
             stored = self._new(
-                request,
-                workspace,
-                name=part.filename,
-                declared=declared or None,
-                state="live",
-                content=incoming.name,
-                sha256=incoming.sha256,
-                size=incoming.size,
+                request, workspace, name=part.filename, declared=declared, **incoming.values()
             )
-            self._store.add(stored)
+            self.store.add(stored)
             incoming.kept = True
-        if stored.processing_status == "pending":
-            self._process(stored)
-        return JSONResponse(self._records.upload(request, stored))
+        self.process(stored)
+        return JSONResponse(self.records.upload(request, stored))
 
     async def create(self, request: Request) -> Response:
         """POST /v2/files: reserve objects to PUT, or have remote files fetched."""
@@ -87,51 +68,50 @@ class Endpoints:
             self._new(request, workspace, name=path, remote_uri=remote_uri, declared=declared)
             for path, remote_uri, declared in checked
         ]
-        self._store.add(*created)
+        self.store.add(*created)
         for stored in created:
             if stored.remote_uri is not None:
-                self._fetch(stored)
-        files = [self._records.upload(request, stored) for stored in created]
+                self.fetch(stored)
+        files = [self.records.upload(request, stored) for stored in created]
         return JSONResponse({"workspace_uuid": workspace, "files": files})
 
     async def list(self, request: Request) -> Response:
-        """GET /v2/files: what is reserved, too, and nothing deleted."""
-        query = request.query_params
-        file_type, largest = query.get("file_type"), self._traits.page_limit
-        await asyncio.sleep(self._traits.list_seconds)
+        """GET /v2/files: reserved objects too, and no deleted ones."""
+        query, largest = request.query_params, self.traits.page_limit
+        await asyncio.sleep(self.traits.list_seconds)
+        file_type = query.get("file_type")
         if file_type is not None and file_type not in checks.FILE_TYPES:
             raise invalid("file_type", f"must be one of {', '.join(checks.FILE_TYPES)}")
-        most = largest if self._traits.refuses_limit else checks.MOST_OFFSET
-        limit = checks.whole("limit", query.get("limit"), default=DEFAULT_LIMIT, least=1, most=most)
-        page, count = self._store.page(
+        most = largest if self.traits.refuses_limit else checks.MOST_OFFSET
+        # A default is not checked: it may exceed the largest page.
+        limit = (
+            checks.whole("limit", query["limit"], 1, most) if "limit" in query else DEFAULT_LIMIT
+        )
+        page, count = self.store.page(
             request.scope["organization"],
             workspace=self._workspace(request, query.get("workspace_uuid")),
             file_type=file_type,
             limit=min(limit, largest),
-            offset=checks.whole(
-                "offset", query.get("offset"), default=0, least=0, most=checks.MOST_OFFSET
-            ),
-            order=self._traits.order,
+            offset=checks.whole("offset", query.get("offset", "0"), 0, checks.MOST_OFFSET),
+            order=self.traits.order,
         )
-        items = [
-            self._records.detail(request, stored, url=False)
-            for stored in await self._arrivals.seen(page)
-        ]
+        current = await self.arrivals.current(page)
+        items = [self.records.detail(request, stored, url=False) for stored in current]
         return JSONResponse({"items": items, "count": count})
 
     async def get(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}."""
-        return JSONResponse(self._records.detail(request, await self._found(request), url=True))
+        return JSONResponse(self.records.detail(request, await self._found(request), url=True))
 
     async def status(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}/status."""
-        return JSONResponse(self._records.status(await self._found(request)))
+        return JSONResponse(self.records.status(await self._found(request)))
 
     async def frames(self, request: Request) -> Response:
         """GET /v2/files/{file_uuid}/frames."""
         stored = await self._found(request)
         if stored.file_type != "video":
-            message = f"the file is no video but {stored.content_type}"
+            message = f"the file is {stored.content_type} and not a video"
             raise Refusal(400, message, code="file.not_a_video")
         if stored.processing_status != "completed":
             wait = f"wait until GET /v2/files/{stored.file_uuid}/status says completed"
@@ -140,19 +120,19 @@ class Endpoints:
                 409,
                 f"the video {'failed to process' if failed else 'is not processed yet: ' + wait}",
                 code="file.processing_failed" if failed else "file.not_processed",
-                # The official client repeats a 409 at once, unless it is told not to.
+                # The official client retries a 409 at once unless told not to.
                 headers={"x-should-retry": "false"},
                 details={
                     "processing_status": stored.processing_status,
                     "error_message": stored.error_message,
                 },
             )
-        return JSONResponse(self._records.frames(request, stored))
+        return JSONResponse(self.records.frames(request, stored))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /v2/files/{file_uuid}: a soft delete."""
-        stored = await self._found(request, deleted=self._traits.second_delete == 204)
-        self._store.change(stored.file_uuid, state="deleted", deleted_at=self._store.now())
+        stored = await self._found(request, deleted=self.traits.second_delete == 204)
+        self.store.change(stored.file_uuid, state="deleted", deleted_at=self.store.now())
         return Response(status_code=204)
 
     def _new(
@@ -164,12 +144,10 @@ class Endpoints:
         declared: str | None,
         remote_uri: str | None = None,
         state: str = "reserved",
-        content: str | None = None,
-        sha256: str | None = None,
-        size: int | None = None,
+        **content: Any,
     ) -> Stored:
-        now = self._store.now()
-        content_type, file_type = checks.kind(declared, name or remote_uri or "")
+        now = self.store.now()
+        content_type, file_type = checks.kind(declared or None, name or remote_uri or "")
         pending = file_type == "video" or remote_uri is not None
         return Stored(
             file_uuid=str(uuid4()),
@@ -180,36 +158,34 @@ class Endpoints:
             file_type=file_type,
             created_at=now,
             updated_at=now,
-            declared_type=declared,
+            declared_type=declared or None,
             sent_name=name,
             remote_uri=remote_uri,
-            content=content,
-            sha256=sha256,
-            size=size,
             processing_status="pending" if pending else "completed",
+            **content,
         )
 
     def _workspace(self, request: Request, text: object, *, claim: bool = False) -> str | None:
-        """Return the workspace asked for; whoever writes to an unused one first, owns it."""
+        """Return the requested workspace; the first organization to write to it owns it."""
         if text is None:
             return None
         workspace = checks.uuid("workspace_uuid", text)
         organization = request.scope["organization"]
-        if self._store.owner(workspace) not in (None, organization):
+        if self.store.owner(workspace) not in (None, organization):
             raise Refusal(403, f"workspace {workspace} belongs to another organization")
         if claim:
-            self._store.claim(workspace, organization)
+            self.store.claim(workspace, organization)
         return workspace
 
     async def _found(self, request: Request, *, deleted: bool = False) -> Stored:
         """Return the caller's object that the path names; a deleted one only with `deleted`."""
         file_uuid = checks.uuid("file_uuid", request.path_params["file_uuid"])
-        stored = self._store.get(file_uuid)
+        stored = self.store.get(file_uuid)
         theirs = stored and stored.organization_uuid == request.scope["organization"]
         if stored is None or not theirs or (stored.state == "deleted" and not deleted):
             raise Refusal(404, f"there is no file {file_uuid}")
         request.scope["token"] = token_in(stored.sent_name)
-        return (await self._arrivals.seen([stored]))[0]
+        return (await self.arrivals.current([stored]))[0]
 
 
 async def _document(request: Request) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Misbehaviour on demand: rules that match requests, and what then goes wrong.
+"""Faults on demand: rules that match requests, and what then goes wrong.
 
 A rule is `{"match": "POST /v2/files/-/uploads", "action": ...}` and one of `probability` (0 to 1;
 `seed` makes it repeatable), `times` (the first n requests) or `every` (each n-th); with none of
-them, every request is hit. `match` is a method (`*`: any) and a path, whole and without the query:
-`*` stands for anything, `{file_uuid}` or the like for one segment, so that
-`PUT /_storage/{file_uuid}` is a presigned upload. The first rule that strikes decides.
+them, every request is hit. `match` is a method (`*`: any) and a whole path without the query, in
+which `*` stands for anything and `{file_uuid}` or the like for one segment: a presigned upload is
+`PUT /_storage/{file_uuid}`. The first rule that hits a request decides.
 
 | action | what goes wrong |
 |---|---|
@@ -12,10 +12,10 @@ them, every request is hit. `match` is a method (`*`: any) and a path, whole and
 | `"drop_before"` | the body is read, the connection cut, nothing stored |
 | `"lie"` | the body is read, answered 200, nothing stored |
 | `"drop_after"` | stored, then the connection cut without an answer |
-| `{"delay": 2.0}` | served, so many seconds later |
-| `{"commit_late": 5.0}` | 504 now, stored so many seconds later |
+| `{"delay": 2.0}` | served, but this many seconds later |
+| `{"commit_late": 5.0}` | 504 now, stored this many seconds later |
 | `"garbage"` | stored, and answered 200 with HTML |
-| `"truncate"` | stored, and the connection closed half way through the answer |
+| `"truncate"` | stored, and the connection closed halfway through the answer |
 """
 
 import random
@@ -28,13 +28,13 @@ from syncd.emulator.answers import invalid
 _WORDS = ("drop_before", "lie", "drop_after", "garbage", "truncate")
 _MEMBERS = {"match", "probability", "times", "every", "seed", "action"}
 _MATCH = re.compile(r"(\*|[A-Z]+) (/\S*)")
-_WILD = re.compile(r"\*|\{\w+\}")
+_WILD = re.compile(r"(\*|\{\w+\})")
 _DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What goes wrong: `kind` is one of the words, or status, delay or commit_late."""
+    """The action of a rule; `kind` is one of the words, or status, delay or commit_late."""
 
     kind: str
     status: int = 0
@@ -44,7 +44,7 @@ class Action:
 
 @dataclass(slots=True)
 class Rule:
-    """One rule, and how many requests it matched and hit."""
+    """One rule, and the numbers of requests that it matched and hit."""
 
     text: dict[str, Any]
     method: str
@@ -55,7 +55,7 @@ class Rule:
     struck: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
-        """Say whether this request is hit, and count it."""
+        """Return whether this request is hit, and count it."""
         if self.method not in ("*", method) or not self.path.fullmatch(path):
             return False
         self.matched += 1
@@ -76,15 +76,14 @@ class Faults:
         self._rules: list[Rule] = []
 
     def replace(self, rules: object) -> None:
-        """Put new rules in force, none of them heals; Refusal (422) says what is wrong."""
+        """Put new rules in force; raise the 422 that says what is wrong with them."""
         if not isinstance(rules, list):
             raise invalid("faults", "must be a list of rules")
         self._rules = [_rule(f"faults[{number}]", text) for number, text in enumerate(rules)]
 
-    def told(self) -> list[dict[str, Any]]:
-        """Return the rules in force, each with how many requests it matched and struck."""
-        counts = ({"matched": rule.matched, "struck": rule.struck} for rule in self._rules)
-        return [rule.text | count for rule, count in zip(self._rules, counts, strict=True)]
+    def rules(self) -> list[dict[str, Any]]:
+        """Return the rules in force, each with its counts."""
+        return [r.text | {"matched": r.matched, "struck": r.struck} for r in self._rules]
 
     def strike(self, method: str, path: str) -> Action | None:
         """Return what goes wrong with this request, if anything."""
@@ -116,10 +115,11 @@ def _rule(where: str, text: object) -> Rule:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    literals = map(re.escape, _WILD.split(path))
-    wild = [".*" if found == "*" else "[^/]+" for found in _WILD.findall(path)]
-    parts = zip(literals, [*wild, ""], strict=True)
-    return re.compile("".join(literal + mark for literal, mark in parts), re.DOTALL)
+    parts = _WILD.split(path)
+    # Every second part is a wildcard.
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = [".*" if wild == "*" else "[^/]+" for wild in parts[1::2]]
+    return re.compile("".join(parts), re.DOTALL)
 
 
 def _action(where: str, action: object) -> Action:
@@ -147,7 +147,7 @@ def _check(
     if name not in text:
         return
     value = text[name]
-    right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not right or not least <= value <= most:
+    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
         number = "a whole number" if kind is int else "a number"
         raise invalid(f"{where}.{name}", f"must be {number} from {least} to {most}")

@@ -1,19 +1,14 @@
-"""Bytes that arrive: hashed on their way to where they are kept."""
+"""Arriving bytes, hashed on the way to where they are kept."""
 
-from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from syncd.emulator.private import private
+from syncd.emulator.store import private
 
 
-class Incoming(AbstractAsyncContextManager["Incoming"]):
-    """Bytes that are kept as they arrive, and gone afterwards unless an object took them.
-
-    Its name is the object's `content`.
-    """
+class Incoming:
+    """Bytes that are kept as they arrive, and removed at the end unless `kept` is set."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,23 +20,37 @@ class Incoming(AbstractAsyncContextManager["Incoming"]):
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
+    def values(self) -> dict[str, Any]:
+        """Return the values of an object that takes these bytes."""
+        return {
+            "state": "live",
+            "content": self.name,
+            "sha256": self.sha256,
+            "size": self.size,
+        }
+
     def write(self, piece: bytes | memoryview) -> None:
         """Add bytes."""
         self._digest.update(piece)
         self.size += len(piece)
 
     async def drain(self) -> None:
-        """Wait until more may be written."""
+        """Wait until more can be written."""
 
     async def close(self) -> None:
-        """Return once every byte is kept, or raise."""
+        """Return once every byte is kept."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove the bytes unless an object took them."""
 
 
 class IncomingFile(Incoming):
     """A file that is written as bytes arrive.
 
-    Whatever no object names is removed at the next start, so a process killed in the middle
-    leaves nothing half stored.
+    The next start removes what a killed process leaves half stored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,19 +63,14 @@ class IncomingFile(Incoming):
         super().write(piece)
 
     async def close(self) -> None:
-        """Hand every byte to the operating system: from then on, a kill loses none."""
+        """Pass every byte to the kernel; after that, a kill of the process loses none."""
         self._file.close()
 
     async def __aenter__(self) -> Self:
         self._file = open(self._path, "xb", opener=private)  # noqa: ASYNC230, SIM115
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._file.close()
         if not self.kept:
             self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Every request seen, a line each, on disk; and the token by which a sent name is known again."""
+"""The list of requests on disk, one line each, and the token of syncd in a file's name."""
 
 import json
 import re
@@ -7,18 +7,18 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from syncd.emulator.private import private
+from syncd.emulator.store import private
 
-#: A file of this size gives way to a new one, and only the last two are kept.
+#: The size at which a new file is begun; only the last two are kept.
 FILE_BYTES = 64 << 20
-#: It counts at the end of a name, before at most one extension; elsewhere it is part of the name.
+#: A token counts at the end of a name, before at most one extension.
 _TOKEN = re.compile(
     r"\.(sy1-[0-9a-f]{8}-[0-9a-f]{28}|sy2(?:-[0-9a-f]+){5})(?:\.[^./\"]+)?(?=[/\"]|$)"
 )
 
 
 class Journal:
-    """The requests seen, as JSON Lines in the folder `data`; a kill loses none."""
+    """The requests as JSON Lines in the folder `data`; a kill loses none."""
 
     def __init__(self, data: Path) -> None:
         self._path, self._older = data / "requests.jsonl", data / "requests.old.jsonl"
@@ -28,7 +28,7 @@ class Journal:
         return open(self._path, "ab", buffering=0, opener=private)
 
     def note(self, line: dict[str, Any]) -> None:
-        """Write a line."""
+        """Append a line."""
         self._file.write(json.dumps(line).encode() + b"\n")
         if self._file.tell() > FILE_BYTES:
             self._file.close()
@@ -36,7 +36,7 @@ class Journal:
             self._file = self._opened()
 
     def read(self) -> Iterator[bytes]:
-        """Yield all lines, in pieces."""
+        """Yield all lines, in chunks."""
         for path in (self._older, self._path):
             if path.exists():
                 with path.open("rb") as file:
@@ -49,6 +49,6 @@ class Journal:
 
 
 def token_in(text: str | None) -> str | None:
-    """Return the token of syncd that stands at the end of the name in `text`."""
+    """Return the token at the end of the file name in `text`."""
     found = _TOKEN.search(text or "")
     return found[1] if found else None

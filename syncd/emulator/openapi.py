@@ -1,35 +1,22 @@
 """The OpenAPI description of what the emulator serves."""
 
+from http import HTTPStatus
 from typing import Any
 
 from syncd import __version__
+from syncd.emulator.answers import Refusal
 from syncd.emulator.checks import CREATE_FILES, FILE_TYPES, MOST_OFFSET, MOST_TEXT
 
 Schema = dict[str, Any]
 HEALTH = "/health/"
-_ERRORS = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-_STRICTER = f"""Stricter than the published texts of the API:
+_STRICTER = f"""The emulator is stricter than the published documentation of the API:
 - A file to create needs a `local_file_path` or a `remote_uri`; with both, the `remote_uri` is
-  fetched and named by the path. The texts allow neither.
+  fetched and named by the path. The documentation allows a file with neither.
 - `files` has 1 to {CREATE_FILES} members, `limit` is at least 1, texts have at most {MOST_TEXT}
   characters, `file_type` is one of {", ".join(FILE_TYPES)}, and ids are UUIDs.
 - An upload has exactly one part `file`, with a filename, and ends with its closing boundary.
-- A presigned PUT repeats the content type that was declared, and carries no key.
-- The members listed as required are always there; the texts leave most of a FileUpload optional.
+- A presigned PUT repeats the declared content type, and carries no key.
+- Required members are always present; the documentation makes most of a FileUpload optional.
 """
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
@@ -51,9 +38,6 @@ _VIDEO: Schema = {
         "height": _COUNT,
     },
 }
-
-
-_OK: Schema = {"description": "OK"}
 
 
 def description(page_limit: int) -> Schema:
@@ -85,9 +69,9 @@ def _paths(page_limit: int) -> Schema:
         _parameter("query", "limit", _COUNT | {"minimum": 1, "maximum": page_limit}),
         _parameter("query", "offset", _COUNT | {"maximum": MOST_OFFSET}),
     ]
-    part = {"type": "string", "contentMediaType": "application/octet-stream"}
-    form = _object(file=part)
+    form = _object(file={"type": "string", "contentMediaType": "application/octet-stream"})
     one = [_parameter("path", "file_uuid", _UUID)]
+    healthy = {"200": {"description": "OK"}}
     return {
         "/v2/files/-/uploads": {
             "post": _operation("upload", "FileUpload", [workspace], {"multipart/form-data": form})
@@ -104,7 +88,7 @@ def _paths(page_limit: int) -> Schema:
         },
         "/v2/files/{file_uuid}/status": {"get": _operation("get_status", "FileStatus", one)},
         "/v2/files/{file_uuid}/frames": {"get": _operation("get_frames", "FileFrames", one)},
-        HEALTH: {"get": {"operationId": "health", "security": [], "responses": {"200": _OK}}},
+        HEALTH: {"get": {"operationId": "health", "security": [], "responses": healthy}},
     }
 
 
@@ -112,7 +96,7 @@ def _operation(
     name: str, answer: str | None, parameters: list[Schema], body: Schema | None = None
 ) -> Schema:
     good = _content("OK", answer) if answer else {"description": "No Content"}
-    errors = {str(status): _content(text, "Error") for status, text in _ERRORS.items()}
+    errors = {str(n): _content(HTTPStatus(n).phrase, "Error") for n in Refusal.codes}
     operation: Schema = {
         "operationId": name,
         "parameters": parameters,
@@ -131,7 +115,7 @@ def _schemas() -> Schema:
         remote_uri=sent | {"pattern": "^https?://"},
         content_type=_TEXT_OR_NULL | {"maxLength": MOST_TEXT},
     )
-    # Null is as good as absent.
+    # A null counts as absent.
     named = [_object(**{name: _TEXT}) for name in ("local_file_path", "remote_uri")]
     new_files = _list(new_file | {"required": [], "anyOf": named})
     error = _object(code=_TEXT, message=_TEXT, details={"type": "object"})

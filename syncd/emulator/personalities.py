@@ -1,7 +1,7 @@
-"""How services differ in what the Files API's texts leave open.
+"""Differences between services, where the documentation of the Files API leaves them open.
 
-A personality is a set of traits. Each name in `PERSONALITIES` stands for a few of them, and several
-names add up. `stranger` has every trait that is hard on a client, less what other names say.
+A personality is a set of traits. Each name in `PERSONALITIES` stands for a few traits, and names
+can be combined. `stranger` has every trait that is hard on a client; other names override it.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 #: The part of a sent name that is returned: the whole path, its last segment, or nothing.
 Echo = Literal["path", "name", "none"]
-#: In which order a listing shows files; `uuid` is no order in time.
+#: The order of a listing; `uuid` is unrelated to time.
 Order = Literal["newest", "oldest", "uuid"]
 
 
@@ -21,21 +21,21 @@ class Personality:
 
     echo: Echo = "name"
     order: Order = "newest"
-    #: the most files of a page
+    #: the most files on a page
     page_limit: int = 1000
-    #: whether a larger `limit` is refused; else the page is just shorter
+    #: whether a larger `limit` is refused; otherwise the page is just shorter
     refuses_limit: bool = True
     #: seconds that a page of a listing takes
     list_seconds: float = 0.0
-    #: whether `file_size_bytes` is told
+    #: whether `file_size_bytes` is shown
     tells_sizes: bool = True
-    #: whether `video_metadata` is told
+    #: whether `video_metadata` is shown
     tells_video_metadata: bool = True
     #: whether times name their zone
     tells_zone: bool = True
-    #: the answer to the DELETE of a file that was deleted before: 404, or 204 once more
+    #: the status of a second DELETE of the same file
     second_delete: Literal[204, 404] = 404
-    #: whether HEAD is answered where GET is
+    #: whether HEAD is allowed wherever GET is
     answers_head: bool = True
 
 
@@ -73,15 +73,15 @@ PERSONALITIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def personality(*names: str, **traits: Any) -> Personality:
-    """Return the personality of `names`, with `traits` that win over theirs.
+    """Return the personality of `names`, overridden by `traits`.
 
-    ValueError where there is no such name, or where two contradict each other.
+    Raise ValueError when a name is unknown or two names contradict each other.
     """
     if unknown := [name for name in names if name not in PERSONALITIES]:
         known = ", ".join(PERSONALITIES)
-        raise ValueError(f"no such personality: {unknown[0]} (there are: {known})")
+        raise ValueError(f"unknown personality: {unknown[0]}; choose from {known}")
     chosen: dict[str, Any] = {}
-    # "stranger" comes first, so that single names win over it.
+    # "stranger" comes first, so that the other names override it.
     for name in sorted(names, key=lambda name: name != "stranger"):
         for other in names:
             one, two = PERSONALITIES[name], PERSONALITIES[other]

@@ -1,4 +1,4 @@
-"""Presigned URLs: signed, expiring, and good for one method on one object. They carry no key."""
+"""Presigned URLs: signed, expiring, valid for one method on one object, and without a key."""
 
 import hmac
 import secrets
@@ -8,14 +8,16 @@ from pathlib import Path
 
 from syncd.emulator.answers import StorageRefusal
 
-#: Where storage answers, beside the API.
+#: The paths of the storage host, beside the API.
 PREFIX = "/_storage/"
+#: Seconds that a presigned URL is valid.
+URL_SECONDS = 1800
 
 
 class Signer:
-    """Makes and checks presigned URLs; its secret lasts as long as the data does."""
+    """Makes and checks presigned URLs, with a secret that is kept in the folder `data`."""
 
-    def __init__(self, data: Path, *, clock: Callable[[], float], seconds: float) -> None:
+    def __init__(self, data: Path, *, clock: Callable[[], float]) -> None:
         path = data / "signing-key"
         if not path.exists():
             new = path.with_suffix(".new")
@@ -24,21 +26,20 @@ class Signer:
             new.replace(path)
         self._secret = path.read_bytes()
         self._clock = clock
-        self._seconds = seconds
 
     def url(self, base_url: str, method: str, name: str) -> str:
-        """Return a URL for `method` on the stored `name` (a uuid, or a uuid and a frame)."""
-        expires = int(self._clock() + self._seconds)
+        """Return a URL for `method` on `name`, which is a uuid, or a uuid and a frame."""
+        expires = int(self._clock() + URL_SECONDS)
         signature = self._sign(method, name, expires)
         return f"{base_url}{PREFIX}{name}?X-Expires={expires}&X-Signature={signature}"
 
     def check(self, method: str, name: str, expires: str, signature: str) -> None:
-        """Raise the 403 of a URL that was tampered with, or has expired."""
+        """Raise the 403 for a URL that was tampered with or has expired."""
         genuine = expires.isascii() and expires.isdigit() and len(expires) <= 12
         if not genuine or not hmac.compare_digest(
             signature.encode(), self._sign(method, name, int(expires)).encode()
         ):
-            message = "the request is not the one that was signed"
+            message = "the signature does not match the request"
             raise StorageRefusal(403, message, code="SignatureDoesNotMatch")
         if int(expires) < self._clock():
             raise StorageRefusal(403, "Request has expired")

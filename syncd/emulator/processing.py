@@ -1,7 +1,4 @@
-"""What happens to a video after it is stored.
-
-One thread takes one after another, as a queue would; a restart takes up where it ended.
-"""
+"""The processing of stored videos: one thread works through a queue, and a restart goes on."""
 
 import json
 import logging
@@ -17,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class _Stopped(Exception):  # noqa: N818 - control flow, out of the middle of a video
-    """The emulator stops."""
+    """The emulator is stopping."""
 
 
 class Processing:
@@ -32,20 +29,21 @@ class Processing:
         self._thread = threading.Thread(target=self._run, name="emulator-processing", daemon=True)
 
     def start(self) -> None:
-        """Take up what the last run left, and wait for more."""
+        """Queue what the last run left unprocessed, and wait for more."""
         for stored in self._store.unprocessed():
-            self.submit(stored)
+            self._queue.put(stored)
         self._thread.start()
 
     def stop(self) -> None:
-        """End, leaving the video under way to the next start."""
+        """Stop, and leave the current video to the next start."""
         self._stop.set()
         self._queue.put(None)
         self._thread.join()
 
-    def submit(self, stored: Stored) -> None:
-        """Have a video processed."""
-        self._queue.put(stored)
+    def submit(self, stored: Stored | None) -> None:
+        """Queue an object if it is a video whose bytes have arrived."""
+        if stored and (stored.state, stored.processing_status) == ("live", "pending"):
+            self._queue.put(stored)
 
     def _run(self) -> None:
         while (stored := self._queue.get()) is not None and not self._stop.is_set():
@@ -58,20 +56,20 @@ class Processing:
                 self._finish(stored, "failed", error_message="internal error while processing")
 
     def _process(self, stored: Stored) -> None:
-        # None where it was deleted, or got other content: then it was submitted anew.
+        # The object may be deleted by now, or have other content, which is queued as well.
         if self._finish(stored, "processing") is None:
             return
         if self._stop.wait(self._seconds):
             raise _Stopped
         try:
             with self._contents.video(stored) as (video, frames):
-                facts = read_video(video, frames, each=self._go_on)
+                facts = read_video(video, frames, each=self._check_stop)
         except VideoError as error:
             self._finish(stored, "failed", error_message=str(error))
         else:
             self._finish(stored, "completed", video_metadata=json.dumps(asdict(facts)))
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self._stop.is_set():
             raise _Stopped
 

@@ -1,7 +1,7 @@
-"""Objects' bytes and videos' frames in a bucket of S3, by obstore.
+"""Objects' bytes and video frames in an S3 bucket, by obstore.
 
-What is uploaded to the emulator streams on in parts; what is PUT to a presigned URL goes past it,
-and is noticed when the object is asked for. Everything of one emulator is below an id of its own.
+Uploads to the emulator stream on in parts. A PUT to a presigned URL bypasses the emulator, which
+notices it when the object is requested. All keys of one emulator begin with its own id.
 """
 
 import asyncio
@@ -13,9 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,21 +24,21 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from syncd.emulator.answers import Refusal
-from syncd.emulator.contents import Arrived
 from syncd.emulator.incoming import Incoming
+from syncd.emulator.presign import URL_SECONDS
 from syncd.emulator.sigv4 import Credentials, presigned
 from syncd.emulator.store import Stored
 
-#: The size of a part; S3 takes none that is smaller, but for the last. And what is handed on at
-#: once: what stays smaller is put whole.
+#: The size of a part, of which only the last may be smaller; and the size at which buffered bytes
+#: are passed on: smaller objects are put whole.
 PART_BYTES, PIECE_BYTES = 5 << 20, 1 << 20
-#: The length up to which an upload waits for nobody; and how many others are read at a time: each
-#: may hold a few parts.
+#: The length up to which uploads do not queue; and how many others are read at a time, each of
+#: which may hold a few parts.
 FREE_BYTES, PLACES = 32 << 10, 8
 _ERROR_CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}[ \w]*)")
 _SYSTEM_ERROR = re.compile(r'message: "([^"]+)"')
-#: Remedies by the error code of the store; without one, its own words are shown.
+#: Remedies by the store's error code.
 _FIXES = {
     "NoSuchBucket": "create the bucket, or correct its name",
     **dict.fromkeys(
@@ -61,9 +59,9 @@ class S3Place:
     credentials: Credentials
 
     def problem(self, error: Exception) -> str:
-        """Return what is wrong with the place, and what to do."""
+        """Return what is wrong with the place, and the remedy."""
         text = str(error)
-        cause, fix = text.splitlines()[0][:300], "see that it runs, or correct --s3-endpoint"
+        cause, fix = text.splitlines()[0][:300], "check that it runs, or correct --s3-endpoint"
         if found := _ERROR_CODE.search(text):
             cause, fix = found[1], _FIXES.get(found[1], "see the store's log")
         elif found := _STATUS.search(text) or _SYSTEM_ERROR.search(text):
@@ -73,21 +71,19 @@ class S3Place:
         return f"cannot use s3://{self.name} at {self.endpoint}: {cause} ({fix})"
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Answer a request with what is wrong with the place."""
+    def reporting(self) -> Iterator[None]:
+        """Raise the store's errors as a 503 that says what is wrong with the place."""
         try:
             yield
         except BaseError as error:
             raise Refusal(503, self.problem(error)) from error
 
-    def bucket(self, data: Path, *, clock: Callable[[], float], seconds: float) -> "Bucket":
-        """Return what keeps bytes there; its presigned URLs last `seconds`."""
-        return Bucket(data, self, clock=clock, seconds=seconds)
 
+def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] = os.environ) -> S3Place:
+    """Return the place that `s3://bucket/folder` and the AWS variables name.
 
-def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] | None = None) -> S3Place:
-    """Return the place that `s3://bucket/folder` and the AWS variables name; or ValueError."""
-    environ = os.environ if environ is None else environ
+    Raise ValueError when they do not name one.
+    """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"{url!r} must look like s3://bucket or s3://bucket/folder")
@@ -106,18 +102,16 @@ def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] | None =
 
 
 class Bucket:
-    """Bytes and frames in a bucket; `data` keeps the id that is in all their names."""
+    """Bytes and frames in a bucket, under an id that is kept in `data`."""
 
     sees_all = False
 
-    def __init__(
-        self, data: Path, place: S3Place, *, clock: Callable[[], float], seconds: float
-    ) -> None:
+    def __init__(self, data: Path, place: S3Place, *, clock: Callable[[], float]) -> None:
         name = data / "s3-id"
         if not name.exists():
             name.write_text(secrets.token_hex(8))
         self._prefix = f"{place.folder}{name.read_text()}/"
-        self._place, self._clock, self._seconds = place, clock, int(seconds)
+        self._place, self._clock = place, clock
         self._places = asyncio.Semaphore(PLACES)
         token = place.credentials.session_token
         self._store = S3Store(
@@ -133,14 +127,14 @@ class Bucket:
         )
 
     def incoming(self, length: int | None = None) -> Incoming:
-        """Return a place for bytes that arrive; all but the small wait for their turn."""
+        """Return a place for arriving bytes; all but small uploads wait for their turn."""
         name, places = str(uuid4()), self._places
         if length is not None and length <= FREE_BYTES:
             places = asyncio.Semaphore()
         return IncomingParts(name, self._key(name), self._store, places, self._place)
 
     def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:  # noqa: ARG002
-        """Return a URL that the store itself checks: content type, method, expiry."""
+        """Return a URL whose content type, method and expiry the store itself checks."""
         name = stored.content or stored.file_uuid
         headers, query = {}, {}
         if method == "PUT" and stored.declared_type:
@@ -150,22 +144,21 @@ class Bucket:
         key = self._frame_key(name, frame[1:]) if frame else self._key(name)
         return self._signed(method, key, headers, query)
 
-    async def arrived(self, stored: Stored) -> Arrived | None:
-        """Return what was PUT to the URL of an object that is reserved."""
-        name, digest, size = stored.file_uuid, sha256(), 0
-        with self._place.told():
+    async def arrived(self, stored: Stored) -> dict[str, Any] | None:
+        """Return the values of a reserved object whose bytes were PUT; None when none were."""
+        counted = Incoming(stored.file_uuid)
+        with self._place.reporting():
             try:
-                answer = await obstore.get_async(self._store, self._key(name))
+                answer = await obstore.get_async(self._store, self._key(stored.file_uuid))
             except FileNotFoundError:
                 return None
             async for piece in answer.stream(min_chunk_size=1 << 20):
-                digest.update(piece)
-                size += len(piece)
-        return Arrived(name, digest.hexdigest(), size)
+                counted.write(memoryview(piece))
+        return counted.values()
 
     @contextmanager
     def video(self, stored: Stored) -> Iterator[tuple[Path, Path]]:
-        """Lend a copy of a video, and a folder; its frames go to the bucket."""
+        """Lend a copy of a video, and a folder whose frames are put into the bucket."""
         with tempfile.TemporaryDirectory(prefix="syncd-emulator-") as scratch:
             video, frames = Path(scratch, "video"), Path(scratch, "frames")
             with video.open("wb") as file:
@@ -177,15 +170,15 @@ class Bucket:
                 obstore.put(self._store, key, frame.read_bytes())
 
     def sweep(self, taken: set[str]) -> None:
-        """Remove objects, frames and begun uploads that no object took.
+        """Remove objects, frames and unfinished uploads that no object has taken.
 
-        ConnectionError where the bucket cannot be used.
+        Raise ConnectionError when the bucket cannot be used.
         """
         try:
             for batch in obstore.list(self._store, self._prefix):
                 keys = [meta["path"] for meta in batch]
-                if alone := [key for key in keys if self._name_in(key) not in taken]:
-                    obstore.delete(self._store, alone)
+                if orphans := [key for key in keys if self._name_in(key) not in taken]:
+                    obstore.delete(self._store, orphans)
             self._abort_uploads()
         except (BaseError, httpx.HTTPError) as error:
             raise ConnectionError(self._place.problem(error)) from error
@@ -204,7 +197,7 @@ class Bucket:
         place = self._place
         url = f"{place.endpoint}/{place.name}/{key}"
         return presigned(place.credentials, method, url, now=self._clock(),
-                         seconds=self._seconds, headers=headers, query=query)  # fmt: skip
+                         seconds=URL_SECONDS, headers=headers, query=query)  # fmt: skip
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}contents/{name}"
@@ -213,15 +206,14 @@ class Bucket:
         return f"{self._prefix}frames/{name}/{frame}"
 
     def _name_in(self, key: str) -> str:
-        """Return the name of the object that a key is for."""
+        """Return the `content` that a key belongs to."""
         return key.removeprefix(self._prefix).split("/")[1]
 
 
 class IncomingParts(Incoming):
-    """Bytes that stream into a bucket in parts, as they arrive; nothing stays if they end early.
+    """Bytes that stream into a bucket in parts; nothing stays if they end early.
 
-    Few of them stream at a time: the others are not read on meanwhile, so that memory does not
-    grow with their number.
+    Few uploads stream at a time. The others are not read meanwhile, so memory stays flat.
     """
 
     def __init__(
@@ -230,7 +222,7 @@ class IncomingParts(Incoming):
         super().__init__(name)
         self._key, self._store, self._places, self._place = key, store, places, place
         self._buffer = bytearray()
-        #: what is to be sent next; None at the end, or an error where there is none
+        #: the bytes to send next; None at the end, or the error that aborts the upload
         self._next: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
         self._sending: asyncio.Future[Any] | None = None
         self._is_closed = False
@@ -241,25 +233,22 @@ class IncomingParts(Incoming):
         super().write(piece)
 
     async def drain(self) -> None:
-        """Wait until what was written is handed on."""
-        if len(self._buffer) >= PIECE_BYTES:
-            if self._sending is None:
-                # It aborts its upload when the iterator raises, not when it is cancelled.
-                parts = obstore.put_async(
-                    self._store,
-                    self._key,
-                    self._parts(),
-                    chunk_size=PART_BYTES,
-                    max_concurrency=1,
-                )
-                self._sending = asyncio.ensure_future(parts)
-            with self._place.told():
-                await self._pass_on(self._sending, bytes(self._buffer))
-            self._buffer.clear()
+        """Wait until what was written is passed on."""
+        if len(self._buffer) < PIECE_BYTES:
+            return
+        if self._sending is None:
+            # put_async aborts its upload when the iterator raises, but not when it is cancelled.
+            put = obstore.put_async(
+                self._store, self._key, self._parts(), chunk_size=PART_BYTES, max_concurrency=1
+            )
+            self._sending = asyncio.ensure_future(put)
+        with self._place.reporting():
+            await self._pass_on(self._sending, bytes(self._buffer))
+        self._buffer.clear()
 
     async def close(self) -> None:
         """Return once the bucket holds the whole object."""
-        with self._place.told():
+        with self._place.reporting():
             if self._sending is None:
                 await obstore.put_async(self._store, self._key, bytes(self._buffer))
             else:
@@ -270,28 +259,23 @@ class IncomingParts(Incoming):
         self._buffer.clear()
 
     async def __aenter__(self) -> Self:
-        # Before anything is read: what waits holds no more than its connection does.
+        # Before anything is read: an upload that waits holds only what its connection does.
         await self._places.acquire()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             if self._is_closed and not self.kept:
                 await obstore.delete_async(self._store, self._key)
             elif self._sending is not None and not self._is_closed:
                 with suppress(Exception):
-                    await self._pass_on(self._sending, ConnectionError("it ended early"))
+                    await self._pass_on(self._sending, ConnectionError("the upload ended early"))
                     await asyncio.shield(self._sending)
         finally:
             self._places.release()
 
     async def _pass_on(self, sending: asyncio.Future[Any], piece: bytes | Exception | None) -> None:
-        """Hand on what is next; raise what the bucket answered, if it has failed meanwhile."""
+        """Pass on the next piece; raise the upload's error if it has failed meanwhile."""
         put = asyncio.ensure_future(self._next.put(piece))
         await asyncio.wait([put, sending], return_when=asyncio.FIRST_COMPLETED)
         if not put.done():

@@ -1,6 +1,6 @@
-"""Presigned URLs of S3: AWS Signature Version 4 in the query, as botocore and others make it.
+"""Presigned URLs for S3: AWS Signature Version 4 in the query, as botocore makes it.
 
-obstore signs URLs too, but for no content type.
+obstore presigns URLs too, but cannot bind them to a content type.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who signs."""
+    """The credentials that sign."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -31,9 +31,9 @@ def presigned(
     headers: Mapping[str, str] | None = None,
     query: Mapping[str, str] | None = None,
 ) -> str:
-    """Return `url` (whose path is not quoted yet) signed for `method`, for so many seconds.
+    """Return `url`, whose path is not quoted yet, signed for `method` and for `seconds`.
 
-    The request must carry `headers`, by lower-case names, as they are given here.
+    The request must carry `headers`, whose names are in lower case here.
     """
     parts = urlsplit(url)
     moment = datetime.fromtimestamp(now, tz=UTC).strftime("%Y%m%dT%H%M%SZ")

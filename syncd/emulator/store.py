@@ -1,11 +1,12 @@
-"""The emulator's index of its objects, in SQLite; `contents` keeps their bytes.
+"""The emulator's index of objects, in SQLite; `contents` keeps their bytes.
 
-An object counts once its row is there, and the row is written last. Nothing is synced to the disk
-itself: what was answered survives a kill of the process, not a power cut. It is an emulator.
+An object exists once its row does, and the row is written last. Nothing is synced to the disk: what
+was answered survives a kill of the process, but not a power cut. It is an emulator.
 """
 
 import fcntl
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -16,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from syncd.emulator.personalities import Order
-from syncd.emulator.private import private
 
-#: Rows read at a time where all are wanted.
+#: Rows read at a time by `everything`.
 _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One object; `state` is reserved, live or deleted. Times in seconds since the epoch."""
+    """One object; `state` is reserved, live or deleted. Times are seconds since the epoch."""
 
     file_uuid: str
     organization_uuid: str
@@ -34,9 +34,9 @@ class Stored:
     file_type: str
     created_at: float
     updated_at: float
-    #: the content type that was declared; a presigned PUT has to repeat it
+    #: the declared content type, which a presigned PUT must repeat
     declared_type: str | None = None
-    #: the name as sent, whatever of it is echoed
+    #: the whole name as sent
     sent_name: str | None = None
     remote_uri: str | None = None
     #: the file that holds the bytes, and names the folder of the frames
@@ -50,7 +50,7 @@ class Stored:
     deleted_at: float | None = None
 
     def metadata(self) -> dict[str, Any] | None:
-        """Return a processed video's facts."""
+        """Return the facts of a processed video."""
         return json.loads(self.video_metadata) if self.video_metadata else None
 
 
@@ -70,13 +70,13 @@ _INSERT = f"INSERT INTO objects ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES
 class Store:
     """The emulator's objects, in the folder `data`. Thread-safe.
 
-    OSError where the folder cannot be used, or another emulator uses it.
+    Raise OSError when the folder cannot be used or another emulator uses it.
     """
 
     def __init__(self, data: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         data.mkdir(parents=True, exist_ok=True)
-        # All that is in it is thereby its owner's alone.
+        # The folder's mode also keeps other users from everything inside.
         data.chmod(0o700)
         self._held = open(data / "lock", "wb", opener=private)  # noqa: SIM115
         try:
@@ -94,13 +94,13 @@ class Store:
         self._last = 0.0
 
     def close(self) -> None:
-        """Close the index and give the folder up."""
+        """Close the index and release the folder."""
         with self._lock:
             self._db.close()
             self._held.close()
 
     def now(self) -> float:
-        """Return the time, later with each call, so that it tells which object is newer."""
+        """Return the time, which increases with every call and so orders objects."""
         with self._lock:
             self._last = max(self._clock(), self._last + 1e-6)
             return self._last
@@ -108,35 +108,30 @@ class Store:
     def add(self, *new: Stored) -> None:
         """Add objects, all or none."""
         with self._lock:
-            if len(new) == 1:
-                self._db.execute(_INSERT, _values(new[0]))
-                return
             self._db.execute("BEGIN")
             self._db.executemany(_INSERT, map(_values, new))
             self._db.execute("COMMIT")
 
     def get(self, file_uuid: str) -> Stored | None:
-        """Return an object, whatever its state; None where there never was one."""
+        """Return an object in any state; None when there never was one."""
         found = self._select("WHERE file_uuid = ?", file_uuid)
         return found[0] if found else None
 
     def change(
         self, file_uuid: str, *, content_was: str | None = None, **values: Any
     ) -> Stored | None:
-        """Change an object and return it; None, and no change, if it is deleted.
+        """Change an object and return it; return None, and change nothing, if it is deleted.
 
-        With `content_was`, also none if it has other content by now.
+        With `content_was`, do the same if it has other content by now.
         """
         values["updated_at"] = self.now()
         assignments = ", ".join(f"{name} = ?" for name in values)
-        guard = "" if content_was is None else " AND content = ?"
-        guarded = [] if content_was is None else [content_was]
-        # Read to its end: a RETURNING that is not keeps its transaction open.
+        # Fetch all rows: until then, RETURNING keeps its transaction open.
         with self._lock:
             rows = self._db.execute(
-                f"UPDATE objects SET {assignments} WHERE file_uuid = ? AND state <> 'deleted'"
-                f"{guard} RETURNING {_COLUMNS}",
-                [*values.values(), file_uuid, *guarded],
+                f"UPDATE objects SET {assignments} WHERE file_uuid = ? AND state <> 'deleted' "
+                f"AND content IS coalesce(?, content) RETURNING {_COLUMNS}",
+                [*values.values(), file_uuid, content_was],
             ).fetchall()
         return Stored(*rows[0]) if rows else None
 
@@ -150,7 +145,7 @@ class Store:
         offset: int,
         order: Order = "newest",
     ) -> tuple[list[Stored], int]:
-        """Return a page of what is not deleted, and the count of all."""
+        """Return a page of the objects that are not deleted, and the count of all of them."""
         where, values = "WHERE organization_uuid = ? AND state <> 'deleted'", [organization]
         for name, value in (("workspace_uuid", workspace), ("file_type", file_type)):
             if value is not None:
@@ -162,21 +157,21 @@ class Store:
         return self._select(tail, *values, limit, offset), int(count)
 
     def unprocessed(self) -> list[Stored]:
-        """Return the videos that were stored and are not processed, oldest first."""
+        """Return the videos that have bytes and are not processed yet, oldest first."""
         return self._select(
             "WHERE state = 'live' AND processing_status IN ('pending', 'processing') "
             "ORDER BY sequence"
         )
 
     def unfetched(self) -> list[Stored]:
-        """Return the remote files that are still to be fetched, oldest first."""
+        """Return the remote files that are not fetched yet, oldest first."""
         return self._select(
             "WHERE state = 'reserved' AND remote_uri IS NOT NULL AND processing_status = 'pending' "
             "ORDER BY sequence"
         )
 
     def everything(self) -> Iterator[list[Stored]]:
-        """Yield every object ever made, oldest first, many at a time."""
+        """Yield every object ever made, oldest first, in batches."""
         after = 0
         while True:
             with self._lock:
@@ -191,7 +186,7 @@ class Store:
             yield [Stored(*row[1:]) for row in rows]
 
     def owner(self, workspace: str) -> str | None:
-        """Return the organization that a workspace belongs to; None while it is unused."""
+        """Return the organization that owns a workspace; None while it is unused."""
         return self._workspaces.get(workspace)
 
     def claim(self, workspace: str, organization: str) -> None:
@@ -207,6 +202,11 @@ class Store:
         return [Stored(*row) for row in rows]
 
     def taken(self) -> set[str]:
-        """Return each `content` that an object has, or is reserved to have."""
+        """Return each `content` that an object has or is reserved to have."""
         query = "SELECT coalesce(content, file_uuid) FROM objects"
         return {row[0] for row in self._db.execute(query)}
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file for `open(..., opener=private)`: a new one has mode 0600."""
+    return os.open(path, flags, 0o600)

@@ -1,4 +1,4 @@
-"""Real videos: made, read and taken apart into frames, by PyAV (FFmpeg inside the wheel)."""
+"""Real videos: made, read and split into frames by PyAV, whose wheel contains FFmpeg."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: Every frame of a video is extracted, or of one with more than these every n-th.
+#: The most frames extracted; from a longer video, every n-th frame is.
 MOST_FRAMES = 600
 
 
@@ -17,7 +17,7 @@ class VideoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """What was read of a video: frames a second, seconds, frames extracted, pixels."""
+    """A video's frame rate, seconds, extracted frames, and size in pixels."""
 
     fps: float
     duration: float
@@ -27,12 +27,12 @@ class VideoFacts:
 
 
 def pyav() -> ModuleType:
-    """Return PyAV; VideoError that says how to get it where it is not installed."""
+    """Return PyAV; raise a VideoError that says how to install it when it is missing."""
     try:
         import av  # noqa: PLC0415 - an extra, and slow to load
     except ImportError as error:
         raise VideoError(
-            "videos need PyAV on the emulator's side: pip install 'syncd[emulator]'"
+            "processing videos needs PyAV beside the emulator: pip install 'syncd[emulator]'"
         ) from error
     return av
 
@@ -58,24 +58,24 @@ def make_video(path: Path, *, seconds: float, fps: int, size: tuple[int, int]) -
 
 
 def read_video(path: Path, frames: Path, *, each: Callable[[], None] = lambda: None) -> VideoFacts:
-    """Decode a video to its end, writing frames as JPEG into the folder `frames`.
+    """Decode a whole video, and write its frames into the folder `frames` as `frame_000001.jpg` ...
 
-    They are `frame_000001.jpg` and so on, in the order shown. `each` is called for every frame
-    decoded, and may raise to end it. VideoError where the file is no video, or a broken one.
+    `each` is called for every decoded frame, and may raise to stop. Raise VideoError when the file
+    is not a video, or a broken one.
     """
     av = pyav()
     frames.mkdir(parents=True, exist_ok=True)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise VideoError("the file has no video in it")
+                raise VideoError("the file contains no video")
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             duration = (container.duration or 0) / av.time_base
             step = max(1, math.ceil((stream.frames or duration * fps) / MOST_FRAMES))
             count = _extract(container, stream, frames, step, each)
             if count == 0:
-                raise VideoError("the video has no frame that can be decoded")
+                raise VideoError("no frame of the video can be decoded")
             width, height = stream.width, stream.height
             return VideoFacts(round(fps, 3), round(duration, 3), count, width, height)
     except av.FFmpegError as error:

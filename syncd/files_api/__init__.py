@@ -11,9 +11,11 @@ here, no redirect is followed, and no text shows a key or a presigned URL.
 
 from syncd.files_api.answer import Answer
 from syncd.files_api.async_client import AsyncFilesClient
+from syncd.files_api.bandwidth import Bandwidth
 from syncd.files_api.base_url import BASE_URLS, base_url_for
 from syncd.files_api.client import FilesClient
-from syncd.files_api.content_types import content_type
+from syncd.files_api.content_types import content_type, image_type
+from syncd.files_api.document import is_uuid
 from syncd.files_api.errors import (
     Aborted,
     AbortedInDoubt,
@@ -42,8 +44,8 @@ from syncd.files_api.models import (
     FileDetail,
     FileFrames,
     FilePage,
-    FileStatus,
     FileUpload,
+    ProcessingStatus,
 )
 from syncd.files_api.naming import sent_name, token_of
 from syncd.files_api.operations import NewFile, Operation
@@ -61,12 +63,12 @@ __all__ = [
     "AsyncFilesClient",
     "BadAnswerError",
     "BadRequestError",
+    "Bandwidth",
     "ConflictError",
     "CreatedFiles",
     "FileDetail",
     "FileFrames",
     "FilePage",
-    "FileStatus",
     "FileUpload",
     "FilesApiError",
     "FilesClient",
@@ -78,6 +80,7 @@ __all__ = [
     "NotSentError",
     "Operation",
     "PerCall",
+    "ProcessingStatus",
     "QuotaError",
     "RateLimitedError",
     "RefusedError",
@@ -90,6 +93,8 @@ __all__ = [
     "UploadSource",
     "base_url_for",
     "content_type",
+    "image_type",
+    "is_uuid",
     "sent_name",
     "token_of",
 ]

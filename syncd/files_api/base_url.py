@@ -1,7 +1,8 @@
-"""Where the Files API is."""
+"""The base URL of the Files API."""
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import ip_address
 
 import httpx
@@ -28,6 +29,7 @@ def base_url_for(environment: str) -> str:
         raise ConfigError(f"no such environment: {environment!r} (there are: {names})") from None
 
 
+@cache
 def checked_base_url(text: str) -> httpx.URL:
     """Return a base URL without its trailing slash; ConfigError if it is not one.
 

@@ -13,6 +13,7 @@ from syncd import __version__
 from syncd.exceptions import ConfigError
 from syncd.files_api import operations
 from syncd.files_api.answer import Answer
+from syncd.files_api.bandwidth import Bandwidth
 from syncd.files_api.base_url import checked_base_url, checked_proxy, is_cleartext
 from syncd.files_api.environment import from_environment
 from syncd.files_api.errors import BadRequestError, UnprocessableError
@@ -32,8 +33,8 @@ from syncd.files_api.models import (
     FileDetail,
     FileFrames,
     FilePage,
-    FileStatus,
     FileUpload,
+    ProcessingStatus,
 )
 from syncd.files_api.operations import NewFile, Operation
 from syncd.files_api.redaction import Secrets
@@ -57,7 +58,7 @@ class FilesClient:
     Presigned URLs must lead to public addresses, unless the service itself does not, or
     `storage_hosts` names their host. `allow_cleartext` lets the key go to another machine by plain
     HTTP. `observer` is told of each request: its operation, the status of its answer if there was
-    one, and the seconds it took.
+    one, and the seconds it took. Clients that are given one `bandwidth` share it for uploads.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class FilesClient:
         stop: StopFlag | None = None,
         transport: httpx.BaseTransport | None = None,
         observer: Observer | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         self._base = checked_base_url(base_url)
         self._page_items = PAGE_ITEMS
@@ -105,6 +107,7 @@ class FilesClient:
             transport=transport
             or _transport(proxy_url, TlsFiles(ca_file, client_cert, client_key)),
             observer=observer,
+            bandwidth=bandwidth,
         )
 
     @classmethod
@@ -141,7 +144,7 @@ class FilesClient:
 
     @property
     def base_url(self) -> str:
-        """Where the calls go, without a trailing slash."""
+        """The base URL of the calls, without a trailing slash."""
         return str(self._base).rstrip("/")
 
     @property
@@ -281,7 +284,7 @@ class FilesClient:
         """
         self.call(operations.download(file_url, take), **per_call)
 
-    def get_status(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileStatus:
+    def get_status(self, file_uuid: str, **per_call: Unpack[PerCall]) -> ProcessingStatus:
         """Read how far a file's processing is."""
         return self.call(operations.get_status(file_uuid), **per_call)
 

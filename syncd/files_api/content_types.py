@@ -9,7 +9,7 @@ import re
 
 from syncd.files_api.signatures import Read, kinds_of
 
-#: So much of a file is searched for a signature.
+#: Bytes of a file that are searched for a signature.
 _HEAD_BYTES = 16_384
 _OCTET_STREAM = "application/octet-stream"
 #: Content types and their extensions, whatever the host's own tables say. A compressed file is what
@@ -133,6 +133,12 @@ def content_type(path: bytes, read: Read | None = None) -> str:
         # Without a signature, too: a broken video is one, and its user is to hear that it failed.
         return named
     return text_type if not head or _is_text(head) else _OCTET_STREAM
+
+
+def image_type(head: bytes) -> str | None:
+    """Return the content type of an image by how it begins; None for anything else."""
+    kinds = kinds_of("", head, lambda _count, _at: b"")
+    return kinds[0] if kinds and kinds[0].startswith("image/") else None
 
 
 def _is_text(head: bytes) -> bool:

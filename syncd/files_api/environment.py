@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from syncd import credentials
+from syncd.config import credentials
+from syncd.config.settings import Api
 from syncd.exceptions import ConfigError
 from syncd.files_api.base_url import base_url_for
-from syncd.settings import Api
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, told apart by the one question that matters: did it arrive.
+"""The errors of a call, told apart by the one question that matters: did it arrive.
 
 FilesApiError
 ├── NotSentError            certainly not sent: nothing of it can have been stored

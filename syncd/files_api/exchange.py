@@ -38,7 +38,7 @@ class DeadlinePassed(Interrupted):
 
 
 class Exchange:
-    """What the client and the streams that carry its request know of it together.
+    """The state of a request that the client shares with the streams that carry it.
 
     `final` says that what was last handed to the transport ends the request, `released` that the
     kernel may have taken all that was; None where the transport does not count. `refuses` says why
@@ -58,6 +58,8 @@ class Exchange:
         self.refuses = refuses
         self.final = False
         self.released: bool | None = False
+        #: whether a transport may put small parts of the body together
+        self.gathers = True
         self._answering = False
         self._answered_by = inf
         self._stop = stop
@@ -82,6 +84,18 @@ class Exchange:
         if not self._answering:
             self._answering = True
             self._answered_by = time.monotonic() + self.timeout_seconds
+
+    def rest(self, seconds: float) -> float:
+        """Wait on purpose, as part of no time limit; return for how long. Raise as `check` does."""
+        began = self.check()
+        if self._stop is None:
+            time.sleep(seconds)
+        else:
+            self._stop.wait(seconds)
+        rested = time.monotonic() - began
+        self._deadline += rested
+        self.check()
+        return rested
 
     def go_on_answering(self) -> None:
         """Give the rest of a long answer as much time again."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+_UNQUOTABLE = re.compile(r'[\x00-\x1f"\x7f]')
 _HEADER_SAFE = re.compile(r"[!-~]+(?: *[!-~]+)*")
 
 
@@ -56,5 +57,5 @@ def multipart(name: str, content_type: str, fields: Mapping[str, str] | None = N
 
 def _quoted(text: str) -> bytes:
     """A quoted parameter as browsers write it (WHATWG); no control character gets through."""
-    safe = "".join(f"%{ord(c):02X}" if c < " " or c in '"\x7f' else c for c in text)
+    safe = _UNQUOTABLE.sub(lambda found: f"%{ord(found[0]):02X}", text)
     return b'"%b"' % safe.encode("utf-8", "backslashreplace")

@@ -25,7 +25,7 @@ MOST_PAGES = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What reading a list came to.
+    """The result of reading a list.
 
     `complete` is true only where the pages prove that no file was missed that was there when the
     reading began (and, with `since`, was created then or later); else `reason` says what is not

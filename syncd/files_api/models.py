@@ -1,4 +1,4 @@
-"""What the service says of a file: one frozen class an answer, after the API's description.
+"""The service's answers about files, one frozen class each, after the API's description.
 
 Unknown members are ignored and an absent one is None. A member is demanded only where nothing
 can be done without it: a listing must not be lost because one record in it is half filled.
@@ -130,7 +130,7 @@ class FilePage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileStatus:
+class ProcessingStatus:
     """How far the processing is: pending, processing, completed or failed."""
 
     file_uuid: str
@@ -141,7 +141,7 @@ class FileStatus:
     updated_at: datetime | None = None
 
     @classmethod
-    def read(cls, reader: Reader) -> "FileStatus":
+    def read(cls, reader: Reader) -> "ProcessingStatus":
         """Read one, or raise MalformedError."""
         status = reader.text("processing_status")
         return cls(

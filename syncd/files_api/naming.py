@@ -1,4 +1,4 @@
-"""What a file is called when it is sent: readable, safe in a header, findable by its token."""
+"""The name that a file is sent under: readable, safe in a header, findable by its token."""
 
 import re
 import unicodedata
@@ -17,8 +17,10 @@ _KINDS = (
 #: The one place where a token counts: where `sent_name` puts it.
 _AT_ITS_PLACE = re.compile(rf".+\.({'|'.join(_KINDS)})(\.[^./]+)?", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-#: What already looks like an escape; its percent sign is escaped, so that names stay distinct.
+#: Text that already looks like an escape; its percent sign is escaped to keep names distinct.
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+#: A usual name is sent as it is, and need not be examined letter by letter.
+_PLAIN = re.compile(rb"[ !#$&-\[\]-~]*")
 #: Joiners hold emoji and some scripts together; every other invisible character is escaped.
 _JOINERS = "\u200c\u200d"
 #: Quotes end a header's value; some servers take what stands before a backslash for a folder.
@@ -34,10 +36,10 @@ def sent_name(path: bytes, token: str | None = None) -> str:
     """
     *folders, last = path.split(b"/")
     stem, _, extension = last.rpartition(b".")
-    suffix = b".%b" % b"".join(_pieces(extension))
-    if not stem.strip(b".") or not 1 < len(suffix) <= _EXTENSION_BYTES:
-        stem, suffix = last, b""
-    tail = (f".{token}" if token else "") + suffix.decode()
+    suffix = f".{_fitted(extension, SEGMENT_BYTES)}"
+    if not stem.strip(b".") or not 1 < len(suffix.encode()) <= _EXTENSION_BYTES:
+        stem, suffix = last, ""
+    tail = (f".{token}" if token else "") + suffix
     segments = [_fitted(folder, SEGMENT_BYTES) for folder in folders]
     return "/".join([*segments, _fitted(stem, SEGMENT_BYTES - len(tail.encode())) + tail])
 
@@ -76,6 +78,8 @@ def _escaped(text: str, index: int) -> bytes:
 
 
 def _fitted(segment: bytes, limit: int) -> str:
+    if len(segment) <= limit and _PLAIN.fullmatch(segment):
+        return segment.decode()
     fitted = bytearray()
     for piece in _pieces(segment):
         if len(fitted) + len(piece) > limit:

@@ -109,7 +109,7 @@ class Stream:
         most = None if self.tls is None else _TLS_RECORD_BYTES
         view = memoryview(data)
         while view:
-            # Said before the call that may hand over the last byte: a signal can hit in between.
+            # Set before the call that may hand over the last byte: a signal can hit in between.
             exchange.released = True
             try:
                 sent = self._sock.send(view[:most])

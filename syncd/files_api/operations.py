@@ -17,8 +17,8 @@ from syncd.files_api.models import (
     FileDetail,
     FileFrames,
     FilePage,
-    FileStatus,
     FileUpload,
+    ProcessingStatus,
 )
 
 T = TypeVar("T")
@@ -172,9 +172,9 @@ def get(file_uuid: str) -> Operation[FileDetail]:
     return _of_file("get", file_uuid, "", FileDetail.read)
 
 
-def get_status(file_uuid: str) -> Operation[FileStatus]:
+def get_status(file_uuid: str) -> Operation[ProcessingStatus]:
     """Read how far a file's processing is."""
-    return _of_file("get_status", file_uuid, "/status", FileStatus.read)
+    return _of_file("get_status", file_uuid, "/status", ProcessingStatus.read)
 
 
 def get_frames(file_uuid: str) -> Operation[FileFrames]:

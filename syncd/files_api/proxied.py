@@ -118,7 +118,8 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send; an empty buffer, httpcore's end of a request, sends what was gathered."""
-        if buffer and len(self._gathered) + len(buffer) < _GATHER_BYTES:
+        is_small = len(self._gathered) + len(buffer) < _GATHER_BYTES
+        if buffer and is_small and self._backend.exchange.gathers:
             self._gathered += buffer
             return
         gathered, self._gathered = self._gathered, b""

@@ -1,4 +1,4 @@
-"""What may be shown: foreign text without secrets, on one line, of bounded length."""
+"""Makes foreign text fit to be shown: without secrets, on one line, of bounded length."""
 
 import re
 from collections.abc import Iterable

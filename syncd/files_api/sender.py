@@ -11,6 +11,7 @@ from typing import Any, TypedDict, cast
 import httpx
 
 from syncd.files_api.answer import Answer
+from syncd.files_api.bandwidth import Bandwidth
 from syncd.files_api.base_url import http_url
 from syncd.files_api.body import BytesBody, FileBody
 from syncd.files_api.errors import (
@@ -47,12 +48,12 @@ _UNSENT = (
 )
 
 
-#: Told of each request: its operation, the status of its answer if there was one, and seconds.
+#: Called after each request with its operation, the status of its answer if any, and seconds.
 Observer = Callable[[str, int | None, float], None]
 
 
 class PerCall(TypedDict, total=False):
-    """What each call takes beside its own arguments.
+    """Options that every call takes beside its own arguments.
 
     `timeout_seconds` limits each wait for the network, and the whole answer; `deadline_seconds`
     limits the call in total. The extras are added to what the client sends. `on_answer` is shown
@@ -82,7 +83,9 @@ class Sender:
         stop: StopFlag | None,
         transport: httpx.BaseTransport,
         observer: Observer | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
+        self._bandwidth = bandwidth
         self._base = base
         self._root = str(base).rstrip("/")
         # Made once: a copy is cheaper than what httpx makes of a dict.
@@ -148,7 +151,7 @@ class Sender:
             headers=response.headers,
             body=body[: operation.answer_bytes],
             secrets=secrets,
-            where=_where(request, operation),
+            where="" if response.is_success else _where(request, operation),
         )
         if response.is_success:
             if is_encoded:
@@ -167,9 +170,7 @@ class Sender:
         per_call: PerCall,
     ) -> httpx.Request:
         url = self._url(operation, per_call)
-        headers = httpx.Headers(
-            self._headers if operation.url is None else {"host": url.netloc.decode("ascii")}
-        )
+        headers: dict[str, str] = {}
         extra = per_call.get("extra_body", {})
         content: httpx.SyncByteStream
         if operation.frame is not None:
@@ -178,7 +179,7 @@ class Sender:
             framing = operation.frame({name: str(value) for name, value in extra.items()})
             headers["content-type"] = framing.content_type
             headers["content-length"] = str(framing.length(source.size))
-            content = FileBody(source, framing, exchange)
+            content = FileBody(source, framing, exchange, self._bandwidth)
         elif operation.json is not None:
             body = json.dumps({**operation.json, **extra}).encode()
             headers["content-type"] = "application/json"
@@ -188,16 +189,23 @@ class Sender:
             if extra:
                 raise ValueError(f"{operation.name} has no body")
             content = BytesBody(b"", exchange)
-        extra_headers = _checked(per_call.get("extra_headers", {}))
-        for name, value in {**operation.headers, **extra_headers}.items():
-            headers[name] = value
+        headers |= {**operation.headers, **_checked(per_call.get("extra_headers", {}))}
         timeout = exchange.timeout_seconds
         limits = {"connect": min(self._connect_seconds, timeout), "read": timeout}
         limits |= {"write": timeout, "pool": timeout}
         extensions = {"timeout": limits, EXCHANGE: exchange}
-        return httpx.Request(
-            operation.method, url, headers=headers, stream=content, extensions=extensions
+        request = httpx.Request(
+            operation.method,
+            url,
+            headers=self._headers
+            if operation.url is None
+            else {"host": url.netloc.decode("ascii")},
+            stream=content,
+            extensions=extensions,
         )
+        for name, value in headers.items():
+            request.headers[name] = value
+        return request
 
     def _url(self, operation: Operation[Any], per_call: PerCall) -> httpx.URL:
         extra = per_call.get("extra_query", {})
@@ -272,7 +280,7 @@ def _checked(extra: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-#: What the texts of failed connections say, and the code that each stands for.
+#: Texts of failed connections, and the code that each stands for.
 _CONNECTING = {
     CERTIFICATE_REFUSED: "local.certificate",
     OURS_REFUSED: "local.certificate",

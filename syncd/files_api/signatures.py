@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 #: Reads so many bytes of a file from an offset on, fewer where it ends.
 Read = Callable[[int, int], bytes]
@@ -13,7 +14,7 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class _Tracks:
-    """Where a container describes its tracks, and what a track of each family holds there."""
+    """The place where a container describes its tracks, and the marks of each family there."""
 
     find: Callable[[bytes, Read], bytes]
     video: bytes
@@ -28,7 +29,7 @@ class _Tracks:
 
 
 #: How files begin, the content types they may have, and where their tracks tell more.
-_Signature = tuple[re.Pattern[bytes], list[str], _Tracks | None]
+_Signature = tuple[bytes, list[str], _Tracks | None]
 
 
 def kinds_of(named: str, head: bytes, read: Read) -> list[str]:
@@ -37,14 +38,23 @@ def kinds_of(named: str, head: bytes, read: Read) -> list[str]:
     A recording may begin in the middle of a packet: where the name says what to look for, the
     signature may stand further on.
     """
-    matching = [one for one in _SIGNATURES if one[0].match(head)] or [
-        one for one in _SIGNATURES if named in one[1] and one[0].search(head)
+    matching = []
+    if _any().match(head):
+        matching = [one for one in _SIGNATURES if re.match(one[0], head, re.DOTALL)]
+    matching = matching or [
+        one for one in _SIGNATURES if named in one[1] and re.search(one[0], head, re.DOTALL)
     ]
     if not matching:
         return []
     _, kinds, tracks = matching[0]
     family = tracks.family(head, read) if tracks else ""
     return [kind for kind in kinds if kind.startswith(family)]
+
+
+@cache
+def _any() -> re.Pattern[bytes]:
+    """Return what matches if any signature does: most files have none, and cost one look."""
+    return re.compile(b"|".join(pattern for pattern, _, _ in _SIGNATURES), re.DOTALL)
 
 
 def _in_head(head: bytes, _read: Read) -> bytes:
@@ -105,7 +115,7 @@ _START = rb"\0\0\0?\x01"
 
 
 def _signature(pattern: bytes, kinds: str, tracks: _Tracks | None = None) -> _Signature:
-    return re.compile(pattern, re.DOTALL), kinds.split(), tracks
+    return pattern, kinds.split(), tracks
 
 
 #: The first that matches counts. Four bytes that are mostly zeros prove nothing, so that more has

@@ -1,4 +1,4 @@
-"""Where a presigned URL may lead: the service chooses it, and this machine's network trusts us.
+"""Judges where a presigned URL may lead: the service chooses it, and our network trusts us.
 
 Without this check whoever answers in the service's place could have a file's bytes sent to another
 machine behind our firewall, or to a port of this one.
@@ -6,6 +6,7 @@ machine behind our firewall, or to a port of this one.
 
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 
 import httpx
@@ -26,11 +27,14 @@ class StorageRules:
         self._hosts = frozenset(host.lower() for host in hosts)
         #: kinds of addresses that are not public, at which the service itself was found
         self._own: set[str] = set()
+        #: the service's host, until its addresses are known
+        self._unknown = base.host
         if address := _literal(base.host):
             self.learn(address)
 
     def learn(self, address: str) -> None:
         """Note an address of the service itself."""
+        self._unknown = ""
         if kind := kind_of_address(address):
             self._own.add(kind)
 
@@ -48,14 +52,23 @@ class StorageRules:
     def unreachable(self, host: str, address: str) -> str | None:
         """Say why nothing is sent to `host` at `address`; None when it may be."""
         kind = kind_of_address(address)
-        if not kind or host.lower() in self._hosts or kind in self._own:
+        if not kind or host.lower() in self._hosts:
             return None
-        if kind == PRIVATE and LOOPBACK in self._own:
+        if self._unknown:
+            self._look_up()
+        if kind in self._own or (kind == PRIVATE and LOOPBACK in self._own):
             return None
         return (
             f"it leads to a {kind} address ({host}); if that is the service's storage, name the "
             "host in [api] storage_hosts"
         )
+
+    def _look_up(self) -> None:
+        """Learn where the service is when this client has not spoken to it."""
+        host, self._unknown = self._unknown, ""
+        with suppress(OSError, UnicodeError):
+            for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+                self.learn(str(address[0]))
 
 
 def _literal(host: str) -> str | None:

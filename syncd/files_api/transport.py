@@ -25,8 +25,10 @@ class Transport(httpx.BaseTransport):
 
     def __init__(self, files: TlsFiles | None = None) -> None:
         # At INFO httpx prints whole URLs, presigned ones too; at DEBUG httpcore prints headers.
-        for name in _TALKATIVE:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for logger in map(logging.getLogger, _TALKATIVE):
+            # Setting a level drops what every logger remembers.
+            if logger.level != logging.WARNING:
+                logger.setLevel(logging.WARNING)
         self._files = files or TlsFiles()
         self._context: ssl.SSLContext | None = None
         self._idle: list[Connection] = []

@@ -1,7 +1,7 @@
-"""What a running daemon answers over HTTP.
+"""The HTTP servers of a running daemon.
 
-Commands, on a Unix socket that is its owner's alone (`Control`); and, if it is wanted, health,
-metrics and what a status page reads, on a TCP port that changes nothing (`Listener`).
+`Control` carries out commands on a Unix socket that only the daemon's user can open. `Listener` is
+optional and read-only: health, metrics and the status page on a TCP port.
 """
 
 from syncd.server.control import Control

@@ -1,10 +1,10 @@
-"""The control socket, for the owner of the state directory alone.
+"""The control socket, which only the owner of the state directory can open.
 
-`GET /beat` tells when the daemon beat last. `POST /control/COMMAND` carries out a command.
-
-The body holds the command's arguments as a JSON object. The answer is JSON Lines: how far it is,
-and at last the result, or `{"error": message, "code": exit code}`. A command that was begun goes
-on to its end when whoever asked for it hangs up.
+`GET /beat` returns the time of the daemon's last heartbeat. `POST /control/COMMAND` runs a command:
+the body is a JSON object with its arguments, the answer is JSON Lines with its progress and, last,
+its result or `{"error": message, "code": exit code}`, with `"stopping": true` if only the daemon's
+end kept it from going on. A command that has begun runs to its end even
+when its client hangs up.
 """
 
 import asyncio
@@ -24,46 +24,46 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from syncd.commands import COMMANDS, Command, JsonObject
+from syncd.components import Components
 from syncd.disk import short_path
 from syncd.exceptions import SyncdError
-from syncd.heartbeat import SOCKET_NAME
-from syncd.parts import Parts
-from syncd.server.http_thread import HttpThread
+from syncd.http_thread import HttpThread
+from syncd.liveness import SOCKET_NAME
 
 log = logging.getLogger(__name__)
 
 USAGE, FAILED = 2, 1
-#: A million paths fit; more is a mistake.
-MOST_BYTES = 256 << 20
-#: Lines that wait for a reader who is slow: progress beyond that is left out.
+#: Lines queued for a slow reader; progress beyond that is dropped.
 MOST_WAITING = 1000
-#: How long commands under way get at the end, in seconds.
+#: Seconds that running commands get to end when the daemon stops.
 STOP_SECONDS = 5.0
+#: Requests at a time, beyond which 503 is answered.
+MOST_REQUESTS = 64
 
 
 class Control:
-    """Takes commands while the daemon runs."""
+    """Runs commands inside the daemon."""
 
     def __init__(
         self,
         *,
         directory: Path,
-        parts: Callable[[], Parts],
+        components: Callable[[], Components],
         beat_at: Callable[[], float] = time.time,
         commands: Mapping[str, Command] = COMMANDS,
     ) -> None:
-        """`parts` returns those that run now: a reload puts others in their place."""
+        """`components` returns the current components, which a reload replaces."""
         self._beat_at = beat_at
-        #: whether the socket is there
+        #: whether the socket exists
         self.listens = False
         self._directory = directory
-        self._parts = parts
+        self._components = components
         self._commands = commands
         self._running: set[_Running] = set()
         self._open = ExitStack()
 
     def start(self) -> None:
-        """Listen. Where a socket cannot be, the daemon goes on without, and says so."""
+        """Listen; when the socket cannot be made, log a warning and go on without."""
         routes = [
             Route("/beat", self._beat),
             Route("/control/{command}", self._command, methods=["POST"]),
@@ -73,7 +73,9 @@ class Control:
             with ExitStack() as opened:
                 listener = _listen(self._directory)
                 opened.callback(self._unlink)
-                server = HttpThread(app, listener, name="control")
+                server = HttpThread(
+                    app, listener, name="syncd-control", most_requests=MOST_REQUESTS
+                )
                 opened.callback(server.stop)
                 server.start()
                 opened.callback(self._end_commands)
@@ -88,11 +90,11 @@ class Control:
 
     @property
     def busy(self) -> bool:
-        """Whether a command is under way."""
+        """Whether a command is running."""
         return bool(self._running)
 
     def stop(self) -> None:
-        """Tell commands under way to end, and take no more; safe to call twice."""
+        """Tell running commands to end, and take no more; safe to call twice."""
         self._open.close()
 
     def _unlink(self) -> None:
@@ -104,7 +106,7 @@ class Control:
         for command in running:
             command.stopped.set()
         for command in running:
-            command.join(STOP_SECONDS)
+            command.ended.wait(STOP_SECONDS)
 
     async def _beat(self, _request: Request) -> Response:
         return JSONResponse({"beat_at": self._beat_at()})
@@ -112,76 +114,87 @@ class Control:
     async def _command(self, request: Request) -> Response:
         name = request.path_params["command"]
         if name not in self._commands:
-            return _refusal(404, f"the running daemon does not know {name!r}; restart it")
+            return _refusal(404, f"the running daemon does not know {name!r}: restart it")
         try:
-            arguments = json.loads(await _body(request))
+            arguments = await request.json()
         except (ValueError, RecursionError):
             arguments = None
         except ClientDisconnect:
-            return _refusal(400, "the arguments broke off")
+            return _refusal(400, "the connection ended in the middle of the arguments")
         if not isinstance(arguments, dict):
             return _refusal(400, "the arguments must be a JSON object")
-        running = _Running(name, self._commands[name], self._parts(), arguments, self._running)
-        running.start()
+        running = _Running(name, self._commands[name], self._components(), arguments, self._running)
+        try:
+            running.start()
+        except RuntimeError as error:
+            running.end()
+            return _refusal(503, f"the running daemon cannot start a thread: {error}; try again")
         return StreamingResponse(running.lines(), media_type="application/x-ndjson")
 
 
 class _Running(threading.Thread):
-    """A command on a thread of its own: it neither waits for its reader nor ends with him."""
+    """A command on a thread of its own, which neither waits for its client nor ends with it."""
 
     def __init__(
         self,
         name: str,
         command: Command,
-        parts: Parts,
+        components: Components,
         arguments: JsonObject,
         running: "set[_Running]",
     ) -> None:
         super().__init__(name=f"syncd-command-{name}", daemon=True)
-        self.stopped = threading.Event()
-        self._said_by = command(parts, arguments)
+        self.stopped, self.ended = threading.Event(), threading.Event()
+        self._messages = command(components, arguments)
         self._running = running
         self._loop = asyncio.get_running_loop()
-        self._said: asyncio.Queue[JsonObject | None] = asyncio.Queue()
+        self._outbox: asyncio.Queue[JsonObject | None] = asyncio.Queue()
         running.add(self)
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield what it says, a line each, until it has ended."""
-        while (said := await self._said.get()) is not None:
-            yield json.dumps(said) + "\n"
+        """Yield the command's messages as lines, until it ends."""
+        while (message := await self._outbox.get()) is not None:
+            yield json.dumps(message) + "\n"
 
     def run(self) -> None:
         try:
-            self._carry_out()
+            self._perform()
         except SyncdError as error:
-            self._say({"error": str(error), "code": error.exit_code})
+            self._send({"error": str(error), "code": error.exit_code})
         except Exception as error:
             log.exception("the command %s failed", self.name)
-            message = f"internal error: {type(error).__name__}; the daemon's log says more"
-            self._say({"error": message, "code": FAILED})
+            message = f"internal error: {type(error).__name__}; see the daemon's log"
+            self._send({"error": message, "code": FAILED})
         finally:
-            self._running.discard(self)
-            self._say(None)
+            self.end()
 
-    def _carry_out(self) -> None:
-        for said in self._said_by:
-            is_step = "step" in said
-            if is_step and self.stopped.is_set():
-                raise SyncdError("the daemon is stopping: the command was not carried out whole")
-            if not is_step or self._said.qsize() < MOST_WAITING:
-                self._say(said)
+    def end(self) -> None:
+        """Note that nothing more comes."""
+        self._running.discard(self)
+        self._send(None)
+        self.ended.set()
 
-    def _say(self, said: JsonObject | None) -> None:
-        # After the end of the loop nobody listens any more.
+    def _perform(self) -> None:
+        for message in self._messages:
+            is_progress = "step" in message
+            if is_progress and self.stopped.is_set():
+                error = "the daemon is stopping and interrupted the command: run it again"
+                self._send({"error": error, "code": FAILED, "stopping": True})
+                return
+            if not is_progress or self._outbox.qsize() < MOST_WAITING:
+                self._send(message)
+
+    def _send(self, message: JsonObject | None) -> None:
+        # Once the event loop is closed, nobody is listening.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._said.put_nowait, said)
+            self._loop.call_soon_threadsafe(self._outbox.put_nowait, message)
 
 
 def _listen(directory: Path) -> socket.socket:
-    """Return a listening socket in the state directory, mode 0600; OSError.
+    """Return a listening socket of mode 0600 in the state directory.
 
-    Reached through the directory's descriptor: a socket's path may have 107 bytes and no more. The
-    caller holds the directory's lock, so that a socket that is there is a dead daemon's.
+    It is bound through the directory's descriptor because a socket's path has at most 107 bytes.
+    The caller holds the directory's lock, so an existing socket is a dead daemon's.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -195,16 +208,6 @@ def _listen(directory: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise ValueError("the arguments are too long")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _refusal(status: int, message: str) -> JSONResponse:

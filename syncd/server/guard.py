@@ -1,24 +1,23 @@
-"""Who may ask the listener: those who name it as it is called, come from no other site, and, where
-a token is wanted, show it.
+"""Access to the listener: requests must call it by its name, come from no other site, and carry the
+token if one is configured.
 
-Host is checked because a page from elsewhere can have its own name lead to this address (DNS
-rebinding); Origin, because a browser says with it which site asks.
+The Host check defeats DNS rebinding, by which a foreign page makes its own name lead to this
+address. Browsers put the site that sends a request into the Origin header.
 """
 
-import ipaddress
 import secrets
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncd.addresses import host_in, is_address
 from syncd.server import page
 
-#: What every answer carries: nothing is kept, framed, guessed, or loaded. The page has a policy
-#: of its own, which lets itself in and nothing else.
+#: Sent with every answer: do not store, frame, sniff or load anything. The page overrides the
+#: policy with one that admits its own script and style.
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -32,7 +31,7 @@ HEADERS = {
 
 
 class Guard:
-    """Lets through what may be answered; all else is 403, or 401 for want of the token."""
+    """Passes on permitted requests and answers 403 to all others, or 401 without the token."""
 
     def __init__(
         self,
@@ -43,9 +42,9 @@ class Guard:
         token: str,
         public: Iterable[str] = (),
     ) -> None:
-        """`hosts` are the names that are ours; `any_address` takes every IP address as well.
+        """Accept the names `hosts`, and with `any_address` every IP address.
 
-        The paths in `public` take no token; nor does the page, which asks a person for it.
+        The paths in `public` need no token. Neither does the page, which prompts for it.
         """
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -61,8 +60,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, guarded)
+        await (self._refusal(scope) or self._app)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
@@ -70,24 +68,23 @@ class Guard:
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return _answer(
                 403,
-                "this host name is not ours: use the address that is listened on, or name it in "
-                "[server] allowed_hosts",
+                "this host name is not ours: use the address that is listened on, or add the name "
+                "to [server] allowed_hosts",
             )
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
-            return _answer(403, "another site has no business here")
-        wants_token = self._token and scope["path"] not in self._public
-        if wants_token and not self._shows_token(headers.getlist("authorization")):
-            answer = _answer(401, "show the token of token_file: Authorization: Bearer TOKEN")
+            return _answer(403, "requests from other sites are refused")
+        needs_token = self._token and scope["path"] not in self._public
+        if needs_token and not self._shows_token(headers.getlist("authorization")):
+            answer = _answer(
+                401, "send the token from token_file in the header Authorization: Bearer TOKEN"
+            )
             answer.headers["www-authenticate"] = 'Bearer realm="syncd"'
             return answer
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return name in self._hosts or (self._any_address and _is_address(name))
+    def _is_ours(self, header: str) -> bool:
+        host = host_in(header)
+        return host in self._hosts or (self._any_address and is_address(host))
 
     def _shows_token(self, given: list[str]) -> bool:
         if len(given) != 1:
@@ -99,17 +96,9 @@ class Guard:
 
 
 def own_names(host: str, *, is_loopback: bool) -> set[str]:
-    """Return the names by which a listener on `host` may be called."""
+    """Return the names by which clients may call a listener on `host`."""
     names = {"localhost", "127.0.0.1", "::1", host}
     return names if is_loopback else names | {socket.gethostname(), socket.getfqdn()}
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _answer(status: int, message: str) -> JSONResponse:

@@ -1,13 +1,13 @@
-"""The optional listener: the status page and what it reads, health, metrics. It changes nothing."""
+"""The optional listener: the status page and its data, health, and metrics. It is read-only."""
 
 import base64
 import json
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +15,52 @@ from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from syncd import document, story, vitals
-from syncd.config import Config
+from syncd import heartbeat
+from syncd.config.loading import Config
 from syncd.exceptions import SyncdError
-from syncd.metrics import UPLOADED_LAST_HOUR
+from syncd.http_thread import HttpThread, listen
+from syncd.report import listing_csv, status, why
+from syncd.report.folder_paths import FolderPath
 from syncd.scheduler import StepReport
-from syncd.server import page
-from syncd.server.exposition import Standing, registry
+from syncd.server import page, page_document
+from syncd.server.connections import BoundedConnection
+from syncd.server.exposition import StateCollector, registry
 from syncd.server.guard import Guard, own_names
-from syncd.server.http_thread import HttpThread
 from syncd.state import manifest, overview, texts, views
 from syncd.state.manifest import Word
-from syncd.story import Place
 
 log = logging.getLogger(__name__)
 
 JsonObject = dict[str, Any]
-#: What probes ask, without a token: the answer is yes or no. What Prometheus asks.
+#: Probed without a token: the answers are a mere yes or no.
 PROBES = HEALTH, READY = "/healthz", "/readyz"
 METRICS = "/metrics"
-#: Files on a page: what is given, and the most that is asked for.
+#: Files on a page: the default, and the most.
 PAGE, LONGEST_PAGE = 100, 1000
-#: A page may have to be looked for in the whole table, for which a million files take a second and
-#: more: so many are looked for at once, and others wait for their turn so many seconds.
+#: Searches at a time, and the seconds that others wait for their turn: a search may scan the whole
+#: table, which takes a second or more with a million files.
 LOOKS, TURN_SECONDS = 2, 5.0
-#: The document of `status` is made anew at most so often, in seconds, and in so small a part of
-#: the time: counting a million files takes seconds.
+#: The least age in seconds at which the document of `status` is rebuilt, and the largest part of
+#: the time spent on it: counting a million files takes seconds.
 FRESH_SECONDS, BUSY_PART = 1.0, 0.2
 
 
 class Listener:
-    """Serves what it reads of a daemon's state on a TCP port."""
+    """Serves a daemon's state on a TCP port."""
 
     def __init__(
         self, *, config: Callable[[], Config], steps: Callable[[], Iterable[StepReport]]
     ) -> None:
-        """`config` returns the one that holds now; where it listens is read of it at the start."""
+        """`config` returns the current configuration; the address is read once, at the start."""
         self._config = config
         self._status = _Fresh(self._document)
-        standing = Standing(
+        self._lately = _Fresh(
+            lambda: views.read(self._directory, lambda db: page_document.lately(db, time.time()))
+        )
+        standing = StateCollector(
             status=self._status.get,
             doubts=lambda: views.read(self._directory, overview.doubts),
             steps=steps,
@@ -65,12 +69,12 @@ class Listener:
         self._registry = registry(standing)
         self._looks = threading.BoundedSemaphore(LOOKS)
         self._server: HttpThread | None = None
-        #: what keeps it from listening, for a person
+        #: why it cannot listen, for a person
         self.trouble = ""
         self.address = ""
 
     def start(self) -> None:
-        """Listen, if it is wanted; where that cannot be, the daemon goes on, and says so."""
+        """Listen if configured; when that fails, log an error and let the daemon go on."""
         config = self._config()
         server, token = config.server, config.server_token
         self.trouble = ""
@@ -87,7 +91,7 @@ class Listener:
             public=(*PROBES, METRICS) if server.metrics == "open" else PROBES,
         )
         try:
-            listener = _listen(server.host, server.port)
+            listener = listen(server.host, server.port)
             self.address = f"{server.listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
             self._server = HttpThread(
                 Starlette(
@@ -96,8 +100,8 @@ class Listener:
                     exception_handlers={SyncdError: _unavailable},
                 ),
                 listener,
-                name="listener",
-                bounded=True,
+                name="syncd-listener",
+                protocol=BoundedConnection,
             )
             self._server.start()
         except OSError as error:
@@ -108,7 +112,7 @@ class Listener:
         log.info("the page, health and metrics on http://%s", self.address)
 
     def stop(self) -> None:
-        """Listen no more; safe to call twice."""
+        """Stop listening; safe to call twice."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -122,6 +126,7 @@ class Listener:
             Route(METRICS, self._metrics),
             Route("/status.json", self._status_json),
             Route("/ls.json", self._ls_json),
+            Route("/ls.csv", self._ls_csv),
             Route("/why.json", self._why_json),
         ]
 
@@ -133,11 +138,11 @@ class Listener:
         )
 
     async def _healthz(self, _request: Request) -> Response:
-        # Not on a thread: however many others wait for one, a probe is answered.
-        works = vitals.is_alive(self._directory, time.time())
+        # On the event loop, so that a probe is answered even when all threads are busy.
+        works = heartbeat.is_alive(self._directory, time.time())
         return PlainTextResponse("ok\n" if works else "hangs\n", 200 if works else 503)
 
-    # Each of these runs on a thread of a pool, for the table may make it wait.
+    # The following run on a pool of threads, because the database may block them.
 
     def _readyz(self, _request: Request) -> Response:
         ready = not self._status.get()["obstacles"]
@@ -148,42 +153,62 @@ class Listener:
         return Response(encode(self._registry), headers={"content-type": media_type})
 
     def _status_json(self, _request: Request) -> Response:
-        return _Json(document.contract(self._status.get()))
+        return _Json(status.contract(self._status.get()))
 
     def _page_json(self, _request: Request) -> Response:
-        """Answer with all that the page shows: the document, failures, and the last hour."""
+        """Answer everything that the page shows: the document, what helps, and the last day."""
         facts = self._status.get()
-        return _Json(
-            facts | {"now": texts.timestamp(time.time()), "hour": UPLOADED_LAST_HOUR.minutes()}
-        )
+        more = {
+            "now": texts.timestamp(time.time()),
+            "failures": page_document.failures(facts, self._config()),
+        }
+        return _Json(facts | self._lately.get() | more)
 
     def _ls_json(self, request: Request) -> Response:
         asked = request.query_params
         try:
             limit = int(asked.get("limit", PAGE))
             after = _cursor(asked["after"]) if asked.get("after") else None
-            status = Word(asked["status"]) if asked.get("status") else None
+            wanted = _wanted(asked)
         except ValueError:
-            return _Json({"error": "after, limit or status: no such value"}, 400)
+            return _Json({"error": "after, limit or status has an invalid value"}, 400)
         if not 1 <= limit <= LONGEST_PAGE:
             return _Json({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
         if not self._looks.acquire(timeout=TURN_SECONDS):
-            return _Json({"error": "others are searching; try again"}, 503)
+            return _Json({"error": "other searches are running; try again"}, 503)
         try:
-            files, last = views.read(
-                self._directory,
-                lambda db: manifest.page(
-                    db,
-                    after=after,
-                    limit=limit,
-                    folder=asked.get("folder") or None,
-                    status=status,
-                    search=asked.get("search") or None,
-                ),
-            )
+            files, last = self._look(after, limit, wanted)
         finally:
             self._looks.release()
         return _Json({"files": files, "next": _cursor_text(last) if last else None})
+
+    def _ls_csv(self, request: Request) -> Response:
+        """Answer every file as CSV, page by page: a million rows are never in memory."""
+        try:
+            wanted = _wanted(request.query_params)
+        except ValueError:
+            return _Json({"error": "status has an invalid value"}, 400)
+        return StreamingResponse(
+            _joined(listing_csv.lines(self._all(wanted))),
+            media_type="text/csv",
+            headers={"content-disposition": 'attachment; filename="syncd.csv"'},
+        )
+
+    def _all(self, wanted: dict[str, str | None]) -> Iterator[JsonObject]:
+        last = None
+        while True:
+            with self._looks:
+                files, last = self._look(last, LONGEST_PAGE, wanted)
+            yield from files
+            if last is None:
+                return
+
+    def _look(
+        self, after: tuple[str, bytes] | None, limit: int, wanted: dict[str, str | None]
+    ) -> tuple[list[JsonObject], tuple[str, bytes] | None]:
+        return views.read(
+            self._directory, lambda db: manifest.page(db, after=after, limit=limit, **wanted)
+        )
 
     def _why_json(self, request: Request) -> Response:
         config, asked = self._config(), request.query_params
@@ -197,23 +222,19 @@ class Listener:
             return _Json({"error": "path_b64 is not Base64"}, 400)
         folder = next((f for f in config.folders if f.name == asked.get("folder")), None)
         if folder is None or not path:
-            return _Json({"error": "name a folder and a path in it"}, 404)
-        place = Place(folder.name, folder.place, path)
-        told = views.read(
-            self._directory, lambda db: story.of_file(place, config, db, running=True)
-        )
-        if told is None:
+            return _Json({"error": "give a folder, and a path in it"}, 404)
+        place = FolderPath(folder.name, folder.place, path)
+        found = views.read(self._directory, lambda db: why.of_file(place, config, db, running=True))
+        if found is None:
             return _Json({"error": "there is no such file"}, 404)
-        return _Json(told)
-
-    # What they read
+        return _Json(found)
 
     @property
     def _directory(self) -> Path:
         return self._config().state.directory
 
     def _document(self) -> JsonObject:
-        return document.status(self._directory, base_url=self._config().api.base_url)
+        return status.status(self._directory, base_url=self._config().api.base_url)
 
     def _free_bytes(self) -> int:
         disk = os.statvfs(self._directory)
@@ -221,14 +242,14 @@ class Listener:
 
 
 class _Json(JSONResponse):
-    """JSON in ASCII alone: of a name, nothing is left that a terminal would obey."""
+    """JSON in pure ASCII, so that no file name can send control characters to a terminal."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class _Fresh:
-    """A costly value, made anew when it is asked for and old."""
+    """A costly value, rebuilt when it is requested and stale."""
 
     def __init__(self, make: Callable[[], JsonObject]) -> None:
         self._make = make
@@ -250,18 +271,20 @@ def _unavailable(_request: Request, error: Exception) -> Response:
     return _Json({"error": str(error)}, 503)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; OSError. Its protocol is named, for asyncio's TCP_NODELAY."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+def _wanted(asked: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what `manifest.page` is to find; raise ValueError for a status that is none."""
+    status = Word(asked["status"]) if asked.get("status") else None
+    return {
+        "folder": asked.get("folder") or None,
+        "status": status,
+        "search": asked.get("search") or None,
+    }
+
+
+def _joined(lines: Iterator[str]) -> Iterator[str]:
+    """Join some lines each: a chunk of the answer costs more than a line."""
+    while some := list(islice(lines, LONGEST_PAGE)):
+        yield "".join(some)
 
 
 def _cursor_text(last: tuple[str, bytes]) -> str:
@@ -271,9 +294,9 @@ def _cursor_text(last: tuple[str, bytes]) -> str:
 
 
 def _cursor(text: str) -> tuple[str, bytes]:
-    """Return what `_cursor_text` wrote; ValueError for anything else."""
+    """Parse what `_cursor_text` wrote; raise ValueError for anything else."""
     try:
         folder, path = json.loads(base64.urlsafe_b64decode(text))
         return str(folder), base64.b64decode(path)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError("not a cursor of ours") from error
+        raise ValueError("invalid cursor") from error

@@ -1,7 +1,7 @@
-"""The status page: one static file, and the policy that lets in nothing but it.
+"""The status page: one static file, and a content security policy that admits nothing else.
 
-Its only style and its only script stand in it, and are named by their digests; it asks nobody but
-the listener that it came from.
+Its style and its script are inline and admitted by their digests; it fetches only from the
+listener that served it.
 """
 
 import re
@@ -14,7 +14,7 @@ HTML = resources.files(__package__).joinpath("page.html").read_bytes()
 
 
 def _digest(tag: bytes) -> str:
-    """Return the source expression of the one element `tag` of the page."""
+    """Return the policy's source expression for the page's only element `tag`."""
     (text,) = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), HTML, re.DOTALL)
     return f"'sha256-{b64encode(sha256(text).digest()).decode()}'"
 

@@ -8,11 +8,10 @@ import enum
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import attempts, copies, files, history, tokens
-from syncd.state.advance import Policies, advance, make_live
+from syncd.state.apply_plan import Policies, advance, make_live
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus, Keep
 
@@ -38,7 +37,7 @@ class Remote(NamedTuple):
 
 
 class Became(enum.StrEnum):
-    """What an object was taken up as."""
+    """The role in which an object was adopted."""
 
     #: the copy by which its file is known
     LIVE = "live"
@@ -51,7 +50,7 @@ class Became(enum.StrEnum):
 _COLUMNS = ", ".join(Remote._fields)
 
 
-# What a listing shows of ours, while it is read
+# Our objects in a listing, while it is read
 
 
 def forget_listed(db: Database, workspace: str | None) -> None:
@@ -100,7 +99,7 @@ def latest_listed(db: Database) -> int:
     return int(row[0], 16) if row[0] else 0
 
 
-# Whose file it is
+# Matching objects to files
 
 
 def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool | None:
@@ -203,7 +202,7 @@ def _row(file: File, remote: Remote, became: Became, now: float) -> Copy:
     )
 
 
-# What the ledger has
+# The ledger
 
 
 def end_attempts(db: Database, policies: Policies, now: float) -> None:

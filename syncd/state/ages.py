@@ -1,34 +1,32 @@
-"""What should have moved on by now. Past its limit a file is overdue, and not all is well.
+"""Finds overdue files: those that have been in one state for longer than its limit.
 
-Each state has its limit (`LIMITS`); what is held, or what the service asked to wait for, is not
-overdue but shown as what it is. Ages count from when a file came into its state, never from its
-next try.
+`LIMITS` has a limit for each state. Held files, and files that wait because the service asked for
+it, are not overdue. An age counts from when a file entered its state, never from its next try.
 """
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sqlite_utils import Database
-
 from syncd.state import holds
+from syncd.state.database.connection import Database
 from syncd.state.manifest import ROWS, WORD
 from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
 
-#: Tries without success, or refusals, after which a file is named whatever its age.
+#: Failed tries, or refusals, after which a file is overdue whatever its age.
 MANY_TRIES, MANY_REFUSALS = 5, 3
-#: Seconds within which a queue must move, and anything else that is due be done.
+#: Seconds within which a queue must advance, and other due work must be done.
 QUEUE_SECONDS = DUE_SECONDS = 600.0
-#: Seconds without a byte after which a transfer stands still.
+#: Seconds without a byte after which a transfer has stalled.
 TRANSFER_SECONDS = 300.0
 #: Seconds between two looks for an upload that got no answer.
 LOOK_SECONDS = 30.0
-#: A file settles for no less, however short its `settle_seconds`.
+#: The least limit for settling, however short `settle_seconds` is.
 LEAST_SETTLING_SECONDS = 60.0
 
 
 class Waiting(enum.StrEnum):
-    """What an overdue file waits for."""
+    """The work that an overdue file waits for."""
 
     SETTLING = "settling"
     QUEUED = "queued"
@@ -40,8 +38,8 @@ class Waiting(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long things take by the configuration, in seconds; of each folder by its name."""
+class Timing:
+    """The configured durations in seconds; those of folders are by name."""
 
     settle: Mapping[str, float] = field(default_factory=dict)
     grace: Mapping[str, float] = field(default_factory=dict)
@@ -52,18 +50,18 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """From when ages count (seconds since the epoch).
+    """The times from which ages count (seconds since the epoch).
 
-    They stand still while the daemon starts, sleeps, or waits as the service asked. `progress_at`
-    is when the queue last moved; None where nobody knows.
+    Ages do not grow while the daemon starts, sleeps, or waits because the service asked for it.
+    `progress_at` is when the queue last advanced, or None if that is unknown.
     """
 
     undisturbed_since: float = 0.0
     progress_at: float | None = None
 
 
-Limit = Callable[[Pace, str, float], float]
-#: By state: the seconds that a file of a folder may stay in it, given how long its scan takes.
+Limit = Callable[[Timing, str, float], float]
+#: By state: the seconds that a file may stay in it, given its folder and the scan's duration.
 LIMITS: Mapping[Waiting, Limit] = {
     Waiting.SETTLING: lambda pace, folder, scan: (
         max(10 * pace.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
@@ -79,15 +77,21 @@ LIMITS: Mapping[Waiting, Limit] = {
 }
 _TRIED = f"(c.attempts >= {MANY_TRIES} OR c.refusals >= {MANY_REFUSALS})"
 _OPEN = "c.status NOT IN ('live', 'gone')"
-_HELD_DELETING = """
-  (EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
+_PAUSED = holds.paused("f.folder")
+#: A missing file may be one of a paused folder under a new name, which is not hashed meanwhile.
+_MAY_HAVE_MOVED = f"""
+  EXISTS (SELECT 1 FROM files AS new WHERE new.sha256 IS NULL AND new.size = f.size
+    AND new.status IN ('ready', 'settling') AND {holds.paused("new.folder")})
+"""
+_HELD_DELETING = f"""
+  ({_PAUSED}
+    OR EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
     OR (EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
         AND scope IN ('*', f.folder))
       AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id)))
 """
-#: By state: who is in it, since when, when it is tried next, whether its age does not matter, and
-#: the last error. `:limit`
-#: is the time before which it must have come into the state.
+#: By state: its overdue files, since when, the next try, whether they are `tired` (overdue at any
+#: age), and the last error. A file must have entered the state before `:limit`.
 _QUERIES: Mapping[Waiting, str] = {
     Waiting.SETTLING: """
       SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS tired, NULL AS error_message,
@@ -99,14 +103,14 @@ _QUERIES: Mapping[Waiting, str] = {
       SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS tired,
         f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
-        AND f.waits_since >= f.changed_at AND f.waits_since < :limit
+        AND f.waits_since >= f.changed_at AND f.waits_since < :limit AND NOT {_PAUSED}
       UNION ALL
       SELECT f.path, c.created_at, c.due_at, {_TRIED},
         c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'planned' AND {_OPEN} AND f.folder = :folder AND f.status = 'ready'
         AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
-        AND (c.created_at < :limit OR {_TRIED})
+        AND (c.created_at < :limit OR {_TRIED}) AND NOT {_PAUSED}
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
           AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
     """,
@@ -129,6 +133,7 @@ _QUERIES: Mapping[Waiting, str] = {
         NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
         AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT {_HELD_DELETING}
+        AND NOT {_MAY_HAVE_MOVED}
       UNION ALL
       SELECT f.path, coalesce(c.delete_sent_at, f.confirmed_at), c.due_at,
         c.attempts >= {MANY_TRIES}, c.error_message, c.error_status
@@ -141,12 +146,12 @@ _QUERIES: Mapping[Waiting, str] = {
 }
 
 
-def overdue(db: Database, now: float, *, pace: Pace, clocks: Clocks) -> list[JsonObject]:
-    """Return what is overdue, one object a folder and state, with its oldest file.
+def overdue(db: Database, now: float, *, pace: Timing, clocks: Clocks) -> list[JsonObject]:
+    """Return the overdue files, one object per folder and state, with the oldest file.
 
     Each has state, folder, files, path, since, next_at (when the last of them is tried again) and
-    error. One that was tried many times is overdue whatever its age. The table does not know how
-    far a transfer is: whoever asks judges that.
+    error. A file that was tried many times is overdue whatever its age. The table does not know
+    the progress of a transfer, so the caller judges that.
     """
     found: list[JsonObject] = []
     for row in db.conn.execute("SELECT name, last_scan_seconds FROM folders").fetchall():
@@ -160,7 +165,7 @@ def overdue(db: Database, now: float, *, pace: Pace, clocks: Clocks) -> list[Jso
 def _of_state(
     db: Database, now: float, folder: str, state: Waiting, limit: float, clocks: Clocks
 ) -> Iterator[JsonObject]:
-    # Short limits are not reached before the daemon has had that long to do its work.
+    # A short limit applies only once the daemon has been undisturbed for that long.
     counts = now - clocks.undisturbed_since >= min(limit, DUE_SECONDS)
     rows = db.conn.execute(
         f"WITH late AS (SELECT * FROM ({_QUERIES[state]}) WHERE tired OR :counts) "
@@ -177,7 +182,7 @@ def _of_state(
 
 
 def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator[JsonObject]:
-    """Yield the folder's queue if it stands still: nothing is sent, and nothing got an outcome."""
+    """Yield the folder's queue if it is stuck: nothing is sent, and no upload ended."""
     moved_at = max(clocks.progress_at or now, clocks.undisturbed_since)
     if now - moved_at < QUEUE_SECONDS:
         return

@@ -7,9 +7,8 @@ ours. An attempt has one object; the object that is found settles it.
 
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 
 #: Seconds after it was sent at which an attempt is looked for.
 LATE_LOOKS = (600.0, 3600.0, 86_400.0, 7 * 86_400.0)
@@ -66,7 +65,7 @@ class Attempt(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What it is learned for how the service shows such objects."""
+        """The kind of upload; how the service shows objects is learned for each kind."""
         return kind_of(self.method, is_video=self.content_type.startswith("video/"))
 
 

@@ -1,10 +1,9 @@
-"""What the ledger claims to be remote, for a comparison with what is."""
+"""The copies that the ledger claims to be remote, for a comparison with the listing."""
 
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
+from syncd.state.database.connection import Database
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.texts import path_texts
 
@@ -13,7 +12,7 @@ BATCH = 1000
 
 
 class Claim(NamedTuple):
-    """A copy that was stored, and whose it is."""
+    """A copy that was stored, and its file."""
 
     copy_id: int
     file_uuid: str
@@ -77,7 +76,7 @@ def live_since(db: Database, workspace: str | None, since: float) -> list[Claim]
 
 
 def known(db: Database, uuids: Collection[str]) -> dict[str, Claim]:
-    """Return the copies with these uuids, whatever became of them."""
+    """Return the copies with these uuids, in any status."""
     marks = ", ".join("?" * len(uuids))
     rows = db.conn.execute(f"{_CLAIMS} WHERE file_uuid IN ({marks})", tuple(uuids))
     return {claim.file_uuid: claim for claim in (Claim(*row) for row in rows)}
@@ -90,7 +89,7 @@ def of_token(db: Database, token: str) -> list[Claim]:
 
 
 def is_open(db: Database, token: str) -> bool:
-    """Say whether the attempt of `token` got no answer, so that its object may be ours."""
+    """Return whether the attempt of `token` got no answer, so that its object may be ours."""
     row = db.conn.execute(
         "SELECT 1 FROM unanswered WHERE token = :token UNION ALL SELECT 1 FROM copies "
         "WHERE token = :token AND status = 'sending' AND file_uuid IS NULL",

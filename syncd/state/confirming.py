@@ -7,38 +7,22 @@ were handed to a storage, and whether they arrived is asked of the service until
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import copies
+from syncd.state.batches import batched, values
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.facts import fact, set_fact
 
 #: The fact that says whether the service tells the sizes of what it holds: `TOLD`, `UNTOLD`, or
 #: how many copies in a row ended without one.
 SIZES = "sizes"
 TOLD, UNTOLD = "told", "untold"
-#: So many copies that end without a size teach that none is ever told.
+#: Copies that end without a size before it is learned that sizes are never told.
 UNTOLD_AFTER = 3
 
 
 #: Why a copy is confirming: what took its bytes answered like an object store, or not.
 BY_STORAGE, BY_SOMETHING = "taken by a storage", "taken by something that answered for a storage"
-
-
-def begin(
-    db: Database, copy_id: int, remote_file_path: str | None, now: float, *, has_etag: bool
-) -> None:
-    """Record that a storage took a copy's content: it is to be confirmed."""
-    copies.update(
-        db,
-        copy_id,
-        in_flight=0,
-        due_at=now,
-        doubted_at=now,
-        remote_file_path=remote_file_path,
-        reason=BY_STORAGE if has_etag else BY_SOMETHING,
-        **dict.fromkeys(("error_status", "error_code", "error_message", "error_request_id")),
-    )
 
 
 class Taken(NamedTuple):
@@ -52,8 +36,19 @@ class Taken(NamedTuple):
 
 def begin_all(db: Database, taken: Sequence[Taken]) -> list[str]:
     """Record that a storage took the content of copies; return what became of each."""
-    for copy_id, remote_file_path, now, has_etag in taken:
-        begin(db, copy_id, remote_file_path, now, has_etag=has_etag)
+    for some in batched(taken):
+        rows = [
+            (copy_id, path, now, BY_STORAGE if has_etag else BY_SOMETHING)
+            for copy_id, path, now, has_etag in some
+        ]
+        db.conn.execute(
+            "UPDATE copies SET in_flight = 0, due_at = new.column3, doubted_at = new.column3, "
+            "remote_file_path = new.column2, reason = new.column4, error_status = NULL, "
+            "error_code = NULL, error_message = NULL, error_request_id = NULL "
+            f"FROM ({values(rows)}) AS new WHERE copies.id = new.column1 "
+            "AND copies.status = 'sending'",
+            [value for row in rows for value in row],
+        )
     return ["confirming"] * len(taken)
 
 

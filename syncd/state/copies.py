@@ -1,16 +1,16 @@
 """The `copies` table: the ledger of remote copies, one row for each object that is ours."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.exceptions import StateError
 from syncd.state.batches import batched, values
+from syncd.state.database.connection import Database
 from syncd.state.lifecycle import ARROWS, CopyStatus, Keep
 
-#: Gone copies that are kept of a file, and lines of a path's history.
+#: How many gone copies of a file, and lines of a path's history, are kept.
 NEWEST_KEPT = 100
 
 
@@ -50,33 +50,33 @@ class Copy(NamedTuple):
     gone_at: float | None = None
     #: why a missing file's copy was retired, as JSON
     evidence: str | None = None
-    #: when syncd took its file away (`after_upload`): it is kept, whatever comes to that path
+    #: when `after_upload` took its file away; it is then kept whatever appears at the path
     consumed_at: float | None = None
-    #: when nobody waited for its answer any more
+    #: when syncd stopped waiting for its answer
     doubted_at: float | None = None
-    #: the private directory in which its file is while it is taken away
+    #: the private directory that holds its file while it is taken away
     aside: str | None = None
-    #: how often the service said no to this content, and when first
+    #: how often the service refused this content, and when it first did
     refusals: int = 0
     refused_at: float | None = None
     #: whether syncd deletes it once it is released
     kept: Keep = Keep.NO
-    #: when newer content of its path went live in its place, in the same workspace
+    #: when newer content of its path went live in the same workspace
     superseded_at: float | None = None
 
     @property
     def is_video(self) -> bool:
-        """Whether the service processes it."""
+        """Whether the service processes it after the upload."""
         return self.content_type.startswith("video/")
 
     @property
     def in_doubt(self) -> bool:
-        """Whether its request may or may not have been delivered, and no worker waits for it."""
+        """Whether its request may have been delivered, and no worker waits for the answer."""
         return self.status is CopyStatus.SENDING and not self.in_flight
 
     @property
     def is_confirming(self) -> bool:
-        """Whether its bytes were sent, and the service is asked whether it holds them."""
+        """Whether its bytes were sent and the service must still confirm that it holds them."""
         return self.in_doubt and self.file_uuid is not None
 
 
@@ -103,7 +103,7 @@ def get(db: Database, copy_id: int) -> Copy | None:
 
 
 def existing(db: Database, copy_id: int) -> Copy:
-    """Return the copy with that id; StateError where its row has vanished."""
+    """Return the copy with that id; raise StateError when its row has vanished."""
     if (copy := get(db, copy_id)) is None:
         raise StateError("a copy's row has vanished from the ledger")
     return copy
@@ -117,13 +117,13 @@ def of_file(db: Database, file_id: int) -> list[Copy]:
 def where(
     db: Database, condition: str, parameters: Sequence[Any] | dict[str, Any] = ()
 ) -> list[Copy]:
-    """Return the copies that meet `condition`, SQL of this package's own."""
+    """Return the copies that meet `condition`, trusted SQL."""
     rows = db.conn.execute(f"SELECT {_COLUMNS} FROM copies WHERE {condition}", parameters)
     return [from_row(row) for row in rows]
 
 
 def count_live(db: Database) -> int:
-    """Return how many copies are live; by the smallest index there is, for it is asked often."""
+    """Return how many copies are live; use the smallest index, because this is asked often."""
     row = db.conn.execute(
         "SELECT count(*) FROM copies INDEXED BY copies_one_live WHERE status = 'live'"
     ).fetchone()
@@ -131,12 +131,12 @@ def count_live(db: Database) -> int:
 
 
 def insert(db: Database, copy: Copy) -> Copy:
-    """Add a row for `copy`, whose id does not count; return it with the id it got."""
+    """Add a row for `copy`, ignoring its id; return it with its new id."""
     return insert_all(db, [copy])[0]
 
 
 def insert_all(db: Database, rows: Sequence[Copy]) -> list[Copy]:
-    """Add rows, whose ids do not count; return them with the ids they got."""
+    """Add rows, ignoring their ids; return them with their new ids."""
     added: list[Copy] = []
     for some in batched(rows):
         marks = ", ".join([_ROW] * len(some))
@@ -148,7 +148,7 @@ def insert_all(db: Database, rows: Sequence[Copy]) -> list[Copy]:
 
 
 def update(db: Database, copy_id: int, **values: Any) -> None:
-    """Set columns of one row that are not its status."""
+    """Set columns of one row, other than its status."""
     names = ", ".join(f"{name} = ?" for name in values)
     db.conn.execute(f"UPDATE copies SET {names} WHERE id = ?", (*values.values(), copy_id))
 
@@ -156,7 +156,7 @@ def update(db: Database, copy_id: int, **values: Any) -> None:
 def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
     """Change a copy's status along an arrow, guarded by the status it was read with.
 
-    StateError where the row has moved on meanwhile: the caller decided on what is no longer so.
+    Raise StateError when the row has moved on, because the caller decided on stale facts.
     """
     if target not in ARROWS[copy.status]:
         raise StateError(f"copy {copy.id} cannot go from {copy.status} to {target}")
@@ -169,16 +169,16 @@ def move(db: Database, copy: Copy, target: CopyStatus, **values: Any) -> None:
     if cursor.rowcount != 1:
         raise StateError(f"copy {copy.id} is no longer {copy.status}")
     if target is CopyStatus.GONE:
-        _forget_old(db, copy.file_id)
+        _forget_old(db, [copy.file_id])
 
 
 def live_all(
     db: Database, stored: Sequence[tuple[int, str, str | None, str | None, float]]
 ) -> None:
-    """Make `sending` copies live, as `make_live` does where nothing else is known of their files.
+    """Make `sending` copies live, as `make_live` does for files that have no other copies.
 
     Each is an id, the uuid, the remote path, the processing status, and when it was stored.
-    StateError where a row has moved on.
+    Raise StateError when a row has moved on.
     """
     for some in batched(stored):
         changed = db.conn.execute(
@@ -186,8 +186,7 @@ def live_all(
             "AND copies.status = 'sending'",
             [value for row in some for value in row],
         ).rowcount
-        if changed != len(some):
-            raise StateError("a copy is no longer sending")
+        _require(changed, some, "sending")
 
 
 _LIVE = f"""
@@ -199,11 +198,78 @@ _LIVE = f"""
 """
 
 
-def _forget_old(db: Database, file_id: int) -> None:
-    """Keep the newest of a file's gone copies: one that changes all the time has very many."""
+def want_no_more(db: Database, file_ids: Sequence[int]) -> None:
+    """Have copies of files that are on their way count as superseded when they arrive."""
     db.conn.execute(
-        "DELETE FROM copies WHERE file_id = :file AND status = 'gone' AND id <= (SELECT id "
-        "FROM copies WHERE file_id = :file AND status = 'gone' ORDER BY id DESC "
-        "LIMIT 1 OFFSET :kept)",
-        {"file": file_id, "kept": NEWEST_KEPT},
+        "UPDATE copies SET wanted = 0 WHERE file_id IN (SELECT value FROM json_each(?)) "
+        "AND status IN ('sending', 'processing')",
+        (json.dumps(file_ids),),
+    )
+
+
+def set_evidence(db: Database, evidence: Sequence[tuple[int, str]]) -> None:
+    """Record why copies, each given by its id, retire."""
+    for some in batched(evidence):
+        db.conn.execute(
+            f"UPDATE copies SET evidence = new.column2 FROM ({values(some)}) AS new "
+            "WHERE copies.id = new.column1",
+            [value for row in some for value in row],
+        )
+
+
+def retire_all(db: Database, ids: Sequence[int], now: float, *, reason: str) -> None:
+    """Mark live copies for their soft delete, as `retire` does."""
+    changed = db.conn.execute(
+        "UPDATE copies SET status = 'retiring', in_flight = 0, due_at = ?, attempts = 0, "
+        "reason = ? WHERE status = 'live' AND id IN (SELECT value FROM json_each(?))",
+        (now, reason, json.dumps(ids)),
+    ).rowcount
+    _require(changed, ids, "live")
+
+
+def put_off_deletes(db: Database, ids: Sequence[int], until: float) -> None:
+    """Postpone the deletion of retiring copies to `until`."""
+    db.conn.execute(
+        "UPDATE copies SET due_at = ? WHERE status = 'retiring' "
+        "AND id IN (SELECT value FROM json_each(?))",
+        (until, json.dumps(ids)),
+    )
+
+
+def promise_deletes(db: Database, ids: Sequence[int], now: float) -> None:
+    """Commit to sending a DELETE for each of some retiring copies."""
+    changed = db.conn.execute(
+        "UPDATE copies SET in_flight = 1, delete_sent_at = coalesce(delete_sent_at, ?), "
+        "attempts = attempts + 1, due_at = NULL "
+        "WHERE status = 'retiring' AND id IN (SELECT value FROM json_each(?))",
+        (now, json.dumps(ids)),
+    ).rowcount
+    _require(changed, ids, "retiring")
+
+
+def gone_all(db: Database, gone: Sequence[Copy], now: float) -> None:
+    """Record that retiring copies are gone."""
+    changed = db.conn.execute(
+        "UPDATE copies SET status = 'gone', in_flight = 0, due_at = NULL, gone_at = ?, "
+        "error_status = NULL, error_code = NULL, error_message = NULL, error_request_id = NULL "
+        "WHERE status = 'retiring' AND id IN (SELECT value FROM json_each(?))",
+        (now, json.dumps([copy.id for copy in gone])),
+    ).rowcount
+    _require(changed, gone, "retiring")
+    _forget_old(db, [copy.file_id for copy in gone])
+
+
+def _require(changed: int, rows: Sequence[object], status: str) -> None:
+    if changed != len(rows):
+        raise StateError(f"a copy is no longer {status}")
+
+
+def _forget_old(db: Database, file_ids: Sequence[int]) -> None:
+    """Keep only the newest gone copies of files: a file that changes all the time has very many."""
+    db.conn.execute(
+        "WITH told (file, last) AS MATERIALIZED (SELECT value, (SELECT id FROM copies "
+        "WHERE file_id = value AND status = 'gone' ORDER BY id DESC LIMIT 1 OFFSET ?) "
+        "FROM json_each(?)) DELETE FROM copies WHERE id IN (SELECT id FROM told CROSS JOIN copies "
+        "ON last IS NOT NULL AND file_id = file AND status = 'gone' AND id <= last)",
+        (NEWEST_KEPT, json.dumps(file_ids)),
     )

@@ -5,25 +5,58 @@
 | missing | `confirm_missing`: evidence     | none    | the copies retire    | looked again   |
 | delete  | `begin_delete`: delete_sent_at  | DELETE  | `deleted`            | DELETE again   |
 
-They run on the writer's thread. Each reads the rows anew and decides on what they say then.
+They run on the writer's thread. Each reads the rows anew and decides on what they say then. They
+take many files at once, which share their statements; a file for which more than the ordinary is
+due is brought up to date on its own.
 """
 
 import json
-from collections.abc import Sequence
-
-from sqlite_utils import Database
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from syncd.state import copies, files, history, holds
-from syncd.state.advance import Policies, advance
+from syncd.state.apply_plan import Policies, advance, is_settled, policy_of_before
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
-from syncd.state.holds import decisions, missing
-from syncd.state.ledger import NO_FAILURE, Failure
+from syncd.state.holds import decisions, missing, pauses
+from syncd.state.ledger import Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.state.planner import is_superseded
+from syncd.state.planner import GONE, LOCAL, Act, Policy, is_superseded, plan
 
-#: What retires when its file is gone: the evidence is kept with it.
+#: Seconds for which a pass over some folders leaves the copies of the others alone.
+ANOTHER_PASS_SECONDS = 600.0
+#: Copies in these states retire when their file is gone, and keep the evidence.
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
+
+
+class _Known(NamedTuple):
+    """A file, its copies that are not gone, and what its folder's configuration says of them."""
+
+    file: File
+    copies: list[Copy]
+    policy: Policy
+    #: whether a hold keeps its copies from being deleted while it is missing
+    is_held: bool
+
+    def copy(self, copy_id: int) -> Copy | None:
+        """Return one of its copies; None where it is another file's by now, or gone."""
+        return next((copy for copy in self.copies if copy.id == copy_id), None)
+
+    def instead(self, copy: Copy) -> "_Known":
+        """Return the same with `copy` in the place of the one with its id."""
+        some = [copy if other.id == copy.id else other for other in self.copies]
+        return self._replace(copies=some)
+
+    def is_asked_for(self, copy: Copy) -> bool:
+        """Return whether the file holds the content of a retiring copy again."""
+        action = plan(self.file, self.copies, self.policy)
+        return action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is missing where deletions are not mirrored: its copies stay."""
+        return self.file.status is FileStatus.MISSING and not self.policy.mirrors
 
 
 class Deletions:
@@ -37,7 +70,7 @@ class Deletions:
         workspace = self._policies[folder].workspace_uuid
         return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
 
-    # What holds name
+    # Files that holds name
 
     def is_review_due(self, db: Database, folder: str) -> bool:
         """Say whether the holds that name a folder's files are not up to date."""
@@ -49,106 +82,205 @@ class Deletions:
         decisions.refresh(db, folder, now)
         missing.review(db, folder, self._policies[folder], self.neighbours(folder), now)
 
+    def _known(self, db: Database, file_ids: Iterable[int]) -> list[_Known]:
+        """Return what is known of files, in the order asked."""
+        wanted = list(dict.fromkeys(file_ids))
+        some, ids = "(SELECT value FROM json_each(?))", (json.dumps(wanted),)
+        rows = {file.id: file for file in files.where(db, f"id IN {some}", ids)}
+        of_file: dict[int, list[Copy]] = {file_id: [] for file_id in rows}
+        for copy in copies.where(db, f"file_id IN {some} AND status <> 'gone' ORDER BY id", ids):
+            of_file[copy.file_id].append(copy)
+        known = {
+            name: (
+                self._policies.get(name) or policy_of_before(db, name),
+                holds.stops_deletions(db, name),
+            )
+            for name in {file.folder for file in rows.values()}
+        }
+        return [
+            _Known(file, of_file[file.id], policy, is_stopped or file.verdict is Verdict.HELD)
+            for file in (rows[file_id] for file_id in wanted if file_id in rows)
+            for policy, is_stopped in [known[file.folder]]
+        ]
+
     # A missing file
 
     def confirm_missing(
-        self, db: Database, file_id: int, now: float, *, checks: Sequence[str] = ()
-    ) -> str | None:
-        """Record the second look that found a file missing: its copies retire, or are released.
+        self, db: Database, file_ids: Sequence[int], now: float, *, checks: Sequence[str] = ()
+    ) -> None:
+        """Record the second look that found files missing: their copies retire, or are released.
 
-        `checks` are what the look made sure of. Returns why nothing was done, if so; the file
-        then keeps its first look.
+        `checks` are what the look made sure of. A file that is not missing any more, whose grace is
+        not over, or whose deletion is held keeps its first look.
         """
-        file = files.get(db, file_id)
-        if file is None or file.status is not FileStatus.MISSING or file.confirmed_at is not None:
-            return "it is no longer missing"
-        if _is_held(db, file):
-            return "deletions are held"
-        if file.due_at is None or file.due_at > now:
-            return "its grace is not over"
-        self._keep_unmirrored(db, file)
-        file = files.existing(db, file.id)
-        evidence = _evidence(file, now, checks)
-        known = copies.of_file(db, file.id)
-        files.update(db, file.id, confirmed_at=now, due_at=None, error=None)
-        if file.verdict is not Verdict.KEPT:
-            db.conn.execute(
-                "UPDATE copies SET wanted = 0 "
-                "WHERE file_id = ? AND status IN ('sending', 'processing')",
-                (file.id,),
-            )
-            for copy in known:
-                is_kept = copy.status is CopyStatus.RELEASED
-                if copy.status in _TO_RETIRE or (is_kept and file.verdict is Verdict.APPROVED):
-                    copies.update(db, copy.id, evidence=json.dumps(evidence))
-        history.add(db, file, "missing", now, detail=evidence_text(evidence))
-        advance(db, file.id, self._policies, now)
-        return None
-
-    def begin_delete(self, db: Database, copy_id: int, now: float) -> Copy | None:
-        """Commit the intent to delete a copy; None where it must not be deleted now.
-
-        Only a retiring copy that nothing needs, and only when no other request for its path is
-        under way.
-        """
-        copy = copies.get(db, copy_id)
-        if copy is None or copy.status is not CopyStatus.RETIRING or copy.file_uuid is None:
-            return None
-        if holds.is_lost(db):
-            return None
-        if holds.is_held(db, "deletions", holds.EVERYWHERE):
-            copies.update(db, copy.id, due_at=now + 10.0)
-            return None
-        self._keep_unmirrored(db, files.existing(db, copy.file_id))
-        advance(db, copy.file_id, self._policies, now)
-        copy = copies.existing(db, copy_id)
-        file = files.existing(db, copy.file_id)
-        if copy.status is not CopyStatus.RETIRING:
-            return None
-        if copy.superseded_at is not None and copy.superseded_at > now:
-            # The clock was set back: the grace counts from here, and lasts no longer than it is.
-            copies.update(db, copy.id, superseded_at=now)
-            copy = copies.existing(db, copy.id)
-        if copy.delete_sent_at is None and (keep_until := self._keep_until(copy, file)) > now:
-            copies.update(db, copy.id, due_at=keep_until)
-            return None
-        others = copies.of_file(db, file.id)
-        if any(other.in_flight for other in others):
-            copies.update(db, copy.id, due_at=now + 1.0)
-            return None
-        if not is_superseded(copy, others) and not _is_needless(db, copy, file):
-            copies.update(db, copy.id, due_at=now + 10.0)
-            return None
-        copies.update(
+        known = [one for one in self._known(db, file_ids) if _is_to_be_confirmed(one, now)]
+        if not known:
+            return
+        known = [self._keep_unmirrored(db, one) for one in known]
+        proofs = {one.file.id: _evidence(one.file, now, checks) for one in known}
+        files.confirm_all(db, list(proofs), now)
+        copies.want_no_more(
             db,
-            copy.id,
-            in_flight=1,
-            delete_sent_at=copy.delete_sent_at or now,
-            attempts=copy.attempts + 1,
-            due_at=None,
+            [
+                i
+                for i, one in zip(proofs, known, strict=True)
+                if one.file.verdict is not Verdict.KEPT
+            ],
         )
-        return copies.existing(db, copy.id)
+        copies.set_evidence(
+            db,
+            [
+                (copy.id, json.dumps(proofs[one.file.id]))
+                for one in known
+                for copy in one.copies
+                if _is_to_retire(one, copy)
+            ],
+        )
+        history.add_all(
+            db,
+            [
+                history.line(one.file, "missing", now, detail=evidence_text(proofs[one.file.id]))
+                for one in known
+            ],
+        )
+        retiring = {one.file.id: one.copies[0].id for one in known if _only_retires(one, now)}
+        copies.retire_all(db, list(retiring.values()), now, reason=GONE)
+        for one in known:
+            if one.file.id not in retiring:
+                advance(db, one.file.id, self._policies, now)
 
-    def _keep_unmirrored(self, db: Database, file: File) -> None:
+    def _keep_unmirrored(self, db: Database, known: _Known) -> _Known:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
-        policy = self._policies.get(file.folder)
-        if policy and not policy.mirrors and file.status is FileStatus.MISSING:
-            files.update(db, file.id, verdict=Verdict.KEPT)
+        if known.file.status is not FileStatus.MISSING or known.policy.mirrors:
+            return known
+        files.update(db, known.file.id, verdict=Verdict.KEPT)
+        return known._replace(file=files.existing(db, known.file.id))
 
-    def _keep_until(self, copy: Copy, file: File) -> float:
-        """Return until when a superseded copy is kept, for those who still use its uuid."""
-        policy = self._policies.get(file.folder)
-        if policy is None or copy.superseded_at is None or copy.live_at is None:
-            return 0.0
-        return copy.superseded_at + policy.superseded_grace
+    # Before a DELETE
 
-    def deleted(self, db: Database, copy_id: int, now: float) -> None:
-        """Record that the service has soft-deleted a copy, or never knew it."""
-        copy = copies.existing(db, copy_id)
-        file = files.existing(db, copy.file_id)
-        copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, **NO_FAILURE)
-        history.add(db, file, "deleted", now, copy=copy, detail=copy.reason or "")
-        advance(db, file.id, self._policies, now)
+    def asked_for(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
+        """Return those retiring copies whose file holds their content again."""
+        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
+        return [
+            copy
+            for copy in retiring
+            if (one := known.get(copy.file_id)) is not None
+            and not self._is_anothers(one)
+            and one.is_asked_for(copy)
+        ]
+
+    def begin_delete(self, db: Database, retiring: Sequence[Copy], now: float) -> list[Copy]:
+        """Commit the intents to delete copies; return those that may be deleted now.
+
+        Only retiring copies that nothing needs, and only where no other request for their path is
+        under way: of one file, one at a time.
+        """
+        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+            copies.put_off_deletes(db, [copy.id for copy in retiring], now + 10.0)
+            return []
+        paused = pauses.scopes(db)
+        known = self._settled(db, retiring, now)
+        begun: list[Copy] = []
+        for asked in retiring:
+            one = known.get(asked.file_id)
+            copy = one.copy(asked.id) if one else None
+            if one is None or copy is None or one.file.folder in paused or not _is_retiring(copy):
+                continue
+            if self._is_anothers(one):
+                copies.update(db, copy.id, due_at=now + ANOTHER_PASS_SECONDS)
+                continue
+            if copy.superseded_at is not None and copy.superseded_at > now:
+                # The clock was set back: the grace counts from here, and gets no longer.
+                copies.update(db, copy.id, superseded_at=now)
+                copy = copy._replace(superseded_at=now)
+            if (not_before := _not_before(one, copy, now)) > now:
+                copies.update(db, copy.id, due_at=not_before)
+                continue
+            begun.append(_promised(copy, now))
+            known[asked.file_id] = one.instead(begun[-1])
+        copies.promise_deletes(db, [copy.id for copy in begun], now)
+        return begun
+
+    def _is_anothers(self, known: _Known) -> bool:
+        """Return whether a mirrored file is left to passes that know the policy of its folder."""
+        is_mirrored = known.file.present and known.file.status is not FileStatus.INELIGIBLE
+        return is_mirrored and known.file.folder not in self._policies
+
+    def _settled(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Known]:
+        """Return what is known of the copies' files, once nothing local is due for them."""
+        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
+        unsettled = [one for one in known.values() if one.is_kept or not _is_settled(one, now)]
+        for one in unsettled:
+            self._keep_unmirrored(db, one)
+            advance(db, one.file.id, self._policies, now)
+        known |= {one.file.id: one for one in self._known(db, (one.file.id for one in unsettled))}
+        return known
+
+    def still_deletable(self, db: Database, retiring: Sequence[Copy], now: float) -> set[int]:
+        """Return the ids of promised copies that may be deleted by what the tables say by now.
+
+        Each is given as it was before the promise, and judged as if there were none.
+        """
+        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+            return set()
+        paused = pauses.scopes(db)
+        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
+        found = set[int]()
+        for before in retiring:
+            one = known.get(before.file_id)
+            copy = one.copy(before.id) if one else None
+            if one is None or copy is None or not copy.in_flight or one.file.folder in paused:
+                continue
+            copy = copy._replace(in_flight=False, delete_sent_at=before.delete_sent_at)
+            one = one.instead(copy)
+            # Local actions are due first, and may keep the copy.
+            is_changing = one.is_kept and one.file.verdict is not Verdict.KEPT
+            is_changing = is_changing or plan(one.file, one.copies, one.policy).act in LOCAL
+            if not is_changing and _not_before(one, copy, now) <= now:
+                found.add(copy.id)
+        return found
+
+    def take_back(self, db: Database, retiring: Sequence[Copy], now: float) -> None:
+        """Record that promised DELETEs were not sent; each copy is given as it was before.
+
+        They are tried again a second later.
+        """
+        for before in retiring:
+            db.conn.execute(
+                "UPDATE copies SET in_flight = 0, delete_sent_at = :sent, due_at = :due_at, "
+                "attempts = attempts - 1, evidence = iif(:sent IS NULL AND (SELECT confirmed_at "
+                "FROM files WHERE id = file_id) IS NULL, NULL, evidence) "
+                "WHERE id = :id AND status = 'retiring' AND in_flight = 1",
+                {"sent": before.delete_sent_at, "due_at": now + 1.0, "id": before.id},
+            )
+            advance(db, before.file_id, self._policies, now)
+
+    def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
+        """Let promised DELETEs be sent again of which nobody knows whether they were sent."""
+        db.conn.execute(
+            "UPDATE copies SET in_flight = 0, due_at = ?, doubted_at = ? WHERE status = 'retiring' "
+            "AND in_flight = 1 AND id IN (SELECT value FROM json_each(?))",
+            (now, now, json.dumps(list(copy_ids))),
+        )
+
+    # After a DELETE
+
+    def deleted(self, db: Database, gone: Sequence[Copy], now: float) -> None:
+        """Record that the service has soft-deleted copies, or never knew them."""
+        copies.gone_all(db, gone, now)
+        known = {one.file.id: one for one in self._known(db, (copy.file_id for copy in gone))}
+        history.add_all(
+            db,
+            [
+                history.line(
+                    known[copy.file_id].file, "deleted", now, copy=copy, detail=copy.reason or ""
+                )
+                for copy in gone
+            ],
+        )
+        for one in known.values():
+            if not _is_settled(one, now):
+                advance(db, one.file.id, self._policies, now)
 
     def delete_failed(
         self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
@@ -158,13 +290,78 @@ class Deletions:
         advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
 
 
-def _is_needless(db: Database, copy: Copy, file: File) -> bool:
+def _is_retiring(copy: Copy) -> bool:
+    return copy.status is CopyStatus.RETIRING and copy.file_uuid is not None
+
+
+def _promised(copy: Copy, now: float) -> Copy:
+    """Return a copy whose DELETE is promised now."""
+    return copy._replace(
+        in_flight=True,
+        delete_sent_at=now if copy.delete_sent_at is None else copy.delete_sent_at,
+        attempts=copy.attempts + 1,
+        due_at=None,
+    )
+
+
+def _is_to_be_confirmed(known: _Known, now: float) -> bool:
+    """Say whether a second look at a file can let its copies retire."""
+    file = known.file
+    is_due = file.due_at is not None and file.due_at <= now
+    is_missing = file.status is FileStatus.MISSING and file.confirmed_at is None
+    return is_missing and is_due and not known.is_held
+
+
+def _is_to_retire(known: _Known, copy: Copy) -> bool:
+    """Say whether a copy retires once its file is found missing for good."""
+    verdict = known.file.verdict
+    is_unkept = copy.status is CopyStatus.RELEASED and verdict is Verdict.APPROVED
+    return verdict is not Verdict.KEPT and (copy.status in _TO_RETIRE or is_unkept)
+
+
+def _only_retires(known: _Known, now: float) -> bool:
+    """Say whether `advance` lets a file's one copy retire, and does nothing else."""
+    confirmed = known.file._replace(confirmed_at=now, due_at=None)
+    return (
+        len(known.copies) == 1
+        and known.copies[0].status is CopyStatus.LIVE
+        and not known.copies[0].kept
+        and plan(confirmed, known.copies, known.policy).act is Act.RETIRE
+    )
+
+
+def _is_settled(known: _Known, now: float) -> bool:
+    """Say whether nothing local is due for a file."""
+    return is_settled(known.file, known.copies, known.policy, now)
+
+
+def _not_before(known: _Known, copy: Copy, now: float) -> float:
+    """Return from when on a retiring copy may be deleted, or is to be judged anew."""
+    if known.is_asked_for(copy):
+        return now + 10.0
+    if copy.delete_sent_at is None and (keep_until := _keep_until(known, copy)) > now:
+        return keep_until
+    if any(other.in_flight for other in known.copies):
+        return now + 1.0
+    is_needed = not is_superseded(copy, known.copies) and not _is_needless(copy, known)
+    return now + 10.0 if is_needed else now
+
+
+def _keep_until(known: _Known, copy: Copy) -> float:
+    """Return until when a superseded copy is kept, for those who still use its uuid."""
+    if copy.superseded_at is None or copy.live_at is None:
+        return 0.0
+    return copy.superseded_at + known.policy.superseded_grace
+
+
+def _is_needless(copy: Copy, known: _Known) -> bool:
     """Say whether a copy goes although nothing newer is stored: its file is gone, or it is useless.
 
     What a person or a rule keeps outweighs a DELETE that got no answer.
     """
+    file = known.file
     is_missing = file.status is FileStatus.MISSING
-    if is_missing and _is_held(db, file):
+    if is_missing and known.is_held:
         return False
     if copy.live_at is None or not copy.wanted:
         return True
@@ -173,11 +370,6 @@ def _is_needless(db: Database, copy: Copy, file: File) -> bool:
     # It was proven missing when its first DELETE was sent, and nothing will replace it.
     is_unmirrored = file.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
     return is_unmirrored and copy.delete_sent_at is not None
-
-
-def _is_held(db: Database, file: File) -> bool:
-    """Say whether a hold keeps a missing file's copies from being deleted."""
-    return file.verdict is Verdict.HELD or holds.stops_deletions(db, file.folder)
 
 
 def _evidence(file: File, now: float, checks: Sequence[str]) -> dict[str, object]:

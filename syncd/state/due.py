@@ -1,19 +1,20 @@
-"""What is due for each stage, and when the next thing will be.
+"""Queries for the work that is due in each stage, and for when the next work will be.
 
-What is overdue and could not be done (it is held, or a slot was missing) comes up with the next
-round; `next_...` therefore only looks ahead, so that nothing spins.
+Overdue work that could not be done (because of a hold or a missing slot) comes up in the next
+round. `next_...` therefore only looks ahead, so that no step spins.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlite_utils import Database
-
 from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
+from syncd.state.database.schema import LARGE_BYTES
 from syncd.state.files import File
+from syncd.state.holds import pauses
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.schema import LARGE_BYTES
 
 
 def uploads(
@@ -26,15 +27,16 @@ def uploads(
     enough: Collection[tuple[str, bool]] = (),
     taken: Collection[int] = (),
 ) -> list[File]:
-    """Return files to hash or send: of each folder the `limit` longest due, small and large.
+    """Return files to hash or send: the `limit` longest due per folder, small and large apart.
 
-    By folder, so that a fresh file of one does not wait for a hundred thousand of another, and by
-    size, so that a note does not wait for a hundred videos. Leave out the folders `without`, all
-    but those in `only`, the small or large files of a folder of which there are `enough`, and the
-    ids in `taken`.
+    Each folder has its own limit, so that a new file in one does not wait for a hundred thousand in
+    another, and so has each size, so that a note does not wait for a hundred videos. Leave out the
+    paused folders, the folders `without`, all but those in `only`, the small or large files of a
+    folder that has `enough` of them, and the ids in `taken`.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
+    without = {*without, *pauses.scopes(db)}
     names = [
         name
         for (name,) in db.conn.execute("SELECT name FROM folders")
@@ -52,7 +54,7 @@ def uploads(
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
 
-#: SQL for a file and the part that it is beneath, where another is in the place of that.
+#: SQL that joins a file with the part that contains it, if that part is stopped.
 _STOPPED = """
   parts.is_stopped AND parts.folder = files.folder AND (parts.path = x'' OR (
     files.path > CAST(parts.path || '/' AS BLOB) AND files.path < CAST(parts.path || '0' AS BLOB)))
@@ -61,18 +63,20 @@ _AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_STOPPED})"
 
 
 def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: bool) -> list[int]:
-    # The large ones by their own index; the small ones are not kept in one.
+    # Large files have an index of their own.
     size = f"files.size {'>' if is_large else '<='} {LARGE_BYTES}"
-    rows = db.conn.execute(
-        "SELECT id FROM (SELECT * FROM (SELECT id, due_at FROM files WHERE status = 'ready' "
-        f"AND folder = :folder AND due_at <= :now AND {size} {_AT_HOME} "
+    # One row holds all ids, because SQLite lets other threads in after each row.
+    found = db.conn.execute(
+        "SELECT json_group_array(id) FROM (SELECT * FROM (SELECT id, due_at FROM files "
+        f"WHERE status = 'ready' AND folder = :folder AND due_at <= :now AND {size} {_AT_HOME} "
         "ORDER BY due_at LIMIT :limit) "
         "UNION ALL SELECT files.id, copies.due_at FROM copies JOIN files ON files.id = file_id "
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
         f"AND folder = :folder AND {size} {_AT_HOME} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
-    )
-    return [row[0] for row in rows]
+    ).fetchone()
+    ids: list[int] = json.loads(found[0])
+    return ids
 
 
 def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
@@ -83,11 +87,23 @@ def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
     return found
 
 
+def looks(db: Database, now: float, folders: Sequence[str], limit: int) -> list[File]:
+    """Return the settling and unreadable files whose next look at the disk is due."""
+    marks = ", ".join("?" * len(folders))
+    return files.where(
+        db,
+        "status IN ('settling', 'unreadable') AND due_at <= ? "
+        f"AND folder IN ({marks}) ORDER BY due_at LIMIT ?",
+        (now, *folders, limit),
+    )
+
+
 def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
     """Say whether a file of the folders `only` will have settled by `until`.
 
-    One that is open for writing is its writer's.
+    Files that are open for writing do not count, nor do those of paused folders.
     """
+    paused = pauses.scopes(db)
     return any(
         db.conn.execute(
             "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
@@ -95,11 +111,12 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
             (name, until),
         ).fetchone()
         for name in only
+        if not pauses.covers(paused, name)
     )
 
 
 def is_refused_due(db: Database, now: float) -> bool:
-    """Say whether something that was refused for good is to be tried once more."""
+    """Say whether a copy that was refused for good is due for another try."""
     row = db.conn.execute(
         "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1", (now,)
     ).fetchone()
@@ -117,7 +134,7 @@ def are_uploads_waiting(db: Database) -> bool:
 
 
 def is_in_use(db: Database, workspace: str | None) -> bool:
-    """Say whether a folder sends to `workspace`, or a copy there has still something before it."""
+    """Say whether a folder sends to `workspace`, or a copy there is not yet finished."""
     row = db.conn.execute(
         "SELECT 1 FROM folders WHERE coalesce(workspace, '') = :scope UNION ALL "
         "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
@@ -133,7 +150,7 @@ def next_upload(db: Database, now: float) -> float | None:
 
 
 def polls(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the copies to be asked for, the longest due first: videos, and what was released."""
+    """Return the processing and released copies to ask for, the longest due first."""
     return copies.where(
         db,
         "status IN ('processing', 'released') AND due_at <= ? AND consumed_at IS NULL "
@@ -143,15 +160,15 @@ def polls(db: Database, now: float, limit: int) -> list[Copy]:
 
 
 def next_poll(db: Database, now: float) -> float | None:
-    """Return when the next of them is to be asked for."""
+    """Return when the next of these copies is due."""
     due = (_earliest(db, now, copies_status=status) for status in ("processing", "released"))
     return min((at for at in due if at is not None), default=None)
 
 
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
-    """Return a folder's missing files whose grace is over; none while all its deletions are held.
+    """Return a folder's missing files whose grace period is over; none if deletions are held.
 
-    What a hold names is not due before a person has decided.
+    A file that a hold names is not due until a person decides.
     """
     if holds.stops_deletions(db, folder):
         return []
@@ -164,23 +181,31 @@ def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
 
 
 def deletions(db: Database, now: float, limit: int, *, missing: bool) -> list[Copy]:
-    """Return the copies to be deleted, the longest due first: of missing files, or of others."""
+    """Return the copies to be deleted, the longest due first: of missing files, or of others.
+
+    None of those of paused folders.
+    """
+    paused = pauses.scopes(db)
+    if holds.EVERYWHERE in paused:
+        return []
+    is_paused = f"(SELECT {holds.paused('folder')} FROM files WHERE id = file_id)"
     return copies.where(
         db,
         "status = 'retiring' AND due_at <= ? AND "
-        "((SELECT status FROM files WHERE id = file_id) = 'missing') = ? ORDER BY due_at LIMIT ?",
+        "((SELECT status FROM files WHERE id = file_id) = 'missing') = ? "
+        f"{f'AND NOT {is_paused}' if paused else ''} ORDER BY due_at LIMIT ?",
         (now, missing, limit),
     )
 
 
 def next_deletion(db: Database, now: float) -> float | None:
-    """Return when the next missing file is looked at, or the next copy deleted."""
+    """Return when the next look at a missing file or the next deletion is due."""
     return _earliest(db, now, files_status="missing", copies_status="retiring")
 
 
 def doubts(db: Database) -> list[Copy]:
-    """Return every copy of which not even an object is known, due or not, oldest first."""
-    # The index of what is under way wants its own words.
+    """Return every copy in doubt that has no known object, due or not, oldest first."""
+    # The index of copies under way needs exactly these words.
     return copies.where(
         db,
         "status NOT IN ('live', 'gone') AND status = 'sending' AND in_flight = 0 "
@@ -189,42 +214,44 @@ def doubts(db: Database) -> list[Copy]:
 
 
 def live_samples(db: Database) -> list[Copy]:
-    """Return a few live copies, the newest: each should be there for whoever has the right key."""
+    """Return the newest few live copies; the right key should be able to see each of them."""
     return copies.where(db, "status = 'live' AND file_uuid IS NOT NULL ORDER BY id DESC LIMIT 3")
 
 
 def workspaces(db: Database) -> list[str | None]:
-    """Return the workspaces in which the ledger holds copies, or held some."""
+    """Return every workspace that has or had copies in the ledger."""
     rows = db.conn.execute("SELECT DISTINCT workspace_uuid FROM copies")
     return [row[0] for row in rows]
 
 
-#: Refusals in a pass after which a file is left to the next one: each sends it whole.
+#: Refusals after which a pass gives up on a file, because each try sends it whole.
 REFUSED_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """How far a pass is: counts of files."""
+    """The progress of a pass, in files."""
 
     synced: int
     waiting: int
     failed: int
-    #: of those that wait: not quiet yet, and in the service's hands
+    #: parts of `waiting`: not yet quiet, and being processed by the service
     settling: int = 0
     processing: int = 0
+    #: not part of `waiting`: held with their whole folder
+    held: int = 0
 
 
-#: Each status of each folder, as the index goes: rows that are not due are not met.
+#: Counts by status and folder, in the order of the index, which skips rows that are not due.
 _DUE_FILES = """
   WITH waiting (word) AS (VALUES ('settling'), ('ready'), ('missing'))
   SELECT word, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
   FROM waiting CROSS JOIN folders
   CROSS JOIN files ON files.status = word AND folder = name AND due_at IS NOT NULL GROUP BY 1, 2
 """
-#: A superseded copy that is kept for longer than so many seconds is not waited for.
+#: A pass does not wait for a superseded copy that is kept for longer than this many seconds.
 SHORT_SECONDS = 60.0
-#: `held` where an upload of the same file is: what is to be looked up, or goes only after it.
+#: `held` is true if an upload of the same file is held.
 _OPEN_COPIES = """
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
@@ -237,13 +264,14 @@ _OPEN_COPIES = """
   WHERE copies.status NOT IN ('live', 'gone')
     AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
       OR (copies.status = 'released' AND copies.due_at IS NOT NULL AND consumed_at IS NULL))
-    AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (copies.due_at > :later
+    AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (
+      (copies.due_at > :later AND copies.attempts = 0)
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
   GROUP BY 1, 2, 3, 4
 """
 
 
-#: What neither gets any further for as long as another folder is in the place of theirs.
+#: Files and copies that cannot advance because their part is stopped.
 _STOPPED_WORK = f"""
   WITH waiting (word) AS (VALUES ('settling'), ('ready'))
   SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
@@ -264,39 +292,46 @@ def outstanding(
     without: Collection[str] = (),
     stalled_before: float = 0.0,
 ) -> Outstanding:
-    """Count what is live, what one pass still waits for, and what it cannot bring further.
+    """Count live files, files that a pass still waits for, and files that it gives up on.
 
-    A copy that failed `attempts` times counts as failed, and so does whatever waits in the folders
-    `without`; with `deletions`, files whose grace is not over are waited for, and what a person has
-    decided on in any case. An upload that is held is not, nor is what goes only after it. Where the
-    pass is for some folders `only`, nothing of the others counts but what is live. A video that was
-    stored before `stalled_before` is not waited for.
+    A copy that failed `attempts` times counts as failed, and so does any work in the folders
+    `without`. With `deletions`, the pass also waits for files whose grace period is not over; it
+    always waits for files on which a person decided. It does not wait for a held upload, for work
+    that follows one, for what a pause stops, or for a video that was stored before
+    `stalled_before`. If the pass is for the
+    folders `only`, other folders count only towards the live files.
     """
-    waiting = failed = settling = processing = 0
+    waiting = failed = settling = processing = held = 0
     limits = {
         "attempts": attempts,
         "refused": min(attempts, REFUSED_ATTEMPTS),
         "stalled": stalled_before,
         "later": now + SHORT_SECONDS,
     }
+    paused = pauses.scopes(db)
     for status, folder, number, decided in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
-        if status == FileStatus.READY and folder in without:
+        if pauses.covers(paused, folder):
+            held += number if status != FileStatus.MISSING else decided
+        elif status == FileStatus.READY and folder in without:
             failed += number
         elif status == FileStatus.MISSING and not deletions:
             waiting += decided
         else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
-    for status, folder, tired, held, number in db.conn.execute(_OPEN_COPIES, limits):
+    for status, folder, tired, is_held, number in db.conn.execute(_OPEN_COPIES, limits):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
+        if pauses.covers(paused, folder) and status in (CopyStatus.PLANNED, CopyStatus.RETIRING):
+            held += number if planned else 0
+            continue
         gives_up = tired and status != CopyStatus.SENDING
         if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
             failed += number
-        elif planned or status == CopyStatus.PROCESSING or not held:
+        elif planned or status == CopyStatus.PROCESSING or not is_held:
             waiting += number
             processing += number if status == CopyStatus.PROCESSING else 0
     for folder, number in db.conn.execute(
@@ -304,15 +339,18 @@ def outstanding(
     ):
         failed += number if only is None or folder in only else 0
     for folder, number in db.conn.execute(_STOPPED_WORK):
-        waiting -= number if only is None or folder in only else 0
-    return Outstanding(copies.count_live(db), waiting, failed, settling, processing)
+        if (only is None or folder in only) and not pauses.covers(paused, folder):
+            waiting -= number
+            held += number
+    synced = copies.count_live(db)
+    return Outstanding(synced, waiting, failed, settling, processing, held)
 
 
 def _earliest(
     db: Database, now: float, *, copies_status: str, files_status: str | None = None
 ) -> float | None:
     row = db.conn.execute(
-        # Folder by folder, as the index goes.
+        # One query per folder uses the index.
         "SELECT min(due_at) FROM (SELECT (SELECT min(due_at) FROM files WHERE status = :files "
         "AND folder = folders.name AND due_at > :now) AS due_at FROM folders UNION ALL "
         "SELECT min(due_at) FROM copies WHERE status = :copies AND due_at > :now)",

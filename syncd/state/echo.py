@@ -1,4 +1,4 @@
-"""What was learned of how the service shows what it stored, for each kind of upload.
+"""Learned facts: how the service shows what it stored, for each kind of upload.
 
 Whether the sent name is echoed, whether sizes are told as sent, and how creation times relate to
 our clock: all of it is seen at own uploads that were answered, and what was not seen is not relied
@@ -8,11 +8,10 @@ on. A kind is a method, for videos apart, and for processed videos apart again.
 import json
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import copies
 from syncd.state.attempts import kind_of
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.facts import fact, forget_fact, read_fact, set_fact
 from syncd.state.lifecycle import CopyStatus
 
@@ -23,7 +22,7 @@ KINDS = tuple(
 )
 _STORED = (CopyStatus.LIVE, CopyStatus.PROCESSING)
 _UPLOADER = "uploader"
-#: What `summary` says.
+#: The answers of `summary`.
 PROVEN, NONE, UNKNOWN = "proven", "none", "unknown"
 
 

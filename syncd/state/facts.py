@@ -5,13 +5,15 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlite_utils import Database
+from syncd.state.database.connection import Database
 
 log = logging.getLogger(__name__)
 
-#: The last pass of `syncd once`, as JSON: ended_at, the seconds since the one before (every), and
+#: The last pass of `syncd once`, as JSON: ended_at, the seconds since the previous one (every), and
 #: what it left undone, in words. A daemon that starts forgets it.
 LAST_ONCE = "last_once"
+#: The alerts that were told, and those still to be told, as JSON.
+ALERTS = "alerts"
 
 T = TypeVar("T")
 
@@ -23,7 +25,7 @@ def fact(db: Database, key: str) -> str | None:
 
 
 def facts(db: Database, *keys: str) -> dict[str, str]:
-    """Return those of some facts that there are."""
+    """Return the facts that exist among `keys`."""
     row = db.conn.execute(
         "SELECT json_group_object(key, value) FROM service "
         f"WHERE key IN ({', '.join('?' * len(keys))})",
@@ -34,7 +36,7 @@ def facts(db: Database, *keys: str) -> dict[str, str]:
 
 
 def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:
-    """Return what `read` makes of a fact; None where there is none, or none that can be read."""
+    """Return what `read` makes of a fact; None when it is missing or cannot be read."""
     value = fact(db, key)
     try:
         return None if value is None else read(value)

@@ -1,14 +1,14 @@
-"""The `files` table: what the disk was last seen to hold, one row a path."""
+"""The `files` table: what the disk held at the last look, one row per path."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.disk import Fingerprint, split
 from syncd.exceptions import StateError
 from syncd.state.batches import batched, values
+from syncd.state.database.connection import Database
 from syncd.state.lifecycle import FileStatus, Verdict
 from syncd.state.texts import shown, storable
 
@@ -35,7 +35,7 @@ class File(NamedTuple):
     verdict: Verdict | None = None
     #: the hold that names it
     hold_id: int | None = None
-    #: since when it changes again and again, where it is settling
+    #: while it settles: since when it has kept changing
     settling_since: float | None = None
     #: whether it was open for writing when last seen
     is_open: bool = False
@@ -44,17 +44,17 @@ class File(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The path as messages have it."""
+        """The path as messages show it."""
         return shown(self.path)
 
     @property
     def size(self) -> int:
-        """The size in bytes when last seen; 0 where it was never seen."""
+        """The size in bytes when last seen; 0 if it was never seen."""
         return self.fingerprint.size if self.fingerprint else 0
 
     @property
     def present(self) -> bool:
-        """Whether the file is there as far as is known, readable or not."""
+        """Whether the file is there, readable or not, as far as is known."""
         return self.status not in (FileStatus.MISSING, FileStatus.CONSUMED)
 
 
@@ -87,7 +87,7 @@ def get(db: Database, file_id: int) -> File | None:
 
 
 def existing(db: Database, file_id: int) -> File:
-    """Return the file with that id; StateError where its row has vanished."""
+    """Return the file with that id; raise StateError when its row has vanished."""
     if (file := get(db, file_id)) is None:
         raise StateError("a file's row has vanished from the table")
     return file
@@ -105,7 +105,7 @@ def find(db: Database, folder: str, path: bytes) -> File | None:
 def where(
     db: Database, condition: str, parameters: Sequence[Any] | dict[str, Any] = ()
 ) -> list[File]:
-    """Return the files that meet `condition`, SQL of this package's own."""
+    """Return the files that meet `condition`, trusted SQL."""
     rows = db.conn.execute(f"SELECT {_COLUMNS} FROM files WHERE {condition}", parameters)
     return [from_row(row) for row in rows]
 
@@ -148,7 +148,7 @@ def insert(
 
 
 def update(db: Database, file_id: int, **values: Any) -> None:
-    """Set columns of one row; `fingerprint` stands for its four, `verdict` for what is decided."""
+    """Set columns of one row; `fingerprint` sets its four columns, `verdict` the decision."""
     if "verdict" in values:
         _decide(db, file_id, values.pop("verdict"))
     if "fingerprint" in values:
@@ -168,7 +168,7 @@ def update(db: Database, file_id: int, **values: Any) -> None:
 
 
 def begun_all(db: Database, hashed: Sequence[tuple[int, str]]) -> None:
-    """Keep the SHA-256 of new files, each with its id, that are about to be sent."""
+    """Record the SHA-256 of new files, each given by its id, that are about to be sent."""
     for some in batched(hashed):
         db.conn.execute(
             "UPDATE files SET sha256 = new.column2, attempts = 0, error = NULL, due_at = NULL "
@@ -177,8 +177,17 @@ def begun_all(db: Database, hashed: Sequence[tuple[int, str]]) -> None:
         )
 
 
+def confirm_all(db: Database, ids: Sequence[int], now: float) -> None:
+    """Record that a second look confirmed missing files; their rows are no longer due."""
+    db.conn.execute(
+        "UPDATE files SET confirmed_at = ?, due_at = NULL, error = NULL "
+        "WHERE id IN (SELECT value FROM json_each(?))",
+        (now, json.dumps(ids)),
+    )
+
+
 def _decide(db: Database, file_id: int, verdict: Verdict | None) -> None:
-    """Note what a rule decides on a file, whatever a hold asked; None takes all decisions back."""
+    """Record a rule's decision on a file, overriding any hold; None removes all decisions."""
     db.conn.execute("DELETE FROM decisions WHERE file_id = ?", (file_id,))
     if verdict is not None:
         db.conn.execute(

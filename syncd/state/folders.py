@@ -1,22 +1,21 @@
-"""The `folders` table, and in `parts` what each watch folder's root was when it was last right."""
+"""The `folders` table, and the `parts` table with the last accepted identity of each root."""
 
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.identity import RootIdentity
+from syncd.state.database.connection import Database
 
 
 class Part(NamedTuple):
     """A root, or a directory beneath it on which something is mounted."""
 
-    #: what its files were seen in
+    #: the directory that its known files belong to
     identity: RootIdentity
-    #: another one with most of these files in it: they are observed and sent, and none is deleted
+    #: another directory that has most of these files: they are synced, and none is deleted
     alike: RootIdentity | None = None
-    #: whether nothing beneath it may be touched: it is another one, or one as it was earlier
+    #: whether nothing beneath it may be touched: it was replaced, or put back to an earlier state
     is_stopped: bool = False
-    #: what its files were known to be before then is no evidence that it is as it was earlier
+    #: older observations of its files are no evidence that it was put back to an earlier state
     believed_at: float = 0.0
     #: the mount that it was last judged on
     mount: str = ""
@@ -28,7 +27,7 @@ def is_known(db: Database, name: str) -> bool:
 
 
 def parts(db: Database, name: str) -> dict[bytes, Part]:
-    """Return the known parts of a folder by path; its root is the empty one, once it was seen."""
+    """Return the known parts of a folder by path; the root, once seen, has the empty path."""
     rows = db.conn.execute(
         "SELECT path, filesystem, inode, alike, alike_inode, is_stopped, believed_at, mount "
         "FROM parts WHERE folder = ?",
@@ -46,10 +45,11 @@ def parts(db: Database, name: str) -> dict[bytes, Part]:
 
 
 def note(db: Database, name: str, path: bytes, now: float | None) -> None:
-    """Remember a folder and where it is; `now` is when its root is there, which counts once."""
+    """Record a folder and its path; `now`, if its root is there, sets `since` the first time."""
     db.conn.execute(
         "INSERT INTO folders (name, path, since) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
-        "SET path = excluded.path, since = coalesce(since, excluded.since)",
+        "SET path = excluded.path, since = coalesce(since, excluded.since) "
+        "WHERE path <> excluded.path OR (since IS NULL AND excluded.since IS NOT NULL)",
         (name, path, now),
     )
 
@@ -57,7 +57,7 @@ def note(db: Database, name: str, path: bytes, now: float | None) -> None:
 def accept_part(
     db: Database, name: str, part: bytes, identity: RootIdentity, believed_at: float = 0.0
 ) -> None:
-    """Take `identity` for that of the folder's `part`, as it is, whatever was known before."""
+    """Accept `identity` as that of the folder's `part`, replacing whatever was known."""
     db.conn.execute(
         "INSERT OR REPLACE INTO parts (folder, path, filesystem, inode, believed_at) "
         "VALUES (?, ?, ?, ?, ?)",
@@ -65,42 +65,42 @@ def accept_part(
     )
 
 
-def note_other(
-    db: Database,
-    name: str,
-    part: bytes,
-    *,
-    alike: RootIdentity | None,
-    is_stopped: bool = False,
-    mount: str = "",
-) -> None:
-    """Remember how a known part was judged on a `mount`, and one that is `alike` in its place.
+def note_judged(db: Database, name: str, part: bytes, judged: Part) -> None:
+    """Record how a known part was judged, on which mount, and which directory is alike.
 
-    What waits to be sent beneath one that `is_stopped` is not due.
+    Files beneath a stopped part are not due for sending.
     """
+    alike = judged.alike
     db.conn.execute(
         "UPDATE parts SET alike = ?, alike_inode = ?, is_stopped = ?, mount = ? "
         "WHERE folder = ? AND path = ?",
-        (alike and alike.filesystem, alike and str(alike.inode), is_stopped, mount, name, part),
+        (
+            alike and alike.filesystem,
+            alike and str(alike.inode),
+            judged.is_stopped,
+            judged.mount,
+            name,
+            part,
+        ),
     )
 
 
 def forget_part(db: Database, name: str, part: bytes) -> None:
-    """Forget that something was mounted at `part`: it is a directory like any other."""
+    """Forget that something was mounted at `part`; it is now an ordinary directory."""
     db.conn.execute("DELETE FROM parts WHERE folder = ? AND path = ?", (name, part))
 
 
 def begin_anew(db: Database, name: str, now: float) -> None:
-    """Let the next scan be the folder's first: another root was taken while nothing was known."""
+    """Make the next scan the folder's first: another root was accepted while no file was known."""
     db.conn.execute(
         "UPDATE folders SET first_scan_at = NULL, since = ? WHERE name = ?", (now, name)
     )
 
 
 def skip_before(db: Database, name: str) -> float | None:
-    """Return the time before which a file was there at the folder's very first scan.
+    """Return the time before which a file counts as older than the folder's first scan.
 
-    None once that scan is through: whatever is found later is new.
+    Return None once that scan is complete, because any file found later is new.
     """
     row = db.conn.execute(
         "SELECT since FROM folders WHERE name = ? AND first_scan_at IS NULL", (name,)
@@ -109,7 +109,7 @@ def skip_before(db: Database, name: str) -> float | None:
 
 
 def is_first_scan_over(db: Database, name: str) -> bool:
-    """Say whether a scan of the folder ever came to its end."""
+    """Say whether a scan of the folder was ever completed."""
     row = db.conn.execute("SELECT first_scan_at FROM folders WHERE name = ?", (name,)).fetchone()
     return row is not None and row["first_scan_at"] is not None
 
@@ -129,10 +129,10 @@ def note_scan(
     directories: int,
     mirrored: bool | None = None,
 ) -> None:
-    """Record that a scan went through to its end at `at`.
+    """Record that a scan was completed at `at`.
 
-    `mirrored` says whether deletions are from now on; None where the scan does not tell what was
-    missing before.
+    `mirrored` says whether deletions are mirrored from now on; None leaves that as it is, because
+    the scan does not show what was missing before.
     """
     db.conn.execute(
         "UPDATE folders SET first_scan_at = coalesce(first_scan_at, ?), last_scan_at = ?, "
@@ -142,10 +142,10 @@ def note_scan(
 
 
 def is_mirrored(db: Database, name: str, path: bytes) -> bool:
-    """Say whether it is news that the file at `path` is missing, and can be believed.
+    """Say whether the absence of the file at `path` is new and can be believed.
 
-    Deletions were mirrored at the last whole scan, and nothing on the way to it is on a filesystem
-    of which another one in its place could not be told.
+    Deletions must have been mirrored at the last complete scan, and every filesystem on the way to
+    the file must be one that syncd can tell from a replacement.
     """
     row = db.conn.execute(
         "SELECT mirrored AND NOT EXISTS (SELECT 1 FROM parts WHERE folder = name AND filesystem "
@@ -162,7 +162,7 @@ def names(db: Database) -> list[str]:
 
 
 def workspaces(db: Database) -> dict[str, str | None]:
-    """Return the workspace of each folder's copies: empty for the default, None if not known."""
+    """Return the workspace of each folder's copies: empty for the default, None if unknown."""
     return {
         row["name"]: row["workspace"]
         for row in db.conn.execute("SELECT name, workspace FROM folders")
@@ -170,17 +170,17 @@ def workspaces(db: Database) -> dict[str, str | None]:
 
 
 def note_workspace(db: Database, name: str, workspace: str) -> None:
-    """Remember the workspace that all of a folder's mirrored copies are in."""
+    """Record the workspace that holds all of a folder's mirrored copies."""
     db.conn.execute("UPDATE folders SET workspace = ? WHERE name = ?", (workspace, name))
 
 
 def obstacles(db: Database) -> dict[str, str]:
-    """Return why files of a folder are not taken away after their upload, where that is so."""
+    """Return, by folder, why files are not taken away after their upload."""
     return dict(db.conn.execute("SELECT name, obstacle FROM folders WHERE obstacle <> ''"))
 
 
 def set_obstacle(db: Database, name: str, text: str) -> str:
-    """Record why files of a folder are not taken away, empty if they are; return the old text."""
+    """Record why files of a folder are not taken away, or an empty text; return the old text."""
     row = db.conn.execute("SELECT obstacle FROM folders WHERE name = ?", (name,)).fetchone()
     if row and row[0] != text:
         db.conn.execute("UPDATE folders SET obstacle = ? WHERE name = ?", (text, name))

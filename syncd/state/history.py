@@ -1,12 +1,12 @@
-"""What was done to which path, why and when: kept 90 days, deletions a year."""
+"""The history: each action on a path, why and when; kept 90 days, deletions a year."""
 
 from collections.abc import Sequence
-
-from sqlite_utils import Database
+from typing import NamedTuple
 
 from syncd.state import attempts
 from syncd.state.batches import batched, values
 from syncd.state.copies import NEWEST_KEPT, Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.texts import storable
 
@@ -15,37 +15,62 @@ KEPT_SECONDS = 90 * _DAY
 DELETIONS_KEPT_SECONDS = 365 * _DAY
 
 
+class Line(NamedTuple):
+    """One line of a file's story."""
+
+    at: float
+    folder: str
+    path: bytes
+    event: str
+    file_uuid: str | None = None
+    detail: str = ""
+
+
+def line(file: File, event: str, now: float, *, copy: Copy | None = None, detail: str = "") -> Line:
+    """Return a line of a file's story."""
+    uuid = copy.file_uuid if copy else None
+    return Line(now, file.folder, file.path, event, uuid, storable(detail))
+
+
 def add(
     db: Database, file: File, event: str, now: float, *, copy: Copy | None = None, detail: str = ""
 ) -> None:
-    """Write one line of a file's story, of which the newest lines are kept."""
-    db.conn.execute(
-        "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (now, file.folder, file.path, event, copy.file_uuid if copy else None, storable(detail)),
-    )
-    db.conn.execute(
-        "DELETE FROM history WHERE folder = :folder AND path = :path AND id <= (SELECT id "
-        "FROM history WHERE folder = :folder AND path = :path ORDER BY id DESC "
-        "LIMIT 1 OFFSET :kept)",
-        {"folder": file.folder, "path": file.path, "kept": NEWEST_KEPT},
-    )
+    """Write one line of a file's story."""
+    add_all(db, [line(file, event, now, copy=copy, detail=detail)])
 
 
-def synced_all(db: Database, synced: Sequence[tuple[float, str, bytes, str]]) -> None:
-    """Write for each time, folder, path and uuid that it is synced.
+def note(
+    db: Database, event: str, now: float, *, folder: str = "", detail: str, by: str = ""
+) -> None:
+    """Write a line about a whole folder, or about all of them, and `by` whom it was done."""
+    text = f"{detail}, by {by}" if by else detail
+    add_all(db, [Line(now, folder, b"", event, detail=storable(text))])
 
-    Only for paths with fewer than `NEWEST_KEPT` lines: none of these is forgotten.
-    """
-    for some in batched(synced):
+
+def add_all(db: Database, lines: Sequence[Line]) -> None:
+    """Write lines of files' stories, of each of which the newest are kept."""
+    for some in batched(lines):
         db.conn.execute(
-            "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
-            f"SELECT column1, column2, column3, 'synced', column4, '' FROM ({values(some)})",
-            [value for row in some for value in row],
+            f"INSERT INTO history (at, folder, path, event, file_uuid, detail) {values(some)}",
+            [value for line in some for value in line],
         )
+        paths = [value for line in some for value in (line.folder, line.path)]
+        marks = ", ".join(["(?, ?)"] * len(some))
+        db.conn.execute(_FORGET.format(paths=marks), [NEWEST_KEPT, *paths])
 
 
-#: What is forgotten, by table.
+#: Forgets all but the newest lines of folders and paths.
+_FORGET = """
+  WITH told (folder, path, last) AS MATERIALIZED (
+    SELECT column1, column2, (SELECT id FROM history WHERE folder = column1 AND path = column2
+      ORDER BY id DESC LIMIT 1 OFFSET ?) FROM (VALUES {paths}))
+  DELETE FROM history WHERE id IN (
+    SELECT id FROM told CROSS JOIN history ON last IS NOT NULL
+      AND history.folder = told.folder AND history.path = told.path AND id <= last)
+"""
+
+
+#: The rows that are forgotten, by table.
 _FORGOTTEN = (
     ("history", "(event = 'deleted') = 0 AND at < :ago"),
     ("history", "(event = 'deleted') = 1 AND at < :long_ago"),

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.disk import Fingerprint
 from syncd.state import attempts, copies, echo, files, history, holds, tokens
-from syncd.state.advance import advance, make_live, supersede
+from syncd.state.apply_plan import advance, supersede
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
-from syncd.state.holds import changes
+from syncd.state.holds import changes, pauses
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.verbs import Verbs
@@ -151,6 +150,7 @@ class Intents(Verbs):
         """
         if len(intents) < 2 or holds.is_lost(db):
             return {}
+        paused = pauses.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
         rows = json.loads(db.conn.execute(_NEW, (ids,)).fetchone()[0])
         found = {row[0]: _New(*row) for row in rows}
@@ -163,6 +163,7 @@ class Intents(Verbs):
                 new is not None
                 and new.fingerprint == offer.fingerprint
                 and new.folder in self._policies
+                and not pauses.covers(paused, new.folder)
                 and offer.sha256 not in known
                 and offer.method != PROBE
             ):
@@ -182,15 +183,17 @@ class Intents(Verbs):
             or file.sha256 not in (None, offer.sha256)
         ):
             return Declined.CHANGED
+        if pauses.is_paused(db, file.folder):
+            return Declined.LATER
         known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
         hashed = file._replace(**known)
         # The ordinary case, a new file or new content, is decided on what was read just now.
         action = plan(hashed, copies.of_file(db, file.id), self._policies[file.folder])
-        if action.act is not Act.PLAN:
+        if action.act is not Act.UPLOAD:
             if action.act in LOCAL or file.sha256 is None:
                 files.update(db, file.id, **known)
             action = advance(db, file.id, self._policies, now)
-        if action.act is Act.PLAN:
+        if action.act is Act.UPLOAD:
             return self._begin_new(db, file, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
             settled = action.act is Act.NOTHING
@@ -294,12 +297,12 @@ class Intents(Verbs):
         for copy, source in sources:
             if source.id not in (offer.vacated or ()):
                 continue
-            others = copies.of_file(db, file.id)
-            why = "another file was moved here"
-            supersede(db, others, copy, now, reason=why, empties=empties)
+            # The service is asked for a retiring copy before it replaces anything.
+            if copy.status is not CopyStatus.RETIRING:
+                others = copies.of_file(db, file.id)
+                why = "another file was moved here"
+                supersede(db, others, copy, now, reason=why, empties=empties)
             copies.update(db, copy.id, file_id=file.id)
-            if copy.status is CopyStatus.RETIRING:
-                make_live(db, copy, now, others=(), reason="its file was moved")
             old, new = (f"{place.folder}:{place.shown}" for place in (source, file))
             history.add(db, file, "moved", now, copy=copy, detail=f"from {old}")
             history.add(db, source, "moved", now, copy=copy, detail=f"to {new}")
@@ -316,7 +319,7 @@ class Intents(Verbs):
         # Taken was an older copy: whether the newest one goes takes two looks like any other's.
         mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
         if source.present and not copies.where(db, mirrored, (source.id,)):
-            files.update(db, source.id, status=FileStatus.MISSING, missing_since=now, due_at=now)
+            files.update(db, source.id, status=FileStatus.MISSING, missing_since=None, due_at=now)
         advance(db, source.id, self._policies, now)
 
 

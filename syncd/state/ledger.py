@@ -11,14 +11,15 @@ here is what to do when an upload fails. Deletions have a module of their own,
 on what they say then.
 """
 
-from collections.abc import Collection
-
-from sqlite_utils import Database
+import json
+from collections.abc import Collection, Sequence
 
 from syncd.state import attempts, copies, files, history
-from syncd.state.advance import advance, let_go
+from syncd.state.apply_plan import advance, let_go
 from syncd.state.attempts import Attempt
+from syncd.state.backoff import backoff_seconds, refusal_seconds
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.intents import (
     PROBE,
@@ -32,7 +33,6 @@ from syncd.state.intents import (
 )
 from syncd.state.lifecycle import CopyStatus, Keep
 from syncd.state.outcomes import Arrival, Outcomes, Stored
-from syncd.state.retry import backoff_seconds, refusal_seconds
 from syncd.state.texts import storable
 from syncd.state.verbs import NO_FAILURE, Failure
 
@@ -301,16 +301,22 @@ class Ledger(Intents, Outcomes):
         )
 
     def put_off(self, db: Database, file_id: int, until: float) -> None:
-        """Leave a ready file alone until `until`; it waits since it was due first."""
+        """Leave a file alone until `until`; it waits since it was due first."""
+        self.put_off_all(db, [file_id], until)
+
+    def put_off_all(self, db: Database, file_ids: Sequence[int], until: float) -> None:
+        """Leave files alone until `until`; each waits since it was due first."""
+        wanted = until, json.dumps(file_ids)
         db.conn.execute(
             "UPDATE files SET waits_since = CASE WHEN waits_since >= changed_at THEN waits_since "
             "ELSE due_at END, attempts = attempts + (status = 'ready'), due_at = ? "
-            "WHERE id = ? AND due_at IS NOT NULL",
-            (until, file_id),
+            "WHERE id IN (SELECT value FROM json_each(?)) AND due_at IS NOT NULL",
+            wanted,
         )
         db.conn.execute(
-            "UPDATE copies SET due_at = ? WHERE file_id = ? AND status = 'planned'",
-            (until, file_id),
+            "UPDATE copies SET due_at = ? WHERE file_id IN (SELECT value FROM json_each(?)) "
+            "AND status = 'planned'",
+            wanted,
         )
 
 

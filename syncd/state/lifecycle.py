@@ -12,7 +12,7 @@ import enum
 
 
 class FileStatus(enum.StrEnum):
-    """What the disk was last seen to hold at a path."""
+    """The last observation of a path on the disk."""
 
     #: seen, and not yet quiet for long enough to be read
     SETTLING = "settling"
@@ -29,7 +29,7 @@ class FileStatus(enum.StrEnum):
 
 
 class CopyStatus(enum.StrEnum):
-    """Where an object that syncd set out to create, or found to be its own, stands."""
+    """The state of an object that syncd set out to create, or found to be its own."""
 
     #: wanted, nothing sent
     PLANNED = "planned"
@@ -61,7 +61,7 @@ class Keep(enum.IntEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What was decided on a file, by a person on the hold that names it or by a rule."""
+    """The decision on a file, by a person on the hold that names it or by a rule."""
 
     #: named by a hold: nothing is deleted or sent of it before a person decides
     HELD = "held"
@@ -92,7 +92,9 @@ ARROWS: dict[CopyStatus, frozenset[CopyStatus]] = {
 def arrows_trigger() -> str:
     """Return the SQL of the trigger that refuses every change of status not in `ARROWS`."""
     allowed = ", ".join(
-        f"('{source}', '{target}')" for source, targets in ARROWS.items() for target in targets
+        f"('{source}', '{target}')"
+        for source, targets in ARROWS.items()
+        for target in sorted(targets)
     )
     return f"""
         CREATE TRIGGER copies_arrows BEFORE UPDATE OF status ON copies

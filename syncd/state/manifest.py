@@ -6,17 +6,16 @@ without being fetched.
 
 import enum
 import sqlite3
-from collections.abc import Iterator
-
-from sqlite_utils import Database
+from collections.abc import Collection, Iterable, Iterator
 
 from syncd.state import holds
+from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, decisions
 from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
 
 
 class Word(enum.StrEnum):
-    """What a user is told of a file."""
+    """The state of a file as users see it."""
 
     #: it changed a moment ago, and is left alone until it is quiet
     SETTLING = "settling"
@@ -84,12 +83,13 @@ WORD = f"""
     WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
     WHEN {_SENDING_HELD} THEN 'held'
     WHEN wish.status = 'sending' THEN 'uploading'
+    WHEN {holds.paused("f.folder")} THEN 'held'
     ELSE 'queued'
   END
 """
 COLUMNS = f"""
   f.folder, f.path, {WORD} AS word, f.status AS file_status, f.error AS file_error,
-  f.attempts AS file_attempts, f.due_at AS file_due_at,
+  f.attempts AS file_attempts, f.due_at AS file_due_at, f.changed_at,
   live.size, live.sha256, live.file_uuid, live.remote_file_path, live.content_type,
   live.frame_count, live.live_at, live.status AS live_status,
   live.processing_status AS live_processing_status, wish.processing_status,
@@ -187,6 +187,13 @@ def page(
     return entries, (last["folder"], last["path"]) if last else None
 
 
+def candidates(words: Collection[Word]) -> list[str] | None:
+    """Return queries for the ids of all files with such a word; None if any file may have one."""
+    if not words or not _CANDIDATES.keys() >= set(words):
+        return None
+    return list(dict.fromkeys(query for word in sorted(words) for query in _CANDIDATES[word]))
+
+
 def held(db: Database, hold_id: int) -> Iterator[JsonObject]:
     """Yield each file that a hold names, or that was decided on under it."""
     decisions.find(db, hold_id)
@@ -197,14 +204,19 @@ def held(db: Database, hold_id: int) -> Iterator[JsonObject]:
 
 
 def failures(db: Database, number: int) -> list[JsonObject]:
+    """Return the newest failures: which file, its error and request id, and what kind it is."""
     rows = db.conn.execute(
         f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(db, Word.FAILED)} "
         "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT :rows",
         {"word": Word.FAILED, "rows": number},
     )
-    wanted = ("folder", "path", "path_b64", "error")
+    wanted = ("folder", "path", "path_b64", "error", "processing_status")
     return [
-        {key: file[key] for key in wanted if key in file} | {"request_id": row["error_request_id"]}
+        {key: file[key] for key in wanted if key in file}
+        | {
+            "request_id": row["error_request_id"],
+            "is_unreadable": row["file_status"] == "unreadable",
+        }
         for row, file in ((row, entry(row)) for row in rows)
     ]
 
@@ -228,6 +240,7 @@ def entry(row: sqlite3.Row) -> JsonObject:
         "next_attempt_at": timestamp(_next_attempt(row)),
         "error": row["file_error"] or _error(row),
         "synced_at": timestamp(row["live_at"]),
+        "changed_at": timestamp(row["changed_at"]),
     }
 
 
@@ -242,11 +255,16 @@ def _of_word(db: Database, status: str | None) -> str:
     condition = "word = :word"
     if status not in _CANDIDATES:
         return condition
-    candidates = " UNION ALL ".join(_CANDIDATES[Word(status)])
+    candidates = ids_of_words([Word(status)])
     few = f"SELECT count(*) FROM (SELECT 1 FROM ({candidates}) LIMIT {FEW + 1})"
     if db.conn.execute(few).fetchone()[0] > FEW:
         return condition
     return f"{condition} AND f.id IN ({candidates})"
+
+
+def ids_of_words(words: Iterable[Word]) -> str:
+    """Return SQL for the ids of the files that may have one of `words`, found by indexes."""
+    return " UNION ALL ".join(dict.fromkeys(sql for word in words for sql in _CANDIDATES[word]))
 
 
 def _next_attempt(row: sqlite3.Row) -> float | None:

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import copies, files, history
-from syncd.state.advance import advance, let_go, make_live
-from syncd.state.copies import NEWEST_KEPT, Copy
+from syncd.state.apply_plan import advance, let_go, make_live, policy_of_before
+from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.holds import remote
 from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
@@ -58,7 +57,7 @@ class _Only(NamedTuple):
 
 
 #: The copies of `_Only` among those asked for, in one row, as few steps take the interpreter away.
-_ONLY = f"""
+_ONLY = """
   SELECT json_group_array(json_array(
     copies.id, folder, hex(path), method, content_type, workspace_uuid))
   FROM copies CROSS JOIN files ON files.id = file_id
@@ -66,13 +65,12 @@ _ONLY = f"""
     AND files.status = 'ready' AND files.sha256 = copies.sha256 AND crashes = 0
     AND NOT EXISTS (SELECT 1 FROM copies AS other WHERE other.file_id = files.id
       AND other.status <> 'gone' AND other.id <> copies.id)
-    AND NOT EXISTS (SELECT 1 FROM history WHERE history.folder = files.folder
-      AND history.path = files.path LIMIT 1 OFFSET {NEWEST_KEPT - 1})
 """
-#: The uuids among those asked for that a copy has.
+#: The uuids, of those asked for with their copies' ids, that another copy has.
 _TAKEN = """
-  SELECT json_group_array(value) FROM json_each(?)
-  WHERE EXISTS (SELECT 1 FROM copies WHERE file_uuid = value)
+  SELECT json_group_array(json_extract(value, '$[1]')) FROM json_each(?) WHERE EXISTS (
+    SELECT 1 FROM copies WHERE file_uuid = json_extract(value, '$[1]')
+      AND id <> json_extract(value, '$[0]'))
 """
 
 
@@ -113,10 +111,12 @@ class Outcomes(Verbs):
                 for (copy_id, stored, now, _), _ in chosen
             ],
         )
-        history.synced_all(
+        history.add_all(
             db,
             [
-                (now, only.folder, bytes.fromhex(only.path_hex), stored.file_uuid)
+                history.Line(
+                    now, only.folder, bytes.fromhex(only.path_hex), "synced", stored.file_uuid
+                )
                 for (_, stored, now, _), only in chosen
             ],
         )
@@ -132,7 +132,7 @@ class Outcomes(Verbs):
         ids = json.dumps([arrival.copy_id for arrival in arrivals])
         rows = json.loads(db.conn.execute(_ONLY, (ids,)).fetchone()[0])
         found = {row[0]: _Only(*row) for row in rows}
-        uuids = json.dumps([arrival.stored.file_uuid for arrival in arrivals])
+        uuids = json.dumps([(arrival.copy_id, arrival.stored.file_uuid) for arrival in arrivals])
         taken = set(json.loads(db.conn.execute(_TAKEN, (uuids,)).fetchone()[0]))
         ordinary = {}
         for number, (copy_id, stored, _, _) in enumerate(arrivals):
@@ -258,7 +258,7 @@ class Outcomes(Verbs):
             **NO_FAILURE,
         }
         file = files.existing(db, copy.file_id)
-        if copy.status is CopyStatus.RELEASED:
+        if copy.status is not CopyStatus.PROCESSING:
             return self._take_up(db, file, copy, now, facts)
         kind = kind_of(copy.method, copy.content_type, processed=True)
         self._note_samples(db, [(kind, copy.id)])
@@ -267,12 +267,14 @@ class Outcomes(Verbs):
     def _take_up(
         self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
     ) -> str:
-        """Make a released copy live that was just found, if it is still wanted."""
-        copies.update(db, copy.id, due_at=None)
+        """Make a released or retiring copy live that was just found, if it is still wanted."""
+        if copy.status is CopyStatus.RELEASED:
+            copies.update(db, copy.id, due_at=None)
         action = advance(db, file.id, self._policies, now)
         if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
             others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
-            empties = self._policies[file.folder].empties
+            policy = self._policies.get(file.folder) or policy_of_before(db, file.folder)
+            empties = policy.empties
             why = {"reason": action.reason, "evidence": None}
             make_live(db, copy, now, others=others, empties=empties, **why, **facts)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
@@ -288,14 +290,15 @@ class Outcomes(Verbs):
         if copy.status is CopyStatus.PROCESSING:
             copies.move(db, copy, CopyStatus.FAILED)
         facts = {"processing_status": "failed", **failure.columns()}
-        copies.update(db, copy.id, due_at=None, **facts)
+        due_at = now if copy.status is CopyStatus.RETIRING else None
+        copies.update(db, copy.id, due_at=due_at, **facts)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self._policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
         """Record that a copy is proven gone without our doing: see `remote.record`."""
         copy = copies.get(db, copy_id)
-        if copy is not None and copy.status is CopyStatus.RELEASED:
+        if copy is not None and copy.status in (CopyStatus.RELEASED, CopyStatus.RETIRING):
             file = files.existing(db, copy.file_id)
             copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
             history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
@@ -311,5 +314,5 @@ def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
 def _asked_for(db: Database, copy_id: int) -> Copy | None:
     """Return a copy that the service is asked for; None where it is another one's turn by now."""
     copy = copies.get(db, copy_id)
-    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED)
+    asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED, CopyStatus.RETIRING)
     return copy if copy and copy.status in asked_for else None

@@ -3,12 +3,11 @@
 import sqlite3
 from collections.abc import Iterator
 
-from sqlite_utils import Database
-
 from syncd.state import ages, copies, echo, history, holds, manifest
-from syncd.state.ages import Clocks, Pace
+from syncd.state.ages import Clocks, Timing
+from syncd.state.database.connection import Database
 from syncd.state.folders import obstacles
-from syncd.state.holds import EVERYWHERE, Hold, decisions, missing
+from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
@@ -22,7 +21,7 @@ _SIMPLE_WORDS = {
     FileStatus.INELIGIBLE: Word.IGNORED,
     FileStatus.CONSUMED: Word.SYNCED,
 }
-#: From when a file was due first, whatever its next try.
+#: Since when a file waits: since the intent to send it, or since it was due first.
 _WAITING_SINCE = """
   CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at
     WHEN f.waits_since >= f.changed_at THEN f.waits_since ELSE f.due_at END
@@ -30,14 +29,14 @@ _WAITING_SINCE = """
 
 
 def overview(
-    db: Database, now: float, *, pace: Pace | None = None, clocks: Clocks | None = None
+    db: Database, now: float, *, pace: Timing | None = None, clocks: Clocks | None = None
 ) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
-    A folder has name, path, counts, missing (files on which nothing is decided yet),
-    oldest_queued_seconds, last_scan_at and directories; the newest failures have folder, path,
-    error and request_id. What is `overdue` by `pace` and `clocks` has the members that
-    `ages.overdue` names.
+    A folder has name, path, counts, bytes_left (of files to be sent), missing (files on which
+    nothing is decided yet), oldest_queued_seconds, last_scan_at and directories; the newest
+    failures have the members that `manifest.failures` names. What is `overdue` by `pace` and
+    `clocks` has those that `ages.overdue` names.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
@@ -48,15 +47,18 @@ def overview(
         if word == Word.QUEUED and since is not None:
             waited = max(now - since, folder["oldest_queued_seconds"] or 0.0)
             folder["oldest_queued_seconds"] = waited
+    for name, size in backlog(db).items():
+        folders[name]["bytes_left"] = size
     for name, number in missing.undecided(db).items():
         folders[name]["missing"] = number
     return {
         "folders": list(folders.values()),
         "counts": total,
-        "holds": [hold_object(hold) for hold in holds.open_holds(db)],
+        "holds": [hold_object(hold) for hold in holds.open_holds(db) if not hold.is_over(now)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
-        "overdue": ages.overdue(db, now, pace=pace or Pace(), clocks=clocks or Clocks()),
+        "overdue": ages.overdue(db, now, pace=pace or Timing(), clocks=clocks or Clocks()),
         "unanswered": unanswered(db),
+        "paused": paused(db, now),
         "echo": echo.summary(db),
         "obstacles": obstacles(db),
     }
@@ -86,7 +88,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         key = (row["folder"], row["status"], row["at_rest"])
         counted[key] = counted.get(key, 0) + row["number"]
         yield row["folder"], Word(row["word"]), row["number"], row["since"]
-    held = holds.is_held(db, "sending", EVERYWHERE)
+    held, resting = holds.is_held(db, "sending", EVERYWHERE), pauses.scopes(db)
     # In the order of an index, so that nothing is sorted.
     groups = db.conn.execute(
         "SELECT folder, status, count(*) AS number, count(due_at) AS due, min(due_at) AS since "
@@ -96,11 +98,27 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         status = FileStatus(name)
         for at_rest, all_of_them in ((1, number - waiting), (0, waiting)):
             if status is FileStatus.READY and not at_rest:
-                word = Word.HELD if held else Word.QUEUED
+                word = Word.HELD if held or folder in resting else Word.QUEUED
             else:
                 word = _SIMPLE_WORDS.get(status, Word.SYNCED)
             if others := all_of_them - counted.get((folder, status, at_rest), 0):
                 yield folder, word, others, None if at_rest else since
+
+
+def paused(db: Database, now: float) -> list[JsonObject]:
+    """Return what a person has paused; the folder is None where it is everything.
+
+    A pause whose time has come is over, though only a daemon or a pass records it.
+    """
+    return [
+        {
+            "folder": None if hold.scope == EVERYWHERE else hold.scope,
+            "since": timestamp(hold.since),
+            "until": timestamp(hold.until),
+        }
+        for hold in pauses.open_pauses(db)
+        if not hold.is_over(now)
+    ]
 
 
 def _folder(row: sqlite3.Row) -> JsonObject:
@@ -110,9 +128,30 @@ def _folder(row: sqlite3.Row) -> JsonObject:
         "last_scan_at": timestamp(row["last_scan_at"]),
         "directories": row["directories"],
         "counts": {},
+        "bytes_left": 0,
         "missing": 0,
         "oldest_queued_seconds": None,
     }
+
+
+def backlog(db: Database) -> dict[str, int]:
+    """Return, by folder, the bytes of the files that wait to be sent or are being sent."""
+    return dict(
+        db.conn.execute(
+            """
+            SELECT folder, sum(size) FROM (
+              SELECT files.folder, files.size FROM folders CROSS JOIN files ON folder = name
+              WHERE files.status = 'ready' AND due_at IS NOT NULL AND files.id NOT IN (
+                SELECT file_id FROM copies WHERE status NOT IN ('live', 'gone')
+                  AND status IN ('planned', 'sending'))
+              UNION ALL
+              SELECT f.folder, c.size FROM copies AS c JOIN files AS f ON f.id = c.file_id
+              WHERE c.status NOT IN ('live', 'gone') AND (c.status = 'planned'
+                OR (c.status = 'sending' AND c.in_flight))
+            ) GROUP BY folder
+            """
+        ).fetchall()
+    )
 
 
 def doubts(db: Database) -> int:

@@ -1,7 +1,7 @@
-"""What to do next for a path: a pure function of what is known of it.
+"""Plans the next action for a path, as a pure function of the known facts.
 
-`plan` names one action. The local ones are applied to the table at once, in the transaction that
-made them due, until what is left needs the disk or the network, or nothing.
+`plan` names one action. Local actions are applied to the table at once, in the transaction that
+made them due, until the next action needs the disk or the network, or nothing is left to do.
 """
 
 import enum
@@ -16,38 +16,38 @@ from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 
 
 class Act(enum.StrEnum):
-    """What can be due for a path."""
+    """The actions that can be due for a path."""
 
     #: everything is as it should be
     NOTHING = "nothing"
     #: something is under way, or its time has not come
     WAIT = "wait"
-    # What needs the disk or the network:
+    # Actions that need the disk or the network:
     #: read the file to know its content
     HASH = "hash"
     #: plan a copy of the content, and send it
-    PLAN = "plan"
+    UPLOAD = "upload"
     #: send a planned copy
     SEND = "send"
     #: find out whether a copy in doubt has arrived
     LOOK_UP = "look_up"
-    #: ask the service for a released copy that holds the content
+    #: ask the service for a released or retiring copy that holds the content
     ASK = "ask"
     #: look a second time whether a missing file is gone
     LOOK_AGAIN = "look_again"
-    # What is applied to the table at once:
-    #: forget a copy of which nothing is stored
+    # Actions that are applied to the table at once:
+    #: forget a copy that has no stored object
     DROP = "drop"
     #: soft-delete a copy
     RETIRE = "retire"
-    #: take a retiring copy up again: it holds the content
-    REVIVE = "revive"
     #: keep a copy remotely and mirror it no longer
     RELEASE = "release"
 
 
+#: Why the copies of a missing file retire.
+GONE = "the file is gone"
 _MOVED = "its folder has another workspace now"
-LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.REVIVE, Act.RELEASE})
+LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.RELEASE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many of a folder's files may be deleted within an hour before a person is asked.
+    """How many of a folder's files may be deleted within an hour without asking a person.
 
-    More than `files` and than `percent` of them are held, and more than `most` always. None turns
-    a limit off: it holds nothing.
+    Deletions are held if they exceed both `files` and `percent`, or if they exceed `most`. None
+    turns a limit off.
     """
 
     files: int | None = 20
@@ -86,31 +86,31 @@ class Limits:
         return lost > max(self.files, of * self.percent / 100)
 
     def enough(self, lost: int) -> int:
-        """Return how many synced files there must be for `lost` of them to be few: at least."""
+        """Return how many synced files there must be for `lost` of them not to be held."""
         return max(lost, ceil(lost * 100 / self.percent)) if self.percent else lost
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What of a folder's configuration bears on its copies."""
+    """The part of a folder's configuration that affects its copies."""
 
     workspace_uuid: str | None = None
     #: whether a missing file's copies are deleted; else they are kept
     mirror_deletions: bool = True
     after_upload: Literal["keep", "move", "delete"] = "keep"
-    #: what becomes of a file whose copy others deleted remotely
+    #: what to do with a file whose copy others deleted remotely
     remote_gone: Literal["hold", "reupload", "forget"] = "hold"
     limits: Limits = Limits()
-    #: whether whatever is at the folder's path is the folder
+    #: whether any directory at the folder's path counts as the folder
     any_root: bool = False
     #: for how long the old copy of a changed file is kept, in seconds
     superseded_grace: float = 0.0
-    #: whether new content is held where most of the folder changes within an hour
+    #: whether new content is held if most of the folder changes within an hour
     hold_changes: bool = False
 
     @property
     def empties(self) -> bool:
-        """Whether files are taken away after their upload: then nothing remote is ever deleted."""
+        """Whether files are taken away after their upload, and nothing remote is ever deleted."""
         return self.after_upload != "keep"
 
     @property
@@ -119,9 +119,9 @@ class Policy:
         return self.mirror_deletions and not self.empties
 
     def keeps(self, file: File) -> Keep:
-        """Return for how long what is released of `file` now is kept, whatever is configured.
+        """Return how long a copy of `file` that is released now is kept, whatever is configured.
 
-        A missing file that a person decided to keep is not meant: that can be taken back.
+        A person's decision to keep a missing file does not count, because it can be taken back.
         """
         if self.empties:
             return Keep.ALWAYS
@@ -145,34 +145,34 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.in_doubt:
             return Action(Act.LOOK_UP, copy, "it may have arrived", copy.due_at)
-    # What syncd took the file away for is nobody's business any more.
+    # Ignore copies kept by `after_upload`; they no longer belong to this path.
     copies = [copy for copy in copies if copy.consumed_at is None]
     here = [copy for copy in copies if copy.workspace_uuid == policy.workspace_uuid]
     for copy in copies:
         if copy.workspace_uuid != policy.workspace_uuid:
-            # A new workspace is a new folder: what is in the other one is left there.
+            # A new workspace is a new folder: copies in the old one stay there.
             act = _let_go(copy, processing=False)
             if act is not None:
                 return Action(act, copy, _MOVED)
     elsewhere = [copy for copy in copies if copy not in here]
-    if file.present and (kept := _last_to_keep(elsewhere)) is not None:
+    if file.present and (kept := _last_to_keep(file, elsewhere)) is not None:
         return Action(Act.RELEASE, kept, _MOVED)
     match file.status:
         case FileStatus.READY:
             return _plan_ready(file, here, policy)
         case FileStatus.MISSING:
             if file.confirmed_at is not None and (file.verdict is Verdict.KEPT or policy.empties):
-                return _plan_kept(copies)
+                return _plan_kept(file, copies)
             return _plan_missing(file, here)
         case FileStatus.INELIGIBLE | FileStatus.CONSUMED:
-            return _plan_unmirrored(copies)
+            return _plan_unmirrored(file, copies)
         case _:
-            # Settling or unreadable: what is known remotely stays until more is known here.
+            # The file settles or is unreadable: its copies stay until more is known.
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
 def _let_go(copy: Copy, *, processing: bool = True) -> Act | None:
-    """Return how to keep what is stored of a copy, and forget it where nothing is."""
+    """Return the action that keeps a stored copy, or drops one that has no stored object."""
     match copy.status:
         case CopyStatus.LIVE:
             return Act.RELEASE
@@ -193,14 +193,12 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     live = _first(copies, CopyStatus.LIVE)
     if live is not None and live in right:
         if policy.empties:
-            # What was released before is kept beside it.
+            # Copies that were released earlier are kept beside the live one.
             copies = [copy for copy in copies if copy.status is not CopyStatus.RELEASED]
         return _tidy(copies, keep=live)
     held = next((copy for copy in right if _can_be_live_again(copy)), None)
-    if held is not None and held.status is CopyStatus.RETIRING:
-        return Action(Act.REVIVE, held, "the file holds its content again")
     if held is not None:
-        # Others may have deleted it meanwhile.
+        # It may be deleted: by someone else, or by a later state than this one, which was put back.
         return Action(Act.ASK, held, "the file holds its content again", held.due_at)
     for copy in copies:
         if copy.status is CopyStatus.PLANNED and copy not in right:
@@ -218,7 +216,7 @@ def _plan_ready(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
         return Action(Act.NOTHING, failed, "it was refused; it is tried again when it changes")
     if file.verdict in (Verdict.HELD, Verdict.FORGOTTEN):
         return Action(Act.NOTHING, None, "a hold names it, or it is left alone until it changes")
-    return Action(Act.PLAN, None, "new content" if live else "new file")
+    return Action(Act.UPLOAD, None, "new content" if live else "new file")
 
 
 def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
@@ -227,55 +225,60 @@ def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
-                return Action(Act.RETIRE, copy, "the file is gone")
+                return Action(Act.RETIRE, copy, GONE)
             case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED and not copy.kept:
                 return Action(Act.RETIRE, copy, "the file is gone, and is not kept after all")
             case CopyStatus.FAILED if copy.file_uuid is not None:
-                return Action(Act.RETIRE, copy, "the file is gone")
+                return Action(Act.RETIRE, copy, GONE)
             case CopyStatus.PLANNED | CopyStatus.FAILED:
-                return Action(Act.DROP, copy, "the file is gone")
+                return Action(Act.DROP, copy, GONE)
             case _:
                 continue
     return Action(Act.NOTHING)
 
 
-def _plan_kept(copies: Sequence[Copy]) -> Action:
-    """The file is missing, and whatever is stored of it stays."""
+def _plan_kept(file: File, copies: Sequence[Copy]) -> Action:
+    """Return the next action for a missing file whose stored copies are kept."""
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE:
                 return Action(Act.RELEASE, copy, "the file is gone, and its copy is kept")
             case CopyStatus.PLANNED:
-                return Action(Act.DROP, copy, "the file is gone")
+                return Action(Act.DROP, copy, GONE)
             case CopyStatus.FAILED if copy.file_uuid is None:
-                return Action(Act.DROP, copy, "the file is gone")
+                return Action(Act.DROP, copy, GONE)
             case _:
                 continue
-    if (last := _last_to_keep(copies)) is not None:
+    if (last := _last_to_keep(file, copies)) is not None:
         return Action(Act.RELEASE, last, "it is kept")
     return Action(Act.NOTHING)
 
 
-def _last_to_keep(copies: Sequence[Copy]) -> Copy | None:
-    """Return the newest copy that retires although no newer content is stored.
+def _last_to_keep(file: File, copies: Sequence[Copy]) -> Copy | None:
+    """Return the newest retiring copy that no newer stored content supersedes.
 
-    It retires because the file was missing, or its successor is gone. A DELETE that got no answer
-    does not count: the service is asked for a released copy before anything relies on it.
+    It retires because the file was missing or because its successor is gone. It counts even if a
+    DELETE got no answer: syncd asks the service for a released copy before relying on it. So does
+    the only copy of the file's content, which was to be asked for.
     """
+    stored = (CopyStatus.LIVE, CopyStatus.RELEASED)
+    only = {file.sha256} - {copy.sha256 for copy in copies if copy.status in stored}
     retiring = [
         copy
         for copy in copies
         if copy.status is CopyStatus.RETIRING
         and copy.live_at is not None
-        and not is_superseded(copy, copies)
+        and (
+            not is_superseded(copy, copies) or (copy.delete_sent_at is None and copy.sha256 in only)
+        )
     ]
     return max(retiring, key=lambda copy: (copy.superseded_at or inf, copy.id), default=None)
 
 
 def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
-    """Say whether newer content than a retiring copy's is stored of the same path, among `copies`.
+    """Say whether one of `copies` stores newer content of the same path than a retiring copy.
 
-    It is live in the same workspace, or was when it was released.
+    The newer copy is live in the same workspace, or was live when it was released.
     """
     return any(
         other.workspace_uuid == copy.workspace_uuid
@@ -293,25 +296,25 @@ def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
     )
 
 
-def _plan_unmirrored(copies: Sequence[Copy]) -> Action:
+def _plan_unmirrored(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
         if (act := _let_go(copy)) is not None:
             return Action(act, copy, "the file is no longer mirrored")
-    if (last := _last_to_keep(copies)) is not None and last.delete_sent_at is None:
-        # It retires because the file was missing: what took its place is no reason to delete it.
+    if (last := _last_to_keep(file, copies)) is not None and last.delete_sent_at is None:
+        # It retires because the file was missing; a successor at the path is no reason to delete.
         return Action(Act.RELEASE, last, "something else is in the file's place")
     return Action(Act.NOTHING)
 
 
 def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
-    """The right content is live: nothing else of this file is needed any more."""
+    """Return the next action that removes copies beside the right one, which is live."""
     for copy in copies:
         match copy.status:
             case CopyStatus.PLANNED:
                 return Action(Act.DROP, copy, "another copy is live")
             case CopyStatus.PROCESSING:
                 return Action(Act.RETIRE, copy, "another copy is live")
-            # What was adopted stands in the order in which it was found.
+            # Adopted copies have ids in the order in which they were found.
             case CopyStatus.RELEASED if not copy.kept and (
                 copy.id < keep.id or copy.created_at < keep.created_at
             ):
@@ -326,10 +329,10 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
 
 
 def _can_be_live_again(copy: Copy) -> bool:
-    if copy.status is CopyStatus.RELEASED:
-        return copy.processing_status != "failed"
-    # A video that was still in processing when it retired has no proof of being usable.
-    return (
+    if copy.processing_status == "failed":
+        return False
+    # A video that retired while it was processed was never proven usable.
+    return copy.status is CopyStatus.RELEASED or (
         copy.status is CopyStatus.RETIRING
         and copy.delete_sent_at is None
         and copy.live_at is not None

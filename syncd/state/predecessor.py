@@ -1,15 +1,14 @@
-"""Whether the files of a new ledger were sent before, by another instance of ours.
+"""Recognizes that another instance of ours sent the files of a new ledger before.
 
-Its state was lost whole, or it still runs elsewhere: a person says which, or a setting.
+Either its state was lost, or it still runs elsewhere: a person or a setting says which.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import adoption, files, folders, holds, rollback
+from syncd.state.database.connection import Database
 from syncd.state.facts import fact, set_fact
 from syncd.state.files import File
 
@@ -38,13 +37,13 @@ class Match(NamedTuple):
 
 
 def is_in_question(db: Database) -> bool:
-    """Say whether this ledger is new, and nobody has said that it begins anew."""
+    """Return whether this ledger is new, and nobody has said that it begins anew."""
     lost = holds.open_id(db, stops="sending", scope=holds.EVERYWHERE, reason=holds.STATE_LOST)
     return lost is None and not rollback.has_sent(db) and fact(db, _DECIDED) is None
 
 
 def begin_anew(db: Database, now: float) -> bool:
-    """Decide that other instances are others; return whether that was in question."""
+    """Decide that this ledger continues no other; return whether that was in question."""
     if not is_in_question(db):
         return False
     set_fact(db, _DECIDED, "yes")
@@ -87,7 +86,7 @@ def ways_on(db: Database) -> list[str]:
 
 
 def are_scanned(db: Database, names: Collection[str]) -> bool:
-    """Say whether each folder whose root is there was scanned once."""
+    """Return whether each folder whose root is there was scanned once."""
     return all(
         folders.is_first_scan_over(db, name) or not folders.was_there(db, name) for name in names
     )
@@ -96,7 +95,7 @@ def are_scanned(db: Database, names: Collection[str]) -> bool:
 def best_match(
     db: Database, sent: Mapping[str, Sequence[Sent]], names: Collection[str]
 ) -> Match | None:
-    """Return which instance has sent most of a folder's files; None where none sent enough."""
+    """Return the instance that has sent most of a folder's files; None when none sent enough."""
     matches = []
     for name in names:
         places = [int(digest[:8], 16) for digest, _ in adoption.places(db, name)]
@@ -111,9 +110,9 @@ def best_match(
 def match_by_size(
     db: Database, instance: str, sent: Sequence[Sent], name: str
 ) -> tuple[Match, list[File]] | None:
-    """Match files of a folder by size; return the smallest as well, or None where too few match.
+    """Match files of a folder by size; return the smallest as well, or None when too few match.
 
-    In a folder that was renamed every file is at another place. Empty files are left out.
+    A folder that was renamed has every file at another place. Empty files are left out.
     """
     left = Counter(item.size for item in sent if item.size)
     rows = db.conn.execute(
@@ -132,9 +131,9 @@ def match_by_size(
 
 
 def narrow(match: Match, sample: Sequence[File], sent: Sequence[Sent]) -> Match | None:
-    """Narrow a match by size down to what also has the content; None where that is too little.
+    """Narrow a match by size down to files of equal content; return None when they are too few.
 
-    `sample` are some of its files, with their SHA-256 where they could be read.
+    `sample` holds some of its files, with their SHA-256 if they could be read.
     """
     known = {(item.content, item.size) for item in sent}
     same = {(int(file.sha256[:8], 16), file.size) for file in sample if file.sha256} & known

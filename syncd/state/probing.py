@@ -8,9 +8,8 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from syncd.state import tokens
+from syncd.state.database.connection import Database
 from syncd.state.facts import read_fact, set_fact
 
 LEFT = "probe left"

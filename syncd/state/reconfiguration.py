@@ -1,4 +1,4 @@
-"""What a changed configuration means for what is known: copies are released, never deleted.
+"""Applies a changed configuration to the ledger: copies are released, never deleted.
 
 A folder that is not configured any more releases its copies; so does one with another workspace,
 whose files are then sent there. What is mirrored again is taken up by its SHA-256.
@@ -6,10 +6,9 @@ whose files are then sent there. What is mirrored again is taken up by its SHA-2
 
 from collections.abc import Collection
 
-from sqlite_utils import Database
-
 from syncd.state import files, folders, holds
-from syncd.state.advance import Policies, advance
+from syncd.state.apply_plan import Policies, advance
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.holds import Hold
 from syncd.state.lifecycle import FileStatus, Verdict
@@ -53,7 +52,9 @@ def _holds(db: Database, folder: str) -> list[Hold]:
     return [
         hold
         for hold in holds.open_holds(db)
-        if hold.scope.partition("/")[0] == scopes[hold.stops == "sending"]
+        # A pause is ended by its time, or by who placed it: the folder may come back.
+        if hold.reason != holds.PAUSED
+        and hold.scope.partition("/")[0] == scopes[hold.stops == "sending"]
     ]
 
 
@@ -118,7 +119,7 @@ def release_moved(
     Returns the id to go on after; None once the folder is through, which is then remembered.
     """
     workspace = policies[folder].workspace_uuid
-    # Where none is known, this may be the first look at the same one.
+    # If none is known, this may be the first look at the same one.
     is_other = folders.workspaces(db).get(folder) is not None
     found = files.where(
         db,
@@ -131,7 +132,7 @@ def release_moved(
     )
     for file in found:
         if is_other and file.present and file.verdict in (Verdict.HELD, Verdict.FORGOTTEN):
-            # What others deleted was in the workspace of before.
+            # The copy that others deleted was in the previous workspace.
             files.update(db, file.id, verdict=None)
         advance(db, file.id, policies, now)
     if found:

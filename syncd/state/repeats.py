@@ -1,26 +1,25 @@
 """Objects that a proxy made by repeating one of our requests.
 
-Only a person has them removed: by what the ledger knows, they could as well be copies that somebody
-made of ours while our request still ran.
+Only a person has them removed: for all the ledger knows, somebody may have copied our object while
+our request was still running.
 """
 
 from datetime import datetime
 
-from sqlite_utils import Database
-
 from syncd.state import copies, tokens
+from syncd.state.database.connection import Database
 from syncd.state.lifecycle import CopyStatus, Keep
 
-#: What a service's clock may be coarse by, in seconds.
+#: The resolution of a service's clock, in seconds.
 COARSE_SECONDS = 1.0
 
 
 def is_repeat(
     db: Database, copy_id: int, token: str, created_at: str, own_created_at: datetime
 ) -> bool:
-    """Say whether an object with a copy's token and size was made while its request ran.
+    """Return whether an object with a copy's token and size was made while its request ran.
 
-    Only for a direct upload that was answered: when any other request ended is not known.
+    Only a direct upload that was answered can tell: no other request has a known end.
     """
     copy = copies.get(db, copy_id)
     if copy is None or copy.token != token or copy.sent_at is None or copy.stored_at is None:

@@ -1,25 +1,24 @@
-"""Whether the state may be an older copy of itself, as far as the ledger can tell."""
-
-from sqlite_utils import Database
+"""The ledger's part in noticing that the state is an older copy of itself."""
 
 from syncd.state import echo, holds, tokens
+from syncd.state.database.connection import Database
 from syncd.state.facts import fact, forget_fact, set_fact
 
 _UNCHECKED = "rollback_unchecked"
 
 
 def is_needed(db: Database) -> bool:
-    """Say whether the service could show that this ledger is an older copy.
+    """Return whether the service could show that this ledger is an older copy.
 
-    Not where it never sent anything, where it is known to have lost something, or where the
-    service was seen to echo nothing.
+    It cannot when the ledger never sent anything or is known to have lost something, or when the
+    service echoes nothing.
     """
     known = echo.echoes(db).values()
     return has_sent(db) and not holds.is_lost(db) and (not known or any(known))
 
 
 def has_sent(db: Database) -> bool:
-    """Say whether this ledger ever sent, or adopted, anything."""
+    """Return whether this ledger ever sent, or adopted, anything."""
     if tokens.last_attempt(db):
         return True
     sent = "SELECT 1 FROM copies WHERE sent_at IS NOT NULL OR file_uuid IS NOT NULL LIMIT 1"
@@ -33,7 +32,7 @@ def last_commit(db: Database) -> float:
 
 
 def note_unchecked(db: Database, why: str) -> None:
-    """Keep why the last start could not be checked; nothing where it could."""
+    """Keep why the last start could not be checked; an empty text when it could."""
     if why:
         set_fact(db, _UNCHECKED, why)
     else:
@@ -41,5 +40,5 @@ def note_unchecked(db: Database, why: str) -> None:
 
 
 def unchecked(db: Database) -> str:
-    """Return why the last start could not be checked; empty where it could."""
+    """Return why the last start could not be checked; empty when it could."""
     return fact(db, _UNCHECKED) or ""

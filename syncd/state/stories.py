@@ -1,13 +1,12 @@
-"""All that is known of one file, of its copies, and of what was done to its path."""
+"""Everything that is known of one file, its copies, and what was done to its path."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlite_utils import Database
-
 from syncd.state import copies, files, holds
 from syncd.state.copies import Copy
+from syncd.state.database.connection import Database
 from syncd.state.deletions import evidence_text
 from syncd.state.files import File
 from syncd.state.holds import EVERYWHERE, Hold
@@ -16,7 +15,7 @@ from syncd.state.texts import JsonObject, error_text, hold_object, timestamp
 
 
 def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
-    """Return everything that is known of one file; None where the table has no row of it."""
+    """Return everything that is known of one file; None when the table has no row of it."""
     file = files.find(db, folder, path)
     if file is None:
         return None
@@ -50,7 +49,7 @@ def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
 
 
 def _evidence(copy: Copy) -> JsonObject | None:
-    """Return why a copy was taken for unneeded, as JSON has it, and in words."""
+    """Return why a copy became unneeded, as JSON and in words."""
     if copy.evidence is None:
         return None
     known: JsonObject = json.loads(copy.evidence)

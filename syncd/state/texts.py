@@ -1,6 +1,6 @@
-"""What stands in the table, as people and JSON have it.
+"""Values of the tables as people and JSON see them.
 
-Times come out as RFC 3339 text in UTC, sizes in bytes.
+Times are RFC 3339 text in UTC, sizes are bytes.
 """
 
 import base64
@@ -13,19 +13,19 @@ from syncd.log import printable
 from syncd.state.holds import Hold
 
 JsonObject = dict[str, Any]
-#: What stands for itself within bash's $'...'.
+#: The characters that need no escape within bash's $'...'.
 _PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - {"'", "\\"}
 
 
 def shown(path: bytes) -> str:
-    r"""Return a path as text; bytes that are no UTF-8 are written out (`\xff`)."""
+    r"""Return a path as text, with bytes that are not UTF-8 written out (`\xff`)."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def storable(text: str) -> str:
-    r"""Return `text` as the table takes it: bytes of a name that are no UTF-8 written out (`\xff`).
+    r"""Return `text` as a table can hold it, with bytes that are not UTF-8 written out (`\xff`).
 
-    SQLite refuses the lone surrogates that Python keeps such bytes as.
+    Python keeps such bytes as lone surrogates, which SQLite refuses.
     """
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -34,7 +34,7 @@ def storable(text: str) -> str:
 
 
 def argument(path: bytes) -> str:
-    """Return a path as bash takes it, whatever its name holds; never as an option."""
+    """Return any path quoted for bash, and never as an option."""
     end_of_options = "-- " if path.startswith(b"-") else ""
     if printable(path).encode() == path:
         return end_of_options + shlex.quote(os.fsdecode(path))
@@ -43,11 +43,17 @@ def argument(path: bytes) -> str:
 
 
 def path_texts(path: bytes) -> tuple[str, str | None]:
-    """Return a path as text, and in Base64 where the text is not the whole truth."""
+    """Return a path as text, and in Base64 when the text is not exact."""
     try:
         return path.decode(), None
     except UnicodeDecodeError:
         return shown(path), base64.b64encode(path).decode()
+
+
+def path_bytes(entry: JsonObject) -> bytes:
+    """Return the exact path of an object that has the texts of one."""
+    exact = entry.get("path_b64")
+    return base64.b64decode(exact) if exact else str(entry["path"]).encode()
 
 
 def timestamp(seconds: float | None) -> str | None:
@@ -65,7 +71,7 @@ def seconds(when: str) -> float:
 def error_text(
     message: str | None, status: int | None, code: str | None, request_id: str | None
 ) -> str | None:
-    """Return a copy's last error in one line, None where it has none."""
+    """Return a copy's last error in one line; None when it has none."""
     if message is None:
         return None
     facts = [f"status {status}" if status else ""]
@@ -76,7 +82,7 @@ def error_text(
 
 
 def hold_object(hold: Hold) -> JsonObject:
-    """Return a hold as `status --json` has it; its reason is a code, then words."""
+    """Return a hold as `status --json` shows it; its reason is a code, then words."""
     return {
         "id": hold.id,
         "stops": hold.stops,

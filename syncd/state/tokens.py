@@ -1,4 +1,4 @@
-"""Tokens: what each request that can store something carries in its name, so that it is found.
+"""Tokens: each request that can store something carries one in its name, so that it is found.
 
 `sy2-INSTANCE-PATH-CONTENT-ATTEMPT-MAC`: PATH is a digest of folder and path, CONTENT the beginning
 of the SHA-256, ATTEMPT a number that only grows. MAC has two halves, made with a secret of this
@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
+from syncd.state.database.connection import Database
 from syncd.state.facts import fact, facts, set_fact
 
 #: The facts of this module: the secret, the attempts below which another one was in use, and the
@@ -26,7 +25,7 @@ _MOST_ATTEMPTS = (1 << 48) - 1 - (1 << 40)
 
 
 class Token(NamedTuple):
-    """What a token says; digits are hexadecimal text."""
+    """The parts of a token; digits are hexadecimal text."""
 
     instance: str
     #: of folder and path: 12 digits, 8 in the first kind
@@ -40,7 +39,7 @@ class Token(NamedTuple):
 
 
 def read(token: str) -> Token:
-    """Return what a token says, one that `syncd.files_api.token_of` found."""
+    """Return what a token says; `syncd.files_api.token_of` finds tokens."""
     kind, instance, *rest = token.split("-")
     if kind == "sy1":
         return Token(instance, rest[0][:8], rest[0][8:20])
@@ -87,14 +86,14 @@ def last_attempt(db: Database) -> int:
 
 
 def skip_attempts(db: Database, seen: int) -> None:
-    """Let the next attempt be far above every one before, and above `seen`."""
+    """Raise the next attempt far above all previous ones, and above `seen`."""
     attempt = max(last_attempt(db), seen) + UNSEEN_ATTEMPTS
     set_fact(db, ATTEMPT, str(attempt))
     set_fact(db, SECRET_SINCE, str(min(_secret_since(db), attempt)))
 
 
 def is_genuine(db: Database, token: str) -> bool:
-    """Say whether this ledger's secret made `token`, whatever object carries it now."""
+    """Return whether this ledger's secret made `token`; any object may carry it now."""
     head, _, mac = token.rpartition("-")
     return token.startswith("sy2-") and hmac.compare_digest(
         mac[:_MAC_DIGITS], _name_mac(_secret(db), head)
@@ -102,7 +101,7 @@ def is_genuine(db: Database, token: str) -> bool:
 
 
 def is_of_size(db: Database, token: str, size: int) -> bool:
-    """Say whether this ledger's secret made `token` for content of `size` bytes."""
+    """Return whether this ledger's secret made `token` for content of `size` bytes."""
     head, _, mac = token.rpartition("-")
     return is_genuine(db, token) and hmac.compare_digest(
         mac[_MAC_DIGITS:], _size_mac(_secret(db), head, size)
@@ -110,12 +109,12 @@ def is_of_size(db: Database, token: str, size: int) -> bool:
 
 
 def distrust(db: Database) -> None:
-    """Have no token verified that is there now: another secret made it."""
+    """Stop verifying the tokens of now: another secret made them."""
     set_fact(db, SECRET_SINCE, str(_MOST_ATTEMPTS))
 
 
 def is_verifiable(db: Database, token: Token) -> bool:
-    """Say whether a token of this instance was made since the secret is this one."""
+    """Return whether a token of this instance was made with the present secret."""
     return token.attempt is not None and token.attempt > _secret_since(db)
 
 
@@ -126,7 +125,7 @@ def keep_secret(db: Database, known: str | None, now: float) -> str:
         secret = known or secrets.token_hex(16)
         set_fact(db, SECRET, secret)
         if known is None:
-            # What was sent before cannot be verified.
+            # Tokens that were sent before cannot be verified.
             set_fact(db, SECRET_SINCE, str(max(int(now * 1000) - 1, last_attempt(db))))
     return secret
 
@@ -145,8 +144,8 @@ def _secret_since(db: Database) -> int:
 
 
 def _name_mac(secret: str, head: str) -> str:
-    return hmac.new(secret.encode(), head.encode(), sha256).hexdigest()[:_MAC_DIGITS]
+    return hmac.digest(secret.encode(), head.encode(), "sha256").hex()[:_MAC_DIGITS]
 
 
 def _size_mac(secret: str, head: str, size: int) -> str:
-    return hmac.new(secret.encode(), f"{head}-{size}".encode(), sha256).hexdigest()[:_MAC_DIGITS]
+    return _name_mac(secret, f"{head}-{size}")

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlite_utils import Database
-
 from syncd.state import attempts, echo
-from syncd.state.advance import Policies
+from syncd.state.apply_plan import Policies
+from syncd.state.database.connection import Database
 from syncd.state.texts import storable
 
 

@@ -1,4 +1,4 @@
-"""The database as whoever has no daemon reads it: one consistent view, read-only."""
+"""Reads of the database without a daemon: one consistent view, read-only."""
 
 import os
 import sqlite3
@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlite_utils import Database
-
 from syncd.exceptions import ForeignStateError, NoStateError, StateError
-from syncd.state import damage, owner, schema
+from syncd.state.database import owner, schema
+from syncd.state.database.connection import Database
 
 T = TypeVar("T")
 SQLITE_VERSION = sqlite3.sqlite_version
@@ -19,14 +18,14 @@ SQLITE_VERSION = sqlite3.sqlite_version
 def read(directory: Path, query: Callable[[Database], T]) -> T:
     """Run `query` on the database in `directory`, on one consistent view, daemon or not.
 
-    NoStateError where there is none, ForeignStateError where it is not ours, StateError where it
-    cannot be read.
+    Raise NoStateError when there is none, ForeignStateError when it is not ours, DamagedStateError
+    when SQLite finds it damaged, and StateError when it cannot be read.
     """
     path = directory / schema.FILE_NAME
     try:
         owner.refuse_to_read(directory)
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise ForeignStateError(f"{path} is no file: remove it")
+            raise ForeignStateError(f"{path} is not a file: remove it")
     except FileNotFoundError as error:
         raise NoStateError(
             f"there is no state in {directory}: syncd has not run with this configuration; name "
@@ -50,13 +49,15 @@ def read(directory: Path, query: Callable[[Database], T]) -> T:
     db = schema.open_readonly(path)
     try:
         db.conn.execute("BEGIN")
-        if schema.migrations.pending(db):
+        if not schema.is_current(db):
             raise NoStateError(
                 f"the state in {directory} is just being made, or is of an earlier syncd: "
                 "`syncd run` or `syncd once` brings it up to date"
             )
         return query(db)
     except sqlite3.Error as error:
+        if schema.is_damage(error):
+            raise schema.damaged(path, error) from error
         raise StateError(f"cannot read the state database {path}: {error}") from error
     finally:
         db.close()
@@ -74,8 +75,3 @@ def names_in_use(directory: Path) -> dict[bytes, str]:
         return read(directory, lambda db: {row[0]: row[1] for row in db.conn.execute(query)})
     except StateError:
         return {}
-
-
-def quick_check(db: Database) -> str:
-    """Examine the whole database; return `ok`, or what is the first thing wrong with it."""
-    return damage.found(db) or "ok"

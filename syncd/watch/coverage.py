@@ -36,7 +36,7 @@ def _watches(descriptor: int) -> Iterator[str]:
 
 
 class Coverage:
-    """What is watched, and where beneath the root events are not to be relied on all the same."""
+    """The directories that are watched, and those beneath the root whose events are unreliable."""
 
     def __init__(self, watched: Iterable[WatchedInode], deaf: Iterable[bytes] = ()) -> None:
         self._watched = frozenset(watched)

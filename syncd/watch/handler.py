@@ -47,7 +47,7 @@ class Handler(FileSystemEventHandler):
         removed = isinstance(
             event, FileDeletedEvent | FileMovedEvent | DirDeletedEvent | DirMovedEvent
         )
-        # What is in a new directory has events of its own, made up by watchdog where need be.
+        # Files in a new directory have events of their own, made up by watchdog where need be.
         if not isinstance(event, DirCreatedEvent):
             self._hint(os.fsencode(event.src_path), removed=removed)
         if event.dest_path and not event.is_directory:

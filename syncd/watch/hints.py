@@ -1,4 +1,4 @@
-"""What events said about a folder since it was last asked: paths to look at, or to scan it all."""
+"""Hints from a folder's events since the last look: paths to look at, or a request to scan."""
 
 import threading
 import time

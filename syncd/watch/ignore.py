@@ -19,7 +19,7 @@ from syncd.exceptions import ConfigError, UnreadableError
 from syncd.watch.folder import WatchFolder
 from syncd.watch.gitignore import PatternError, Patterns
 
-#: What programs leave behind on their way to a finished file, and what systems keep for themselves.
+#: Leftovers of programs on their way to a finished file, and files that systems keep.
 JUNK = (
     *("*.part", "*.part-Frag*", "*.partial", "*.filepart", "*.crdownload", "*.aria2", "*.!qB"),
     *("*.tmp", "*.swp", "*~", "~$*", "#*#", ".~lock.*"),
@@ -30,8 +30,8 @@ JUNK = (
 #: Rules that people keep beside the files; itself never uploaded.
 IGNORE_FILE = ".syncdignore"
 _IGNORE_NAME = IGNORE_FILE.encode()
-#: What such a file may hold, and how many of them may stand above one another. Anyone who may write
-#: into the folder can write them: they must not cost more time or memory than this.
+#: Limits of one such file, and of how many may be nested. Anyone who may write into the folder can
+#: write them, so they must not cost more time or memory than this.
 IGNORE_BYTES, IGNORE_RULES, IGNORE_DEPTH = 64 << 10, 1000, 8
 #: The bytes that all such files of a folder may hold, each content counted once, for reading rules
 #: is dear; and the most bytes of rules times bytes of a path, for matching costs that at worst.
@@ -43,7 +43,7 @@ NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RuleVerdict:
     """Whether a path is excluded, and the rule that decided; empty where none had an opinion."""
 
     excluded: bool
@@ -52,11 +52,11 @@ class Verdict:
     place: tuple[str, int] | None = None
 
 
-_ELIGIBLE = Verdict(excluded=False)
-_HIDDEN = Verdict(excluded=True, rule="hidden (its name begins with a dot)")
-_NOT_INCLUDED = Verdict(excluded=True, rule="include (no pattern matches)")
-_IGNORE_ITSELF = Verdict(excluded=True, rule=f"{IGNORE_FILE} (holds rules, not content)")
-_SET_ASIDE = Verdict(excluded=True, rule="set aside by syncd, to be taken away")
+_ELIGIBLE = RuleVerdict(excluded=False)
+_HIDDEN = RuleVerdict(excluded=True, rule="hidden (its name begins with a dot)")
+_NOT_INCLUDED = RuleVerdict(excluded=True, rule="include (no pattern matches)")
+_IGNORE_ITSELF = RuleVerdict(excluded=True, rule=f"{IGNORE_FILE} (holds rules, not content)")
+_SET_ASIDE = RuleVerdict(excluded=True, rule="set aside by syncd, to be taken away")
 
 
 class Rules:
@@ -90,7 +90,7 @@ class Rules:
         """Say whether the rules of `directory` are remembered."""
         return directory in self._above
 
-    def verdict(self, path: bytes, *, is_dir: bool) -> Verdict:
+    def verdict(self, path: bytes, *, is_dir: bool) -> RuleVerdict:
         """Judge `path` with every directory above it: beneath an excluded one, all is excluded.
 
         UnreadableError where a `.syncdignore` file may have an opinion and cannot be read.
@@ -100,7 +100,7 @@ class Rules:
             return above.verdict
         return self.entry(path, is_dir=is_dir, files=above.files)
 
-    def entry(self, path: bytes, *, is_dir: bool, files: "IgnoreFiles" = ()) -> Verdict:
+    def entry(self, path: bytes, *, is_dir: bool, files: "IgnoreFiles" = ()) -> RuleVerdict:
         """Judge `path` alone, in a directory that is known to be eligible.
 
         `files` are the `.syncdignore` files that bear on it, as `read` returns them.
@@ -111,10 +111,10 @@ class Rules:
         for file in reversed(files):
             matches, rule = file.match(path, is_dir=is_dir)
             if matches is not None:
-                return configured if configured.rule and not matches else Verdict(matches, rule)
+                return configured if configured.rule and not matches else RuleVerdict(matches, rule)
         return configured
 
-    def _configured(self, path: bytes, *, is_dir: bool) -> Verdict:
+    def _configured(self, path: bytes, *, is_dir: bool) -> RuleVerdict:
         """Judge `path` by the configuration, whatever the `.syncdignore` files say."""
         name = path.rpartition(b"/")[2]
         if name == _IGNORE_NAME:
@@ -123,9 +123,9 @@ class Rules:
             return _SET_ASIDE
         matches, index = self._exclude.patterns.find(path, is_dir=is_dir)
         if matches is not None:
-            return Verdict(matches, f"exclude {self._exclude.lines[index]}", ("exclude", index))
+            return RuleVerdict(matches, f"exclude {self._exclude.lines[index]}", ("exclude", index))
         if _JUNK.fullmatch(name):
-            return Verdict(excluded=True, rule=f"junk {_junk_pattern(name)}")
+            return RuleVerdict(excluded=True, rule=f"junk {_junk_pattern(name)}")
         if not self._hidden and name.startswith(b"."):
             return _HIDDEN
         # A directory is never excluded for matching no `include`: a file beneath it may match.
@@ -134,13 +134,13 @@ class Rules:
         matches, index = self._include.patterns.find_within(path)
         if not matches:
             return _NOT_INCLUDED
-        return Verdict(False, f"include {self._include.lines[index]}", ("include", index))
+        return RuleVerdict(False, f"include {self._include.lines[index]}", ("include", index))
 
-    def of_size(self, size: int) -> Verdict:
+    def of_size(self, size: int) -> RuleVerdict:
         """Judge an eligible file by its size in bytes."""
         if self._max_size is None or size <= self._max_size:
             return _ELIGIBLE
-        return Verdict(True, f"max_size {self._max_size} (it has {size} bytes)")
+        return RuleVerdict(True, f"max_size {self._max_size} (it has {size} bytes)")
 
     def surely_let_in(self, names: Sequence[bytes], largest: int, files: "IgnoreFiles") -> bool:
         """Say whether it is certain that files of these names are eligible, wherever they stand.
@@ -251,9 +251,9 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class _Above:
-    """What a directory's rules are: its own verdict, and the files that bear on what is in it."""
+    """The rules of a directory: its own verdict, and the rule files that apply to its contents."""
 
-    verdict: Verdict
+    verdict: RuleVerdict
     files: "IgnoreFiles" = ()
 
 

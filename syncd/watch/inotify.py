@@ -250,7 +250,7 @@ class Emitter(InotifyEmitter):
         elif event.is_create and isinstance(event, ToldEvent):
             self._open_files.made(path)
         elif event.is_create or event.is_moved_to:
-            # Whoever writes to it may have opened it before it came under our eyes.
+            # Its writer may have opened it before it was watched.
             self._open_files.suspect(path)
         elif event.is_close_write or event.is_delete or event.is_moved_from:
             self._open_files.ended(path)

@@ -1,10 +1,10 @@
-"""What the table knows of one directory's files, for a comparison with its listing."""
+"""The files of one directory as the table knows them, for a comparison with its listing."""
 
 from collections.abc import Iterator, Sequence
 
-from syncd.state import inventory
-from syncd.state.inventory import Entry, Known
-from syncd.state.store import Store
+from syncd.state import scan_index
+from syncd.state.database.store import Store
+from syncd.state.scan_index import Entry, Known
 
 #: Rows that are held at a time.
 ROWS = 1000
@@ -25,12 +25,12 @@ class KnownDirectory:
         self._directory = directory
         self._skips = skips
         self._expected = store.read(
-            lambda db: inventory.expected_in(db, folder, directory, skips=skips, limit=ROWS)
+            scan_index.expected_in, folder, directory, skips=skips, limit=ROWS
         )
         self._is_small = len(self._expected) < ROWS
         self._judged: set[bytes] = set()
         #: rows that are added from now on are not compared
-        self._last_id = 0 if self._is_small else store.read(inventory.last_id)
+        self._last_id = 0 if self._is_small else store.read(scan_index.last_id)
         self._met = bytearray(self._last_id // 8 + 1)
 
     def unchanged(self, listed: set[Entry]) -> set[Entry]:
@@ -54,7 +54,7 @@ class KnownDirectory:
             paths = [path for path in paths if path in known]
         if not paths:
             return {}
-        return self._store.read(lambda db: inventory.at(db, self._folder, paths))
+        return self._store.read(scan_index.at, self._folder, paths)
 
     def meet(self, row: Known) -> None:
         """Note that the listing has this file."""
@@ -75,9 +75,7 @@ class KnownDirectory:
 
     def _ids(self, entries: set[Entry]) -> dict[Entry, int]:
         paths = [entry[0] for entry in entries]
-        return self._store.read(
-            lambda db: inventory.expected_at(db, self._folder, paths, skips=self._skips)
-        )
+        return self._store.read(scan_index.expected_at, self._folder, paths, skips=self._skips)
 
     def _note(self, number: int) -> None:
         if number <= self._last_id:
@@ -88,7 +86,5 @@ class KnownDirectory:
 
     def _page(self, after: int) -> list[Known]:
         return self._store.read(
-            lambda db: inventory.in_directory(
-                db, self._folder, self._directory, after=after, limit=ROWS
-            )
+            scan_index.in_directory, self._folder, self._directory, after=after, limit=ROWS
         )

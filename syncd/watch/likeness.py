@@ -11,11 +11,11 @@ from functools import partial
 from syncd import disk
 from syncd.disk import Found
 from syncd.identity import View, part_of
-from syncd.state import inventory
+from syncd.state import scan_index
+from syncd.state.database.store import Store
 from syncd.state.folders import Part
-from syncd.state.inventory import Latest
 from syncd.state.planner import Limits
-from syncd.state.store import Store
+from syncd.state.scan_index import Latest
 from syncd.watch.folder import WatchFolder
 
 BATCH = 1000
@@ -55,8 +55,8 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
     """Look for each synced file of a `part` of the folder; nothing is read."""
     found, after = Likeness(), b""
     while True:
-        batch = partial(inventory.synced_in, folder=folder.name, directory=part, limit=BATCH)
-        known = store.read(partial(batch, after=after))
+        batch = partial(scan_index.synced_in, folder=folder.name, directory=part, limit=BATCH)
+        known = store.read(batch, after=after)
         if not known:
             return found
         after = known[-1].path
@@ -81,11 +81,10 @@ def is_put_back(
     directory above it, which no program can set.
     """
     if not known.identity.inode:
-        # Where inodes are made up, so are the times of changes; or another machine answers.
+        # A filesystem that makes up inodes makes up the times of changes, too; or another machine
+        # answers.
         return False
-    files = store.read(
-        lambda db: inventory.latest(db, folder.name, part, known.believed_at, now, LATEST)
-    )
+    files = store.read(scan_index.latest, folder.name, part, known.believed_at, now, LATEST)
     return any(
         _is_earlier(folder.path, part, file)
         for file in files

@@ -16,8 +16,8 @@ from pathlib import Path
 from syncd import identity
 from syncd.log import printable
 from syncd.metrics import WATCH_OVERFLOWS
+from syncd.mounts import hidden_beneath, why_polling
 from syncd.watch.coverage import Coverage
-from syncd.watch.filesystems import deaf_mounts, why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.handler import Handler
 from syncd.watch.hints import Hints
@@ -84,7 +84,7 @@ class FolderObserver:
         if self._inotify is None or tree is None:
             return None
         root = os.path.realpath(self._folder.path)
-        deaf = deaf_mounts(root) if self._folder.watch == "auto" else []
+        deaf = hidden_beneath(root) if self._folder.watch == "auto" else []
         if not tree.refused and not deaf:
             return None
         return Coverage(self._inotify.watched(), deaf)
@@ -180,7 +180,7 @@ class FolderObserver:
         # watchdog warns of states of its own; made into errors, they would end its threads.
         for module in ("watchdog", Inotify.__module__):
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=module)
-        # What matters of what it logs is seen here; the rest are errors about being stopped.
+        # Its important messages are handled here; the rest are errors about being stopped.
         logging.getLogger("watchdog").setLevel(logging.CRITICAL)
         # A root that is a link would give no event at all.
         root = os.path.realpath(self._folder.path)

@@ -19,7 +19,7 @@ TOLD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What events told of a file: when it was made or last written to."""
+    """When a file was made or last written to, according to its events."""
 
     at: float
     #: whether a write was told of

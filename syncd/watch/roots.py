@@ -1,95 +1,44 @@
-"""Is this root the right one? Places and releases the holds that depend on it.
+"""Checks that a folder's root is the right one, and places and releases the holds that follow.
 
-Whatever is recorded of a folder goes through `Root.record`, which looks at the root before the
-look at the files and after it, and settles in one transaction with them what may be believed.
+Every observation of a folder is recorded by `Root.record`, which looks at the root before and
+after the files, and decides in the same transaction which observations to believe.
 
-A folder has parts: its root, and each directory beneath on which something is mounted. One rule
-holds for all of them. What is known of a part was seen in a directory of one identity; beneath
+A folder has parts: its root, and each directory beneath it on which something is mounted. One rule
+holds for all parts: the known files of a part belong to a directory of one identity, and beneath
 another directory in its place nothing is recorded, hashed, sent, taken away or deleted.
 """
 
-import enum
 import errno
 import logging
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from syncd import identity
 from syncd.identity import RootIdentity, View
-from syncd.state import folders, holds, inventory, reconfiguration, sightings
-from syncd.state.advance import Policies
+from syncd.state import folders, grace, holds, observations, reconfiguration, scan_index
+from syncd.state.apply_plan import Policies
+from syncd.state.database.store import Store, Transaction
 from syncd.state.folders import Part
 from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops, decisions
-from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store, Transaction
+from syncd.state.observations import Observation, Settling
 from syncd.state.texts import shown
 from syncd.watch.folder import WatchFolder
 from syncd.watch.likeness import Likeness, compare, is_put_back
+from syncd.watch.standing import RootState, Standing
 
 log = logging.getLogger(__name__)
 
 _NOT_THERE = os.strerror(errno.ENOENT)
-#: What a hold stops, for which scope, and why.
+#: The existing parts, each with its row if it is known.
+_Parts = Mapping[bytes, Part | None]
+#: A hold's `stops`, scope and reason.
 _Key = tuple[Stops, str, str]
 
 
-class RootState(enum.StrEnum):
-    """How a part of a folder is, compared with what the table knows of it."""
-
-    #: the right one, or one of which nothing is known yet
-    OK = "ok"
-    #: another one with most of what is known in it: only what it lacks is not believed
-    ALIKE = "alike"
-    #: another one, or the right one as it was earlier
-    REPLACED = "replaced"
-    #: not there, not a directory, or not to be listed
-    MISSING = "missing"
-
-    @property
-    def is_seen(self) -> bool:
-        """Whether what is there is recorded and sent."""
-        return self in (RootState.OK, RootState.ALIKE)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a folder's parts stand at one look."""
-
-    view: View
-    states: Mapping[bytes, RootState]
-
-    @property
-    def state(self) -> RootState:
-        """How the root stands."""
-        return self.states[b""]
-
-    @property
-    def alike(self) -> dict[bytes, RootIdentity | None]:
-        """What is in the place of each part that is only alike."""
-        alike = (part for part, state in self.states.items() if state is RootState.ALIKE)
-        return {part: self.view.parts[part] for part in alike}
-
-    @property
-    def stopped(self) -> list[bytes]:
-        """The parts in which nothing is to be looked at."""
-        return [part for part, state in self.states.items() if not state.is_seen]
-
-    def believes(self, sighting: Sighting) -> bool:
-        """Say whether a sighting counts, in the part that holds its path."""
-        # A rule asks nothing of the disk: what it excludes is released, mounted or not.
-        if sighting.by_rule:
-            return True
-        states = {self.state, self.states[identity.part_of(self.states, sighting.path)]}
-        if sighting.seen is Seen.MISSING:
-            return states == {RootState.OK}
-        return all(state.is_seen for state in states)
-
-
 class Root:
-    """One folder's root: what it is known by, and the one door by which its files are recorded."""
+    """One folder's root: its known identity, and the only way to record its files."""
 
     def __init__(
         self,
@@ -104,39 +53,40 @@ class Root:
         self.policies = policies
         self._clock = clock
         self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
-        #: what was found in another directory in a part's place
+        #: the comparison with another directory that is in a part's place
         self._compared: dict[tuple[bytes, RootIdentity], Likeness] = {}
-        #: the parts that were compared, and whose holds do not tell of it yet
+        #: the parts that were compared, and whose holds are not up to date with that
         self._fresh: set[bytes] = set()
-        #: the known parts that were asked whether they are as they were earlier, on what mount and
-        #: at what change of the mounts; and those that are
+        #: the known parts that were checked for being put back, with their mount and the count of
+        #: changes to the mounts; and those that were put back
         self._dated: dict[bytes, tuple[RootIdentity, str | None, int]] = {}
         self._put_back: set[bytes] = set()
         self._shown = shlex.quote(os.fsdecode(folder.path))
 
     def check(self) -> Standing:
-        """Look at the root, and bring the holds up to date; a root seen first is accepted."""
+        """Look at the root and bring the holds up to date; accept a root that was never seen."""
         view = self._view()
-        for part in self._store.read(lambda db: self._unsure(db, view)):
+        unsure, standing = self._store.read(self._compare_with_known, view)
+        for part in unsure:
             likeness = compare(self._store, self._folder, view, part)
             seen = view.parts[part]
-            # What was compared while the disk changed is compared again at the next check.
+            # If the disk changed during the comparison, the next check compares again.
             if seen is not None and self._view() == view:
                 self._compared[part, seen] = likeness
                 self._fresh.add(part)
-        if self._store.read(lambda db: self._is_news(db, view)):
-            return self._store.write(lambda db: self._judge(db, view))
-        return self._store.read(lambda db: self._standing(db, view))
+        if unsure:
+            _, standing = self._store.read(self._compare_with_known, view)
+        return standing or self._store.write(self._judge, view)
 
     def compare_anew(self) -> None:
-        """Forget what was compared: files may have come or gone since."""
+        """Forget all comparisons: files may have come or gone since."""
         self._compared.clear()
         self._dated.clear()
 
-    def record(self, seen: Sequence[Sighting], before: View) -> int | None:
-        """Record what was seen beneath the root that looked like `before`; return the rows changed.
+    def record(self, seen: Sequence[Observation], before: View) -> int | None:
+        """Record observations made beneath the root as of `before`; return the rows changed.
 
-        None, with nothing recorded, where the root is not the same any more.
+        Return None, and record nothing, if the root is no longer the same.
         """
         after = self._view()
 
@@ -144,7 +94,7 @@ class Root:
             standing = self._judge(db, after)
             if after != before or not standing.state.is_seen:
                 return None
-            return sightings.record(
+            return observations.record(
                 db,
                 self._folder.name,
                 filter(standing.believes, seen),
@@ -156,9 +106,9 @@ class Root:
         return self._store.write(work)
 
     def take(self, scope: str) -> bool:
-        """Take whatever is there now for the part of that `scope`: a person said so.
+        """Accept what is there now as the part of that `scope`, because a person said so.
 
-        Returns False where nothing is there to be taken.
+        Return False if nothing is there.
         """
         view = self._view()
 
@@ -175,7 +125,8 @@ class Root:
         return self._store.write(work)
 
     def _view(self) -> View:
-        known = self._store.read(lambda db: folders.parts(db, self._folder.name))
+        name = self._folder.name
+        known = self._store.recall(("parts", name), lambda db: folders.parts(db, name))
         view = identity.view(self._folder.path, self._folder.marker, known)
         for part, seen in view.parts.items():
             if seen is None or part not in known:
@@ -186,7 +137,7 @@ class Root:
                     self._put_back.add(part)
                 else:
                     self._put_back.discard(part)
-                # Last: another thread relies on it.
+                # This comes last because another thread relies on it.
                 self._dated[part] = looked_at
         return view
 
@@ -196,18 +147,32 @@ class Root:
             return False
         return is_put_back(self._store, self._folder, view, part, known, self._clock())
 
-    # How the parts stand
+    def _compare_with_known(
+        self, db: Transaction, view: View
+    ) -> tuple[list[bytes], Standing | None]:
+        """Return the parts whose files must be compared, and the standing unless it is new."""
+        parts = self._parts(db, view)
+        standing = self._standing(db, view, parts)
+        unsure = [
+            part
+            for part, state in standing.states.items()
+            if state is RootState.REPLACED
+            and (part, view.parts[part]) not in self._compared
+            and part not in self._put_back
+        ]
+        return unsure, None if self._is_news(db, view, parts, standing) else standing
 
-    def _standing(self, db: Transaction, view: View) -> Standing:
-        states = {p: self._state(db, view, p, known) for p, known in self._parts(db, view)}
-        return Standing(view, states)
+    def _standing(self, db: Transaction, view: View, parts: _Parts) -> Standing:
+        return Standing(view, {p: self._state(db, view, p, known) for p, known in parts.items()})
 
-    def _parts(self, db: Transaction, view: View) -> Iterator[tuple[bytes, Part | None]]:
-        """Yield each part that there is, and what is known of it."""
+    def _parts(self, db: Transaction, view: View) -> _Parts:
+        """Return each existing part, with its row if it is known."""
         known = folders.parts(db, self._folder.name)
-        for part in view.parts:
-            if not part or part in known or part in view.mounted:
-                yield part, known.get(part)
+        return {
+            part: known.get(part)
+            for part in view.parts
+            if not part or part in known or part in view.mounted
+        }
 
     def _state(self, db: Transaction, view: View, part: bytes, known: Part | None) -> RootState:
         seen = view.parts[part]
@@ -223,12 +188,12 @@ class Root:
         return RootState.ALIKE if is_alike else RootState.REPLACED
 
     def _is_to_be_taken(self, db: Transaction, view: View, part: bytes, known: Part | None) -> bool:
-        """Say whether what is there is the right one, and is not known as that yet."""
+        """Return whether a part is the right one and must be recorded as such."""
         seen, name = view.parts[part], self._folder.name
-        # Ask the table only where it matters: it may hold many files that are gone.
+        # Query the table only where it matters: it may hold many files that are gone.
         is_left = known is not None and part and part not in view.mounted
-        if is_left and not inventory.synced_in(db, name, part, b"", 1):
-            # What is not mounted any more is only waited for where something on it is known.
+        if is_left and not scan_index.synced_in(db, name, part, b"", 1):
+            # An unmounted part matters only while known files are on it.
             return True
         if seen is None or (known is not None and seen == known.identity):
             return False
@@ -241,56 +206,47 @@ class Root:
         if self._compared.get((part, seen), Likeness()).is_whole:
             return True
         if known is not None and known.identity.is_of_old:
-            # An earlier version's identity is worth as much as the files that are there.
-            return not inventory.synced_in(db, name, part, b"", 1)
-        return not inventory.ever_held(db, name, part)
+            # An identity that an earlier version recorded counts only if the files are there.
+            return not scan_index.synced_in(db, name, part, b"", 1)
+        return not scan_index.ever_held(db, name, part)
 
-    def _unsure(self, db: Transaction, view: View) -> list[bytes]:
-        """Return the parts whose files must be compared to know how they stand."""
-        return [
-            part
-            for part, known in self._parts(db, view)
-            if (part, view.parts[part]) not in self._compared
-            and part not in self._put_back
-            and self._state(db, view, part, known) is RootState.REPLACED
-        ]
-
-    def _is_news(self, db: Transaction, view: View) -> bool:
-        parts = list(self._parts(db, view))
+    def _is_news(self, db: Transaction, view: View, parts: _Parts, standing: Standing) -> bool:
         if not folders.is_known(db, self._folder.name) or any(
-            self._is_to_be_taken(db, view, *part) for part in parts
+            self._is_to_be_taken(db, view, *part) for part in parts.items()
         ):
             return True
-        standing = self._standing(db, view)
-        if any(known and known.mount != view.mounts.get(p, known.mount) for p, known in parts):
+        known = {part: one for part, one in parts.items() if one is not None}
+        if any(one.mount != view.mounts.get(part, one.mount) for part, one in known.items()):
             return True
-        if standing.alike != {part: known.alike for part, known in parts if known and known.alike}:
+        if standing.alike != {part: one.alike for part, one in known.items() if one.alike}:
             return True
         opened = self._open(db)
         wanted = self._wanted(standing)
         return wanted.keys() != opened or any(part in self._fresh for part in wanted.values())
 
     def _judge(self, db: Transaction, view: View) -> Standing:
-        """Take what is to be taken, bring the holds up to date, and return how the parts stand."""
+        """Accept the right parts, bring the holds up to date, and return the standing."""
         name, now = self._folder.name, self._clock()
         folders.note(db, name, self._folder.path, now if view.parts[b""] else None)
-        for part, known in list(self._parts(db, view)):
+        parts = self._parts(db, view)
+        for part, known in parts.items():
             if self._is_to_be_taken(db, view, part, known):
                 self._take(db, view, part)
-        standing = self._standing(db, view)
-        for part, known in folders.parts(db, name).items():
-            mount = view.mounts.get(part, known.mount)
-            if identity.is_remounted(known.mount, mount):
-                # A file missing on the mount before may be there on this one.
-                sightings.restart_grace_beneath(db, name, part, now, self._settling.grace_seconds)
-            folders.note_other(
-                db,
-                name,
-                part,
+        parts = self._parts(db, view)
+        standing = self._standing(db, view, parts)
+        for part, known in parts.items():
+            if known is None:
+                continue
+            judged = known._replace(
                 alike=standing.alike.get(part),
                 is_stopped=standing.states[part] is RootState.REPLACED,
-                mount=mount,
+                mount=view.mounts.get(part, known.mount),
             )
+            if identity.is_remounted(known.mount, judged.mount):
+                # A file that was missing on the previous mount may be on this one.
+                grace.restart_beneath(db, name, part, now, confirmed=True)
+            if judged != known:
+                folders.note_judged(db, name, part, judged)
         wanted, opened = self._wanted(standing), self._open(db)
         for stops, scope, reason in opened - wanted.keys():
             holds.release(db, stops=stops, scope=scope, reason=reason, now=now)
@@ -302,14 +258,14 @@ class Root:
         return standing
 
     def _take(self, db: Transaction, view: View, part: bytes) -> None:
-        """Know a part by what is there now; one that is not mounted is a part no more."""
+        """Record what is there now as a part's identity; forget a part that is not mounted."""
         name, seen, now = self._folder.name, view.parts[part], self._clock()
         if seen is None or (part and part not in view.mounted):
             folders.forget_part(db, name, part)
             return
         known = folders.parts(db, name).get(part)
         self._put_back.discard(part)
-        held = inventory.ever_held(db, name, part)
+        held = scan_index.ever_held(db, name, part)
         folders.accept_part(db, name, part, seen, believed_at=now if known and held else 0.0)
         if part or known is None or seen.is_same(known.identity):
             return
@@ -319,13 +275,11 @@ class Root:
         if not held:
             folders.begin_anew(db, name, now)
 
-    # Holds
-
     def _scope(self, part: bytes) -> str:
         return f"{self._folder.name}/{shown(part)}" if part else self._folder.name
 
     def _wanted(self, standing: Standing) -> dict[_Key, bytes]:
-        """Return the holds that ought to be open, and the part that each is about."""
+        """Return the holds that should be open, each with the part that it concerns."""
         parts = [b""] if not standing.state.is_seen else standing.states
         wanted: dict[_Key, bytes] = {}
         for part in parts:
@@ -352,7 +306,7 @@ class Root:
         if seen is not None and stops == "deletions":
             self._name_missing(db, key, message, self._compared[part, seen].missing)
             return
-        synced = inventory.synced_in(db, self._folder.name, part, b"", holds.FIRST)
+        synced = scan_index.synced_in(db, self._folder.name, part, b"", holds.FIRST)
         where = self._where(part)
         commands = [f"ls -la {where}", f"findmnt --target {where}"]
         if seen is not None:
@@ -363,7 +317,7 @@ class Root:
             scope=scope,
             reason=reason,
             message=message,
-            affects=inventory.count_synced_in(db, self._folder.name, part),
+            affects=scan_index.count_synced_in(db, self._folder.name, part),
             first=[shown(file.path) for file in synced],
             commands=commands,
             now=self._clock(),
@@ -374,7 +328,7 @@ class Root:
     def _name_missing(
         self, db: Transaction, key: _Key, message: str, missing: Collection[int]
     ) -> None:
-        """Let the hold on a part that is alike name what is missing in it, and nothing else."""
+        """Make the hold on an alike part name exactly the files that are missing in it."""
         stops, scope, reason = key
         place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
         is_new = holds.open_id(db, **place) is None

@@ -20,18 +20,19 @@ from syncd.disk import Fingerprint
 from syncd.exceptions import UnreadableError
 from syncd.identity import View
 from syncd.log import printable
-from syncd.state import inventory
-from syncd.state.inventory import Entry, Known
+from syncd.state import scan_index
+from syncd.state.database.store import Store
 from syncd.state.lifecycle import FileStatus
-from syncd.state.sightings import Seen, Sighting
-from syncd.state.store import Store
+from syncd.state.observations import Observation, Seen
+from syncd.state.scan_index import Entry, Known
 from syncd.watch.coverage import Coverage
+from syncd.watch.evidence import BATCH, EXCLUDED, judge
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import IgnoreFiles, Rules
 from syncd.watch.known_directory import KnownDirectory
-from syncd.watch.looks import BATCH, EXCLUDED, judge
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState
+from syncd.watch.roots import Root
+from syncd.watch.standing import RootState
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _ENCODING = sys.getfilesystemencoding()
 
 @dataclass(slots=True)
 class ScanReport:
-    """What a scan found. Complete: every directory that could be listed was, to its end."""
+    """The result of a scan; it is complete if every readable directory was listed to its end."""
 
     state: RootState = RootState.MISSING
     #: eligible regular files
@@ -82,7 +83,7 @@ class ScanPass:
     #: directories to come to, with the rules that bear on what is above them
     waiting: list[tuple[bytes, IgnoreFiles]] = field(default_factory=list)
     listed: set[bytes] = field(default_factory=set)
-    batch: list[Sighting] = field(default_factory=list)
+    batch: list[Observation] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
     #: whether only what events do not cover is scanned
@@ -187,8 +188,8 @@ class ScanPass:
             found = self._found(path, entry, row, files)
             if found.is_met and row is not None:
                 known.meet(row)
-            if found.sighting is not None:
-                self._add(found.sighting)
+            if found.observation is not None:
+                self._add(found.observation)
 
     def _unchanged(
         self,
@@ -241,7 +242,7 @@ class ScanPass:
 
     def _found(
         self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles
-    ) -> "_Found":
+    ) -> "_Judgement":
         """Judge one entry; one that cannot be judged stops no other."""
         try:
             return self._judged(path, entry, row, files)
@@ -255,11 +256,11 @@ class ScanPass:
         # Known to be unreadable, it has a time of its own to be looked at again.
         if row is not None and row.status == FileStatus.UNREADABLE:
             return _MET
-        return _Found(Sighting(path, Seen.UNREADABLE, reason=reason))
+        return _Judgement(Observation(path, Seen.UNREADABLE, reason=reason))
 
     def _judged(
         self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles
-    ) -> "_Found":
+    ) -> "_Judgement":
         is_dir = entry.is_dir(follow_symlinks=False)
         verdict = self.rules.entry(path, is_dir=is_dir, files=files)
         if is_dir:
@@ -282,14 +283,14 @@ class ScanPass:
         fingerprint = Fingerprint.of(status)
         if row is not None and row.agrees_with(fingerprint, skips=self.folder.skip_existing):
             return _MET
-        sighting = Sighting(
+        observation = Observation(
             path,
             Seen.PRESENT,
             fingerprint,
             is_open=self.open_files.has(path),
             own_clock=mounts.has_own_clock(status.st_dev),
         )
-        return _Found(sighting)
+        return _Judgement(observation)
 
     def _nominate(self, known: KnownDirectory) -> None:
         """Remember known files that no listing showed: a look of their own has the evidence."""
@@ -302,9 +303,9 @@ class ScanPass:
     def _look_again(self) -> None:
         paths, self.nominated = self.nominated, []
         for path, sight in disk.look(self.folder.path, paths).items():
-            sighting = judge(self.rules, self.open_files, path, sight)
-            self.report.missing += sighting.seen is Seen.MISSING
-            self._add(sighting)
+            observation = judge(self.rules, self.open_files, path, sight)
+            self.report.missing += observation.seen is Seen.MISSING
+            self._add(observation)
 
     def _vanished_directories(self) -> None:
         """Judge the known files of directories that this scan did not come to."""
@@ -329,13 +330,11 @@ class ScanPass:
             return
         for row in self._known(parent).unmet():
             found = _ineligible(row.path, row, f"{EXCLUDED}{verdict.rule}")
-            if found.sighting is not None:
-                self._add(found.sighting)
+            if found.observation is not None:
+                self._add(found.observation)
 
     def _next_directories(self, after: bytes) -> list[bytes]:
-        return self.store.read(
-            lambda db: inventory.next_directories(db, self.folder.name, after, BATCH)
-        )
+        return self.store.read(scan_index.next_directories, self.folder.name, after, BATCH)
 
     def _is_beneath_unreadable(self, directory: bytes) -> bool:
         unreadable = self.report.unreadable
@@ -347,8 +346,8 @@ class ScanPass:
         skips = self.folder.skip_existing
         return KnownDirectory(self.store, self.folder.name, directory, skips=skips)
 
-    def _add(self, sighting: Sighting) -> None:
-        self.batch.append(sighting)
+    def _add(self, observation: Observation) -> None:
+        self.batch.append(observation)
         if len(self.batch) >= BATCH:
             self._flush()
 
@@ -362,21 +361,21 @@ class ScanPass:
         self.report.changed += changed
 
 
-class _Found(NamedTuple):
-    """What an entry of a directory means: what is to be recorded, and whether it was that file."""
+class _Judgement(NamedTuple):
+    """The meaning of a directory entry: the observation to record, and whether it is that file."""
 
-    sighting: Sighting | None
+    observation: Observation | None
     #: whether the row of that path, if there is one, is accounted for
     is_met: bool = True
 
 
-_MET = _Found(None)
+_MET = _Judgement(None)
 #: No file is there, as far as this entry tells.
-_NOTHING = _Found(None, is_met=False)
+_NOTHING = _Judgement(None, is_met=False)
 
 
-def _ineligible(path: bytes, row: Known | None, reason: str) -> _Found:
+def _ineligible(path: bytes, row: Known | None, reason: str) -> _Judgement:
     if row is None or row.is_unmirrored:
         return _MET
     by_rule = reason.startswith(EXCLUDED)
-    return _Found(Sighting(path, Seen.INELIGIBLE, reason=reason, by_rule=by_rule))
+    return _Judgement(Observation(path, Seen.INELIGIBLE, reason=reason, by_rule=by_rule))

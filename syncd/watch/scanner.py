@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from syncd.state import folders
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 from syncd.watch.coverage import Coverage
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
-from syncd.watch.roots import Root, RootState, Standing
+from syncd.watch.roots import Root
 from syncd.watch.scan_pass import ScanPass, ScanReport
+from syncd.watch.standing import RootState, Standing
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Scanner:
     @property
     def ever_ended(self) -> bool:
         """Whether a scan of this folder ever came to its end."""
-        return self._store.read(lambda db: folders.is_first_scan_over(db, self._folder.name))
+        return self._store.read(folders.is_first_scan_over, self._folder.name)
 
     def _pass(self, report: ScanReport, standing: Standing, coverage: Coverage | None) -> ScanPass:
         report.unreadable.update(dict.fromkeys(standing.stopped, "another disk is mounted there"))
@@ -102,15 +103,13 @@ class Scanner:
         at, directories = self._noted
         if not report.changed and directories == report.directories and now < at + NOTE_SECONDS:
             return
-        self._noted = now, report.directories
         tells_all = report.state is RootState.OK and not report.unreadable
         self._store.write(
-            lambda db: folders.note_scan(
-                db,
-                self._folder.name,
-                at=self._clock(),
-                seconds=report.seconds,
-                directories=report.directories,
-                mirrored=self._folder.mirror_deletions if tells_all else None,
-            )
+            folders.note_scan,
+            self._folder.name,
+            at=self._clock(),
+            seconds=report.seconds,
+            directories=report.directories,
+            mirrored=self._folder.mirror_deletions if tells_all else None,
         )
+        self._noted = now, report.directories

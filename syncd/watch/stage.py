@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from syncd.state.advance import Policies
-from syncd.state.store import Store
-from syncd.vitals import FolderVitals
+from syncd.heartbeat import FolderHealth
+from syncd.state.apply_plan import Policies
+from syncd.state.database.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.inotify import Instances
 from syncd.watch.scan_pass import ScanReport
@@ -140,6 +140,6 @@ class Watch:
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="syncd-scan") as pool:
             return list(pool.map(Watched.scan, self.folders.values()))
 
-    def vitals(self) -> dict[str, FolderVitals]:
+    def health(self) -> dict[str, FolderHealth]:
         """Return how well each folder is seen."""
-        return {name: watched.vitals() for name, watched in self.folders.items()}
+        return {name: watched.health() for name, watched in self.folders.items()}

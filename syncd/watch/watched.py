@@ -1,24 +1,28 @@
 """One watch folder: its root, watcher, rules and scanner, and the steps over them."""
 
 import logging
+import os
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 
+from syncd.heartbeat import FolderHealth
 from syncd.log import printable
-from syncd.state.advance import Policies
-from syncd.state.store import Store
+from syncd.state.apply_plan import Policies
+from syncd.state.database.store import Store
 from syncd.units import counted, size
-from syncd.vitals import FolderVitals
+from syncd.watch.evidence import Looker
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
 from syncd.watch.ignore import IGNORE_FILE, Rules
 from syncd.watch.inotify import Instances
-from syncd.watch.looks import Looker
 from syncd.watch.observer import FolderObserver
-from syncd.watch.roots import Root, RootState, Standing
+from syncd.watch.roots import Root
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.scanner import Scanner
+from syncd.watch.standing import RootState, Standing
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +186,7 @@ class Watched:
         try:
             changed = self._looker.look(hints)
         except Exception:
-            # What was hinted at is not recorded, and nobody will hint at it again.
+            # These hints are lost and will not come again.
             self.hints.ask_scan("a look at what events told of was not recorded")
             raise
         if changed is None:
@@ -192,6 +196,22 @@ class Watched:
     def look_due(self) -> float | None:
         """Look again at what is due; return when more will be, in seconds since the epoch."""
         return self._looker.look_due()
+
+    def look_at(self, paths: Collection[bytes]) -> ScanReport:
+        """Look now at `paths` and all beneath them; an empty path is the whole folder.
+
+        The report is complete if everything was recorded.
+        """
+        if b"" in paths:
+            return self.scan()
+        root = Path(os.fsdecode(self.folder.path))
+        # A file does not wait for the end of a scan.
+        directories = [path for path in paths if (root / os.fsdecode(path)).is_dir()]
+        with self._scanning if directories else nullcontext():
+            report = self._scanner.scan_parts(directories)
+        if self._looker.look(dict.fromkeys(paths, False)) is None:
+            report.complete = False
+        return report
 
     def scan_if_due(self) -> float:
         """Scan if it is time; return the seconds until the next scan."""
@@ -278,10 +298,10 @@ class Watched:
         if report.unreadable.keys() - before.keys():
             log.warning("%s: %s", self.folder.name, _unreadable_text(report.unreadable))
 
-    def vitals(self) -> FolderVitals:
+    def health(self) -> FolderHealth:
         """Return how well the folder is seen."""
         report = self.last_scan
-        return FolderVitals(
+        return FolderHealth(
             watch=self.observer.kind,
             watch_reason=self.observer.reason or _overflow_text(self.observer.overflows),
             watched_directories=self._watched_directories(),
@@ -300,7 +320,7 @@ class Watched:
             self._counted = now + max(COUNTED_SECONDS, took / COUNTING_PART), watches
         if self.last_scan is None or not watches:
             return watches
-        # What is excluded is watched, too; that is nobody's concern.
+        # Excluded directories are watched, too, and are not counted.
         return min(watches, self.last_scan.directories - len(self._uncovered))
 
     def _troubles(self) -> list[str]:

@@ -49,7 +49,7 @@ class WatchedTree(InotifyWatchGroup):
         """Take in an event."""
         if event.mask & InotifyConstants.IN_UNMOUNT:
             self.fail("its filesystem was unmounted")
-        # What is moved here may have changed where nobody looked.
+        # A moved-in directory may have changed while it was not watched.
         self._walks_known, self._collects = event.is_moved_to, event.is_create
         try:
             super().on_event(event)

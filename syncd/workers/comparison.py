@@ -1,6 +1,6 @@
 """Compares a listing with the ledger while it is read, a few files at a time.
 
-A listing may have a million files: what is kept of it is one bit for each copy of the ledger.
+A listing may have a million files, so only one bit for each copy of the ledger is kept of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ from functools import partial
 from syncd.files_api import FileDetail, FilesClient, NotFoundError
 from syncd.state import audit
 from syncd.state.audit import Claim
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 
 #: Files that are looked up in the ledger at once.
 BATCH = 500
-#: Told of each listed file, with the copy whose object it is.
+#: Called for each listed file, with the copy whose object it is.
 Compare = Callable[[FileDetail, Claim | None], None]
 
 
@@ -39,7 +39,7 @@ class Comparison:
         batch, self._batch = self._batch, {}
         if not batch:
             return
-        claims = self._store.read(partial(audit.known, uuids=batch.keys()))
+        claims = self._store.read(audit.known, uuids=batch.keys())
         for file_uuid, item in batch.items():
             claim = claims.get(file_uuid)
             if claim is not None:
@@ -62,19 +62,19 @@ class Comparison:
     def missing(self, workspace: str | None, *, retiring: bool = False) -> Iterator[Claim]:
         """Yield the copies that should be there and are not: neither listed nor found by uuid.
 
-        With `retiring`, also those that were to be deleted, and that an older ledger does not know
-        to be gone.
+        With `retiring`, include those that were to be deleted: an older ledger does not know
+        whether they are gone.
         """
         after = 0
         known = partial(audit.claims, workspace=workspace, retiring=retiring)
-        while claims := self._store.read(partial(known, after=after)):
+        while claims := self._store.read(known, after=after):
             for claim in claims:
                 if self.is_missing(claim):
                     yield claim
             after = claims[-1].copy_id
 
     def is_missing(self, claim: Claim) -> bool:
-        """Say whether a copy's object is proven gone: not listed, and the service denies it."""
+        """Return whether a copy's object is proven gone: not listed, and the service denies it."""
         if self._was_shown(claim.copy_id):
             return False
         try:

@@ -6,16 +6,15 @@ from statistics import median
 
 #: Transfers at a time at first, at least, and at most.
 FIRST, FEWEST, MOST = 4, 2, 64
-#: Twice as many must be faster by this factor to be worth their threads; half as many must reach
-#: this share to be enough.
-WORTH, ENOUGH = 1.3, 0.85
+#: Twice as many must be faster by this factor to be worth their threads.
+WORTH = 1.3
 #: A level at which all is slower than this share of its best is too high by now.
 TOO_SLOW = 0.5
-#: Seconds after which more are tried again, or fewer, in turn.
-AGAIN_SECONDS = 5.0
+#: Seconds after which more are tried again.
+AGAIN_SECONDS = 2.0
 #: Seconds in which further complaints of the service count as the same.
 DEAF_SECONDS = 1.0
-#: The fewest transfers by which a level is judged.
+#: The fewest transfers by which a level is judged: fewer are misled by a busy machine.
 JUDGED_BY = 8
 #: The cost of a request beside its bytes, in bytes: so that small files and large compare.
 REQUEST_BYTES = 1 << 16
@@ -34,10 +33,8 @@ class Concurrency:
         self._lock = threading.Lock()
         self._fixed = fixed
         self.limit = fixed or FIRST
-        #: the limit that a trial began at, and its speed; None while the limit stays
-        self._trial: tuple[int, float] | None = (0, 0.0)
-        #: whether more are tried next, or fewer
-        self._more = True
+        #: the limit that a trial of more began at, and its speed; None while the limit stays
+        self._trial: tuple[int, float] | None = None
         self._best = 0.0
         self._again_at = self._deaf_until = 0.0
         self._start_over(self.limit)
@@ -65,30 +62,23 @@ class Concurrency:
 
     def _judge(self, speed: float, now: float) -> int:
         """Return the limit that follows from the speed at this one."""
-        if self._trial is None:
-            self._best = max(self._best, speed)
-            if speed < TOO_SLOW * self._best:
-                return self._stay(max(self.limit // 2, FEWEST), now + AGAIN_SECONDS)
-            return self._try(speed, now, more=self._more) if now >= self._again_at else self.limit
-        before, to_beat = self._trial
-        is_more = self.limit > before
-        if speed >= (WORTH if is_more else ENOUGH) * to_beat:
-            return self._try(speed, now, more=is_more)
-        # Where more were not worth it, fewer may be enough.
-        return self._stay(before, now + (0.0 if is_more else AGAIN_SECONDS))
+        if self._trial is not None:
+            before, to_beat = self._trial
+            return self._try_more(speed) if speed >= WORTH * to_beat else self._stay(before, now)
+        # A best that was a moment's luck fades.
+        self._best = max(0.9 * self._best, speed)
+        if speed < TOO_SLOW * self._best:
+            return self._stay(max(self.limit // 2, FEWEST), now)
+        return self._try_more(speed) if now >= self._again_at else self.limit
 
-    def _try(self, speed: float, now: float, *, more: bool) -> int:
-        """Begin a trial of twice as many transfers, or of half."""
-        self._more = not more
-        limit = min(self.limit * 2, MOST) if more else max(self.limit // 2, FEWEST)
-        if limit == self.limit:
-            return self._stay(limit, now + AGAIN_SECONDS)
-        self._trial = self.limit, speed
-        return limit
+    def _try_more(self, speed: float) -> int:
+        """Begin a trial of twice as many transfers."""
+        self._trial = (self.limit, speed) if self.limit < MOST else None
+        return min(self.limit * 2, MOST)
 
-    def _stay(self, limit: int, again_at: float) -> int:
-        """End the trial; the next one is at `again_at`."""
-        self._trial, self._best, self._again_at = None, 0.0, again_at
+    def _stay(self, limit: int, now: float) -> int:
+        """End the trial; the next one comes a while later."""
+        self._trial, self._best, self._again_at = None, 0.0, now + AGAIN_SECONDS
         return limit
 
     def overloaded(self) -> None:
@@ -103,4 +93,4 @@ class Concurrency:
             self._again_at = now + AGAIN_SECONDS
             if now >= self._deaf_until:
                 self._deaf_until = now + DEAF_SECONDS
-                self._start_over(self._stay(max(self.limit // 2, FEWEST), self._again_at))
+                self._start_over(self._stay(max(self.limit // 2, FEWEST), now))

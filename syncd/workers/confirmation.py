@@ -24,12 +24,12 @@ T = TypeVar("T")
 #: From so many objects of one workspace on, a listing is read before each is asked for.
 LISTED_FROM = 3
 PAGE_ITEMS = 100
-#: What the service says of a video only once its bytes were there.
+#: States that a video reaches only after its bytes arrived.
 _ARRIVED = ("processing", "completed")
 
 
 class Told(enum.Enum):
-    """What the service says of one object."""
+    """The service's answer about one object."""
 
     #: it has exactly the size that was sent
     WHOLE = enum.auto()

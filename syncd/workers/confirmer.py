@@ -7,23 +7,23 @@ never tells a size, that is learned, and the storage's word has to do.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from syncd.files_api import FilesApiError, FilesClient
 from syncd.log import fields
 from syncd.state import confirming, files
+from syncd.state.backoff import backoff_seconds
 from syncd.state.confirming import SIZES, TOLD
 from syncd.state.copies import Copy
-from syncd.state.ledger import Failure, Ledger, Stored
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store, Transaction
+from syncd.state.database.store import Store, Transaction
+from syncd.state.ledger import Arrival, Failure, Ledger, Stored
+from syncd.units import counted
 from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
 
 #: Copies confirmed in one step at most, and steps a second: they share the service with uploads.
-BATCH, STEPS_PER_SECOND = 100, 4.0
+BATCH, STEPS_PER_SECOND = 400, 4.0
 #: Seconds between two looks at the same copy, at least and at most.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 30.0
 _UNCONFIRMED = "the storage took it, and the service does not hold it"
@@ -71,10 +71,10 @@ class Confirmer:
         if shut := self._gate.seconds_shut_for_all():
             return shut
         now = self._clock()
-        found = self._store.read(lambda db: confirming.due(db, now, BATCH))
+        found = self._store.read(confirming.due, now, BATCH)
         if found:
             self._record(found, self._confirmation.ask(found))
-            # What is handed to storages meanwhile is confirmed together.
+            # Copies that storages take meanwhile are confirmed together.
             if self._pause(1.0 / STEPS_PER_SECOND):
                 return None
         next_at = self._store.read(confirming.next_due)
@@ -95,32 +95,31 @@ class Confirmer:
 
     def _note_sizes(self, whole: list[Copy]) -> None:
         if not self._tells_sizes and any(not copy.is_video for copy in whole):
-            self._tells_sizes = True
             if self._store.fact(SIZES) != TOLD:
                 self._store.write(confirming.told)
+            self._tells_sizes = True
 
     def _live(self, whole: list[Copy]) -> None:
         now = self._clock()
         look = now + self._options.first_poll_seconds
 
-        def record(db: Transaction) -> list[str]:
-            return [
-                self._ledger.stored(db, copy.id, _stored(copy), now, look=look) for copy in whole
-            ]
-
-        for copy, became in zip(whole, self._store.write(record), strict=True):
-            file = self._store.read(partial(files.existing, file_id=copy.file_id))
+        arrivals = [Arrival(copy.id, _stored(copy), now, look) for copy in whole]
+        states = self._store.write(self._ledger.stored_all, arrivals)
+        sent = self._store.read(lambda db: [files.existing(db, copy.file_id) for copy in whole])
+        for copy, file, became in zip(whole, sent, states, strict=True):
             log.info(
-                "%s: %s, %s",
+                "%s: %s, %s (%s)",
                 file.shown,
                 became,
                 copy.file_uuid,
+                counted(copy.size, "byte"),
                 extra=fields(
                     "confirmed",
                     folder=file.folder,
                     path=file.shown,
                     status=became,
                     file_uuid=copy.file_uuid,
+                    bytes=copy.size,
                 ),
             )
 
@@ -143,9 +142,7 @@ class Confirmer:
             self._give_up(copy)
 
     def _is_believed(self, copy: Copy) -> bool:
-        return not self._tells_sizes and self._store.read(
-            partial(confirming.may_be_believed, copy=copy)
-        )
+        return not self._tells_sizes and self._store.read(confirming.may_be_believed, copy=copy)
 
     def _is_key_good(self, copy: Copy) -> bool:
         """Tell a 404 for an object that is gone from one for a key that may not see it."""
@@ -164,7 +161,7 @@ class Confirmer:
         if self._store.fact(SIZES) == TOLD:
             return False
         try:
-            samples = self._store.read(lambda db: confirming.samples(db, copy))
+            samples = self._store.read(confirming.samples, copy)
             shown = self._confirmation.ask(samples).values()
             page = self._client.list(workspace_uuid=copy.workspace_uuid, limit=100)
         except FilesApiError as error:
@@ -174,9 +171,7 @@ class Confirmer:
             self._store.write(confirming.told)
             return False
         is_certain = Told.NO_SIZE in shown
-        if not self._store.write(
-            partial(confirming.ended_untold, copy=copy, is_certain=is_certain)
-        ):
+        if not self._store.write(confirming.ended_untold, copy=copy, is_certain=is_certain):
             return False
         log.warning("the service tells no sizes: uploads are believed on the storage's word")
         return confirming.is_by_storage(copy)
@@ -184,13 +179,11 @@ class Confirmer:
     def _give_up(self, copy: Copy) -> None:
         """Retire what was reserved, and have the file sent anew after a pause."""
         now = self._clock()
-        file = self._store.read(lambda db: files.existing(db, copy.file_id))
+        file = self._store.read(files.existing, copy.file_id)
         unconfirmed = _UNCONFIRMED if confirming.is_by_storage(copy) else _NO_STORAGE
         failure = Failure(copy.error_message or unconfirmed, copy.error_status, copy.error_code)
         again_at = now + backoff_seconds(max(copy.attempts, file.attempts + 1))
-        self._store.write(
-            lambda db: self._ledger.not_sent(db, copy.id, now, failure=failure, again_at=again_at)
-        )
+        self._store.write(self._ledger.not_sent, copy.id, now, failure=failure, again_at=again_at)
         log.warning(
             "%s: %s (%s); it is sent again",
             file.shown,

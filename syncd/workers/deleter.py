@@ -1,7 +1,7 @@
-"""Mirrors local deletions into soft deletes, on evidence; and deletes what was superseded.
+"""Mirrors local deletions, on evidence, as soft deletes; and deletes superseded copies.
 
-A file is taken for gone after two looks, a grace apart, at a root that is the right one. The
-DELETE itself follows a last look and a committed intent. See "Deleting safely" in the README.
+A file counts as gone after two looks at the right root, one grace period apart. The DELETE follows
+a last look and a committed intent. See "Deleting safely" in the README.
 """
 
 import logging
@@ -13,58 +13,57 @@ from syncd import disk
 from syncd.files_api import FilesApiError, FilesClient, NotFoundError
 from syncd.log import fields
 from syncd.metrics import DELETED_FILES
-from syncd.state import due, files, sightings
+from syncd.state import due, files, grace, observations
+from syncd.state.backoff import backoff_seconds
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store, Transaction, read_fact, set_fact
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
-from syncd.state.holds.missing import awaits_rename
+from syncd.state.holds.missing import awaiting_rename
 from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store, Transaction, read_fact, set_fact
 from syncd.state.texts import error_text
+from syncd.workers.clock_seen import ClockSeen
 from syncd.workers.gate import Gate
-from syncd.workers.lookouts import Lookouts
-from syncd.workers.looks import look
+from syncd.workers.parallel_looks import ParallelLooks
+from syncd.workers.path_check import look
 
 log = logging.getLogger(__name__)
 
 BATCH = 200
-#: Files that are looked at together a last time before their copies are deleted.
+#: Files that share one last look before their copies are deleted.
 LAST_LOOKS = 20
-#: The most that is asked of the service, however many deletions were approved.
+#: Seconds after its last look that a file's copies may still be deleted.
+LOOK_SECONDS = 5.0
+#: The limit on DELETE requests, however many deletions were approved.
 DELETES_PER_SECOND = 50.0
-#: Seconds by which the wall clock must leave the steady one to count as set.
-CLOCK_JUMP_SECONDS = 30.0
-#: Seconds after which it is noted anew what time it is.
+#: Seconds between two recordings of the clocks.
 CLOCK_NOTED_SECONDS = 600.0
-#: The longest for which a machine is believed to have been off, in seconds.
-LONGEST_OFF_SECONDS = 400 * 86_400.0
-#: The fact that keeps which start of the machine it was, and how the clocks differed in it.
+#: The fact that keeps the last reading of the clocks.
 CLOCK = "clock"
-#: What a second look makes sure of, in the words that are kept with a deletion.
+#: The checks of a second look, as the record of a deletion words them.
 CHECKS = (
     "the root is the same before and after",
     "its nearest directory was listed to the end, without its name",
     "no file of its size waits to be hashed",
 )
-#: Seconds until a look that said nothing, or a file that may only have moved, is looked at again.
+#: Seconds until the next look after an inconclusive one, or at a file that may have moved.
 LOOK_AGAIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class MirroredFolder:
-    """Where a folder's files are, and its patience with them."""
+    """A folder's path, and the time in which a missing file may come back."""
 
     path: bytes
     grace_seconds: float
-    #: a file beneath it without which it is not the right one
+    #: a file beneath it that proves the right folder is there
     marker: bytes = b""
 
 
 class Deleter:
-    """The deletion stage: `step` looks again at what is missing, then deletes what retires."""
+    """The deletion stage: `step` looks again at missing files, then deletes retiring copies."""
 
     def __init__(
         self,
@@ -81,10 +80,12 @@ class Deleter:
         boot: str,
         pause: Callable[[float], bool],
         stopped: Callable[[], bool] = lambda: False,
+        ask: Callable[[Copy], None] = lambda _: None,
     ) -> None:
-        """`steady` is a clock that nobody can set, in seconds since `boot`, the id of a start.
+        """`steady` is a clock that nobody can set, in seconds since the machine's start `boot`.
 
-        `pause(seconds)` waits, and returns True when the daemon is to stop.
+        `pause(seconds)` waits, and returns True when the daemon is to stop. `ask` asks the service
+        whether it has a copy, and records the answer.
         """
         self._store = store
         self._ledger = ledger
@@ -97,90 +98,97 @@ class Deleter:
         self._steady = steady
         self._boot = boot
         self._pause = pause
-        self._clock_seen: _ClockSeen | None = None
+        self._clock_seen: ClockSeen | None = None
         self._clock_noted_at = 0.0
         self._stopped = stopped
-        #: files whose DELETE was sent, and its outcome not recorded
+        self._ask = ask
+        #: copies whose DELETE was promised, and its outcome not recorded
         self._unknown: set[int] = set()
-        self._lookouts = Lookouts(self._look)
+        self._lookouts = ParallelLooks(self._look)
 
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
         self._mind_the_clock()
-        # What was superseded waits for no disk.
+        # Superseded copies do not wait for a disk.
         is_full = self._delete_due(missing=False)
         self._look_again()
-        for name in self._mirrored:
-            self._review(name)
+        self._review()
         if shut := self._gate.seconds_shut_for_all():
             return shut
         if self._delete_due(missing=True) or is_full:
             return 0.0
         now = self._clock()
-        next_at = self._store.read(lambda db: due.next_deletion(db, now))
+        next_at = self._store.read(due.next_deletion, now)
         return None if next_at is None else max(next_at - now, 0.0)
 
     def _delete_due(self, *, missing: bool) -> bool:
-        """Delete copies that are due, of missing files or of others; say whether more may be."""
+        """Delete due copies of missing files, or of others; return whether more may be due."""
         now = self._clock()
-        retiring = self._store.read(lambda db: due.deletions(db, now, BATCH, missing=missing))
+        retiring = self._store.read(due.deletions, now, BATCH, missing=missing)
+        is_full = len(retiring) == BATCH
+        # A missing file holds no content, so that none of these is asked for.
+        asked_for = [] if missing else self._store.read(self._deletions.asked_for, retiring)
+        for copy in asked_for:
+            if self._stopped() or self._gate.seconds_shut_for_all():
+                return False
+            self._ask(copy)
+            self._pause(1.0 / DELETES_PER_SECOND)
+        retiring = [copy for copy in retiring if copy not in asked_for]
         for start in range(0, len(retiring), LAST_LOOKS):
-            for copy, file in self._last_look(retiring[start : start + LAST_LOOKS]):
-                if self._stopped() or self._gate.seconds_shut_for_all():
-                    return False
-                began = self._steady()
-                self._delete(copy, file)
-                if self._pause(max(1.0 / DELETES_PER_SECOND - (self._steady() - began), 0.0)):
-                    return False
-        return len(retiring) == BATCH
+            if self._stopped() or self._gate.seconds_shut_for_all():
+                return False
+            fresh_until = self._steady() + LOOK_SECONDS
+            may_go = self._last_look(retiring[start : start + LAST_LOOKS])
+            if may_go:
+                self._delete(may_go, fresh_until)
+        return is_full
 
     def _clear_unknown(self) -> None:
-        """Let be sent again what was in flight when its last commit failed."""
-        for file_id in list(self._unknown):
-            now = self._clock()
-            self._store.write(partial(self._ledger.abandon, file_id=file_id, now=now))
-            self._unknown.discard(file_id)
+        """Allow requests again that were in flight when their last commit failed."""
+        if not self._unknown:
+            return
+        self._store.write(self._deletions.abandon, self._unknown, self._clock())
+        self._unknown.clear()
 
     def _mind_the_clock(self) -> None:
-        """Let every grace begin anew where the clock was set: none is over by that."""
+        """Restart every grace period if the clock was set, so that none ends by the jump."""
         now = self._clock()
-        seen = _ClockSeen(self._boot, now - self._steady(), now)
-        known = self._clock_seen or self._store.read(
-            lambda db: read_fact(db, CLOCK, _ClockSeen.parse)
-        )
+        seen = ClockSeen(self._boot, now - self._steady(), now)
+        known = self._clock_seen or self._store.read(read_fact, CLOCK, ClockSeen.parse)
         jump = known.jump(seen) if known else 0.0
         if known is None or jump:
             if jump:
-                log.warning("the clock was set by %+.0f s; every grace begins anew", jump)
-            grace = {name: f.grace_seconds for name, f in self._mirrored.items()}
+                log.warning("the clock was set by %+.0f s; every grace period restarts", jump)
             back = max(-jump, 0.0)
-            self._store.write(lambda db: sightings.restart_grace(db, now, grace, set_back=back))
+            self._store.write(grace.restart, now, list(self._mirrored), set_back=back)
             self._clock_noted_at = 0.0
         if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
-            self._store.write(lambda db: set_fact(db, CLOCK, str(seen)))
+            self._store.write(set_fact, CLOCK, str(seen))
             self._clock_noted_at = now
         self._clock_seen = seen
 
-    # Is it gone?
-
     def _look_again(self) -> None:
-        """Look a second time at the missing files whose grace is over."""
+        """Look a second time at the missing files whose grace period is over."""
         now = self._clock()
-        missing = {
-            name: found
-            for name in self._mirrored
-            if (found := self._store.read(partial(due.missing, now=now, folder=name, limit=BATCH)))
-        }
+        missing = self._store.read(
+            lambda db: {
+                name: found
+                for name in self._mirrored
+                if (found := due.missing(db, now, name, BATCH))
+            }
+        )
         for name, seen in self._lookouts.look(missing).items():
             judge = partial(self._judge, name=name, missing=missing[name], seen=seen, now=now)
             self._store.write(judge)
 
-    def _review(self, name: str) -> None:
-        """Bring the holds that name files of a folder up to date."""
+    def _review(self) -> None:
+        """Bring the holds that name files up to date."""
         now = self._clock()
-        if self._store.read(lambda db: self._deletions.is_review_due(db, name)):
-            self._store.write(lambda db: self._deletions.review(db, name, now))
+        for name in self._store.read(
+            lambda db: [n for n in self._mirrored if self._deletions.is_review_due(db, n)]
+        ):
+            self._store.write(self._deletions.review, folder=name, now=now)
 
     def _look(self, name: str, paths: Sequence[bytes]) -> Mapping[bytes, disk.Sight]:
         folder = self._mirrored[name]
@@ -195,24 +203,30 @@ class Deleter:
         now: float,
     ) -> None:
         neighbours = self._deletions.neighbours(name)
-        # Whether they are too many is settled before the first of them retires.
+        # A mass deletion is held before the first of its files retires.
         self._deletions.review(db, name, now)
-        for file in missing:
-            sight = seen.get(file.path, disk.Sight(disk.Found.UNREADABLE, error="its root is gone"))
-            unclear = sight.found is disk.Found.UNREADABLE
-            if unclear or awaits_rename(db, file, neighbours, now):
-                self._ledger.put_off(db, file.id, now + LOOK_AGAIN_SECONDS)
-            elif sight.found is disk.Found.ABSENT:
-                self._deletions.confirm_missing(db, file.id, now, checks=CHECKS)
-            else:
-                sightings.doubt_absence(db, file.id, self._policies, now)
-
-    # Delete it
+        # A missing root yields no observations.
+        found = {file.id: seen[file.path].found for file in missing if file.path in seen}
+        wait = awaiting_rename(db, [file.id for file in missing], neighbours, now)
+        wait |= {
+            file.id
+            for file in missing
+            if found.get(file.id, disk.Found.UNREADABLE) is disk.Found.UNREADABLE
+        }
+        self._ledger.put_off_all(db, sorted(wait), now + LOOK_AGAIN_SECONDS)
+        judged = [file.id for file in missing if file.id not in wait]
+        absent = {file_id for file_id in judged if found[file_id] is disk.Found.ABSENT}
+        first = {file.id for file in missing if file.missing_since is None} & absent
+        grace.begin(db, sorted(first), now, self._mirrored[name].grace_seconds)
+        self._deletions.confirm_missing(db, sorted(absent - first), now, checks=CHECKS)
+        for file_id in judged:
+            if found[file_id] is not disk.Found.ABSENT:
+                observations.doubt_absence(db, file_id, self._policies, now)
 
     def _last_look(self, retiring: Sequence[Copy]) -> list[tuple[Copy, File]]:
-        """Look a last time at the missing files among a few; return what may be deleted now.
+        """Look a last time at the missing files of some copies; return what may be deleted now.
 
-        A few at a time, for a look lists a whole directory, and must not be old when it is used.
+        Batches are small because a look lists whole directories and must be fresh when used.
         """
         known = self._store.read(
             lambda db: [(copy, files.existing(db, copy.file_id)) for copy in retiring]
@@ -221,79 +235,128 @@ class Deleter:
         for _, file in known:
             if file.status is FileStatus.MISSING and file.folder in self._mirrored:
                 missing.setdefault(file.folder, []).append(file)
-        gone = {
-            file.id
-            for name, seen in self._lookouts.look(missing).items()
-            for file in self._still_gone(missing[name], seen)
+        seen = self._lookouts.look(missing)
+        found = {
+            file.id: sight.found
+            for name, some in missing.items()
+            for file in some
+            if (sight := seen.get(name, {}).get(file.path))
         }
         may_go = [
             (copy, file)
             for copy, file in known
-            if file.status is not FileStatus.MISSING or file.id in gone
+            if file.status is not FileStatus.MISSING or found.get(file.id) is disk.Found.ABSENT
         ]
-        later = self._clock() + LOOK_AGAIN_SECONDS
-        for copy, file in known:
-            if (copy, file) not in may_go:
-                self._store.write(partial(self._ledger.look_later, copy_id=copy.id, look_at=later))
+        if len(may_go) < len(known):
+            back = [
+                file_id
+                for file_id, what in found.items()
+                if what not in (disk.Found.ABSENT, disk.Found.UNREADABLE)
+            ]
+            rest = [copy for copy, file in known if (copy, file) not in may_go]
+            self._store.write(self._put_off, rest, back)
         return may_go
 
-    def _delete(self, retiring: Copy, file: File) -> None:
+    def _put_off(self, db: Transaction, retiring: Sequence[Copy], back: Sequence[int]) -> None:
+        """Postpone the deletion of copies, and have the files that are `back` examined again."""
+        now = self._clock()
+        for file_id in back:
+            observations.doubt_absence(db, file_id, self._policies, now)
+        for copy in retiring:
+            self._ledger.look_later(db, copy.id, now + LOOK_AGAIN_SECONDS)
+
+    def _delete(self, may_go: Sequence[tuple[Copy, File]], fresh_until: float) -> None:
+        """Commit the intent to delete copies, delete them, and commit the outcome.
+
+        An intent whose request was not sent is taken back. The last look at the files counts as
+        fresh until `fresh_until`, on the steady clock.
+        """
+        retiring = {copy.id: copy for copy, _ in may_go}
+        gone: list[Copy] = []
         now = self._clock()
         try:
-            self._delete_now(file, retiring, now)
+            begun = self._store.write(self._deletions.begin_delete, list(retiring.values()), now)
+            unsent = {copy.id: retiring[copy.id] for copy in begun}
+            try:
+                self._send(begun, unsent, gone, fresh_until)
+            finally:
+                if gone:
+                    self._record(gone, {copy.id: file for copy, file in may_go})
+                if unsent:
+                    back = list(unsent.values())
+                    self._store.write(self._deletions.take_back, back, self._clock())
         except Exception:
-            # Whatever it was: else the path would wait for ever for an answer.
-            self._unknown.add(file.id)
+            # Otherwise these paths would wait for an answer for ever.
+            self._unknown |= retiring.keys()
             raise
 
-    def _delete_now(self, file: File, retiring: Copy, now: float) -> None:
-        copy = self._store.write(lambda db: self._deletions.begin_delete(db, retiring.id, now))
-        if copy is None or copy.file_uuid is None:
-            return
+    def _send(
+        self,
+        begun: Sequence[Copy],
+        unsent: dict[int, Copy],
+        gone: list[Copy],
+        fresh_until: float,
+    ) -> None:
+        """Send intended DELETEs: take each out of `unsent` first, and add deleted copies to `gone`.
+
+        `unsent` has the copies as they were before the intent. Each DELETE is checked again
+        against later commits, and goes only while its file's last look is fresh.
+        """
+        promised = list(unsent.values())
+        is_over = False
+        for copy in begun:
+            began = self._steady()
+            is_over = is_over or self._stopped() or self._store.failed or began > fresh_until
+            judge = partial(self._deletions.still_deletable, retiring=promised, now=self._clock())
+            if (
+                is_over
+                or self._gate.seconds_shut_for_all()
+                or copy.id not in self._store.recall("promised deletions", judge)
+            ):
+                continue
+            del unsent[copy.id]
+            if self._is_deleted(copy):
+                gone.append(copy)
+            is_over = self._pause(max(1.0 / DELETES_PER_SECOND - (self._steady() - began), 0.0))
+
+    def _is_deleted(self, copy: Copy) -> bool:
+        """Send a DELETE and record a failure; return whether the copy is gone."""
         try:
-            self._client.delete(copy.file_uuid)
+            self._client.delete(copy.file_uuid or "")
         except NotFoundError as error:
             if not (error.is_the_services and self._key_is_good(copy)):
                 self._failed(copy, error)
-                return
+                return False
         except FilesApiError as error:
             self._gate.failed(error)
             self._failed(copy, error)
-            return
+            return False
         self._gate.succeeded()
-        done_at = self._clock()
-        self._store.write(lambda db: self._deletions.deleted(db, copy.id, done_at))
-        DELETED_FILES.add(file.folder)
-        log.info(
-            "%s: deleted %s (%s)",
-            file.shown,
-            copy.file_uuid,
-            copy.reason,
-            extra=fields(
-                "deleted",
-                folder=file.folder,
-                path=file.shown,
-                file_uuid=copy.file_uuid,
-                reason=copy.reason,
-            ),
-        )
+        return True
 
-    def _still_gone(self, missing: list[File], seen: Mapping[bytes, disk.Sight]) -> list[File]:
-        """Return those of a folder's missing files that still are; others are looked at anew."""
-        gone = []
-        for file in missing:
-            sight = seen.get(file.path)
-            if sight is None or sight.found is disk.Found.UNREADABLE:
-                continue
-            if sight.found is disk.Found.ABSENT:
-                gone.append(file)
-            else:
-                doubt = partial(sightings.doubt_absence, file_id=file.id, policies=self._policies)
-                self._store.write(partial(doubt, now=self._clock()))
-        return gone
+    def _record(self, gone: Sequence[Copy], of_copy: Mapping[int, File]) -> None:
+        """Record that copies are gone, with one commit, and log it."""
+        now = self._clock()
+        self._store.write(self._deletions.deleted, gone, now)
+        for copy in gone:
+            file = of_copy[copy.id]
+            DELETED_FILES.add(file.folder)
+            log.info(
+                "%s: deleted %s%s",
+                file.shown,
+                copy.file_uuid,
+                f" ({copy.reason})" if copy.reason else "",
+                extra=fields(
+                    "deleted",
+                    folder=file.folder,
+                    path=file.shown,
+                    file_uuid=copy.file_uuid,
+                    reason=copy.reason,
+                ),
+            )
 
     def _key_is_good(self, copy: Copy) -> bool:
-        """Tell a 404 for an object that is gone from one for a key that may not see it."""
+        """Return whether a 404 means that the object is gone, not that the key may not see it."""
         try:
             self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
         except FilesApiError as error:
@@ -305,9 +368,7 @@ class Deleter:
         failure = Failure(error.message, error.status, error.code, error.request_id)
         now = self._clock()
         again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
-        self._store.write(
-            lambda db: self._deletions.delete_failed(db, copy.id, failure, now, again_at)
-        )
+        self._store.write(self._deletions.delete_failed, copy.id, failure, now, again_at)
         log.warning(
             "%s: not deleted yet: %s",
             copy.file_uuid,
@@ -320,33 +381,3 @@ class Deleter:
                 cause=error_text(error.message, error.status, error.code, None),
             ),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _ClockSeen:
-    """How the clocks were at some time: in which start of the machine, and how they differed."""
-
-    boot: str
-    drift: float
-    at: float
-
-    @classmethod
-    def parse(cls, text: str) -> "_ClockSeen":
-        boot, drift, *at = text.split()
-        # An older syncd did not note when it was.
-        return cls(boot, float(drift), float(at[0]) if at else float(drift))
-
-    def __str__(self) -> str:
-        return f"{self.boot} {self.drift} {self.at}"
-
-    def jump(self, now: "_ClockSeen") -> float:
-        """Return by how many seconds the clock was set until `now`; 0 where it is sane.
-
-        Within one start of the machine the steady clock tells. After a new start, a clock that is
-        neither behind what was seen nor far ahead of it is believed.
-        """
-        if self.boot == now.boot:
-            jump = now.drift - self.drift
-            return jump if abs(jump) >= CLOCK_JUMP_SECONDS else 0.0
-        passed = now.at - self.at
-        return 0.0 if 0.0 <= passed <= LONGEST_OFF_SECONDS else passed

@@ -15,14 +15,14 @@ from syncd.files_api import (
 )
 from syncd.log import fields
 from syncd.metrics import RETRIES
+from syncd.state.backoff import backoff_seconds
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
 from syncd.state.texts import error_text
 from syncd.workers.concurrency import Concurrency
-from syncd.workers.gate import PATIENCE, Gate
+from syncd.workers.gate import NOT_ABOUT_THE_FILE, Gate
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class FailedUploads:
     def unsent(self, copy: Copy) -> None:
         """Record that nothing of a copy was sent, and nothing failed."""
         now = self.clock()
-        self.store.write(lambda db: self.ledger.not_sent(db, copy.id, now))
+        self.store.write(self.ledger.not_sent, copy.id, now)
 
     def overloaded(self, error: FilesApiError) -> None:
         """Send fewer at a time where the service says that it has too much to do."""
@@ -64,7 +64,7 @@ class FailedUploads:
         failure = Failure(error.message, error.status, error.code, error.request_id)
         if not isinstance(error, Aborted):
             self.overloaded(error)
-            self._tell_gate(file, copy, error, pauses, others_too=tell_gate)
+            self._tell_gate(file, copy, error, pauses, tell_gate=tell_gate)
         is_final = self._record(file, copy, error, failure)
         if not isinstance(error, Aborted):
             RETRIES.add(file.folder)
@@ -87,53 +87,45 @@ class FailedUploads:
             )
 
     def _tell_gate(
-        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, others_too: bool
+        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, tell_gate: bool
     ) -> None:
         at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
         if at_storage:
             self.gate.not_stored(file.id, error)
-        if others_too and (not at_storage or error.retry_after is not None):
+        if tell_gate and (not at_storage or error.retry_after is not None):
             self.gate.failed(error, pauses=pauses)
         if isinstance(error, ForbiddenError) and not at_storage:
-            self.gate.forbidden(copy.workspace_uuid)
+            self.gate.workspaces.suspect(copy.workspace_uuid)
 
     def _record(self, file: File, copy: Copy, error: FilesApiError, failure: Failure) -> bool:
         """Record what a failure means for its copy; return whether it is final."""
         now = self.clock()
         record = self.ledger.not_sent
         if isinstance(error, Aborted) and isinstance(error, NotSentError):
-            self.store.write(lambda db: record(db, copy.id, now))
+            self.store.write(record, copy.id, now)
         elif isinstance(error, NotSentError):
             again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
-            self.store.write(
-                lambda db: record(db, copy.id, now, failure=failure, again_at=again_at)
-            )
-        elif isinstance(error, PATIENCE):
+            self.store.write(record, copy.id, now, failure=failure, again_at=again_at)
+        elif isinstance(error, NOT_ABOUT_THE_FILE):
             again_at = now + self.gate.seconds_shut()
-            self.store.write(
-                lambda db: record(
-                    db, copy.id, now, failure=failure, again_at=again_at, counts=False
-                )
-            )
+            self.store.write(record, copy.id, now, failure=failure, again_at=again_at, counts=False)
         elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
             return self._turned_away(file, copy, error, failure)
         else:
             # A conflict may be with what arrived of this very copy: it is looked up.
-            self.store.write(lambda db: self.ledger.doubt(db, copy.id, failure, now))
+            self.store.write(self.ledger.doubt, copy.id, failure, now)
         return False
 
     def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
         now, refusals = self.clock(), self.gate.refusals
         passed_at = refusals.passed_at(copy.workspace_uuid)
         is_final = self.store.write(
-            lambda db: self.ledger.turned_away(
-                db,
-                copy.id,
-                failure,
-                now,
-                enveloped=error.enveloped and error.operation != "put",
-                passed_at=passed_at,
-            )
+            self.ledger.turned_away,
+            copy.id,
+            failure,
+            now,
+            enveloped=error.enveloped and error.operation != "put",
+            passed_at=passed_at,
         )
         refusals.refused(copy.workspace_uuid, file.id, error, self.ledger)
         return is_final

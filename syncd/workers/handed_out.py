@@ -2,17 +2,18 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from syncd.exceptions import ShortageError, StateError
+from syncd.state.backoff import backoff_seconds
+from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.ledger import Ledger
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
 from syncd.workers.gate import Gate
-from syncd.workers.upload_queue import UploadQueue
+from syncd.workers.upload_queue import UploadQueue, is_large
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ class HandedOut:
     clock: Callable[[], float]
     #: the files of which it is unknown what the ledger says of them
     unknown: set[int] = field(default_factory=set, init=False)
-    _files: dict[int, File] = field(default_factory=dict, init=False)
+    #: what is handed out, by id; changed by this class only
+    files: dict[int, File] = field(default_factory=dict, init=False)
+    #: how many of these may have ended syncd before
+    suspects: int = field(default=0, init=False)
+    #: how many of each folder and kind of size there are
+    _kinds: Counter[tuple[str, bool]] = field(default_factory=Counter, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _shed_at: float = field(default=0.0, init=False)
 
@@ -40,23 +46,31 @@ class HandedOut:
         #: when a file was stored last, at first when this was made
         self.stored_at = self.clock()
 
-    def files(self) -> dict[int, File]:
-        """Return what is handed out, by id."""
+    def kinds(self, *, more_than: int) -> list[tuple[str, bool]]:
+        """Return the folders of which `more_than` so many files, small or large, are handed out."""
         with self._lock:
-            return dict(self._files)
+            return [kind for kind, number in self._kinds.items() if number > more_than]
 
     def hand_out(self, file: File) -> None:
         """Give a file to the threads."""
-        with self._lock:
-            self._files[file.id] = file
+        self._count(file, 1)
         self.queue.put(file)
+
+    def _count(self, file: File, by: int) -> None:
+        with self._lock:
+            if by > 0:
+                self.files[file.id] = file
+            elif self.files.pop(file.id, None) is None:
+                return
+            self.suspects += by * (file.crashes > 0)
+            self._kinds[file.folder, is_large(file)] += by
 
     def finished(self, file_id: int) -> None:
         """Note that a file is under way no more, whatever became of it."""
         self.gate.ended(file_id)
-        with self._lock:
-            file = self._files.pop(file_id, None)
+        file = self.files.get(file_id)
         if file is not None:
+            self._count(file, -1)
             self.queue.done(file)
 
     def stored(self, file: File) -> None:
@@ -68,7 +82,7 @@ class HandedOut:
         """Leave a file for later because this process is out of something."""
         until = self.clock() + backoff_seconds(1)
         with suppress(StateError):
-            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
+            self.store.write(self.ledger.put_off, file.id, until)
         self.finished(file.id)
         now = self.clock()
         if now > self._shed_at + SHED_SECONDS:
@@ -87,7 +101,7 @@ class HandedOut:
             log.error("%s: unexpected failure, tried again later", file.shown, exc_info=error)
         until = self.clock() + backoff_seconds(6)
         with suppress(Exception):
-            self.store.write(lambda db: self.ledger.put_off(db, file.id, until))
+            self.store.write(self.ledger.put_off, file.id, until)
         self.note_unknown(file.id)
 
     def note_unknown(self, file_id: int) -> None:
@@ -107,4 +121,4 @@ class HandedOut:
 
     def _abandon(self, file_id: int) -> None:
         now = self.clock()
-        self.store.write(lambda db: self.ledger.abandon(db, file_id, now))
+        self.store.write(self.ledger.abandon, file_id, now)

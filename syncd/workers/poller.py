@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from syncd.exceptions import StateError
-from syncd.files_api import FileDetail, FilesApiError, FilesClient, FileStatus, NotFoundError
+from syncd.files_api import FileDetail, FilesApiError, FilesClient, NotFoundError, ProcessingStatus
 from syncd.log import fields
+from syncd.metrics import PROCESSING_SECONDS
 from syncd.state import due, files
+from syncd.state.backoff import backoff_seconds, poll_seconds
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store
 from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.retry import backoff_seconds, poll_seconds
-from syncd.state.store import Store
+from syncd.units import counted
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -68,9 +70,9 @@ class Poller:
         if shut := self._gate.seconds_shut_for_all():
             return shut
         now = self._clock()
-        videos = self._store.read(lambda db: due.polls(db, now, BATCH))
+        videos = self._store.read(due.polls, now, BATCH)
         for copy in videos:
-            self._look_safely(copy)
+            self.look(copy)
             is_released = copy.status is CopyStatus.RELEASED
             if self._pause(
                 1.0 / (ASKS_PER_SECOND if is_released else self._options.polls_per_second)
@@ -78,11 +80,14 @@ class Poller:
                 return None
         if len(videos) == BATCH:
             return 0.0
-        next_at = self._store.read(lambda db: due.next_poll(db, now))
+        next_at = self._store.read(due.next_poll, now)
         return None if next_at is None else max(next_at - self._clock(), 0.0)
 
-    def _look_safely(self, copy: Copy) -> None:
-        """Look at a video; what fails in an unforeseen way keeps no other waiting."""
+    def look(self, copy: Copy) -> None:
+        """Ask for a video, or for a copy whose content its file holds again.
+
+        If that fails in an unforeseen way, no other copy waits for it.
+        """
         try:
             self._look(copy)
         except StateError:
@@ -97,7 +102,8 @@ class Poller:
         if copy.file_uuid is None:
             return
         try:
-            if copy.status is CopyStatus.RELEASED and not copy.content_type.startswith("video/"):
+            is_processing = copy.status is CopyStatus.PROCESSING
+            if not is_processing and not copy.content_type.startswith("video/"):
                 self._found(copy, self._client.get(copy.file_uuid))
                 return
             status = self._client.get_status(copy.file_uuid)
@@ -119,57 +125,54 @@ class Poller:
         else:
             look_at = self._clock() + self._wait(copy)
             word = status.processing_status or "processing"
-            self._store.write(
-                lambda db: self._ledger.still_processing(db, copy.id, word, look_at, None)
-            )
+            self._store.write(self._ledger.still_processing, copy.id, word, look_at, None)
 
     def _found(self, copy: Copy, detail: FileDetail) -> None:
         """Record that a released copy, which its file holds the content of again, is there."""
         self._gate.succeeded()
         now = self._clock()
         became = self._store.write(
-            lambda db: self._ledger.completed(
-                db,
-                copy.id,
-                now,
-                remote_file_path=detail.remote_file_path,
-                frame_count=copy.frame_count,
-                video_metadata=copy.video_metadata,
-            )
+            self._ledger.completed,
+            copy.id,
+            now,
+            remote_file_path=detail.remote_file_path,
+            frame_count=copy.frame_count,
+            video_metadata=copy.video_metadata,
         )
         log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
 
     def _wait(self, copy: Copy) -> float:
         options = self._options
-        if self._clock() - (copy.stored_at or copy.created_at) > options.stalled_after_seconds:
+        age = self._clock() - (copy.stored_at or copy.created_at)
+        if copy.status is CopyStatus.PROCESSING and age > options.stalled_after_seconds:
             return STALLED_POLL_SECONDS
         return poll_seconds(
             copy.attempts + 1, first=options.first_poll_seconds, longest=options.max_poll_seconds
         )
 
-    def _completed(self, copy: Copy, status: FileStatus, detail: FileDetail) -> None:
+    def _completed(self, copy: Copy, status: ProcessingStatus, detail: FileDetail) -> None:
         metadata = detail.video_metadata or {}
         count = metadata.get("frame_count")
         if type(count) is not int or not 0 <= count <= MOST_FRAMES:
             count = self._count_frames(copy)
         now = self._clock()
         became = self._store.write(
-            lambda db: self._ledger.completed(
-                db,
-                copy.id,
-                now,
-                remote_file_path=status.remote_file_path or detail.remote_file_path,
-                frame_count=count,
-                video_metadata=json.dumps(metadata) if metadata else None,
-            )
+            self._ledger.completed,
+            copy.id,
+            now,
+            remote_file_path=status.remote_file_path or detail.remote_file_path,
+            frame_count=count,
+            video_metadata=json.dumps(metadata) if metadata else None,
         )
+        if copy.status is CopyStatus.PROCESSING and copy.stored_at is not None:
+            PROCESSING_SECONDS.observe(seconds=max(now - copy.stored_at, 0.0))
         path = self._shown(copy)
         log.info(
-            "%s: %s, %s (processed, %s frames)",
+            "%s: %s, %s (processed%s)",
             path,
             became,
             copy.file_uuid,
-            count,
+            "" if count is None else f", {counted(count, 'frame')}",
             extra=fields(
                 "processed", path=path, status=became, file_uuid=copy.file_uuid, frames=count
             ),
@@ -187,10 +190,10 @@ class Poller:
             log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
             return None
 
-    def _failed(self, copy: Copy, status: FileStatus) -> None:
+    def _failed(self, copy: Copy, status: ProcessingStatus) -> None:
         failure = Failure(status.error_message or "the service could not process it")
         now = self._clock()
-        self._store.write(lambda db: self._ledger.processing_failed(db, copy.id, failure, now))
+        self._store.write(self._ledger.processing_failed, copy.id, failure, now)
         path = self._shown(copy)
         log.error(
             "%s: processing failed: %s",
@@ -213,7 +216,7 @@ class Poller:
             return
         now = self._clock()
         log.warning("%s: %s is gone remotely", self._shown(copy), copy.file_uuid)
-        self._store.write(lambda db: self._ledger.gone_remotely(db, copy.id, now))
+        self._store.write(self._ledger.gone_remotely, copy.id, now)
 
     def _later(self, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
@@ -223,10 +226,8 @@ class Poller:
         wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=asked))
         look_at = self._clock() + wait
         word = copy.processing_status or "processing"
-        self._store.write(
-            lambda db: self._ledger.still_processing(db, copy.id, word, look_at, failure)
-        )
+        self._store.write(self._ledger.still_processing, copy.id, word, look_at, failure)
 
     def _shown(self, copy: Copy) -> str:
-        file = self._store.read(lambda db: files.get(db, copy.file_id))
+        file = self._store.read(files.get, copy.file_id)
         return file.shown if file else "?"

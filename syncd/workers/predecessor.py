@@ -1,6 +1,6 @@
-"""Sees, while a ledger is new, whether another instance of ours sent the same files before.
+"""Checks, while a ledger is new, whether another instance of ours sent the same files before.
 
-Its state was lost whole, or it still runs elsewhere: what is sent now would be there twice.
+Either its state was lost, or it still runs elsewhere: files sent now would be there twice.
 """
 
 import logging
@@ -13,12 +13,12 @@ from typing import Literal
 from syncd.exceptions import StateError
 from syncd.files_api import FileDetail, FilesApiError
 from syncd.state import predecessor, tokens
+from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.planner import Policy
 from syncd.state.predecessor import LEAST_FILES, Match, Sent
-from syncd.state.store import Store
 from syncd.workers.gate import Gate
-from syncd.workers.patience import Patience, may_not_list
+from syncd.workers.pauses import Patience, may_not_list
 from syncd.workers.search import Search
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 OnNew = Literal["hold", "new", "adopt"]
 #: Pages of a listing that are read.
 MOST_PAGES = 50
-#: Seconds for which the first scans are waited for, where there is something to compare with.
+#: Seconds to wait for the first scans when there is something to compare with.
 SCAN_SECONDS = 600.0
 
 
@@ -49,7 +49,7 @@ class PredecessorCheck:
         self._store = store
         self._gate = gate
         self._search = search
-        # What is on a scratch volume is nobody's but the present instance's.
+        # The files of a scratch volume belong to the present instance alone.
         self._policies = {n: policy for n, policy in policies.items() if not policy.any_root}
         self._on_new = on_new
         self._adopt = adopt
@@ -57,13 +57,13 @@ class PredecessorCheck:
         self._clock = clock
         self._patience = Patience(clock)
         self._began_at: float | None = None
-        #: whether this try was shown anything
+        #: whether the service has shown anything in this try
         self._shown = False
         self._sent: dict[str, list[Sent]] | None = None
         self._to_adopt: Match | None = None
         self.is_over = not self._policies or not store.read(predecessor.is_in_question)
         if not self.is_over:
-            gate.await_check()
+            gate.checked = False
 
     def step(self) -> None:
         """Compare the newest pages with the folders, once these are scanned; open the gate then."""
@@ -81,11 +81,11 @@ class PredecessorCheck:
                 self._patience.failed()
         if is_known:
             self.is_over = True
-            self._gate.check_done()
+            self._gate.checked = True
             self._store.changed.set()
 
     def _find_out(self) -> bool:
-        """Return whether it is known; FilesApiError where the service does not answer."""
+        """Return whether it is known; raise FilesApiError when the service does not answer."""
         if self._to_adopt is not None:
             return self._take_up(self._to_adopt)
         if self._on_new == "new" or not self._store.read(predecessor.is_in_question):
@@ -99,23 +99,23 @@ class PredecessorCheck:
         match = self._match(self._sent)
         now = self._clock()
         if match is None:
-            self._store.write(lambda db: predecessor.release(db, now))
+            self._store.write(predecessor.release, now)
         elif self._on_new == "adopt":
             self._to_adopt = match
             return self._take_up(match)
         else:
-            self._store.write(lambda db: predecessor.hold(db, match, now))
+            self._store.write(predecessor.hold, match, now)
             log.error("instance %s sent these files before (syncd status)", match.instance)
         return True
 
     def _begin_anew(self) -> None:
         now = self._clock()
-        self._store.write(lambda db: predecessor.begin_anew(db, now))
+        self._store.write(predecessor.begin_anew, now)
 
     def _match(self, sent: Mapping[str, list[Sent]]) -> Match | None:
-        """Return which instance sent a folder's files: from their places, else as they are."""
+        """Return the instance that sent a folder's files, by place, else by size and content."""
         names = self._policies.keys()
-        if match := self._store.read(lambda db: predecessor.best_match(db, sent, names)):
+        if match := self._store.read(predecessor.best_match, sent, names):
             return match
         for name, (instance, objects) in product(names, sent.items()):
             of_size = partial(predecessor.match_by_size, instance=instance, sent=objects, name=name)
@@ -126,7 +126,7 @@ class PredecessorCheck:
         return None
 
     def _read(self) -> dict[str, list[Sent]]:
-        """Return what others' tokens tell, by instance, where there are enough."""
+        """Return what the tokens of other instances say, by instance, when there are enough."""
         sent: defaultdict[str, list[Sent]] = defaultdict(list)
 
         def take(item: FileDetail) -> None:
@@ -145,9 +145,7 @@ class PredecessorCheck:
     def _are_scanned(self) -> bool:
         waited = abs(self._clock() - (self._began_at or 0.0))
         names = self._policies.keys()
-        return waited > SCAN_SECONDS or self._store.read(
-            lambda db: predecessor.are_scanned(db, names)
-        )
+        return waited > SCAN_SECONDS or self._store.read(predecessor.are_scanned, names)
 
     def _take_up(self, match: Match) -> bool:
         log.warning("taking up what instance %s sent before", match.instance)

@@ -15,12 +15,12 @@ from syncd.files_api import StopFlag, content_type
 from syncd.log import fields
 from syncd.state import echo
 from syncd.state.attempts import kind_of
+from syncd.state.backoff import backoff_seconds
+from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.ledger import PROBE, Begun, Elsewhere, Intent, Ledger, Offer
-from syncd.state.retry import backoff_seconds
-from syncd.state.store import Store
 from syncd.workers.gate import Gate
-from syncd.workers.looks import look, may_be_sent
+from syncd.workers.path_check import look, may_be_sent
 from syncd.workers.transfers import Transfer, Transfers
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ ROOT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    """Where a folder's files are, and how long they take to settle, in seconds."""
+class SourceRoot:
+    """The place of a folder's files, and how long they take to settle, in seconds."""
 
     path: bytes
     settle_seconds: float
@@ -79,7 +79,7 @@ class Preparation:
 
     store: Store
     ledger: Ledger
-    roots: Mapping[str, Root]
+    roots: Mapping[str, SourceRoot]
     gate: Gate
     options: UploadOptions
     clock: Callable[[], float]
@@ -97,6 +97,8 @@ class Preparation:
 
     def admits(self, file: File) -> bool:
         """Say whether the gate lets a file be sent now."""
+        if self.gate.is_paused(file.folder):
+            return False
         root = self.roots.get(file.folder)
         workspace = root.workspace_uuid if root else None
         return self.gate.admits(workspace, file.id, presigned=self._needs_storage(file))
@@ -128,7 +130,7 @@ class Preparation:
                 descriptor = opened.enter_context(disk.open_beneath(root.path, file.path))
                 if not self.is_at_home(file):
                     later = self.clock() + ROOT_SECONDS
-                    self.store.write(lambda db: self.ledger.put_off(db, file.id, later))
+                    self.store.write(self.ledger.put_off, file.id, later)
                     return None
                 offer = self._offer(file, descriptor, reading)
         except (FileChangedError, UnreadableError) as error:
@@ -166,7 +168,7 @@ class Preparation:
         now = self.clock()
         if isinstance(error, FileChangedError):
             again_at = now + self.roots[file.folder].settle_seconds
-            self.store.write(lambda db: self.ledger.unsettle(db, file.id, again_at))
+            self.store.write(self.ledger.unsettle, file.id, again_at)
             return
         message, again_at = str(error), now + backoff_seconds(file.attempts + 1)
         log.warning(
@@ -175,7 +177,7 @@ class Preparation:
             message,
             extra=fields("unreadable", folder=file.folder, path=file.shown, cause=message),
         )
-        self.store.write(lambda db: self.ledger.unreadable(db, file.id, message, again_at))
+        self.store.write(self.ledger.unreadable, file.id, message, again_at)
 
     def promised(self, hashed: Sequence[Hashed]) -> list[Prepared]:
         """Hand in the intents to send files, without waiting for their commit."""
@@ -229,13 +231,13 @@ class Preparation:
         if self._is_proven(is_video=is_video):
             return "direct"
         kind = kind_of("direct", is_video=is_video)
-        is_learned = self.store.read(lambda db: echo.learned(db, kind)) is not None
+        is_learned = self.store.read(echo.learned, kind) is not None
         return "presigned" if is_learned or size > PROBE_BYTES else PROBE
 
     def _is_proven(self, *, is_video: bool) -> bool:
         # Once proven it stays so: only until then is the table asked.
         if is_video not in self._proven and self.store.read(
-            lambda db: echo.is_proven(db, "direct", is_video=is_video)
+            echo.is_proven, "direct", is_video=is_video
         ):
             self._proven.add(is_video)
         return is_video in self._proven

@@ -1,9 +1,11 @@
-"""One file at a time shows whether what stood in the way of all is gone."""
+"""Lets one file at a time show whether an obstacle to all files is gone."""
 
 import threading
 from collections.abc import Callable
 
-#: Seconds after which another file may probe beside one that takes long: a large file, a hung disk.
+#: Failures in a row after which only one file at a time is tried.
+TRIPPED_AFTER = 5
+#: Seconds after which another file may probe beside a slow one: a large file, a hung disk.
 PROBE_SECONDS = 30.0
 
 
@@ -38,5 +40,6 @@ class Probe:
 
     def end(self, file_id: int) -> None:
         """Take the turn from `file_id`, if it has it."""
-        with self._lock:
-            self._since.pop(file_id, None)
+        if self._since:
+            with self._lock:
+                self._since.pop(file_id, None)

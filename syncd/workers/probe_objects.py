@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 
 from syncd.files_api import (
@@ -30,8 +29,8 @@ from syncd.files_api import (
 from syncd.files_api.listing import PAGE_ITEMS, Listing, Since, Take, read_listing
 from syncd.state import probing
 from syncd.state.attempts import KEPT_SECONDS
+from syncd.state.database.store import Store
 from syncd.state.probing import ProbeObject
-from syncd.state.store import Store
 from syncd.workers.gate import Gate
 
 log = logging.getLogger(__name__)
@@ -121,9 +120,7 @@ class ProbeObjects:
     ) -> Made | None:
         is_video, now = kind.startswith("video/"), self._clock()
         path = b"probe.mp4" if is_video else b"probe.txt"
-        noted = self._store.write(
-            lambda db: probing.intend(db, path, content, method, workspace, now)
-        )
+        noted = self._store.write(probing.intend, path, content, method, workspace, now)
         name = sent_name(f"{probing.FOLDER}/".encode() + path, noted.token)
         try:
             answer = send(name)
@@ -137,7 +134,7 @@ class ProbeObjects:
         return Made(noted, name, is_video, answer.file_url or "", is_sent=method == "direct")
 
     def _found(self, made: ProbeObject, file_uuid: str) -> ProbeObject:
-        self._store.write(lambda db: probing.found(db, made.token, file_uuid))
+        self._store.write(probing.found, made.token, file_uuid)
         return made._replace(file_uuid=file_uuid)
 
     def left(self) -> list[ProbeObject]:
@@ -244,7 +241,7 @@ class ProbeObjects:
             self.lock.release()
 
     def _forget(self, made: ProbeObject) -> None:
-        self._store.write(partial(probing.forget, token=made.token))
+        self._store.write(probing.forget, token=made.token)
 
 
 def _fits(made: ProbeObject, item: FileDetail) -> bool:

@@ -1,12 +1,11 @@
 """Settles doubts by looking: a copy whose request got no answer is searched for by its token.
 
-It alone reads listings, and only while an attempt is unanswered, and to learn from the first
-uploads how the service shows what it stored.
+Listings are read only at the start, while an attempt is unanswered, and to learn how the service
+shows what it stored.
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,23 +13,23 @@ from syncd.files_api import (
     FileDetail,
     FilesApiError,
     FilesClient,
-    ForbiddenError,
     Listing,
     NotFoundError,
-    UnauthorizedError,
 )
 from syncd.state import attempts, copies, due, echo, files, holds, texts
 from syncd.state.attempts import Attempt
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store, Transaction
 from syncd.state.echo import Learned
 from syncd.state.files import File
 from syncd.state.ledger import Ledger, Stored
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
-from syncd.state.probing import ProbeObject
-from syncd.state.store import KEY_MARK, Store, Transaction, fact
-from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
-from syncd.workers.introduction import Introduction
+from syncd.workers.echo_learning import EchoLearning, echoed_size
+from syncd.workers.gate import Gate
+from syncd.workers.gate_probe import GateProbe
+from syncd.workers.organization_check import OrganizationCheck
+from syncd.workers.pauses import Throttle
 from syncd.workers.predecessor import OnNew, PredecessorCheck
 from syncd.workers.probe_objects import ProbeObjects
 from syncd.workers.rollback import RollbackCheck
@@ -44,7 +43,7 @@ LOOK_SECONDS = 5.0
 CHECK_SECONDS = 1.0
 #: Seconds between two looks while the request may still arrive, at most.
 RELOOK_SECONDS = 30.0
-#: Seconds between two looks where nothing may be sent again, whatever they find.
+#: Seconds between two looks for an upload that may not be sent again.
 HELD_LOOK_SECONDS = 3600.0
 #: Seconds between two tries to delete what a probe of the service left.
 PROBE_OBJECTS_SECONDS = 600.0
@@ -70,7 +69,7 @@ class Reconciler:
         ledger: Ledger,
         client: FilesClient,
         gate: Gate,
-        introduction: Introduction,
+        organization_check: OrganizationCheck,
         options: ReconcileOptions,
         clock: Callable[[], float],
         policies: Mapping[str, Policy] | None = None,
@@ -83,10 +82,11 @@ class Reconciler:
         self._ledger = ledger
         self._client = client
         self._gate = gate
-        self._introduction = introduction
         self._options = options
         self._clock = clock
-        self._search = Search(store=store, client=client, introduction=introduction, clock=clock)
+        self._search = Search(
+            store=store, client=client, organization_check=organization_check, clock=clock
+        )
         self._predecessor = PredecessorCheck(
             store=store,
             gate=gate,
@@ -107,41 +107,43 @@ class Reconciler:
         )
         #: what probes of the service made
         self.probe_objects = ProbeObjects(store=store, client=client, gate=gate, clock=clock)
-        #: when what was refused was last asked for, on `clock`
-        self._asked_at: dict[str, float] = {}
-        #: seconds between two tries to learn what is echoed
-        self._learn_seconds = LOOK_SECONDS
+        self.lessons = EchoLearning(
+            store=store, ledger=ledger, gate=gate, search=self._search, clock=clock
+        )
+        self._gate_probe = GateProbe(
+            store=store,
+            client=client,
+            gate=gate,
+            organization_check=organization_check,
+            clock=clock,
+        )
+        self._throttle = Throttle(clock)
 
     def step(self) -> float | None:
         """Look for what is in doubt; return the seconds until the next look is due.
 
-        ForeignStateError where the key turns out to be another organization's.
+        Raise ForeignStateError when the key turns out to be another organization's.
         """
-        if self._gate.refused:
-            if self._may_ask_again("key"):
-                self._probe()
-        elif (
-            not self._gate.introduced
+        self._gate.release_ended()
+        self._gate_probe.ask_for_key()
+        if (
+            self._gate.organization_known
+            and not self._gate.refused
             and not self._gate.seconds_shut()
-            and (not self._introduction.unproven or self._may_ask_again("key"))
         ):
-            self._introduce()
-        if self._gate.introduced and not self._gate.refused and not self._gate.seconds_shut():
             self._predecessor.step()
             self._rollback.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
-        if self._gate.tripped and not self._store.read(due.are_uploads_waiting):
-            # Nothing else would ever ask whether the service is back.
-            self._probe()
-        self._judge_workspaces()
+        self._gate_probe.ask_for_service()
+        self._gate_probe.judge_workspaces()
         self._settle_due(self._clock())
-        if self.probe_objects.left() and self._may_ask_again("probe", PROBE_OBJECTS_SECONDS):
+        if self.probe_objects.left() and self._throttle.may("probe", PROBE_OBJECTS_SECONDS):
             self.probe_objects.step()
         if shut := self._gate.seconds_shut_for_all():
             return shut
         try:
-            self._learn()
+            self.lessons.step()
         except FilesApiError as error:
             self._gate.failed(error)
             log.warning("cannot check yet whether the service echoes names: %s", error)
@@ -149,21 +151,14 @@ class Reconciler:
         return self._next_seconds() if self._gate.checked else CHECK_SECONDS
 
     def _settle_due(self, now: float) -> None:
-        """Look for what is in doubt: reserved objects one by one, the rest of a workspace at once.
-
-        A listing is read for all recent doubts of a workspace as soon as one of them is due.
-        """
+        """Read a listing for all recent doubts of a workspace as soon as one of them is due."""
         doubts = self._store.read(due.doubts)
         urgent = {copy.id for copy in doubts if (copy.due_at or 0.0) <= now}
-        for copy in doubts:
-            if copy.file_uuid is not None and copy.id in urgent:
-                self._try([copy], (), partial(self._settle_reserved, copy))
         late = self._store.read(attempts.every)
         groups: dict[tuple[str | None, bool], list[Copy]] = {}
         for copy in doubts:
-            if copy.file_uuid is None:
-                is_recent = Attempt.of(copy).sent_at > now - RECENT_SECONDS
-                groups.setdefault((copy.workspace_uuid, is_recent), []).append(copy)
+            is_recent = Attempt.of(copy).sent_at > now - RECENT_SECONDS
+            groups.setdefault((copy.workspace_uuid, is_recent), []).append(copy)
         for (workspace, _), here in groups.items():
             if not urgent.isdisjoint(copy.id for copy in here):
                 others = [a for a in late if a.workspace_uuid == workspace]
@@ -194,96 +189,49 @@ class Reconciler:
 
             self._store.write(put_off)
 
-    def _may_ask_again(self, what: str, seconds: float = KEY_PROBE_SECONDS) -> bool:
-        """Say whether `what` may be asked for once more: not with every hint.
-
-        The hold that a refusal places is a commit, and so a hint to look again.
-        """
-        now = self._clock()
-        # A clock that was set back must not put it off.
-        if abs(now - self._asked_at.get(what, -math.inf)) < seconds:
-            return False
-        self._asked_at[what] = now
-        return True
-
     def _next_seconds(self) -> float | None:
         times = [copy.due_at or 0.0 for copy in self._store.read(due.doubts)]
         times += [attempt.look_at for attempt in self._store.read(attempts.every)]
         return max(min(times) - self._clock(), 0.0) if times else None
-
-    def _probe(self) -> None:
-        """Ask for next to nothing, to see whether the key is accepted again."""
-        try:
-            self._client.list(limit=1)
-        except FilesApiError as error:
-            self._gate.failed(error)
-        else:
-            self._gate.succeeded()
-
-    def _introduce(self) -> None:
-        try:
-            self._introduction.make()
-        except FilesApiError as error:
-            self._gate.failed(error)
-            # The gate reports a refused key.
-            if not isinstance(error, UnauthorizedError):
-                log.warning("cannot check yet which organization the new key belongs to: %s", error)
-
-    def _judge_workspaces(self) -> None:
-        """See which workspaces the key may use, where an upload made it doubtful."""
-        doubtful = self._gate.suspects
-        if self._gate.closed and self._may_ask_again("workspaces"):
-            doubtful |= self._gate.closed
-        for workspace in doubtful:
-            if not self._store.read(partial(due.is_in_use, workspace=workspace)):
-                self._gate.judge(workspace, refusal=None)
-                continue
-            try:
-                self._client.list(workspace_uuid=workspace, limit=1)
-            except ForbiddenError as error:
-                self._gate.judge(workspace, refusal=error)
-            except FilesApiError as error:
-                self._gate.failed(error)
-            else:
-                self._gate.judge(workspace, refusal=None)
 
     def _settle(
         self, workspace: str | None, doubts: Sequence[Copy], late: Sequence[Attempt]
     ) -> None:
         """Look in one listing for doubts without a uuid, and for attempts that were given up.
 
-        Of the latter, those of the same copies and those that the listing reaches anyway.
+        Late attempts count if they are of the same copies or the listing reaches them anyway.
         """
         last = {copy.id: Attempt.of(copy) for copy in doubts}
         since = min((attempt.sent_at for attempt in last.values()), default=0.0)
         late = [a for a in late if a.copy_id in last or a.sent_at >= since]
-        sight = self._search.look(workspace, [*last.values(), *late])
+        seen = self._search.look(workspace, [*last.values(), *late])
         self._gate.succeeded()
         settled: set[str] = set()
         for copy in doubts:
             own = [last[copy.id], *(a for a in late if a.copy_id == copy.id)]
-            if found := [a for a in own if a.token in sight.found]:
-                # What has its content comes first: an earlier try may have left a record without.
-                found.sort(key=lambda a: (not self._is_whole(a, sight.found[a.token]), a.sent_at))
-                self._recover(copy, found[0], sight.found[found[0].token])
+            if found := [a for a in own if a.token in seen.found]:
+                # An object with content comes first: an earlier try may have left a record without.
+                found.sort(key=lambda a: (not self._is_whole(a, seen.found[a.token]), a.sent_at))
+                self._recover(copy, found[0], seen.found[found[0].token])
                 settled.add(found[0].token)
             else:
-                self._not_found(copy, sight.listing)
+                self._not_found(copy, seen.listing)
         for attempt in (a for a in late if a.token not in settled):
-            self._look_late(attempt, sight.found.get(attempt.token), sight.listing)
+            self._look_late(attempt, seen.found.get(attempt.token), seen.listing)
 
     def _is_whole(self, attempt: Attempt, item: FileDetail) -> bool:
-        """Say whether an object that was found holds what was sent, as far as a listing shows.
+        """Return whether an object that was found holds what was sent, as far as a listing shows.
 
-        A direct upload is stored whole or not at all. Where sizes are told, none is suspicious.
+        A direct upload is stored whole or not at all. If the service tells sizes, a missing size
+        is suspicious.
         """
         if attempt.method != "direct":
             return False
-        known = self._store.read(lambda db: echo.learned(db, attempt.kind))
+        known = self._store.read(echo.learned, attempt.kind)
         return item.file_size_bytes is not None or known is None or not known.sizes
 
     def _recover(self, copy: Copy, attempt: Attempt, item: FileDetail) -> None:
-        """Take an object that was found for the copy's own."""
+        """Record that an object that was found is the copy's own."""
         now = self._clock()
         stored = self._stored(item) if self._is_whole(attempt, item) else None
 
@@ -305,12 +253,12 @@ class Reconciler:
     def _look_late(self, attempt: Attempt, item: FileDetail | None, listing: Listing) -> None:
         """Record what a look showed of an attempt that was given up."""
         now = self._clock()
-        copy = self._store.read(lambda db: copies.get(db, attempt.copy_id))
+        copy = self._store.read(copies.get, attempt.copy_id)
         if copy is not None and copy.status is CopyStatus.SENDING:
-            # What becomes of its file is decided by the request that is under way.
+            # The request that is under way decides.
             if attempt.look_at <= now:
                 later = now + RELOOK_SECONDS
-                self._store.write(lambda db: attempts.put_off(db, attempt, later))
+                self._store.write(attempts.put_off, attempt, later)
         elif item is not None:
             self._found_late(attempt, item, now)
         elif attempt.look_at <= now:
@@ -336,21 +284,21 @@ class Reconciler:
         log.info("an unanswered upload arrived late: %s (now %s)", item.file_uuid, became)
 
     def _note_found(self, db: Transaction, attempt: Attempt, item: FileDetail) -> None:
-        """An object that was found by its token proves that such names are echoed."""
+        """Learn that such names are echoed: an object was found by its token."""
         if echo.learned(db, attempt.kind) is None:
-            echo.learn(db, attempt.kind, Learned(echo=True, sizes=_sizes(attempt.size, item)))
+            echo.learn(db, attempt.kind, Learned(echo=True, sizes=echoed_size(attempt.size, item)))
 
     def _stored(self, item: FileDetail) -> Stored:
         status = item.processing_status
         if status is None and (item.content_type or "").startswith("video/"):
-            # Where the listing does not say, the object itself does.
+            # The object itself says what the listing leaves out.
             status = self._client.get_status(item.file_uuid).processing_status
         # A failed video is processing's outcome: the poller records it.
         status = "processing" if status == "failed" else status
         return Stored(item.file_uuid, item.remote_file_path, status)
 
     def _settle_reserved(self, copy: Copy) -> None:
-        """A reserved object is known by its uuid: see whether its content arrived."""
+        """Check by its uuid whether the content of a reserved object arrived."""
         if copy.file_uuid is None:
             return
         now = self._clock()
@@ -365,9 +313,9 @@ class Reconciler:
         whole = item is not None and item.file_size_bytes == copy.size
         if item is not None and whole:
             stored, look = self._stored(item), now + self._options.first_poll_seconds
-            self._store.write(lambda db: self._ledger.stored(db, copy.id, stored, now, look=look))
+            self._store.write(self._ledger.stored, copy.id, stored, now, look=look)
         else:
-            self._store.write(lambda db: self._ledger.not_sent(db, copy.id, now))
+            self._store.write(self._ledger.not_sent, copy.id, now)
 
     def _not_found(self, copy: Copy, listing: Listing) -> None:
         """Conclude absence only from a complete listing, long enough after the last attempt."""
@@ -393,14 +341,14 @@ class Reconciler:
             self._hold(copy, now)
 
     def _look_again(self, copy: Copy, look_at: float) -> None:
-        self._store.write(lambda db: self._ledger.look_later(db, copy.id, look_at))
+        self._store.write(self._ledger.look_later, copy.id, look_at)
 
     def _is_proven(self, copy: Copy) -> bool:
-        """Say whether the copy's object, had it arrived, would have been found by its token."""
-        return self._store.read(lambda db: echo.is_proven(db, copy.method, is_video=copy.is_video))
+        """Return whether the copy's object would have been found by its token, had it arrived."""
+        return self._store.read(echo.is_proven, copy.method, is_video=copy.is_video)
 
     def _hold(self, copy: Copy, now: float) -> None:
-        """Without proof that tokens are echoed, absence means nothing: do not send twice."""
+        """Hold an upload: without proof that tokens are echoed, absence means nothing."""
         path = self._shown_path(copy)
 
         def record(db: Transaction) -> None:
@@ -427,77 +375,11 @@ class Reconciler:
         self._store.write(record)
 
     def _shown_path(self, copy: Copy) -> str:
-        file = self._store.read(lambda db: files.get(db, copy.file_id))
+        file = self._store.read(files.get, copy.file_id)
         return texts.argument(file.path) if file else "PATH"
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:
         holds.release(db, stops="sending", scope=_scope(copy), reason=holds.NO_ECHO, now=now)
-
-    # How the service shows what it stored
-
-    def _learn(self) -> None:
-        """Look for a stored copy of each kind of which something is to be learned."""
-        samples = self._store.read(echo.samples)
-        if not samples or not self._may_ask_again("echo", self._learn_seconds):
-            return
-        self._learn_seconds = min(2 * self._learn_seconds, HELD_LOOK_SECONDS)
-        for workspace in {copy.workspace_uuid for copy in samples.values()}:
-            here = {k: copy for k, copy in samples.items() if copy.workspace_uuid == workspace}
-            shown = self._show(workspace, here.values())
-            self._gate.succeeded()
-            for kind, copy in here.items():
-                if item := shown.get(copy.file_uuid or ""):
-                    self._learn_from(kind, copy, item)
-
-    def _show(self, workspace: str | None, stored: Iterable[Copy]) -> dict[str, FileDetail]:
-        """Return what the listing shows of stored copies, by uuid."""
-        wanted = {copy.file_uuid: Attempt.of(copy) for copy in stored}
-        shown: dict[str, FileDetail] = {}
-
-        def take(item: FileDetail) -> None:
-            if item.file_uuid in wanted:
-                shown[item.file_uuid] = item
-
-        self._search.read(workspace, take, lambda: self._search.since(wanted.values()))
-        if len(shown) < len(wanted):
-            # Creation times may be far from ours: that is yet to be learned.
-            self._search.read(workspace, take)
-        return shown
-
-    def _learn_from(self, kind: str, copy: Copy, item: FileDetail) -> None:
-        stored_at = (copy.stored_at or copy.created_at) + (self._search.ahead or 0.0)
-        self.learn(kind, copy, stored_at, item)
-
-    def learn(
-        self, kind: str, sent: Copy | ProbeObject, stored_at: float, shown: FileDetail
-    ) -> None:
-        """Learn from what a listing shows of an own upload that the service holds whole.
-
-        `stored_at` is by the service's clock. Also keep who the service says uploads.
-        """
-        now = self._clock()
-        what = Learned(
-            echo=shown.token == sent.token,
-            sizes=_sizes(sent.size, shown),
-            skew=shown.created_at.timestamp() - stored_at,
-        )
-
-        def record(db: Transaction) -> None:
-            echo.learn(db, kind, what)
-            echo.learn_uploader(db, fact(db, KEY_MARK), shown.uploaded_by_uuid)
-            # Doubts that were held for want of this proof can be looked at with it.
-            for doubt in due.doubts(db) if what.echo else ():
-                self._ledger.look_later(db, doubt.id, now)
-
-        self._store.write(record)
-        self._learn_seconds = LOOK_SECONDS
-        echoes = "echoes" if what.echo else "does not echo"
-        log.info("the Files API %s the names it is sent (%s)", echoes, kind)
-
-
-def _sizes(size: int, item: FileDetail) -> bool | None:
-    """Return whether an object is shown with the size that was sent; None where it shows none."""
-    return None if item.file_size_bytes is None else item.file_size_bytes == size
 
 
 def _scope(copy: Copy) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from syncd.files_api import FilesApiError
 from syncd.state import holds
+from syncd.state.backoff import backoff_seconds
+from syncd.state.database.store import Store, Transaction
 from syncd.state.ledger import Ledger
-from syncd.state.retry import backoff_seconds
-from syncd.state.retrying import try_again
-from syncd.state.store import Store, Transaction
+from syncd.state.manual_retry import try_again
 from syncd.workers.probe import Probe
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _COMMANDS = (_ADVICE, "syncd retry")
 
 @dataclass(slots=True)
 class _Workspace:
-    """What became of the uploads to one workspace since the last success."""
+    """The outcomes of uploads to one workspace since the last success."""
 
     probe: Probe
     #: the files that were refused, by what the refusals have in common
@@ -63,6 +63,8 @@ class Refusals:
                 self._of(holds.workspace_of(hold.scope)).is_held = True
 
     def _of(self, workspace: str | None) -> _Workspace:
+        if (known := self._workspaces.get(workspace)) is not None:
+            return known
         with self._lock:
             return self._workspaces.setdefault(workspace, _Workspace(Probe(self._monotonic)))
 
@@ -171,10 +173,21 @@ class Refusals:
             known.refused.clear()
             known.once.clear()
             known.is_held, known.probes = False, 0
+        self._try_again(workspace, None if was_held else once)
+        if was_held:
+            log.info("workspace %s takes files again", holds.workspace(workspace))
+
+    def release_ended(self, workspace: str | None) -> None:
+        """Release a hold that is over: the commit that should have released it failed."""
+        if not self._of(workspace).is_held:
+            self._try_again(workspace, None)
+
+    def _try_again(self, workspace: str | None, refused: set[int] | None) -> None:
+        """Have those that were refused be tried again, or all; nothing is held any more."""
         now = self._clock()
 
         def work(db: Transaction) -> None:
-            try_again(db, now, workspace=workspace, refused=None if was_held else once)
+            try_again(db, now, workspace=workspace, refused=refused)
             holds.release(
                 db,
                 stops="sending",
@@ -184,5 +197,3 @@ class Refusals:
             )
 
         self._store.write(work)
-        if was_held:
-            log.info("workspace %s takes files again", holds.workspace(workspace))

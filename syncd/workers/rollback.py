@@ -1,6 +1,6 @@
-"""Sees, at each start, whether the state was put back whole from an older copy.
+"""Checks at each start whether the whole state was replaced by an older copy.
 
-Such a copy takes its own evidence along, so the proof is looked for at the service: an object of a
+Such a copy replaces the evidence as well, so the proof is looked for at the service: an object of a
 later attempt than any that the ledger knows, or a recent live copy that is gone.
 """
 
@@ -17,25 +17,24 @@ from syncd.files_api import (
 )
 from syncd.state import audit, due, echo, holds, rollback, tokens
 from syncd.state.audit import Claim
+from syncd.state.database.store import Store, Transaction, hold_everything
 from syncd.state.planner import Policy
-from syncd.state.store import Store, Transaction, hold_everything
 from syncd.workers.comparison import Comparison
 from syncd.workers.gate import Gate
-from syncd.workers.patience import Patience, may_not_list
+from syncd.workers.pauses import Patience, may_not_list
 from syncd.workers.search import SKEW_SECONDS, Search
 
 log = logging.getLogger(__name__)
 
 #: Files shown (500 pages), and seconds, after which sending goes on; deletions wait for the end.
 FILES_AT_ONCE, SECONDS_AT_ONCE = 500_000, 60.0
-UNCHECKED = "state_unchecked"
 
 
 class RollbackCheck:
     """Keeps the gate shut until the listings were read back to the ledger's last commit.
 
     A long listing opens the gate for sending before it is read to its end; nothing is deleted
-    until then. A service that has shown no page yet keeps the gate shut, whatever it answers.
+    until then. The gate stays shut until the service has shown a page.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class RollbackCheck:
         self._began_at: float | None = None
         self._patience = Patience(clock)
         if self._is_needed:
-            gate.await_check()
+            gate.checked = False
 
     def step(self) -> None:
-        """Read each workspace's listing; open the gate once that is done, or cannot be."""
+        """Read each workspace's listing; open the gate once that is done or impossible."""
         if self._is_over or self._patience.is_resting:
             return
         if self._began_at is None:
@@ -86,51 +85,54 @@ class RollbackCheck:
         self._end("; ".join(unread))
 
     def _end(self, why: str) -> None:
-        """Let everything go on; `why` says what could not be checked."""
-        self._is_over = True
-        if why:
-            log.warning("cannot check whether the state is an older copy: %s", why)
+        """Let everything go on; `why` names what could not be checked."""
         now = self._clock()
 
         def record(db: Transaction) -> None:
             rollback.note_unchecked(db, why)
-            holds.release(db, stops="deletions", scope=holds.EVERYWHERE, reason=UNCHECKED, now=now)
+            holds.release(
+                db, stops="deletions", scope=holds.EVERYWHERE, reason=holds.UNCHECKED, now=now
+            )
 
+        # Not over until it is committed: a gate that nobody opens would stay shut.
         self._store.write(record)
+        self._is_over = True
+        if why:
+            log.warning("cannot check whether the state is an older copy: %s", why)
         if self._is_needed:
-            self._gate.check_done()
+            self._gate.checked = True
             self._store.changed.set()
 
     def _broke_off(self, error: FilesApiError, *, is_shown: bool) -> None:
         """Try again later; sending need not wait where the service has shown pages."""
         if is_shown:
             self._patience.failed()
-        self._store.write(lambda db: rollback.note_unchecked(db, str(error)))
-        if not isinstance(error, UnauthorizedError):
-            self._go_on_if_long(f"reading it broke off: {error}")
+        self._store.write(rollback.note_unchecked, str(error))
+        if not isinstance(error, UnauthorizedError) and self._is_long():
+            self._go_on(f"reading it broke off: {error}")
 
-    def _go_on_if_long(self, why: str) -> None:
-        """Let sending go on where reading takes long; deletions are held until it is through."""
+    def _is_long(self) -> bool:
+        """Say whether sending need not wait any more for a listing that is still being read."""
         if not self._shown or self._gate.checked:
-            return
+            return False
         # A clock that was set back counts as well.
         seconds = abs(self._clock() - (self._began_at or 0.0))
-        if self._shown <= FILES_AT_ONCE and seconds <= SECONDS_AT_ONCE:
-            return
+        return self._shown > FILES_AT_ONCE or seconds > SECONDS_AT_ONCE
+
+    def _go_on(self, why: str) -> None:
+        """Let sending go on; deletions are held until the listing is read through."""
         now = self._clock()
         self._store.write(
-            lambda db: holds.place(
-                db,
-                stops="deletions",
-                scope=holds.EVERYWHERE,
-                reason=UNCHECKED,
-                message="nothing is deleted until the remote listing has shown that this state is "
-                f"no older copy of itself ({why})",
-                commands=("syncd doctor",),
-                now=now,
-            )
+            holds.place,
+            stops="deletions",
+            scope=holds.EVERYWHERE,
+            reason=holds.UNCHECKED,
+            message="nothing is deleted until the remote listing has shown that this state is "
+            f"no older copy of itself ({why})",
+            commands=("syncd doctor",),
+            now=now,
         )
-        self._gate.check_done()
+        self._gate.checked = True
         self._store.changed.set()
 
     def _workspaces(self) -> list[str | None]:
@@ -144,31 +146,36 @@ class RollbackCheck:
         And, where there is no such thing, why the listing does not prove it.
         """
         last_commit = self._store.read(rollback.last_commit)
-        later: list[str] = []
 
         def compare(item: FileDetail, claim: Claim | None) -> None:
             if claim is None and item.token is not None and self._is_later(item.token):
-                later.append(item.file_uuid)
+                raise _PutBackError(item.file_uuid)
 
         comparison = Comparison(store=self._store, client=self._client, compare=compare)
 
         def take(item: FileDetail) -> None:
             self._shown += 1
-            self._go_on_if_long("it is long, and still being read")
             comparison.take(item)
+            if self._is_long():
+                comparison.flush()
+                self._go_on("it is long, and still being read")
 
         def since() -> datetime:
             ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
             seconds = max(last_commit + ahead - SKEW_SECONDS, 0.0)
             return datetime.fromtimestamp(seconds, tz=UTC)
 
-        listing = self._search.read(workspace, take, since)
-        comparison.flush()
+        try:
+            try:
+                listing = self._search.read(workspace, take, since)
+            finally:
+                # However the reading ends: one such object is proof enough.
+                comparison.flush()
+        except _PutBackError as found:
+            return f"{found} was sent by this instance, and its ledger does not know it", ""
         self._gate.succeeded()
-        if later:
-            return f"{later[0]} was sent by this instance, and its ledger does not know it", ""
-        # What was sent since the oldest file that was shown must be among them; and what is recent,
-        # where the listing was read whole, though it shows nothing.
+        # Copies that were sent since the oldest listed file must be listed; after a whole listing,
+        # recent ones as well, even if it shows nothing.
         shown_since = math.inf
         if listing.oldest is not None:
             ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
@@ -177,7 +184,7 @@ class RollbackCheck:
             shown_since = min(shown_since, last_commit - SKEW_SECONDS)
         if not listing.complete or shown_since == math.inf:
             return "", listing.reason
-        recent = self._store.read(lambda db: audit.live_since(db, workspace, shown_since))
+        recent = self._store.read(audit.live_since, workspace, shown_since)
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
         return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else "", ""
 
@@ -197,7 +204,11 @@ class RollbackCheck:
         log.error("this state is an older copy: %s", found)
         now = self._clock()
         loss = f"an older copy of the whole state was put into {self._store.directory} ({found})"
-        self._store.write(lambda db: hold_everything(db, loss, now))
+        self._store.write(hold_everything, loss, now)
+
+
+class _PutBackError(Exception):
+    """An object was shown of which only a later ledger than this one knows."""
 
 
 def _least_skew(db: Transaction) -> float:

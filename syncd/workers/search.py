@@ -1,28 +1,28 @@
 """Looks in a listing for the objects of requests that got no answer.
 
-An object is that of an attempt if it is the oldest that carries the attempt's token, and fits: in
-size, time and uploader, each as far as it was learned how the service tells them.
+The object of an attempt is the oldest one that carries its token, if it fits in size, time and
+uploader, as far as the service is known to tell them.
 """
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 from syncd.files_api import MOST_PAGES, Answer, FileDetail, FilesClient, Listing
 from syncd.state import copies, echo
 from syncd.state.attempts import Attempt
+from syncd.state.binding import KEY_MARK
+from syncd.state.database.store import Store, Transaction, fact
 from syncd.state.echo import Learned
-from syncd.state.store import KEY_MARK, Store, Transaction, fact
-from syncd.workers.introduction import Introduction
+from syncd.workers.organization_check import OrganizationCheck
 
-#: What clocks may differ by, in seconds, beyond what was learned.
+#: Seconds by which clocks may differ beyond what was learned.
 SKEW_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What a listing showed of a few attempts: the object of each that was found, by token."""
+class SearchResult:
+    """The objects of a few attempts that a listing showed, by token."""
 
     listing: Listing
     found: dict[str, FileDetail]
@@ -36,18 +36,18 @@ class Search:
         *,
         store: Store,
         client: FilesClient,
-        introduction: Introduction,
+        organization_check: OrganizationCheck,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._client = client
-        self._introduction = introduction
+        self._organization_check = organization_check
         self._clock = clock
-        #: by how many seconds the service's clock is ahead of ours; None where it does not tell
+        #: seconds by which the service's clock is ahead of ours; None when it does not tell
         self.ahead: float | None = None
 
-    def look(self, workspace: str | None, attempts: Collection[Attempt]) -> Sight:
-        """Look for `attempts` in a workspace. FilesApiError where nobody answers."""
+    def look(self, workspace: str | None, attempts: Collection[Attempt]) -> SearchResult:
+        """Look for `attempts` in a workspace; raise FilesApiError when nobody answers."""
         wanted = {attempt.token for attempt in attempts}
         oldest: dict[str, FileDetail] = {}
 
@@ -62,11 +62,9 @@ class Search:
         found = {}
         for attempt in attempts:
             item = oldest.get(attempt.token)
-            if item is not None and self._store.read(
-                partial(self._fits, attempt=attempt, item=item)
-            ):
+            if item is not None and self._store.read(self._fits, attempt=attempt, item=item):
                 found[attempt.token] = item
-        return Sight(listing, found)
+        return SearchResult(listing, found)
 
     def read(
         self,
@@ -81,7 +79,7 @@ class Search:
         def learn_and_take(item: FileDetail) -> None:
             if is_first:
                 is_first.clear()
-                self._introduction.learn([item])
+                self._organization_check.learn([item])
             take(item)
 
         return self._client.read_listing(
@@ -100,7 +98,7 @@ class Search:
         return _moment(min((at for at in known if at is not None), default=0.0))
 
     def _earliest(self, db: Transaction, attempt: Attempt) -> float | None:
-        """Return the earliest creation time of an attempt's object; None where it is not known."""
+        """Return the earliest creation time of an attempt's object; None when it is not known."""
         learned = echo.learned(db, attempt.kind)
         if learned is not None and learned.skew is not None:
             return attempt.sent_at + (self.ahead or 0.0) + learned.skew - SKEW_SECONDS

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncd import disk
-from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
+from syncd.exceptions import FileChangedError, PausedError, ShortageError, UnreadableError
 from syncd.files_api import (
     Answer,
     FilesApiError,
@@ -19,13 +19,13 @@ from syncd.files_api import (
     UploadSource,
     sent_name,
 )
+from syncd.state.backoff import SHORTEST_ASKED_SECONDS
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store, Transaction
 from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger, Stored
-from syncd.state.retry import SHORTEST_ASKED_SECONDS
-from syncd.state.store import Store, Transaction
 from syncd.workers.failed_uploads import FailedUploads
-from syncd.workers.gate import PATIENCE, Gate
+from syncd.workers.gate import NOT_ABOUT_THE_FILE, Gate
 from syncd.workers.preparation import Preparation, Prepared
 from syncd.workers.transfers import Transfer, Transfers
 
@@ -36,7 +36,7 @@ RESERVED_SECONDS = 1200.0
 TROUBLE_SECONDS = 0.2
 
 
-class Sent(NamedTuple):
+class SentCopy(NamedTuple):
     """An upload that was answered, and is to be recorded."""
 
     file: File
@@ -90,8 +90,8 @@ class Sending:
         try:
             created = self._create(client, group)
         except FilesApiError as error:
-            if isinstance(error, RefusedError) and not isinstance(error, PATIENCE):
-                # Whose fault it is shows once each goes alone.
+            if isinstance(error, RefusedError) and not isinstance(error, NOT_ABOUT_THE_FILE):
+                # Sent one by one, the file at fault shows.
                 self._alone.update(file.id for file, _ in group)
                 for _, copy in group:
                     self.failures.unsent(copy)
@@ -145,7 +145,7 @@ class Sending:
 
     def send(
         self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
-    ) -> Sent | None:
+    ) -> SentCopy | None:
         """Send a prepared file once its intent is committed; None where nothing is left to record.
 
         `reserved` is its object, where `reserve` has made one.
@@ -168,6 +168,9 @@ class Sending:
             self.failures.unsent(copy)
             self.preparation.record_unsendable(file, error)
             return None
+        except PausedError:
+            self.failures.unsent(copy)
+            return None
         except ShortageError:
             # Likewise: only the disk was out of reach, and it is read before the last byte goes.
             self.failures.unsent(copy)
@@ -180,14 +183,15 @@ class Sending:
         copy: Copy,
         descriptor: int,
         reserved: FileUpload | None,
-    ) -> Sent | None:
+    ) -> SentCopy | None:
         pauses = self.gate.pauses
         with self.transfers.under_way(file, copy.size) as transfer:
             source = UploadSource(
                 fd=descriptor,
                 size=copy.size,
                 before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
-                progress=lambda sent: self.transfers.moved(transfer, sent),
+                progress=lambda sent: self._moved(transfer, sent),
+                on_rest=lambda seconds: self._rested(transfer, seconds),
             )
             try:
                 answer = self._transfer(client, file, copy, source, transfer, reserved)
@@ -198,15 +202,30 @@ class Sending:
         if answer.file_uuid is None:
             failure = Failure("the answer to the upload names no file_uuid")
             look_at = self.clock()
-            self.store.write(lambda db: self.ledger.doubt(db, copy.id, failure, look_at))
+            self.store.write(self.ledger.doubt, copy.id, failure, look_at)
             return None
         stored = Stored(answer.file_uuid, answer.remote_file_path, answer.processing_status)
-        return Sent(file, copy, stored, transfer, self.clock() - transfer.since)
+        return SentCopy(file, copy, stored, transfer, self.clock() - transfer.since)
+
+    def _moved(self, transfer: Transfer, sent: int) -> None:
+        self.transfers.moved(transfer, sent)
+        if sent < transfer.size:
+            self._refuse_paused(transfer.folder)
+
+    def _rested(self, transfer: Transfer, seconds: float) -> None:
+        transfer.rested += seconds
+        self._refuse_paused(transfer.folder)
+
+    def _refuse_paused(self, folder: str) -> None:
+        """Raise PausedError if a folder is paused: its last byte has not left."""
+        if self.gate.is_paused(folder):
+            raise PausedError(f"{folder} is paused")
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
+        self._refuse_paused(file.folder)
         if not self.preparation.is_at_home(file):
             raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
 

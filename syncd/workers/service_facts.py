@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-#: So many files with different times show an order: chance puts four in one quite often.
+#: Files with different times that show an order: four are often in one by chance.
 ORDERED_FILES = 8
 
 

@@ -28,8 +28,8 @@ from syncd.files_api.listing import PAGE_ITEMS
 from syncd.files_api.operations import list_files
 from syncd.state import confirming
 from syncd.state.attempts import kind_of
+from syncd.state.database.store import Store
 from syncd.state.probing import ProbeObject
-from syncd.state.store import Store
 from syncd.units import counted, span
 from syncd.workers.gate import Gate
 from syncd.workers.probe_objects import Made, ProbeObjects, video
@@ -123,7 +123,7 @@ class ServiceProbe:
 
     def _see_whether_it_may(self) -> None:
         """Raise where the service asked for patience, or refuses us; call it once."""
-        if self._gate.resting:
+        if self._gate.quota_used_up:
             raise ProbeError(_NO_QUOTA)
         if shut := self._gate.seconds_shut():
             cause = self._gate.cause or "the service asked to wait"
@@ -187,7 +187,7 @@ class ServiceProbe:
             self._objects.put(made, video(), VIDEO, self._per_call())
 
     def _make(self, method: str, content: bytes, kind: str) -> Made:
-        if self._gate.refused or self._gate.resting:
+        if self._gate.refused or self._gate.quota_used_up:
             raise _UnseenError("the key is refused" if self._gate.refused else _NO_QUOTA)
         make = self._objects.upload if method == "direct" else self._objects.create
         made = make(content, kind, self._workspace, self._per_call())

@@ -1,9 +1,9 @@
 """The transfers under way: what is read, what is sent, and how far."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
 
 from syncd.state.files import File
 
@@ -16,15 +16,26 @@ class Transfer:
     path: bytes
     size: int
     since: float
+    #: those of all threads
+    among: "Transfers" = field(repr=False)
     sent: int = 0
     #: when it moved last
     moved_at: float | None = None
     #: it is read to know its content, and not sent yet
     is_read: bool = False
+    #: seconds for which it waited for its share of the bandwidth
+    rested: float = 0.0
     #: of the last answer
     request_id: str | None = None
     #: whether what took the bytes answered as an object store does
     has_etag: bool = False
+
+    def __enter__(self) -> Self:
+        self.among.begin(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.among.end(self)
 
 
 class Transfers:
@@ -32,20 +43,33 @@ class Transfers:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        #: one step of the interpreter adds, discards or copies
         self._under_way: set[Transfer] = set()
+        self._ended = threading.Lock()
+        self._files = self._bytes = 0
 
-    @contextmanager
-    def under_way(self, file: File, size: int, *, is_read: bool = False) -> Iterator[Transfer]:
-        """Within, a file is read or sent."""
-        transfer = Transfer(file.folder, file.path, size, self._clock(), is_read=is_read)
-        with self._lock:
-            self._under_way.add(transfer)
-        try:
-            yield transfer
-        finally:
-            with self._lock:
-                self._under_way.discard(transfer)
+    def under_way(self, file: File, size: int, *, is_read: bool = False) -> Transfer:
+        """Return a transfer; within it, a file is read or sent."""
+        now = self._clock()
+        return Transfer(file.folder, file.path, size, now, self, is_read=is_read)
+
+    def begin(self, transfer: Transfer) -> None:
+        """Count a transfer among those under way."""
+        self._under_way.add(transfer)
+
+    def end(self, transfer: Transfer) -> None:
+        """Count a transfer among those that ended."""
+        with self._ended:
+            self._under_way.discard(transfer)
+            if not transfer.is_read:
+                self._files += 1
+                self._bytes += transfer.sent
+
+    def sent(self) -> tuple[int, int]:
+        """Return how many transfers ended, and how many bytes were sent in all."""
+        with self._ended:
+            under_way = sum(each.sent for each in self.all() if not each.is_read)
+            return self._files, self._bytes + under_way
 
     def moved(self, transfer: Transfer, sent: int) -> None:
         """Note that a transfer has got so many bytes further."""
@@ -53,9 +77,7 @@ class Transfers:
 
     def all(self) -> list[Transfer]:
         """Return the transfers under way, oldest first."""
-        with self._lock:
-            under_way = list(self._under_way)
-        return sorted(under_way, key=lambda transfer: transfer.since)
+        return sorted(self._under_way, key=lambda transfer: transfer.since)
 
     def stalled(self, seconds: float) -> int:
         """Return how many have not moved for `seconds`, but for those that await an answer."""

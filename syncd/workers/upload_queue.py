@@ -3,8 +3,8 @@
 import threading
 from collections import deque
 
+from syncd.state.database.schema import LARGE_BYTES
 from syncd.state.files import File
-from syncd.state.schema import LARGE_BYTES
 
 #: Large files under way at most: the other threads are left to small ones.
 LARGE_AT_ONCE = 4
@@ -50,8 +50,8 @@ class UploadQueue:
     def allow(self, limit: int) -> None:
         """Let so many threads be at work; one that is too many ends with the files it has."""
         with self._changed:
-            self._limit = limit
-            self._changed.notify_all()
+            more, self._limit = limit - self._limit, limit
+            self._changed.notify(max(more, 0))
 
     @property
     def limit(self) -> int:

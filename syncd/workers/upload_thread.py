@@ -14,16 +14,16 @@ from typing import NamedTuple
 from syncd.exceptions import ShortageError, StateError
 from syncd.files_api import FilesClient, FileUpload
 from syncd.log import fields
-from syncd.metrics import UPLOADED_BYTES, UPLOADED_FILES, UPLOADED_LAST_HOUR
+from syncd.metrics import UPLOAD_SECONDS, UPLOADED_BYTES, UPLOADED_FILES
 from syncd.state import confirming
+from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.ledger import Arrival, Ledger
-from syncd.state.store import Store
 from syncd.units import counted
 from syncd.workers.concurrency import Concurrency
 from syncd.workers.handed_out import HandedOut
 from syncd.workers.preparation import Hashed, Preparation, Prepared
-from syncd.workers.sending import Sending, Sent
+from syncd.workers.sending import Sending, SentCopy
 from syncd.workers.upload_queue import SMALL_BYTES, UploadQueue
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 BATCH, BATCHED = 16, 128
 #: Seconds that a batch may take.
 BATCH_SECONDS = 0.5
+#: The part of its time that a transfer may wait for the bandwidth and still count as a measure.
+RESTED_PART = 0.1
 #: Seconds for which an outcome waits for others to be committed with it.
 OUTCOME_SECONDS = 0.1
 
@@ -61,7 +63,7 @@ class UploadThread:
     #: called when more threads may be at work, or fewer
     on_limit: Callable[[], None]
     #: outcomes that are being committed
-    _recorded: "list[tuple[Sent, Future[str]]]" = field(default_factory=list, init=False)
+    _recorded: "list[tuple[SentCopy, Future[str]]]" = field(default_factory=list, init=False)
     #: seconds that a small file took lately
     _seconds: float = field(default=0.0, init=False)
 
@@ -136,7 +138,7 @@ class UploadThread:
 
     def _send(
         self, client: FilesClient, prepared: Sequence[Prepared]
-    ) -> "list[tuple[Sent, Future[str]]]":
+    ) -> "list[tuple[SentCopy, Future[str]]]":
         """Send files; return the outcomes that are being committed."""
         try:
             reserved = self.sending.reserve(client, prepared)
@@ -144,8 +146,8 @@ class UploadThread:
             for one in prepared:
                 self.handed_out.failed(one.file, error)
             return []
-        recorded: list[tuple[Sent, Future[str]]] = []
-        answered: list[Sent] = []
+        recorded: list[tuple[SentCopy, Future[str]]] = []
+        answered: list[SentCopy] = []
         since = self.clock()
         for number, one in enumerate(prepared):
             if self.is_stopped():
@@ -175,7 +177,7 @@ class UploadThread:
 
     def _sent(
         self, client: FilesClient, ready: Prepared, reserved: FileUpload | None
-    ) -> Sent | None:
+    ) -> SentCopy | None:
         sent = None
         try:
             sent = self.sending.send(client, ready, reserved)
@@ -191,9 +193,12 @@ class UploadThread:
         self._measure(sent)
         return sent
 
-    def _measure(self, sent: Sent) -> None:
+    def _measure(self, sent: SentCopy) -> None:
         """Learn from a transfer how many should go at a time, and how many in a batch."""
         self._seconds = (self._seconds + sent.seconds) / 2
+        if sent.transfer.rested > RESTED_PART * sent.seconds:
+            # It says how fast it may go, and nothing of how fast the service is.
+            return
         if self.queue.at_work >= self.concurrency.limit and self.concurrency.finished(
             sent.copy.size, sent.seconds
         ):
@@ -201,7 +206,7 @@ class UploadThread:
 
     # Afterwards
 
-    def _record(self, sent: Sequence[Sent]) -> "list[tuple[Sent, Future[str]]]":
+    def _record(self, sent: Sequence[SentCopy]) -> "list[tuple[SentCopy, Future[str]]]":
         """Hand in outcomes, without waiting for their commit."""
         direct = [one for one in sent if one.copy.method == "direct"]
         # A storage's success proves nothing yet: the service is asked.
@@ -234,7 +239,7 @@ class UploadThread:
             try:
                 became = future.result()
             except Exception as error:
-                # Whatever it was: it is one file's trouble, and takes no thread.
+                # Any failure here concerns one file; the thread goes on.
                 log.error(
                     "%s: stored, but not recorded: %s; looked up later",
                     sent.file.shown,
@@ -247,15 +252,18 @@ class UploadThread:
             _tell(sent, became)
 
 
-def _tell(sent: Sent, became: str) -> None:
+def _tell(sent: SentCopy, became: str) -> None:
     """Count and log an upload whose outcome is committed."""
     folder, shown, size = sent.file.folder, sent.file.shown, sent.copy.size
     UPLOADED_FILES.add(folder)
     UPLOADED_BYTES.add(folder, by=size)
-    UPLOADED_LAST_HOUR.add(size)
-    if not log.isEnabledFor(logging.INFO):
+    UPLOAD_SECONDS.observe(sent.copy.method, seconds=sent.seconds)
+    # An upload that a storage took is logged once it is confirmed.
+    level = logging.INFO if sent.copy.method == "direct" else logging.DEBUG
+    if not log.isEnabledFor(level):
         return
-    log.info(
+    log.log(
+        level,
         "%s: %s, %s (%s in %.1f s)",
         shown,
         became,

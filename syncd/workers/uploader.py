@@ -5,37 +5,47 @@ them and nothing else. Threads are made as they are needed.
 """
 
 import logging
+import resource
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from syncd.exceptions import ShortageError
 from syncd.files_api import FilesClient, StopFlag
 from syncd.state import due
+from syncd.state.database.store import Store
+from syncd.state.holds import pauses
 from syncd.state.ledger import Ledger
-from syncd.state.store import Store
 from syncd.units import counted
+from syncd.workers.bandwidth import BandwidthControl
 from syncd.workers.concurrency import MOST, Concurrency
 from syncd.workers.failed_uploads import FailedUploads
 from syncd.workers.gate import Gate
 from syncd.workers.handed_out import HandedOut
-from syncd.workers.preparation import Preparation, Root, UploadOptions
+from syncd.workers.preparation import Preparation, SourceRoot, UploadOptions
 from syncd.workers.sending import Sending
 from syncd.workers.transfers import Transfer, Transfers
-from syncd.workers.upload_queue import LARGE_AT_ONCE, UploadQueue, is_large
+from syncd.workers.upload_queue import LARGE_AT_ONCE, UploadQueue
 from syncd.workers.upload_thread import UploadThread
 
 log = logging.getLogger(__name__)
 
 #: Files of each folder, small or large, that are handed out at a time; and of one of many folders.
 HANDED_OUT, LEAST_HANDED_OUT = 4096, 64
+#: The open files for each upload thread, by which their number is limited: a connection, and the
+#: files of a batch.
+FILES_EACH = 16
 #: The shortest pause between two steps while nothing may be sent, in seconds.
 SHORTEST_REST_SECONDS = 0.05
 #: Seconds without a byte after which a transfer does not keep another one from starting.
 STALLED_SECONDS = 10.0
 #: Seconds that a transfer gets to end once it is told to, and between two looks for that.
 ABORT_SECONDS, JOIN_SECONDS = 3.0, 0.1
+
+
+def _open_files() -> int:
+    """Return how many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Uploader:
@@ -46,13 +56,15 @@ class Uploader:
         *,
         store: Store,
         ledger: Ledger,
-        roots: Mapping[str, Root],
+        roots: Mapping[str, SourceRoot],
         make_client: Callable[[StopFlag], FilesClient],
         gate: Gate,
         options: UploadOptions,
         clock: Callable[[], float],
         monotonic: Callable[[], float] = time.monotonic,
+        bandwidth: BandwidthControl | None = None,
     ) -> None:
+        self._bandwidth = bandwidth
         self._store = store
         self._ledger = ledger
         self._make_client = make_client
@@ -60,7 +72,7 @@ class Uploader:
         self._roots = roots
         self._clock = clock
         self._stop = StopFlag()
-        self._most = options.workers or MOST
+        self._most = options.workers or min(MOST, max(_open_files() // FILES_EACH, 1))
         self._transfers = Transfers(clock)
         self._concurrency = Concurrency(options.workers, monotonic)
         self._queue = UploadQueue(
@@ -110,10 +122,11 @@ class Uploader:
         self._start_thread()
 
     def _start_threads(self) -> None:
-        """Start threads for what waits, up to as many as may be at work."""
+        """Start threads for what waits: as many as may be at work, and as many to be ready."""
         with self._threads_lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            wanted = min(self._queue.at_work + len(self._queue), self._queue.limit)
+            most = min(2 * self._queue.limit, self._most)
+            wanted = min(self._queue.at_work + len(self._queue), most)
             while len(self._threads) < wanted and self._may_start:
                 self._start_thread()
 
@@ -166,6 +179,10 @@ class Uploader:
         """Return the transfers under way, oldest first."""
         return self._transfers.all()
 
+    def sent(self) -> tuple[int, int]:
+        """Return how many transfers ended, and how many bytes were sent in all."""
+        return self._transfers.sent()
+
     @property
     def progress_at(self) -> float:
         """When a file was stored, or a byte sent, last; at first when this was made."""
@@ -175,38 +192,38 @@ class Uploader:
     @property
     def busy(self) -> bool:
         """Whether anything is handed out and not finished."""
-        return bool(self._handed_out.files())
+        return bool(self._handed_out.files)
 
     def step(self) -> float | None:
         """Hand out what is due while there is room; return the seconds until more may be."""
         self._handed_out.clear_unknown()
-        self._gate.end_rest()
+        self._gate.end_quota_rest()
+        self._gate.see_pauses()
+        limited = self._bandwidth.step() if self._bandwidth else None
         now = self._clock()
-        if self._store.read(lambda db: due.is_refused_due(db, now)):
-            self._store.write(lambda db: self._ledger.try_refused_again(db, now))
+        if self._store.read(due.is_refused_due, now):
+            self._store.write(self._ledger.try_refused_again, now)
         if not self._gate.may_send():
             return max(self._gate.seconds_shut(), SHORTEST_REST_SECONDS)
         self._hand_out(now)
         self._allow()
         if self._gate.storage_tripped and not self._store.read(due.are_uploads_waiting):
-            self._gate.forget_storage()
-        next_at = self._store.read(lambda db: due.next_upload(db, now))
-        return None if next_at is None else max(next_at - now, 0.0)
+            self._gate.storage.reset()
+        ends = [self._store.read(due.next_upload, now), self._store.read(pauses.next_end)]
+        ends += [None if limited is None else now + limited]
+        return min((max(at - now, 0.0) for at in ends if at is not None), default=None)
 
     def _hand_out(self, now: float) -> None:
         """Hand out what is due and may go; while something is broken, a file that probes it."""
-        taken = self._handed_out.files()
+        taken = self._handed_out.files
         most = max(HANDED_OUT // max(len(self._roots), 1), LEAST_HANDED_OUT)
-        handed_out = Counter((file.folder, is_large(file)) for file in taken.values())
-        enough = {kind for kind, number in handed_out.items() if number > most // 2}
-        suspected = any(file.crashes for file in taken.values())
+        enough = self._handed_out.kinds(more_than=most // 4)
+        suspected = self._handed_out.suspects > 0
         held = self.held_folders()
         for file in self._store.read(
-            lambda db: due.uploads(
-                db, now, most, only=self._roots, without=held, enough=enough, taken=taken
-            )
+            due.uploads, now, most, only=self._roots, without=held, enough=enough, taken=taken
         ):
-            # What may have ended syncd before goes alone, so that it is known if it does again.
+            # A file that may have crashed syncd goes alone, so that a second crash proves it.
             goes_alone = file.crashes > 0 and suspected
             if goes_alone or not self._preparation.claim(file):
                 continue
@@ -221,7 +238,7 @@ class Uploader:
 
     def held_folders(self) -> list[str]:
         """Return the folders whose workspace takes nothing now."""
-        closed, refusals = self._gate.closed, self._gate.refusals
+        closed, refusals = self._gate.workspaces.closed, self._gate.refusals
         closed |= {name for name in refusals.held if not refusals.may_probe(name)}
         return [name for name, root in self._roots.items() if root.workspace_uuid in closed]
 

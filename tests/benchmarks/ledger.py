@@ -4,8 +4,9 @@ import os
 import time
 from pathlib import Path
 
+from syncd.state.binding import BASE_URL
+from syncd.state.database.store import Store
 from syncd.state.planner import Policy
-from syncd.state.store import BASE_URL, Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.watched import Watched
 

@@ -1,4 +1,4 @@
-"""What a long listing costs: memory and requests, beside objects of others and of our own.
+"""The cost of a long listing: memory and requests, beside objects of others and of our own.
 
     python tests/benchmarks/listing.py [--foreign 400000] [--own 1000000] [--no-order]
 
@@ -21,7 +21,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
-from syncd.state.store import BASE_URL, Store
+from syncd.state.binding import BASE_URL
+from syncd.state.database.store import Store
 
 FILES = 10
 #: A prime: the order in which objects are listed where there is none.
@@ -139,7 +140,7 @@ def syncd(url, home, *words):
     before = asked(url)
     command = [sys.executable, "-m", "syncd", *words]
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
-    # What wait4 tells of a child begins with the memory of this process.
+    # The peak that wait4 tells of a child begins with the memory of this process.
     peak = 0
     while process.poll() is None:
         peak = max(peak, peak_memory(process.pid))

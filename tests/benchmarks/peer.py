@@ -1,4 +1,4 @@
-"""What a user would write instead: the official client in a pool of threads.
+"""The program that a user would write instead: the official client in a pool of threads.
 
 `python peer.py BASE_URL FOLDER THREADS` uploads each file of FOLDER once. The runner gives it the
 official client, in an environment of its own.

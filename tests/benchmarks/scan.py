@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ledger import installed, make_files, watched
 
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 
 MILLION = 1_000_000
 ROUNDS = 5

@@ -1,19 +1,27 @@
 import json
 import os
+import shutil
+import threading
 import time
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import is_typeddict
 
 from syncd import cli
 from syncd.disk import Fingerprint
 from syncd.identity import RootIdentity
+from syncd.report import documents
 from syncd.state import copies, files, folders, holds
+from syncd.state.database.store import Store
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
+from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting, record
-from syncd.state.store import Store
 
+KEY = "canary-key-000111"
 A, B = "a" * 64, "b" * 64
 POLICIES = {"f": Policy(), "g": Policy()}
 SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
@@ -50,8 +58,8 @@ class Desk:
     def see(self, path, mark=1, *, seen=Seen.PRESENT, folder="f", size=7, age=100.0, reason=None):
         changed = int((self.now - age) * 1e9)
         fingerprint = Fingerprint(mark, size, changed, changed)
-        sighting = Sighting(path, seen, fingerprint if seen is Seen.PRESENT else None, reason)
-        self.do(record, folder, [sighting], settling=SETTLING, policies=POLICIES, now=self.now)
+        observation = Observation(path, seen, fingerprint if seen is Seen.PRESENT else None, reason)
+        self.do(record, folder, [observation], settling=SETTLING, policies=POLICIES, now=self.now)
         return self.file(path, folder)
 
     def file(self, path, folder="f"):
@@ -80,12 +88,12 @@ class Desk:
         self.see(path, seen=Seen.MISSING)
         if confirm:
             self.now += 61
-            self.do(self.deletions.confirm_missing, self.file(path).id, self.now)
+            self.do(self.deletions.confirm_missing, [self.file(path).id], self.now)
 
     def delete(self, path, copy):
         self.miss(path, confirm=True)
-        self.do(self.deletions.begin_delete, copy.id, self.now)
-        self.do(self.deletions.deleted, copy.id, self.now)
+        self.do(self.deletions.begin_delete, [copy], self.now)
+        self.do(self.deletions.deleted, [copy], self.now)
 
     def hold(self, stops, scope, message="the key is refused", **more):
         self.do(
@@ -103,7 +111,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
+def desk(tmp_path, monkeypatch, new_state):
+    shutil.copytree(new_state, tmp_path / "state")
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_"))]:
         monkeypatch.delenv(name)
@@ -113,6 +122,34 @@ def desk(tmp_path, monkeypatch):
     opened.store.close()
 
 
+@cache
+def adapter(name):
+    """Return what validates a command's documents, and refuses each key that it does not know."""
+    kinds = [kind for kind in vars(documents).values() if is_typeddict(kind)]
+    for kind in kinds:
+        kind.__pydantic_config__ = ConfigDict(extra="forbid")
+    try:
+        return TypeAdapter(documents.DOCUMENTS[name])
+    finally:
+        for kind in kinds:
+            del kind.__pydantic_config__
+
+
+def validate(arguments, out):
+    """Refuse what a command printed with --json if its schema does not describe it."""
+    words = [word for word in arguments if not word.startswith("-")]
+    name = " ".join(words[:2] if words[:1] == ["deletes"] else words[:1])
+    if name == "deletes list" and len(words) > 2:
+        name = "deletes list HOLD"
+    if "--json" not in arguments or name not in documents.DOCUMENTS:
+        return
+    decoder, text = json.JSONDecoder(), out.lstrip()
+    while text:
+        document, end = decoder.raw_decode(text)
+        adapter(name).validate_python(document)
+        text = text[end:].lstrip()
+
+
 @pytest.fixture
 def syncd(monkeypatch, capsysbinary):
     """Run one command line in this process: (exit code, standard output, standard error)."""
@@ -120,6 +157,7 @@ def syncd(monkeypatch, capsysbinary):
     def run(*arguments):
         code = cli.call([str(argument) for argument in arguments])
         out, err = capsysbinary.readouterr()
+        validate([str(argument) for argument in arguments], out.decode())
         return code, out.decode(), err.decode()
 
     return run
@@ -134,3 +172,54 @@ def syncd_json(syncd):
         return code, json.loads(out)
 
     return run
+
+
+class Canned(ThreadingHTTPServer):
+    """A service that gives one answer to everything: status, body, and perhaps headers."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = (200, b"{}")
+        #: what is answered before that, one after another
+        self.answers = []
+        self.keys, self.sent = [], []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self._answer()
+
+    def do_POST(self):
+        self.server.sent.append(
+            json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        )
+        self._answer()
+
+    def _answer(self):
+        answers = self.server.answers
+        status, body, *headers = answers.pop(0) if answers else self.server.answer
+        self.server.keys.append((self.path, self.headers.get("x-api-key")))
+        self.send_response(status)
+        for name, value in (("content-length", str(len(body))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def service(monkeypatch):
+    server = Canned()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("SYNCD_API__BASE_URL", server.url)
+    monkeypatch.setenv("AYMARA_AI_API_KEY", KEY)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from syncd import cli
+from syncd.cli import group
 from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
 from syncd.files_api import UnauthorizedError
-from syncd.once import Tally
+from syncd.once import Progress
 from syncd.signals import Signals
 
 
@@ -36,8 +37,12 @@ def service(monkeypatch):
         if isinstance(seen.outcome, Exception):
             raise seen.outcome
         if "report" in options:
-            options["report"](Tally(1203, 0, 1, first_found=("a: the first scan found 2 files",)))
-            options["report"](Tally(1203, 0, 1, first_found=("a: the first scan found 2 files",)))
+            options["report"](
+                Progress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
+            )
+            options["report"](
+                Progress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
+            )
         return seen.outcome
 
     monkeypatch.setattr(run_command.daemon, "run", run)
@@ -61,6 +66,11 @@ def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkey
     code, out, _ = syncd("once", "--wait-deletions", "a")
     assert (code, out) == (77, "1,203 synced, 0 waiting, 1 failed\n")
     assert service.options["wait_deletions"] is True
+
+
+def test_a_tally_counts_what_is_held_where_something_is():
+    assert str(Progress(1203, 2, 1)) == "1,203 synced, 2 waiting, 1 failed"
+    assert str(Progress(1203, 2, 1, held=25)) == "1,203 synced, 2 waiting, 1 failed, 25 held"
 
 
 def test_once_on_a_terminal_tells_what_a_first_scan_found(service, syncd, monkeypatch, tmp_path):
@@ -166,7 +176,7 @@ def test_an_unknown_command_and_no_command_are_usage_errors(syncd):
 def test_help_and_version_succeed(syncd):
     code, out, _ = syncd("--help")
     assert code == 0
-    assert all(name in out for name in cli.COMMANDS)
+    assert all(name in out for name in group.COMMANDS)
     assert syncd("--version")[1].startswith("syncd, version 0")
     for name in ("run", "once", "status", "ls", "why", "init", "emulator"):
         assert syncd(name, "--help")[0] == 0
@@ -213,7 +223,7 @@ def test_the_demo_names_its_extra_when_packages_are_missing(syncd, monkeypatch):
     def missing(_):
         raise ModuleNotFoundError("No module named 'av'", name="av")
 
-    monkeypatch.setattr(cli, "import_module", missing)
+    monkeypatch.setattr(group, "import_module", missing)
     code, _, err = syncd("demo")
     assert code == 1
     assert "`syncd demo` needs the package av" in err

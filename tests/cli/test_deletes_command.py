@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from syncd.identity import identify
-from syncd.state import folders, holds
+from syncd.state import copies, folders, holds
+from syncd.state.database.store import Store
 from syncd.state.holds import decisions
-from syncd.state.store import Store
 
 
 @pytest.fixture
@@ -87,9 +87,10 @@ def test_a_verdict_is_recorded_and_says_how_to_undo_it(closed, syncd, verb, verd
     assert closed.file(b"d/21").verdict is None
 
 
-def test_an_undone_verdict_is_the_other_one(closed, syncd):
+@pytest.mark.parametrize("what", ["1", "f"])
+def test_an_undone_verdict_is_the_other_one(closed, syncd, what):
     assert syncd("deletes", "approve", "--yes", "1")[0] == 0
-    _, out, _ = syncd("deletes", "reject", "1", "--json")
+    _, out, _ = syncd("deletes", "reject", what, "--json")
     assert json.loads(out) == {
         "verdict": "rejected",
         "holds": [
@@ -127,7 +128,7 @@ def test_an_approval_says_what_it_deletes_and_asks(closed, syncd, monkeypatch, a
 
 @pytest.mark.row(66)
 def test_what_is_named_after_a_hold_was_shown_is_not_approved_with_it(desk, syncd, monkeypatch):
-    """What a verification finds gone while somebody reads the list is another question."""
+    """Files that a verification finds gone while somebody reads the list are another question."""
     monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
     root = str(desk.home / "f").encode()
     desk.do(folders.note, "f", root, 1.0)
@@ -214,20 +215,21 @@ def test_a_number_is_that_of_a_hold_and_says_so_where_a_folder_has_it_for_a_name
 
 def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, syncd_json, syncd):
     held.do(holds.release, stops="deletions", scope="f", reason="many_missing", now=held.now)
-    copy = held.store.read(
-        lambda db: db.conn.execute("SELECT id, file_uuid FROM copies ORDER BY id").fetchone()
-    )
+    copy = held.store.read(lambda db: copies.where(db, "1 ORDER BY id LIMIT 1"))[0]
     file = held.file(b"d/00")
-    held.do(held.deletions.confirm_missing, file.id, held.now, checks=["the root is right"])
-    held.do(held.deletions.begin_delete, copy[0], held.now)
-    held.do(held.deletions.deleted, copy[0], held.now)
+    held.do(held.deletions.confirm_missing, [file.id], held.now, checks=["the root is right"])
+    held.do(held.deletions.begin_delete, [copy], held.now)
+    held.do(held.deletions.deleted, [copy], held.now)
     _, told = syncd_json("why", "f/d/00", "--json")
     assert told["status"] == "deleted"
     evidence = told["copies"][0]["evidence"]
     assert (evidence["missing_seconds"], evidence["checks"]) == (61, ["the root is right"])
-    assert [(h["event"], h["file_uuid"]) for h in told["history"]][-1] == ("deleted", copy[1])
+    assert [(h["event"], h["file_uuid"]) for h in told["history"]][-1] == (
+        "deleted",
+        copy.file_uuid,
+    )
     _, out, _ = syncd("why", "f/d/00")
-    assert copy[1] in out
+    assert copy.file_uuid in out
     assert "seen twice" in out
 
 

@@ -4,10 +4,12 @@ import io
 import json
 import subprocess
 import sys
+from datetime import datetime
+from functools import partial
 
 import pytest
 
-from syncd.cli import ls
+from syncd.state import chosen, views
 
 
 def test_each_file_is_a_line_with_its_path_last(desk, syncd):
@@ -79,7 +81,7 @@ def test_a_folder_is_meant_by_its_name_or_its_path(desk, syncd):
 def test_an_unknown_folder_names_the_known_ones(desk, syncd):
     code, _, err = syncd("ls", "nope")
     assert code == 2
-    assert "no folder 'nope'; known are: f, g" in err
+    assert "no file or folder 'nope'; known folders are: f, g" in err
 
 
 def test_deleted_files_are_listed_when_asked_for(desk, syncd):
@@ -141,10 +143,10 @@ def test_a_full_disk_under_the_output_is_one_clear_line(desk):
 
 @pytest.mark.row(87)
 def test_while_a_pager_waits_for_its_reader_no_transaction_is_open(desk, monkeypatch):
-    monkeypatch.setattr(ls, "PAGE_FILES", 2)
+    monkeypatch.setattr(chosen, "PAGE_FILES", 2)
     for number in range(5):
         desk.see(b"%d" % number)
-    listed = ls._entries(desk.directory, None, None)
+    listed = chosen.listing(partial(views.read, desk.directory), chosen.Wanted(), desk.now)
     assert next(listed)["path"] == "0"
 
     def checkpoint(db):
@@ -155,5 +157,114 @@ def test_while_a_pager_waits_for_its_reader_no_transaction_is_open(desk, monkeyp
 
     assert desk.store.write(checkpoint) == 0
     assert (desk.directory / "state.db-wal").stat().st_size == 0
-    desk.see(b"9")
-    assert [entry["path"] for entry in listed] == ["1", "2", "3", "4", "9"]
+    desk.sync(b"4")
+    rest = [(entry["path"], entry["status"]) for entry in listed]
+    assert rest == [("1", "queued"), ("2", "queued"), ("3", "queued"), ("4", "synced")]
+
+
+DAY = 86_400
+
+
+@pytest.fixture
+def week(desk):
+    """Files that were synced, refused, changed or deleted on different days."""
+    today = desk.now
+    days = {b"old": 6, b"deleted": 5, b"sub/mid": 3, b"sub/new": 0.05}
+    for number, (path, ago) in enumerate(days.items(), start=1):
+        desk.now = today - ago * DAY
+        copy = desk.sync(path, number, size=10 - number)
+        if path == b"deleted":
+            desk.now = today - 4 * DAY
+            desk.delete(path, copy)
+    desk.now = today - 2 * DAY
+    desk.refuse(b"failed")
+    desk.now = today - DAY
+    desk.see(b"old", mark=2, age=0.0)
+    desk.now = today
+    return desk
+
+
+@pytest.fixture
+def listed(week, syncd):
+    def paths(*arguments):
+        code, out, err = syncd("ls", "--json", *arguments)
+        assert (code, err) == (0, "")
+        return [json.loads(line)["path"] for line in out.splitlines()]
+
+    return paths
+
+
+def test_files_are_chosen_and_sorted_by_time_size_and_status(week, listed):
+    day = datetime.fromtimestamp(week.now - 2.5 * DAY).astimezone()
+    newest = ["sub/new", "old", "failed", "sub/mid"]
+    meant = {
+        "": ["failed", "old", "sub/mid", "sub/new"],
+        "--reverse": ["sub/new", "sub/mid", "old", "failed"],
+        "--since 2h": ["sub/new"],
+        "--since 1.5d": ["old", "sub/new"],
+        f"--since {day.isoformat()}": ["failed", "old", "sub/new"],
+        "--since 30d --status deleted": ["deleted"],
+        "--since 3d --status deleted": [],
+        "--since 200d --status synced": ["sub/mid", "sub/new"],
+        "--status synced,failed --status deleted": ["deleted", "failed", "sub/mid", "sub/new"],
+        "--status failed,settling f/sub": [],
+        "--sort time": newest,
+        "--sort time -r": newest[::-1],
+        "--sort size": ["old", "sub/mid", "sub/new", "failed"],
+        "--sort status": ["old", "sub/mid", "sub/new", "failed"],
+        "--recent 1": newest[:1],
+        "--recent 3": newest[:3],
+        "--recent 9": newest,
+        "--recent 2 --since 1h": [],
+        "--recent 2 --sort path": ["old", "sub/new"],
+        "--recent 1 --status failed,deleted": ["failed"],
+        "--recent 1 f/sub/m* f/old": ["old"],
+        "--sort size f/sub": ["sub/mid", "sub/new"],
+        "--since 2d f/sub f/failed": ["sub/new"],
+        # A deleted file is listed where it is named itself.
+        "f/deleted f/sub/mid": ["deleted", "sub/mid"],
+        "--sort time f/deleted f/sub/mid": ["sub/mid", "deleted"],
+        "f/d*": [],
+    }
+    assert {said: listed(*said.split()) for said in meant} == meant
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (["--since", "soon"], "'soon' is neither a duration"),
+        (["--since", "12"], "'12' is neither a duration"),
+        (["--since", "2999-01-01"], "lies in the future"),
+        (["--recent", "0"], "0 is not in the range"),
+        (["--status", "synced,lost"], "'lost' is not one of"),
+        (["--responses"], "--responses needs --prompt-uuid"),
+        (["--csv", "--json"], "use only one of"),
+    ],
+)
+def test_a_wrong_option_says_how_it_is_right(syncd, said, words):
+    code, out, err = syncd("ls", *said)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_an_argument_without_a_known_file_is_named_and_the_others_are_listed(desk, syncd):
+    desk.see(b"x")
+    (desk.home / "f/unnoticed").touch()
+    (desk.home / "f/empty").mkdir()
+    code, out, err = syncd("ls", "f/x", "f/unnoticed", "f/empty", "*.nope")
+    assert code == 1
+    assert out.endswith("f/x\n")
+    assert [line.partition(":")[2] for line in err.splitlines()] == [
+        " f/unnoticed: no known file (syncd why tells more)",
+        " *.nope: no known file (syncd why tells more)",
+    ]
+
+
+def test_a_time_before_all_history_is_compared_file_by_file(desk, syncd):
+    desk.now -= 250 * DAY
+    desk.sync(b"ancient", 1)
+    desk.now += 250 * DAY
+    desk.sync(b"new", 2)
+    assert [line.split()[-1] for line in syncd("ls", "--since", "200d")[1].splitlines()] == [
+        "f/new"
+    ]

@@ -9,12 +9,12 @@ from syncd.exceptions import StateError
 from syncd.state import manifest, overview, stories, texts, views
 from syncd.state.ledger import Failure
 from syncd.state.manifest import Word
-from syncd.state.sightings import Seen
+from syncd.state.observations import Seen
 
 KEYS = [
     *("folder", "path", "status", "size", "sha256", "file_uuid", "remote_file_path"),
     *("content_type", "processing_status", "frame_count", "attempts", "next_attempt_at"),
-    *("error", "synced_at"),
+    *("error", "synced_at", "changed_at"),
 ]
 
 
@@ -122,7 +122,7 @@ def test_an_excluded_file_that_was_synced_is_ignored_and_keeps_its_uuid(desk):
 
 
 def test_every_state_of_a_copy_has_a_word(desk):
-    """Whatever the rows say, each file is counted once."""
+    """Each file is counted once, whatever its rows say."""
     desk.see(b"settling", age=0.0)
     desk.sync(b"synced", 1)
     desk.refuse(b"failed")
@@ -134,7 +134,7 @@ def test_the_manifest_has_exactly_the_keys_of_the_contract(desk):
     desk.sync(b"x")
     entry = desk.store.read(lambda db: next(manifest.entries(db)))
     assert list(entry) == KEYS
-    assert entry | {"synced_at": None} == {
+    assert entry | {"synced_at": None, "changed_at": None} == {
         "folder": "f",
         "path": "x",
         "status": "synced",
@@ -149,8 +149,10 @@ def test_the_manifest_has_exactly_the_keys_of_the_contract(desk):
         "next_attempt_at": None,
         "error": None,
         "synced_at": None,
+        "changed_at": None,
     }
     assert entry["synced_at"].endswith(".000Z")
+    assert texts.seconds(entry["changed_at"]) == desk.now - 100
 
 
 def test_a_name_that_is_not_utf8_comes_with_its_bytes(desk):

@@ -1,11 +1,16 @@
 """A command that is offered can be typed as it stands: with the configuration that was given."""
 
+import ast
 import re
 import shlex
+from pathlib import Path
 
+import click
 import pytest
 
-from syncd import cli, offers
+import syncd as syncd_package
+from syncd import offers
+from syncd.cli import group
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +35,7 @@ def test_where_none_was_given_the_commands_stand_as_they_are(desk, syncd):
 
 
 def test_the_help_that_is_offered_on_a_wrong_option_names_it_too(desk, syncd):
-    code, _, err = syncd("-c", "syncd.toml", "ls", "--sort")
+    code, _, err = syncd("-c", "syncd.toml", "ls", "--sorted-by")
     assert code == 2
     assert err.startswith("syncd: no such option")
     assert err.endswith("try: syncd -c syncd.toml ls --help\n")
@@ -44,7 +49,8 @@ def test_only_a_command_is_taken_for_one(tmp_path):
 
 
 def test_every_command_that_reads_a_configuration_is_known():
-    assert {*offers._NAMES} == cli.COMMANDS.keys() - {"demo", "init", "emulator"}
+    others = {"demo", "init", "emulator", "schema", "completion"}
+    assert {*offers._NAMES} == group.COMMANDS.keys() - others
 
 
 def test_a_named_configuration_that_is_missing_is_written_by_the_offered_command(desk, syncd):
@@ -52,3 +58,56 @@ def test_a_named_configuration_that_is_missing_is_written_by_the_offered_command
     (command,) = re.findall("`(.*?)`", " ".join(err.split()))
     assert syncd(*shlex.split(command)[1:])[0] == 0
     assert (desk.home / "not here.toml").exists()
+
+
+def texts_in(source):
+    """Yield the texts in a source, `1` in place of what varies; no docstrings."""
+    left_out = set()
+    for node in ast.walk(ast.parse(source)):
+        if id(node) in left_out:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            left_out |= {id(part) for part in node.values}
+            yield "".join(p.value if isinstance(p, ast.Constant) else "1" for p in node.values)
+        elif isinstance(node, ast.Expr):
+            left_out.add(id(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+_NAMES = "|".join(group.COMMANDS)
+OFFER = re.compile(rf"(?:^|[(`>]|run: |probe: |pass: )syncd ((?:{_NAMES})\b[^()`;,:\n]*)")
+
+
+def offers_in(source):
+    """Yield each command that a text of this source offers."""
+    for text in texts_in(source):
+        for offer in OFFER.findall(re.sub(r"\{\w*\}", "1", text)):
+            command = offer.removesuffix(" ...").removesuffix(" lists all").strip()
+            # Which of the two varies.
+            yield re.sub("^deletes 1 ", "deletes approve ", command)
+
+
+OFFERED = sorted(
+    {
+        offer
+        for path in Path(syncd_package.__file__).parent.rglob("*.py")
+        for offer in offers_in(path.read_text())
+        # The beginning of a command, which the code looks for.
+        if offer != "deletes"
+    }
+)
+
+
+def test_the_texts_of_the_program_offer_commands():
+    assert len(OFFERED) > 20
+
+
+@pytest.mark.parametrize("offer", OFFERED)
+def test_every_command_that_a_text_offers_is_understood(offer):
+    command, ctx = group.cli, click.Context(group.cli, info_name="syncd")
+    words = shlex.split(offer)
+    while isinstance(command, click.Group):
+        _, command, words = command.resolve_command(ctx, words)
+        ctx = command.make_context(command.name, words, parent=ctx)
+        words = [*ctx._protected_args, *ctx.args] if isinstance(command, click.Group) else []

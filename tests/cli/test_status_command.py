@@ -1,16 +1,17 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from syncd import __version__, vitals
+from syncd import __version__, heartbeat
+from syncd.heartbeat import FolderHealth, Heartbeat, TransferReport
 from syncd.state import ages, folders
 from syncd.state.facts import LAST_ONCE, set_fact
 from syncd.state.ledger import Failure
 from syncd.units import clock
-from syncd.vitals import FolderVitals, Transfer, Vitals
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def daemon(desk):
 
     def beat(**facts):
         seen = {
-            "f": FolderVitals("native", watched_directories=2, directories=2),
-            "g": FolderVitals("polling", "it is on NFS", directories=3),
+            "f": FolderHealth("native", watched_directories=2, directories=2),
+            "g": FolderHealth("polling", "it is on NFS", directories=3),
         }
         known = {
             "version": __version__,
@@ -31,7 +32,7 @@ def daemon(desk):
             "api_state": "ok",
             "last_success_at": desk.now,
         }
-        vitals.write(desk.directory, Vitals(**known | facts))
+        heartbeat.write(desk.directory, Heartbeat(**known | facts))
 
     return beat
 
@@ -40,14 +41,18 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     desk.sync(b"x")
     desk.see(b"y")
     desk.hold("deletions", "f", "its root is missing", affects=1, first=["x"], commands=["ls f"])
-    daemon(transfers=[Transfer("f", "y", 3, 7, desk.now)])
+    daemon(transfers=[TransferReport("f", "y", 3, 7, desk.now)])
     code, document = syncd_json("status", "--json")
     assert code == 1
     assert document["version"] == __version__
     assert document["well"] is False
     assert document["reasons"] == ["deletions of f held: r: its root is missing"]
     assert set(document) == {
-        *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "holds", "api"),
+        *("version", "well", "reasons", "daemon", "folders", "counts", "transfers", "sending"),
+        *("holds", "paused", "bandwidth", "api"),
+    }
+    assert set(document["sending"]) == {
+        *("files_left", "bytes_left", "files_per_second", "bytes_per_second", "seconds_left"),
     }
     assert set(document["daemon"]) == {"running", "pid", "since"}
     assert document["daemon"]["running"] is True
@@ -55,6 +60,7 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
         {
             *("name", "path", "watch", "watch_reason", "watched_directories", "directories"),
             *("last_event_at", "last_scan_at", "counts", "missing", "oldest_queued_seconds"),
+            "bytes_left",
         }
     ]
     assert document["folders"][1]["watch_reason"] == "it is on NFS"
@@ -65,7 +71,9 @@ def test_the_json_document_has_exactly_the_shape_of_the_contract(desk, daemon, s
     assert [set(hold) for hold in document["holds"]] == [
         {"id", "stops", "scope", "reason", "since", "affects", "first", "commands"}
     ]
-    assert set(document["api"]) == {"base_url", "state", "echo", "last_success_at"}
+    assert set(document["api"]) == {
+        *("base_url", "state", "echo", "last_success_at", "cause", "next_try_at"),
+    }
 
 
 def test_all_is_well_when_a_daemon_works_and_nothing_is_wrong(desk, daemon, syncd):
@@ -83,7 +91,7 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     desk.hold(
         "deletions", "f", "its root is missing", affects=12, first=["x"], commands=["syncd ls f"]
     )
-    daemon(transfers=[Transfer("f", "clips/" * 20, 3 << 20, 7 << 20, desk.now)])
+    daemon(transfers=[TransferReport("f", "clips/" * 20, 3 << 20, 7 << 20, desk.now)])
     code, out, _ = syncd("status")
     assert code == 1
     assert "3.0 MiB of 7.0 MiB" in out
@@ -106,9 +114,9 @@ def test_of_many_folders_those_in_which_all_is_well_are_counted(desk, daemon, sy
     )
     desk.see(b"x", folder="f400")
     desk.hold("deletions", "f410", "its root is missing")
-    seen = {name: FolderVitals("native", watched_directories=1, directories=1) for name in names}
-    seen["f420"] = FolderVitals("native", watched_directories=1, directories=2)
-    seen["f430"] = FolderVitals("native", trouble="it cannot be listed")
+    seen = {name: FolderHealth("native", watched_directories=1, directories=1) for name in names}
+    seen["f420"] = FolderHealth("native", watched_directories=1, directories=2)
+    seen["f430"] = FolderHealth("native", trouble="it cannot be listed")
     daemon(folders=seen)
     out = syncd("status")[1]
     shown = [name for name in names if f"/in/{name}" in out]
@@ -136,8 +144,11 @@ def test_a_hold_that_names_no_file_promises_none(desk, daemon, syncd):
 
 def test_a_state_of_another_service_is_not_well(desk, syncd, syncd_json, monkeypatch):
     desk.store.write(lambda db: set_fact(db, "base_url", "https://one.example"))
-    desk.store.close()
     monkeypatch.setenv("SYNCD_API__BASE_URL", "https://two.example")
+    # It was only tried.
+    assert "belongs to" not in syncd("status")[1]
+    desk.sync(b"a")
+    desk.store.close()
     reason = syncd_json("status", "--json")[1]["reasons"][0]
     assert reason.startswith(
         "the state belongs to https://one.example, and the configuration names https://two.example"
@@ -171,7 +182,7 @@ def test_what_a_hold_stops_is_said_in_words(desk, daemon, syncd, stops, scope, w
         ({"api_state": "refused"}, "the service refuses the key"),
         ({"api_state": "unreachable"}, "the service cannot be reached"),
         ({"troubles": ["scan hangs"]}, "scan hangs"),
-        ({"folders": {"f": FolderVitals("native", trouble="it is gone")}}, "f: it is gone"),
+        ({"folders": {"f": FolderHealth("native", trouble="it is gone")}}, "f: it is gone"),
     ],
 )
 def test_what_the_daemon_suffers_from_is_not_well(daemon, syncd_json, facts, reason):
@@ -209,6 +220,48 @@ def test_without_a_daemon_the_table_still_answers(desk, daemon, syncd):
     assert "  no daemon is running\n    > syncd run\n" in out
     assert "1 synced" in out
     assert syncd("status", "--alive") == (1, "", "")
+
+
+def test_a_configuration_that_cannot_be_used_is_told_where_no_daemon_runs(desk, daemon, syncd):
+    config = desk.home / "syncd.toml"
+    config.write_text(f'{config.read_text()}[upload]\nworkers = "many"\n')
+    daemon()
+    assert syncd("status")[::2] == (0, "")
+    desk.store.close()
+    code, _, err = syncd("status")
+    assert code == 78
+    assert "[upload] workers: should be a whole number" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--alive"),
+        ("-c", "syncd.toml", "status", "--alive"),
+        ("status", "--alive", "--config", "syncd.toml"),
+        ("status", "-v", "--alive"),
+    ],
+)
+def test_a_health_check_is_answered_however_it_is_written(daemon, syncd, words):
+    assert syncd(*words) == (1, "", "")
+    daemon()
+    assert syncd(*words) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("-c", "missing.toml"), 78, "there is no file"),
+        (("-c", "."), 2, "is a directory"),
+        (("--json",), 2, "use only one of"),
+        (("more",), 2, "unexpected extra argument"),
+        (("",), 2, "an argument is empty"),
+    ],
+)
+def test_a_health_check_that_cannot_be_made_says_why(desk, syncd, words, code, text):
+    told = syncd("status", "--alive", *words)
+    assert told[0] == code
+    assert text in told[2]
 
 
 def test_alive_answers_by_exit_code_alone(daemon, syncd):
@@ -262,11 +315,11 @@ def test_help_imports_nothing_but_click():
 def test_a_state_disk_that_is_full_is_told_of_though_the_daemon_cannot(
     tmp_path, monkeypatch, pid, then
 ):
-    from syncd import document
+    from syncd.report import status as report
 
-    monkeypatch.setattr(document, "LEAST_FREE_BYTES", 1 << 60)
-    monkeypatch.setattr(document, "lock_holder", lambda _: pid)
-    told = document.status(tmp_path, base_url="http://x")
+    monkeypatch.setattr(report, "LEAST_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(report, "lock_holder", lambda _: pid)
+    told = report.status(tmp_path, base_url="http://x")
     (reason,) = (reason for reason in told["reasons"] if "nothing is sent or deleted" in reason)
     assert reason.endswith(f"free some space, and {then}")
 
@@ -295,7 +348,7 @@ def test_what_stands_still_is_not_well_with_file_cause_and_command(desk, daemon,
 def test_a_transfer_that_does_not_move_is_named_unless_the_service_asked_to_wait(
     desk, daemon, syncd_json
 ):
-    hangs = Transfer("f", "big.mp4", 5, 7, desk.now - 1000, moved_at=desk.now - 400)
+    hangs = TransferReport("f", "big.mp4", 5, 7, desk.now - 1000, moved_at=desk.now - 400)
     daemon(transfers=[hangs])
     (reason,) = syncd_json("status", "--json")[1]["reasons"]
     assert "no byte moves: f/big.mp4" in reason
@@ -304,10 +357,22 @@ def test_a_transfer_that_does_not_move_is_named_unless_the_service_asked_to_wait
 
 
 def test_a_service_that_is_not_reached_is_told_with_its_cause(desk, daemon, syncd):
-    daemon(api_state="unreachable", api_cause="the certificate is not trusted: expired")
+    cause, next_try = "connection refused", desk.now + 90
+    daemon(api_state="unreachable", api_cause=cause, api_next_try_at=next_try)
     code, out, _ = syncd("status")
     assert code == 1
-    assert "cannot be reached: the certificate is not trusted: expired" in " ".join(out.split())
+    said = " ".join(out.split())
+    assert f"cannot be reached: {cause}; tried again at {clock(next_try)}" in said
+    assert re.search(rf": unreachable: {cause}, next try in [89]\d s", said)
+
+
+def test_what_is_left_to_send_is_shown_with_its_rate_and_time(desk, daemon, syncd):
+    desk.see(b"x", size=3 << 20)
+    desk.see(b"y", size=3 << 20)
+    daemon(files_per_second=0.5, bytes_per_second=1 << 20)
+    said = " ".join(syncd("status")[1].split())
+    assert "sending 2 files, 6.0 MiB left, 1.0 MiB/s, about 6 s" in said
+    assert "files 2 queued" in said
 
 
 def test_a_wait_that_the_service_asked_for_is_shown_and_is_well(desk, daemon, syncd):

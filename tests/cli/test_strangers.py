@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncd.exceptions import ConfigError
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 
 THEIRS = 65_534
 pytestmark = [
@@ -92,7 +92,7 @@ def test_a_database_that_is_no_file_is_refused(syncd, desk, trap):
     trap(database)
     code, _, err = syncd("status")
     assert code == 78
-    assert "state.db is no file" in err
+    assert "state.db is not a file" in err
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_strangers_configuration_that_is_found_in_passing_is_refused_clearly(
     syncd, desk, monkeypatch, words
 ):
     monkeypatch.setenv("AYMARA_AI_API_KEY", "a-key-that-is-not-sent")
-    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", desk.home / "none")
+    monkeypatch.setattr("syncd.config.locations.SYSTEM_FILE", desk.home / "none")
     give_away(desk.home / "syncd.toml")
     code, out, err = syncd(words)
     told = " ".join((out + err).split())
@@ -114,7 +114,7 @@ def test_a_strangers_configuration_that_is_found_in_passing_is_refused_clearly(
 
 
 def test_a_command_that_only_looks_says_which_file_it_does_not_use(syncd, desk, monkeypatch):
-    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", desk.home / "none")
+    monkeypatch.setattr("syncd.config.locations.SYSTEM_FILE", desk.home / "none")
     monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(desk.directory))
     give_away(desk.home / "syncd.toml")
     code, _, err = syncd("ls")

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 
@@ -5,7 +6,7 @@ import pytest
 
 from syncd.state import copies
 from syncd.state.ledger import Declined, Failure, Offer
-from syncd.state.sightings import Seen
+from syncd.state.observations import Seen
 
 
 def test_it_tells_uuid_attempts_error_request_id_and_history(desk, syncd):
@@ -203,3 +204,32 @@ def test_the_command_that_helps_is_one_for_bash_whatever_the_name(desk, syncd_js
     command = command.removeprefix("syncd retry ").removesuffix(" (sends it once more as it is)")
     said = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, check=True)
     assert said.stdout == os.fsencode(desk.home / "f") + b"/" + name
+
+
+def test_of_a_directory_and_a_glob_the_open_files_are_told(desk, syncd, syncd_json):
+    desk.sync(b"sub/synced")
+    for number in range(11):
+        desk.refuse(b"sub/%02d" % number)
+    desk.see(b"sub/waits")
+    (desk.home / "f/sub").mkdir()
+    code, out, _ = syncd("why", "f/sub")
+    assert code == 0
+    assert "It is a directory" in out
+    assert "13 files: 11 failed, 1 queued" in out
+    assert out.count("too large (status 413") >= 10
+    assert "sub/09  is failed" in out
+    assert "sub/10" not in out
+    assert "and 2 more" in out
+    code, told = syncd_json("why", "*/sub/1*", "--json")
+    assert (code, told["files"], told["open"]) == (0, 1, {"failed": 1})
+    assert [story["path"] for story in told["stories"]] == ["sub/10"]
+    assert "1 file: all at rest" in syncd("why", "f/sub/s*")[1]
+
+
+def test_each_path_is_told_and_one_that_is_nothing_makes_it_fail(desk, syncd):
+    desk.sync(b"x")
+    code, out, _ = syncd("why", "f/x", "f", "f/nope", "*.nope", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert (code, [story["found"] for story in told]) == (1, [True, True, False, False])
+    assert [story.get("files") for story in told] == [None, 1, None, None]
+    assert syncd("why", "f/x", "f")[0] == 0

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from syncd import config as configuration
 from syncd.cli.setup import TEMPLATE
+from syncd.config import loading as configuration
+from syncd.config.settings import Settings
 from syncd.exceptions import ConfigError
-from syncd.settings import Settings
 
 KEY = "sk-live-0123456789"
 
@@ -19,7 +19,7 @@ KEY = "sk-live-0123456789"
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Load with nothing from outside but what a test gives; the key is there unless taken."""
-    monkeypatch.setattr("syncd.locations.SYSTEM_FILE", tmp_path / "etc/syncd.toml")
+    monkeypatch.setattr("syncd.config.locations.SYSTEM_FILE", tmp_path / "etc/syncd.toml")
 
     def run(toml=None, *directories, env=None, key=KEY, **options):
         if toml is not None:
@@ -61,6 +61,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "token": True,
         "method": "auto",
         "direct_max": 32 * 1024 * 1024,
+        "bandwidth": "off",
     }
     assert config.processing.model_dump() == {
         "first_poll_seconds": 2,
@@ -92,6 +93,7 @@ def test_defaults_are_those_that_are_written_down(load, tmp_path):
         "root": "known",
         "after_upload": "keep",
         "move_to": None,
+        "receipts": False,
     }
     assert config.deletions.model_dump() == {
         "grace_seconds": 60,
@@ -109,15 +111,18 @@ def test_the_template_loads(load):
 
 def test_every_setting_stands_in_the_template_with_its_default_or_an_example():
     folder, others = TEMPLATE.split("# [[folders]]")
-    whole = folder + others[others.index("[api]") :]
+    whole = folder + others[others.index("[api]") :].replace("# [[hooks]]", "[[hooks]]")
     shown = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", whole, flags=re.MULTILINE))
     settings = Settings.model_validate(shown)
     assert shown.keys() == Settings.model_fields.keys()
     for section in shown:
-        (table,) = shown[section] if section == "folders" else (shown[section],)
-        (taken,) = settings.folders if section == "folders" else (getattr(settings, section),)
+        is_list = section in ("folders", "hooks")
+        (table,) = shown[section] if is_list else (shown[section],)
+        (taken,) = getattr(settings, section) if is_list else (getattr(settings, section),)
         fields = type(taken).model_fields
-        assert table.keys() == fields.keys(), section
+        # A hook has either of them.
+        assert fields.keys() - table.keys() == ({"url"} if section == "hooks" else set()), section
+        assert table.keys() <= fields.keys(), section
         for key, field in fields.items():
             # A setting without a default shows an example.
             if isinstance(field.default, str | int | float) and field.default != "":
@@ -315,7 +320,7 @@ def test_a_proxys_password_in_a_file_that_everyone_may_read_is_warned_of(
     assert [remedy in said for said in warnings] == [True] * warns
 
 
-# What is refused
+# Refused configurations
 
 
 def test_unknown_keys_name_the_file_the_key_and_the_nearest(refused, tmp_path):
@@ -578,6 +583,21 @@ def test_a_file_is_moved_to_a_place_outside_every_watch_folder(load, tmp_path):
             load(FOLDER + move.format(inside))
     with pytest.raises(ConfigError, match="needs move_to"):
         load(FOLDER + '\nafter_upload = "move"')
+
+
+def test_receipts_go_beside_moved_files_or_to_a_place_outside_every_watch_folder(load, tmp_path):
+    move = '\nafter_upload = "move"\nmove_to = "sent"'
+    assert load(FOLDER).folders[0].receipts_to is None
+    assert load(FOLDER + move + "\nreceipts = true").folders[0].receipts_to == tmp_path / "sent"
+    for more in ("", move):
+        folder = load(FOLDER + more + '\nreceipts = "told"').folders[0]
+        assert folder.receipts_to == tmp_path / "told"
+    for more in ("", '\nafter_upload = "delete"'):
+        with pytest.raises(ConfigError, match='name a directory, as in receipts = "/srv/rec'):
+            load(FOLDER + more + "\nreceipts = true")
+    for inside in ("drop", "drop/told", "."):
+        with pytest.raises(ConfigError, match=r"receipts = .* outside every watch folder"):
+            load(FOLDER + f'\nreceipts = "{inside}"')
 
 
 @pytest.mark.parametrize("marker", ["/etc/passwd", "../up", "a//b", "."])

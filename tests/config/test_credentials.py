@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from syncd import credentials
+from syncd.config import credentials
 from syncd.exceptions import ConfigError
 
 KEY = "sk-live-0123456789"
@@ -165,7 +165,7 @@ def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path):
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_long(tmp_path, monkeypatch):
     monkeypatch.setattr(credentials, "_PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(ConfigError, match="is a pipe into which nothing was written for"):
+    with pytest.raises(ConfigError, match="is a pipe, and nothing was written to it for"):
         load(AYMARA_AI_API_KEY_FILE=str(tmp_path / "pipe"))
 
 
@@ -185,9 +185,18 @@ def test_a_key_file_is_judged_behind_the_links_of_a_secret_mount(tmp_path, key_f
 @pytest.mark.row(53)
 def test_no_core_dump_can_hold_the_key():
     code = (
-        "import ctypes, resource; from syncd.credentials import forbid_core_dumps;"
+        "import ctypes, resource; from syncd.config.credentials import forbid_core_dumps;"
         "resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 30)); forbid_core_dumps();"
         "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert told.stdout.split() == ["0", "0"]
+
+
+def test_a_systemd_credential_that_is_hidden_from_a_reload_counts_as_not_given(monkeypatch):
+    def hidden(_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", hidden)
+    with pytest.raises(ConfigError, match="no API key"):
+        credentials.load({"CREDENTIALS_DIRECTORY": "/run/credentials/syncd.service"}, [])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from syncd import config as configuration, locations
+from syncd.config import loading as configuration, locations
 from syncd.exceptions import ConfigError
 
 FOLDER = '[[folders]]\npath = "/srv/drop"\n'
@@ -43,6 +43,46 @@ def test_it_is_the_one_that_the_configuration_names(tmp_path, file, environ, nam
         config=chosen, environ=environ, working_directory=tmp_path, to_sync=False
     )
     assert locations.state_directory(chosen, environ, tmp_path) == wanted.state.directory
+
+
+@pytest.mark.parametrize(
+    ("file", "environ"),
+    [
+        ("", {}),
+        ('[api]\nenvironment = "staging"\n', {}),
+        ('[api]\nenvironment = "staging"\n', {"AYMARA_AI_BASE_URL": "https://other.example"}),
+        ("", {"AYMARA_AI_BASE_URL": "https://other.example/v1/"}),
+        ('[api]\nbase_url = "https://a.example/"\n', {"SYNCD_API__ENVIRONMENT": "development"}),
+        ('[api]\nbase_url = "https://a.example/"\n', {"SYNCD_API__BASE_URL": "http://[::1]:8"}),
+        ('[api]\nbase_url = ""\n', {"SYNCD_API__ENVIRONMENT": ""}),
+    ],
+)
+def test_the_service_is_the_one_that_the_configuration_names(tmp_path, file, environ):
+    (tmp_path / "syncd.toml").write_text(f'state.directory = "here"\n{file}')
+    wanted = configuration.load(
+        config=None, environ=environ, working_directory=tmp_path, to_sync=False
+    )
+    seen = locations.glance(None, environ, tmp_path)
+    if "::1" in wanted.api.base_url:
+        assert seen is None
+    else:
+        assert seen == (wanted.state.directory, wanted.api.base_url)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "api = 1",
+        "[api]\nenvironment = 1",
+        '[api]\nenvironment = "elsewhere"',
+        '[api]\nbase_url = "https://user:password@a.example"',
+        '[api]\nproxy = "http://user:password@proxy:1"',
+        "state.directory = 7",
+    ],
+)
+def test_a_service_that_is_odd_or_behind_a_proxy_takes_a_closer_look(tmp_path, file):
+    (tmp_path / "syncd.toml").write_text(file)
+    assert locations.glance(None, {}, tmp_path) is None
 
 
 @pytest.mark.parametrize("file", ["no toml", "state = 1", "[state]\ndirectory = 7", None])
@@ -86,7 +126,7 @@ def test_a_strangers_file_in_the_current_directory_is_not_used(tmp_path, how):
     assert warning.startswith(f"{file} is not used: it belongs to user 65534")
     found = locations.state_directory(None, {}, tmp_path)
     assert str(found) == "/ours"
-    # Whoever names it means it.
+    # A path that is named explicitly is meant.
     config = configuration.load(config=file, environ={}, working_directory=tmp_path, to_sync=False)
     assert str(config.state.directory) == "/theirs"
 

@@ -3,17 +3,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
-from syncd import vitals
+from syncd import cli, heartbeat
+from syncd.components import opened
+from syncd.config import loading
+from syncd.daemon import Daemon
 from syncd.emulator import Emulator
+from syncd.signals import Signals
 from syncd.state import holds, manifest
-from syncd.state.schema import FILE_NAME, open_readonly
+from syncd.state.database.schema import FILE_NAME, open_readonly
 
 KEY = "e2e-key"
 
@@ -63,7 +69,7 @@ class Machine:
             **more,
         )
 
-    def start(self):
+    def start(self, seconds=20):
         with (self.tmp_path / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "syncd", "run"],
@@ -72,8 +78,8 @@ class Machine:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 20
-        while vitals.read(self.state) is None:
+        deadline = time.monotonic() + seconds
+        while heartbeat.read(self.state) is None:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"the daemon did not start:\n{self.log[-3000:]}")
             time.sleep(0.02)
@@ -195,6 +201,90 @@ def machine(tmp_path, emulator):
     yield machine
     if machine.process is not None:
         machine.stop(signal.SIGKILL)
+
+
+class Place:
+    """A machine whose daemon runs on a thread, and the command lines of its user."""
+
+    def __init__(self, machine, monkeypatch, capsys):
+        self.machine = machine
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.setattr(Signals, "listen", lambda _: None)
+        for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(machine.tmp_path)
+        self.folder()
+
+    def folder(self, **settings):
+        """Configure the folder, and have the environment say so."""
+        (folder,) = json.loads(self.machine.settings["SYNCD_FOLDERS"])
+        folder |= {"settle_seconds": 0.1, "rescan_seconds": 300} | settings
+        self.machine.settings["SYNCD_FOLDERS"] = json.dumps([folder])
+        self.configure()
+
+    def configure(self):
+        """Have the environment say what the settings say."""
+        for name, value in self.machine.settings.items():
+            self._monkeypatch.setenv(name, value)
+
+    @contextmanager
+    def daemon(self):
+        config = loading.load(
+            config=None,
+            environ=self.machine.environment,
+            working_directory=self.machine.tmp_path,
+        )
+        stop = threading.Event()
+        with opened(config) as parts:
+            daemon = Daemon(config=config, components=parts, stop=stop)
+            hurry = threading.Event()
+            hurry.set()
+            thread = threading.Thread(target=daemon.run, args=(hurry,))
+            thread.start()
+            try:
+                self.machine.until(lambda: heartbeat.read(self.machine.state) is not None)
+                yield parts
+            finally:
+                stop.set()
+                thread.join(20)
+
+    def call(self, *words):
+        self._capsys.readouterr()
+        code = cli.call([str(word) for word in words])
+        said = self._capsys.readouterr()
+        return code, said.out, said.err
+
+    def listed(self):
+        return self.machine.manifest()
+
+    def status_of(self, name):
+        return self.listed().get(name, {}).get("status")
+
+
+@pytest.fixture
+def place(machine, monkeypatch, capsys):
+    return Place(machine, monkeypatch, capsys)
+
+
+@pytest.fixture
+def syncd(machine, monkeypatch, capsys):
+    """Run a command line within this process; return its exit code, and what it said."""
+    monkeypatch.setattr(Signals, "listen", lambda _: None)
+    for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_"))]:
+        monkeypatch.delenv(name)
+    (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
+    machine.settings["SYNCD_FOLDERS"] = json.dumps([folder | {"settle_seconds": 0}])
+
+    def run(*words, key="e2e-key", **settings):
+        keys = {"AYMARA_AI_API_KEY": key} if key else {}
+        for name, value in (machine.settings | keys | settings).items():
+            monkeypatch.setenv(name, value)
+        code = cli.call(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from syncd.emulator import Emulator
-from syncd.state import backups
-from syncd.state.schema import FILE_NAME
+from syncd.state.database import backups
+from syncd.state.database.schema import FILE_NAME
 
 API_KEY, BEARER = "canary-key-8c1f0b72", "canary-bearer-5d3e9a41"
 TOKEN, PROXY_PASSWORD = "canary-token-77b0c6e2", "canary-proxy-password-31d2"

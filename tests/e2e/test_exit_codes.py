@@ -1,17 +1,22 @@
-"""What `once`, `verify` and `adopt` come to: their exit codes, what they say, what they send."""
+"""The exit codes of `once`, `verify` and `adopt`, their words, and the requests that they send."""
 
 import json
+import shutil
 from contextlib import closing
 
 import pytest
 
-from syncd import cli
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, NewFile
-from syncd.signals import Signals
 
 OURS, THEIRS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 UPLOADS = "POST /v2/files*"
+
+
+def tally(said):
+    """Return a pass's exit code and the first line that it said."""
+    code, out, _ = said
+    return code, out.partition("\n")[0]
 
 
 @pytest.fixture
@@ -24,23 +29,6 @@ def emulator(tmp_path, echo):
     keys = {"e2e-key": OURS, "rotated": OURS, "foreign": THEIRS}
     with Emulator(data=tmp_path / "emulator", api_keys=keys, echo=echo) as running:
         yield running
-
-
-@pytest.fixture
-def syncd(machine, monkeypatch, capsys):
-    """Run a command line within this process; return its exit code, and what it said."""
-    monkeypatch.setattr(Signals, "listen", lambda _: None)
-    (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
-    machine.settings["SYNCD_FOLDERS"] = json.dumps([folder | {"settle_seconds": 0}])
-
-    def run(*words, key="e2e-key", **settings):
-        for name, value in (machine.settings | {"AYMARA_AI_API_KEY": key} | settings).items():
-            monkeypatch.setenv(name, value)
-        code = cli.call(words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def others(machine, key):
@@ -64,12 +52,12 @@ def test_a_pass_that_meets_a_used_up_quota_gives_up_for_now_and_the_next_goes_on
     machine.faults({"match": UPLOADS, "times": 20, "action": {"status": 402}})
     machine.write("a", b"a")
     code, out, err = syncd("once")
-    assert (code, out) == (1, "0 synced, 1 waiting, 0 failed\n")
+    assert (code, out.splitlines()[0]) == (1, "0 synced, 1 waiting, 0 failed")
     assert "a quota is used up" in err
     assert machine.holds() == {("sending", "quota")}
     assert "> syncd retry" in syncd("status")[1]
     machine.faults()
-    assert syncd("once")[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
+    assert tally(syncd("once")) == (0, "1 synced, 0 waiting, 0 failed")
     assert machine.holds() == set()
 
 
@@ -107,20 +95,32 @@ def test_a_pass_after_which_a_file_is_refused_for_good_exits_with_1(machine, syn
     machine.faults({"match": UPLOADS, "action": {"status": 422}})
     machine.write("refused", b"a")
     code, out, err = syncd("once")
-    assert (code, out) == (1, "0 synced, 0 waiting, 1 failed\n")
+    assert (code, out.splitlines()[0]) == (1, "0 synced, 0 waiting, 1 failed")
     assert "`syncd status`" in err
 
 
 @pytest.mark.long
+def test_a_pass_counts_the_files_that_are_held(machine, syncd):
+    machine.settings["SYNCD_DELETIONS__HOLD_FILES"] = "3"
+    machine.settings["SYNCD_DELETIONS__GRACE_SECONDS"] = "0"
+    machine.write("kept", b"kept")
+    for number in range(5):
+        machine.write(f"d/{number}", b"%d" % number)
+    assert tally(syncd("once")) == (0, "6 synced, 0 waiting, 0 failed")
+    shutil.rmtree(machine.drop / "d")
+    assert tally(syncd("once", "--wait-deletions")) == (1, "6 synced, 0 waiting, 0 failed, 5 held")
+
+
+@pytest.mark.long
 def test_a_pass_for_one_folder_waits_for_no_other(machine, syncd, tmp_path):
-    """What waits in a folder that this pass was not given is the next one's."""
+    """Files that wait in a folder that this pass was not given are left to the next one."""
     other = tmp_path / "other"
     other.mkdir()
     machine.write("a", b"a")
     (other / "b").write_bytes(b"b")
     assert syncd("once", str(machine.drop), key="nobody's")[0] == 77
-    assert syncd("once", str(other))[:2] == (0, "1 synced, 0 waiting, 0 failed\n")
-    assert syncd("once", str(machine.drop))[:2] == (0, "2 synced, 0 waiting, 0 failed\n")
+    assert tally(syncd("once", str(other))) == (0, "1 synced, 0 waiting, 0 failed")
+    assert tally(syncd("once", str(machine.drop))) == (0, "2 synced, 0 waiting, 0 failed")
 
 
 @pytest.mark.row(38)
@@ -130,7 +130,7 @@ def test_a_pass_with_a_key_that_is_refused_exits_with_77_and_so_do_the_commands(
     sent = machine.mutations()
     machine.write("b", b"b")
     code, out, err = syncd("once", key="nobody's")
-    assert (code, out) == (77, "1 synced, 1 waiting, 0 failed\n")
+    assert (code, out.splitlines()[0]) == (77, "1 synced, 1 waiting, 0 failed")
     assert "refuses the key" in err
     assert err.count("(status 401") == 1, "why, once"
     assert machine.mutations() == sent
@@ -212,7 +212,7 @@ def test_videos_are_adopted_processed_or_failed_and_sent_no_second_time(machine,
     assert (code, adopted["live"], adopted["unknown"], adopted["gone"]) == (0, 2, 0, 0)
     assert syncd("verify")[0] == 0, "what the service has yet to say is no finding"
     code, out, _ = syncd("once")
-    assert (code, out) == (1, "1 synced, 0 waiting, 1 failed\n")
+    assert (code, out.splitlines()[0]) == (1, "1 synced, 0 waiting, 1 failed")
     told = ("status", "file_uuid", "sha256", "frame_count", "processing_status", "error")
     after = machine.manifest()
     assert {name: [row[key] for key in told] for name, row in after.items()} == {

@@ -4,7 +4,7 @@ import pytest
 
 from tests.benchmarks.listing import beside_others, of_our_own
 
-#: What a small container has, in MB.
+#: The memory of a small container, in MB.
 LIMIT = 256
 OTHERS = 400_000
 

@@ -1,11 +1,10 @@
-"""What was lost with the state is rebuilt from the service, by the daemon that misses it."""
+"""A daemon whose state was lost rebuilds it from the service."""
 
 import json
+import re
 import shutil
 import signal
-import sqlite3
 import subprocess
-from contextlib import closing
 
 import pytest
 
@@ -42,33 +41,46 @@ def test_a_running_daemon_without_its_ledger_sends_nothing_until_adopt_has_rebui
     assert (verified.returncode, json.loads(verified.stdout)["findings"]) == (0, [])
 
 
+def command_in(text):
+    """Return the shell command that a message about damage names, without an option to ask."""
+    return re.search(r"`(mkdir [^`]+)`", text)[1]
+
+
 @pytest.mark.long
 @pytest.mark.row(26)
-def test_a_daemon_that_meets_damage_ends_and_the_next_one_waits_for_adopt(machine):
+def test_a_damaged_state_stops_everything_until_its_backup_is_restored_and_adopted(machine):
     for name in ("a", "b"):
         machine.write(name, name.encode())
     assert machine.command("once").returncode == 0
+    machine.start()
+    machine.until(lambda: list((machine.state / "backups").glob("*.db")))
     machine.write("later", b"after the backup")
-    assert machine.command("once").returncode == 0
-    with closing(sqlite3.connect(machine.state / "state.db")) as db, db:
-        db.execute(
-            "UPDATE copies SET remote_file_path = CAST(x'61ff' AS TEXT) "
-            "WHERE file_id = (SELECT id FROM files WHERE path = CAST('a' AS BLOB))"
-        )
+    machine.settles()
+    machine.stop()
+    database = machine.state / "state.db"
+    damaged = database.read_bytes()[:4096] + b"\xa5" * 8192 + database.read_bytes()[12288:]
+    database.write_bytes(damaged)
+    machine.write("a", b"changed meanwhile")
     sent = machine.mutations()
+
+    for words in (["once"], ["run"], ["adopt"], ["status"]):
+        told = machine.command(*words)
+        assert told.returncode == 78, words
+        assert "is damaged" in told.stderr
+    assert database.read_bytes() == damaged
+    found = json.loads(machine.command("doctor", "--json").stdout)
+    (fix,) = [one["fix"] for one in found["checks"] if one["name"] == "database"]
+    assert command_in(fix).startswith(f"mkdir {machine.state}/damaged-")
+
+    subprocess.run(command_in(told.stderr), shell=True, check=True)
     machine.start()
-    machine.write("a", b"changed: its row is read")
-    assert machine.process.wait(20) == 1
-    assert "nothing is sent or deleted" in machine.log
-    assert "is damaged: Could not decode" in machine.log
-    machine.start()
-    machine.until(lambda: ("sending", "state_lost") in machine.holds())
-    machine.until(lambda: machine.status_of("later") == "held")
+    machine.until(lambda: machine.holds() == {("sending", "state_lost")})
+    machine.until(lambda: machine.status_of("a") == "held")
     assert machine.mutations() == sent
     adopted = json.loads(machine.command("adopt", "--json").stdout)
-    assert (adopted["live"], adopted["unknown"]) == (1, 0), "the one that no backup knew"
+    assert (adopted["live"], adopted["unknown"]) == (1, 0), "the file that the backup lacks"
     machine.settles()
-    # The changed file alone went up, and its earlier content away, which a backup knew.
+    # Only the changed file is sent, and its previous content deleted, which the backup knew.
     methods = sorted(request["method"] for request in machine.mutations()[len(sent) :])
     assert methods[0] == "DELETE"
     assert methods.count("DELETE") == 1

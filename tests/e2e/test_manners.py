@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from syncd import heartbeat, vitals
+from syncd import heartbeat, liveness
 from syncd.state import overview, views
 
 pytestmark = pytest.mark.long
@@ -31,7 +31,7 @@ def started(machine, **more):
     )
     (machine.tmp_path / "daemon.log").touch()
     deadline = time.monotonic() + 20
-    while vitals.read(machine.state) is None:
+    while heartbeat.read(machine.state) is None:
         assert machine.process.poll() is None, machine.process.returncode
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -48,7 +48,7 @@ def test_a_signal_at_any_moment_is_an_end_with_0_and_nothing_is_lost_or_doubled(
         began = time.monotonic()
         assert machine.stop(number) == 0, machine.log[-2000:]
         assert time.monotonic() - began < 10
-        assert not (machine.state / vitals.FILE_NAME).exists()
+        assert not (machine.state / heartbeat.FILE_NAME).exists()
     assert "Traceback" not in machine.log
     machine.faults()
     machine.start()
@@ -62,7 +62,7 @@ def test_a_second_signal_hurries_what_would_still_be_drained(machine):
     machine.faults({"match": "POST /v2/files/-/uploads", "action": {"delay": 30}})
     machine.start()
     machine.write("slow.txt", b"slow")
-    machine.until(lambda: vitals.read(machine.state).transfers)
+    machine.until(lambda: heartbeat.read(machine.state).transfers)
     began = time.monotonic()
     machine.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
@@ -144,7 +144,7 @@ def test_whatever_the_umask_all_it_writes_is_its_owners_alone(machine):
     machine.write("one.txt", b"one")
     machine.settles()
     seen = {path.name: path for path in machine.state.rglob("*")}
-    assert heartbeat.SOCKET_NAME in seen
+    assert liveness.SOCKET_NAME in seen
     assert stat.S_IMODE(machine.state.stat().st_mode) == 0o700
     for path in seen.values():
         assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
@@ -184,7 +184,7 @@ def test_a_service_that_cannot_be_reached_is_told_once_and_leaves_no_doubt(
     assert len(told) <= 4, machine.log
     assert machine.log.count("cannot be reached; waiting for it") == 1
     assert views.read(machine.state, overview.doubts) == 0
-    machine.until(lambda: vitals.read(machine.state).api_state == "unreachable")
+    machine.until(lambda: heartbeat.read(machine.state).api_state == "unreachable")
     if where == "a port that is closed":
         emulator.start()
         machine.settles(40)
@@ -199,7 +199,7 @@ def test_the_daemons_own_port_answers_while_uploads_hang(machine):
     machine.settings |= {"SYNCD_UPLOAD__DRAIN_SECONDS": "0", "SYNCD_UPLOAD__METHOD": "direct"}
     machine.start()
     machine.write("slow.txt", b"slow")
-    machine.until(lambda: vitals.read(machine.state).transfers)
+    machine.until(lambda: heartbeat.read(machine.state).transfers)
     from urllib.request import urlopen
 
     with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:

@@ -1,4 +1,4 @@
-"""What syncd 0.1.0 left when it was killed goes on under this program.
+"""Work that syncd 0.1.0 left when it was killed goes on under this program.
 
 The fixture beneath `upgrade/` was made by 0.1.0 itself, see `upgrade/make.py`: two folders with 28
 live copies, a video in processing, an upload in doubt that had arrived, and a hold on the deletion

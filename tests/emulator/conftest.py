@@ -76,7 +76,7 @@ def run(tmp_path):
     for context in reversed(running):
         context.__exit__(None, None, None)
     deadline = time.monotonic() + 2
-    # A pool's idle thread is told to end, and ends a moment after the event loop.
+    # The idle threads of a pool end a moment after the event loop.
     while not set(threading.enumerate()) <= before and time.monotonic() < deadline:
         time.sleep(0.001)
     assert set(threading.enumerate()) <= before

@@ -1,4 +1,4 @@
-"""What the emulator's tests share below HTTP clients: names, and plain connections."""
+"""Helpers of the emulator's tests below HTTP clients: names, and plain connections."""
 
 import socket
 
@@ -34,7 +34,7 @@ def multipart_head(length, name="big.bin", boundary="b"):
 
 
 def read_answer(connection):
-    """Read all that comes until the other side closes, or a whole answer is there."""
+    """Read until the other side closes or a whole answer has arrived."""
     received = b""
     while piece := connection.recv(65_536):
         received += piece

@@ -31,19 +31,19 @@ def two(run):
     ("method", "path"),
     [("GET", "/v2/files"), ("POST", "/v2/files/-/uploads"), ("DELETE", f"/v2/files/{NOBODY}")],
 )
-def test_without_a_valid_key_nothing_is_answered(caller, method, path, headers):
+def test_a_request_without_a_valid_key_is_answered_401(caller, method, path, headers):
     del caller.headers["x-api-key"]
     answer = caller.request(method, path, headers=headers)
     assert error(answer) == (401, "auth.invalid_key")
 
 
-def test_any_key_will_do_where_none_was_chosen_but_one_there_must_be(run):
+def test_without_configured_keys_any_key_is_accepted_but_one_is_required(run):
     caller = run(api_key=None)
     assert caller.upload(headers={"x-api-key": "whatever"}).status_code == 200
     assert error(caller.get("/v2/files", headers={"x-api-key": ""}))[0] == 401
 
 
-def test_another_organizations_file_is_not_there(two):
+def test_another_organizations_file_is_not_found(two):
     ours, theirs = two
     file_uuid = ours.upload("v.mp4", b"x", "video/mp4").json()["file_uuid"]
     for path in ("", "/status", "/frames"):
@@ -63,7 +63,7 @@ def test_another_organizations_workspace_is_forbidden(two):
     assert error(create)[0] == 403
 
 
-def test_a_deleted_file_is_gone_and_a_second_delete_finds_none(caller):
+def test_a_deleted_file_is_not_found_and_cannot_be_deleted_twice(caller):
     file_uuid = caller.upload().json()["file_uuid"]
     answer = caller.delete(f"/v2/files/{file_uuid}")
     assert (answer.status_code, answer.content) == (204, b"")
@@ -75,27 +75,27 @@ def test_a_deleted_file_is_gone_and_a_second_delete_finds_none(caller):
     assert line["deleted_at"] > line["created_at"]
 
 
-def test_a_delete_of_what_never_was_finds_none(caller):
+def test_deleting_an_unknown_file_is_answered_404(caller):
     assert error(caller.delete(f"/v2/files/{NOBODY}")) == (404, "file.not_found")
 
 
-def test_a_path_that_is_not_served_is_not_found(caller):
+def test_an_unknown_path_is_answered_404(caller):
     assert error(caller.get("/v2/nothing")) == (404, "request.not_found")
 
 
-def test_a_trailing_slash_is_another_path_and_never_a_redirect(caller):
+def test_a_trailing_slash_is_answered_404_and_not_redirected(caller):
     for path in ("/v2/files/", f"/v2/files/{NOBODY}/"):
         assert error(caller.get(path)) == (404, "request.not_found")
 
 
-def test_a_method_that_is_not_served_is_refused_with_those_that_are(caller):
+def test_an_unsupported_method_is_answered_405_with_the_allowed_ones(caller):
     answer = caller.put(f"/v2/files/{NOBODY}")
     assert error(answer) == (405, "request.method_not_allowed")
     assert answer.headers["allow"] == "DELETE, GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/v2/files/no-uuid", "/v2/files/no-uuid/status"])
-def test_a_file_uuid_that_is_none_is_unprocessable(caller, path):
+def test_an_invalid_file_uuid_is_unprocessable(caller, path):
     answer = caller.get(path)
     assert error(answer) == (422, "request.validation_error")
     assert answer.json()["error"]["details"] == {"fields": [{"file_uuid": "must be a UUID"}]}
@@ -109,7 +109,7 @@ def test_a_file_uuid_that_is_none_is_unprocessable(caller, path):
         ("file_type", "audio"), ("workspace_uuid", "w"),
     ],
 )  # fmt: skip
-def test_a_query_that_makes_no_sense_is_unprocessable(caller, name, value):
+def test_an_invalid_query_is_unprocessable(caller, name, value):
     answer = caller.get("/v2/files", params={name: value})
     assert error(answer)[0] == 422
     assert name in answer.json()["error"]["message"]
@@ -137,14 +137,14 @@ def test_a_create_that_is_not_json_is_a_bad_request(caller, body):
         ({"files": [{"local_file_path": "a"}] * 1001}, "files"),
     ],
 )
-def test_a_create_of_the_wrong_shape_is_unprocessable_and_says_where(caller, document, where):
+def test_a_create_of_the_wrong_shape_is_unprocessable_and_names_the_field(caller, document, where):
     answer = caller.post("/v2/files", content=json.dumps(document))
     assert error(answer)[0] == 422
     assert answer.json()["error"]["message"].startswith(f"{where}: ")
     assert caller.lines("objects") == []
 
 
-def test_pages_come_newest_first_and_add_up(caller):
+def test_pages_are_newest_first_and_cover_every_file(caller):
     names = [f"{number}.txt" for number in range(7)]
     for name in names:
         caller.upload(name)
@@ -160,7 +160,7 @@ def test_pages_come_newest_first_and_add_up(caller):
     assert {item["file_url"] for item in listed} == {None}
 
 
-def test_a_listing_is_of_one_workspace_and_one_type_where_asked(caller):
+def test_a_listing_can_be_filtered_by_workspace_and_type(caller):
     caller.upload("a.png", b"x", "image/png", params={"workspace_uuid": WORKSPACE})
     caller.upload("b.png", b"x", "image/png")
     caller.upload("c.txt", params={"workspace_uuid": WORKSPACE})
@@ -170,7 +170,7 @@ def test_a_listing_is_of_one_workspace_and_one_type_where_asked(caller):
     assert page["count"] == 1
 
 
-def test_a_page_is_as_large_as_was_chosen(run):
+def test_a_page_has_the_configured_size(run):
     caller = run(page_limit=2)
     for _ in range(3):
         caller.upload()
@@ -178,7 +178,7 @@ def test_a_page_is_as_large_as_was_chosen(run):
     assert error(caller.get("/v2/files", params={"limit": 3}))[0] == 422
 
 
-def test_who_asks_too_often_is_told_when_to_come_back(run):
+def test_exceeding_the_rate_limit_is_answered_429_with_a_retry_after(run):
     caller = run(rate_limit=0.1)
     assert caller.get("/v2/files").status_code == 200
     answer = caller.get("/v2/files")
@@ -186,7 +186,7 @@ def test_who_asks_too_often_is_told_when_to_come_back(run):
     assert answer.headers["retry-after"] == "10"
 
 
-def test_a_failure_within_is_told_in_the_envelope_and_logged(caller, monkeypatch, caplog):
+def test_an_internal_error_is_answered_in_the_envelope_and_logged(caller, monkeypatch, caplog):
     def fail(*_args, **_more):
         raise RuntimeError("canary")
 
@@ -205,7 +205,7 @@ def test_every_answer_has_a_request_id_of_its_own(caller):
     assert [line["request_id"] for line in caller.lines("requests")] == ids
 
 
-def test_the_description_is_of_exactly_what_the_api_has(caller):
+def test_the_description_covers_exactly_the_operations_of_the_api(caller):
     """The table of api.md: method, path, schema of the answer, and the parameters."""
     table = {
         ("post", "/v2/files/-/uploads"): ("FileUpload", {"workspace_uuid"}),
@@ -233,7 +233,7 @@ def test_the_description_is_of_exactly_what_the_api_has(caller):
     assert described == table
 
 
-def test_what_is_described_is_what_is_routed(caller):
+def test_exactly_the_described_operations_are_routed(caller):
     described = caller.get("/openapi.json").json()["paths"]
     for path, operations in described.items():
         for method in ("get", "post", "put", "patch", "delete"):
@@ -241,13 +241,13 @@ def test_what_is_described_is_what_is_routed(caller):
             assert (answer.status_code != 405) == (method in operations), (method, path)
 
 
-def test_the_description_tells_the_limit_in_force(run):
+def test_the_description_states_the_page_limit_in_force(run):
     listing = run(page_limit=7).get("/openapi.json").json()["paths"]["/v2/files"]["get"]
     (limit,) = (one for one in listing["parameters"] if one["name"] == "limit")
     assert limit["schema"]["maximum"] == 7
 
 
-def test_what_is_answered_has_the_members_that_the_description_names(caller):
+def test_answers_have_exactly_the_described_members(caller):
     schemas = caller.get("/openapi.json").json()["components"]["schemas"]
     upload = caller.upload().json()
     path = f"/v2/files/{upload['file_uuid']}"
@@ -279,7 +279,7 @@ def test_a_file_may_have_both_a_path_and_a_uri(caller):
     assert (created["content_type"], created["file_url"]) == ("text/csv", None)
 
 
-def test_urls_begin_with_the_public_one(run):
+def test_urls_begin_with_the_public_url(run):
     caller = run(public_url="https://files.example/")
     file_uuid = caller.upload().json()["file_uuid"]
     (reserved,) = caller.create({"local_file_path": "a"}).json()["files"]

@@ -16,7 +16,7 @@ def statuses(caller, count):
     return [caller.upload().status_code for _ in range(count)]
 
 
-def test_a_status_is_answered_in_place_of_storing(caller):
+def test_a_status_fault_is_answered_and_stores_nothing(caller):
     caller.faults({"match": UPLOAD, "action": {"status": 503, "retry_after": 2}})
     answer = caller.upload()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -41,7 +41,7 @@ def test_a_dropped_connection_gives_no_answer(caller, action, stored):
     assert caller.upload().status_code == 200
 
 
-def test_a_delay_is_waited_for_and_then_served(caller):
+def test_a_delayed_request_is_served_after_the_delay(caller):
     caller.faults({"match": "GET /v2/files", "action": {"delay": 0.2}})
     began = time.monotonic()
     assert caller.get("/v2/files").status_code == 200
@@ -62,7 +62,7 @@ def test_a_late_commit_is_answered_504_and_stored_afterwards(caller):
 
 
 @pytest.mark.long
-def test_a_late_delete_deletes_late(caller):
+def test_a_late_commit_of_a_delete_deletes_later(caller):
     file_uuid = caller.upload().json()["file_uuid"]
     caller.faults({"match": "DELETE /v2/files/{file_uuid}", "action": {"commit_late": 0.1}})
     assert caller.delete(f"/v2/files/{file_uuid}").status_code == 504
@@ -80,14 +80,14 @@ def test_garbage_is_a_200_without_json(caller):
     assert states(caller) == ["live"]
 
 
-def test_a_truncated_answer_ends_half_way(caller):
+def test_a_truncated_answer_ends_halfway(caller):
     caller.faults({"match": UPLOAD, "action": "truncate"})
     with pytest.raises(httpx.RemoteProtocolError, match="peer closed connection"):
         caller.upload()
     assert states(caller) == ["live"]
 
 
-def test_storage_can_fail_too_in_its_own_words(caller):
+def test_storage_answers_faults_with_its_own_xml(caller):
     url = caller.create({"local_file_path": "a"}).json()["files"][0]["file_url"]
     caller.faults({"match": "PUT /_storage/{file_uuid}", "times": 1, "action": {"status": 503}})
     refused = ask("PUT", url, content=b"x")
@@ -96,17 +96,17 @@ def test_storage_can_fail_too_in_its_own_words(caller):
     assert ask("PUT", url, content=b"x").status_code == 200
 
 
-def test_times_hits_the_first_so_many(caller):
+def test_times_hits_the_first_n_requests(caller):
     caller.faults({"match": UPLOAD, "times": 2, "action": {"status": 500}})
     assert statuses(caller, 4) == [500, 500, 200, 200]
 
 
-def test_every_hits_each_nth(caller):
+def test_every_hits_each_nth_request(caller):
     caller.faults({"match": UPLOAD, "every": 3, "action": {"status": 500}})
     assert statuses(caller, 6) == [200, 200, 500] * 2
 
 
-def test_a_seed_makes_chance_repeatable(caller):
+def test_a_seed_makes_the_probability_repeatable(caller):
     rule = {"match": UPLOAD, "probability": 0.5, "seed": 7, "action": {"status": 500}}
     caller.faults(rule)
     first = statuses(caller, 20)
@@ -134,7 +134,7 @@ def test_the_first_rule_that_strikes_decides(caller):
         ("PUT /v2/files/*", False),
     ],
 )
-def test_a_match_is_a_method_and_a_whole_path_with_wild_parts(caller, match, hit):
+def test_a_match_is_a_method_and_a_whole_path_with_wildcards(caller, match, hit):
     caller.faults({"match": match, "action": {"status": 418}})
     answer = caller.get("/v2/files/00000000-0000-4000-8000-000000000000")
     assert (answer.status_code == 418) == hit
@@ -146,7 +146,7 @@ def test_an_empty_list_heals(caller):
     assert caller.upload().status_code == 200
 
 
-def test_the_rules_are_told_with_what_they_did(caller):
+def test_the_rules_are_shown_with_their_counts(caller):
     rule = {"match": UPLOAD, "every": 2, "action": {"status": 500}}
     caller.faults(rule)
     statuses(caller, 3)
@@ -173,7 +173,7 @@ def test_the_rules_are_told_with_what_they_did(caller):
         ([{"match": UPLOAD, "action": {"delay": True}}], "faults[0].action.delay: "),
     ],
 )
-def test_a_bad_rule_is_refused_with_what_is_wrong_and_the_old_ones_stay(caller, rules, said):
+def test_an_invalid_rule_is_refused_with_a_reason_and_the_old_rules_stay(caller, rules, said):
     caller.faults({"match": "GET /v2/files", "action": {"status": 500}})
     answer = caller.put("/_emulator/faults", json=rules)
     assert answer.status_code == 422
@@ -182,17 +182,17 @@ def test_a_bad_rule_is_refused_with_what_is_wrong_and_the_old_ones_stay(caller, 
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000])
-def test_rules_that_are_no_json_are_refused(caller, body):
+def test_rules_that_are_not_json_are_refused(caller, body):
     assert caller.put("/_emulator/faults", content=body).status_code == 422
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 10**9])
-def test_a_retry_after_is_written_as_it_was_given(caller, seconds):
+def test_a_retry_after_is_sent_as_given(caller, seconds):
     caller.faults({"match": UPLOAD, "action": {"status": 429, "retry_after": seconds}})
     assert caller.upload().headers["retry-after"] == str(seconds)
 
 
-def test_every_request_is_told_with_the_token_of_its_name(caller):
+def test_every_request_is_listed_with_the_token_of_its_name(caller):
     name = f"rel/clip.{TOKEN}.txt"
     file_uuid = caller.upload(name).json()["file_uuid"]
     url = caller.create({"local_file_path": name}).json()["files"][0]["file_url"]
@@ -231,7 +231,7 @@ def test_the_token_is_known_even_where_nothing_was_stored(caller):
         (f"clip.{TOKEN.upper()}.txt", None),
     ],
 )
-def test_a_token_counts_at_the_end_of_the_name_only(caller, name, token):
+def test_a_token_counts_only_at_the_end_of_a_name(caller, name, token):
     caller.upload(name)
     caller.create({"local_file_path": name})
     caller.faults({"match": "* /*", "action": {"status": 503}})
@@ -239,7 +239,7 @@ def test_a_token_counts_at_the_end_of_the_name_only(caller, name, token):
     assert [line["token"] for line in caller.lines("requests")] == [token] * 3
 
 
-def test_health_needs_no_key_and_is_not_noted(caller):
+def test_health_needs_no_key_and_is_not_listed(caller):
     del caller.headers["x-api-key"]
     assert caller.get("/_emulator/health").text == "ok\n"
     assert caller.lines("requests") == []

@@ -1,4 +1,4 @@
-"""Whatever is sent, the emulator answers, and never with a 5xx."""
+"""The emulator answers any request, and never with a 5xx."""
 
 import json
 
@@ -14,7 +14,7 @@ PATHS = [
     "/_emulator/requests", "/_emulator/faults", "/_emulator/health",
 ]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-# What a URL or a header can carry; what is no HTTP at all is for h11, which has tests of its own.
+# Only characters that a URL or a header can carry: invalid HTTP is up to h11 and its own tests.
 SEGMENTS = st.one_of(
     st.just(NOBODY),
     st.binary(min_size=1, max_size=20).map(lambda b: "".join(f"%{c:02x}" for c in b)),
@@ -29,7 +29,7 @@ JSON = st.recursive(
 FILES = st.fixed_dictionaries(
     {},
     optional={
-        # Nothing listens there: what is fetched, fails at once.
+        # Nothing listens there, so fetching fails at once.
         "remote_uri": st.text(max_size=9).map("http://127.0.0.1:1/{}".format) | JSON,
         "local_file_path": st.text(st.characters(exclude_categories=())) | JSON,
         "content_type": VALUES | JSON,
@@ -43,7 +43,7 @@ PARTS = st.tuples(st.sampled_from(["file", "other", "", "\xff"]), VALUES, VALUES
 
 def small(examples):
     return settings(
-        # As the profile has it, in proportion.
+        # In proportion to the profile.
         max_examples=max(examples, settings.default.max_examples * examples // 100),
         deadline=None,
         derandomize=True,
@@ -53,7 +53,7 @@ def small(examples):
 
 
 def sound(answer):
-    """Check that an answer is none of a server that failed, and can be told apart from others."""
+    """Check that an answer is not a 5xx and has a request id."""
     assert answer.status_code < 500, answer.text
     assert answer.headers["x-request-id"]
     return answer
@@ -85,7 +85,7 @@ def test_any_request_is_answered(caller, method, path, segment, query, headers, 
 @pytest.mark.long
 @small(40)
 @given(document=CREATES | JSON)
-def test_any_create_is_answered_and_what_it_made_is_shown(caller, document):
+def test_any_create_is_answered_and_its_files_are_shown(caller, document):
     answer = sound(caller.post("/v2/files", content=json.dumps(document)))
     if answer.status_code == 200:
         for file in answer.json()["files"]:
@@ -108,7 +108,7 @@ def test_any_rules_are_answered(caller, rules):
 @pytest.mark.long
 @small(40)
 @given(parts=st.lists(PARTS, max_size=3), cut=st.integers(0, 200) | st.none())
-def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, parts, cut):
+def test_any_multipart_body_is_answered_and_its_files_have_its_bytes(caller, parts, cut):
     body = b""
     for name, filename, kind, content in parts:
         head = f'Content-Disposition: form-data; name="{name}"; filename="{filename}"'
@@ -118,7 +118,7 @@ def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, p
     answer = sound(caller.post("/v2/files/-/uploads", content=body, headers=headers))
     if answer.status_code == 200:
         detail = caller.get(f"/v2/files/{answer.json()['file_uuid']}").json()
-        # Content may speak of boundaries, and then ends there.
+        # Content that contains the boundary ends there.
         contents = [content for *_, content in parts if b"--b" not in content]
         assert detail["file_size_bytes"] in map(len, contents) or len(contents) < len(parts)
 
@@ -126,7 +126,7 @@ def test_any_multipart_body_is_answered_and_what_it_made_has_its_bytes(caller, p
 @pytest.mark.long
 @small(30)
 @given(
-    # The client takes dot segments out itself: it would ask for another path.
+    # The client removes dot segments itself, and would request another path.
     suffix=st.just("")
     | st.text("/.0aZ", max_size=9).filter(lambda text: not {".", ".."} & {*text.split("/")[1:]}),
     query=st.dictionaries(st.sampled_from(["X-Expires", "X-Signature"]), st.text(max_size=15)),

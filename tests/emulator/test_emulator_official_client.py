@@ -31,7 +31,7 @@ def client(caller):
         yield client
 
 
-def test_each_operation_is_understood_to_the_letter(client, caller, clip):
+def test_the_official_client_parses_every_operation(client, caller, clip):
     stored = client.files.upload(file=("a/b.txt", b"one", "text/plain"))
     assert (stored.processing_status, stored.content_type) == ("completed", "text/plain")
     (reserved,) = client.files.create(files=[{"local_file_path": "a/c.csv"}]).files
@@ -56,7 +56,7 @@ def test_each_operation_is_understood_to_the_letter(client, caller, clip):
         assert answer.parse().file_uuid == video.file_uuid
 
 
-def test_its_asynchronous_client_is_understood_as_well(caller):
+def test_the_official_async_client_is_served(caller):
     async def use():
         async with official.AsyncAymaraAI(
             api_key=KEY, base_url=caller.emulator.url, _strict_response_validation=True
@@ -75,7 +75,7 @@ def test_health_needs_no_key(caller, client):
     assert (asked["path"], asked["status"]) == ("/health/", 200)
 
 
-def test_the_frames_of_a_pending_video_are_asked_for_once(run, clip):
+def test_the_official_client_does_not_retry_the_frames_of_a_pending_video(run, clip):
     caller = run(processing_seconds=60)
     with official.AymaraAI(api_key=KEY, base_url=caller.emulator.url, max_retries=2) as client:
         video = client.files.upload(file=("v.mp4", clip, "video/mp4"))
@@ -98,8 +98,8 @@ def test_a_file_may_have_both_a_path_and_a_uri(client, run, caller, tmp_path):
     assert ask("GET", detail.file_url).content == b"1,2\n"
 
 
-def test_its_own_paging_ends_after_one_page(client):
-    """A fault of the client: the README tells its users to page by `offset`."""
+def test_paging_by_the_official_client_ends_after_one_page(client):
+    """This is a bug of the client, so the README recommends paging by `offset`."""
     for n in range(3):
         client.files.upload(file=(f"{n}.txt", b"x"))
     assert len(list(client.files.list(limit=2))) == 2
@@ -146,7 +146,7 @@ def pump(source, sink):
         pass
 
 
-def test_behind_a_proxy_with_tls_every_url_leads_through_the_proxy(run, tmp_path):
+def test_behind_a_tls_proxy_every_url_leads_through_the_proxy(run, tmp_path):
     emulator = run()
     with tls_proxy(emulator.emulator.url, tmp_path) as (url, cert):
         emulator.emulator.stop()

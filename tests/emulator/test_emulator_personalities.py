@@ -1,4 +1,4 @@
-"""How emulators of different personalities differ, as a client sees it."""
+"""Differences between personalities, as a client sees them."""
 
 import time
 from datetime import datetime
@@ -28,7 +28,7 @@ def test_a_listing_has_the_order_of_the_personality(run, name):
     assert listed(caller, limit=3, offset=2)[0] == wanted[2:5]
 
 
-def test_a_cap_shortens_a_page_and_a_refusal_answers_422(run, tmp_path):
+def test_page_cap_shortens_a_page_and_page_refused_answers_422(run, tmp_path):
     capped, refusing = (
         run(personality=[name], page_limit=2, data=tmp_path / name)
         for name in ("page-cap", "page-refused")
@@ -40,7 +40,7 @@ def test_a_cap_shortens_a_page_and_a_refusal_answers_422(run, tmp_path):
     assert refusing.get("/v2/files", params={"limit": 3}).status_code == 422
 
 
-def test_sizes_and_video_metadata_and_zones_are_kept_back(run, clip):
+def test_sizes_and_video_metadata_and_zones_can_be_withheld(run, clip):
     caller = run(personality=["no-sizes", "no-video-metadata", "no-zone"])
     file_uuid = caller.upload("v.mp4", clip, "video/mp4").json()["file_uuid"]
     status = caller.processed(file_uuid)
@@ -53,7 +53,7 @@ def test_sizes_and_video_metadata_and_zones_are_kept_back(run, clip):
 
 
 @pytest.mark.parametrize("code", [204, 404])
-def test_a_second_delete_is_answered_as_chosen(run, code):
+def test_a_second_delete_is_answered_as_configured(run, code):
     caller = run(personality=[f"delete-{code}"])
     path = f"/v2/files/{uploaded(caller, 1)[0]}"
     assert caller.delete(path).status_code == 204
@@ -63,31 +63,31 @@ def test_a_second_delete_is_answered_as_chosen(run, code):
     assert caller.get(path).status_code == 404
 
 
-def test_head_is_refused_where_it_is_to_be(run):
+def test_head_is_refused_by_no_head(run):
     caller = run(personality=["no-head"])
     assert caller.head("/v2/files").status_code == 405
     assert caller.get("/v2/files").status_code == 200
 
 
-def test_a_slow_list_takes_its_time(run):
+def test_slow_list_delays_a_listing(run):
     caller = run(personality=["slow-list"], list_seconds=0.1)
     began = time.monotonic()
     listed(caller)
     assert time.monotonic() - began >= 0.1
 
 
-def test_names_add_up_and_traits_win_over_them():
+def test_names_combine_and_traits_override_them():
     for names in (("stranger", "newest-first"), ("newest-first", "stranger")):
         chosen = personality(*names, echo="path")
         assert (chosen.order, chosen.echo, chosen.tells_sizes) == ("newest", "path", False)
     assert {personality(name) for name in PERSONALITIES}
 
 
-def test_a_name_that_is_none_is_refused_with_those_there_are(tmp_path):
+def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path):
     words = ["--data", str(tmp_path / "data"), "--personality", "strange"]
     result = CliRunner().invoke(command, words)
     assert result.exit_code == 2
-    assert "no such personality: strange" in result.output
+    assert "unknown personality: strange" in result.output
     assert "oldest-first" in result.output
 
 

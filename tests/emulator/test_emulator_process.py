@@ -19,7 +19,7 @@ def rss_kib(pid, name="VmHWM"):
     return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
-def test_everything_is_there_again_after_a_restart(run, tmp_path):
+def test_everything_survives_a_restart(run, tmp_path):
     with run.here() as caller:
         port = httpx.URL(caller.emulator.url).port
         direct = caller.upload("a.txt", b"kept").json()
@@ -34,7 +34,7 @@ def test_everything_is_there_again_after_a_restart(run, tmp_path):
     assert len(caller.lines("requests")) > 4
 
 
-def test_one_emulator_starts_and_stops_again_on_its_port(tmp_path):
+def test_an_emulator_restarts_on_the_same_port(tmp_path):
     emulator = Emulator(data=tmp_path)
     first = emulator.start()
     emulator.stop()
@@ -51,7 +51,7 @@ def test_a_folder_serves_one_emulator_at_a_time(caller, tmp_path):
     assert threading.active_count() == before
 
 
-def test_a_port_in_use_is_an_error_and_leaves_nothing_running(caller, tmp_path):
+def test_a_port_in_use_raises_an_error_and_leaves_no_thread(caller, tmp_path):
     port = httpx.URL(caller.emulator.url).port
     before = threading.active_count()
     with pytest.raises(OSError, match="in use"):
@@ -59,7 +59,7 @@ def test_a_port_in_use_is_an_error_and_leaves_nothing_running(caller, tmp_path):
     assert threading.active_count() == before
 
 
-def test_a_stop_is_prompt_whatever_is_under_way(run, caplog):
+def test_a_stop_is_prompt_with_requests_in_flight(run, caplog):
     with contextlib.ExitStack() as under_way:
         with run.here() as caller:
             caller.faults({"match": "GET /v2/files", "action": {"delay": 60}})
@@ -96,9 +96,7 @@ def test_a_signal_ends_the_process_cleanly_with_connections_open(process, number
 
 
 @pytest.mark.long
-def test_a_kill_in_the_middle_of_an_upload_leaves_what_was_answered_and_no_more(
-    process, run, tmp_path
-):
+def test_a_kill_during_an_upload_keeps_exactly_the_answered_uploads(process, run, tmp_path):
     child, url = process(api_key=KEY)
     answered = ask(
         "POST", f"{url}/v2/files/-/uploads", files={"file": b"whole"}, headers={"x-api-key": KEY}
@@ -118,7 +116,7 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_what_was_answered_and_no_more(
 
 
 @pytest.mark.long
-def test_memory_stays_flat_whatever_is_sent(process):
+def test_memory_stays_flat_during_a_large_upload(process):
     child, url = process(api_key=KEY)
     ask("GET", f"{url}/_emulator/health")
     before, mib = rss_kib(child.pid), b"x" * (1 << 20)
@@ -132,7 +130,7 @@ def test_memory_stays_flat_whatever_is_sent(process):
     assert rss_kib(child.pid) - before < 16 << 10
 
 
-def test_the_list_of_requests_keeps_the_newest_and_stays_bounded(tmp_path, monkeypatch):
+def test_the_list_of_requests_is_bounded_and_keeps_the_newest(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "FILE_BYTES", 1000)
     noted = journal.Journal(tmp_path)
     for number in range(1000):
@@ -144,7 +142,7 @@ def test_the_list_of_requests_keeps_the_newest_and_stays_bounded(tmp_path, monke
 
 
 @pytest.mark.long
-def test_many_objects_are_told_without_delay(run, tmp_path):
+def test_many_objects_are_listed_without_delay(run, tmp_path):
     with contextlib.closing(Store(tmp_path / "data")) as store:
         one = Stored(
             file_uuid="",
@@ -160,18 +158,18 @@ def test_many_objects_are_told_without_delay(run, tmp_path):
     caller = run()
     began = time.monotonic()
     assert [line["file_uuid"] for line in caller.lines("objects")] == [*map(str, range(20_000))]
-    # A change of threads for each line took 25 s on an idle machine.
+    # Switching threads for each line took 25 s on an idle machine.
     assert time.monotonic() - began < 20
 
 
 def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(caller):
-    seconds = []
-    for _ in range(25):
+    def is_prompt():
         began = time.monotonic()
         caller.upload()
-        seconds.append(time.monotonic() - began)
-    # The kernel delays an acknowledgement by 40 ms, each time.
-    assert min(seconds) < 0.03
+        return time.monotonic() - began < 0.03
+
+    # The kernel delays each acknowledgement by 40 ms.
+    assert any(is_prompt() for _ in range(100))
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
@@ -185,5 +183,5 @@ def test_it_listens_on_ipv6(tmp_path):
         pytest.skip("IPv6 is off")
 
 
-def test_the_secret_of_presigned_urls_is_the_owners_alone(caller, tmp_path):
+def test_only_the_owner_can_read_the_signing_key(caller, tmp_path):
     assert (tmp_path / "data" / "signing-key").stat().st_mode & 0o077 == 0

@@ -1,4 +1,4 @@
-"""The emulator's way to S3, as far as no store is needed: `tests/rigs/s3_rig.py` has a real one."""
+"""The emulator's use of S3 without a real store, which `tests/rigs/s3_rig.py` has."""
 
 import threading
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ s3 = pytest.importorskip("syncd.emulator.s3")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 
 
-def test_a_presigned_url_is_the_one_of_amazons_own_example():
+def test_a_presigned_url_matches_amazons_example():
     credentials = Credentials(
         "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
     )
@@ -26,7 +26,7 @@ def test_a_presigned_url_is_the_one_of_amazons_own_example():
     )
 
 
-def test_a_header_and_a_token_are_signed_and_nothing_shows_the_secret():
+def test_headers_and_tokens_are_signed_and_the_secret_is_not_shown():
     credentials = Credentials("key", "a-secret", "eu-west-1", "a token")
     sign = {"now": 0.0, "seconds": 60}
     plain = presigned(credentials, "PUT", "http://s3/b/a key", **sign)
@@ -49,12 +49,12 @@ def test_a_header_and_a_token_are_signed_and_nothing_shows_the_secret():
         ("s3://bucket", None, {}, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused_with_what_it_should_be(url, endpoint, environ, said):
+def test_an_invalid_place_is_refused_with_the_expected_form(url, endpoint, environ, said):
     with pytest.raises(ValueError, match=said):
         s3.s3_place(url, endpoint, environ)
 
 
-def test_a_place_is_what_the_aws_variables_say():
+def test_the_aws_variables_define_the_place():
     environ = KEYS | {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_SESSION_TOKEN": "a-token"}
     place = s3.s3_place("s3://bucket/a/b/", None, environ)
     assert (place.name, place.folder) == ("bucket", "a/b/")
@@ -68,7 +68,7 @@ EMPTY = b"<ListBucketResult></ListBucketResult>"
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers as a store of S3 does that is well until `broken` says how not."""
+    """Answers as a healthy S3 store does, unless `broken` holds another answer."""
 
     broken: tuple[int, bytes] | None = None
 
@@ -112,13 +112,13 @@ def error_of(code):
         ((404, b"<html>"), r"404 Not Found \(.* correct --s3-endpoint\)"),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_named_with_what_to_do(place, answer, said):
+def test_an_unusable_bucket_is_reported_with_the_remedy(place, answer, said):
     Answers.broken = answer
     with pytest.raises(OSError, match="cannot use s3://bucket at http://127.*: " + said):
         Emulator(**place).start()
 
 
-def test_a_request_is_told_that_the_store_refuses(place):
+def test_a_refusal_by_the_store_is_answered_503_with_the_remedy(place):
     with Emulator(**place) as emulator:
         Answers.broken = (403, error_of("AccessDenied"))
         url = f"{emulator.url}/v2/files/-/uploads"
@@ -129,7 +129,7 @@ def test_a_request_is_told_that_the_store_refuses(place):
 
 
 @pytest.mark.long
-def test_a_store_that_does_not_answer_is_named(tmp_path, monkeypatch):
+def test_an_unreachable_store_is_reported(tmp_path, monkeypatch):
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     emulator = Emulator(data=tmp_path, s3="s3://bucket", s3_endpoint="http://127.0.0.1:9")

@@ -33,7 +33,7 @@ def put(url, content=b"pixels", kind="image/png", **headers):
 
 
 def refused(answer, status, code):
-    """Say whether storage refused in its own way, and not in the API's."""
+    """Return whether storage refused in XML and not in the API's envelope."""
     xml = answer.headers["content-type"].startswith("application/xml")
     return xml and answer.status_code == status and f"<Code>{code}</Code>" in answer.text
 
@@ -62,21 +62,21 @@ def test_the_same_bytes_twice_are_one_object(caller, reserved, tmp_path):
     assert len(list((tmp_path / "data" / "contents").iterdir())) == 1
 
 
-def test_other_bytes_replace_the_first_as_storage_does(caller, reserved):
+def test_other_bytes_replace_the_first(caller, reserved):
     put(reserved["file_url"])
     put(reserved["file_url"], b"others")
     (line,) = caller.lines("objects")
     assert line["sha256"] == sha256(b"others").hexdigest()
 
 
-def test_a_put_after_the_delete_brings_nothing_back(caller, reserved):
+def test_a_put_to_a_deleted_file_does_not_restore_it(caller, reserved):
     caller.delete(f"/v2/files/{reserved['file_uuid']}")
     assert put(reserved["file_url"]).status_code == 200
     assert [line["state"] for line in caller.lines("objects")] == ["deleted"]
     assert caller.get(f"/v2/files/{reserved['file_uuid']}").status_code == 404
 
 
-def test_a_url_is_good_for_30_minutes(reserved, clock):
+def test_a_url_is_valid_for_30_minutes(reserved, clock):
     clock.now += 1800
     assert put(reserved["file_url"]).status_code == 200
     clock.now += 1
@@ -98,7 +98,7 @@ def test_a_url_that_was_tampered_with_is_refused(caller, reserved, tamper):
     assert [line["state"] for line in caller.lines("objects")] == ["reserved"]
 
 
-def test_storage_refuses_in_its_own_words_and_with_a_request_id(caller, reserved):
+def test_storage_refuses_in_xml_with_a_request_id(caller, reserved):
     answers = [ask("POST", reserved["file_url"]), put(reserved["file_url"].partition("?")[0])]
     assert refused(answers[0], 405, "MethodNotAllowed")
     assert refused(answers[1], 403, "SignatureDoesNotMatch")
@@ -106,26 +106,26 @@ def test_storage_refuses_in_its_own_words_and_with_a_request_id(caller, reserved
     assert [line["request_id"] for line in caller.lines("requests")][1:] == ids
 
 
-def test_a_url_is_good_for_one_method_only(reserved):
+def test_a_url_is_valid_for_one_method_only(reserved):
     assert refused(ask("GET", reserved["file_url"]), 403, "SignatureDoesNotMatch")
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "authorization"])
-def test_a_key_must_not_come_along(caller, reserved, header):
+def test_a_presigned_request_with_a_key_is_refused(caller, reserved, header):
     assert refused(put(reserved["file_url"], **{header: "secret"}), 400, "InvalidArgument")
     assert [line["state"] for line in caller.lines("objects")] == ["reserved"]
 
 
-def test_the_declared_content_type_has_to_be_repeated(reserved):
+def test_a_put_must_repeat_the_declared_content_type(reserved):
     assert refused(put(reserved["file_url"], kind="text/plain"), 403, "SignatureDoesNotMatch")
 
 
-def test_without_a_declared_content_type_any_will_do(caller):
+def test_a_put_without_a_declared_content_type_accepts_any(caller):
     url = caller.create({"local_file_path": "a.png"}).json()["files"][0]["file_url"]
     assert put(url, kind="application/x-anything").status_code == 200
 
 
-def test_an_object_that_is_too_large_is_refused_in_storages_words(caller, reserved):
+def test_a_too_large_object_is_refused_in_xml(caller, reserved):
     assert refused(put(reserved["file_url"], b"x" * 100_001), 400, "EntityTooLarge")
     streamed = put(reserved["file_url"], iter([b"x" * 60_000] * 2))
     assert refused(streamed, 400, "EntityTooLarge")
@@ -158,14 +158,14 @@ def test_a_remote_file_is_fetched(run, caller, tmp_path):
     "url",
     ["http://", "http://[", "https://127.0.0.1:99999/", "http://x\x00y/", "http://\u00fc..x/"],
 )
-def test_a_remote_url_that_is_none_fails_and_says_why(caller, url):
+def test_an_invalid_remote_url_fails_with_a_reason(caller, url):
     created = caller.create({"remote_uri": url}).json()["files"][0]
     status = caller.processed(created["file_uuid"])
     assert status["processing_status"] == "failed"
     assert status["error_message"].startswith("the remote file cannot be fetched: ")
 
 
-def test_a_remote_file_that_is_too_large_fails_and_leaves_nothing(run, caller, tmp_path):
+def test_a_too_large_remote_file_fails_and_leaves_nothing(run, caller, tmp_path):
     source = run(data=tmp_path / "source", api_key=None)
     url = source.upload(content=b"x" * 100_001).json()["file_url"]
     created = caller.create({"remote_uri": url}).json()["files"][0]
@@ -173,7 +173,7 @@ def test_a_remote_file_that_is_too_large_fails_and_leaves_nothing(run, caller, t
     assert list((tmp_path / "data" / "contents").iterdir()) == []
 
 
-def test_a_remote_file_that_cannot_be_fetched_fails_and_says_why(caller):
+def test_an_unreachable_remote_file_fails_with_a_reason(caller):
     url = f"{caller.emulator.url}/nothing.txt"
     created = caller.create({"remote_uri": url}, {"remote_uri": "http://127.0.0.1:1/"}).json()
     refused, unreachable = (caller.processed(file["file_uuid"]) for file in created["files"])
@@ -182,7 +182,7 @@ def test_a_remote_file_that_cannot_be_fetched_fails_and_says_why(caller):
     assert "cannot be fetched" in unreachable["error_message"]
 
 
-def test_no_url_shows_in_the_list_of_requests(caller, reserved):
+def test_the_list_of_requests_contains_no_url(caller, reserved):
     put(reserved["file_url"])
     path = urlsplit(reserved["file_url"]).path
     assert [line["path"] for line in caller.lines("requests")][-1] == path

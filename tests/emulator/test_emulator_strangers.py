@@ -1,4 +1,4 @@
-"""Who may ask the emulator what, and what it fetches for them."""
+"""Access to the emulator by strangers, and the addresses that it fetches from."""
 
 import os
 import time
@@ -15,7 +15,7 @@ def ask(caller, path, **headers):
 
 @pytest.mark.long
 @pytest.mark.row(58)
-def test_its_control_paths_are_called_by_an_address_or_localhost_or_with_the_key(run):
+def test_control_paths_accept_an_address_or_localhost_or_the_key(run):
     caller = run(api_key="k")
     for path in ("/_emulator/objects", "/_emulator/faults"):
         assert ask(caller, path) == 200
@@ -31,7 +31,7 @@ def test_its_control_paths_are_called_by_an_address_or_localhost_or_with_the_key
 
 
 @pytest.mark.row(58)
-def test_where_other_machines_reach_it_its_control_paths_need_the_key(run):
+def test_control_paths_need_the_key_off_loopback(run):
     caller = run(api_key="k", host="0.0.0.0")
     caller.emulator.url = caller.emulator.url.replace("0.0.0.0", "127.0.0.1")
     for path in ("/_emulator/objects", "/_emulator/requests", "/_emulator/faults"):
@@ -45,14 +45,14 @@ def test_where_other_machines_reach_it_its_control_paths_need_the_key(run):
 
 @pytest.mark.row(57)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_off_loopback_it_does_not_listen_without_a_key(tmp_path, host):
-    with pytest.raises(ValueError, match="it needs a key"):
+def test_listening_off_loopback_takes_a_key(tmp_path, host):
+    with pytest.raises(ValueError, match="the emulator needs a key"):
         Emulator(data=tmp_path, host=host)
     Emulator(data=tmp_path, host=host, api_key="k")
 
 
 @pytest.mark.row(54)
-def test_what_it_keeps_is_its_owners_alone(run, tmp_path):
+def test_only_the_owner_can_read_the_data(run, tmp_path):
     before = os.umask(0)
     try:
         caller = run(data=tmp_path / "kept")
@@ -71,7 +71,7 @@ def test_what_it_keeps_is_its_owners_alone(run, tmp_path):
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "169.254.169.254"]
 )
-def test_it_fetches_nothing_from_a_private_address_unless_told_to(run, host):
+def test_private_addresses_are_fetched_only_with_private_uris(run, host):
     caller = run(private_uris=False, api_key="k")
     port = caller.emulator.url.rpartition(":")[2]
     uri = f"http://{host}:{port}/_emulator/health"

@@ -8,7 +8,7 @@ from emulator_wire import KEY, dial, multipart_head, read_answer
 from syncd.emulator import ORGANIZATION
 
 
-def test_an_upload_is_stored_whole_and_answered_as_the_service_does(caller):
+def test_an_upload_is_stored_and_answered_like_the_service_does(caller):
     answer = caller.upload("dir/a.txt", b"some bytes")
     assert answer.status_code == 200
     body = answer.json()
@@ -71,7 +71,7 @@ def test_two_uploads_of_equal_content_are_two_files(caller):
     ("echo", "local", "last"),
     [("path", "a/b/c.txt", "c.txt"), ("name", "c.txt", "c.txt"), ("none", None, "content")],
 )
-def test_of_a_sent_name_only_what_is_to_be_echoed_comes_back(run, echo, local, last):
+def test_only_the_configured_part_of_a_name_is_echoed(run, echo, local, last):
     caller = run(echo=echo)
     direct = caller.upload("a/b/c.txt").json()
     reserved = caller.create({"local_file_path": "a/b/c.txt"}).json()["files"][0]
@@ -96,7 +96,7 @@ def test_of_a_sent_name_only_what_is_to_be_echoed_comes_back(run, echo, local, l
         ("application/octet-stream", "a.MKV", "video/x-matroska", "video"),
     ],
 )
-def test_the_type_is_as_declared_but_a_video_is_known_by_its_name(
+def test_the_declared_type_counts_but_octet_stream_videos_are_recognized_by_name(
     caller, kind, name, content_type, file_type
 ):
     file_uuid = caller.upload(name, b"x", kind).json()["file_uuid"]
@@ -160,7 +160,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing(caller, tmp_path)
         ),
     ],
 )
-def test_what_is_no_upload_is_refused_and_nothing_is_stored(
+def test_an_invalid_upload_is_refused_and_nothing_is_stored(
     caller, tmp_path, content_type, body, status
 ):
     headers = {"content-type": content_type}
@@ -185,7 +185,7 @@ def test_what_is_no_upload_is_refused_and_nothing_is_stored(
         ('filename=""', None),
     ],
 )
-def test_a_name_is_read_as_multipart_spells_it_and_there_must_be_one(caller, sent, known):
+def test_a_filename_is_unescaped_and_required(caller, sent, known):
     body = f'--b\r\nContent-Disposition: form-data; name="file"; {sent}\r\n\r\n1\r\n--b--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=b"}
     answer = caller.post("/v2/files/-/uploads", content=body.encode(), headers=headers)
@@ -193,7 +193,7 @@ def test_a_name_is_read_as_multipart_spells_it_and_there_must_be_one(caller, sen
     assert answer.json().get("local_file_path") == known
 
 
-def test_parts_beside_the_file_are_passed_over(caller):
+def test_other_parts_are_ignored(caller):
     file = ("a.txt", b"mine", "text/plain")
     parts = [("before", (None, b"1")), ("file", file), ("after", ("b", b"3"))]
     assert caller.post("/v2/files/-/uploads", files=parts).status_code == 200
@@ -201,7 +201,7 @@ def test_parts_beside_the_file_are_passed_over(caller):
     assert (stored["local_file_path"], stored["size"]) == ("a.txt", 4)
 
 
-def test_a_client_that_sends_all_before_it_reads_can_read_that_it_was_too_much(run):
+def test_a_client_that_sends_everything_first_can_still_read_the_413(run):
     caller = run(max_body=1000)
     with dial(caller.emulator.url) as connection:
         connection.sendall(multipart_head(30_000_000))
@@ -232,7 +232,7 @@ def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(run):
     assert caller.upload().status_code == 200
 
 
-def test_the_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(run):
+def test_a_connection_survives_a_refusal_in_the_middle_of_a_body(run):
     caller = run(max_body=1000)
     for _ in range(3):
         assert caller.upload(content=b"x" * 300_000).status_code == 413
@@ -240,7 +240,7 @@ def test_the_connection_goes_on_after_a_refusal_in_the_middle_of_a_body(run):
 
 
 @pytest.mark.long
-def test_uploads_at_once_are_all_stored(caller):
+def test_concurrent_uploads_are_all_stored(caller):
     contents = [str(number).encode() * 1000 for number in range(60)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda c: caller.upload(content=c).json(), contents))
@@ -249,7 +249,7 @@ def test_uploads_at_once_are_all_stored(caller):
     assert [digests[answer["file_uuid"]] for answer in answers] == sent
 
 
-def test_a_name_with_marks_that_httpx_escapes_arrives_as_it_was_sent(caller):
+def test_a_name_that_httpx_escapes_arrives_unchanged(caller):
     answer = caller.upload('ü "q" \n.txt').json()
     assert answer["local_file_path"] == "ü %22q%22 %0A.txt"
 

@@ -27,7 +27,7 @@ def test_a_video_is_processed_and_its_facts_are_read(caller, clip):
     }
 
 
-def test_frames_are_jpegs_in_order_each_behind_a_url_of_its_own(caller, clip):
+def test_frames_are_ordered_jpegs_with_one_url_each(caller, clip):
     file_uuid = upload(caller, clip)["file_uuid"]
     caller.processed(file_uuid)
     frames = caller.get(f"/v2/files/{file_uuid}/frames").json()
@@ -43,7 +43,7 @@ def test_frames_are_jpegs_in_order_each_behind_a_url_of_its_own(caller, clip):
     assert ask("GET", tampered).status_code == 403
 
 
-def test_a_presigned_video_is_processed_once_its_bytes_are_there(caller, clip):
+def test_a_presigned_video_is_processed_once_its_bytes_arrive(caller, clip):
     file = {"local_file_path": "clip.mp4", "content_type": "video/mp4"}
     created = caller.create(file).json()["files"][0]
     assert created["processing_status"] == "pending"
@@ -65,13 +65,13 @@ def test_the_same_video_put_twice_is_processed_once(caller, clip, monkeypatch):
     ask("PUT", created["file_url"], content=clip)
     status = caller.processed(created["file_uuid"])
     ask("PUT", created["file_url"], content=clip)
-    # One queue: what was submitted before is through when this one is.
+    # There is one queue, so earlier videos are done once this one is.
     caller.processed(upload(caller, clip)["file_uuid"])
     assert caller.get(f"/v2/files/{created['file_uuid']}/status").json() == status
     assert len(read) == 2
 
 
-def test_a_broken_video_fails_and_says_why(caller, clip):
+def test_a_broken_video_fails_with_a_reason(caller, clip):
     for content in (b"no video at all", b"", clip[:100]):
         status = caller.processed(upload(caller, content)["file_uuid"])
         assert status["processing_status"] == "failed"
@@ -79,7 +79,7 @@ def test_a_broken_video_fails_and_says_why(caller, clip):
         assert status["remote_file_path"] is None
 
 
-def test_frames_before_completion_are_a_conflict_that_says_what_to_wait_for(run, clip):
+def test_frames_before_completion_are_a_conflict_that_names_the_status_path(run, clip):
     caller = run(processing_seconds=60)
     file_uuid = upload(caller, clip)["file_uuid"]
     answer = caller.get(f"/v2/files/{file_uuid}/frames")
@@ -97,7 +97,7 @@ def test_frames_of_a_failed_video_are_a_conflict(caller):
     assert "cannot be read" in answer.json()["error"]["details"]["error_message"]
 
 
-def test_frames_of_what_is_no_video_are_a_bad_request(caller):
+def test_frames_of_another_file_are_a_bad_request(caller):
     file_uuid = caller.upload().json()["file_uuid"]
     answer = caller.get(f"/v2/files/{file_uuid}/frames")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "file.not_a_video")
@@ -113,7 +113,7 @@ def test_a_video_deleted_while_it_is_processed_stays_deleted(run, clip):
 
 
 @pytest.mark.long
-def test_a_stop_does_not_wait_for_a_video_and_a_start_takes_it_up_again(run, clip):
+def test_a_stop_does_not_wait_for_a_video_and_a_restart_processes_it(run, clip):
     with run.here(processing_seconds=60) as caller:
         ids = [upload(caller, clip)["file_uuid"] for _ in range(2)]
         while caller.get(f"/v2/files/{ids[0]}").json()["processing_status"] != "processing":
@@ -122,14 +122,14 @@ def test_a_stop_does_not_wait_for_a_video_and_a_start_takes_it_up_again(run, cli
     assert [caller.processed(uuid)["processing_status"] for uuid in ids] == ["completed"] * 2
 
 
-def test_without_pyav_a_video_fails_and_says_how_to_get_it(caller, clip, monkeypatch):
+def test_without_pyav_a_video_fails_with_the_install_command(caller, clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     status = caller.processed(upload(caller, clip)["file_uuid"])
     assert status["processing_status"] == "failed"
     assert "pip install 'syncd[emulator]'" in status["error_message"]
 
 
-def test_of_a_long_video_every_nth_frame_is_extracted(tmp_path, monkeypatch):
+def test_every_nth_frame_of_a_long_video_is_extracted(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MOST_FRAMES", 10)
     path, frames = tmp_path / "long.mp4", tmp_path / "frames"
     make_video(path, seconds=1, fps=24, size=(16, 16))
@@ -137,7 +137,7 @@ def test_of_a_long_video_every_nth_frame_is_extracted(tmp_path, monkeypatch):
     assert len(list(frames.iterdir())) == 8
 
 
-def test_a_file_with_sound_alone_is_no_video(tmp_path):
+def test_an_audio_file_is_not_a_video(tmp_path):
     import av
 
     path = tmp_path / "sound.mp4"
@@ -149,5 +149,5 @@ def test_a_file_with_sound_alone_is_no_video(tmp_path):
             plane.update(bytes(plane.buffer_size))
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="no video in it"):
+    with pytest.raises(VideoError, match="contains no video"):
         read_video(path, tmp_path / "frames")

@@ -1,4 +1,4 @@
-"""What the server may say, and what it is taken for. A million by SYNCD_FUZZ_EXAMPLES=1000000."""
+"""Answers of the server, and how each is read. A million by SYNCD_FUZZ_EXAMPLES=1000000."""
 
 import contextlib
 import json

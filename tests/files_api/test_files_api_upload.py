@@ -210,7 +210,7 @@ def test_memory_stays_flat_while_200_mb_are_sent(serve, tmp_path):
             left = int(connection.received.headers["content-length"]) - len(connection._rest)
             while left > 0 and (data := connection.sock.recv(1 << 20)):
                 left -= len(data)
-            connection.sock.sendall(STORED)
+            connection.sock.sendall(document({"file_uuid": UUID}, 200, "connection: close"))
 
     server = serve(behave)
     path = tmp_path / "large"

@@ -1,4 +1,4 @@
-"""What the network can do to a call, and what the call then says of itself."""
+"""Troubles of the network, and the error that a call then raises."""
 
 import socket
 import threading

@@ -24,8 +24,8 @@ from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Elsewhere, Failure, Ledger, Offer, Stored, recover
 from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
+from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import LOCAL, Act, Policy, plan
-from syncd.state.sightings import Seen, Settling, Sighting, record
 
 PATHS = (b"a", b"b")
 CONTENTS = ("a" * 64, "b" * 64)
@@ -39,7 +39,7 @@ _places = st.integers(0, 7)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """What may happen to two paths."""
+    """Everything that may happen to two paths."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.store.kill()
         self.directory.cleanup()
 
-    # What is asked and done
+    # Requests and their outcomes
 
     def do(self, verb, *args, **kwargs):
         return self.store.write(lambda db: verb(db, *args, **kwargs))
@@ -88,8 +88,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def see(self, path: bytes, seen: Seen, **more):
         mark = self.disk[path][1] if seen is Seen.PRESENT else None
-        sighting = Sighting(path, seen, mark, **more)
-        self.do(record, "f", [sighting], settling=SETTLING, policies=POLICIES, now=self.now)
+        observation = Observation(path, seen, mark, **more)
+        self.do(record, "f", [observation], settling=SETTLING, policies=POLICIES, now=self.now)
 
     def file(self, path: bytes):
         return self.store.read(lambda db: files.find(db, "f", path))
@@ -299,7 +299,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def second_look(self, path):
         file = self.file(path)
         if file and file.status is FileStatus.MISSING and path not in self.disk:
-            self.do(self.deletions.confirm_missing, file.id, self.now)
+            self.do(self.deletions.confirm_missing, [file.id], self.now)
 
     @rule(held=st.booleans())
     def hold(self, held):
@@ -314,7 +314,7 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = self.pick(place, CopyStatus.RETIRING, in_flight=False)
         if copy is None:
             return
-        begun = self.do(self.deletions.begin_delete, copy.id, self.now)
+        begun = next(iter(self.do(self.deletions.begin_delete, [copy], self.now)), None)
         if begun is None:
             return
         assert begun.delete_sent_at is not None
@@ -335,11 +335,11 @@ class LedgerMachine(RuleBasedStateMachine):
         copy = self.pick(place, CopyStatus.RETIRING, in_flight=True)
         if copy and good:
             self.remote.pop(copy.file_uuid, None)
-            self.do(self.deletions.deleted, copy.id, self.now)
+            self.do(self.deletions.deleted, [copy], self.now)
         elif copy:
             self.do(self.deletions.delete_failed, copy.id, FAILURE, self.now, self.now + 1)
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def statuses_move_along_the_arrows(self):
@@ -395,7 +395,7 @@ class LedgerMachine(RuleBasedStateMachine):
             # A DELETE that a crash cut short is repeated first: its outcome moves the file on.
             repeats = any(c.status is CopyStatus.RETIRING and c.delete_sent_at for c in here)
             assert repeats or action.act not in LOCAL, "what the table alone could do is done"
-            if action.act in (Act.HASH, Act.PLAN, Act.LOOK_AGAIN):
+            if action.act in (Act.HASH, Act.UPLOAD, Act.LOOK_AGAIN):
                 assert file.due_at is not None, f"{action.act}, and due never"
             if action.act in (Act.SEND, Act.LOOK_UP):
                 assert action.copy.due_at is not None, f"{action.act}, and due never"

@@ -1,4 +1,4 @@
-"""What the planner promises for every file and every set of copies, not only for chosen ones.
+"""The planner keeps its promises for every file and every set of copies.
 
 An ordinary run tries thousands of cases that chance draws, and some that Hypothesis searches for;
 
@@ -119,7 +119,6 @@ def apply(copies, action):
         Act.DROP: CopyStatus.GONE,
         Act.RETIRE: CopyStatus.RETIRING,
         Act.RELEASE: CopyStatus.RELEASED,
-        Act.REVIVE: CopyStatus.LIVE,
     }[action.act]
     after = []
     for copy in copies:
@@ -127,8 +126,6 @@ def apply(copies, action):
         if copy.id == action.copy.id:
             assert target in ARROWS[status], f"{status} -> {target}"
             status = target
-        elif target is CopyStatus.LIVE and status is CopyStatus.LIVE:
-            status = CopyStatus.RETIRING
         after.append(copy._replace(status=status))
     return [copy for copy in after if copy.status is not CopyStatus.GONE]
 
@@ -154,7 +151,7 @@ def test_a_copy_that_is_live_retires_only_when_its_file_is_proven_missing(file, 
 
 @promised
 def test_the_only_usable_copy_of_a_present_file_is_neither_retired_nor_dropped(file, copies):
-    """What was live, and may be so again, leaves a ready file only behind a live one."""
+    """A copy that was live, and may be again, leaves a ready file only behind a live one."""
     action = plan(file, copies, POLICY)
     if action.act is Act.RELEASE and action.copy.workspace_uuid != POLICY.workspace_uuid:
         return  # it is kept in the workspace that the folder had before
@@ -174,7 +171,7 @@ def test_nothing_is_decided_while_a_request_is_under_way_or_in_doubt(file, copie
 
 @promised
 def test_nothing_is_done_for_a_file_of_which_nothing_is_known(file, copies):
-    # What is in another workspace is another folder's, whatever is known here.
+    # A copy in another workspace is another folder's, whatever is known here.
     copies = [copy for copy in copies if copy.workspace_uuid == POLICY.workspace_uuid]
     if file.status in (FileStatus.SETTLING, FileStatus.UNREADABLE):
         assert plan(file, copies, POLICY).act in (Act.WAIT, Act.LOOK_UP)
@@ -185,7 +182,7 @@ def test_nothing_is_done_for_a_file_of_which_nothing_is_known(file, copies):
 @promised
 def test_only_what_a_ready_file_holds_is_sent_and_only_if_it_is_not_live(file, copies):
     action = plan(file, copies, POLICY)
-    if action.act in (Act.SEND, Act.PLAN):
+    if action.act in (Act.SEND, Act.UPLOAD):
         assert file.status is FileStatus.READY
         assert not any(
             copy.status is CopyStatus.LIVE
@@ -209,7 +206,7 @@ def test_only_what_nothing_is_stored_of_is_dropped(file, copies):
 @promised
 def test_what_a_delete_was_sent_for_is_never_taken_up_again(file, copies):
     action = plan(file, copies, POLICY)
-    if action.act is Act.REVIVE and action.copy.status is CopyStatus.RETIRING:
+    if action.act is Act.ASK and action.copy.status is CopyStatus.RETIRING:
         assert action.copy.delete_sent_at is None
 
 

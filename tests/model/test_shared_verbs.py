@@ -11,17 +11,20 @@ import sys
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from unittest import mock
 
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, echo, files, holds, schema, tokens
+from syncd.state import copies, deletions, echo, files, holds, tokens
 from syncd.state.copies import Copy
+from syncd.state.database.migrations import migrations
+from syncd.state.database.writer import _Job, _run_together
+from syncd.state.deletions import Deletions
 from syncd.state.facts import set_fact
 from syncd.state.ledger import PROBE, Arrival, Intent, Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 from syncd.state.planner import Policy
-from syncd.state.writer import _Job, _run_together
 
 TABLES = ("files", "copies", "history", "holds", "decisions", "service", "unanswered")
 FOLDERS = ("f", "g", "h")
@@ -68,7 +71,7 @@ class Tables:
         self.rng = rng
         self.db = Database(sqlite3.connect(":memory:", isolation_level=None))
         self.db.conn.row_factory = sqlite3.Row
-        schema.migrations.apply(self.db)
+        migrations.apply(self.db)
         self.db.conn.execute("PRAGMA foreign_keys = ON")
 
     def maybe(self, share):
@@ -219,6 +222,9 @@ class Tables:
             self.files, self.rng.randrange(len(self.files)) + 1
         ):
             known = {"file_uuid": None, "in_flight": True, "wanted": True}
+            if self.uuids and self.maybe(0.3):
+                # It was reserved before its content was sent.
+                known["file_uuid"] = self.uuids.pop()
             if not self.maybe(self.strange):
                 files.update(self.db, file_id, sha256=content, due_at=None)
                 policy = self.policies.get(files.get(self.db, file_id).folder, Policy())
@@ -231,7 +237,7 @@ class Tables:
             )
             copy = self._copy(file_id, content, **{"status": CopyStatus(status)} | known)
             if status != CopyStatus.LIVE:
-                arrivals.append(self._arrival(copies.insert(self.db, copy).id))
+                arrivals.append(self._arrival(copies.insert(self.db, copy)))
         if arrivals and self.maybe(self.strange / 3):
             again = self.rng.choice(arrivals)
             arrivals.append(again._replace(stored=replace(again.stored)))
@@ -262,9 +268,11 @@ class Tables:
             (lines, file.folder, file.path),
         )
 
-    def _arrival(self, copy_id):
-        pick, strange = self.rng.choice, self.strange
-        uuid = pick(UUIDS) if not self.uuids or self.maybe(strange / 3) else self.uuids.pop()
+    def _arrival(self, copy):
+        pick, strange, copy_id = self.rng.choice, self.strange, copy.id
+        uuid = copy.file_uuid or (self.uuids.pop() if self.uuids else pick(UUIDS))
+        if self.maybe(strange / 3):
+            uuid = pick(UUIDS)
         status = pick(
             ("completed", None, "pending") if self.maybe(strange) else ("completed", None)
         )
@@ -272,6 +280,48 @@ class Tables:
             copy_id = 9999
         stored = Stored(uuid, pick((None, "remote/näme")), status)
         return Arrival(copy_id, stored, 1000.0 + self.rng.random(), 1002.5)
+
+    def retiring(self, verb):
+        """Let files be gone or superseded, as before a shared `verb`; return files and copies."""
+        pick, strange = self.rng.choice, self.strange
+        if self.maybe(0.1):
+            self._hold("deletions", pick((*FOLDERS, holds.EVERYWHERE)), holds.ROOT_MISSING)
+        found = []
+        for file_id, content in self.files:
+            file = files.get(self.db, file_id)
+            policy = self.policies.get(file.folder, Policy())
+            known = {"sha256": content, "workspace_uuid": policy.workspace_uuid, "live_at": 2.5}
+            known |= {"in_flight": False, "wanted": True, "kept": Keep.NO, "consumed_at": None}
+            known |= {"superseded_at": None, "due_at": 1.0}
+            if self.maybe(strange):
+                known = {name: known[name] for name in known if self.maybe(0.8)}
+            else:
+                self.db.conn.execute("DELETE FROM copies WHERE file_id = ?", (file_id,))
+            if verb == "confirm_missing" or self.maybe(0.7):
+                gone = {"status": FileStatus.MISSING, "missing_since": 500.0, "due_at": None}
+                gone["confirmed_at"] = 900.0
+                if verb == "confirm_missing":
+                    gone |= {"confirmed_at": None, "due_at": 2000.0 if self.maybe(0.1) else 1.0}
+                files.update(self.db, file_id, **gone)
+            else:
+                files.update(self.db, file_id, sha256=content, due_at=None)
+                self._add(file_id, content, **known | {"status": CopyStatus.LIVE})
+                known |= {"sha256": pick(CONTENTS), "superseded_at": pick((3.5, 5000.0))}
+            if self.maybe(0.1):
+                self._tell(file, self.rng.choice((98, 99, 100)))
+            status = "live" if verb == "confirm_missing" else "retiring"
+            known |= {"in_flight": True} if verb == "deleted" else {}
+            if copy := self._add(file_id, content, **known | {"status": CopyStatus(status)}):
+                found.append((file_id, copy))
+        self.rng.shuffle(found)
+        return found
+
+    def _add(self, file_id, content, **known):
+        is_live = "file_id = ? AND status = 'live'"
+        if known["status"] is CopyStatus.LIVE and copies.where(self.db, is_live, (file_id,)):
+            return None
+        known["file_uuid"] = str(self.rng.random())
+        return copies.insert(self.db, self._copy(file_id, content, **known))
 
     def after(self, jobs):
         """Return the results of jobs that share a commit, and the tables; undo it all."""
@@ -310,6 +360,40 @@ def differences(tables, cases, *, share="both"):
     return ordinary, seen
 
 
+def differences_of_deletions(tables, cases):
+    """Compare both ways of deleting; return how many took more than the shared statements."""
+    seen = alone = 0
+    while seen < cases:
+        tables.fill()
+        verb = tables.rng.choice(("confirm_missing", "begin_delete", "deleted"))
+        found = tables.retiring(verb)
+        items = [file_id if verb == "confirm_missing" else copy for file_id, copy in found]
+        act = getattr(Deletions(policies=tables.policies), verb)
+        more = {"checks": ["c"]} if verb == "confirm_missing" else {}
+        together = partial(act, **more)
+        with mock.patch.object(deletions, "advance", wraps=deletions.advance) as advance:
+            shared, rows = tables.after([_Job(partial(_act, together, items), Future())])
+        one_by_one = [_Job(partial(_act, together, [item]), Future()) for item in items]
+        each, rows_of_each = tables.after(one_by_one)
+        if verb == "begin_delete":
+            assert shared[0][0] == [copy for begun, _ in each for copy in begun]
+        for table, said in rows_of_each.items():
+            skipped = table == "history"
+            assert _rows(rows[table], skipped) == _rows(said, skipped), (verb, table)
+        seen += len(items)
+        alone += advance.call_count
+    return seen - alone, seen
+
+
+def _act(act, items, db):
+    return act(db, items, 1000.0)
+
+
+def _rows(rows, is_history):
+    """Return rows; of history without their numbers, which tell the order of files alone."""
+    return sorted(repr(row[1:]) for row in rows) if is_history else rows
+
+
 def _is_in(item, alone):
     what = item.offer if isinstance(item, Intent) else item.stored
     return any(what is one for one in alone)
@@ -332,11 +416,18 @@ def test_verbs_that_share_statements_leave_the_tables_as_one_by_one():
     assert 0.2 < ordinary / seen < 0.9, "both ways are taken"
 
 
+def test_deletions_that_share_statements_leave_the_tables_as_one_by_one():
+    logging.disable()
+    try:
+        ordinary, seen = differences_of_deletions(Tables(random.Random(1)), CASES)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert 0.2 < ordinary / seen < 0.9, "both ways are taken"
+
+
 if __name__ == "__main__":
     logging.disable()
     seed = int((*sys.argv, 0, 0)[2])
-    print(
-        "{} of {} cases were ordinary; all are equal".format(
-            *differences(Tables(random.Random(seed)), int(sys.argv[1]))
-        )
-    )
+    for compare in (differences, differences_of_deletions):
+        ordinary, seen = compare(Tables(random.Random(seed)), int(sys.argv[1]))
+        print(f"{ordinary} of {seen} cases were ordinary; all are equal")

@@ -44,7 +44,7 @@ SHORT_KILLS, LONG_KILLS, KILLS_A_ROUND = 200, 10_000, 25
 LANES = 4
 #: Seconds from one start to the kill.
 SHORTEST, LONGEST = 0.05, 0.6
-#: What a round is: how it sends, and to which service. In turn.
+#: The kinds of rounds, in turn: how each sends, and to which service.
 KINDS_OF_ROUND = (
     ("auto", "name"),
     ("direct", "name"),
@@ -146,7 +146,7 @@ def one_round(number: int, place: Path, launcher: Launcher) -> list[Problem]:
         finally:
             workload.stop()
             service.faults()
-        # What was put off is done by then, and due to be looked for, 1.5 s after it was sent.
+        # Late commits are done by then, and due to be looked for, 1.5 s after they were sent.
         time.sleep(LATE_SECONDS + 1.0)
         ended = world.once(seconds=20)
         problems = audit(world, steady=STEADY)
@@ -175,7 +175,7 @@ def weaker(world: World, method: str, problems: list[Problem]) -> list[Problem]:
     copies, rows = world.ledger(), world.manifest()
     doubts = {c["token"]: c["path"] for c in copies if c["status"] == "sending"}
     held = {path for path, row in rows.items() if row["status"] in ("held", "deleting")}
-    # What they had before stays until what is in doubt is known.
+    # Their earlier copies stay until the doubts are settled.
     earlier = {c["file_uuid"] for c in copies if c["path"] in held and c["file_uuid"]}
     kept = [
         Problem("lost", f"{path} is in doubt, and not held: {rows.get(path)}")

@@ -14,7 +14,7 @@ def lines(url: str) -> list[dict[str, Any]]:
 def main(base: str, what: str, argument: str = "") -> None:
     match what:
         case "live":
-            # What is there now: uuid and digest, sorted.
+            # The objects that are there now: uuid and digest, sorted.
             for found in sorted(
                 (o["sha256"], o["file_uuid"])
                 for o in lines(f"{base}/_emulator/objects")

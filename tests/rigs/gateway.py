@@ -1,4 +1,4 @@
-"""What stands between syncd and the service: passes all on, or answers, cuts and stalls itself."""
+"""A gateway between syncd and the service: passes all on, or answers, cuts and stalls itself."""
 
 import socket
 import struct

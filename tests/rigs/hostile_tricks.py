@@ -1,4 +1,4 @@
-"""What a hostile user does in a folder that is watched, and to the listener: a function a trick.
+"""The tricks of a hostile user in a watched folder, and at the listener: a function each.
 
 Each takes its own place in the folder and a number that differs from call to call. What the system
 forbids is no trick of ours: OSError is passed over.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """What the tricks aim at: files outside the folder, the listener's port, the daemon."""
+    """The targets of the tricks: files outside the folder, the listener's port, the daemon."""
 
     outside: Path
     port: int

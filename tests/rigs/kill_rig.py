@@ -282,7 +282,7 @@ def late(lane: Lane, *planted: str) -> list[Problem]:
 
 
 class Tally:
-    """What is done; kept in a file, where one is named, so that a long run can be continued."""
+    """The points that are done, kept in a file if one is named, so that a long run can go on."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

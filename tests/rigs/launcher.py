@@ -203,7 +203,7 @@ def main() -> None:
         raise SystemExit("the launcher knows the system calls of x86-64 only")
     for module in PRELOADED:
         import_module(module)
-    # What the children share is left where it is: no collection in them copies its pages.
+    # Memory that the children share is left where it is: no collection in them copies its pages.
     gc.collect()
     gc.freeze()
     if serve():

@@ -22,7 +22,7 @@ def short_limits() -> None:
     """Let things be overdue after 40 s instead of 5 or 10 minutes."""
     for name in ("DUE_SECONDS", "QUEUE_SECONDS", "TRANSFER_SECONDS"):
         _set(f"syncd.state.ages:{name}", 40.0)
-    _set("syncd.daemon:SLOW_SECONDS", 40.0)
+    _set("syncd.pulse:SLOW_SECONDS", 40.0)
 
 
 def dates_unclamped() -> None:

@@ -37,7 +37,7 @@ import liveness_plants
 from gateway import Gateway
 from world import JsonObject, Report, Service, scratch
 
-from syncd import document
+from syncd.report import status
 from syncd.state import manifest, views
 
 #: Kinds at the same time: they mostly wait.
@@ -201,7 +201,7 @@ class Site:
 
     def status(self) -> JsonObject:
         """Return what `status` knows: its document, by the limits of this rig's."""
-        return document.status(self.state, base_url=self.base_url)
+        return status.status(self.state, base_url=self.base_url)
 
     def on_disk(self) -> list[str]:
         found, todo = [], [os.fspath(root) for root in (self.drop, self.other, *self.taken)]
@@ -256,7 +256,7 @@ def wait(condition: Callable[[], object], seconds: float, what: str) -> float:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one kind."""
+    """The outcome of one kind."""
 
     kind: str
     struck: str = "-"
@@ -501,6 +501,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # What `liveness_kinds` fills is this module's, by the name that it imports it by.
+    # `liveness_kinds` fills this module's table, by the name that it imports it by.
     sys.modules["liveness_rig"] = sys.modules["__main__"]
     sys.exit(main())

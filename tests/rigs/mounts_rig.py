@@ -64,7 +64,7 @@ class Unmounted(Case):
     """umount"""
 
     def take(self) -> None:
-        # Whoever reads in it just now keeps it busy for a moment.
+        # A reader keeps it busy for a moment.
         for attempt in range(50):
             try:
                 run("umount", self.root)

@@ -25,7 +25,7 @@ from typing import Any
 
 from world import Service
 
-from syncd import document
+from syncd.report import status
 from syncd.state import manifest, views
 
 NAME = "files.test"
@@ -327,7 +327,7 @@ class Site:
         return path.read_text(errors="replace")[-2500:] if path.exists() else ""
 
     def status(self) -> dict[str, Any]:
-        return document.status(self.state, base_url=self.api["base_url"])
+        return status.status(self.state, base_url=self.api["base_url"])
 
     def reasons(self) -> str:
         """Return what `status` says while something stands still."""

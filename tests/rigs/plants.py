@@ -8,8 +8,9 @@ import time
 from importlib import import_module
 from typing import Any
 
-from syncd.state import advance, attempts, copies, writer
+from syncd.state import apply_plan, attempts, copies
 from syncd.state.attempts import Attempt
+from syncd.state.database import writer
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
@@ -37,13 +38,15 @@ def quicken() -> None:
         "syncd.once.ROUND_SECONDS": 0.05,
         "syncd.once.SHORTEST_ROUND_SECONDS": 0.01,
         "syncd.workers.reconciler.LOOK_SECONDS": 0.1,
+        "syncd.workers.echo_learning.SHORTEST_SECONDS": 0.1,
+        "syncd.workers.echo_learning.LONGEST_SECONDS": 0.5,
         "syncd.workers.reconciler.RELOOK_SECONDS": 0.1,
         "syncd.workers.reconciler.HELD_LOOK_SECONDS": 0.5,
         "syncd.workers.deleter.LOOK_AGAIN_SECONDS": 0.1,
         "syncd.workers.gate.KEY_PROBE_SECONDS": 0.2,
-        "syncd.state.retry.FIRST_SECONDS": 0.05,
-        "syncd.state.retry.LONGEST_SECONDS": 0.5,
-        "syncd.state.retry.SHORTEST_ASKED_SECONDS": 0.05,
+        "syncd.state.backoff.FIRST_SECONDS": 0.05,
+        "syncd.state.backoff.LONGEST_SECONDS": 0.5,
+        "syncd.state.backoff.SHORTEST_ASKED_SECONDS": 0.05,
     }.items():
         _set(place, seconds)
     _set("syncd.state.attempts.LATE_LOOKS", (1.5, 3.0, 86_400.0, 7 * 86_400.0))
@@ -96,6 +99,8 @@ def failed_commit_swallowed() -> None:
             job.future.set_exception(raised) if raised else job.future.set_result(value)
         for job in jobs[len(results) :]:
             job.future.set_result(None)
+        self.commits += 1
+        self.version += 1
         self.changed.set()
 
     _plant(writer.Writer, "_commit", commit)
@@ -129,7 +134,7 @@ def old_copy_first() -> None:
         begun = begin(self, db, offer, now)
         if isinstance(begun, copies.Copy):
             for old in copies.where(db, "file_id = ? AND status = 'live'", (begun.file_id,)):
-                advance.retire(db, old, now, reason="planted", wanted=0)
+                apply_plan.retire(db, old, now, reason="planted", wanted=0)
         return begun
 
     _plant(Ledger, "begin", early)
@@ -138,11 +143,15 @@ def old_copy_first() -> None:
 def delete_without_intent() -> None:
     """a DELETE is sent without its intent"""
 
-    def begin(_self: Any, db: Any, copy_id: int, _now: float) -> Any:
-        copy = copies.get(db, copy_id)
-        return copy if copy and copy.status is CopyStatus.RETIRING else None
+    def begin(_self: Any, db: Any, retiring: Any, _now: float) -> Any:
+        known = [copies.get(db, copy.id) for copy in retiring]
+        return [copy for copy in known if copy and copy.status is CopyStatus.RETIRING]
+
+    def judge(_self: Any, _db: Any, retiring: Any, now: float) -> Any:
+        return {copy.id for copy in retiring}
 
     _plant(Deletions, "begin_delete", begin)
+    _plant(Deletions, "still_deletable", judge)
 
 
 def takes_over_what_changed() -> None:

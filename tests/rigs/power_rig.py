@@ -129,7 +129,7 @@ def one_cut(number: int, place: Path, service: Service, launcher: Launcher,
             world.write(name, name.encode())
         if world.once().code != 0:
             raise RuntimeError(f"no beginning:\n{world.tell()}")
-        # What is there at the beginning is on the disk, bug or not.
+        # Files that are there at the beginning are on the disk, bug or not.
         os.sync()
         workload = Workload(world, number)
         workload.start()

@@ -12,9 +12,10 @@ from collections import Counter
 from pathlib import Path
 from urllib.request import urlopen
 
-from syncd import document, vitals
+from syncd import heartbeat
 from syncd.emulator import Emulator
 from syncd.exceptions import NoStateError
+from syncd.report import status
 from syncd.state import manifest, overview, views
 
 KEY = "a-key-of-the-rig"
@@ -82,7 +83,7 @@ class Daemon:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: vitals.read(self.state), 30, self.log)
+        until(lambda: heartbeat.read(self.state), 30, self.log)
         return self
 
     def _rescan(self):
@@ -98,7 +99,7 @@ class Daemon:
         return self.log_path.read_text()[-3000:]
 
     def status(self):
-        return document.status(self.state, base_url=self.emulator.url)
+        return status.status(self.state, base_url=self.emulator.url)
 
     def folder(self, path):
         return next(f for f in self.status()["folders"] if f["path"] == str(path))
@@ -226,7 +227,7 @@ def filesystems(scratch):
             for folder in folders:
                 (folder / "a.txt").write_bytes(b"changed in " + folder.name.encode())
                 (folder / "d").rename(folder / "e")
-            # What nobody on this side of the mount sees: the far side of sshfs, a lower layer.
+            # Changes unseen on this side of the mount: the far side of sshfs, a lower layer.
             (disks.base / "far/far.txt").write_bytes(b"far")
             until(daemon.equals_disk, 40, lambda: f"{daemon.manifest()}\n{daemon.log()}")
             for folder in folders:
@@ -259,7 +260,7 @@ def overflow(scratch):
 
         def all_there():
             nonlocal slowest
-            # Of its own time: what else this machine does is not the daemon's doing.
+            # CPU time of its own: other load on this machine is not the daemon's doing.
             began = time.thread_time()
             counts = daemon.status()["counts"]
             slowest = max(slowest, time.thread_time() - began)

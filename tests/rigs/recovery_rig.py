@@ -47,7 +47,7 @@ VERSION = 2
 def build(place: Path) -> None:
     """Make the files, and a table in which all but the backlog are live."""
     from syncd.state import echo
-    from syncd.state.store import Store
+    from syncd.state.database.store import Store
 
     drop = place / "drop"
     store = Store(place / "state")
@@ -125,8 +125,11 @@ def known(db: "Database", drop: Path, made: list[tuple[int, Path]], instance: st
 @contextmanager
 def prepared(place: Path) -> Iterator[Path]:
     """Lend a place with files and state, made now or kept from an earlier run."""
+    from syncd.state.database.schema import LAST_MIGRATION
+
     kept = os.environ.get("SYNCD_RIG_CACHE")
-    made = Path(kept or place) / f"recovery-{VERSION}-{FILES}"
+    # A table of before would be migrated at the first start, which is another matter.
+    made = Path(kept or place) / f"recovery-{VERSION}-{LAST_MIGRATION}-{FILES}"
     if not (made / "state.made").exists():
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)

@@ -318,7 +318,7 @@ def of_syncd(service: Service, place: Path) -> list[object]:
     return problems
 
 
-#: What is said of videos holds here, and each operation of the official client.
+#: The rules of videos hold here, and those of each operation of the official client.
 OVER_S3 = ("test_emulator_official_client.py", "test_emulator_videos.py")
 
 
@@ -330,7 +330,7 @@ def official(url: str = "") -> list[str]:
     if url:
         env |= {"SYNCD_TEST_S3": url, "AWS_ENDPOINT_URL": ENDPOINT}
         # Behind a proxy, URLs of S3 lead to S3 all the same.
-        command += ["-k", "not behind_a_proxy"]
+        command += ["-k", "not behind_a_tls_proxy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=False)
     lines = done.stdout.splitlines()
     print(f"      {lines[-1]}", flush=True)

@@ -74,7 +74,7 @@ office.wait(30)
 
 @dataclass
 class Bench:
-    """What a program saves into, and what it saves from."""
+    """The folder that a program saves into, and the content that it saves."""
 
     folder: Path
     elsewhere: Path
@@ -302,7 +302,7 @@ def outcome(daemon: Daemon, name: str, bench: Bench, before: int) -> list[str]:
         until(synced, 30, daemon.manifest)
     except AssertionError as error:
         return [str(error)]
-    # What a temporary file would make is made by now.
+    # A temporary file's upload would have been made by now.
     time.sleep(1.5)
     _, made = daemon.live()
     there = {path.relative_to(bench.folder).as_posix()

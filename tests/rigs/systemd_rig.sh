@@ -169,7 +169,7 @@ check "a file arrives, with the key of LoadCredential" eventually 30 has_one "th
 check "root sees it in 'syncd ls', with its uuid" eventually 20 agrees one.txt "the first"
 check "the documented status command says that all is well" admin "sudo /opt/syncd/bin/syncd status"
 check "systemctl status shows a line of its own" says 'Status: "' inside systemctl status --no-pager syncd
-check "the status line counts the file" says "1 synced" show StatusText
+check "the status line counts the file" eventually 10 says "1 synced" show StatusText
 check "the folder is watched by inotify" says '"watch": "native"' syncd status --json
 check "its user is its own" line '(($(stat -c %u /var/lib/syncd/state.db) >= 61184))'
 check "the state is 0700, its files 0600" is $'700\n600' inside stat -c %a /var/lib/private/syncd /var/lib/syncd/state.db
@@ -233,9 +233,12 @@ check "and the listener: healthz" eventually 10 is ok ask /healthz
 check "readyz" says '"ready":true' ask /readyz
 check "metrics" says 'syncd_files{folder="more",status="synced"} 1.0' ask /metrics
 line "cp -a /etc/syncd/syncd.toml /root/good.toml; echo 'colour = 1' >>/etc/syncd/syncd.toml"
-check "a reload with a bad configuration keeps the process" reloaded
-check "and the old one, loudly" eventually 10 says "not reloaded, the old configuration holds" journal
-check "status names the setting" says "colour: unknown setting" syncd status
+check "a reload with a bad configuration fails" eval '! inside systemctl reload syncd'
+check "and its journal names the setting" eventually 10 says "colour: unknown setting" journal
+check "and keeps the process" eval 'is active show ActiveState && is "$pid" show MainPID'
+line "kill -HUP $pid"
+check "a signal keeps the old configuration, loudly" eventually 10 says "not reloaded, the old configuration holds" journal
+check "status names the setting" eventually 10 says "colour: unknown setting" syncd status
 check "and the daemon works on" eventually 10 is ok ask /healthz
 line "cp -a /root/good.toml /etc/syncd/syncd.toml"
 check "put right, it reloads" reloaded

@@ -1,4 +1,4 @@
-"""What the rigs have in common: a service, folders synced with it by real processes, the audit."""
+"""Shared by the rigs: a service, folders synced with it by real processes, and the audit."""
 
 import itertools
 import json
@@ -36,9 +36,9 @@ FOREIGN_TOKEN = "sy2-ffffffff-" + "-".join(["0" * 12] * 3) + "-" + "0" * 20
 TOKEN = re.compile(r".\.(sy2(?:-[0-9a-f]+){5})(?:\.[^./]+)?$")
 
 
-#: What a rig needs at most.
+#: The most that a rig needs.
 ROOM_BYTES = 2 << 30
-#: What the launcher says of a process that it had to end.
+#: The launcher's word on a process that it had to end.
 LATE = "its time was up"
 
 
@@ -276,7 +276,7 @@ class World:
 
 
 class Remote(NamedTuple):
-    """What the service holds of one world, and was asked for it."""
+    """One world's objects at the service, and the requests for it."""
 
     objects: dict[str, JsonObject]
     requests: list[JsonObject]

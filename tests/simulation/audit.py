@@ -1,7 +1,7 @@
 """The invariants: what must hold at every instant, and what may be left at the end."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 
 from .engine import FOLDER, GRACE_SECONDS
 from .objects import FOREIGN, OURS, TOKEN, Object, Violation
@@ -42,20 +42,21 @@ class Audit:
     def check(self) -> None:
         """Check what must hold at every instant."""
         here = self._world.files if self._world.mounted else {}
-        live, of_request = dict[str, Object](), dict[int, str]()
+        live, retiring, of_request = set[str](), set[str](), dict[int, str]()
         for row in self._rows(_OURS):
             item = self._ours(row)
             if item.request is not None:
                 first = of_request.setdefault(item.request, item.file_uuid)
                 if first != item.file_uuid:
                     raise Violation(f"I2: two objects of one request are taken for {row['path']!r}")
-            if row["status"] not in ("live", "released"):
+            if row["status"] not in ("live", "released", "retiring"):
                 continue
             if item.body is not None and row["sha256"] and item.sha256 != row["sha256"]:
                 raise Violation(f"I6: the bytes of {row['path']!r} are not what the ledger says")
             if item.there and item.body is not None:
-                live[row["path"].decode()] = item
-        self._check_gaps(here, live)
+                # A retiring copy is no gap yet: the last look before its DELETE sees the file.
+                (retiring if row["status"] == "retiring" else live).add(row["path"].decode())
+        self._check_gaps(here.keys(), live, retiring)
         for row in self._rows(_NEW_HISTORY, self._history_seen):
             self._history_seen = row["id"]
             if row["event"] == "synced" and row["gone"] and self._plan.after_upload == "keep":
@@ -67,13 +68,13 @@ class Audit:
             raise Violation(f"I2: {row['path']!r} is {row['status']} by an object that is not ours")
         return item
 
-    def _check_gaps(self, here: dict[str, bytes], live: dict[str, Object]) -> None:
+    def _check_gaps(self, here: AbstractSet[str], live: set[str], retiring: set[str]) -> None:
         self._covered -= self._world.vacated
         self._world.vacated.clear()
         for name in () if self.is_lost() or self.evidence else list(self._covered):
-            if name in here and name not in live:
+            if name in here and name not in live | retiring:
                 raise Violation(f"I5: {name} was synced, is there, and has no live copy")
-        self._covered |= here.keys() & live.keys()
+        self._covered |= here & live
         for file_uuid, what in self.kept.items():
             if self._service.objects[file_uuid].deleted:
                 raise Violation(f"what {what} is deleted")
@@ -100,6 +101,8 @@ class Audit:
             if item.request in self.forgotten and item.there and item.visible_at <= now
         ]
         self._covered.clear()
+        # It knows as little of the time that the service asked for.
+        self._service.retry_until = 0.0
 
     def known_uuids(self) -> set[str]:
         """Return the uuids that the ledger holds."""
@@ -165,11 +168,18 @@ class Audit:
     def _sent(self, operation: str, copy_id: int, token: str | None) -> None:
         earlier = self._requests.setdefault(copy_id, [])
         before = [o for o in self._service.objects.values() if o.request in earlier and o.there]
-        if self._plan.tame and operation == "upload" and any(o.body is not None for o in before):
+        if self._plan.tame and operation == "upload" and any(map(self._is_unclaimed, before)):
             raise Violation("one version is stored twice")
         if any(o.token == token for o in before):
             raise Violation("two requests that can store something carry one token")
         earlier.append(self._service.requests + 1)
+
+    def _is_unclaimed(self, item: Object) -> bool:
+        """Say whether an object has content, and the ledger does not delete it by its uuid."""
+        retires = self._rows(
+            "SELECT 1 FROM copies WHERE file_uuid = ? AND status = 'retiring'", item.file_uuid
+        )
+        return item.body is not None and not retires
 
     def _delete(self, item: Object | None, file_uuid: str) -> None:
         known = self._rows(_DELETED, file_uuid)

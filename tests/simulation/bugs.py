@@ -1,4 +1,4 @@
-"""What each planted bug puts in the place of a safeguard of the product."""
+"""The planted bugs: replacements for safeguards of the product."""
 
 import re
 from concurrent.futures import Future
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from syncd.files_api import FilesApiError
 from syncd.state import attempts, copies, files
-from syncd.state.advance import make_live, retire
+from syncd.state.apply_plan import make_live, retire
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Intent, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
 from syncd.workers.preparation import Preparation
 from syncd.workers.reconciler import Reconciler
-from syncd.workers.search import Search, Sight
+from syncd.workers.search import Search, SearchResult
 
 _begin = Ledger.begin
 _plan = Ledger._plan
@@ -25,7 +25,7 @@ _insert = copies.insert
 _fits = Search._fits
 
 
-# What is ours
+# Ownership
 
 
 def sweep(self):
@@ -91,7 +91,7 @@ def take_the_newest(self, workspace, sought):
             found[item.token] = item
 
     listing = self.read(workspace, take, lambda: self.since(sought))
-    return Sight(listing, found)
+    return SearchResult(listing, found)
 
 
 def want_a_size(self, db, attempt, item):
@@ -104,7 +104,7 @@ def never_old(self, now):
 
 
 def notice_no_older_state(self):
-    self._gate.check_done()
+    self._gate.checked = True
 
 
 def believe_any_token(db, token, *_):
@@ -121,13 +121,15 @@ def keep_nothing(db, copy):
     return _insert(db, copy._replace(kept=False))
 
 
-def believe_the_storage(db, copy_id, remote_file_path, now, *, has_etag):
+def believe_the_storage(db, taken):
     """Take a 2xx of the storage for the proof that it has the bytes."""
-    copy = copies.existing(db, copy_id)
-    make_live(db, copy, now, others=copies.of_file(db, copy.file_id))
+    for copy_id, _, now, _ in taken:
+        copy = copies.existing(db, copy_id)
+        make_live(db, copy, now, others=copies.of_file(db, copy.file_id))
+    return ["live"] * len(taken)
 
 
-# What goes, and when
+# Deletions
 
 
 def retire_at_once(self, db, file, offer, now):
@@ -136,17 +138,19 @@ def retire_at_once(self, db, file, offer, now):
     return _plan(self, db, file, offer, now)
 
 
-def begin_delete_unseen(self, db, copy_id, now):
-    copy = copies.get(db, copy_id)
-    if copy is None or copy.status is not CopyStatus.RETIRING:
-        return None
-    copies.update(db, copy_id, in_flight=1, delete_sent_at=now, due_at=None)
-    return copies.get(db, copy_id)
+def promise_deletes_unseen(self, db, retiring, now):
+    for copy in retiring:
+        copies.update(db, copy.id, in_flight=1, delete_sent_at=now, due_at=None)
+    return [copies.get(db, copy.id) for copy in retiring]
 
 
-def begin_delete_unwritten(self, db, copy_id, now):
-    copy = copies.get(db, copy_id)
-    return copy if copy and copy.status is CopyStatus.RETIRING else None
+def promise_no_deletes(self, db, retiring, now):
+    known = [copies.get(db, copy.id) for copy in retiring]
+    return [copy for copy in known if copy and copy.status is CopyStatus.RETIRING]
+
+
+def judge_no_deletes_anew(self, db, retiring, now):
+    return {copy.id for copy in retiring}
 
 
 def trust_the_inode(self, file, descriptor, reading):
@@ -189,7 +193,7 @@ def promise_nothing(self, offers):
     return futures
 
 
-def want_for_ever(self, db, file_id, now, **checks):
-    said = _confirm_missing(self, db, file_id, now, **checks)
-    db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file_id,))
-    return said
+def want_for_ever(self, db, file_ids, now, **checks):
+    _confirm_missing(self, db, file_ids, now, **checks)
+    for file_id in file_ids:
+        db.conn.execute("UPDATE copies SET wanted = 1 WHERE file_id = ?", (file_id,))

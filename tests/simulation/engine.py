@@ -5,6 +5,7 @@ thread. Commits are handed in and shared as in the real writer, and each is a po
 fail.
 """
 
+import functools
 import json
 import os
 import random
@@ -17,13 +18,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from syncd import config as configuration, mounts, parts as composition
+from syncd import components as composition, mounts
+from syncd.config import loading as configuration
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
 from syncd.files_api import FilesApiError, source
-from syncd.state import attempts, echo, schema, store as storage, tokens
-from syncd.state.store import Store
-from syncd.state.writer import Writer, _Job
+from syncd.state import attempts, echo, tokens
+from syncd.state.database import schema, store as storage
+from syncd.state.database.store import Store
+from syncd.state.database.writer import Writer, _Job
 
 FOLDER = "f"
 GRACE_SECONDS = 60.0
@@ -35,7 +38,7 @@ class PowerCut(BaseException):
 
 
 class _Later(Future):
-    """What a transaction will return: waiting for it commits what was handed in."""
+    """The future result of a transaction: waiting for it commits what was handed in."""
 
     def __init__(self, commit: Callable[[], None]) -> None:
         super().__init__()
@@ -59,8 +62,8 @@ class InlineWriter(Writer):
         #: the WAL's length after each commit, in bytes
         self.marks: list[int] = []
 
-    def start(self, *, thorough: bool = False) -> None:
-        super().start(thorough=thorough)
+    def start(self) -> None:
+        super().start()
         self._db.conn.execute("PRAGMA synchronous = OFF")
         self._db.conn.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.conn.execute("PRAGMA wal_autocheckpoint = 0")
@@ -97,8 +100,6 @@ class InlineWriter(Writer):
 
 class InlineReaders:
     """Reads on the writer's connection: on one thread, no transaction is ever half done then."""
-
-    met_damage = False
 
     def __init__(self, writer: InlineWriter) -> None:
         self._writer = writer
@@ -178,7 +179,7 @@ class Engine:
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return every step that the scheduler would repeat."""
         return {
-            "scan": self.parts.watch.scan_all,
+            "scan": self._scan,
             "look": self._look,
             "settle": self.parts.reconciler.step,
             "upload": self._upload,
@@ -197,6 +198,11 @@ class Engine:
         except (StateError, FilesApiError):
             self.store.writer.commit()
 
+    def _scan(self) -> None:
+        """Scan on this thread: starting threads costs more than a scan of a few files."""
+        for watched in self.parts.watch.folders.values():
+            watched.scan()
+
     def _look(self) -> None:
         watched = self.parts.watch.folders[FOLDER]
         for path, removed in self._hints():
@@ -211,7 +217,7 @@ class Engine:
         uploader._work()
 
     def _adopt(self) -> None:
-        self.parts.watch.scan_all()
+        self._scan()
         for _ in self.parts.adopter.adopt():
             pass
 
@@ -231,6 +237,7 @@ class Engine:
         return {shown["file_uuid"] for shown in (*said["findings"], *said["kept"])}
 
 
+@functools.cache
 def settings(
     base: Path, method: str, after_upload: str = "keep", **more: object
 ) -> configuration.Config:
@@ -300,7 +307,6 @@ def simulated(
         for target, name, value in (
             (tokens, "secrets", chance),
             (storage, "secrets", chance),
-            (storage, "time", SimpleNamespace(monotonic=time.monotonic, sleep=time.sleep)),
             (composition, "time", ticking),
             (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),

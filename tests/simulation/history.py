@@ -7,8 +7,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncd.state import instance
-from syncd.state.schema import FILE_NAME
+from syncd.state.database import instance
+from syncd.state.database.schema import FILE_NAME
 
 from .audit import Audit
 from .colleagues import upload_under_our_name
@@ -234,7 +234,7 @@ class Schedule:
     def _something(self) -> None:
         rng = self.rng
         if rng.random() < self.plan.colleagues:
-            # What `adopt` finds without our own object beside it may be a colleague's copy of it.
+            # An object that `adopt` finds without ours beside it may be a colleague's copy of it.
             upload_under_our_name(self.service, rng, genuine=not self.plan.restores)
         kind = rng.random()
         if kind < 0.3:
@@ -338,7 +338,7 @@ class Schedule:
             raise Violation(
                 f"liveness: not settled after {ROUNDS} rounds: {self.audit.difference()}"
             )
-        # What arrived after everybody stopped waiting for it is found by the late looks.
+        # Objects that arrived after everybody stopped waiting are found by the late looks.
         for seconds in LATE:
             if not self.service.pending and not self.engine.looks_for_something:
                 break

@@ -1,4 +1,4 @@
-"""What the simulated service keeps, and how it may misbehave."""
+"""The objects of the simulated service, and its ways to misbehave."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What a schedule is made of: which faults, how many, and how much may happen in between."""
+"""The plan of a schedule: which faults, how many, and how much may happen in between."""
 
 import random
 from dataclasses import dataclass, field, replace

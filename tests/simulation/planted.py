@@ -83,13 +83,18 @@ BUGS = {
     "the old copy retires before the new one is live": Planted(
         replaced=(
             (Ledger, "_plan", bugs.retire_at_once),
-            (Deletions, "begin_delete", bugs.begin_delete_unseen),
+            (Deletions, "begin_delete", bugs.promise_deletes_unseen),
+            (Deletions, "still_deletable", bugs.judge_no_deletes_anew),
         ),
         plan=FAULTY,
         seen_as=("I5", "I7"),
     ),
     "a DELETE without a committed intent": Planted(
-        replaced=((Deletions, "begin_delete", bugs.begin_delete_unwritten),), seen_as=("I2",)
+        replaced=(
+            (Deletions, "begin_delete", bugs.promise_no_deletes),
+            (Deletions, "still_deletable", bugs.judge_no_deletes_anew),
+        ),
+        seen_as=("I2",),
     ),
     "an upload without a committed intent": Planted(
         replaced=((Preparation, "_begin", bugs.promise_nothing),), seen_as=("I1",)
@@ -123,7 +128,7 @@ BUGS = {
         seen_as=("orphan",),
     ),
     "a 2xx of the storage is believed": Planted(
-        replaced=((confirming, "begin", bugs.believe_the_storage),),
+        replaced=((confirming, "begin_all", bugs.believe_the_storage),),
         plan=replace(CALM, method="presigned", change=0.05, steps=40, weather=Weather(lie=0.3)),
         seen_as=("I5", "I7", "no live copy", "differ"),
     ),

@@ -19,13 +19,13 @@ from syncd.files_api import (
     FileDetail,
     FileFrames,
     FilePage,
-    FileStatus,
     FileUpload,
     ForbiddenError,
     InDoubtError,
     Listing,
     NotFoundError,
     NotSentError,
+    ProcessingStatus,
     RateLimitedError,
     ServerError,
     UnauthorizedError,
@@ -41,7 +41,7 @@ URL_SECONDS = 1800.0
 
 @dataclass(slots=True)
 class Service:
-    """What is remote, and how the service behaves now."""
+    """The remote objects, and how the service behaves now."""
 
     rng: random.Random
     clock: Callable[[], float]
@@ -72,7 +72,7 @@ class Service:
     _arrived_at: float | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    # What happens by itself
+    # Events of its own
 
     def deliver(self) -> None:
         """Carry out what was delayed and is due."""
@@ -242,7 +242,7 @@ class Service:
             self.between(f"within {operation}")
         return body
 
-    # What a client may call
+    # The client's calls
 
     def upload(self, source, *, name, content_type, workspace_uuid=None, **_) -> FileUpload:
         self._enter("upload", mutates=True)
@@ -353,10 +353,10 @@ class Service:
             names_uploaders=self.names_uploaders,
         )
 
-    def get_status(self, file_uuid) -> FileStatus:
+    def get_status(self, file_uuid) -> ProcessingStatus:
         item = self._there("get_status", file_uuid)
         status = answers.status(item, self.clock()) or "completed"
-        return FileStatus(file_uuid=file_uuid, processing_status=status)
+        return ProcessingStatus(file_uuid=file_uuid, processing_status=status)
 
     def get_frames(self, file_uuid) -> FileFrames:
         self._there("get_frames", file_uuid)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from syncd.disk import Fingerprint
 from syncd.state import history
-from syncd.state.schema import FILE_NAME
+from syncd.state.database.schema import FILE_NAME
 
 from .engine import Engine, fresh_state, settings, simulated
 from .history import EPOCH
@@ -27,7 +27,7 @@ DAY_SECONDS = 86_400
 LIFE_SECONDS = 600
 #: The least memory and time in which a slope is seen, and by how much it may go on growing.
 MOST_BYTES_A_FILE, MOST_GROWTH = 64.0, 1.5
-#: What caches may take until they are full, SQLite's among them: it is not for each file.
+#: Memory that caches may take until they are full, SQLite's among them; it is not a file's cost.
 CACHES_BYTES = 8 << 20
 #: Every so many simulated seconds, what the daemon does so often.
 EVERY = {"delete": 5, "settle": 30, "scan": 300}

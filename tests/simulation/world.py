@@ -14,7 +14,7 @@ from pathlib import Path
 from syncd.disk import Fingerprint
 
 NAMES = ("a.txt", "b.txt", "d/c.txt", "v.mp4")
-#: Of one size, so that size never tells them apart; long enough for several chunks.
+#: All of one size, so that size never tells them apart; long enough for several chunks.
 CONTENTS = tuple(f"content {number} of some length".encode() for number in range(4))
 
 
@@ -78,7 +78,7 @@ class World:
         inode, mtime, ctime = self._stamps[status.st_ino]
         return Fingerprint(inode, status.st_size, mtime, ctime)
 
-    # What happens to it
+    # Events
 
     def change(self) -> None:
         """Do one random thing to the files."""
@@ -263,7 +263,7 @@ class World:
     def _release(self, path: Path) -> None:
         self._free.append(self._stamps[path.stat().st_ino][0])
 
-    # What a deletion may rest on
+    # Evidence for a deletion
 
     def was_absent(self, name: str, *, since_event: int, grace_seconds: float) -> bool:
         """Say whether the path was seen vacant lately and could be so a grace ago, at the root."""

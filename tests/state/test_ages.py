@@ -2,13 +2,14 @@
 
 import pytest
 
-from syncd import document
 from syncd.disk import Fingerprint
-from syncd.state import ages, holds, overview, sightings
-from syncd.state.ages import Clocks, Pace, Waiting
+from syncd.report import status
+from syncd.state import ages, holds, observations, overview
+from syncd.state.ages import Clocks, Timing, Waiting
+from syncd.state.holds import pauses
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting
 
 POLICIES = {"f": Policy()}
 HOUR = 3600.0
@@ -27,10 +28,15 @@ class Desk:
 
     def see(self, path, *, seen=Seen.PRESENT, settle=0.0, is_open=False):
         mark = Fingerprint(1, 3, 5, int(self.now * 1e9)) if seen is Seen.PRESENT else None
-        sighting = Sighting(path, seen, mark, is_open=is_open)
+        observation = Observation(path, seen, mark, is_open=is_open)
         settling = Settling(settle, 60.0)
         self.do(
-            sightings.record, "f", [sighting], settling=settling, policies=POLICIES, now=self.now
+            observations.record,
+            "f",
+            [observation],
+            settling=settling,
+            policies=POLICIES,
+            now=self.now,
         )
 
     def begin(self, path):
@@ -56,7 +62,7 @@ class Desk:
 
     def overdue(self, **clocks):
         clocks = Clocks(**clocks)
-        found = self.store.read(lambda db: ages.overdue(db, self.now, pace=Pace(), clocks=clocks))
+        found = self.store.read(lambda db: ages.overdue(db, self.now, pace=Timing(), clocks=clocks))
         return [(entry["state"], entry["path"], entry["files"]) for entry in found]
 
 
@@ -117,6 +123,19 @@ def test_each_state_is_overdue_past_its_limit_and_not_before(desk, state):
     assert desk.overdue(**progress) == [(state, "a", 1)]
     if limit <= 700:
         assert desk.overdue(undisturbed_since=desk.now - 30, **progress) == [], "clocks stand still"
+
+
+@pytest.mark.parametrize("scope", ["f", holds.EVERYWHERE])
+@pytest.mark.parametrize("state", [Waiting.QUEUED, Waiting.FAILING, Waiting.DELETING])
+def test_what_is_paused_is_not_overdue_and_what_goes_on_is(desk, state, scope):
+    since = desk.now
+    STATES[state][0](desk)
+    desk.do(pauses.pause, scope, None, desk.now)
+    desk.now += 10 * HOUR
+    assert desk.overdue(progress_at=since) == []
+    desk.do(pauses.resume, scope, desk.now)
+    assert desk.overdue(progress_at=since) == [(state, "a", 1)]
+    assert desk.overdue(progress_at=since, undisturbed_since=desk.now) == [], "it begins anew"
 
 
 @pytest.mark.parametrize("state", [Waiting.QUEUED, Waiting.FAILING, Waiting.DELETING])
@@ -191,7 +210,21 @@ def test_a_delete_that_is_refused_is_named_with_its_cause(desk):
         )
     )
     facts = desk.store.read(lambda db: overview.overview(db, desk.now))
-    (reason,) = document._reasons(facts, desk.now)
+    (reason,) = status._reasons(facts, desk.now)
     assert "not deleted remotely so far: f/a" in reason
     assert "the key may not delete (status 403)" in reason
     assert "syncd why f/a" in reason
+
+
+def test_what_may_have_moved_into_a_paused_folder_waits_for_its_resume(desk):
+    deleting(desk)
+    desk.now += HOUR
+    assert [state for state, _, _ in desk.overdue()] == [Waiting.DELETING]
+    desk.do(lambda db: db.conn.execute("INSERT INTO folders (name, path) VALUES ('p', x'2f70')"))
+    moved = Observation(b"moved", Seen.PRESENT, Fingerprint(1, 3, 5, 5))
+    settling = Settling(0.0, 60.0)
+    known = {"settling": settling, "policies": POLICIES | {"p": Policy()}, "now": desk.now}
+    desk.do(observations.record, "p", [moved], **known)
+    assert desk.overdue() != []
+    desk.do(pauses.pause, "p", None, desk.now)
+    assert desk.overdue() == []

@@ -1,4 +1,4 @@
-"""What a file, a version or a listing costs does not grow with how many there are."""
+"""The cost of a file, a version or a listing does not grow with their number."""
 
 from contextlib import closing
 from uuid import UUID
@@ -7,12 +7,14 @@ import pytest
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, history, intents, schema, sightings
+from syncd.state import copies, files, grace, history, intents, observations
 from syncd.state.copies import NEWEST_KEPT, Copy
+from syncd.state.database import schema
+from syncd.state.database.migrations import migrations
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting
 
 POLICIES = {"f": Policy()}
 SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
@@ -74,9 +76,9 @@ def count(store, table):
 def make_version(store, verbs, number):
     """Let the file hold new content, and bring that up; the version before is deleted."""
     mark = Fingerprint(1, 1, number, number)
-    seen = [Sighting(b"a", Seen.PRESENT, mark)]
+    seen = [Observation(b"a", Seen.PRESENT, mark)]
     store.write(
-        lambda db: sightings.record(
+        lambda db: observations.record(
             db, "f", seen, settling=Settling(0, 60), policies=POLICIES, now=NOW
         )
     )
@@ -166,7 +168,7 @@ def test_a_ledger_that_has_grown_before_is_cut_back_when_it_is_brought_up_to_dat
     path = tmp_path / "state.db"
     with closing(schema._connect(path)) as connection:
         db = Database(connection)
-        schema.migrations.apply(db, stop_before="costs_kept_flat")
+        migrations.apply(db, stop_before="costs_kept_flat")
         connection.execute("BEGIN")
         # Rows are written as they are now, with a column that a later step adds.
         connection.execute("ALTER TABLE copies ADD COLUMN superseded_at REAL")
@@ -207,18 +209,32 @@ def test_what_is_due_follows_a_clock_that_was_set_back(store):
         add_file(db, b"past", due_at=NOW - 10)
 
     store.write(fill)
-    store.write(lambda db: sightings.restart_grace(db, NOW, {"f": 60.0}, set_back=set_back))
+    store.write(lambda db: grace.restart(db, NOW, ["f"], set_back=set_back))
     due = {file.path: file.due_at for file in store.read(lambda db: files.where(db, "1"))}
     assert due == {b"soon": NOW + 5, b"over": NOW, b"past": NOW - 10}
 
 
 @pytest.mark.row(81)
+def test_a_request_that_began_while_the_clock_was_read_keeps_its_time(store):
+    def fill(db):
+        add_folder(db)
+        for number, sent_at in enumerate((NOW + 0.01, NOW + 60)):
+            file_id = add_file(db, b"%d" % number)
+            add_copy(db, file_id, number, CopyStatus.SENDING, sent_at=sent_at)
+
+    store.write(fill)
+    store.write(lambda db: grace.restart(db, NOW, ["f"]))
+    sent = [copy.sent_at for copy in store.read(lambda db: copies.where(db, "1 ORDER BY id"))]
+    assert sent == [NOW + 0.01, grace.LONG_AGO]
+
+
+@pytest.mark.row(81)
 def test_a_file_that_changed_after_now_settles_from_now_on(store):
     mark = Fingerprint(1, 1, 1, 1)
-    seen = [Sighting(b"a", Seen.PRESENT, mark)]
+    seen = [Observation(b"a", Seen.PRESENT, mark)]
 
     def look(db, now):
-        sightings.record(db, "f", seen, settling=SETTLING, policies=POLICIES, now=now)
+        observations.record(db, "f", seen, settling=SETTLING, policies=POLICIES, now=now)
         return files.find(db, "f", b"a").status
 
     def fill(db):

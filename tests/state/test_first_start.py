@@ -8,15 +8,16 @@ import pytest
 
 from syncd import cli
 from syncd.exceptions import NoStateError, StateError
-from syncd.state import schema, views
-from syncd.state.store import Store
+from syncd.state import views
+from syncd.state.database import schema
+from syncd.state.database.store import Store
 
 
 def cut_short(directory, limit):
     """Have a start fail after `limit` bytes of any file; return what it said."""
     code = (
         "import resource, signal, sys, pathlib\n"
-        "from syncd.state.store import Store\n"
+        "from syncd.state.database.store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         f"Store(pathlib.Path({os.fspath(directory)!r})).open(1.0)\n"

@@ -4,7 +4,7 @@ from syncd.disk import Fingerprint
 from syncd.state import attempts, copies, due, files, history, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
-from syncd.state.holds.missing import awaits_rename
+from syncd.state.holds.missing import awaiting_rename
 from syncd.state.ledger import (
     Declined,
     Elsewhere,
@@ -15,8 +15,8 @@ from syncd.state.ledger import (
     recover,
 )
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting, record
 
 A, B = "a" * 64, "b" * 64
 POLICIES = {"f": Policy(), "g": Policy()}
@@ -45,8 +45,8 @@ class Desk:
     def see(self, path, mark=1, *, seen=Seen.PRESENT, folder="f", size=7):
         """See a quiet file whose fingerprint is made of `mark`."""
         fingerprint = Fingerprint(mark, size, mark, mark)
-        sighting = Sighting(path, seen, fingerprint if seen is Seen.PRESENT else None)
-        self.do(record, folder, [sighting], settling=SETTLING, policies=POLICIES, now=self.now)
+        observation = Observation(path, seen, fingerprint if seen is Seen.PRESENT else None)
+        self.do(record, folder, [observation], settling=SETTLING, policies=POLICIES, now=self.now)
         return self.store.read(lambda db: files.find(db, folder, path))
 
     def offer(self, file, sha256=A, vacated=()):
@@ -58,6 +58,11 @@ class Desk:
     def arrive(self, copy, number=1, status="completed"):
         stored = Stored(f"{UUID}{number}", "remote", status)
         return self.do(self.ledger.stored, copy.id, stored, self.now, look=self.now + 2)
+
+    def answer(self, copy):
+        """Have the service say that it has a copy."""
+        facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+        return self.do(self.ledger.completed, copy.id, self.now, **facts)
 
     def sync(self, path, sha256=A, number=1, mark=1, folder="f"):
         file = self.see(path, mark, folder=folder)
@@ -72,7 +77,9 @@ class Desk:
         return self.store.read(lambda db: files.get(db, file.id))
 
     def confirm(self, file):
-        return self.do(self.deletions.confirm_missing, file.id, self.now)
+        """Tell of a second look that finds a file missing; return whether that counts."""
+        self.do(self.deletions.confirm_missing, [file.id], self.now)
+        return self.file(file).confirmed_at == self.now
 
 
 @pytest.fixture
@@ -193,7 +200,7 @@ def test_a_doubt_whose_file_is_gone_retires_when_it_is_found_and_never_goes_live
     desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 60
-    assert desk.confirm(file) is None
+    assert desk.confirm(file)
     assert desk.arrive(copy) == "retiring"
 
 
@@ -237,7 +244,7 @@ def test_what_arrives_late_never_supersedes_newer_content(desk, given_up):
 def test_what_arrives_late_of_a_file_that_is_gone_retires(desk, given_up):
     file = desk.see(b"a", seen=Seen.MISSING)
     desk.now += 60
-    assert desk.confirm(file) is None
+    assert desk.confirm(file)
     assert late(desk, given_up) == "retiring"
 
 
@@ -267,10 +274,10 @@ def test_a_missing_file_is_retired_after_its_grace_and_not_before(desk):
     file, copy = desk.sync(b"a")
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 59
-    assert desk.confirm(file) == "its grace is not over"
+    assert not desk.confirm(file)
     assert desk.copy(copy).status is CopyStatus.LIVE
     desk.now += 1
-    assert desk.confirm(file) is None
+    assert desk.confirm(file)
     assert desk.copy(copy).status is CopyStatus.RETIRING
     assert desk.file(file).due_at is None
 
@@ -281,9 +288,9 @@ def test_a_missing_file_is_not_retired_while_deletions_are_held(desk):
     desk.now += 60
     hold = {"stops": "deletions", "scope": "f", "reason": "root_missing"}
     desk.do(holds.place, **hold, message="gone", now=desk.now)
-    assert desk.confirm(file) == "deletions are held"
+    assert not desk.confirm(file)
     desk.do(holds.release, **hold, now=desk.now)
-    assert desk.confirm(file) is None
+    assert desk.confirm(file)
     assert desk.copy(copy).status is CopyStatus.RETIRING
 
 
@@ -292,7 +299,7 @@ def test_a_file_that_comes_back_in_time_causes_no_traffic(desk):
     desk.see(b"a", seen=Seen.MISSING)
     desk.see(b"a", 1)
     desk.now += 100
-    assert desk.confirm(file) == "it is no longer missing"
+    assert not desk.confirm(file)
     assert desk.copy(copy).status is CopyStatus.LIVE
     assert desk.file(file).due_at is None
 
@@ -304,8 +311,10 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         desk.now += 60
         desk.confirm(file)
         if delete_sent:
-            assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is not None
+            assert desk.do(desk.deletions.begin_delete, [copy], desk.now)
         desk.see(b"a", 1)
+        assert bool(desk.do(desk.deletions.asked_for, [desk.copy(copy)])) is not delete_sent
+        desk.answer(copy)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
 
@@ -315,7 +324,9 @@ def test_a_file_that_changes_back_in_time_takes_its_earlier_copy_up_and_the_late
     second = desk.begin(desk.see(b"a", 2), B)
     desk.arrive(second, 2)
     assert desk.copy(first).status is CopyStatus.RETIRING
-    assert desk.begin(desk.see(b"a", 1), A) is Declined.SETTLED
+    assert desk.begin(desk.see(b"a", 1), A) is Declined.LATER
+    assert desk.copy(second).status is CopyStatus.LIVE, "until the service says that it has it"
+    desk.answer(first)
     assert desk.copy(first).status is CopyStatus.LIVE
     assert desk.copy(second).status is CopyStatus.RETIRING
 
@@ -327,21 +338,21 @@ def test_what_becomes_of_a_copy_leaves_alone_when_its_file_is_due(desk):
     desk.arrive(second, 2)
     desk.see(b"a", 3)
     desk.do(desk.ledger.put_off, file.id, desk.now + 300)
-    desk.do(desk.deletions.begin_delete, first.id, desk.now)
-    desk.do(desk.deletions.deleted, first.id, desk.now)
+    desk.do(desk.deletions.begin_delete, [first], desk.now)
+    desk.do(desk.deletions.deleted, [first], desk.now)
     assert desk.file(file).due_at == desk.now + 300
 
 
 def test_only_what_retires_is_ever_deleted(desk):
     _, copy = desk.sync(b"a")
-    assert desk.do(desk.deletions.begin_delete, copy.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, [copy], desk.now) == []
 
 
 def test_no_delete_while_an_upload_of_the_path_is_under_way(desk):
     _, old = desk.sync(b"a", A, 1, mark=1)
     desk.arrive(desk.begin(desk.see(b"a", 2), B), 2)
     desk.begin(desk.see(b"a", 3), "c" * 64)
-    assert desk.do(desk.deletions.begin_delete, old.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, [old], desk.now) == []
     assert desk.copy(old).delete_sent_at is None
 
 
@@ -374,7 +385,7 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     # Cut here, the next start has to find it, and must not delete the copy that it brings along.
     assert [file.id for file in desk.do(due.uploads, desk.now, 10)] == [moved.id]
     desk.see(b"old", seen=Seen.MISSING)
-    assert desk.do(awaits_rename, desk.file(old), POLICIES, desk.now)
+    assert desk.do(awaiting_rename, [old.id], POLICIES, desk.now)
     assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
 
@@ -386,7 +397,7 @@ def test_a_rename_brings_no_video_along_that_was_never_seen_to_be_usable(desk):
     desk.arrive(first, 1, "pending")
     desk.see(b"v", seen=Seen.MISSING)
     desk.now += 60
-    assert desk.confirm(file) is None
+    assert desk.confirm(file)
     assert desk.copy(first).status is CopyStatus.RETIRING
     second = desk.begin(desk.see(b"renamed", 2), vacated=[file.id])
     assert (second.status, second.file_id != file.id) == (CopyStatus.SENDING, True)
@@ -423,8 +434,8 @@ def test_nothing_retires_while_an_unhashed_file_of_its_size_may_be_it_under_a_ne
     file, _ = desk.sync(b"old")
     desk.see(b"old", seen=Seen.MISSING)
     desk.see(b"new", 1, folder="g")
-    assert desk.do(awaits_rename, desk.file(file), ["f", "g"], desk.now)
-    assert not desk.do(awaits_rename, desk.file(file), ["f"], desk.now)
+    assert desk.do(awaiting_rename, [file.id], ["f", "g"], desk.now) == {file.id}
+    assert not desk.do(awaiting_rename, [file.id], ["f"], desk.now)
 
 
 def test_an_excluded_file_releases_its_copy_and_takes_it_up_again(desk):
@@ -448,7 +459,7 @@ def test_an_object_reserved_for_content_that_did_not_arrive_retires_and_the_copy
     assert (record.status, record.file_uuid) == (CopyStatus.RETIRING, f"{UUID}1")
     desk.now += 9
     assert desk.begin(file).attempts == 2
-    assert desk.do(desk.deletions.begin_delete, record.id, desk.now) is None
+    assert desk.do(desk.deletions.begin_delete, [record], desk.now) == []
 
 
 def test_a_failed_video_keeps_its_object_until_its_file_is_gone(desk):
@@ -484,7 +495,7 @@ def test_a_growing_file_settles_only_when_it_is_quiet(desk):
         desk.do(
             record,
             "f",
-            [Sighting(b"g", Seen.PRESENT, fingerprint)],
+            [Observation(b"g", Seen.PRESENT, fingerprint)],
             settling=SETTLING,
             policies=POLICIES,
             now=desk.now,
@@ -506,11 +517,10 @@ def test_a_deletion_under_way_is_finished_though_something_else_took_the_files_p
     desk.see(b"a", seen=Seen.MISSING)
     desk.now += 61
     desk.confirm(file)
-    desk.do(desk.deletions.begin_delete, copy.id, desk.now)
+    desk.do(desk.deletions.begin_delete, [copy], desk.now)
     desk.do(recover, desk.now)
     desk.see(b"a", seen=Seen.INELIGIBLE)
-    begun = desk.do(desk.deletions.begin_delete, copy.id, desk.now)
-    assert begun is not None
+    (begun,) = desk.do(desk.deletions.begin_delete, [copy], desk.now)
     assert begun.in_flight
 
 

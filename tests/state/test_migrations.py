@@ -7,11 +7,17 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError
-from syncd.state import damage, files, schema
+from syncd.state import files
+from syncd.state.database import schema
+from syncd.state.database.migrations import migrations
 from syncd.state.holds import decisions
 from syncd.state.lifecycle import FileStatus
 
-STEPS = [migration.name for migration in schema.migrations._migrations]
+STEPS = [migration.name for migration in migrations._migrations]
+
+
+def test_the_last_migration_is_the_one_by_which_a_current_database_is_known():
+    assert STEPS[-1] == schema.LAST_MIGRATION
 
 
 def columns(db):
@@ -27,7 +33,7 @@ def columns(db):
 def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(tmp_path):
     path = tmp_path / schema.FILE_NAME
     old = Database(sqlite3.connect(path, isolation_level=None))
-    schema.migrations.apply(old, stop_before="what_is_noticed")
+    migrations.apply(old, stop_before="what_is_noticed")
     assert old.conn.execute("PRAGMA user_version").fetchone()[0] == 1
     old.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
     old.conn.execute(
@@ -50,7 +56,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(tmp
 def test_copies_that_retired_in_an_older_state_are_known_by_what_superseded_them(tmp_path):
     path = tmp_path / schema.FILE_NAME
     old = Database(sqlite3.connect(path, isolation_level=None))
-    schema.migrations.apply(old, stop_before="superseded_copies")
+    migrations.apply(old, stop_before="superseded_copies")
     old.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
     for file_id, copies_then in enumerate(
         ([("retiring", 3.0), ("live", 7.0)], [("retiring", 3.0)])
@@ -77,7 +83,7 @@ def test_copies_that_retired_in_an_older_state_are_known_by_what_superseded_them
 def test_open_holds_and_verdicts_of_an_older_state_are_carried_over(tmp_path):
     path = tmp_path / schema.FILE_NAME
     old = Database(sqlite3.connect(path, isolation_level=None))
-    schema.migrations.apply(old, stop_before="decisions_named")
+    migrations.apply(old, stop_before="decisions_named")
     old.conn.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
     for number, (stops, scope, reason) in enumerate(
         [("deletions", "f", "many_missing"), ("sending", "folder f", "remote_gone")], start=1
@@ -126,7 +132,7 @@ def made(path, step):
         return
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        schema.migrations.apply(Database(connection), stop_before=step)
+        migrations.apply(Database(connection), stop_before=step)
         connection.execute("INSERT INTO folders (name, path) VALUES ('f', x'2f66')")
         connection.execute("INSERT INTO service (key, value) VALUES ('instance', '0123abcd')")
 
@@ -141,8 +147,8 @@ def assert_whole(path, step, fresh):
     with closing(schema.open_writable(path, check=True)) as db:
         assert columns(db) == fresh
         assert facts(db) == ([] if step == STEPS[0] else [("f", b"/f"), ("instance", "0123abcd")])
-        assert [applied.name for applied in schema.migrations.applied(db)] == STEPS
-        assert damage.found(db, thorough=True) == ""
+        assert [applied.name for applied in migrations.applied(Database(db.conn))] == STEPS
+        assert db.conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
 @pytest.fixture
@@ -157,7 +163,7 @@ def fresh(tmp_path):
 def test_killed_at_any_statement_of_a_migration_the_next_start_is_whole(
     tmp_path, monkeypatch, fresh, step
 ):
-    """What is on the disk at each statement is what a kill there leaves."""
+    """A kill at a statement leaves the disk as it is at that statement."""
     path, moments = tmp_path / "old" / schema.FILE_NAME, []
     path.parent.mkdir()
     made(path, step)

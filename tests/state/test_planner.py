@@ -50,7 +50,7 @@ def test_an_unknown_content_is_hashed_first():
 
 
 def test_new_content_is_sent():
-    assert act(READY) == (Act.PLAN, None)
+    assert act(READY) == (Act.UPLOAD, None)
     assert act(READY, copy("planned")) == (Act.SEND, 1)
 
 
@@ -65,7 +65,7 @@ def test_a_copy_in_another_workspace_is_released_and_the_file_is_sent_to_the_new
             there = copy(status, workspace="w1")
             assert act(file, there, policy=Policy("w2")) == (Act.RELEASE, 1)
     released = copy("released", workspace="w1")
-    assert act(READY, released, policy=Policy("w2")) == (Act.PLAN, None)
+    assert act(READY, released, policy=Policy("w2")) == (Act.UPLOAD, None)
     here = copy("live", workspace="w2", id=2)
     assert act(READY, released, here, policy=Policy("w2")) == (Act.NOTHING, None)
     assert act(GONE, released, policy=Policy("w2")) == (Act.NOTHING, None)
@@ -73,7 +73,7 @@ def test_a_copy_in_another_workspace_is_released_and_the_file_is_sent_to_the_new
 
 def test_a_copy_whose_file_syncd_took_away_is_never_touched_again():
     consumed = copy("released", consumed_at=1.0)
-    assert act(READY, consumed) == (Act.PLAN, None)
+    assert act(READY, consumed) == (Act.UPLOAD, None)
     assert act(READY, consumed, copy("live", id=2)) == (Act.NOTHING, None)
     for file in (GONE, GONE._replace(verdict=Verdict.APPROVED)):
         assert act(file, consumed) == (Act.NOTHING, None)
@@ -104,11 +104,11 @@ def test_a_missing_file_that_is_kept_releases_its_copy_and_deletes_nothing():
 def test_a_file_deleted_remotely_by_others_is_sent_again_only_when_it_changes(verdict):
     file = READY._replace(verdict=verdict)
     assert act(file) == (Act.NOTHING, None)
-    assert act(file._replace(verdict=None)) == (Act.PLAN, None)
+    assert act(file._replace(verdict=None)) == (Act.UPLOAD, None)
 
 
 def test_changed_content_is_sent_while_the_old_copy_stays_live():
-    assert act(READY, copy("live", B)) == (Act.PLAN, None)
+    assert act(READY, copy("live", B)) == (Act.UPLOAD, None)
     assert act(READY, copy("live", B), copy("planned", A, id=2)) == (Act.SEND, 2)
 
 
@@ -128,7 +128,7 @@ def test_nothing_is_started_while_a_request_for_the_path_is_under_way(status):
 
 
 def test_a_stale_copy_in_processing_goes_on_while_the_new_content_is_sent():
-    assert act(READY, copy("processing", B)) == (Act.PLAN, None)
+    assert act(READY, copy("processing", B)) == (Act.UPLOAD, None)
 
 
 def test_once_the_right_content_is_live_what_else_was_on_its_way_ends():
@@ -140,7 +140,7 @@ def test_once_the_right_content_is_live_what_else_was_on_its_way_ends():
 
 
 def test_a_failed_video_keeps_its_object_until_a_newer_copy_is_live():
-    assert act(READY, copy("failed", B)) == (Act.PLAN, None)
+    assert act(READY, copy("failed", B)) == (Act.UPLOAD, None)
 
 
 def test_of_videos_that_failed_one_after_another_the_newest_keeps_its_object():
@@ -148,7 +148,7 @@ def test_of_videos_that_failed_one_after_another_the_newest_keeps_its_object():
     assert act(READY, first, second) == (Act.RETIRE, 1)
     assert act(READY, copy("failed", B, id=1), second) == (Act.RETIRE, 1)
     assert act(READY, second) == (Act.NOTHING, 2)
-    # What is on its way may still succeed, and what was refused took no object.
+    # A copy on its way may still succeed, and a refused one took no object.
     assert act(READY, first, copy("processing", id=2))[0] is Act.WAIT
     assert act(READY, first, copy("failed", id=2, uuid=None)) == (Act.NOTHING, 1)
     assert act(READY, copy("live", B, id=3), first, second) == (Act.RETIRE, 1)
@@ -194,12 +194,12 @@ def test_a_file_that_cannot_be_judged_keeps_its_copies(status):
     assert act(READY._replace(status=status, sha256=None), copy("live"))[0] is Act.WAIT
 
 
-def test_a_file_that_came_back_takes_its_retiring_copy_up_again():
-    assert act(READY, copy("retiring", live_at=1.0)) == (Act.REVIVE, 1)
+def test_a_file_that_came_back_has_its_retiring_copy_asked_for():
+    assert act(READY, copy("retiring", live_at=1.0)) == (Act.ASK, 1)
 
 
 def test_a_retiring_copy_whose_delete_was_sent_is_never_taken_up_again():
-    assert act(READY, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.PLAN, None)
+    assert act(READY, copy("retiring", live_at=1.0, delete_sent_at=2.0)) == (Act.UPLOAD, None)
 
 
 @pytest.mark.row(70)
@@ -214,8 +214,8 @@ def test_a_file_that_is_no_longer_mirrored_releases_its_copy_and_does_not_delete
 
 def test_a_released_copy_is_asked_for_before_its_file_takes_it_up_again():
     assert act(READY, copy("released")) == (Act.ASK, 1)
-    assert act(READY, copy("released", processing_status="failed")) == (Act.PLAN, None)
-    assert act(READY, copy("released", B)) == (Act.PLAN, None)
+    assert act(READY, copy("released", processing_status="failed")) == (Act.UPLOAD, None)
+    assert act(READY, copy("released", B)) == (Act.UPLOAD, None)
     assert act(READY, copy("released", B), copy("live", id=2)) == (Act.RETIRE, 1)
     kept = copy("released", B, kept=True)
     assert act(READY, kept, copy("live", id=2)) == (Act.NOTHING, None)

@@ -1,8 +1,8 @@
-"""What is asked with every step costs what is due, not what there is: no table is read whole."""
+"""The queries of every step cost as much as is due: no table is read whole."""
 
 import pytest
 
-from syncd.state import consumption, due, inventory, overview, sightings
+from syncd.state import after_upload, due, overview, scan_index
 from syncd.state.deletions import Deletions
 from syncd.state.holds import missing
 from syncd.state.planner import Limits, Policy
@@ -18,10 +18,10 @@ ASKED = {
     "deletions": lambda db: due.deletions(db, NOW, 10, missing=True),
     "next deletion": lambda db: due.next_deletion(db, NOW),
     "doubts": due.doubts,
-    "what is to be taken away": lambda db: consumption.due(db, "f", 10),
-    "what is half taken": lambda db: consumption.half_taken(db, "f", NOW, 10),
-    "what settles": lambda db: sightings.due_looks(db, NOW, ["f"], 10),
-    "next look": lambda db: inventory.next_look(db, "f"),
+    "what is to be taken away": lambda db: after_upload.due(db, "f", 10),
+    "what is half taken": lambda db: after_upload.half_taken(db, "f", NOW, 10),
+    "what settles": lambda db: due.looks(db, NOW, ["f"], 10),
+    "next look": lambda db: scan_index.next_look(db, "f"),
     "holds that are not up to date": lambda db: DELETIONS.is_review_due(db, "f"),
     "many missing": lambda db: DELETIONS.review(db, "f", NOW),
     "nothing decided": missing.undecided,

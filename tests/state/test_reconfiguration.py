@@ -8,8 +8,8 @@ from syncd.state import attempts, copies, due, files, folders, holds, reconfigur
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
+from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting, record
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 ANY = Policy(mirror_deletions=False, any_root=True)
@@ -33,8 +33,8 @@ class Known:
 
     def see(self, folder, path, seen=Seen.PRESENT, size=7):
         mark = Fingerprint(1, size, 10**9, 10**9) if seen is Seen.PRESENT else None
-        sighting = Sighting(path, seen, mark)
-        self.do(record, folder, [sighting], settling=SETTLING, policies=self.policies, now=1e6)
+        observation = Observation(path, seen, mark)
+        self.do(record, folder, [observation], settling=SETTLING, policies=self.policies, now=1e6)
         return self.store.read(lambda db: files.find(db, folder, path))
 
     @property
@@ -56,7 +56,7 @@ class Known:
     def lose(self, path):
         """Find a file of folder f missing, at two looks."""
         file = self.see("f", path, Seen.MISSING)
-        self.do(Deletions(policies=self.policies).confirm_missing, file.id, 1e6 + 60)
+        self.do(Deletions(policies=self.policies).confirm_missing, [file.id], 1e6 + 60)
 
     def release_removed(self):
         for name in self.do(reconfiguration.removed, self.policies):

@@ -3,13 +3,13 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, due, files, holds, sightings
+from syncd.state import copies, due, files, holds, observations
+from syncd.state.database.store import Store
 from syncd.state.ledger import QUARANTINE_CRASHES, Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.manual_retry import Retrying, forget_backoff
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.retrying import Retrying, forget_backoff
-from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store
 
 POLICIES = {"f": Policy()}
 SHA = "ab" * 32
@@ -31,10 +31,10 @@ class Desk:
     def see(self, name, seen=Seen.PRESENT):
         mark = Fingerprint(1, 3, 5, 7) if seen is Seen.PRESENT else None
         self.store.write(
-            lambda db: sightings.record(
+            lambda db: observations.record(
                 db,
                 "f",
-                [Sighting(name, seen, mark, "why")],
+                [Observation(name, seen, mark, "why")],
                 settling=Settling(0, 60),
                 policies=POLICIES,
                 now=self.now,
@@ -295,4 +295,5 @@ def test_while_sending_rests_all_that_is_planned_waits_for_its_next_try(desk):
     desk.store.write(lambda db: desk.ledger.not_sent(db, copy.id, desk.now, again_at=desk.now))
     everything = desk.retrying.all_waiting
     assert desk.store.write(lambda db: everything(db, desk.now, failed=False)) == 0
-    assert desk.store.write(lambda db: everything(db, desk.now, failed=False, resting=True)) == 1
+    counted = desk.store.write(everything, desk.now, failed=False, all_planned=True)
+    assert counted == 1

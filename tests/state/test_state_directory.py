@@ -5,8 +5,8 @@ import os
 import pytest
 
 from syncd.exceptions import StateError
-from syncd.state.lock import LOCK_NAME
-from syncd.state.store import Store
+from syncd.state.database.lock import LOCK_NAME
+from syncd.state.database.store import Store
 
 THEIRS = 65_534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -35,7 +35,7 @@ def test_a_directory_of_another_user_is_refused_and_left_as_it_is(tmp_path):
 
 @pytest.mark.row(83)
 @pytest.mark.parametrize(
-    "name", ["lock", "suspect", "backups", "instance.json", "state.db", "control.sock", "any"]
+    "name", ["lock", "backups", "instance.json", "state.db", "control.sock", "any"]
 )
 def test_a_link_in_it_is_refused_and_not_followed(tmp_path, name):
     target = tmp_path / "target"
@@ -56,7 +56,7 @@ def test_a_link_that_comes_in_the_last_moment_does_not_have_its_target_cut(tmp_p
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     (state / LOCK_NAME).symlink_to(target)
-    monkeypatch.setattr("syncd.state.store.prepare_directory", lambda _: None)
+    monkeypatch.setattr("syncd.state.database.directory.prepare", lambda _: None)
     with pytest.raises(StateError, match="cannot use the state directory"):
         opening(state)
     assert target.read_text() == "of somebody else's"

@@ -8,8 +8,10 @@ from sqlite_utils import Database
 
 from syncd.exceptions import ForeignStateError
 from syncd.identity import RootIdentity
-from syncd.state import copies, folders, holds, schema
-from syncd.state.store import Store
+from syncd.state import copies, folders, holds
+from syncd.state.database import schema
+from syncd.state.database.migrations import migrations
+from syncd.state.database.store import Store
 
 
 def version(path):
@@ -22,7 +24,7 @@ def older(tmp_path):
     """The path of a database of version 1."""
     path = tmp_path / schema.FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        schema.migrations.apply(Database(connection), stop_before="crashes_and_unknown_objects")
+        migrations.apply(Database(connection), stop_before="crashes_and_unknown_objects")
         connection.execute("INSERT INTO service (key, value) VALUES ('instance', '0123abcd')")
     assert version(path) == 1
     return path
@@ -57,7 +59,7 @@ def test_a_newer_or_foreign_state_is_refused_and_not_touched(older, kind):
 def test_what_an_older_state_knew_of_roots_and_mounts_is_kept(tmp_path):
     path = tmp_path / schema.FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        schema.migrations.apply(Database(connection), stop_before="parts_of_folders")
+        migrations.apply(Database(connection), stop_before="parts_of_folders")
         for statement in (
             "INSERT INTO folders (name, path, filesystem, inode) VALUES ('f', x'2f', '-7', '2')",
             "INSERT INTO folders (name, path) VALUES ('unseen', x'2f')",
@@ -86,7 +88,7 @@ def test_what_an_older_version_released_to_be_kept_is_never_deleted(tmp_path):
     reasons = ("another folder is in its place", "the file is no longer mirrored")
     path = tmp_path / schema.FILE_NAME
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        schema.migrations.apply(Database(connection), stop_before="released_to_be_kept")
+        migrations.apply(Database(connection), stop_before="released_to_be_kept")
         for statement in (
             "INSERT INTO folders (name, path) VALUES ('f', x'2f')",
             """

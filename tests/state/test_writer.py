@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
-from syncd.state import schema
-from syncd.state.store import Store, fact, lock_holder, set_fact
-from syncd.state.writer import Writer
+from syncd.state.database import schema
+from syncd.state.database.store import Store, fact, lock_holder, set_fact
+from syncd.state.database.writer import Writer
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_two_failed_commits_in_a_row_are_fatal(writer):
 
 @pytest.mark.long
 def test_a_commit_of_nothing_is_no_sign_that_the_disk_is_well_again(writer, caplog):
-    caplog.set_level("INFO", "syncd.state.writer")
+    caplog.set_level("INFO", "syncd.state.database.writer")
 
     def breaks_the_disk(db):
         raise sqlite3.OperationalError("disk I/O error")
@@ -109,7 +109,7 @@ def test_a_full_disk_is_no_reason_to_give_up(writer):
             writer.write(fills_the_disk)
     assert (writer.failed, writer.recoveries) == (False, 0)
     writer.write(lambda db: set_fact(db, "again", "1"))
-    # What was seen meanwhile could not be recorded: every folder is scanned for it.
+    # Observations of the meantime were not recorded: every folder is scanned for them.
     assert writer.recoveries == 1
 
 
@@ -154,7 +154,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_a_second_instance_is_told_who_holds_the_state(tmp_path, monkeypatch):
-    monkeypatch.setattr("syncd.state.store.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("syncd.state.database.directory.LOCK_SECONDS", 0.1)
     store = Store(tmp_path)
     store.open(0.0)
     with pytest.raises(StateLockedError, match=f"process {os.getpid()}"):
@@ -174,8 +174,8 @@ def test_the_state_is_for_its_owner_alone(tmp_path):
 
 
 REACHED = {
-    "an organization": "INSERT INTO service VALUES ('organization', 'o')",
-    "an echo": "INSERT INTO service VALUES ('echo direct', '{}')",
+    "an object of a probe": "INSERT INTO service VALUES ('probe left', '[]')",
+    "a URL that it fetches": "INSERT INTO service VALUES ('fetch 0a', '{}')",
     "an unanswered upload": "INSERT INTO unanswered VALUES "
     "('t', 1, 1, 1, NULL, 'direct', 'text/plain', '', 1, 0.0, 0, 0.0)",
 }
@@ -185,12 +185,12 @@ REACHED = {
 def test_a_state_belongs_to_the_service_that_may_hold_something_of_it(tmp_path, sql):
     store = Store(tmp_path)
     store.open(0.0)
-    store.bind("base_url", "http://misspelt", advice="set it back")
-    store.bind("base_url", "http://a", advice="set it back")
+    store.bind("http://misspelt", 0.0, advice="set it back")
+    store.bind("http://a", 0.0, advice="set it back")
     store.write(lambda db: db.conn.execute(sql))
-    store.bind("base_url", "http://a", advice="set it back")
+    store.bind("http://a", 0.0, advice="set it back")
     with pytest.raises(ForeignStateError, match="set it back"):
-        store.bind("base_url", "http://b", advice="set it back")
+        store.bind("http://b", 0.0, advice="set it back")
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""What somebody drops who means harm, or does not think: very deep, very many, very fast."""
+"""Drops that mean harm, or are careless: very deep, very many, very fast."""
 
 import os
 import resource

@@ -85,7 +85,7 @@ def test_it_is_itself_never_sent(place):
 
 @pytest.mark.parametrize("how", ["a link", "a directory", "too large", "a FIFO"])
 def test_where_it_cannot_be_read_nothing_beneath_it_is_sent(place, tmp_path, how):
-    """What it should keep here might be sent otherwise."""
+    """Otherwise a file that it should keep here might be sent."""
     place.synced(b"d/known", b"other")
     target = place.root / "d/.syncdignore"
     if how == "a link":
@@ -103,7 +103,7 @@ def test_where_it_cannot_be_read_nothing_beneath_it_is_sent(place, tmp_path, how
     report = place.scan()
     place.look(b"d/secret")
     assert "d/.syncdignore cannot be read" in report.unreadable[b"d"]
-    assert "d/.syncdignore cannot be read" in place.watched.vitals().trouble
+    assert "d/.syncdignore cannot be read" in place.watched.health().trouble
     statuses = place.statuses()
     assert statuses.pop(b"d/secret", "unreadable") == "unreadable"
     assert statuses == {b"d/known": "ready", b"other": "ready"}
@@ -139,7 +139,7 @@ def test_a_directory_whose_rules_cannot_be_used_stops_alone_and_says_why(place, 
         place.scan()
     place.look(b"d/new")
     assert why in report.unreadable[b"d"]
-    assert why in place.watched.vitals().trouble
+    assert why in place.watched.health().trouble
     assert caplog.text.count(why) == 1
     statuses = place.statuses()
     assert statuses.pop(b"d/new", "unreadable") == "unreadable"
@@ -188,7 +188,7 @@ def test_all_rules_of_a_folder_together_are_bounded_and_those_beyond_stop_alone(
     place.later()
     report = place.scan()
     assert len(report.unreadable) == 1
-    assert "all such files of the folder hold more than" in place.watched.vitals().trouble
+    assert "all such files of the folder hold more than" in place.watched.health().trouble
     assert len(place.statuses()) == 3
     # Once there are fewer again, all are obeyed.
     (place.root / "a/.syncdignore").unlink()

@@ -1,4 +1,4 @@
-"""What is left out by size, and what was there before the first scan."""
+"""Files left out by size, and files that were there before the first scan."""
 
 import logging
 import resource
@@ -115,7 +115,7 @@ def test_without_open_files_nothing_is_missing_unreadable_or_held(place):
         for step in (place.scan, place.watched.check, lambda: place.look(b"a", b"d/b")):
             with pytest.raises(ShortageError, match="raise the limit"):
                 step()
-        # What is known is still read: those descriptors were there first.
+        # The table is still read: its descriptors were there first.
         assert set(place.statuses().values()) == {"ready"}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

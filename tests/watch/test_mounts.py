@@ -7,10 +7,10 @@ import pytest
 
 from syncd import mounts
 from syncd.mounts import Mount
-from syncd.state import folders, inventory
+from syncd.state import folders, scan_index
 from syncd.watch.inotify import Inotify
-from syncd.watch.roots import Standing
 from syncd.watch.scanner import Scanner
+from syncd.watch.standing import Standing
 
 FILES = (b"a", b"disk/x", b"disk/d/y")
 
@@ -173,7 +173,7 @@ def test_a_disk_with_most_of_the_files_is_synced_and_loses_none(make_place, monk
 @pytest.mark.row(5)
 @pytest.mark.parametrize("goes", [True, False], ids=["goes", "comes"])
 def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypatch, goes):
-    """What the scan saw before is of no mount, or of another one."""
+    """The scan saw its earlier entries on no mount, or on another one."""
     if not goes:
         never_known(mounted)
         mounted.at.clear()
@@ -286,17 +286,21 @@ def test_directories_that_could_not_be_watched_are_polled_and_no_others(place, u
     place.watched.start()
     pause = place.watched.scan_if_due()
     assert 0 < pause <= 6
-    vitals = place.watched.vitals()
-    assert (vitals.watch, vitals.watched_directories, vitals.directories) == ("native", 3, 5)
-    assert "the directories beyond it are polled; run: sysctl -w fs.inotify" in vitals.trouble
+    heartbeat = place.watched.health()
+    assert (heartbeat.watch, heartbeat.watched_directories, heartbeat.directories) == (
+        "native",
+        3,
+        5,
+    )
+    assert "the directories beyond it are polled; run: sysctl -w fs.inotify" in heartbeat.trouble
     place.write("blind/a")
     place.write("blind/sub/new/b")
     whole = place.watched.last_scan
     listed = []
 
-    expected_in = inventory.expected_in
+    expected_in = scan_index.expected_in
     monkeypatch.setattr(
-        inventory,
+        scan_index,
         "expected_in",
         lambda db, f, d, **k: listed.append(d) or expected_in(db, f, d, **k),
     )

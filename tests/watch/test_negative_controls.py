@@ -49,7 +49,7 @@ def test_an_overflow_that_asks_for_no_scan_is_seen(place, until, monkeypatch, pl
     counted = WATCH_OVERFLOWS.values()["f",]
     overflow = InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b"")
     place.watched.observer._inotify.handle_event(overflow)
-    assert place.watched.vitals().watch_reason == "events were lost once, and a scan made up for it"
+    assert place.watched.health().watch_reason == "events were lost once, and a scan made up for it"
     assert WATCH_OVERFLOWS.values()["f",] == counted + 1
     place.later(2)
     place.watched.scan_if_due()
@@ -86,7 +86,7 @@ def test_a_walk_that_follows_links_is_seen(place, tmp_path, monkeypatch, planted
     (place.root / "d").mkdir()
     place.scan()
     if planted:
-        for flags in ("_DIRECTORY", "_LISTING", "_CONTENT"):
+        for flags in ("_DIRECTORY", "LISTING", "CONTENT"):
             monkeypatch.setattr(disk, flags, getattr(disk, flags) & ~os.O_NOFOLLOW)
     # Between the look at the directory and its opening, it becomes a link.
     (place.root / "d").rmdir()

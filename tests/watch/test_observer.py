@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 
-from syncd.mounts import kind_of
+from syncd.mounts import kind_of, why_polling
 from syncd.watch import inotify, observer as observer_module
-from syncd.watch.filesystems import why_polling
 from syncd.watch.folder import WatchFolder
 from syncd.watch.hints import Hints
 from syncd.watch.inotify import Inotify, Instances
@@ -426,11 +425,18 @@ def test_the_filesystem_is_known_by_its_mount():
     ("kind", "polled"),
     [
         *(("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("fuseblk", True)),
-        *(("overlay", True), ("9p", True), ("ext4", False), ("xfs", False), ("tmpfs", False)),
+        *(
+            ("overlay", True),
+            ("9p", True),
+            ("lustre", True),
+            ("ext4", False),
+            ("xfs", False),
+            ("tmpfs", False),
+        ),
     ],
 )
 def test_filesystems_that_change_unseen_are_polled_with_a_reason(monkeypatch, root, kind, polled):
-    monkeypatch.setattr("syncd.watch.filesystems.kind_of", lambda _: kind)
+    monkeypatch.setattr("syncd.mounts.kind_of", lambda _: kind)
     reason = why_polling(os.fsencode(root))
     assert bool(reason) == polled
     assert not polled or reason.startswith(f"{kind}: ")

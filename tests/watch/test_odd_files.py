@@ -13,9 +13,9 @@ from syncd.descent import Descent
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateWriteError
 from syncd.listing import Names
-from syncd.state import sightings
+from syncd.state import observations
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.watch import known_directory, watched_tree
 
 #: More levels than Python has frames for.
@@ -98,9 +98,9 @@ def test_a_deep_tree_that_comes_while_it_is_watched_is_found_and_stops_no_event(
             place.watched.scan_if_due()
             return path in place.statuses()
 
-        # What lies too deep for a watch is polled.
+        # Directories too deep for a watch are polled.
         assert until(found, 20)
-        assert not place.watched.vitals().trouble
+        assert not place.watched.health().trouble
     finally:
         remove(place.root / "d")
 
@@ -148,12 +148,12 @@ def test_a_rule_that_cannot_be_applied_fails_alone(place, monkeypatch):
 def test_a_sighting_that_cannot_be_recorded_fails_alone_and_says_why(place):
     place.scan()
     seen = [
-        Sighting(b"a", Seen.PRESENT, Fingerprint(1, 1, 1, 1)),
-        Sighting(b"bad", Seen.PRESENT, Fingerprint(1, 1 << 70, 1, 1)),
-        Sighting(b"b", Seen.PRESENT, Fingerprint(2, 1, 1, 1)),
+        Observation(b"a", Seen.PRESENT, Fingerprint(1, 1, 1, 1)),
+        Observation(b"bad", Seen.PRESENT, Fingerprint(1, 1 << 70, 1, 1)),
+        Observation(b"b", Seen.PRESENT, Fingerprint(2, 1, 1, 1)),
     ]
     changed = place.store.write(
-        lambda db: sightings.record(
+        lambda db: observations.record(
             db,
             "f",
             seen,
@@ -208,7 +208,7 @@ def test_a_large_directory_is_compared_batch_by_batch(place, small_batches, monk
 def test_a_large_directory_that_was_removed_is_missing_with_one_hint(
     place, small_batches, monkeypatch
 ):
-    monkeypatch.setattr("syncd.watch.looks.BATCH", 10)
+    monkeypatch.setattr("syncd.watch.evidence.BATCH", 10)
     names = [b"d/%02d" % number for number in range(35)]
     place.synced(*names)
     (place.root / "d").rename(place.root.parent / "away")
@@ -281,7 +281,7 @@ def test_a_directory_that_cannot_be_read_is_named_at_once_and_watched_once_it_ca
         place.reopen(watch="native", rescan_seconds=100_000.0)
         place.watched.start()
         place.watched.scan_if_due()
-        assert place.watched.vitals().trouble == ""
+        assert place.watched.health().trouble == ""
     with as_nobody():
         # By a process of its own: the watching threads must not see it with root's eyes.
         made = "umask 022; mkdir -m 700 shut && mkdir shut/sub && echo content >shut/sub/file"
@@ -291,7 +291,7 @@ def test_a_directory_that_cannot_be_read_is_named_at_once_and_watched_once_it_ca
             place.watched.look_hints()
             place.later(2)
             place.watched.scan_if_due()
-            return place.watched.vitals().trouble
+            return place.watched.health().trouble
 
         assert until(named).startswith("1 directory cannot be scanned (shut: Permission denied)")
     (place.root / "shut").chmod(0o755)
@@ -303,7 +303,7 @@ def test_a_directory_that_cannot_be_read_is_named_at_once_and_watched_once_it_ca
             return b"shut/sub/file" in place.statuses()
 
         assert until(found)
-        assert place.watched.vitals().trouble == ""
+        assert place.watched.health().trouble == ""
         watched = place.watched.observer.live_watches
         assert until(lambda: (found(), place.watched.observer.live_watches)[1] >= 3), watched
     place.write(b"shut/another")
@@ -328,8 +328,8 @@ def test_without_threads_the_folder_is_polled_and_says_so(place, monkeypatch, nu
         before = open_descriptors()
         place.watched.start()
         assert open_descriptors() == before
-    assert (place.watched.observer.kind, place.watched.vitals().watch) == ("polling", "polling")
-    assert "no thread is to be had for watching: raise TasksMax=" in place.watched.vitals().trouble
+    assert (place.watched.observer.kind, place.watched.health().watch) == ("polling", "polling")
+    assert "no thread is to be had for watching: raise TasksMax=" in place.watched.health().trouble
     assert not [thread for thread in started if thread.is_alive()]
     place.write(b"a")
     place.watched.scan_if_due()
@@ -337,7 +337,7 @@ def test_without_threads_the_folder_is_polled_and_says_so(place, monkeypatch, nu
     place.later(70)
     place.watched.check_all()
     assert place.watched.observer.kind == "native"
-    assert place.watched.vitals().trouble == ""
+    assert place.watched.health().trouble == ""
 
 
 def test_a_tree_that_is_made_at_once_is_walked_once(place, until, monkeypatch):
@@ -381,7 +381,7 @@ def test_a_scan_that_fails_is_told_and_made_again(place, monkeypatch):
         full.setattr(place.watched._root, "record", fail)
         with pytest.raises(StateWriteError):
             place.watched.scan_if_due()
-    assert place.watched.vitals().trouble == "the last scan failed: database or disk is full"
+    assert place.watched.health().trouble == "the last scan failed: database or disk is full"
     assert place.watched.hints.scan_asked
     place.later(5)
     assert place.watched.scan_if_due() > 0
@@ -389,4 +389,4 @@ def test_a_scan_that_fails_is_told_and_made_again(place, monkeypatch):
     place.later(6)
     place.watched.scan_if_due()
     assert place.statuses() == {b"a": "ready"}
-    assert place.watched.vitals().trouble == ""
+    assert place.watched.health().trouble == ""

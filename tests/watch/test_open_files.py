@@ -251,7 +251,7 @@ def test_a_writer_that_meets_a_lease_does_no_harm(tmp_path):
 
 
 class Kernel:
-    """What the kernel tells of a file, in place of the real one."""
+    """A stand-in for the kernel's word on a file."""
 
     def __init__(self, answer=None, size=1):
         self.answer, self.size = answer, size

@@ -8,12 +8,12 @@ from watch_place import POLICIES, wait_for
 
 from syncd import disk, identity
 from syncd.identity import RootIdentity
-from syncd.state import folders, inventory, manifest
+from syncd.state import folders, manifest, scan_index
 from syncd.state.holds import decisions
 from syncd.state.planner import Limits, Policy
 from syncd.watch import likeness
-from syncd.watch.roots import RootState
-from syncd.workers import looks
+from syncd.watch.standing import RootState
+from syncd.workers import path_check
 
 FILES = (b"a", b"b", b"d/c")
 
@@ -41,8 +41,8 @@ def test_a_root_seen_first_is_accepted_without_a_hold(place):
 def test_what_a_root_once_held_is_not_asked_while_it_is_the_known_one(place, monkeypatch):
     place.synced(b"a")
     asked = []
-    monkeypatch.setattr(inventory, "synced_in", lambda *_: asked.append(_))
-    monkeypatch.setattr(inventory, "ever_held", lambda *_: asked.append(_))
+    monkeypatch.setattr(scan_index, "synced_in", lambda *_: asked.append(_))
+    monkeypatch.setattr(scan_index, "ever_held", lambda *_: asked.append(_))
     place.write("b")
     place.look(b"b")
     place.later()
@@ -89,7 +89,7 @@ def test_a_root_that_is_not_there_at_the_first_start_is_taken_once_it_comes(make
     place.watched.check()
     place.watched.observer.check()
     assert place.holds() == {}
-    assert place.watched.vitals().watch == "native"
+    assert place.watched.health().watch == "native"
     assert place.watched.scan_if_due() > 0
     assert place.statuses() == {b"a": "settling"}
 
@@ -214,7 +214,7 @@ def test_the_files_that_it_lacks_are_named_row_by_row(alike, tmp_path):
     assert hold.commands == commands
     listed = alike.store.read(lambda db: [*manifest.held(db, hold.id)])
     assert [(row["path"], row["status"]) for row in listed] == [("b", "held"), ("d/c", "held")]
-    # What is back, or goes, is named no more, or as well.
+    # Files that are back are no longer named; files that go missing are.
     shutil.copy2(tmp_path / "right" / "b", alike.root / "b")
     (alike.root / "e").unlink()
     alike.scan()
@@ -242,7 +242,7 @@ def test_a_verdict_on_it_reaches_exactly_the_files_that_were_shown(alike, verdic
     assert verdicts(alike) == dict.fromkeys((b"b", b"d/c"), ("missing", outcome))
     waits = decisions.UNDO_SECONDS if verdict == "approved" else 0.0
     assert files[b"b"].due_at == now + waits
-    # What went later is a matter of its own.
+    # Files that went missing later are judged on their own.
     assert (files[b"e"].status, files[b"e"].verdict) == ("missing", None)
 
 
@@ -516,12 +516,12 @@ def test_a_disk_that_is_mounted_anew_counts_once_it_was_judged(mounted, mounts):
     if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 8):
         pytest.skip("this kernel gives the number of a mount to the next one")
     root = os.fsencode(mounted.root)
-    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
+    assert path_check.look(mounted.store, "f", root, FILES).keys() == set(FILES)
     mounts.umount(mounted.root)
     mounted.remount()
-    assert looks.look(mounted.store, "f", root, FILES) == {}
+    assert path_check.look(mounted.store, "f", root, FILES) == {}
     mounted.watched.check()
-    assert looks.look(mounted.store, "f", root, FILES).keys() == set(FILES)
+    assert path_check.look(mounted.store, "f", root, FILES).keys() == set(FILES)
 
 
 # A disk as it was earlier
@@ -560,7 +560,7 @@ def test_beneath_a_disk_that_is_as_it_was_earlier_nothing_is_recorded(place, gon
     # A restart knows it, too; and what works in the folder.
     place.reopen()
     assert place.watched.check() is RootState.REPLACED
-    assert looks.look(place.store, "f", os.fsencode(place.root), FILES) == {}
+    assert path_check.look(place.store, "f", os.fsencode(place.root), FILES) == {}
 
 
 @pytest.mark.row(65)
@@ -593,7 +593,7 @@ def test_an_earlier_disk_that_a_person_approved_stays_the_folder(place):
 
 @pytest.mark.row(65)
 def test_what_people_do_with_files_makes_no_earlier_disk(place, monkeypatch):
-    """Whatever modification times they give them, and with whatever they replace them."""
+    """Neither modification times nor the new content matter."""
     monkeypatch.setattr(likeness, "SKEW_NS", 0)
     place.write(b"old/a", b"an old one")
     place.write(b"elsewhere/c", b"an old one, too")
@@ -649,7 +649,7 @@ def test_an_older_image_of_the_same_disk_is_mounted_in_its_place(
     make_place, mounts, tmp_path, monkeypatch, running
 ):
     """It has the UUID, the root's inode and its time of birth; often the loop device as well."""
-    # What comes a minute later in life comes at once here.
+    # Look at once, instead of a minute later.
     monkeypatch.setattr(likeness, "SKEW_NS", 0)
     image, backup, root = (tmp_path / name for name in ("image", "backup", "mnt"))
     root.mkdir()

@@ -9,7 +9,7 @@ import pytest
 
 from syncd import disk, mounts
 from syncd.state.lifecycle import FileStatus
-from syncd.watch.roots import RootState
+from syncd.watch.standing import RootState
 
 
 def test_a_file_that_was_just_written_settles_before_it_is_ready(place):
@@ -130,7 +130,7 @@ def test_a_file_that_became_a_directory_is_missing_and_back_again_it_is_present(
     place.root.joinpath("x").rmdir()
     place.write(b"x")
     place.scan()
-    # What was never sent needs no row once it is missing.
+    # A file that was never sent needs no row once it is missing.
     assert place.statuses() == {b"x": "ready", b"keep": "ready"}
 
 

@@ -156,8 +156,8 @@ def test_a_polled_folder_is_scanned_every_few_seconds(place):
     place.reopen(watch="polling")
     place.watched.start()
     assert 4 < place.watched.scan_if_due() < 6
-    vitals = place.watched.vitals()
-    assert (vitals.watch, vitals.watch_reason) == ("polling", "by configuration")
+    heartbeat = place.watched.health()
+    assert (heartbeat.watch, heartbeat.watch_reason) == ("polling", "by configuration")
 
 
 def test_vitals_say_how_well_a_folder_is_seen(started, until):
@@ -165,17 +165,21 @@ def test_vitals_say_how_well_a_folder_is_seen(started, until):
     until(lambda: started.watched.observer.live_watches == 2)
     until(lambda: started.watched.hints.last_event_at)
     started.scan()
-    vitals = started.watched.vitals()
-    assert (vitals.watch, vitals.watched_directories, vitals.directories) == ("native", 2, 2)
-    assert vitals.last_event_at == pytest.approx(started.now(), abs=5)
-    assert vitals.trouble == ""
+    heartbeat = started.watched.health()
+    assert (heartbeat.watch, heartbeat.watched_directories, heartbeat.directories) == (
+        "native",
+        2,
+        2,
+    )
+    assert heartbeat.last_event_at == pytest.approx(started.now(), abs=5)
+    assert heartbeat.trouble == ""
 
 
 def test_a_missing_root_is_trouble_and_is_scanned_at_once_on_its_return(started, tmp_path, until):
     started.synced(b"a")
     started.root.rename(tmp_path / "away")
     started.watched.check()
-    assert "cannot be listed" in started.watched.vitals().trouble
+    assert "cannot be listed" in started.watched.health().trouble
     started.later(331)
     assert started.watched.scan_if_due() <= 10
     tmp_path.joinpath("away").rename(started.root)
@@ -184,7 +188,7 @@ def test_a_missing_root_is_trouble_and_is_scanned_at_once_on_its_return(started,
     started.later(2)
     started.watched.scan_if_due()
     assert b"b" in started.statuses()
-    assert started.watched.vitals().trouble == ""
+    assert started.watched.health().trouble == ""
 
 
 def make_watch(store, tmp_path, **more):
@@ -214,7 +218,7 @@ def test_it_watches_several_folders_and_stops_every_thread(store, tmp_path, unti
     assert until(ready)
     for watched in watch.folders.values():
         watched.check_all()
-    assert set(watch.vitals()) == {"one", "two"}
+    assert set(watch.health()) == {"one", "two"}
     watch.stop()
     watch.stop()
     assert set(threading.enumerate()) <= threads

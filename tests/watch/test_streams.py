@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from watch_place import Place
 
-from syncd.state.store import Store
+from syncd.state.database.store import Store
 
 NAMES = ["a", "b", "d", "d/a", "d/e", "d/e/b", "f.tmp"]
 NAME = st.sampled_from(NAMES)

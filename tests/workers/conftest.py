@@ -10,17 +10,17 @@ from syncd import disk
 from syncd.emulator import Emulator
 from syncd.files_api import FilesClient, StopFlag, UnauthorizedError
 from syncd.identity import identify
-from syncd.state import copies, echo as echoes, files, folders, holds, sightings
+from syncd.state import copies, echo as echoes, files, folders, holds, observations
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
-from syncd.workers.introduction import Introduction
+from syncd.workers.organization_check import OrganizationCheck
 from syncd.workers.poller import Poller, PollOptions
-from syncd.workers.preparation import Root, UploadOptions
+from syncd.workers.preparation import SourceRoot, UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 
@@ -48,7 +48,7 @@ class Shop:
         self.gate = Gate(store=store, clock=self.clock, monotonic=self.clock)
         common = {"store": store, "ledger": self.ledger, "gate": self.gate, "clock": self.clock}
         self.uploader = Uploader(
-            roots={"f": Root(path, 5.0, None)},
+            roots={"f": SourceRoot(path, 5.0, None)},
             make_client=lambda stop: make(stop=stop),
             options=UploadOptions(workers=2, method="direct"),
             **common,
@@ -64,6 +64,7 @@ class Shop:
             steady=self.clock,
             boot="boot",
             pause=lambda _: False,
+            ask=self.poller.look,
             **common,
         )
         # The clocks are compared for the first time: every grace begins with that.
@@ -71,11 +72,14 @@ class Shop:
         self.confirmer = Confirmer(
             client=self.client, options=ConfirmOptions(), pause=lambda _: False, **common
         )
-        introduction = Introduction(
+        organization_check = OrganizationCheck(
             store=store, client=self.client, gate=self.gate, mark="mark", clock=self.clock
         )
         self.reconciler = Reconciler(
-            client=self.client, introduction=introduction, options=ReconcileOptions(), **common
+            client=self.client,
+            organization_check=organization_check,
+            options=ReconcileOptions(),
+            **common,
         )
 
     def clock(self):
@@ -91,10 +95,10 @@ class Shop:
         if seen is Seen.PRESENT:
             mark = disk.Fingerprint.of((self.root / name).lstat())
         self.store.write(
-            lambda db: sightings.record(
+            lambda db: observations.record(
                 db,
                 "f",
-                [Sighting(path, seen, mark)],
+                [Observation(path, seen, mark)],
                 settling=SETTLING,
                 policies=self.policies,
                 now=self.now,

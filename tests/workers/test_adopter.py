@@ -10,14 +10,14 @@ import pytest
 
 from syncd.disk import Fingerprint
 from syncd.files_api import FilesApiError, ForbiddenError, Listing, NewFile, UploadSource
-from syncd.state import attempts, copies, holds, sightings, tokens
+from syncd.repair.adopt import Adopter, AdoptError
+from syncd.repair.verify import Verifier
+from syncd.state import attempts, copies, holds, observations, tokens
+from syncd.state.database.store import Store
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting
-from syncd.state.store import Store
-from syncd.workers.adopter import Adopter, AdoptError
-from syncd.workers.introduction import Introduction
-from syncd.workers.verifier import Verifier
+from syncd.workers.organization_check import OrganizationCheck
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ def lost(shop, tmp_path):
 
 
 def adopter(shop, **changes):
-    introduction = Introduction(
+    organization_check = OrganizationCheck(
         store=shop.store, client=shop.client, gate=shop.gate, mark="mark", clock=shop.clock
     )
     values = {
         "store": shop.store,
         "ledger": shop.ledger,
         "client": shop.client,
-        "introduction": introduction,
+        "organization_check": organization_check,
         "policies": shop.policies,
         "roots": {"f": os.fsencode(shop.root)},
         "clock": shop.clock,
@@ -128,10 +128,10 @@ def settle(shop, name, seconds):
     """Have the file be seen as one that must stay quiet for `seconds` before it is ready."""
     mark = Fingerprint.of((shop.root / name).lstat())
     shop.store.write(
-        lambda db: sightings.record(
+        lambda db: observations.record(
             db,
             "f",
-            [Sighting(os.fsencode(name), Seen.PRESENT, mark)],
+            [Observation(os.fsencode(name), Seen.PRESENT, mark)],
             settling=Settling(seconds, 60.0),
             policies=shop.policies,
             now=shop.now,
@@ -233,7 +233,7 @@ def test_a_renamed_file_is_found_by_its_content_and_size(shop, lost):
 def test_the_oldest_object_that_carries_a_token_is_taken_up_and_no_other(
     shop, lost, content, older
 ):
-    """Whoever copies our name comes later; what does not fit is not ours."""
+    """A copy of our name comes later; an object that does not fit is not ours."""
     shop.drop("clip.txt", b"genuine!")
     shop.upload()
     ours = shop.copy("clip.txt").file_uuid
@@ -304,7 +304,7 @@ def test_with_check_only_what_holds_what_was_sent_is_taken_up(shop, lost, tmp_pa
         damage(tmp_path, contents[name])
     again = lost()
     for name in ("old", "worn"):
-        # What is remote is what these files held before.
+        # The remote objects are earlier contents of these files.
         again.drop(name, b"newer")
     result = adopt(again, check=True)
     assert (result["live"], result["previous"], result["unknown"]) == (1, 1, 2)
@@ -514,7 +514,7 @@ def test_a_state_that_has_sent_something_cannot_become_another_instance(shop):
         adopt(shop, instance="0011aabb")
 
 
-# What verify tells
+# The report of verify
 
 
 def verify(shop, **arguments):
@@ -648,7 +648,7 @@ def closed(shop, others):
     shop.upload()
     b = shop.copy("b")
     shop.store.write(lambda db: copies.update(db, b.id, workspace_uuid=FORMER))
-    # Whoever writes to a workspace first, owns it.
+    # The first to write to a workspace owns it.
     others.create([NewFile(local_file_path="x")], workspace_uuid=FORMER)
     return shop
 

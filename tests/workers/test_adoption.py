@@ -8,13 +8,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from syncd import commands, config as configuration
+from syncd import commands
+from syncd.components import opened
+from syncd.config import loading as configuration
 from syncd.emulator import Emulator
 from syncd.exceptions import ForeignStateError, StateError
 from syncd.files_api import NewFile, token_of
-from syncd.parts import opened
+from syncd.repair.adopt import AdoptError
 from syncd.state import holds, manifest, rollback
-from syncd.workers.adopter import AdoptError
 
 OURS, THEIRS = "our-key", "their-key"
 ORGANIZATIONS = {
@@ -125,11 +126,11 @@ def test_an_adoption_that_was_cut_short_is_repeated(synced, monkeypatch, cut):
     with synced.parts() as parts:
         write, left = parts.store.write, [cut]
 
-        def cut_short(work):
+        def cut_short(verb, *args, **kwargs):
             left[0] -= 1
             if left[0] < 0:
                 raise StateError("cut")
-            return write(work)
+            return write(verb, *args, **kwargs)
 
         parts.adopter._store = _Cut(parts.store, cut_short)
         with pytest.raises(StateError, match="cut"):
@@ -281,11 +282,11 @@ def test_a_key_that_shows_another_organization_ends_syncd_before_anything_is_sen
 @pytest.mark.long
 def test_a_rotated_key_of_the_same_organization_goes_on_after_one_list_call(synced):
     with synced.parts("rotated-key") as parts:
-        assert not parts.gate.introduced
+        assert not parts.gate.organization_known
         parts.reconciler.step()
         assert parts.gate.may_send()
     with synced.parts("rotated-key") as parts:
-        assert parts.gate.introduced, "a known key costs no request"
+        assert parts.gate.organization_known, "a known key costs no request"
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""What the service asks for is kept to, across restarts, and nothing is asked in a loop."""
+"""The service's demands are obeyed, across restarts, and nothing is asked in a loop."""
 
 import time
 
@@ -7,8 +7,8 @@ import pytest
 from syncd.files_api import ForbiddenError, RateLimitedError, ServerError
 from syncd.state.ledger import Ledger, recover
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.manual_retry import Retrying, forget_backoff
 from syncd.state.planner import Policy
-from syncd.state.retrying import Retrying, forget_backoff
 from syncd.workers.gate import Gate
 from syncd.workers.preparation import UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
@@ -152,7 +152,7 @@ def test_a_refused_key_is_asked_for_twice_a_minute_however_many_hints_come(shop)
 
 @pytest.mark.row(38)
 def test_a_closed_workspace_is_asked_for_twice_a_minute_however_many_hints_come(shop):
-    shop.gate.judge(None, refusal=ForbiddenError("no", operation="list", status=403))
+    shop.gate.workspaces.judge(None, refusal=ForbiddenError("no", operation="list", status=403))
     shop.faults({"match": "GET /v2/files", "action": {"status": 403}})
     for _ in range(50):
         shop.reconciler.step()
@@ -184,12 +184,14 @@ def test_a_closed_default_workspace_closes_itself_alone_and_heals_by_itself(shop
 
 @pytest.mark.row(38)
 def test_a_closed_workspace_outlives_the_process_until_an_answer_says_otherwise(shop):
-    shop.gate.judge(WORKSPACE, refusal=ForbiddenError("no", operation="list", status=403))
+    shop.gate.workspaces.judge(
+        WORKSPACE, refusal=ForbiddenError("no", operation="list", status=403)
+    )
     gate = restarted(shop)
-    assert gate.closed == {WORKSPACE}
+    assert gate.workspaces.closed == {WORKSPACE}
     assert gate.may_send()
-    gate.judge(WORKSPACE, refusal=None)
-    assert (gate.closed, shop.holds()) == (frozenset(), [])
+    gate.workspaces.judge(WORKSPACE, refusal=None)
+    assert (gate.workspaces.closed, shop.holds()) == (frozenset(), [])
 
 
 def test_a_used_up_quota_rests_sending_for_five_minutes(shop):
@@ -326,7 +328,7 @@ def test_suspects_go_up_one_at_a_time(shop):
     shop.store.write(lambda db: db.conn.execute("UPDATE files SET crashes = 1"))
     shop.drop("d", b"d")
     shop.uploader.step()
-    assert sorted(file.crashes for file in shop.uploader._handed_out.files().values()) == [0, 1]
+    assert sorted(file.crashes for file in shop.uploader._handed_out.files.values()) == [0, 1]
     shop.uploader.start()
     shop.uploader.stop(30)
 
@@ -340,7 +342,7 @@ def reconciler_of(shop):
         ledger=Ledger(policies={"f": Policy()}, instance=shop.store.instance),
         client=shop.client,
         gate=shop.gate,
-        introduction=shop.reconciler._introduction,
+        organization_check=shop.reconciler._gate_probe._organization_check,
         options=ReconcileOptions(),
         clock=shop.clock,
     )

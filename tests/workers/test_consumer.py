@@ -7,11 +7,12 @@ from hashlib import sha256
 import pytest
 
 from syncd import disk, lease, relocation
-from syncd.state import consumption, folders, holds
+from syncd.state import after_upload, folders, holds
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.sightings import Seen
-from syncd.workers import consumer
-from syncd.workers.consumer import DAY_SECONDS, ConsumedFolder, Consumer
+from syncd.state.observations import Seen
+from syncd.workers import after_upload as worker
+from syncd.workers.after_upload import DAY_SECONDS, AfterUpload
+from syncd.workers.emptied_folder import EmptiedFolder
 
 
 @pytest.fixture(params=["move", "delete"])
@@ -19,12 +20,12 @@ def emptied(request, shop, tmp_path):
     shop.target = tmp_path / "sent"
     shop.policies["f"] = replace(shop.policies["f"], after_upload=request.param)
     target = os.fsencode(shop.target) if request.param == "move" else None
-    shop.consumer = Consumer(
+    shop.consumer = AfterUpload(
         store=shop.store,
         ledger=shop.ledger,
         client=shop.client,
         gate=shop.gate,
-        consumed={"f": ConsumedFolder(os.fsencode(shop.root), target)},
+        emptied={"f": EmptiedFolder(os.fsencode(shop.root), target)},
         policies=shop.policies,
         clock=shop.clock,
     )
@@ -32,7 +33,7 @@ def emptied(request, shop, tmp_path):
 
 
 def sent(shop):
-    """What was moved, by name; the other way of taking away leaves nothing to compare."""
+    """Return the moved files by name; deleting leaves nothing to compare."""
     found = shop.target.rglob("*") if shop.target.exists() else ()
     return {str(path.relative_to(shop.target)): path.read_bytes() for path in found}
 
@@ -61,7 +62,7 @@ def test_a_live_file_is_taken_away_and_its_copy_stays_for_good(emptied):
 
 
 def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(emptied, monkeypatch):
-    monkeypatch.setattr("syncd.workers.consumer.BATCH", 1)
+    monkeypatch.setattr("syncd.workers.after_upload.BATCH", 1)
     for name in ("a", "b"):
         emptied.drop(name, name.encode())
     emptied.upload()
@@ -151,7 +152,7 @@ def test_what_others_deleted_since_is_looked_for_and_its_file_stays(emptied):
 def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
     emptied, status, monkeypatch
 ):
-    monkeypatch.setattr(consumer, "BATCH", 5)
+    monkeypatch.setattr(worker, "BATCH", 5)
     for number in range(12):
         emptied.drop(f"{number}", b"a")
     emptied.upload()
@@ -182,7 +183,7 @@ def test_the_service_is_asked_before_a_file_is_taken_away_and_once_for_many(empt
 
 @pytest.mark.row(30)
 def test_nothing_is_taken_away_while_the_ledger_has_lost_something(emptied):
-    """What it calls live may have been deleted since the backup that it comes from."""
+    """A copy that it calls live may have been deleted since the backup that it comes from."""
     emptied.drop("a", b"one")
     emptied.upload()
     lost = {"stops": "sending", "scope": holds.EVERYWHERE, "reason": holds.STATE_LOST}
@@ -218,7 +219,7 @@ def test_a_cut_before_or_after_the_file_is_taken_away_ends_the_same(emptied, mon
     monkeypatch.undo()
     assert emptied.file("a").status is FileStatus.CONSUMED
     assert emptied.copy("a").status is CopyStatus.RELEASED
-    # What a scan says meanwhile changes nothing.
+    # A scan in the meantime changes nothing.
     emptied.notice("a", Seen.PRESENT if cut == "before it is set aside" else Seen.MISSING)
     emptied.now += 61
     emptied.consumer.step()
@@ -236,7 +237,7 @@ def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptie
     """The negative control: taken away first, told later."""
     emptied.drop("a", b"one")
     emptied.upload()
-    begin = consumption.begin
+    begin = after_upload.begin
 
     def untold(db, file_id, fingerprint, aside, now):
         db.conn.execute("SAVEPOINT trial")
@@ -245,8 +246,8 @@ def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptie
         db.conn.execute("RELEASE trial")
         return may
 
-    monkeypatch.setattr(consumption, "begin", untold)
-    monkeypatch.setattr(consumption, "done", lambda *_, **__: None)
+    monkeypatch.setattr(after_upload, "begin", untold)
+    monkeypatch.setattr(after_upload, "done", lambda *_, **__: None)
     emptied.consumer.step()
     # In such a folder nothing is ever deleted remotely; only where that is undone, it shows.
     emptied.policies["f"] = replace(emptied.policies["f"], after_upload="keep")
@@ -356,7 +357,7 @@ def test_a_file_that_somebody_still_writes_to_stays_and_its_next_words_are_sent(
 
 @pytest.mark.row(69)
 def test_a_memory_map_counts_as_a_writer(emptied):
-    """What is written through it changes neither time nor size, and no event tells of it."""
+    """Writes through it change neither time nor size, and cause no event."""
     path = emptied.root / "a"
     path.write_bytes(b"a" * 4096)
     with path.open("r+b") as file:
@@ -372,10 +373,10 @@ def test_a_memory_map_counts_as_a_writer(emptied):
 @pytest.mark.row(69)
 @pytest.mark.parametrize("moment", ["begin", "set_aside"])
 def test_a_file_that_is_renamed_over_in_the_last_moment_is_left_alone(emptied, monkeypatch, moment):
-    """What is taken away is what was checked, whatever has its name by then."""
+    """The checked file is taken away, whatever has its name by then."""
     emptied.drop("a", b"sent")
     emptied.upload()
-    place = consumption if moment == "begin" else relocation
+    place = after_upload if moment == "begin" else relocation
     honest = getattr(place, moment)
 
     def swapping(*args):
@@ -437,7 +438,7 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
     emptied.drop("a", b"old")
     emptied.upload()
     emptied.consumer.step()
-    emptied.consumer._folders["f"] = ConsumedFolder(os.fsencode(emptied.root), takes=False)
+    emptied.consumer._folders["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
     emptied.now += DAY_SECONDS + 10
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"old"
@@ -448,7 +449,7 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
 def test_nothing_is_taken_away_beneath_another_root(emptied, monkeypatch):
     emptied.drop("a", b"one")
     emptied.upload()
-    monkeypatch.setattr(consumer, "is_right_root", lambda *_: False)
+    monkeypatch.setattr(worker, "is_right_root", lambda *_: False)
     emptied.consumer.step()
     assert (emptied.root / "a").exists()
 
@@ -516,12 +517,12 @@ def test_a_size_that_only_the_download_tells_is_enough(emptied, monkeypatch):
 
 
 def test_the_intent_is_not_committed_for_a_file_that_has_moved_on_meanwhile(emptied):
-    """What was due was read a while ago: only the row as it is now counts."""
+    """The due row was read a while ago: only the row as it is now counts."""
 
     def begin(mark=None):
         mark = mark or emptied.file("a").fingerprint
         return emptied.store.write(
-            lambda db: consumption.begin(db, emptied.file("a").id, mark, "aside", emptied.now)
+            lambda db: after_upload.begin(db, emptied.file("a").id, mark, "aside", emptied.now)
         )
 
     emptied.drop("a", b"one")

@@ -9,9 +9,9 @@ import pytest
 from syncd import disk
 from syncd.exceptions import StateWriteError
 from syncd.files_api import Answer
-from syncd.state import holds, sightings
+from syncd.state import holds, observations
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.state.sightings import Seen, Settling, Sighting
+from syncd.state.observations import Observation, Seen, Settling
 from syncd.workers import deleter
 
 
@@ -97,6 +97,87 @@ def test_a_deletion_whose_outcome_could_not_be_recorded_is_made_again(synced, mo
     synced.deleter.step()
     assert synced.copy("a").status is CopyStatus.GONE
     assert len(deletes(synced)) == 2
+
+
+# Deletions that are promised together
+
+
+def at_the_first_delete(shop, monkeypatch, act):
+    """Do something once the first DELETE is answered."""
+    real, sent = shop.client.delete, []
+
+    def delete(uuid):
+        real(uuid)
+        sent.append(uuid)
+        if len(sent) == 1:
+            act()
+
+    monkeypatch.setattr(shop.client, "delete", delete)
+
+
+def kept(shop):
+    """Return the name of the one file of two whose copy was not deleted."""
+    (uuid,) = shop.live()
+    (name,) = (name for name in "ab" if shop.copy(name).file_uuid == uuid)
+    return name
+
+
+def test_what_is_back_before_its_promised_delete_leaves_is_kept(synced, monkeypatch):
+    lose(synced, "a")
+    lose(synced, "b")
+
+    def bring_back():
+        name = kept(synced)
+        (synced.root / name).write_bytes(name.encode())
+        synced.notice(name)
+
+    at_the_first_delete(synced, monkeypatch, bring_back)
+    synced.now += 61
+    synced.deleter.step()
+    assert len(deletes(synced)) == 1
+    copy = synced.copy(kept(synced))
+    assert (copy.in_flight, copy.delete_sent_at, copy.evidence) == (False, None, None)
+    synced.now += 61
+    synced.upload()
+    synced.deleter.step()
+    assert synced.copy(kept(synced)).status is CopyStatus.LIVE
+    assert len(deletes(synced)) == 1
+
+
+@pytest.mark.parametrize("cause", ["hold", "gate", "old look", "stop"])
+def test_a_promise_that_is_not_kept_is_taken_back(synced, monkeypatch, cause):
+    place = {"stops": "deletions", "scope": "f", "reason": "root_missing", "now": synced.now}
+    worker = synced.deleter
+    causes = {
+        "hold": lambda: synced.store.write(lambda db: holds.place(db, message="m", **place)),
+        "gate": lambda: synced.gate._shut(1000),
+        "old look": lambda: monkeypatch.setattr(worker, "_steady", lambda: synced.now + 60),
+        "stop": lambda: monkeypatch.setattr(worker, "_stopped", lambda: True),
+    }
+    lose(synced, "a")
+    lose(synced, "b")
+    at_the_first_delete(synced, monkeypatch, causes[cause])
+    synced.now += 61
+    worker.step()
+    assert len(deletes(synced)) == 1
+    copy = synced.copy(kept(synced))
+    assert (copy.status, copy.in_flight) == (CopyStatus.RETIRING, False)
+    assert (copy.delete_sent_at, copy.attempts, copy.due_at) == (None, 0, synced.now + 1)
+
+
+def test_deletions_of_one_step_share_their_commits(synced):
+    names = [f"f{number}" for number in range(20)]
+    for name in names:
+        synced.drop(name, name.encode())
+    synced.upload()
+    for name in names:
+        lose(synced, name)
+    synced.deleter.step()
+    synced.now += 61
+    before = synced.store._writer.commits
+    synced.deleter.step()
+    assert len(deletes(synced)) == 20
+    assert synced.store._writer.commits - before <= 4, "judged, promised and recorded"
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "unreadable parent"])
@@ -293,24 +374,24 @@ def hung(synced, monkeypatch):
     synced.store.write(add)
     (synced.root / "x").write_bytes(b"x")
     mark = disk.Fingerprint.of((synced.root / "x").lstat())
-    seen(synced, Sighting(b"x", Seen.PRESENT, mark))
+    seen(synced, Observation(b"x", Seen.PRESENT, mark))
     synced.uploader._roots["hung"] = synced.uploader._roots["f"]
     synced.upload()
     assert len(synced.live()) == 3
     synced.deleter._mirrored = {"hung": synced.deleter._mirrored["f"], **synced.deleter._mirrored}
     synced.deleter._lookouts._patience_seconds = 0.2
     (synced.root / "x").unlink()
-    seen(synced, Sighting(b"x", Seen.MISSING))
+    seen(synced, Observation(b"x", Seen.MISSING))
     yield synced, answers
     answers.set()
 
 
-def seen(shop, sighting):
+def seen(shop, observation):
     shop.store.write(
-        lambda db: sightings.record(
+        lambda db: observations.record(
             db,
             "hung",
-            [sighting],
+            [observation],
             settling=Settling(0.0, 60.0),
             policies=shop.policies,
             now=shop.now,
@@ -343,7 +424,7 @@ def test_an_answer_that_came_late_counts_for_nothing_that_changed_meanwhile(hung
     shop.now += 61
     shop.deleter.step()
     # Back, and gone again, while its disk was asked: a grace of its own begins.
-    seen(shop, Sighting(b"x", Seen.MISSING, removal_seen=True))
+    seen(shop, Observation(b"x", Seen.MISSING, removal_seen=True))
     answers.set()
     time.sleep(0.2)
     (shop.root / "x").write_bytes(b"x")
@@ -416,7 +497,7 @@ def test_a_clock_that_is_set_back_delays_no_deletion(synced):
     assert len(deletes(synced)) == 1
 
 
-# What is wanted, and what is kept
+# Wanted and kept copies
 
 
 def test_a_file_that_is_back_takes_what_was_sent_of_it_meanwhile(synced):

@@ -13,13 +13,13 @@ from syncd.disk import Fingerprint
 from syncd.identity import identify
 from syncd.state import copies, files, folders, holds
 from syncd.state.copies import Copy
+from syncd.state.database.store import Store
 from syncd.state.deletions import Deletions
 from syncd.state.holds import decisions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
-from syncd.state.sightings import Seen, Settling, Sighting, record
-from syncd.state.store import Store
 from syncd.workers.deleter import DELETES_PER_SECOND, Deleter, MirroredFolder
 
 FILES = int(os.environ.get("SYNCD_DELETED_FILES", "200"))
@@ -72,7 +72,7 @@ def fill(db, path):
             live_at=1.0,
         )
         copies.insert(db, copy)
-    gone = [Sighting(b"d/%06d" % number, Seen.MISSING) for number in range(FILES)]
+    gone = [Observation(b"d/%06d" % number, Seen.MISSING) for number in range(FILES)]
     record(db, "f", gone, settling=SETTLING, policies=POLICIES, now=1_000_000.0)
 
 

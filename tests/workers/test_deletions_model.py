@@ -21,19 +21,20 @@ from syncd import disk, identity
 from syncd.disk import Fingerprint, Found, Sight
 from syncd.files_api import ServerError
 from syncd.identity import RootIdentity, View
-from syncd.state import due, holds, inventory, manifest, schema
+from syncd.state import due, files, holds, manifest, scan_index
+from syncd.state.database.migrations import migrations
 from syncd.state.deletions import Deletions
 from syncd.state.holds import decisions, missing
 from syncd.state.holds.decisions import STORED
 from syncd.state.ledger import Copy, Elsewhere, Ledger, Offer, Stored
 from syncd.state.planner import Limits, Policy
 from syncd.watch import likeness
+from syncd.watch.evidence import judge
 from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
-from syncd.watch.looks import judge
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root
-from syncd.workers.deleter import Deleter, MirroredFolder
+from syncd.workers.deleter import CLOCK_NOTED_SECONDS, Deleter, MirroredFolder
 
 #: Nothing is open for writing here.
 OPEN_FILES = OpenFiles(b"/f")
@@ -48,16 +49,18 @@ RIGHT, OTHER, BARE = RootIdentity("uuid 1", 2), RootIdentity("uuid 3", 2), RootI
 class MemoryStore:
     """The tables in memory; whatever is written is there at once."""
 
+    failed = False
+
     def __init__(self):
         # A look at a folder reads on a thread of its own.
         self.db = Database(sqlite3.connect(":memory:", check_same_thread=False))
         self.db.conn.isolation_level = None
         self.db.conn.row_factory = sqlite3.Row
-        schema.migrations.apply(self.db)
+        migrations.apply(self.db)
         self.changed = threading.Event()
 
-    def read(self, query):
-        return query(self.db)
+    def read(self, query, *args, **kwargs):
+        return query(self.db, *args, **kwargs)
 
     write = read
 
@@ -80,7 +83,7 @@ class World:
         *("create", "create", "change", "remove", "remove", "rename", "mount", "mount", "forbid"),
         *("set_clock", "wait", "wait", "scan", "scan", "scan_racing", "upload", "upload"),
         *("work", "work", "work", "decide", "fail", "restart", "work_racing", "reboot", "mirror"),
-        *("remove_all", "back_up"),
+        *("remove_all", "back_up", "rest", "rest", "reboot"),
     )
 
     def __init__(self, store, seed):
@@ -138,12 +141,13 @@ class World:
             steady=lambda: self.steady,
             boot=f"boot-{self.boot}",
             pause=lambda _: False,
+            ask=self.answer,
         )
 
     # The disk, as the product asks for it
 
     def shown(self):
-        """What is seen at the root's path now."""
+        """The directory at the root's path now."""
         return {"right": self.truth, "earlier": self.image[0]}.get(self.mounted, {})
 
     def may_list(self, directory):
@@ -247,7 +251,20 @@ class World:
         )
         return any(self.sent_as[row[0]] == self.sent_as[file_uuid] for row in rows)
 
-    # What befalls the folder
+    def answer(self, copy):
+        """Say whether a copy is there."""
+        if self.broken:
+            return
+        if copy.file_uuid not in self.remote:
+            self.ledger.gone_remotely(self.store.db, copy.id, self.now)
+            return
+        facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
+        self.ledger.completed(self.store.db, copy.id, self.now, **facts)
+        row = self.store.db.conn.execute("SELECT status FROM copies WHERE id = ?", (copy.id,))
+        if row.fetchone()[0] == "live":
+            self.remote[copy.file_uuid] = files.existing(self.store.db, copy.file_id).path
+
+    # Events in the folder
 
     def step(self):
         """Do one thing of all that can happen, at random."""
@@ -326,7 +343,7 @@ class World:
 
     def reboot(self):
         """Start the machine anew, off for a while: for seconds, or for days, as for cron."""
-        self.wait((5.0, 100.0, 7_200.0, 259_200.0))
+        self.let_pass(self.random.choice((5.0, 100.0, 7_200.0, 259_200.0)))
         # A clock without a battery begins long ago; one that is years ahead is no better.
         long_ago = min(self.now, 1e6)
         wrong = (long_ago, self.now + 5e8, max(self.now - 90_000.0, long_ago))
@@ -345,6 +362,12 @@ class World:
 
     def wait(self, choice=(1.0, 9.0, 30.0, 61.0, 61.0, 4_000.0, 40_000.0)):
         seconds = self.random.choice(choice)
+        self.let_pass(seconds)
+        if seconds > CLOCK_NOTED_SECONDS:
+            # A round of the deleter is never so far.
+            self.deleter._mind_the_clock()
+
+    def let_pass(self, seconds):
         self.now += seconds
         self.steady += seconds
         self.true += seconds
@@ -356,7 +379,7 @@ class World:
         self.store.db.conn.execute("UPDATE copies SET in_flight = 0 WHERE in_flight = 1")
         self.reopen()
 
-    # What the product does of itself
+    # Steps of the product
 
     def hint(self, paths):
         standing = self.root.check()
@@ -381,7 +404,7 @@ class World:
         for parent in (b"", b"d"):
             if not self.may_list(parent):
                 continue
-            rows = inventory.in_directory(self.store.db, "f", parent)
+            rows = scan_index.in_directory(self.store.db, "f", parent)
             known = {row.path: row for row in rows}
             listed = {p: m for p, (_, m) in self.shown().items() if disk.split(p)[0] == parent}
             noticed += listed
@@ -439,6 +462,12 @@ class World:
 
     def work(self):
         self.deleter.step()
+
+    def rest(self):
+        """Let nothing happen while the deleter goes through its looks and deletions."""
+        for _ in range(3):
+            self.wait((61.0,))
+            self.work()
 
     def work_racing(self):
         """A round of the deleter under which something happens to the mount."""
@@ -505,6 +534,16 @@ class CalmWorld(World):
     verbs = (
         *("create", "create", "create", "change", "remove", "remove", "rename", "wait", "wait"),
         *("scan", "scan", "upload", "upload", "work", "work", "decide", "restart", "remove_all"),
+    )
+
+
+class StartingWorld(World):
+    """A world whose disk stays, while the machine is started anew and its clock is set."""
+
+    mounts = ("right",)
+    verbs = (
+        *("create", "create", "create", "remove", "remove", "scan", "scan", "upload", "work"),
+        *("work", "wait", "reboot", "reboot", "set_clock", "restart"),
     )
 
 
@@ -648,6 +687,36 @@ def test_the_grace_begins_anew_on_another_mount_of_the_disk(world):
     assert (world.wrong, world.remote) == ([], {})
 
 
+@pytest.mark.row(65)
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_after_another_mount_the_grace_begins_with_a_look_that_counts(world, confirmed):
+    world.put(b"a", b"x")
+    world.scan()
+    world.upload()
+    world.take(b"a")
+    world.hint({b"a": True})
+    world.wait((61.0,))
+    if confirmed:
+        world.broken = True
+        world.work()
+        world.broken = False
+    # It is back, and the look that sees it does not count, for the mount changes meanwhile.
+    world.put(b"a", b"y")
+    world.wait((4000.0,))
+    world.race_in_look = lambda: world.mount_disk("right")
+    world.work()
+    world.race_in_look = None
+    world.root.check()
+    world.wait((4000.0,))
+    world.take(b"a")
+    world.work()
+    assert (world.wrong, len(world.remote)) == ([], 1)
+    for _ in range(2):
+        world.wait((61.0,))
+        world.work()
+    assert (world.wrong, world.remote) == ([], {})
+
+
 @pytest.mark.row(3)
 @pytest.mark.row(5)
 @pytest.mark.row(6)
@@ -682,7 +751,7 @@ def is_found(memory, plant):
     return any(
         breaks(memory, seed, kind, plant) and not breaks(memory, seed, kind)
         for seed in range(200)
-        for kind in (World, CalmWorld)
+        for kind in (World, CalmWorld, StartingWorld)
     )
 
 
@@ -739,7 +808,8 @@ def _approved_whatever_is_missing(monkeypatch):
 
 
 def _kept_where_nothing_is_mirrored(monkeypatch):
-    monkeypatch.setattr(Deletions, "_keep_unmirrored", lambda *_: None)
+    monkeypatch.setattr(Deletions, "_keep_unmirrored", lambda _self, _db, known: known)
+    monkeypatch.setattr("syncd.state.deletions._Known.is_kept", False)
 
 
 def _freed_at_once(monkeypatch):
@@ -767,8 +837,8 @@ def _a_clock_is_believed(monkeypatch):
 
 
 def _a_new_start_is_believed(monkeypatch):
-    """Whatever a clock says after a new start of the machine."""
-    monkeypatch.setattr("syncd.workers.deleter.LONGEST_OFF_SECONDS", 1e12)
+    """The clock may say anything after a new start of the machine."""
+    monkeypatch.setattr("syncd.workers.clock_seen.LONGEST_OFF_SECONDS", 1e12)
 
 
 @pytest.mark.long

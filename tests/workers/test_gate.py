@@ -1,22 +1,28 @@
-"""What the service said of one request holds for all, and outlives the process."""
+"""An answer to one request holds for all, and outlives the process."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from syncd.components import settle_changes
+from syncd.exceptions import StateWriteError
 from syncd.files_api import (
     AbortedInDoubt,
     AbortedUnsent,
     BadRequestError,
     ForbiddenError,
     NotSentError,
+    QuotaError,
     RateLimitedError,
     ServerError,
     UnauthorizedError,
 )
-from syncd.parts import settle_changes
 from syncd.state import holds
-from syncd.workers.gate import TRIPPED_AFTER, Gate
+from syncd.workers.gate import Gate
+from syncd.workers.gate_holds import QUOTA_REST_SECONDS
+from syncd.workers.probe import TRIPPED_AFTER
+from syncd.workers.receipts import Receipts
+from syncd.workers.refusals import ALIKE
 
 UPLOAD = "POST /v2/files/-/uploads"
 
@@ -103,13 +109,21 @@ def test_a_forbidden_upload_where_the_workspace_is_open_is_that_files_alone(shop
 @pytest.mark.row(79)
 def test_a_forbidden_workspace_that_no_folder_uses_any_more_holds_nothing_up(shop):
     refusal = ForbiddenError("no", operation="list", status=403)
+    shop.drop("a", b"a")
+    file = shop.file("a")
     for workspace in ("another", None):
-        gate(shop).judge(workspace, refusal=refusal)
+        before = gate(shop)
+        before.workspaces.judge(workspace, refusal=refusal)
+        for number in range(ALIKE):
+            before.refusals.refused(workspace, file.id + number, refusal, shop.ledger)
     restarted = gate(shop)
-    parts = SimpleNamespace(store=shop.store, policies=shop.policies, gate=restarted)
+    assert restarted.refusals.held == {"another", None}
+    parts = SimpleNamespace(store=shop.store, policies=shop.policies, gate=restarted, hooks=[])
+    parts.receipts = Receipts(store=shop.store, folders={}, clock=shop.clock)
     settle_changes(parts, removed_too=True)
-    assert restarted.closed == {None}, "one that a folder uses is still forbidden"
-    assert shop.holds() == [("sending", "workspace_forbidden")]
+    assert restarted.workspaces.closed == {None}, "one that a folder uses is still forbidden"
+    assert restarted.refusals.held == {None}
+    assert sorted(shop.holds()) == [("sending", "refused"), ("sending", "workspace_forbidden")]
 
 
 @pytest.mark.row(73)
@@ -141,3 +155,50 @@ def test_what_does_not_mend_itself_is_not_said_to_be_waited_for(shop, caplog, co
     for _ in range(TRIPPED_AFTER):
         ours.failed(NotSentError("not sent", operation="list", code=code))
     assert said in caplog.text
+
+
+UNAUTHORIZED = UnauthorizedError("no", operation="list", status=401)
+FORBIDDEN = ForbiddenError("no", operation="list", status=403)
+REFUSAL = BadRequestError("no", operation="upload", status=400)
+
+
+def _refused(ours, shop):
+    for number in range(10):
+        ours.refusals.refused(None, number, REFUSAL, shop.ledger)
+
+
+def _rested(ours, shop):
+    shop.now += QUOTA_REST_SECONDS + 1
+    ours.end_quota_rest()
+
+
+@pytest.mark.row(23)
+@pytest.mark.parametrize(
+    ("stop", "go_on"),
+    [
+        (lambda ours, _: ours.failed(UNAUTHORIZED), lambda ours, _: ours.succeeded()),
+        (lambda ours, _: ours.failed(QuotaError("no", operation="upload", status=402)), _rested),
+        (
+            lambda ours, _: ours.workspaces.judge(None, refusal=FORBIDDEN),
+            lambda ours, _: ours.workspaces.judge(None, refusal=None),
+        ),
+        (_refused, lambda ours, _: ours.refusals.passed(None)),
+    ],
+    ids=["key", "quota", "workspace", "refused"],
+)
+def test_a_hold_whose_release_failed_to_commit_is_released_later(shop, monkeypatch, stop, go_on):
+    ours = gate(shop)
+    stop(ours, shop)
+    ours.release_ended()
+    assert shop.store.read(holds.open_holds)
+    with monkeypatch.context() as broken:
+        broken.setattr(shop.store, "write", fails_to_commit)
+        with pytest.raises(StateWriteError):
+            go_on(ours, shop)
+    assert shop.store.read(holds.open_holds)
+    ours.release_ended()
+    assert not shop.store.read(holds.open_holds)
+
+
+def fails_to_commit(*_, **__):
+    raise StateWriteError("I/O error")

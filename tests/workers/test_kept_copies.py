@@ -1,13 +1,13 @@
-"""What a person, a hold or a grace keeps is not deleted, whatever else is stored of its path."""
+"""Copies that a person, a hold or a grace keeps are not deleted, whatever else is stored."""
 
 from dataclasses import replace
 
 import pytest
 
-from syncd.state import copies, holds
+from syncd.state import copies, due, holds, reconfiguration
 from syncd.state.holds import decisions
 from syncd.state.lifecycle import CopyStatus, Keep
-from syncd.state.sightings import Seen
+from syncd.state.observations import Seen
 from tests.workers.test_adopter import adopt
 
 DAY = 86_400.0
@@ -26,6 +26,7 @@ def patient(shop):
 def sync(shop, name, content):
     shop.drop(name, content)
     shop.upload()
+    shop.deleter.step()
     shop.now += 100
     return next(copy for copy in shop.copies(name) if copy.status is CopyStatus.LIVE)
 
@@ -41,7 +42,7 @@ def retire(shop, name):
     (shop.root / name).unlink()
     file = shop.notice(name, Seen.MISSING)
     shop.now += 61
-    shop.store.write(lambda db: shop.deletions.confirm_missing(db, file.id, shop.now))
+    shop.store.write(lambda db: shop.deletions.confirm_missing(db, [file.id], shop.now))
 
 
 def hold(shop, name):
@@ -160,6 +161,86 @@ def test_a_rejected_deletion_keeps_the_content_that_was_live_last(patient):
     assert status == {first.id: CopyStatus.RELEASED, second.id: CopyStatus.RETIRING}
     work(patient, DAY)
     assert list(patient.live()) == [first.file_uuid]
+
+
+@pytest.fixture
+def asked_for(patient):
+    """A shop with an old copy that retires while its file holds its content again."""
+    sync(patient, "a", b"first")
+    patient.now += 2 * DAY
+    sync(patient, "a", b"second")
+    patient.drop("a", b"first")
+    patient.upload()
+    return patient
+
+
+def outstanding(shop):
+    return shop.store.read(due.outstanding, now=shop.now, attempts=5, deletions=False)
+
+
+def test_an_answer_that_fails_is_asked_for_again_soon_and_until_then_the_file_waits(asked_for):
+    first = asked_for.copies("a")[0]
+    asked_for.faults({"match": "GET /v2/files/*", "action": {"status": 500}})
+    asked_for.deleter.step()
+    assert outstanding(asked_for).waiting == 1
+    asked_for.faults()
+    asked_for.now += 100
+    asked_for.deleter.step()
+    assert asked_for.copies("a")[0].status is CopyStatus.LIVE
+    assert first.file_uuid in asked_for.live()
+
+
+def test_a_pass_over_other_folders_neither_asks_nor_deletes_for_this_one(asked_for):
+    asked_for.policies.clear()
+    asked_for.deleter._mirrored = {}
+    before = asked_for.copies("a")
+    for _ in range(3):
+        asked_for.now += 1000
+        asked_for.deleter.step()
+    assert [c.status for c in asked_for.copies("a")] == [c.status for c in before]
+    assert [c.error_message for c in asked_for.copies("a")] == [None, None]
+    assert len(asked_for.live()) == 2
+
+
+def test_the_content_of_a_folder_that_is_removed_is_kept_though_it_was_still_asked_for(asked_for):
+    first = asked_for.copies("a")[0]
+    release = {"folder": "f", "policies": {}, "now": asked_for.now}
+    while asked_for.store.write(reconfiguration.release_removed, **release):
+        pass
+    asked_for.policies.clear()
+    asked_for.deleter._mirrored = {}
+    work(asked_for, 31 * DAY)
+    assert first.file_uuid in asked_for.live()
+
+
+def test_the_content_of_a_missing_file_is_kept_though_it_was_still_asked_for(asked_for):
+    first = asked_for.copies("a")[0]
+    unmirrored = replace(asked_for.policies["f"], mirror_deletions=False, superseded_grace=60.0)
+    asked_for.policies["f"] = unmirrored
+    asked_for.faults({"match": "GET /v2/files/*", "action": {"status": 500}})
+    asked_for.deleter.step()
+    (asked_for.root / "a").unlink()
+    asked_for.notice("a", Seen.MISSING)
+    asked_for.faults()
+    for _ in range(5):
+        work(asked_for, 4000)
+    assert first.file_uuid in asked_for.live()
+
+
+def test_a_copy_that_retires_is_live_again_only_if_the_service_still_has_it(patient):
+    first = sync(patient, "a", b"first")
+    second = sync(patient, "a", b"second")
+    # As by a later state than this one, which was put back.
+    patient.client.delete(first.file_uuid)
+    patient.drop("a", b"first")
+    for _ in range(4):
+        patient.upload()
+        patient.deleter.step()
+        assert second.file_uuid in patient.live()
+        patient.now += 600
+    (again,) = (copy for copy in patient.copies("a") if copy.status is CopyStatus.LIVE)
+    assert again.file_uuid in patient.live()
+    assert again.id not in (first.id, second.id)
 
 
 def test_content_that_is_put_back_leaves_the_other_one_its_grace(patient):

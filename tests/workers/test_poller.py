@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncd.emulator.video import make_video
-from syncd.files_api import FileStatus, NotFoundError, RateLimitedError
+from syncd.files_api import NotFoundError, ProcessingStatus, RateLimitedError
 from syncd.state.lifecycle import CopyStatus
 
 
@@ -149,7 +149,7 @@ def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(
     shop.drop("broken.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.upload()
     shop.poller._client = SimpleNamespace(
-        get_status=lambda uuid: FileStatus(file_uuid=uuid, processing_status="completed"),
+        get_status=lambda uuid: ProcessingStatus(file_uuid=uuid, processing_status="completed"),
         get=lambda _: SimpleNamespace(video_metadata=None, remote_file_path=None),
         get_frames=refuse,
     )

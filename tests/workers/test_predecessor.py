@@ -6,10 +6,10 @@ from hashlib import sha256
 import pytest
 
 from syncd.files_api import ForbiddenError, RateLimitedError, ServerError, UploadSource
+from syncd.repair.adopt import Adopter, AdoptError
 from syncd.state import folders, holds, predecessor, tokens
 from syncd.state.planner import Policy
-from syncd.workers.adopter import Adopter, AdoptError
-from syncd.workers.introduction import Introduction
+from syncd.workers.organization_check import OrganizationCheck
 from syncd.workers.predecessor import SCAN_SECONDS, PredecessorCheck
 from syncd.workers.search import Search
 
@@ -57,14 +57,14 @@ def scanned(shop):
 def parts(shop, *, on_new="hold", policy=None, client=None):
     """Return the check of a start, and what adopts."""
     client = client or shop.client
-    introduction = Introduction(
+    organization_check = OrganizationCheck(
         store=shop.store, client=client, gate=shop.gate, mark="mark", clock=shop.clock
     )
     adopter = Adopter(
         store=shop.store,
         ledger=shop.ledger,
         client=client,
-        introduction=introduction,
+        organization_check=organization_check,
         policies=shop.policies,
         roots={"f": os.fsencode(shop.root)},
         clock=shop.clock,
@@ -72,7 +72,9 @@ def parts(shop, *, on_new="hold", policy=None, client=None):
     check = PredecessorCheck(
         store=shop.store,
         gate=shop.gate,
-        search=Search(store=shop.store, client=client, introduction=introduction, clock=shop.clock),
+        search=Search(
+            store=shop.store, client=client, organization_check=organization_check, clock=shop.clock
+        ),
         policies={"f": policy or Policy()},
         on_new=on_new,
         adopt=lambda instance: list(adopter.adopt(instance=instance)),

@@ -9,7 +9,7 @@ from syncd.files_api import MOST_PAGES, ForbiddenError, ServerError, UploadSourc
 from syncd.files_api.models import FilePage
 from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.sightings import Seen
+from syncd.state.observations import Seen
 from syncd.workers.preparation import UploadOptions
 
 UPLOAD = "POST /v2/files/-/uploads"

@@ -218,7 +218,7 @@ def test_a_service_that_failed_is_asked_again_though_nothing_is_left_to_send(sho
 def test_a_closed_workspace_that_nobody_uses_any_more_is_held_no_more(shop):
     from syncd.files_api import ForbiddenError
 
-    shop.gate.judge("old", refusal=ForbiddenError("no", operation="list", status=403))
+    shop.gate.workspaces.judge("old", refusal=ForbiddenError("no", operation="list", status=403))
     assert shop.holds() == [("sending", "workspace_forbidden")]
     shop.faults({"match": "GET /v2/files", "action": {"status": 403}})
     shop.reconciler.step()
@@ -283,7 +283,7 @@ def test_one_file_that_the_storage_refuses_is_no_trouble_of_the_storage(shop):
 @pytest.mark.row(79)
 def test_a_delete_that_is_refused_is_left_to_the_next_pass_after_five_tries(shop):
     from syncd.state import due
-    from syncd.state.sightings import Seen
+    from syncd.state.observations import Seen
 
     def waiting():
         counts = shop.store.read(

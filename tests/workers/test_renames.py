@@ -34,7 +34,7 @@ def test_a_renamed_file_takes_its_copy_along(moved):
 
 @pytest.mark.row(5)
 def test_no_copy_is_taken_from_a_disk_that_is_not_mounted(moved):
-    """What is there is a copy of what is on that disk: deleted here, it must not be there."""
+    """The remote file is a copy of the one on that disk: it must not be deleted for this one."""
     gone = RootIdentity("source nfs4 a disk")
     moved.store.write(lambda db: folders.accept_part(db, "f", b"d", gone))
     assert uploaded(moved) == (2, ["live", "live"])
@@ -50,7 +50,7 @@ def test_nothing_is_taken_or_sent_at_a_root_that_is_not_the_right_one(moved):
 
 @pytest.mark.row(5)
 def test_no_copy_is_taken_from_beneath_what_is_mounted_over_it(moved, monkeypatch):
-    """What is hidden comes back when the other disk is unmounted."""
+    """The hidden files come back when the other disk is unmounted."""
     another = Mount("1", 1, b"", "nfs4", source=b"another disk")
     monkeypatch.setattr(mounts, "beneath", lambda _: {b"d": another})
     assert uploaded(moved) == (2, ["live", "live"])

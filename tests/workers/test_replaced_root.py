@@ -7,8 +7,9 @@ from syncd.identity import RootIdentity, identify
 from syncd.mounts import Mount
 from syncd.state import due, folders
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers import looks, preparation
-from syncd.workers.consumer import ConsumedFolder, Consumer
+from syncd.workers import path_check, preparation
+from syncd.workers.after_upload import AfterUpload
+from syncd.workers.emptied_folder import EmptiedFolder
 
 BYTES = b"content of the folder"
 
@@ -60,12 +61,19 @@ def test_a_file_beneath_another_root_is_neither_hashed_nor_sent(dropped):
     assert len(dropped.live()) == 1
 
 
+def judged(shop, part, **how):
+    """Let a known part be judged so."""
+    shop.store.write(
+        lambda db: folders.note_judged(db, "f", part, folders.parts(db, "f")[part]._replace(**how))
+    )
+
+
 @pytest.mark.row(65)
 def test_beneath_one_that_is_alike_it_is_sent(dropped):
     replaced(dropped, by=())
     dropped.drop("b", BYTES)
     seen = identify(bytes(dropped.root))
-    dropped.store.write(lambda db: folders.note_other(db, "f", b"", alike=seen))
+    judged(dropped, b"", alike=seen)
     dropped.upload()
     assert len(dropped.live()) == 1
 
@@ -91,12 +99,12 @@ def test_the_root_is_looked_at_before_the_last_chunk_of_a_transfer(dropped, monk
 @pytest.fixture
 def emptied(dropped):
     dropped.upload()
-    dropped.consumer = Consumer(
+    dropped.consumer = AfterUpload(
         store=dropped.store,
         ledger=dropped.ledger,
         client=dropped.client,
         gate=dropped.gate,
-        consumed={"f": ConsumedFolder(bytes(dropped.root), None)},
+        emptied={"f": EmptiedFolder(bytes(dropped.root), None)},
         policies=dropped.policies,
         clock=dropped.clock,
     )
@@ -129,7 +137,7 @@ def test_a_look_counts_only_where_the_root_is_the_known_one_before_it_and_after_
         return seen
 
     monkeypatch.setattr(disk, "look", swapped)
-    assert looks.look(dropped.store, "f", bytes(dropped.root), [b"a"]) == {}
+    assert path_check.look(dropped.store, "f", bytes(dropped.root), [b"a"]) == {}
 
 
 @pytest.mark.row(65)
@@ -139,9 +147,9 @@ def test_what_is_mounted_in_another_root_is_not_looked_at_either(dropped, monkey
     part = RootIdentity("source nfs4 a disk")
     dropped.store.write(lambda db: folders.accept_part(db, "f", b"disk", part))
     place = (dropped.store, "f", bytes(dropped.root), [b"disk/x"])
-    assert looks.look(*place).keys() == {b"disk/x"}
+    assert path_check.look(*place).keys() == {b"disk/x"}
     replaced(dropped, by=())
-    assert looks.look(*place) == {}
+    assert path_check.look(*place) == {}
 
 
 @pytest.mark.row(65)
@@ -160,6 +168,5 @@ def test_what_is_stopped_is_neither_due_nor_waited_for(dropped, part, waits):
 
     assert waiting() == (2, 2)
     dropped.store.write(lambda db: folders.accept_part(db, "f", b"disk", RootIdentity("uuid 2")))
-    stop = {"alike": None, "is_stopped": True}
-    dropped.store.write(lambda db: folders.note_other(db, "f", part, **stop))
+    judged(dropped, part, is_stopped=True)
     assert waiting() == (waits, waits)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from syncd.exceptions import StateWriteError
 from syncd.files_api import (
     FilesClient,
     ForbiddenError,
@@ -18,8 +19,8 @@ from syncd.files_api import (
 from syncd.state import holds, rollback
 from syncd.workers import rollback as checks
 from syncd.workers.gate import Gate
-from syncd.workers.introduction import Introduction
-from syncd.workers.patience import LONGEST_SECONDS
+from syncd.workers.organization_check import OrganizationCheck
+from syncd.workers.pauses import LONGEST_SECONDS
 from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 from tests.workers.conftest import KEY
@@ -57,10 +58,12 @@ def pages(shop):
 def starting(shop, client):
     """Return the check of a start, and its gate; the workers share that gate."""
     gate = Gate(store=shop.store, clock=shop.clock, monotonic=shop.clock)
-    introduction = Introduction(
+    organization_check = OrganizationCheck(
         store=shop.store, client=client, gate=gate, mark="mark", clock=shop.clock
     )
-    search = Search(store=shop.store, client=client, introduction=introduction, clock=shop.clock)
+    search = Search(
+        store=shop.store, client=client, organization_check=organization_check, clock=shop.clock
+    )
     check = RollbackCheck(
         store=shop.store,
         client=client,
@@ -78,6 +81,10 @@ def supersede(shop):
     shop.drop("0.txt", b"newer content")
     shop.upload()
     return shop.copies("0.txt")[0].file_uuid
+
+
+def fails_to_commit(*_, **__):
+    raise StateWriteError("I/O error")
 
 
 def failing(kind, **facts):
@@ -105,6 +112,18 @@ def test_a_service_that_shows_no_page_keeps_the_gate_shut(shop, pages, error):
         shop.now += 600
     pages.error = None
     shop.now += LONGEST_SECONDS
+    check.step()
+    assert gate.may_send()
+
+
+@pytest.mark.row(23)
+def test_a_check_whose_last_commit_fails_is_repeated(shop, pages, monkeypatch):
+    check, gate = starting(shop, pages)
+    with monkeypatch.context() as broken:
+        broken.setattr(rollback, "note_unchecked", fails_to_commit)
+        with pytest.raises(StateWriteError):
+            check.step()
+        assert not gate.may_send()
     check.step()
     assert gate.may_send()
 
@@ -137,6 +156,20 @@ def test_a_listing_that_breaks_off_lets_files_be_sent_and_holds_deletions(shop, 
     shop.now += 60
     shop.deleter.step()
     assert old not in shop.live()
+
+
+@pytest.mark.row(67)
+@pytest.mark.parametrize("seconds", [0.0, checks.SECONDS_AT_ONCE + 1])
+def test_an_object_shown_before_a_listing_breaks_off_is_evidence(shop, pages, seconds):
+    token = token_of(shop.client.get(shop.copy("5.txt").file_uuid).original_file_url)
+    shop.store.write(lambda db: forget(db, token))
+    check, gate = starting(shop, pages)
+    check._began_at = shop.now - seconds
+    # The first page has the newest object.
+    pages.fails_at, pages.error = 2, failing(ServerError, status=504)
+    check.step()
+    assert gate.checked
+    assert shop.store.read(holds.is_lost)
 
 
 @pytest.mark.row(67)

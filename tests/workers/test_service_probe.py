@@ -13,11 +13,11 @@ from syncd.emulator import PERSONALITIES, Emulator
 from syncd.files_api import FilesClient, NewFile, StopFlag, UnauthorizedError
 from syncd.files_api.transport import Transport
 from syncd.state import confirming, echo, probing
+from syncd.state.database.store import Store
 from syncd.state.ledger import Ledger
-from syncd.state.store import Store
 from syncd.workers import service_probe
 from syncd.workers.gate import Gate
-from syncd.workers.introduction import Introduction
+from syncd.workers.organization_check import OrganizationCheck
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.service_facts import ORDERED_FILES, Facts, order_of
 from syncd.workers.service_probe import ProbeError, ServiceProbe
@@ -108,13 +108,15 @@ def serve(tmp_path):
 
 def reconciler_of(store, client):
     gate = Gate(store=store, clock=time.time, monotonic=time.monotonic)
-    introduction = Introduction(store=store, client=client, gate=gate, mark="mark", clock=time.time)
+    organization_check = OrganizationCheck(
+        store=store, client=client, gate=gate, mark="mark", clock=time.time
+    )
     return Reconciler(
         store=store,
         ledger=Ledger(policies={}, instance=store.instance),
         client=client,
         gate=gate,
-        introduction=introduction,
+        organization_check=organization_check,
         options=ReconcileOptions(),
         clock=time.time,
     )
@@ -127,7 +129,7 @@ def probe_of(store, client, pause=time.sleep, reconciler=None):
         client=client,
         gate=reconciler._gate,
         objects=reconciler.probe_objects,
-        learn=reconciler.learn,
+        learn=reconciler.lessons.learn,
         workspace=None,
         clock=time.time,
         pause=pause,
@@ -314,7 +316,7 @@ def test_a_minute_without_sizes_and_a_portal_teach_nothing_of_sizes(store, serve
     assert (probe.facts.sizes, store.fact(confirming.SIZES)) == (None, None)
     assert probe.facts.unseen["sizes"] == "no size was told within 0 s"
     assert "ETag" in probe.facts.unseen["put_needs_type"]
-    # What is not known to be whole is no sample.
+    # An object that is not known to be whole is no sample.
     assert store.read(lambda db: echo.learned(db, "presigned")) is None
 
 

@@ -13,11 +13,11 @@ from syncd.files_api import FilesClient
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.sightings import Seen
+from syncd.state.observations import Seen
 from syncd.workers.preparation import UploadOptions
 from syncd.workers.sending import Sending
 
-#: What an upload goes through, from the disk to the table.
+#: The stages of an upload, from the disk to the table.
 ON_THE_WAY = {
     "opening": (disk, "open_beneath"),
     "hashing": (disk, "sha256"),

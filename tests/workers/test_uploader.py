@@ -409,7 +409,7 @@ def test_what_was_promised_and_is_not_sent_at_the_end_is_planned_again(shop):
 
 
 def test_no_byte_leaves_before_its_intent_is_committed(shop, monkeypatch):
-    """Whatever is prepared meanwhile: a negative control is in the simulation."""
+    """Even while others are prepared; a negative control is in the simulation."""
     committed, upload = [], FilesClient.upload
 
     def check(self, source, *, name, **more):

@@ -1,13 +1,12 @@
-"""What is stopped on purpose, why, and what a person can do about it."""
+"""Holds: work that is stopped on purpose, why, and how a person can release it."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlite_utils import Database
-
 from syncd.exceptions import StateError
+from syncd.state.database.connection import Database
 from syncd.units import counted
 
 Stops = Literal["deletions", "sending", "folder"]
@@ -25,15 +24,29 @@ ROOT_MISSING, ROOT_REPLACED = "root_missing", "root_replaced"
 #: The reasons of the holds on files that went missing, too many to be deleted unasked: the one that
 #: is shown, and the one that collects what goes missing until the first is decided.
 MANY_MISSING, MORE_MISSING = "many_missing", "more_missing"
+#: The reason of the hold on everything while the key is refused.
+KEY_REFUSED = "key_refused"
+#: The reason of the hold on everything while nothing shows which organization a new key opens.
+UNPROVEN = "organization_unproven"
+#: The reason of the hold on everything while a quota is used up.
+QUOTA = "quota"
+#: The reason of the hold on a workspace that the key may not use.
+FORBIDDEN = "workspace_forbidden"
 #: The reason of the hold on a workspace whose uploads are refused alike, file after file.
 REFUSED = "refused"
+#: The reason of the hold on deletions until a listing shows that this state is no older copy.
+UNCHECKED = "state_unchecked"
 #: The reason of the hold on files whose copies were deleted remotely by others.
 REMOTE_GONE = "remote_gone"
 #: The reason of the hold on new content where most of a folder changed at once.
 MANY_CHANGED = "many_changed"
+#: The reason of the hold on a folder, or on everything, that a person has paused.
+PAUSED = "paused"
 #: The reasons of holds that stop the files they name, and no others.
 NAMING = (MANY_MISSING, MORE_MISSING, REMOTE_GONE, MANY_CHANGED)
 _NAMING = ", ".join(f"'{reason}'" for reason in NAMING)
+#: The reasons of holds that speak of one service, and of no other.
+OF_SERVICE = (KEY_REFUSED, UNPROVEN, QUOTA, FORBIDDEN, REFUSED, UNCHECKED, OTHER_INSTANCE)
 #: SQL for the holds that stop a folder's deletions whole.
 STOPS_DELETIONS = (
     f"stops IN ('deletions', 'folder') AND released_at IS NULL AND reason NOT IN ({_NAMING})"
@@ -77,6 +90,12 @@ class Hold:
     #: approved or rejected, where a person decided
     verdict: str | None = None
     released_at: float | None = None
+    #: when it ends by itself, if it ends at a time
+    until: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Say whether the time has come at which it ends by itself."""
+        return self.until is not None and self.until <= now
 
 
 def place(
@@ -179,6 +198,17 @@ def of_folder(folder: str) -> str:
     return f"folder {folder}"
 
 
+def paused(folder: str) -> str:
+    """Return SQL that says whether a person has paused a folder, or everything.
+
+    `folder` is SQL for the folder's name.
+    """
+    return (
+        f"EXISTS (SELECT 1 FROM holds WHERE stops = 'folder' AND scope IN ('{EVERYWHERE}', "
+        f"{folder}) AND reason = '{PAUSED}' AND released_at IS NULL)"
+    )
+
+
 def open_holds(db: Database) -> list[Hold]:
     """Return what is held now, oldest first."""
     return _where(db, "released_at IS NULL ORDER BY id")
@@ -260,6 +290,7 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             parent=row["parent"],
             verdict=row["verdict"],
             released_at=row["released_at"],
+            until=row["until"],
         )
         for row in rows
     ]

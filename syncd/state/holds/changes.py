@@ -5,9 +5,8 @@ What encrypts a disk, or rewrites all of it by mistake, would else supersede eve
 
 import logging
 
-from sqlite_utils import Database
-
 from syncd.state import copies, holds
+from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.holds import MANY_CHANGED, decisions
 from syncd.state.lifecycle import Verdict

@@ -18,10 +18,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlite_utils import Database
-
 from syncd.exceptions import SyncdError
-from syncd.state import holds
+from syncd.state import history, holds
+from syncd.state.database.connection import Database
 from syncd.state.holds import (
     FIRST,
     MANY_CHANGED,
@@ -33,6 +32,7 @@ from syncd.state.holds import (
 )
 from syncd.state.lifecycle import Verdict
 from syncd.state.texts import shown
+from syncd.units import counted
 
 Decided = Literal["approved", "rejected"]
 #: The reasons of holds that a person decides on.
@@ -48,10 +48,15 @@ STORED = (
     "AND (copies.status IN ('live', 'processing') "
     "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL)))"
 )
+#: SQL for a file whose DELETE is promised: it may not have left, and then it does not.
+_PROMISED = (
+    "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND live_at IS NOT NULL "
+    "AND copies.status = 'retiring' AND in_flight = 1)"
+)
 #: SQL for rows whose verdict can still become the other one.
 _CHANGEABLE = (
     "(decisions.verdict = 'forgotten' OR (files.status = 'missing' AND (decisions.verdict = 'kept' "
-    f"OR (decisions.verdict = 'approved' AND {STORED}))))"
+    f"OR (decisions.verdict = 'approved' AND ({STORED} OR {_PROMISED})))))"
 )
 
 
@@ -68,7 +73,7 @@ class Decision:
     files: int
 
 
-# What a hold names
+# Files that a hold names
 
 
 def name(
@@ -171,7 +176,7 @@ def _common_parent(first: bytes, last: bytes) -> bytes:
     return b"/".join(shared)
 
 
-# What a person decides
+# Decisions of a person
 
 
 def find(db: Database, hold_id: int) -> Hold:
@@ -210,13 +215,18 @@ def names_files(hold: Hold) -> bool:
 
 
 def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[Hold]:
-    """Return a folder's open holds that can be decided so; ReviewError where there is none.
+    """Return a folder's holds that can be decided so; ReviewError where there is none.
 
+    Open ones, and to be rejected also approved ones of which something is still to be deleted.
     Where none can be rejected, those that there are: each says why not.
     """
+    known = holds.open_holds(db)
+    if verdict == "rejected":
+        approved = (hold for hold in holds.decided(db, 0.0) if hold.verdict == "approved")
+        known += [hold for hold in approved if is_changeable(db, hold.id)]
     found = [
         hold
-        for hold in reviewable(holds.open_holds(db))
+        for hold in reviewable(known)
         if folder_of(hold) == folder and hold.reason != MORE_MISSING
     ]
     if not found:
@@ -240,12 +250,19 @@ def newest(db: Database, hold_id: int) -> int:
 
 
 def decide(
-    db: Database, hold_id: int, verdict: Decided, now: float, *, up_to: int | None = None
+    db: Database,
+    hold_id: int,
+    verdict: Decided,
+    now: float,
+    *,
+    up_to: int | None = None,
+    by: str = "",
 ) -> Decision:
     """Carry a verdict out, or change the one there was, in the caller's transaction.
 
     It reaches the files that the hold names, up to the row `up_to`; for what it named since there
-    is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look.
+    is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look. The history
+    of the folder says `by` whom.
     """
     hold = decidable(db, hold_id)
     number = 0
@@ -261,6 +278,8 @@ def decide(
             f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"
         )
     holds.decide(db, hold_id, verdict, now)
+    what = f"hold {hold_id} ({hold.reason}), {counted(number, 'file')}"
+    history.note(db, verdict, now, folder=folder_of(hold), detail=what, by=by)
     _split(db, hold, now)
     return Decision(hold, verdict, number)
 

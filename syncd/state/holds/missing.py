@@ -1,12 +1,11 @@
 """Too many missing files at once: they are judged when the first of them would be deleted."""
 
+import json
 import logging
-from collections.abc import Collection
-
-from sqlite_utils import Database
+from collections.abc import Collection, Sequence
 
 from syncd.state import holds
-from syncd.state.files import File
+from syncd.state.database.connection import Database
 from syncd.state.holds import MANY_MISSING, MORE_MISSING, decisions
 from syncd.state.holds.decisions import STORED
 from syncd.state.planner import Limits, Policy
@@ -53,13 +52,16 @@ _MORE = (
 )
 
 
-def awaits_rename(db: Database, file: File, folders: Collection[str], now: float) -> bool:
-    """Say whether a file in `folders` that is not hashed yet may be this one under a new name."""
-    row = db.conn.execute(
-        f"SELECT 1 FROM files WHERE id = :id AND EXISTS ({_new_name(folders)})",
-        {"id": file.id, **_times(now), **_marks(folders)},
-    ).fetchone()
-    return row is not None
+def awaiting_rename(
+    db: Database, file_ids: Sequence[int], folders: Collection[str], now: float
+) -> set[int]:
+    """Return those missing files that one in `folders`, not hashed yet, may be by a new name."""
+    rows = db.conn.execute(
+        "SELECT id FROM files WHERE id IN (SELECT value FROM json_each(:ids)) "
+        f"AND EXISTS ({_new_name(folders)})",
+        {"ids": json.dumps(file_ids), **_times(now), **_marks(folders)},
+    )
+    return {row[0] for row in rows}
 
 
 def undecided(db: Database) -> dict[str, int]:
@@ -112,7 +114,7 @@ def review(
             _release(db, folder, MORE_MISSING, now)
         return
     if shown is None and (second := _open(db, folder, MORE_MISSING)) is not None:
-        # What it collected is many on its own: it is the one that is shown now.
+        # The files that it collected are many on their own, so it is now the hold that is shown.
         holds.rename(db, second, MANY_MISSING)
         _hold(db, folder, MANY_MISSING, unnamed, deleted, now)
     elif unnamed:

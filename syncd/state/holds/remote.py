@@ -6,16 +6,15 @@ are always held: what emptied the service must not set off a storm of uploads.
 
 import logging
 
-from sqlite_utils import Database
-
 from syncd.state import copies, files, history, holds
-from syncd.state.advance import Policies, advance
+from syncd.state.apply_plan import Policies, advance
+from syncd.state.database.connection import Database
+from syncd.state.database.schema import LOST
 from syncd.state.holds import REMOTE_GONE, decisions
 from syncd.state.holds.decisions import STORED
 from syncd.state.holds.missing import WINDOW_SECONDS
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
 from syncd.state.planner import Policy
-from syncd.state.schema import LOST
 
 log = logging.getLogger(__name__)
 

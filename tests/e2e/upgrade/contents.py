@@ -1,4 +1,4 @@
-"""What the files of the upgrade's fixture are called, and hold."""
+"""Names and contents of the files of the upgrade's fixture."""
 
 KEY = "e2e-key"
 KEPT = ("a.txt", "deep/b.txt", "na\u00efve name.txt")

@@ -1,0 +1,22 @@
+"""`schema`: the JSON Schema of what a command prints with `--json`."""
+
+import click
+
+from syncd.cli.lines import print_json
+from syncd.report.documents import DOCUMENTS
+
+
+@click.command()
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True)
+def schema(command: tuple[str, ...]) -> None:
+    """Print the JSON Schema of what COMMAND prints with --json: `syncd schema deletes list`.
+
+    For ls, wait, why, frames and fetch it describes each line or document. Keys may be added
+    later, so it refuses no further ones.
+    """
+    from pydantic import TypeAdapter  # noqa: PLC0415 - it starts slowly
+
+    name = " ".join(command)
+    if name not in DOCUMENTS:
+        raise click.UsageError(f"there are schemas for {', '.join(DOCUMENTS)}, and not for {name}")
+    print_json(TypeAdapter(DOCUMENTS[name]).json_schema(), indent=2)

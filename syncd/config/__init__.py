@@ -1,0 +1,1 @@
+"""Configuration: settings with their bounds, loading and merging, the key, file locations."""

@@ -1,0 +1,1 @@
+"""Deployments of one configuration: units of systemd, Compose and Kubernetes manifests."""

@@ -1,0 +1,249 @@
+"""Manifests of Compose and Kubernetes for one configuration, as nested dictionaries and lists."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from syncd import __version__
+from syncd.config.credentials import KEY_FILE_VARIABLE
+from syncd.config.settings import Config
+from syncd.deploy import environment
+
+IMAGE = f"syncd:{__version__}"
+PORT = 8766
+#: The user of the image.
+USER = 10_001
+SECRETS = "/run/secrets/syncd"
+#: Seconds for what is on its way at the end, and what it takes to end beyond that.
+DRAIN_SECONDS, GRACE_SECONDS = 60, 90
+#: Kinds of work to which a pod may belong; in the first two, `drop` lives only as long as the pod.
+KINDS = ("deployment", "job", "statefulset", "sharded", "daemonset")
+_SCRATCH = ("deployment", "job")
+SHARDS = 2
+
+
+def compose(config: Config, key_file: str) -> dict[str, Any]:
+    """Return a project of Compose that serves the folders at the paths that they have here."""
+    variables = _variables(config) | environment.folders(config)
+    drain = config.upload.drain_seconds
+    mounts = [f"{path}:{path}{'' if writes else ':ro'}" for path, writes in _places(config)]
+    secrets = {"aymara-api-key": {"file": key_file}}
+    variables[KEY_FILE_VARIABLE] = "/run/secrets/aymara-api-key"
+    for name, (variable, path) in _files(config).items():
+        secrets[name] = {"file": str(path)}
+        variables[variable] = f"/run/secrets/{name}"
+    service = {
+        "image": IMAGE,
+        "restart": "unless-stopped",
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "stop_grace_period": f"{int(drain) + 20}s",
+        "environment": variables,
+        "secrets": [*secrets],
+        "volumes": [*mounts, "state:/state"],
+    }
+    project = {"services": {"syncd": service}, "secrets": secrets, "volumes": {"state": {}}}
+    return {key: _without_interpolation(value) for key, value in project.items()}
+
+
+def kubernetes(config: Config, kind: str) -> list[dict[str, Any]]:
+    """Return the objects that serve the folders in pods of one of `KINDS`."""
+    name = "syncd" if kind in ("daemonset", "sharded") else "producer"
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": _pod(config, kind)}
+    spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": template}
+    if kind == "job":
+        spec = {"backoffLimit": 4, "template": template}
+    elif kind == "deployment":
+        spec = {"replicas": 1, **spec}
+    elif kind in ("statefulset", "sharded"):
+        claims = [_claim("state", "1Gi", "ReadWriteOncePod")]
+        if kind == "statefulset":
+            claims += [_claim(drop, "10Gi", "ReadWriteOncePod") for drop, *_ in _drops(config)]
+        replicas = SHARDS if kind == "sharded" else 1
+        spec = {"replicas": replicas, "serviceName": name, **spec, "volumeClaimTemplates": claims}
+    kinds = {"job": ("batch/v1", "Job"), "deployment": ("apps/v1", "Deployment")}
+    kinds |= {"daemonset": ("apps/v1", "DaemonSet")}
+    version, word = kinds.get(kind, ("apps/v1", "StatefulSet"))
+    work = {"apiVersion": version, "kind": word, "metadata": {"name": name}, "spec": spec}
+    if kind != "sharded":
+        return [work]
+    texts = {f"shard-{n}.toml": _shard(n) for n in range(SHARDS)}
+    shards = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "syncd-shards"}}
+    return [shards | {"data": texts}, work]
+
+
+def secret_command(config: Config, key_file: str) -> str:
+    """Return the command that makes the secret to which the pods refer."""
+    files = {"api-key": key_file} | {n: str(path) for n, (_, path) in _files(config).items()}
+    parts = [f"--from-file={name}={path}" for name, path in files.items()]
+    if config.server.token_file is None:
+        parts.append("--from-literal=token=$(openssl rand -hex 16)")
+    return " ".join(["kubectl create secret generic syncd", *parts])
+
+
+def _pod(config: Config, kind: str) -> dict[str, Any]:
+    container = _container(config, kind)
+    volumes = [
+        {"name": "secrets", "secret": {"secretName": "syncd", "defaultMode": 0o440}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"},
+    }
+    is_alone = kind in ("daemonset", "sharded")
+    if is_alone:
+        pod["containers"] = [container]
+    else:
+        # Always makes it a sidecar: it starts before the program, and ends after it.
+        pod["initContainers"] = [container | {"restartPolicy": "Always"}]
+        mounts = [{"name": name, "mountPath": str(path)} for name, path, _ in _drops(config)]
+        pod["containers"] = [{"name": "producer", "image": "your-program", "volumeMounts": mounts}]
+    if kind == "job":
+        pod["restartPolicy"] = "Never"
+    if kind in _SCRATCH:
+        volumes += [{"name": name, "emptyDir": {}} for name, *_ in _drops(config)]
+        volumes.append({"name": "state", "emptyDir": {}})
+    elif kind == "daemonset":
+        pod["initContainers"] = [_owner_of_state()]
+        volumes += [_host(name, str(path), "Directory") for name, path, _ in _drops(config)]
+        volumes.append(_host("state", "/var/lib/syncd", "DirectoryOrCreate"))
+    elif kind == "sharded":
+        volumes += [
+            {"name": name, "persistentVolumeClaim": {"claimName": name}}
+            for name, *_ in _drops(config)
+        ]
+        volumes.append({"name": "shards", "configMap": {"name": "syncd-shards"}})
+    return pod | {"volumes": volumes}
+
+
+def _container(config: Config, kind: str) -> dict[str, Any]:
+    port = config.server.port or PORT
+    variables = _variables(config) | environment.folders(config, any_root=kind in _SCRATCH)
+    variables |= {
+        KEY_FILE_VARIABLE: f"{SECRETS}/api-key",
+        "SYNCD_SERVER__LISTEN": f"0.0.0.0:{port}",
+        "SYNCD_SERVER__TOKEN_FILE": f"{SECRETS}/token",
+        "SYNCD_UPLOAD__DRAIN_SECONDS": str(max(DRAIN_SECONDS, int(config.upload.drain_seconds))),
+    }
+    variables |= {variable: f"{SECRETS}/{name}" for name, (variable, _) in _files(config).items()}
+    named: list[dict[str, Any]] = [{"name": n, "value": value} for n, value in variables.items()]
+    mounts: list[dict[str, Any]] = [
+        {"name": "state", "mountPath": "/state"},
+        {"name": "secrets", "mountPath": SECRETS, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+    ]
+    for name, path, writes in _drops(config):
+        mount = {"name": name, "mountPath": str(path), "readOnly": not writes}
+        if kind == "sharded":
+            mount["subPathExpr"] = "shard-$(POD_INDEX)"
+        if kind == "daemonset":
+            mount["mountPropagation"] = "HostToContainer"
+        mounts.append(mount)
+    if kind == "sharded":
+        index = "metadata.labels['apps.kubernetes.io/pod-index']"
+        named = [
+            {"name": "POD_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+            {"name": "SYNCD_CONFIG", "value": "/etc/syncd/shard-$(POD_INDEX).toml"},
+            *(v for v in named if v["name"] != "SYNCD_API__WORKSPACE_UUID"),
+        ]
+        mounts.append({"name": "shards", "mountPath": "/etc/syncd", "readOnly": True})
+    alive = {"httpGet": {"path": "/healthz", "port": "http"}}
+    return {
+        "name": "syncd",
+        "image": IMAGE,
+        "env": named,
+        "ports": [{"name": "http", "containerPort": port}],
+        "startupProbe": {**alive, "periodSeconds": 2, "failureThreshold": 60},
+        "livenessProbe": {**alive, "periodSeconds": 30, "timeoutSeconds": 5},
+        "resources": {"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": mounts,
+    }
+
+
+def _owner_of_state() -> dict[str, Any]:
+    """Return the container that gives a directory of the host to the image's user."""
+    return {
+        "name": "state",
+        "image": IMAGE,
+        "command": ["install", "-d", "-o", str(USER), "-g", str(USER), "-m", "0700", "/state"],
+        "securityContext": {
+            "runAsUser": 0,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "state", "mountPath": "/state"}],
+    }
+
+
+def _variables(config: Config) -> dict[str, str]:
+    """Return the variables that do not depend on where it runs."""
+    said = environment.variables(config)
+    return {name: value for name, value in said.items() if name not in _file_variables(config)}
+
+
+def _file_variables(config: Config) -> set[str]:
+    return {variable for variable, _ in _files(config).values()}
+
+
+def _files(config: Config) -> dict[str, tuple[str, Path]]:
+    """Return the files that settings name, each with its variable, by their names as secrets."""
+    named = {
+        "token": ("SYNCD_SERVER__TOKEN_FILE", config.server.token_file),
+        "ca.pem": ("SYNCD_API__CA_FILE", config.api.ca_file),
+        "client.pem": ("SYNCD_API__CLIENT_CERT", config.api.client_cert),
+        "client.key": ("SYNCD_API__CLIENT_KEY", config.api.client_key),
+    }
+    return {name: (variable, path) for name, (variable, path) in named.items() if path}
+
+
+def _places(config: Config) -> Iterator[tuple[Path, bool]]:
+    """Yield each directory that syncd needs beside its state, and whether it writes there."""
+    seen: dict[Path, bool] = {}
+    for folder in config.folders:
+        seen[folder.path] = folder.after_upload != "keep"
+        seen |= {path: True for path in (folder.move_to, folder.receipts_to) if path}
+    yield from seen.items()
+
+
+def _drops(config: Config) -> list[tuple[str, Path, bool]]:
+    """Return the volumes of those directories: name, path, and whether syncd writes there."""
+    return [
+        (f"drop-{number}" if number > 1 else "drop", path, writes)
+        for number, (path, writes) in enumerate(_places(config), 1)
+    ]
+
+
+def _claim(name: str, size: str, mode: str) -> dict[str, Any]:
+    resources = {"requests": {"storage": size}}
+    return {"metadata": {"name": name}, "spec": {"accessModes": [mode], "resources": resources}}
+
+
+def _host(name: str, path: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "hostPath": {"path": path, "type": kind}}
+
+
+def _shard(number: int) -> str:
+    return f'[api]\nworkspace_uuid = "WORKSPACE-OF-SHARD-{number}"\n'
+
+
+def _without_interpolation(value: Any) -> Any:
+    """Return a value in which Compose finds no variable to replace."""
+    if isinstance(value, dict):
+        return {key: _without_interpolation(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_interpolation(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value

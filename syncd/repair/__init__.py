@@ -1,0 +1,1 @@
+"""Commands that compare the ledger with the service: `adopt` and `verify`."""

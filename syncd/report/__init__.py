@@ -1,0 +1,1 @@
+"""Documents for people: `status`, `why` and `doctor`, shared by commands, socket and page."""

@@ -1,0 +1,254 @@
+"""The documents that commands print with `--json`, as types: `syncd schema` derives schemas.
+
+A key may be added at any time; none is removed or changed within a major version.
+"""
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from syncd.state.manifest import Word
+
+#: A time in UTC, as RFC 3339 has it.
+Time = str
+
+
+class Entry(TypedDict):
+    """A file, as `ls`, `wait` and `deletes list HOLD` print it."""
+
+    folder: str
+    path: str
+    #: the exact name, in Base64, where it is no UTF-8
+    path_b64: NotRequired[str]
+    status: Word
+    size: int | None
+    sha256: str | None
+    file_uuid: str | None
+    remote_file_path: str | None
+    content_type: str | None
+    processing_status: str | None
+    frame_count: int | None
+    attempts: int
+    next_attempt_at: Time | None
+    error: str | None
+    synced_at: Time | None
+    changed_at: Time | None
+
+
+class Hold(TypedDict):
+    """A hold: work that is stopped on purpose; the reason is a code, then words."""
+
+    id: int
+    stops: Literal["deletions", "sending", "folder"]
+    scope: str
+    reason: str
+    since: Time
+    affects: int
+    first: list[str]
+    commands: list[str]
+
+
+class Daemon(TypedDict):
+    """The daemon that holds the state."""
+
+    running: bool
+    pid: int | None
+    since: Time | None
+
+
+class Folder(TypedDict):
+    """A watch folder; what only a running daemon knows is null without one."""
+
+    name: str
+    path: str
+    watch: str | None
+    watch_reason: str
+    watched_directories: int
+    directories: int
+    last_event_at: Time | None
+    last_scan_at: Time | None
+    counts: dict[Word, int]
+    bytes_left: int
+    missing: int
+    oldest_queued_seconds: float | None
+
+
+class Transfer(TypedDict):
+    """An upload under way."""
+
+    path: str
+    bytes: int
+    size: int
+    since: Time
+
+
+class Sending(TypedDict):
+    """How much is left to send, how fast that goes, and how long it takes."""
+
+    files_left: int
+    bytes_left: int
+    files_per_second: float
+    bytes_per_second: float
+    seconds_left: int | None
+
+
+class Paused(TypedDict):
+    """A pause by a person: of a folder, or of everything where it is null."""
+
+    folder: str | None
+    since: Time
+    until: Time | None
+
+
+class Api(TypedDict):
+    """The service, and why it is not reached."""
+
+    base_url: str
+    state: Literal["ok", "unreachable", "refused", "unknown"]
+    echo: str
+    last_success_at: Time | None
+    cause: str | None
+    next_try_at: Time | None
+
+
+class Status(TypedDict):
+    """`status`."""
+
+    version: str
+    well: bool
+    reasons: list[str]
+    daemon: Daemon
+    folders: list[Folder]
+    counts: dict[Word, int]
+    transfers: list[Transfer]
+    sending: Sending
+    holds: list[Hold]
+    paused: list[Paused]
+    bandwidth: dict[str, Any] | None
+    api: Api
+
+
+class Past(TypedDict):
+    """One thing that was done to a path."""
+
+    at: Time
+    event: str
+    file_uuid: str | None
+    detail: str
+
+
+class Story(TypedDict):
+    """`why`: a path, and where it is a known file, the keys of `ls` and its whole story."""
+
+    found: NotRequired[bool]
+    folder: str | None
+    path: str
+    path_b64: NotRequired[str]
+    status: Word | None
+    root: str | None
+    rule: str
+    explanation: str
+    advice: list[str]
+    watched: str
+    size: NotRequired[int | None]
+    sha256: NotRequired[str | None]
+    file_uuid: NotRequired[str | None]
+    remote_file_path: NotRequired[str | None]
+    content_type: NotRequired[str | None]
+    processing_status: NotRequired[str | None]
+    frame_count: NotRequired[int | None]
+    attempts: NotRequired[int]
+    next_attempt_at: NotRequired[Time | None]
+    error: NotRequired[str | None]
+    synced_at: NotRequired[Time | None]
+    changed_at: NotRequired[Time | None]
+    file: NotRequired[dict[str, Any]]
+    copies: NotRequired[list[dict[str, Any]]]
+    holds: NotRequired[list[Hold]]
+    history: NotRequired[list[Past]]
+    #: beneath a directory or a glob: all files, those not at rest by status, the first of them
+    files: NotRequired[int]
+    open: NotRequired[dict[Word, int]]
+    stories: NotRequired[list[dict[str, Any]]]
+
+
+class Review(TypedDict):
+    """A hold that a person decides on, or has decided on: `deletes list`."""
+
+    id: int
+    folder: str
+    reason: str
+    message: str
+    since: Time
+    affects: int
+    first: list[str]
+    parent: str | None
+    named: bool
+    verdict: Literal["approved", "rejected"] | None
+    decided_at: Time | None
+    commands: list[str]
+
+
+class Check(TypedDict):
+    """One thing that `doctor` examined; `good` is null where it could not."""
+
+    name: str
+    good: bool | None
+    text: str
+    fix: str
+
+
+class Examination(TypedDict):
+    """`doctor`."""
+
+    well: bool
+    checks: list[Check]
+
+
+class Frame(TypedDict):
+    """A frame, as `frames` prints it; with --download, what became of it."""
+
+    number: int
+    url: str
+    file: NotRequired[str | None]
+    size: NotRequired[int]
+    downloaded: NotRequired[bool]
+    error: NotRequired[str | None]
+
+
+class Fetched(TypedDict):
+    """A URL that the service fetches, as `fetch` prints it."""
+
+    url: str
+    file_uuid: str | None
+    processing_status: str | None
+    known: bool
+    error: str | None
+
+
+class Verified(TypedDict):
+    """`verify`: what differs, by kind, and what could not be compared."""
+
+    listed: int
+    ours: int
+    compared: int
+    findings: dict[str, list[dict[str, Any]]]
+    counts: dict[str, int]
+    incomplete: list[str]
+    unread: dict[str, int]
+    kept: list[dict[str, Any]]
+
+
+#: The type of each document, by the command; those that print one a line are marked.
+DOCUMENTS: dict[str, Any] = {
+    "status": Status,
+    "ls": Entry,
+    "wait": Entry,
+    "why": Story,
+    "deletes list": list[Review],
+    "deletes list HOLD": Entry,
+    "doctor": Examination,
+    "frames": Frame,
+    "fetch": Fetched,
+    "verify": Verified,
+}

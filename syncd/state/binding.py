@@ -1,0 +1,73 @@
+"""The service that the state belongs to: the first one that may hold something of it.
+
+Until then, another base URL is another try: what was learned of the one before is forgotten, and
+everything is tried anew.
+"""
+
+import logging
+
+from syncd.state import holds
+from syncd.state.database.connection import Database
+from syncd.state.facts import fact, set_fact
+
+log = logging.getLogger(__name__)
+
+BASE_URL, ORGANIZATION, KEY_MARK = "base_url", "organization", "key_mark"
+#: The facts that are learned of a service, beside those by kind of upload.
+_LEARNED = (
+    ORGANIZATION,
+    KEY_MARK,
+    "uploader",
+    "sizes",
+    "rollback_unchecked",
+    "begins_anew",
+    "rest",
+)
+_LEARNED_BY_KIND = ("echo *", "sample *", "probe *")
+
+
+def bind(db: Database, base_url: str, now: float) -> str:
+    """Return the service that the state belongs to: `base_url`, where no other may hold anything.
+
+    Those that were tried before are forgotten then.
+    """
+    known = fact(db, BASE_URL)
+    if known not in (None, base_url):
+        if has_reached(db):
+            return known
+        _forget_service(db, now)
+        log.info("nothing was stored at %s: the state belongs to %s now", known, base_url)
+    set_fact(db, BASE_URL, base_url)
+    return base_url
+
+
+def bound_to(db: Database) -> str | None:
+    """Return the service that the state belongs to; None while none may hold anything of it."""
+    return fact(db, BASE_URL) if has_reached(db) else None
+
+
+def has_reached(db: Database) -> bool:
+    """Return whether the service may hold anything of this ledger's."""
+    return holds.is_lost(db) or bool(
+        db.conn.execute(
+            "SELECT 1 FROM copies WHERE file_uuid IS NOT NULL OR status = 'sending' "
+            "UNION ALL SELECT 1 FROM unanswered "
+            "UNION ALL SELECT 1 FROM service WHERE key = 'probe left' OR key GLOB 'fetch *' "
+            "LIMIT 1"
+        ).fetchone()
+    )
+
+
+def _forget_service(db: Database, now: float) -> None:
+    """Forget what was learned of a service that holds nothing of ours, and what it refused."""
+    for pattern in (*_LEARNED, *_LEARNED_BY_KIND):
+        db.conn.execute("DELETE FROM service WHERE key GLOB ?", (pattern,))
+    for hold in holds.open_holds(db):
+        if hold.reason in holds.OF_SERVICE:
+            holds.release(db, stops=hold.stops, scope=hold.scope, reason=hold.reason, now=now)
+    db.conn.execute(
+        "UPDATE copies SET status = 'planned', due_at = :now, attempts = 0, refusals = 0, "
+        "refused_at = NULL, error_status = NULL, error_code = NULL, error_message = NULL, "
+        "error_request_id = NULL WHERE status IN ('planned', 'failed')",
+        {"now": now},
+    )

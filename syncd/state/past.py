@@ -1,0 +1,91 @@
+"""The history as `log` reads it: in batches, each of them a short transaction of its own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from syncd.state.database.connection import Database
+from syncd.state.planner import GONE
+from syncd.state.texts import JsonObject, path_texts, timestamp
+
+#: Lines that are read at once.
+BATCH = 1000
+
+
+class Part(NamedTuple):
+    """Some lines of the history, the oldest first."""
+
+    lines: list[JsonObject]
+    #: the number of the last line that was looked at, and whether it is the newest
+    last: int
+    is_end: bool
+
+
+def after(
+    db: Database, last: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
+) -> Part:
+    """Return the next lines after number `last` whose folder and path are `wanted`."""
+    rows = db.conn.execute(
+        f"{_LINES} WHERE id > ? AND at >= ? ORDER BY id LIMIT ?", (last, since, BATCH)
+    ).fetchall()
+    lines = [_line(row) for row in rows if wanted(row["folder"], row["path"])]
+    return Part(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
+
+
+def before(
+    db: Database, first: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
+) -> Part:
+    """Return the lines before number `first`, and as `last` the number of the oldest."""
+    rows = db.conn.execute(
+        f"{_LINES} WHERE id < ? AND at >= ? ORDER BY id DESC LIMIT ?", (first, since, BATCH)
+    ).fetchall()
+    lines = [_line(row) for row in reversed(rows) if wanted(row["folder"], row["path"])]
+    return Part(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
+
+
+def newest(db: Database) -> int:
+    """Return the number of the newest line that there ever was."""
+    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'history'").fetchone()
+    return int(row[0]) if row else 0
+
+
+class Did(NamedTuple):
+    """The work that was done since a moment: files and bytes."""
+
+    sent: int
+    sent_bytes: int
+    #: of those, new content of files that had a copy
+    replaced: int
+    deleted: int
+
+
+def did(db: Database, last: int, began: float) -> Did:
+    """Return what was done after line number `last`, by requests that `began` or later."""
+    sent = db.conn.execute(
+        "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(EXISTS (SELECT 1 FROM copies AS old "
+        "WHERE old.file_id = copies.file_id AND old.id < copies.id "
+        "AND old.superseded_at >= :began)), 0) FROM copies WHERE sent_at >= :began "
+        "AND file_uuid IN (SELECT file_uuid FROM history WHERE id > :last "
+        "AND event IN ('stored', 'synced', 'released'))",
+        {"last": last, "began": began},
+    ).fetchone()
+    deleted = db.conn.execute(
+        "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
+        (last, GONE),
+    ).fetchone()
+    return Did(*sent, *deleted)
+
+
+_LINES = "SELECT id, at, folder, path, event, file_uuid, detail FROM history"
+
+
+def _line(row: JsonObject) -> JsonObject:
+    shown, exact = path_texts(row["path"])
+    return {
+        "at": timestamp(row["at"]),
+        "event": row["event"],
+        "folder": row["folder"] or None,
+        "path": shown or None,
+        **({"path_b64": exact} if exact else {}),
+        "file_uuid": row["file_uuid"],
+        "detail": row["detail"] or None,
+    }

@@ -1,0 +1,191 @@
+"""The manifests for containers say the configuration whole, and fit Compose and Kubernetes."""
+
+import importlib.util
+import json
+import tomllib
+
+import pytest
+import yaml
+
+from syncd.cli import group as cli
+from syncd.config import loading
+from syncd.config.settings import Settings
+from syncd.deploy import containers, yaml as writer
+
+CONFIG = """\
+[[folders]]
+path = "/srv/drop"
+include = ["*.mp4", "$x"]
+hold_files = "off"
+[[folders]]
+path = "/srv/out"
+after_upload = "move"
+move_to = "/srv/sent"
+grace_seconds = 7
+[api]
+environment = "staging"
+ca_file = "/etc/ssl/ours.pem"
+storage_hosts = ["minio.lan"]
+[upload]
+workers = 3
+token = false
+[deletions]
+hold_files = 5
+hold_percent = "off"
+[state]
+on_new = "adopt"
+"""
+
+
+@pytest.fixture
+def init(tmp_path, monkeypatch, capsys):
+    """Print a manifest; return its documents and all of its text."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SYNCD_CONFIG", str(tmp_path / "syncd.toml"))
+    monkeypatch.chdir(tmp_path)
+
+    def printed(*options, config=CONFIG):
+        (tmp_path / "syncd.toml").write_text(config)
+        code = cli.call(["init", *options])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        return [*yaml.safe_load_all(out)], out
+
+    return printed
+
+
+def containing(work):
+    """Return the pod of a piece of work, and syncd's container in it."""
+    pod = work["spec"]["template"]["spec"]
+    return pod, next(
+        each
+        for each in [*pod["containers"], *pod.get("initContainers", [])]
+        if each["name"] == "syncd"
+    )
+
+
+def settings(given):
+    """Return the configuration that variables alone make."""
+    return loading.load(config=None, environ=given, to_sync=False)
+
+
+def same(one, other, *, but=()):
+    """Fail where two configurations differ in more than where they run."""
+    for section in Settings.model_fields.keys() - {"state", "server"} - {*but}:
+        assert getattr(one, section) == getattr(other, section), section
+    assert one.state.on_new == other.state.on_new
+
+
+def test_compose_says_the_whole_configuration(init, tmp_path):
+    ((project,), _) = init("--compose")
+    service = project["services"]["syncd"]
+    environment = {k: v.replace("$$", "$") for k, v in service["environment"].items()}
+    here = loading.load(config=tmp_path / "syncd.toml", environ={"HOME": "/"}, to_sync=False)
+    there = settings(environment | {"HOME": "/"})
+    assert there.api.ca_file.name in project["secrets"]
+    same(there, here, but={"api"})
+    assert there.api.model_copy(update={"ca_file": here.api.ca_file}) == here.api
+    assert service["volumes"] == [
+        "/srv/drop:/srv/drop:ro",
+        "/srv/out:/srv/out",
+        "/srv/sent:/srv/sent",
+        "state:/state",
+    ]
+    assert set(service["secrets"]) == project["secrets"].keys()
+    assert float(service["stop_grace_period"].removesuffix("s")) > there.upload.drain_seconds
+    assert "$$x" in service["environment"]["SYNCD_FOLDERS"]
+
+
+@pytest.mark.parametrize("kind", containers.KINDS)
+def test_a_pod_says_the_whole_configuration_and_mounts_what_it_names(init, tmp_path, kind):
+    words = ["--daemonset"] if kind == "daemonset" else ["--kubernetes", kind]
+    (*others, work), out = init(*words)
+    assert out.startswith("# kubectl create secret generic syncd --from-file=api-key=")
+    pod, container = containing(work)
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    own = {k: v for k, v in given.items() if k not in ("SYNCD_CONFIG", "POD_INDEX")}
+    here = loading.load(config=tmp_path / "syncd.toml", environ={"HOME": "/"}, to_sync=False)
+    there = settings(own | {"HOME": "/"})
+    same(there, here, but={"api", "folders", "upload"})
+    assert there.upload.drain_seconds < pod["terminationGracePeriodSeconds"]
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert {"/srv/drop", "/srv/out", "/srv/sent", "/state", containers.SECRETS} <= mounts.keys()
+    claims = {each["metadata"]["name"] for each in work["spec"].get("volumeClaimTemplates", [])}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert claims | volumes.keys() == set(mounts.values())
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
+    assert there.server.port == container["ports"][0]["containerPort"]
+    # Either folder and state live equally long, or any directory will do.
+    if kind in ("deployment", "job"):
+        assert {folder.root for folder in there.folders} == {"any"}
+        assert "emptyDir" in volumes["drop"]
+        assert "emptyDir" in volumes["state"]
+    else:
+        assert there.folders == here.folders
+        assert "emptyDir" not in volumes.get("drop", {})
+        assert "emptyDir" not in volumes.get("state", {})
+    is_sidecar = kind in ("deployment", "job", "statefulset")
+    assert (container.get("restartPolicy") == "Always") is is_sidecar
+    assert bool(others) is (kind == "sharded")
+
+
+def test_each_shard_has_a_directory_a_state_and_a_workspace_of_its_own(init):
+    (shards, work), _ = init("--kubernetes", "sharded")
+    _, container = containing(work)
+    drop = next(each for each in container["volumeMounts"] if each["name"] == "drop")
+    assert drop["subPathExpr"] == "shard-$(POD_INDEX)"
+    named = {each["name"]: each.get("value") for each in container["env"]}
+    spaces = []
+    for index in range(work["spec"]["replicas"]):
+        file = named["SYNCD_CONFIG"].replace("$(POD_INDEX)", str(index))
+        text = shards["data"][file.removeprefix("/etc/syncd/")]
+        spaces.append(tomllib.loads(text)["api"]["workspace_uuid"])
+    assert len({*spaces}) == len(spaces) > 1
+    (state,) = work["spec"]["volumeClaimTemplates"]
+    assert state["spec"]["accessModes"] == ["ReadWriteOncePod"]
+
+
+def test_no_secret_stands_in_a_manifest(init, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "a-secret-of-mine")
+    hook = '\n[alerts]\nwebhook = "https://x.example/a-secret-of-mine"\n'
+    (tmp_path / "syncd.toml").write_text(CONFIG + hook)
+    assert cli.call(["init", "--kubernetes"]) == 0
+    out, err = capsys.readouterr()
+    assert "a-secret" not in out + err
+    assert "**" not in out
+    assert "SYNCD_ALERTS__WEBHOOK is left out" in err
+
+
+def test_the_alert_rules_are_printed_as_they_are_shipped(capsys):
+    assert cli.call(["init", "--prometheus-rules"]) == 0
+    groups = yaml.safe_load(capsys.readouterr().out)["groups"]
+    assert any(rule["alert"] == "SyncdDown" for group in groups for rule in group["rules"])
+
+
+def test_the_dashboard_is_printed_as_it_is_shipped(capsys):
+    assert cli.call(["init", "--grafana"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "syncd"
+
+
+def test_text_that_looks_like_something_else_stays_text():
+    odd = ["", "no", "1", "1.5", "0x1f", "a: b", "a #b", "- x", "ü\n", "\x7f", "*", "null", "~"]
+    document = {"odd": odd, "nested": [[], {}, {"a": [{"b": 1}, {"c": None}]}], "no": True}
+    assert yaml.safe_load(writer.dump(document)) == document
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not importlib.util.find_spec("kubernetes_validate"), reason="needs kubernetes-validate"
+)
+@pytest.mark.parametrize("kind", containers.KINDS)
+def test_kubernetes_accepts_each_manifest_in_the_newest_and_three_older_minors(init, kind):
+    import kubernetes_validate
+
+    words = ["--daemonset"] if kind == "daemonset" else ["--kubernetes", kind]
+    documents, _ = init(*words)
+    newest = kubernetes_validate.latest_version()
+    major, minor = map(int, newest.split(".")[:2])
+    for older in range(4):
+        for document in documents:
+            kubernetes_validate.validate(document, f"{major}.{minor - older}", strict=True)

@@ -1,0 +1,173 @@
+"""The units that `syncd init --systemd` prints fit the configuration, and systemd accepts them."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from syncd.cli import group as cli
+from syncd.deploy import systemd
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty directory to work in, without variables of ours."""
+    for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    # As a directory of a service is, and not as pytest makes one.
+    monkeypatch.setattr(systemd, "_is_open", lambda path: path.name != "private")
+    monkeypatch.setattr(systemd, "_who", lambda path: path.name)
+    return tmp_path
+
+
+@pytest.fixture
+def unit(place, capsys):
+    """Return the lines of the unit for a configuration, as pairs; fail where there is none."""
+
+    def printed(config, *options):
+        (place / "syncd.toml").write_text(config)
+        code = cli.call(["init", "--systemd", *options])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, "")
+        lines = [line for line in out.splitlines() if "=" in line and line[0] != "#"]
+        return out, [tuple(line.split("=", 1)) for line in lines]
+
+    return printed
+
+
+def values(lines, key):
+    return [value for name, value in lines if name == key]
+
+
+PLAIN = '[[folders]]\npath = "/srv/drop"\n'
+
+
+def test_the_unit_runs_this_installation_with_this_configuration(unit, place):
+    _, lines = unit(PLAIN)
+    (start,) = values(lines, "ExecStart")
+    assert start.startswith((f"{sys.prefix}/bin/syncd run", f"{sys.executable} -m syncd run"))
+    assert start.endswith(f" run --config {place}/syncd.toml")
+    assert values(lines, "StateDirectory") == ["syncd"]
+    assert values(lines, "DynamicUser") == ["yes"]
+    assert values(lines, "ReadWritePaths") == []
+
+
+def test_the_state_directory_is_the_one_that_is_configured(unit):
+    _, lines = unit('[state]\ndirectory = "/var/lib/clips/state"\n' + PLAIN)
+    assert values(lines, "StateDirectory") == ["clips/state"]
+    _, lines = unit('[state]\ndirectory = "/mnt/fast/ada"\n' + PLAIN)
+    assert values(lines, "StateDirectory") == []
+    assert values(lines, "ReadWritePaths") == ["-/mnt/fast/ada"]
+    assert (values(lines, "User"), values(lines, "DynamicUser")) == (["ada"], ["no"])
+
+
+def test_the_directories_in_which_files_are_moved_are_writable_by_their_owner(unit):
+    _, lines = unit(
+        '[[folders]]\npath = "/srv/a b/ada"\nafter_upload = "move"\nmove_to = "/srv/50%/ada"\n'
+    )
+    assert values(lines, "ReadWritePaths") == ['"-/srv/a b/ada"', "-/srv/50%%/ada"]
+    assert values(lines, "User") == ["ada"]
+    assert values(lines, "Group") == []
+
+
+def test_a_folder_that_others_may_not_read_is_read_by_its_owner(unit, monkeypatch):
+    monkeypatch.setattr(systemd, "_who", lambda path: ME if ME != "root" else "ada")
+    _, lines = unit('[[folders]]\npath = "/home/ada/private"\n')
+    assert values(lines, "DynamicUser") == ["no"]
+    assert values(lines, "ProtectHome") == ["read-only"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        (("/srv/root", "/mnt/root"), "can be written by root alone"),
+        (("/srv/ada", "/srv/bob"), "one service cannot serve folders of several users"),
+    ],
+)
+def test_folders_that_no_one_user_can_serve_are_refused(place, capsys, paths, said):
+    folders = "".join(f'[[folders]]\npath = "{p}"\nafter_upload = "delete"\n' for p in paths)
+    (place / "syncd.toml").write_text(folders)
+    assert cli.call(["init", "--systemd"]) == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+
+
+def test_the_environment_of_the_caller_becomes_the_services_but_for_secrets(unit, monkeypatch):
+    monkeypatch.setenv("SYNCD_API__BASE_URL", "http://127.0.0.1:8765")
+    monkeypatch.setenv("SYNCD_DELETIONS__GRACE_SECONDS", "2")
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "a-secret-of-mine")
+    monkeypatch.setenv("AYMARA_AI_API_KEY_FILE", "/run/keys/aymara key")
+    text, lines = unit('[server]\ntoken_file = "/etc/syncd/token"\nlisten = "[::]:80"\n' + PLAIN)
+    assert "a-secret-of-mine" not in text
+    given = values(lines, "Environment")
+    assert "SYNCD_API__BASE_URL=http://127.0.0.1:8765" in given
+    assert "SYNCD_DELETIONS__GRACE_SECONDS=2" in given
+    assert "SYNCD_SERVER__TOKEN_FILE=%d/server-token" in given
+    assert values(lines, "LoadCredential") == [
+        "aymara-api-key:/run/keys/aymara key",
+        "server-token:/etc/syncd/token",
+    ]
+
+
+def test_a_proxys_password_is_not_printed_but_named(place, capsys, monkeypatch):
+    monkeypatch.setenv("SYNCD_API__PROXY", "http://ada:a-secret@proxy:3128")
+    monkeypatch.setenv("SYNCD_WATCH", "/srv/drop")
+    for what in ("--systemd", "--compose", "--kubernetes"):
+        assert cli.call(["init", what]) == 0
+        out, err = capsys.readouterr()
+        assert "a-secret" not in out + err
+        assert "SYNCD_API__PROXY is left out" in err
+
+
+def test_the_users_unit_needs_no_root_and_says_how_it_outlives_a_session(unit, place):
+    text, lines = unit(PLAIN, "--user")
+    assert '# sudo loginctl enable-linger "$USER"\n' in text
+    assert values(lines, "WantedBy") == ["default.target"]
+    assert not {"User", "DynamicUser", "StateDirectory"} & {key for key, _ in lines}
+    assert "AYMARA_AI_API_KEY_FILE=%h/.config/syncd/aymara-api-key" in values(lines, "Environment")
+
+
+def test_options_that_do_not_go_together_are_refused(place, capsys):
+    for words in (
+        ["--user"],
+        ["--compose", "--kubernetes"],
+        ["--systemd", "--force"],
+        ["--compose", "--", "other.toml"],
+    ):
+        assert cli.call(["init", *words]) == 2
+    assert cli.call(["init", "--systemd"]) == 78
+    assert "no folder is configured" in capsys.readouterr().err
+    assert [*place.iterdir()] == []
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize("options", [(), ("--user",)], ids=["system", "user"])
+def test_systemd_has_nothing_to_say_of_a_printed_unit(unit, place, options):
+    (place / "runtime").mkdir()
+    drop = place / 'a "b" 50% $c'
+    drop.mkdir()
+    config = f"[[folders]]\npath = '{drop}'\nafter_upload = 'delete'\n"
+    text, _ = unit(config.replace("after_upload = 'delete'\n", "") if options else config, *options)
+    if not options:
+        text = text.replace(f"User={drop.name}", f"User={ME}")
+    file = place / "syncd.service"
+    file.write_text(text)
+    said = subprocess.run(
+        ["systemd-analyze", *options, "verify", "--man=no", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(place / "runtime")},
+    )
+    ours = [line for line in said.stderr.splitlines() if "syncd.service" in line]
+    # The user of this test may be nobody, of whom systemd warns.
+    assert [line for line in ours if f"Special user {ME} configured" not in line] == []
+    assert said.returncode == 0, said.stderr
