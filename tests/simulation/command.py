@@ -4,6 +4,7 @@
     python -m tests.simulation --first 100000 --runs 100000 --processes 1
     python -m tests.simulation --seed 42        what happened in one schedule
     python -m tests.simulation --soak 30        a file a second for 30 days
+    python -m tests.simulation --soak 30 --round 10    the same with a round every ten seconds
     python -m tests.simulation --personality no-sizes    on such a service, without planted bugs
 
 Exit code 1 where an invariant was broken or a planted bug went unnoticed.
@@ -69,11 +70,11 @@ def told(plan: Plan) -> int:
     return said.startswith("violation")
 
 
-def soaked(days: float) -> int:
+def soaked(days: float, round_seconds: int) -> int:
     """Put a file a second there for so many days, and see that none costs more than the first."""
     samples = []
     with place() as base:
-        for sample in soak.Soak(base).run(days, samples=20):
+        for sample in soak.Soak(base).run(days, samples=20, round_seconds=round_seconds):
             samples.append(sample)
             print(sample, flush=True)
     left, growth = soak.slopes(samples)
@@ -88,11 +89,14 @@ def main() -> int:
     parser.add_argument("--processes", type=int, help="how many at once (default: one a core)")
     parser.add_argument("--seed", type=int, help="run one schedule and tell what happened")
     parser.add_argument("--soak", type=float, metavar="DAYS", help="a file a second for so long")
+    parser.add_argument(
+        "--round", type=int, default=1, metavar="SECONDS", help="from round to round of the soak"
+    )
     parser.add_argument("--personality", metavar="NAME", help="how the service differs")
     arguments = parser.parse_args()
     names = [arguments.personality] if arguments.personality else []
     if arguments.soak is not None:
-        return soaked(arguments.soak)
+        return soaked(arguments.soak, arguments.round)
     if arguments.seed is not None:
         return told(plan_on(arguments.seed, *names))
     broken: list[tuple[int, str]] = []

@@ -85,8 +85,14 @@ class Soak:
             page_items=100,
         )
 
-    def run(self, days: float, samples: int) -> Iterator[Sample]:
-        """Put so many days of files there; yield `samples` of how things stand."""
+    def run(self, days: float, samples: int, round_seconds: int = 1) -> Iterator[Sample]:
+        """Put so many days of files there; yield `samples` of how things stand.
+
+        The engine makes a round every `round_seconds` of the simulated time.
+        """
+        self._every = dict.fromkeys(("look", "upload", "confirm"), round_seconds) | {
+            step: max(seconds, round_seconds) for step, seconds in EVERY.items()
+        }
         logging.disable(logging.WARNING)
         self._root.mkdir(parents=True)
         fresh_state(self._base)
@@ -135,9 +141,7 @@ class Soak:
             gone = self._living.popleft()
             (self._root / gone).unlink()
             self._hints.append((gone.encode(), True))
-        for step in ("look", "upload", "confirm"):
-            engine.run(step)
-        for step, seconds in EVERY.items():
+        for step, seconds in self._every.items():
             if self._number % seconds == 0:
                 engine.run(step)
         if self._number % 60 == 0:
