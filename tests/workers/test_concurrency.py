@@ -101,7 +101,7 @@ def auto(shop):
     """Return an uploader as it is by default."""
     shop.uploader = Uploader(
         roots={"f": SourceRoot(os.fsencode(shop.root), 5.0, None)},
-        make_client=shop.uploader._make_client,
+        make_client=shop.uploader.make_client,
         options=UploadOptions(workers=None, method="direct"),
         store=shop.store,
         ledger=shop.ledger,

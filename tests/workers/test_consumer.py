@@ -438,7 +438,7 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
     emptied.drop("a", b"old")
     emptied.upload()
     emptied.consumer.step()
-    emptied.consumer._folders["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
+    emptied.consumer.emptied["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
     emptied.now += DAY_SECONDS + 10
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"old"

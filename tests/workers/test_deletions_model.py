@@ -604,7 +604,7 @@ def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_
     world.upload()
     world.take(b"a")
     world.hint({b"a": True})
-    world.deleter._gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
+    world.deleter.gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
     for _ in range(2):
         world.wait((61.0,))
         world.work()
