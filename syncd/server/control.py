@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -50,7 +50,7 @@ class Control:
     #: returns the current components, which a reload replaces
     components: Callable[[], Components]
     beat_at: Callable[[], float] = time.time
-    commands: Mapping[str, Command] = COMMANDS
+    commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
 
     def __post_init__(self) -> None:
         #: whether the socket exists
