@@ -14,6 +14,7 @@ from syncd.state.database.store import Store
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
+from syncd.state.texts import path_members
 from syncd.workers.comparison import Comparison
 
 JsonObject = dict[str, Any]
@@ -215,7 +216,7 @@ def _of(claim: Claim) -> JsonObject:
     return {
         "file_uuid": claim.file_uuid,
         "folder": claim.folder,
-        **claim.path_texts(),
+        **path_members(claim.path),
         "size": claim.size,
         "status": claim.status,
     }

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from syncd.state.database.connection import Database
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.texts import path_texts
 
 #: Copies that are read at once.
 BATCH = 1000
@@ -23,11 +22,6 @@ class Claim(NamedTuple):
     is_video: bool
     folder: str
     path: bytes
-
-    def path_texts(self) -> dict[str, str]:
-        """Return its path as JSON has it."""
-        shown, exact = path_texts(self.path)
-        return {"path": shown, **({"path_b64": exact} if exact else {})}
 
     @property
     def is_there(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from syncd.state.backoff import LONGEST_SECONDS, backoff_seconds
 from syncd.state.database.connection import Database
-from syncd.state.texts import JsonObject, error_text, path_texts, storable, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, storable, timestamp
 
 #: The paths that are set aside at most; with that many, a hook hears of nothing newer.
 MOST_ASIDE = 10_000
@@ -227,7 +227,6 @@ def _lines(
 
 def _document(row: sqlite3.Row) -> JsonObject:
     """Return a line with the keys of `ls --json`, and what else a hook may want to know."""
-    shown, exact = path_texts(row["path"])
     is_failed = row["event"] == "failed"
     error = error_text(
         row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]
@@ -237,8 +236,7 @@ def _document(row: sqlite3.Row) -> JsonObject:
         "at": timestamp(row["at"]),
         "reason": row["detail"] or None,
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["event"],
         "size": row["size"],
         "sha256": row["sha256"] or None,

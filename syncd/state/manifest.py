@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from syncd.state import holds
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, decisions
-from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 
 class Word(enum.StrEnum):
@@ -222,12 +222,10 @@ def failures(db: Database, number: int) -> list[JsonObject]:
 
 
 def entry(row: sqlite3.Row) -> JsonObject:
-    shown, exact = path_texts(row["path"])
     is_file = row["wish_status"] in (None, "live", "released")
     return {
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["word"],
         "size": row["size"],
         "sha256": row["sha256"] or None,

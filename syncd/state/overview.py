@@ -10,7 +10,7 @@ from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
-from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
+from syncd.state.texts import JsonObject, hold_object, shown, timestamp
 
 #: Failures that an overview names.
 FAILURES = 5
@@ -124,7 +124,7 @@ def paused(db: Database, now: float) -> list[JsonObject]:
 def _folder(row: sqlite3.Row) -> JsonObject:
     return {
         "name": row["name"],
-        "path": path_texts(row["path"])[0],
+        "path": shown(row["path"]),
         "last_scan_at": timestamp(row["last_scan_at"]),
         "directories": row["directories"],
         "counts": {},

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from syncd.state.database.connection import Database
 from syncd.state.planner import GONE
-from syncd.state.texts import JsonObject, path_texts, timestamp
+from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: Lines that are read at once.
 BATCH = 1000
@@ -79,13 +79,12 @@ _LINES = "SELECT id, at, folder, path, event, file_uuid, detail FROM history"
 
 
 def _line(row: JsonObject) -> JsonObject:
-    shown, exact = path_texts(row["path"])
+    path = path_members(row["path"])
     return {
         "at": timestamp(row["at"]),
         "event": row["event"],
         "folder": row["folder"] or None,
-        "path": shown or None,
-        **({"path_b64": exact} if exact else {}),
+        **(path if path["path"] else {"path": None}),
         "file_uuid": row["file_uuid"],
         "detail": row["detail"] or None,
     }
