@@ -193,10 +193,10 @@ def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator
         {"folder": folder, "limit": now - QUEUE_SECONDS},
     ).fetchone()
     if row is not None:
-        number = db.conn.execute(
+        number = db.value(
             "SELECT count(*) FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ?",
             (folder, now),
-        ).fetchone()[0]
+        )
         yield _entry(Waiting.QUEUED, folder, number, row["path"], row["due_at"], None)
 
 

@@ -50,12 +50,12 @@ def claims(
 
 def claimed(db: Database, workspace: str | None) -> int:
     """Return how many copies in a workspace should be there."""
-    row = db.conn.execute(
+    number: int = db.value(
         "SELECT count(*) FROM copies WHERE file_uuid IS NOT NULL AND workspace_uuid IS ? "
         "AND status IN ('live', 'processing', 'released')",
         (workspace,),
-    ).fetchone()
-    return int(row[0])
+    )
+    return number
 
 
 def live_since(db: Database, workspace: str | None, since: float) -> list[Claim]:
@@ -84,12 +84,12 @@ def of_token(db: Database, token: str) -> list[Claim]:
 
 def is_open(db: Database, token: str) -> bool:
     """Return whether the attempt of `token` got no answer, so that its object may be ours."""
-    row = db.conn.execute(
+    unanswered = db.value(
         "SELECT 1 FROM unanswered WHERE token = :token UNION ALL SELECT 1 FROM copies "
         "WHERE token = :token AND status = 'sending' AND file_uuid IS NULL",
         {"token": token},
-    ).fetchone()
-    return row is not None
+    )
+    return unanswered is not None
 
 
 def kept(db: Database, limit: int) -> list[Claim]:

@@ -128,7 +128,7 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     ).fetchall()
     after = max(told, read_to)
     limit = max(min(BATCH_LINES, MOST_ASIDE - len(aside)), 0)
-    newest = db.conn.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0]
+    newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     again = _lines(db, _AGAIN, known | {"lines": BATCH_LINES}, is_aside=True)
     new = _lines(
         db, f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}", known | {"after": after}
@@ -214,8 +214,7 @@ def heard(db: Database) -> dict[str, float]:
 
 
 def _told(db: Database, hook: str) -> int:
-    row = db.conn.execute("SELECT told FROM hooks WHERE name = ?", (hook,)).fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT told FROM hooks WHERE name = ?", (hook,)) or 0)
 
 
 def _lines(

@@ -152,10 +152,10 @@ class Intents(Verbs):
             return {}
         paused = pauses.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
-        rows = json.loads(db.conn.execute(_NEW, (ids,)).fetchone()[0])
+        rows = json.loads(db.value(_NEW, (ids,)))
         found = {row[0]: _New(*row) for row in rows}
         contents = json.dumps(list({offer.sha256 for offer, _ in intents}))
-        known = set(json.loads(db.conn.execute(_KNOWN, (contents,)).fetchone()[0]))
+        known = set(json.loads(db.value(_KNOWN, (contents,))))
         ordinary = {}
         for number, (offer, _) in enumerate(intents):
             new = found.get(offer.file_id)
@@ -348,7 +348,7 @@ def rename_sources(
     Whether the old path is vacant must be seen on the disk.
     """
     known = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
-    if db.conn.execute(known, (sha256,)).fetchone() is None:
+    if db.value(known, (sha256,)) is None:
         return []
     found: dict[int, Copy] = {}
     # Don't sort many files of equal content: take the few that are missing, then the first.

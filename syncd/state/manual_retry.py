@@ -92,12 +92,12 @@ class Retrying:
         every planned copy as waiting, as while a quota is used up.
         """
         open_copies = f"{_WAITING} AND status NOT IN ('live', 'gone')"
-        tried = db.conn.execute(
+        tried = db.value(
             f"SELECT count(*) FROM (SELECT file_id FROM copies WHERE {open_copies} "
             f"UNION SELECT id FROM files WHERE {_WAITING_FILES} UNION "
             "SELECT id FROM files WHERE crashes > 0)",
             {"now": now, "all_planned": all_planned},
-        ).fetchone()[0]
+        )
         db.conn.execute(
             f"UPDATE copies SET due_at = :now, attempts = 0 WHERE {open_copies}",
             {"now": now, "all_planned": all_planned},

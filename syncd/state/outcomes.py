@@ -130,10 +130,10 @@ class Outcomes(Verbs):
         if len(arrivals) < 2:
             return {}
         ids = json.dumps([arrival.copy_id for arrival in arrivals])
-        rows = json.loads(db.conn.execute(_ONLY, (ids,)).fetchone()[0])
+        rows = json.loads(db.value(_ONLY, (ids,)))
         found = {row[0]: _Only(*row) for row in rows}
         uuids = json.dumps([(arrival.copy_id, arrival.stored.file_uuid) for arrival in arrivals])
-        taken = set(json.loads(db.conn.execute(_TAKEN, (uuids,)).fetchone()[0]))
+        taken = set(json.loads(db.value(_TAKEN, (uuids,))))
         ordinary = {}
         for number, (copy_id, stored, _, _) in enumerate(arrivals):
             only = found.get(copy_id)

@@ -70,11 +70,11 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
     A million files are counted by an index alone: only those that something is under way for, or
     that are missing, are looked at one by one.
     """
-    scoped = db.conn.execute(
+    scoped = db.value(
         "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
         "AND scope NOT LIKE 'copy %'",
         (EVERYWHERE,),
-    ).fetchone()
+    )
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
     few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
     # Which files a workspace's hold bears on, only their copies tell.
@@ -156,10 +156,10 @@ def backlog(db: Database) -> dict[str, int]:
 
 def doubts(db: Database) -> int:
     """Return how many uploads got no answer, so that it is not known whether they arrived."""
-    count: int = db.conn.execute(
+    count: int = db.value(
         "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
         "AND status = 'sending' AND NOT in_flight AND file_uuid IS NULL"
-    ).fetchone()[0]
+    )
     return count
 
 

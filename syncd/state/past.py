@@ -44,8 +44,7 @@ def before(
 
 def newest(db: Database) -> int:
     """Return the number of the newest line that there ever was."""
-    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'history'").fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT seq FROM sqlite_sequence WHERE name = 'history'") or 0)
 
 
 class Did(NamedTuple):
@@ -68,11 +67,11 @@ def did(db: Database, last: int, began: float) -> Did:
         "AND event IN ('stored', 'synced', 'released'))",
         {"last": last, "began": began},
     ).fetchone()
-    deleted = db.conn.execute(
+    deleted: int = db.value(
         "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
         (last, GONE),
-    ).fetchone()
-    return Did(*sent, *deleted)
+    )
+    return Did(sent[0], sent[1], sent[2], deleted)
 
 
 _LINES = "SELECT id, at, folder, path, event, file_uuid, detail FROM history"

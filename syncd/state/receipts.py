@@ -73,7 +73,7 @@ def begin(db: Database, folders: Collection[str], *, forget: bool) -> None:
 
     With `forget`, a folder that is not among them begins anew when it has receipts again.
     """
-    newest = db.conn.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0]
+    newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     for name in folders:
         if progress(db, name) is None:
             note(db, name, Progress(newest))
