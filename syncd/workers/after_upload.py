@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from syncd import disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
-from syncd.files_api import FilesApiError, FilesClient
+from syncd.files_api import FilesClient
 from syncd.log import fields
 from syncd.state import after_upload, folders
 from syncd.state.backoff import backoff_seconds
@@ -23,8 +23,9 @@ from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.texts import shown
 from syncd.workers.confirmation import Confirmation, Told
-from syncd.workers.emptied_folder import EmptiedFolder, Later, Waiting
+from syncd.workers.emptied_folder import EmptiedFolder, Later, Waiting, known_mount
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 from syncd.workers.path_check import is_right_root, look
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class AfterUpload:
         """Take away the due files of one folder; return whether there may be more."""
         now, waiting = self.clock(), self._waiting[name]
         waiting.obstacle = self._led_elsewhere(folder) or relocation.obstacle(
-            folder.path, folder.move_to, self._mounted_on(folder)
+            folder.path, folder.move_to, known_mount(self.store, folder.move_to)
         )
         later = waiting.blocked(now)
         if waiting.obstacle or None in later or len(later) > MOST_LEFT_OUT:
@@ -131,16 +132,6 @@ class AfterUpload:
             return ""
         was = shown(bytes.fromhex(known or ""))
         return f"move_to = {shown(folder.move_to)} is a link to another place than {was}: undo that"
-
-    def _mounted_on(self, folder: EmptiedFolder) -> bytes | None:
-        """Return where the target was mounted before, and record a new mount."""
-        if folder.move_to is None:
-            return None
-        key, now = f"mount of {shown(folder.move_to)}", relocation.mount_point(folder.move_to)
-        known = self.store.fact(key)
-        if known is None or len(now) > len(bytes.fromhex(known)):
-            self.store.write(set_fact, key, now.hex())
-        return None if known is None else bytes.fromhex(known)
 
     def _may_leave(self, file: File) -> bool:
         """Return whether a file's directory and the target allow taking it away."""
@@ -200,10 +191,7 @@ class AfterUpload:
 
     def _gone_remotely(self, copy: Copy) -> None:
         """Record that a copy is gone, if a listing proves that the key is good."""
-        try:
-            self.client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self.gate.failed(error)
+        if not may_list(self.client, self.gate, copy.workspace_uuid):
             return
         now = self.clock()
         self.store.write(self.ledger.gone_remotely, copy.id, now)

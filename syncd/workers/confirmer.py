@@ -19,6 +19,7 @@ from syncd.state.ledger import Arrival, Failure, Ledger, Stored
 from syncd.units import counted
 from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Confirmer:
         elif may_come and 0 <= waited < patience:
             pause = min(max(waited, LOOK_SECONDS), LONGEST_LOOK_SECONDS, patience - waited)
             self._look_later([copy], pause)
-        elif told is Told.NOT_FOUND and not self._is_key_good(copy):
+        elif told is Told.NOT_FOUND and not may_list(self.client, self.gate, copy.workspace_uuid):
             self._look_later([copy], LONGEST_LOOK_SECONDS)
         elif told is Told.NO_SIZE and not copy.error_message and self._learns_none(copy):
             self._live([copy])
@@ -135,15 +136,6 @@ class Confirmer:
 
     def _is_believed(self, copy: Copy) -> bool:
         return not self._tells_sizes and self.store.read(confirming.may_be_believed, copy=copy)
-
-    def _is_key_good(self, copy: Copy) -> bool:
-        """Tell a 404 for an object that is gone from one for a key that may not see it."""
-        try:
-            self.client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self.gate.failed(error)
-            return False
-        return True
 
     def _learns_none(self, copy: Copy) -> bool:
         """Say whether a copy whose time ended without a size is believed from now on.

@@ -26,6 +26,7 @@ from syncd.state.planner import Policy
 from syncd.state.texts import error_text
 from syncd.workers.clock_seen import ClockSeen
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 from syncd.workers.parallel_looks import ParallelLooks
 from syncd.workers.path_check import look
 
@@ -308,7 +309,10 @@ class Deleter:
         try:
             self.client.delete(copy.file_uuid or "")
         except NotFoundError as error:
-            if not (error.is_the_services and self._key_is_good(copy)):
+            is_proven = error.is_the_services and may_list(
+                self.client, self.gate, copy.workspace_uuid
+            )
+            if not is_proven:
                 self._failed(copy, error)
                 return False
         except FilesApiError as error:
@@ -338,15 +342,6 @@ class Deleter:
                     reason=copy.reason,
                 ),
             )
-
-    def _key_is_good(self, copy: Copy) -> bool:
-        """Return whether a 404 means that the object is gone, not that the key may not see it."""
-        try:
-            self.client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self.gate.failed(error)
-            return False
-        return True
 
     def _failed(self, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)

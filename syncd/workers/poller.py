@@ -17,6 +17,7 @@ from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.units import counted
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
@@ -195,13 +196,8 @@ class Poller:
     def _not_found(self, copy: Copy, error: NotFoundError) -> None:
         """Believe a 404 only of the service itself, twice in a row, under a key that works."""
         is_repeated = copy.error_status == error.status and copy.error_code == error.code
-        if not (error.is_the_services and is_repeated):
-            self._later(copy, error)
-            return
-        try:
-            self.client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as unproven:
-            self.gate.failed(unproven)
+        is_proven = error.is_the_services and is_repeated
+        if not (is_proven and may_list(self.client, self.gate, copy.workspace_uuid)):
             self._later(copy, error)
             return
         now = self.clock()

@@ -10,10 +10,10 @@ from syncd.log import printable
 from syncd.state import receipts
 from syncd.state.after_upload import MOVED
 from syncd.state.backoff import backoff_seconds
-from syncd.state.database.store import Store, set_fact
+from syncd.state.database.store import Store
 from syncd.state.receipts import Outcome, Progress
 from syncd.state.texts import shown
-from syncd.workers.emptied_folder import Later
+from syncd.workers.emptied_folder import Later, known_mount
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +97,8 @@ class Receipts:
 
     def _obstacle(self, folder: ReceiptFolder) -> str:
         """Return why no receipt can be written to a folder's target; record a new mount there."""
-        key, now = f"mount of {shown(folder.target)}", relocation.mount_point(folder.target)
-        known = self.store.fact(key)
-        if known is None or len(now) > len(bytes.fromhex(known)):
-            self.store.write(set_fact, key, now.hex())
         setting = "move_to" if folder.is_beside else "receipts"
-        mounted_on = None if known is None else bytes.fromhex(known)
+        mounted_on = known_mount(self.store, folder.target)
         return printable(relocation.obstacle(folder.target, folder.target, mounted_on, setting))
 
     def _write(self, outcome: Outcome, folder: ReceiptFolder) -> bool:
