@@ -1,8 +1,4 @@
-"""The scan: one pass over a folder, compared with the table directory by directory.
-
-Events are hints; the scan is the truth. It keeps no list of all files: at any time it holds a batch
-of one directory's rows, a batch of what differs, and the names of the directories.
-"""
+"""Scans a folder, or some of its directories. Events are hints; the scan is the truth."""
 
 import logging
 import time
@@ -17,7 +13,7 @@ from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root
 from syncd.watch.scan_pass import ScanPass, ScanReport
-from syncd.watch.standing import RootState, Standing
+from syncd.watch.standing import RootState
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +41,10 @@ class Scanner:
 
         With `coverage` the report also tells which directories it does not cover.
         """
-        began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
         self.rules.forget(all_are_read=True)
         self.root.compare_anew()
-        standing = self.root.check()
-        report = ScanReport(state=standing.state)
-        if standing.state.is_seen:
-            self._pass(report, standing, coverage).run()
-        report.seconds = time.monotonic() - began
+        report = self._pass(coverage, ScanPass.run)
         if report.complete:
             self._note(report)
         return report
@@ -62,33 +53,37 @@ class Scanner:
         self, directories: Sequence[bytes], coverage: Coverage | None = None
     ) -> ScanReport:
         """Scan these directories and those beneath them, without what `coverage` covers."""
-        began = time.monotonic()
         self.rules.forget()
-        standing = self.root.check()
-        report = ScanReport(state=standing.state)
-        if standing.state.is_seen:
-            self._pass(report, standing, coverage).run_parts(directories)
-        report.seconds = time.monotonic() - began
-        return report
+        return self._pass(coverage, lambda scan: scan.run_parts(directories))
 
     @property
     def ever_ended(self) -> bool:
         """Whether a scan of this folder ever came to its end."""
         return self.store.read(folders.is_first_scan_over, self.folder.name)
 
-    def _pass(self, report: ScanReport, standing: Standing, coverage: Coverage | None) -> ScanPass:
-        report.unreadable.update(dict.fromkeys(standing.stopped, "another disk is mounted there"))
-        return ScanPass(
-            store=self.store,
-            folder=self.folder,
-            rules=self.rules,
-            open_files=self.open_files,
-            root=self.root,
-            stopped=self.stopped,
-            report=report,
-            before=standing.view,
-            coverage=coverage,
-        )
+    def _pass(self, coverage: Coverage | None, run: Callable[[ScanPass], None]) -> ScanReport:
+        """Let `run` scan the folder, if its root is the right one."""
+        began = time.monotonic()
+        standing = self.root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            stopped = dict.fromkeys(standing.stopped, "another disk is mounted there")
+            report.unreadable.update(stopped)
+            run(
+                ScanPass(
+                    store=self.store,
+                    folder=self.folder,
+                    rules=self.rules,
+                    open_files=self.open_files,
+                    root=self.root,
+                    stopped=self.stopped,
+                    report=report,
+                    before=standing.view,
+                    coverage=coverage,
+                )
+            )
+        report.seconds = time.monotonic() - began
+        return report
 
     def _note(self, report: ScanReport) -> None:
         """Note the scan in the table; where it changed nothing, not more than once a minute."""
