@@ -25,7 +25,7 @@ from syncd.workers.gate import Gate
 from syncd.workers.handed_out import HandedOut
 from syncd.workers.preparation import Preparation, SourceRoot, UploadOptions
 from syncd.workers.sending import Sending
-from syncd.workers.transfers import Transfer, Transfers
+from syncd.workers.transfers import Transfers
 from syncd.workers.upload_queue import LARGE_AT_ONCE, UploadQueue
 from syncd.workers.upload_thread import UploadThread
 
@@ -66,7 +66,7 @@ class Uploader:
     def __post_init__(self) -> None:
         self._stop = StopFlag()
         self._most = self.options.workers or min(MOST, max(_open_files() // FILES_EACH, 1))
-        self._transfers = Transfers(self.clock)
+        self.transfers = Transfers(self.clock)
         self._concurrency = Concurrency(self.options.workers, self.monotonic)
         self._queue = UploadQueue(
             large_at_once=min(LARGE_AT_ONCE, max(self._most - 1, 1)),
@@ -87,7 +87,7 @@ class Uploader:
             options=self.options,
             clock=self.clock,
             stop=self._stop,
-            transfers=self._transfers,
+            transfers=self.transfers,
         )
         self._sending = Sending(
             store=self.store,
@@ -97,7 +97,7 @@ class Uploader:
             clock=self.clock,
             stop=self._stop,
             preparation=self._preparation,
-            transfers=self._transfers,
+            transfers=self.transfers,
             failures=FailedUploads(
                 store=self.store,
                 ledger=self.ledger,
@@ -171,18 +171,10 @@ class Uploader:
         """Abort every transfer that has not released its last byte."""
         self._stop.set()
 
-    def transfers(self) -> list[Transfer]:
-        """Return the transfers under way, oldest first."""
-        return self._transfers.all()
-
-    def sent(self) -> tuple[int, int]:
-        """Return how many transfers ended, and how many bytes were sent in all."""
-        return self._transfers.sent()
-
     @property
     def progress_at(self) -> float:
         """When a file was stored, or a byte sent, last; at first when this was made."""
-        moved = [transfer.moved_at or 0.0 for transfer in self.transfers()]
+        moved = [transfer.moved_at or 0.0 for transfer in self.transfers.all()]
         return max(self._handed_out.stored_at, *moved, 0.0)
 
     @property
@@ -228,7 +220,7 @@ class Uploader:
 
     def _allow(self) -> None:
         """Let as many threads work as pay, beside those whose disk or connection hangs."""
-        limit = self._concurrency.limit + self._transfers.stalled(STALLED_SECONDS)
+        limit = self._concurrency.limit + self.transfers.stalled(STALLED_SECONDS)
         self._queue.allow(min(limit, self._most))
         self._start_threads()
 

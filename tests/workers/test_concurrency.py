@@ -152,7 +152,7 @@ def test_a_disk_that_hangs_keeps_no_more_than_its_own_transfers(auto, monkeypatc
         while not auto.live() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(auto.live()) == 1
-        assert len(auto.uploader.transfers()) == FIRST, "they are shown meanwhile"
+        assert len(auto.uploader.transfers.all()) == FIRST, "they are shown meanwhile"
     finally:
         go.set()
         auto.uploader.stop(30)
