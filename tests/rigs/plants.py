@@ -99,7 +99,6 @@ def failed_commit_swallowed() -> None:
             job.future.set_exception(raised) if raised else job.future.set_result(value)
         for job in jobs[len(results) :]:
             job.future.set_result(None)
-        self.commits += 1
         self.version += 1
         self.changed.set()
 
