@@ -155,7 +155,7 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
-            # An answer says nothing of what a listing shows; a listing will not change its mind soon.
+            # A listing that shows such a uuid will not change soon; an answer says nothing of it.
             look_at = now if copy.in_flight else now + UNTRUE_SECONDS
             self.doubt(db, copy.id, failure, now, look_at=look_at)
             return "in doubt"
