@@ -183,6 +183,7 @@ def opened_store(config: Config) -> Iterator[Store]:
         store.bind(
             config.api.base_url,
             time.time(),
+            sandbox=config.api.sandbox,
             advice="set the base URL back, or give the other service its own [state] directory",
         )
         yield store

@@ -17,7 +17,7 @@ from syncd.state.verbs import NO_FAILURE, Failure, Verbs, kind_of
 
 #: Why a released copy is gone.
 UNSEEN = "it was deleted remotely while it was not mirrored"
-#: Seconds until an object whose uuid cannot be true is looked for again.
+#: Seconds until an object that a listing shows with a uuid that cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
 
 
@@ -155,7 +155,9 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
-            self.doubt(db, copy.id, failure, now, look_at=now + UNTRUE_SECONDS)
+            # A listing that shows such a uuid will not change soon; an answer says nothing of it.
+            look_at = now if copy.in_flight else now + UNTRUE_SECONDS
+            self.doubt(db, copy.id, failure, now, look_at=look_at)
             return "in doubt"
         if file.crashes:
             files.update(db, file.id, crashes=0)

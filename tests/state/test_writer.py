@@ -194,6 +194,30 @@ def test_a_state_belongs_to_the_service_that_may_hold_something_of_it(tmp_path, 
     store.close()
 
 
+def test_the_sandbox_of_a_service_is_another_service(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.bind("http://a", 0.0, advice="", sandbox=True)
+    store.bind("http://a", 0.0, advice="")
+    store.write(lambda db: db.conn.execute(REACHED["an unanswered upload"]))
+    store.bind("http://a", 0.0, advice="", sandbox=None)
+    with pytest.raises(ForeignStateError, match=r"to base url http://a, and not to .*\(sandbox\)"):
+        store.bind("http://a", 0.0, advice="", sandbox=True)
+    store.close()
+
+
+def test_an_older_state_takes_the_sandbox_that_is_configured_first(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.bind("http://a", 0.0, advice="")
+    store.write(lambda db: db.conn.execute(REACHED["an unanswered upload"]))
+    store.write(lambda db: db.conn.execute("DELETE FROM service WHERE key = 'sandbox'"))
+    store.bind("http://a", 0.0, advice="", sandbox=True)
+    with pytest.raises(ForeignStateError):
+        store.bind("http://a", 0.0, advice="", sandbox=False)
+    store.close()
+
+
 def test_a_write_by_a_reader_is_refused(store):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         store.read(lambda db: set_fact(db, "k", "v"))

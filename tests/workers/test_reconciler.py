@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.files_api import MOST_PAGES, ForbiddenError, ServerError, UploadSource
+from syncd.files_api import MOST_PAGES, FilesClient, ForbiddenError, ServerError, UploadSource
 from syncd.files_api.models import FilePage
 from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
@@ -65,6 +65,26 @@ def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
     assert copy.status is CopyStatus.LIVE
     assert list(shop.live()) == [copy.file_uuid]
     assert shop.echo() == "proven", "finding it proves the echo"
+
+
+def test_a_copy_that_was_answered_with_the_uuid_of_another_file_is_looked_for_at_once(
+    shop, monkeypatch
+):
+    learn_the_echo(shop)
+    taken = shop.copy("first").file_uuid
+    upload = FilesClient.upload
+    monkeypatch.setattr(
+        FilesClient,
+        "upload",
+        lambda *args, **how: replace(upload(*args, **how), file_uuid=taken),
+    )
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    copy = shop.copy("a")
+    assert copy.status is CopyStatus.LIVE
+    assert set(shop.live()) == {taken, copy.file_uuid}
 
 
 def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
