@@ -109,6 +109,7 @@ def test_compose_runs_as_the_one_user_who_may_read_key_and_folder(init, tmp_path
     key, drop = tmp_path / "key", tmp_path / "drop"
     key.touch()
     drop.mkdir()
+    drop.chmod(0o755)
     monkeypatch.setenv("AYMARA_AI_API_KEY_FILE", str(key))
     config = f'[[folders]]\npath = "{drop}"\n'
     key.chmod(0o644)
