@@ -1,7 +1,7 @@
-"""Tells the hooks what became of files: each thing at least once, and of each path in order.
+"""Tells hooks what happened to files: at least once, and in order for each path.
 
-Each hook is a step of its own, so that one that fails or hangs holds up no other. A delivery that
-is cut by the end of syncd is made again at the next start.
+Each hook is a step of its own, so that one that fails or hangs delays no other. A delivery that is
+cut off when syncd ends is repeated at the next start.
 """
 
 import json
@@ -21,7 +21,7 @@ from syncd.state.hooks import Batch, Line
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what was told is recorded: so much of it is told again after a kill.
+#: Seconds between two recordings of deliveries: a kill repeats no more than that.
 RECORD_SECONDS = 0.25
 
 
@@ -49,7 +49,8 @@ class Hook:
         batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
             if self.store.in_trouble:
-                # Without a record, it would be told again and again. This raises until that works.
+                # Without a record, the same lines would be told endlessly. This raises until
+                # commits work.
                 self._record([], 0)
             return self._tell(batch)
         self._read_to = batch.read_to
