@@ -177,7 +177,7 @@ class Daemon:
     def _add_steps(self) -> None:
         components, add = self._components, self._scheduler.add
         self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile", "settle"]
-        # Each folder for itself: one whose disk hangs keeps no other from being seen.
+        # A step for each folder: one whose disk hangs delays no other.
         for name, watched in components.watch.folders.items():
             add(f"look at {name}", watched.look, every=NET_SECONDS, rest=HINT_SECONDS)
             add(f"scan {name}", watched.scan_if_due, every=NET_SECONDS, rest=HINT_SECONDS)
@@ -208,7 +208,7 @@ class Daemon:
         self._scheduler.wake(f"look at {name}", f"scan {name}")
 
     def _settle(self) -> None:
-        """Have files be looked at again when that is due, as commits have it by now."""
+        """Schedule the next looks at files, as the last commits left them."""
         now = time.time()
         for name, due_at in self._components.store.read(scan_index.next_looks).items():
             if name in self._components.watch.folders:

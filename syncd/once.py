@@ -258,7 +258,7 @@ def _stop_uploads(
 
 
 class _Patience:
-    """Says when a pass stops waiting for what does not move. Times are monotonic seconds."""
+    """Decides when a pass stops waiting for work that does not advance; monotonic seconds."""
 
     def __init__(self, *, settling: float) -> None:
         self._began = self._moved_at = time.monotonic()
@@ -289,9 +289,9 @@ def _work_through(
     stalled_after: float,
     report: Callable[[Progress], None],
 ) -> str:
-    """Go round the stages until nothing is left that this pass can bring further.
+    """Repeat the stages until nothing is left that this pass can advance.
 
-    Return, in words, why it gave up; empty where it did not.
+    Return, in words, why it gave up; empty if it did not.
     """
     while not stop.is_set():
         began = time.monotonic()
@@ -318,7 +318,7 @@ def _work_through(
 
 
 def _what_stops(components: Components) -> str:
-    """Return, in words, what no waiting within this pass ends; empty while nothing does."""
+    """Return, in words, what cannot end within this pass; empty while nothing stands still."""
     if components.store.failed:
         return "the state cannot be relied on"
     if ways_on := components.store.read(predecessor.ways_on):

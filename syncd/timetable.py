@@ -9,7 +9,7 @@ from syncd.units import parse_rate
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ENTRY = re.compile(r"(?:([A-Za-z]+)(?:-([A-Za-z]+))?\s+)?(\d{1,2}):(\d{2})\s+(\S.*)")
-#: The past in which each entry of a week has had its time.
+#: A time in the past since which every entry of a week has begun at least once.
 _LOOK_BACK = timedelta(days=8)
 
 

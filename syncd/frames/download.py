@@ -63,7 +63,7 @@ class FrameUrls:
         return self._urls[number - 1]
 
     def renew(self, number: int, refused: str) -> bool:
-        """Say whether a frame has another URL than the one that was `refused`, or get one."""
+        """Return whether a frame has another URL than the one that was `refused`, or get one."""
         with self._lock:
             if self.of(number) != refused:
                 return True

@@ -80,7 +80,7 @@ def sending(files: int, size: int, rate: Rate) -> dict[str, Any]:
 
 
 def sending_text(known: dict[str, Any]) -> str:
-    """Return `1,203 files, 4.5 GiB left, 12.3 MiB/s, about 6 min`; empty where nothing is left."""
+    """Return `1,203 files, 4.5 GiB left, 12.3 MiB/s, about 6 min`; empty if nothing is left."""
     if not known["files_left"]:
         return ""
     parts = [f"{counted(known['files_left'], 'file')}, {size_text(known['bytes_left'])} left"]
