@@ -188,7 +188,7 @@ class Daemon:
         add("confirm", components.confirmer.step, every=WORK_SECONDS)
         add("poll", components.poller.step, every=WORK_SECONDS)
         add("delete", components.deleter.step, every=WORK_SECONDS)
-        add("consume", components.consumer.step, every=WORK_SECONDS)
+        add("consume", components.after_upload.step, every=WORK_SECONDS)
         if components.receipts.folders:
             add("receipts", components.receipts.step, every=WORK_SECONDS)
             self._hinted.append("receipts")

@@ -53,7 +53,7 @@ def request_head(method: str, target: bytes, fields: Fields) -> bytes:
     return head + b"\r\n\r\n"
 
 
-class Incoming:
+class AnswerReader:
     """Reads answers, one after another, from what `receive` returns (b"" at the end)."""
 
     def __init__(self, receive: Callable[[], bytes]) -> None:

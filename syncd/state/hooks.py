@@ -56,7 +56,7 @@ _AGAIN = f"""
 """
 
 
-class Line(NamedTuple):
+class HookLine(NamedTuple):
     """A line of history to be told."""
 
     id: int
@@ -71,7 +71,7 @@ class Line(NamedTuple):
 class Batch(NamedTuple):
     """The lines to tell a hook now; times in seconds since the epoch."""
 
-    lines: list[Line]
+    lines: list[HookLine]
     #: the folders and paths that are set aside: later lines of theirs wait for their turn
     aside: set[tuple[str, bytes]]
     #: up to which line everything is in `lines`, or concerns no such hook
@@ -150,9 +150,9 @@ def record(
     on: str,
     now: float,
     *,
-    told: Sequence[Line],
+    told: Sequence[HookLine],
     read_to: int,
-    failed: Line | None = None,
+    failed: HookLine | None = None,
     error: str = "",
 ) -> None:
     """Record what a hook was told, what failed and why, and up to which new line it has come."""
@@ -219,9 +219,11 @@ def _told(db: Database, hook: str) -> int:
 
 def _lines(
     db: Database, condition: str, known: dict[str, Any], *, is_aside: bool = False
-) -> list[Line]:
+) -> list[HookLine]:
     rows = db.conn.execute(f"{_LINES} {condition}", known)
-    return [Line(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows]
+    return [
+        HookLine(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows
+    ]
 
 
 def _document(row: sqlite3.Row) -> JsonObject:

@@ -17,7 +17,7 @@ from syncd.log import fields
 from syncd.outbound import StoppedError, Target, UndeliveredError
 from syncd.state import hooks
 from syncd.state.database.store import Store
-from syncd.state.hooks import Batch, Line
+from syncd.state.hooks import Batch, HookLine
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Hook:
         return None if batch.next_at is None else max(batch.next_at - now, 0.0)
 
     def _tell(self, batch: Batch) -> float | None:
-        told: list[Line] = []
+        told: list[HookLine] = []
         failed, error, read_to, began = None, "", 0, time.monotonic()
         for line in batch.lines:
             if line.is_aside or (line.folder, line.path) not in batch.aside:
@@ -82,7 +82,7 @@ class Hook:
         return 0.0
 
     def _record(
-        self, told: list[Line], read_to: int, failed: Line | None = None, error: str = ""
+        self, told: list[HookLine], read_to: int, failed: HookLine | None = None, error: str = ""
     ) -> None:
         self.store.write(
             hooks.record,
@@ -95,7 +95,7 @@ class Hook:
             error=error,
         )
 
-    def _deliver(self, line: Line) -> None:
+    def _deliver(self, line: HookLine) -> None:
         document = line.document | {
             "event_id": f"{self.store.instance}-{line.id}",
             "instance": self.store.instance,
