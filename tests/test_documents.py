@@ -375,6 +375,16 @@ def test_each_rig_and_each_part_of_the_gate_is_a_job_that_its_name_tells():
     assert tests["python"] == named
 
 
+def test_the_address_of_the_repository_stands_in_one_place_and_the_release_compares_it():
+    urls = tomllib.loads(documents.text("pyproject.toml"))["project"]["urls"]
+    home = urls["Homepage"]
+    assert all(url.startswith(home) for url in urls.values())
+    release = documents.text(".github/workflows/release.yml")
+    assert 'Homepage = \\"$GITHUB_SERVER_URL/$GITHUB_REPOSITORY\\"' in release
+    named = [*documents.FOR_USERS, *documents.FOR_DEVELOPERS, "Dockerfile"]
+    assert not [name for name in named if home in documents.text(name)]
+
+
 def test_image_and_package_are_built_of_what_is_named_by_hash_and_fits():
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -6,7 +6,6 @@ over the `AYMARA_AI_*` variables that users of the official client have set. Rel
 file are relative to the file.
 """
 
-import os
 import shlex
 import stat
 import tomllib
@@ -19,6 +18,7 @@ from pydantic import SecretStr, ValidationError
 
 from syncd.config import credentials as keys, targets
 from syncd.config.credentials import Credentials
+from syncd.config.exposed import exposed
 from syncd.config.folder_settings import completed, conflicts
 from syncd.config.locations import (
     FILE_VARIABLE,
@@ -167,10 +167,7 @@ class _Loader:
                     ) from error
                 continue
             except OSError as error:
-                raise ConfigError(
-                    f"cannot read {path}: {error.strerror}; it must be a file that user "
-                    f"{os.getuid()} may read"
-                ) from error
+                raise ConfigError(f"{path}: {keys.cannot_read(error)}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(
                     f"{path} is not valid TOML: byte {error.start} is no UTF-8; save it as UTF-8"
@@ -358,6 +355,8 @@ class _Loader:
             )
             yield "; ".join(filter(None, [lacking, *misspelled, self._strangers]))
         yield from conflicts(settings, where)
+        if to_sync:
+            yield from exposed(settings, self._environ)
         yield from targets.conflicts(
             settings.alerts,
             settings.hooks,

@@ -86,7 +86,6 @@ class Sender:
         bandwidth: Bandwidth | None = None,
     ) -> None:
         self._bandwidth = bandwidth
-        self._base = base
         self._root = str(base).rstrip("/")
         # Made once: a copy is cheaper than what httpx makes of a dict.
         self._headers = httpx.Headers({"host": base.netloc.decode("ascii"), **headers})
@@ -236,7 +235,7 @@ def _parsed(url: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
 
 
 def _body(response: httpx.Response, operation: Operation[Any], exchange: Exchange) -> bytes:
-    """The body, a little longer than allowed at most; of a failure, whatever came of it."""
+    """Return the body, at most a little longer than allowed; of a failure, as much as came."""
     if response.is_success and not operation.reads_body:
         return b""
     if response.is_success and operation.take is not None:

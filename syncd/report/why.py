@@ -50,7 +50,7 @@ _OF_VERDICTS = {
 def tell(
     candidates: Sequence[FolderPath], config: Config, db: Transaction | None, *, running: bool
 ) -> JsonObject | None:
-    """Return the story of the first candidate that is known, or there; None where none is."""
+    """Return the story of the first candidate that is known, or there; None if none is."""
     for place in candidates:
         if db is not None and (story := of_file(place, config, db, running=running)):
             return story
@@ -69,7 +69,7 @@ def tell(
 def of_file(
     place: FolderPath, config: Config, db: Transaction, *, running: bool
 ) -> JsonObject | None:
-    """Return the story of a file that the table knows; None where it knows none."""
+    """Return the story of a file that the table knows; None if it knows none."""
     story = stories.story(db, place.folder, place.path)
     return _known(story, place, config, running=running) if story else None
 
@@ -100,12 +100,10 @@ def missing(place: FolderPath) -> JsonObject:
 
 def outside(path: Path, known: Sequence[KnownFolder]) -> JsonObject:
     """Return the story of a path that lies in no watch folder."""
-    shown, exact = texts.path_texts(os.fsencode(path))
     watched = [printable(folder.root) for folder in known]
     return {
         "folder": None,
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **texts.path_members(os.fsencode(path)),
         "status": None,
         "root": None,
         "rule": "",
@@ -143,7 +141,7 @@ def _known(story: JsonObject, place: FolderPath, config: Config, *, running: boo
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
     return story | {
-        "root": texts.path_texts(place.root)[0],
+        "root": texts.shown(place.root),
         "rule": rule(place, config),
         "explanation": explanation,
         "advice": list(_advice(word, story, place, config, running=running)),
@@ -254,7 +252,7 @@ def _unknown(place: FolderPath, config: Config, *, running: bool) -> JsonObject:
 
 
 def rule(place: FolderPath, config: Config, *, is_dir: bool = False) -> str:
-    """Return the rule that decides on a path, in words; empty where none does."""
+    """Return the rule that decides on a path, in words; empty if none does."""
     verdict = _verdict(place, config, is_dir=is_dir)
     if verdict.place is None or not config.folders_source:
         return verdict.rule
@@ -328,12 +326,10 @@ def rules_of(folder: FolderSettings) -> Rules:
 
 
 def _bare(place: FolderPath) -> JsonObject:
-    shown, exact = texts.path_texts(place.path)
     return {
         "folder": place.folder,
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **texts.path_members(place.path),
         "status": None,
-        "root": texts.path_texts(place.root)[0],
+        "root": texts.shown(place.root),
         "rule": "",
     }

@@ -1,18 +1,18 @@
 """Recent work: the newest synced files, and how much in each part of the last day."""
 
 from syncd.state.database.connection import Database
-from syncd.state.texts import JsonObject, path_texts, timestamp
+from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: The last day in parts of a quarter of an hour.
 PARTS, PART_SECONDS = 96, 900.0
 #: The newest files that are named, and the lines of the history that are read for them at most.
 NEWEST, LINES = 10, 1000
-#: By the index of the history's age, which SQLite misses where `event` stands without a plus.
+#: This uses the index of the history's age, which SQLite misses if `event` has no plus.
 _SYNCED = "FROM history CROSS JOIN copies USING (file_uuid) WHERE (event = 'deleted') = 0"
 
 
 def newest(db: Database) -> list[JsonObject]:
-    """Return the files that were synced last, the newest first; of each its last time."""
+    """Return the files that were synced last, the newest first, each with its last time."""
     rows = db.conn.execute(
         f"""
         SELECT folder, path, copies.size, max(at) AS at FROM (
@@ -24,9 +24,7 @@ def newest(db: Database) -> list[JsonObject]:
     )
     found = []
     for folder, path, size, at in rows:
-        shown, exact = path_texts(path)
-        names = {"path": shown, **({"path_b64": exact} if exact else {})}
-        found.append({"folder": folder, **names, "size": size, "at": timestamp(at)})
+        found.append({"folder": folder, **path_members(path), "size": size, "at": timestamp(at)})
     return found
 
 

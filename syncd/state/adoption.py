@@ -88,22 +88,20 @@ def oldest_listed(db: Database, after: str, limit: int) -> list[Remote]:
 
 def count_listed(db: Database) -> int:
     """Return how many objects were noted."""
-    return int(db.conn.execute("SELECT count(*) FROM listed").fetchone()[0])
+    return int(db.value("SELECT count(*) FROM listed"))
 
 
 def latest_listed(db: Database) -> int:
     """Return the number of the latest attempt among what was noted."""
-    row = db.conn.execute(
-        "SELECT max(substr(token, 40, 12)) FROM listed WHERE token LIKE 'sy2-%'"
-    ).fetchone()
-    return int(row[0], 16) if row[0] else 0
+    last = db.value("SELECT max(substr(token, 40, 12)) FROM listed WHERE token LIKE 'sy2-%'")
+    return int(last, 16) if last else 0
 
 
 # Matching objects to files
 
 
 def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool | None:
-    """Say whether this instance sent what `remote` holds; None where nothing can prove it."""
+    """Return whether this instance sent what `remote` holds; None if nothing can prove it."""
     token = tokens.read(remote.token)
     if not tokens.is_verifiable(db, token):
         return None
@@ -149,7 +147,7 @@ def remember_content(db: Database, file: File, sha256: str) -> None:
 
 
 def has_content(file: File, remote: Remote) -> bool:
-    """Say whether a file holds what the token of `remote` tells."""
+    """Return whether a file holds what the token of `remote` tells."""
     content = tokens.read(remote.token).content
     return file.sha256 is not None and file.sha256.startswith(content)
 

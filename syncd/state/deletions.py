@@ -6,8 +6,8 @@
 | delete  | `begin_delete`: delete_sent_at  | DELETE  | `deleted`            | DELETE again   |
 
 They run on the writer's thread. Each reads the rows anew and decides on what they say then. They
-take many files at once, which share their statements; a file for which more than the ordinary is
-due is brought up to date on its own.
+take many files at once, which share their statements; a file that needs more than the usual is
+brought up to date on its own.
 """
 
 import json
@@ -40,11 +40,11 @@ class _Known(NamedTuple):
     is_held: bool
 
     def copy(self, copy_id: int) -> Copy | None:
-        """Return one of its copies; None where it is another file's by now, or gone."""
+        """Return one of its copies; None if it is gone, or another file's by now."""
         return next((copy for copy in self.copies if copy.id == copy_id), None)
 
     def instead(self, copy: Copy) -> "_Known":
-        """Return the same with `copy` in the place of the one with its id."""
+        """Return the same facts, with `copy` in place of the one with its id."""
         some = [copy if other.id == copy.id else other for other in self.copies]
         return self._replace(copies=some)
 
@@ -63,24 +63,24 @@ class Deletions:
     """The verbs, with what they need to know of the folders."""
 
     def __init__(self, *, policies: Policies) -> None:
-        self._policies = policies
+        self.policies = policies
 
     def neighbours(self, folder: str) -> list[str]:
         """Return the folders of its workspace: what is missing here may have moved there."""
-        workspace = self._policies[folder].workspace_uuid
-        return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
+        workspace = self.policies[folder].workspace_uuid
+        return [name for name, other in self.policies.items() if other.workspace_uuid == workspace]
 
     # Files that holds name
 
     def is_review_due(self, db: Database, folder: str) -> bool:
-        """Say whether the holds that name a folder's files are not up to date."""
-        policy = self._policies[folder]
+        """Return whether the holds that name a folder's files are not up to date."""
+        policy = self.policies[folder]
         return bool(decisions.stale(db, folder)) or missing.is_review_due(db, folder, policy)
 
     def review(self, db: Database, folder: str, now: float) -> None:
         """Bring the holds that name a folder's files up to date, and judge what is missing."""
         decisions.refresh(db, folder, now)
-        missing.review(db, folder, self._policies[folder], self.neighbours(folder), now)
+        missing.review(db, folder, self.policies[folder], self.neighbours(folder), now)
 
     def _known(self, db: Database, file_ids: Iterable[int]) -> list[_Known]:
         """Return what is known of files, in the order asked."""
@@ -92,7 +92,7 @@ class Deletions:
             of_file[copy.file_id].append(copy)
         known = {
             name: (
-                self._policies.get(name) or policy_of_before(db, name),
+                self.policies.get(name) or policy_of_before(db, name),
                 holds.stops_deletions(db, name),
             )
             for name in {file.folder for file in rows.values()}
@@ -147,7 +147,7 @@ class Deletions:
         copies.retire_all(db, list(retiring.values()), now, reason=GONE)
         for one in known:
             if one.file.id not in retiring:
-                advance(db, one.file.id, self._policies, now)
+                advance(db, one.file.id, self.policies, now)
 
     def _keep_unmirrored(self, db: Database, known: _Known) -> _Known:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
@@ -204,7 +204,7 @@ class Deletions:
     def _is_anothers(self, known: _Known) -> bool:
         """Return whether a mirrored file is left to passes that know the policy of its folder."""
         is_mirrored = known.file.present and known.file.status is not FileStatus.INELIGIBLE
-        return is_mirrored and known.file.folder not in self._policies
+        return is_mirrored and known.file.folder not in self.policies
 
     def _settled(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Known]:
         """Return what is known of the copies' files, once nothing local is due for them."""
@@ -212,7 +212,7 @@ class Deletions:
         unsettled = [one for one in known.values() if one.is_kept or not _is_settled(one, now)]
         for one in unsettled:
             self._keep_unmirrored(db, one)
-            advance(db, one.file.id, self._policies, now)
+            advance(db, one.file.id, self.policies, now)
         known |= {one.file.id: one for one in self._known(db, (one.file.id for one in unsettled))}
         return known
 
@@ -253,10 +253,10 @@ class Deletions:
                 "WHERE id = :id AND status = 'retiring' AND in_flight = 1",
                 {"sent": before.delete_sent_at, "due_at": now + 1.0, "id": before.id},
             )
-            advance(db, before.file_id, self._policies, now)
+            advance(db, before.file_id, self.policies, now)
 
     def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
-        """Let promised DELETEs be sent again of which nobody knows whether they were sent."""
+        """Let DELETEs be sent again that were promised, and may or may not have been sent."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = ?, doubted_at = ? WHERE status = 'retiring' "
             "AND in_flight = 1 AND id IN (SELECT value FROM json_each(?))",
@@ -280,14 +280,14 @@ class Deletions:
         )
         for one in known.values():
             if not _is_settled(one, now):
-                advance(db, one.file.id, self._policies, now)
+                advance(db, one.file.id, self.policies, now)
 
     def delete_failed(
         self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
     ) -> None:
         """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
         copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
-        advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
+        advance(db, copies.existing(db, copy_id).file_id, self.policies, now)
 
 
 def _is_retiring(copy: Copy) -> bool:
@@ -305,7 +305,7 @@ def _promised(copy: Copy, now: float) -> Copy:
 
 
 def _is_to_be_confirmed(known: _Known, now: float) -> bool:
-    """Say whether a second look at a file can let its copies retire."""
+    """Return whether a second look at a file can let its copies retire."""
     file = known.file
     is_due = file.due_at is not None and file.due_at <= now
     is_missing = file.status is FileStatus.MISSING and file.confirmed_at is None
@@ -313,14 +313,14 @@ def _is_to_be_confirmed(known: _Known, now: float) -> bool:
 
 
 def _is_to_retire(known: _Known, copy: Copy) -> bool:
-    """Say whether a copy retires once its file is found missing for good."""
+    """Return whether a copy retires once its file is found missing for good."""
     verdict = known.file.verdict
     is_unkept = copy.status is CopyStatus.RELEASED and verdict is Verdict.APPROVED
     return verdict is not Verdict.KEPT and (copy.status in _TO_RETIRE or is_unkept)
 
 
 def _only_retires(known: _Known, now: float) -> bool:
-    """Say whether `advance` lets a file's one copy retire, and does nothing else."""
+    """Return whether `advance` lets a file's one copy retire, and does nothing else."""
     confirmed = known.file._replace(confirmed_at=now, due_at=None)
     return (
         len(known.copies) == 1
@@ -331,7 +331,7 @@ def _only_retires(known: _Known, now: float) -> bool:
 
 
 def _is_settled(known: _Known, now: float) -> bool:
-    """Say whether nothing local is due for a file."""
+    """Return whether nothing local is due for a file."""
     return is_settled(known.file, known.copies, known.policy, now)
 
 
@@ -355,7 +355,7 @@ def _keep_until(known: _Known, copy: Copy) -> float:
 
 
 def _is_needless(copy: Copy, known: _Known) -> bool:
-    """Say whether a copy goes although nothing newer is stored: its file is gone, or it is useless.
+    """Return whether a copy is needless, though nothing newer is stored: its file is gone, for one.
 
     What a person or a rule keeps outweighs a DELETE that got no answer.
     """

@@ -1,8 +1,8 @@
-"""The lines of history that each hook is still to be told: those after the last that it heard.
+"""The lines of history that each hook must still be told: those after the last that it heard.
 
 The history is the queue, so nothing is written for a hook when something happens, and no hook makes
-it grow. A hook's row says how far it has come. A path of which a line could not be told is set
-aside, with its later lines: they keep their order, and hold up no other path.
+it grow. A hook's row says how far it has come. If a line cannot be told, its path is set aside with
+its later lines, which keep their order and delay no other path.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from syncd.state.backoff import LONGEST_SECONDS, backoff_seconds
 from syncd.state.database.connection import Database
-from syncd.state.texts import JsonObject, error_text, path_texts, storable, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, storable, timestamp
 
-#: The paths that are set aside at most; with that many, a hook hears of nothing newer.
+#: The most paths that are set aside; with that many, a hook hears of nothing newer.
 MOST_ASIDE = 10_000
 #: The longest pause after a failure, before a hook is tried with another line.
 LONGEST_PAUSE_SECONDS = 60.0
@@ -56,7 +56,7 @@ _AGAIN = f"""
 """
 
 
-class Line(NamedTuple):
+class HookLine(NamedTuple):
     """A line of history to be told."""
 
     id: int
@@ -71,7 +71,7 @@ class Line(NamedTuple):
 class Batch(NamedTuple):
     """The lines to tell a hook now; times in seconds since the epoch."""
 
-    lines: list[Line]
+    lines: list[HookLine]
     #: the folders and paths that are set aside: later lines of theirs wait for their turn
     aside: set[tuple[str, bytes]]
     #: up to which line everything is in `lines`, or concerns no such hook
@@ -128,7 +128,7 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     ).fetchall()
     after = max(told, read_to)
     limit = max(min(BATCH_LINES, MOST_ASIDE - len(aside)), 0)
-    newest = db.conn.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0]
+    newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     again = _lines(db, _AGAIN, known | {"lines": BATCH_LINES}, is_aside=True)
     new = _lines(
         db, f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}", known | {"after": after}
@@ -150,9 +150,9 @@ def record(
     on: str,
     now: float,
     *,
-    told: Sequence[Line],
+    told: Sequence[HookLine],
     read_to: int,
-    failed: Line | None = None,
+    failed: HookLine | None = None,
     error: str = "",
 ) -> None:
     """Record what a hook was told, what failed and why, and up to which new line it has come."""
@@ -208,26 +208,26 @@ def failing(db: Database) -> list[JsonObject]:
 
 
 def heard(db: Database) -> dict[str, float]:
-    """Return when the line was written that each hook read last; nothing where there is none."""
+    """Return when the line was written that each hook read last; nothing if there is none."""
     rows = db.conn.execute("SELECT name, at FROM hooks JOIN history ON history.id = told")
     return {row["name"]: row["at"] for row in rows}
 
 
 def _told(db: Database, hook: str) -> int:
-    row = db.conn.execute("SELECT told FROM hooks WHERE name = ?", (hook,)).fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT told FROM hooks WHERE name = ?", (hook,)) or 0)
 
 
 def _lines(
     db: Database, condition: str, known: dict[str, Any], *, is_aside: bool = False
-) -> list[Line]:
+) -> list[HookLine]:
     rows = db.conn.execute(f"{_LINES} {condition}", known)
-    return [Line(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows]
+    return [
+        HookLine(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows
+    ]
 
 
 def _document(row: sqlite3.Row) -> JsonObject:
     """Return a line with the keys of `ls --json`, and what else a hook may want to know."""
-    shown, exact = path_texts(row["path"])
     is_failed = row["event"] == "failed"
     error = error_text(
         row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]
@@ -237,8 +237,7 @@ def _document(row: sqlite3.Row) -> JsonObject:
         "at": timestamp(row["at"]),
         "reason": row["detail"] or None,
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["event"],
         "size": row["size"],
         "sha256": row["sha256"] or None,

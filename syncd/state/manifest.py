@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from syncd.state import holds
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, decisions
-from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 
 class Word(enum.StrEnum):
@@ -29,7 +29,7 @@ class Word(enum.StrEnum):
     SYNCED = "synced"
     #: it cannot be read, was refused, or failed in processing
     FAILED = "failed"
-    #: it is gone here, and will be remotely
+    #: it is gone here, and its copy is to be deleted
     DELETING = "deleting"
     #: it is gone here and remotely
     DELETED = "deleted"
@@ -108,7 +108,7 @@ _DUE = (
     "WHERE files.status = 'ready' AND due_at IS NOT NULL"
 )
 _MISSING = _WITH_STATUS.format("missing")
-#: By indexes, the files that may have a word, and perhaps some others; all may be synced.
+#: Indexed queries for the files that may have a word, and perhaps some others; any may be synced.
 _CANDIDATES = {
     Word.SETTLING: [_WITH_STATUS.format("settling")],
     Word.QUEUED: [_DUE, _UNDER_WAY, _DECIDED],
@@ -123,26 +123,21 @@ _CANDIDATES = {
 
 
 def word(db: Database, file_id: int) -> Word:
-    """Return the word for one file; KeyError where there is no such row."""
-    row = db.conn.execute(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,)).fetchone()
-    if row is None:
+    """Return the word for one file; KeyError if there is no such row."""
+    known = db.value(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,))
+    if known is None:
         raise KeyError(file_id)
-    return Word(row[0])
+    return Word(known)
 
 
-def entries(
-    db: Database, folder: str | None = None, status: str | None = None
-) -> Iterator[JsonObject]:
+def entries(db: Database, *, status: str | None = None) -> Iterator[JsonObject]:
     """Yield each file by folder and path, with exactly the keys of `ls --json`.
 
     `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
     """
-    conditions = [_of_word(db, status)]
-    if folder is not None:
-        conditions.append("f.folder = :folder")
     rows = db.conn.execute(
-        f"SELECT {COLUMNS} {ROWS} WHERE {' AND '.join(conditions)} ORDER BY f.folder, f.path",
-        {"word": status, "folder": folder},
+        f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(db, status)} ORDER BY f.folder, f.path",
+        {"word": status},
     )
     return map(entry, rows)
 
@@ -222,12 +217,10 @@ def failures(db: Database, number: int) -> list[JsonObject]:
 
 
 def entry(row: sqlite3.Row) -> JsonObject:
-    shown, exact = path_texts(row["path"])
     is_file = row["wish_status"] in (None, "live", "released")
     return {
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["word"],
         "size": row["size"],
         "sha256": row["sha256"] or None,
@@ -247,8 +240,8 @@ def entry(row: sqlite3.Row) -> JsonObject:
 def _of_word(db: Database, status: str | None) -> str:
     """Return the condition for files of one word, or for all but deleted ones.
 
-    Those that may have a word are found by indexes where they are few: a million others are not
-    judged one by one. Where they are many, a page is soon full in the order of the paths.
+    If few files may have the word, indexes find them, so that a million others are not judged one
+    by one. If many may, a page is soon full in the order of the paths.
     """
     if status is None:
         return f"word <> '{Word.DELETED}'"
@@ -257,7 +250,7 @@ def _of_word(db: Database, status: str | None) -> str:
         return condition
     candidates = ids_of_words([Word(status)])
     few = f"SELECT count(*) FROM (SELECT 1 FROM ({candidates}) LIMIT {FEW + 1})"
-    if db.conn.execute(few).fetchone()[0] > FEW:
+    if db.value(few) > FEW:
         return condition
     return f"{condition} AND f.id IN ({candidates})"
 

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from syncd.state.database.connection import Database
 from syncd.state.planner import GONE
-from syncd.state.texts import JsonObject, path_texts, timestamp
+from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: Lines that are read at once.
 BATCH = 1000
 
 
-class Part(NamedTuple):
+class Lines(NamedTuple):
     """Some lines of the history, the oldest first."""
 
     lines: list[JsonObject]
@@ -22,30 +22,29 @@ class Part(NamedTuple):
 
 def after(
     db: Database, last: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Part:
+) -> Lines:
     """Return the next lines after number `last` whose folder and path are `wanted`."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id > ? AND at >= ? ORDER BY id LIMIT ?", (last, since, BATCH)
     ).fetchall()
     lines = [_line(row) for row in rows if wanted(row["folder"], row["path"])]
-    return Part(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
+    return Lines(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
 
 
 def before(
     db: Database, first: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Part:
+) -> Lines:
     """Return the lines before number `first`, and as `last` the number of the oldest."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id < ? AND at >= ? ORDER BY id DESC LIMIT ?", (first, since, BATCH)
     ).fetchall()
     lines = [_line(row) for row in reversed(rows) if wanted(row["folder"], row["path"])]
-    return Part(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
+    return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
 
 
 def newest(db: Database) -> int:
     """Return the number of the newest line that there ever was."""
-    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'history'").fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT seq FROM sqlite_sequence WHERE name = 'history'") or 0)
 
 
 class Did(NamedTuple):
@@ -68,24 +67,23 @@ def did(db: Database, last: int, began: float) -> Did:
         "AND event IN ('stored', 'synced', 'released'))",
         {"last": last, "began": began},
     ).fetchone()
-    deleted = db.conn.execute(
+    deleted: int = db.value(
         "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
         (last, GONE),
-    ).fetchone()
-    return Did(*sent, *deleted)
+    )
+    return Did(sent[0], sent[1], sent[2], deleted)
 
 
 _LINES = "SELECT id, at, folder, path, event, file_uuid, detail FROM history"
 
 
 def _line(row: JsonObject) -> JsonObject:
-    shown, exact = path_texts(row["path"])
+    path = path_members(row["path"])
     return {
         "at": timestamp(row["at"]),
         "event": row["event"],
         "folder": row["folder"] or None,
-        "path": shown or None,
-        **({"path_b64": exact} if exact else {}),
+        **(path if path["path"] else {"path": None}),
         "file_uuid": row["file_uuid"],
         "detail": row["detail"] or None,
     }

@@ -32,10 +32,8 @@ class Token(NamedTuple):
     path: str
     #: the beginning of the content's SHA-256: 12 digits
     content: str
-    #: None in the first kind, as are the halves of the MAC
+    #: None in the first kind
     attempt: int | None = None
-    name_mac: str = ""
-    size_mac: str = ""
 
 
 def read(token: str) -> Token:
@@ -43,8 +41,8 @@ def read(token: str) -> Token:
     kind, instance, *rest = token.split("-")
     if kind == "sy1":
         return Token(instance, rest[0][:8], rest[0][8:20])
-    path, content, attempt, mac = rest
-    return Token(instance, path, content, int(attempt, 16), mac[:_MAC_DIGITS], mac[_MAC_DIGITS:])
+    path, content, attempt, _mac = rest
+    return Token(instance, path, content, int(attempt, 16))
 
 
 class Request(NamedTuple):
@@ -109,7 +107,7 @@ def is_of_size(db: Database, token: str, size: int) -> bool:
 
 
 def distrust(db: Database) -> None:
-    """Stop verifying the tokens of now: another secret made them."""
+    """Stop verifying the existing tokens, because another secret made them."""
     set_fact(db, SECRET_SINCE, str(_MOST_ATTEMPTS))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 #: Observations in one transaction.
 BATCH = 1000
-#: Seconds until the next look where the root is not the right one.
+#: Seconds until the next look while the root is not the right one.
 UNSEEN_SECONDS = 5.0
 #: How the reason begins why a file is ineligible by a rule.
 EXCLUDED = "excluded: "
@@ -45,7 +46,7 @@ def judge(
     if not verdict.excluded and sight.fingerprint:
         verdict = rules.of_size(sight.fingerprint.size)
     if verdict.excluded:
-        # There or not: what no rule lets in is never deleted either.
+        # Whether it is there or not: an excluded file is never deleted either.
         return Observation(path, Seen.INELIGIBLE, reason=f"{EXCLUDED}{verdict.rule}", by_rule=True)
     match sight.found:
         case Found.FILE:
@@ -64,34 +65,25 @@ def judge(
             return Observation(path, Seen.UNREADABLE, reason=sight.error)
 
 
+@dataclass(kw_only=True, eq=False)
 class Looker:
     """Looks at paths of one folder and records what it saw."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        folder: WatchFolder,
-        rules: Rules,
-        open_files: OpenFiles,
-        root: Root,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._rules = rules
-        self._open_files = open_files
-        self._root = root
-        self._clock = clock
+    store: Store
+    folder: WatchFolder
+    rules: Rules
+    open_files: OpenFiles
+    root: Root
+    clock: Callable[[], float]
 
     def look(self, hints: Mapping[bytes, bool]) -> int | None:
         """Look at each path and, where a directory was, at the known files beneath it.
 
-        `hints` says of each path whether an event told of its removal. Returns the rows changed;
-        None where the root is missing or was replaced meanwhile: only a scan can tell then. One
-        that was replaced before is scanned when the right one is back.
+        `hints` says of each path whether an event told of its removal. Return the rows changed;
+        None if the root is missing or was replaced meanwhile, because only a scan can tell then. A
+        root that was replaced earlier is scanned when the right one is back.
         """
-        standing = self._root.check()
+        standing = self.root.check()
         if not standing.state.is_seen:
             return None if standing.state is RootState.MISSING else 0
         changed = 0
@@ -115,8 +107,8 @@ class Looker:
 
     def _beneath(self, directory: bytes) -> Iterator[bytes]:
         def read(after: bytes) -> list[bytes]:
-            return self._store.read(
-                scan_index.beneath, self._folder.name, directory, after=after, limit=BATCH
+            return self.store.read(
+                scan_index.beneath, self.folder.name, directory, after=after, limit=BATCH
             )
 
         after = b""
@@ -127,17 +119,17 @@ class Looker:
     def look_due(self) -> float | None:
         """Look again at each file whose next look is due.
 
-        Returns when the next one will be, in seconds since the epoch; None where nothing waits.
+        Return when the next one will be, in seconds since the epoch; None if nothing waits.
         """
-        now = self._clock()
+        now = self.clock()
         next_at = self._next_look()
         if next_at is None or next_at > now:
             return next_at
-        standing = self._root.check()
+        standing = self.root.check()
         if not standing.state.is_seen:
             # A scan finds what waits when the right root is back.
             return now + UNSEEN_SECONDS
-        files = self._store.read(due.looks, now, [self._folder.name], BATCH)
+        files = self.store.read(due.looks, now, [self.folder.name], BATCH)
         recorded = self._look_at(dict.fromkeys((file.path for file in files), False), standing.view)
         next_at = self._next_look()
         if next_at is None or next_at > now or recorded:
@@ -146,14 +138,14 @@ class Looker:
         return now + 1.0
 
     def _next_look(self) -> float | None:
-        return self._store.read(scan_index.next_look, self._folder.name)
+        return self.store.read(scan_index.next_look, self.folder.name)
 
     def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
         seen = [
-            judge(self._rules, self._open_files, path, sight, removal_seen=paths[path])
-            for path, sight in disk.look(self._folder.path, paths).items()
+            judge(self.rules, self.open_files, path, sight, removal_seen=paths[path])
+            for path, sight in disk.look(self.folder.path, paths).items()
         ]
-        return self._root.record(seen, before) if seen else 0
+        return self.root.record(seen, before) if seen else 0
 
 
 def _batches(paths: Iterator[_T]) -> Iterator[Sequence[_T]]:

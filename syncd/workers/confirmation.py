@@ -3,6 +3,7 @@
 import enum
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -33,27 +34,27 @@ class Told(enum.Enum):
 
     #: it has exactly the size that was sent
     WHOLE = enum.auto()
-    #: it is a video whose bytes came, for it is processed; its size does not show that all did
+    #: a video that is processed, so its bytes arrived; its size does not prove that all did
     PROCESSED = enum.auto()
     #: it has another size
     OTHER_SIZE = enum.auto()
-    #: it is there, and its bytes are not, or not yet
+    #: it exists, but its bytes have not arrived, or not yet
     NOTHING_YET = enum.auto()
-    #: it is there, and neither a size nor a download URL is told
+    #: it exists, but the service reports neither a size nor a download URL
     NO_SIZE = enum.auto()
-    #: there is no such object; whether the key is good is not known
+    #: there is no such object, or the key is not valid
     NOT_FOUND = enum.auto()
 
 
+@dataclass(kw_only=True, eq=False)
 class Confirmation:
     """Looks at objects of ours, many in one listing where that is cheaper."""
 
-    def __init__(self, *, client: FilesClient, gate: Gate) -> None:
-        self._client = client
-        self._gate = gate
+    client: FilesClient
+    gate: Gate
 
     def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
-        """Return what is told of each copy, by its id; one that nobody answers for is left out."""
+        """Return the answer about each copy, by id; copies that got no answer are left out."""
         told: dict[int, Told] = {}
         by_workspace = sorted(wanted, key=lambda copy: copy.workspace_uuid or "")
         for workspace, group in groupby(by_workspace, key=lambda copy: copy.workspace_uuid):
@@ -61,29 +62,29 @@ class Confirmation:
             if len(copies) >= LISTED_FROM:
                 told |= self._try(partial(self._listed, workspace, copies)) or {}
             for copy in copies:
-                if copy.id not in told and not self._gate.seconds_shut_for_all():
+                if copy.id not in told and not self.gate.seconds_shut_for_all():
                     said = self._try(partial(self._one, copy))
                     told |= {} if said is None else {copy.id: said}
         return told
 
     def _try(self, look: Callable[[], T]) -> T | None:
-        """Look; None where nobody answers: that keeps no other copy waiting."""
+        """Return what `look` finds; None if the service does not answer: other copies go on."""
         try:
             found = look()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             log.warning("cannot see now whether uploads arrived: %s", error)
             return None
-        self._gate.succeeded()
+        self.gate.succeeded()
         return found
 
     def _listed(self, workspace: str | None, copies: Sequence[Copy]) -> Mapping[int, Told]:
-        """Read the newest pages, a few more than needed at best: what is not there is asked for."""
+        """Read the newest pages; objects that are not on them are asked for one by one."""
         by_uuid = {copy.file_uuid: copy for copy in copies}
         told: dict[int, Told] = {}
         offset = 0
         for _ in range(1 + len(copies) // LISTED_FROM // 2):
-            page = self._client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
+            page = self.client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
             ours = [(by_uuid.pop(item.file_uuid, None), item) for item in page.items]
             said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
             # A listing may keep sizes back that a look at the object tells.
@@ -96,7 +97,7 @@ class Confirmation:
 
     def _one(self, copy: Copy) -> Told:
         try:
-            detail = self._client.get(copy.file_uuid or "")
+            detail = self.client.get(copy.file_uuid or "")
         except NotFoundError as error:
             if not error.is_the_services:
                 raise
@@ -105,7 +106,7 @@ class Confirmation:
         if said is not Told.NO_SIZE or detail.file_url is None:
             return said
         try:
-            length = self._client.length(detail.file_url)
+            length = self.client.length(detail.file_url)
         except RefusedError:
             return Told.NOTHING_YET
         return Told.NO_SIZE if length is None else _compare(copy, length)

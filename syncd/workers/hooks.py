@@ -1,7 +1,7 @@
-"""Tells the hooks what became of files: each thing at least once, and of each path in order.
+"""Tells hooks what happened to files: at least once, and in order for each path.
 
-Each hook is a step of its own, so that one that fails or hangs holds up no other. A delivery that
-is cut by the end of syncd is made again at the next start.
+Each hook is a step of its own, so that one that fails or hangs delays no other. A delivery that is
+cut off when syncd ends is repeated at the next start.
 """
 
 import json
@@ -10,60 +10,54 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from syncd.files_api import StopFlag
 from syncd.log import fields
 from syncd.outbound import StoppedError, Target, UndeliveredError
 from syncd.state import hooks
 from syncd.state.database.store import Store
-from syncd.state.hooks import Batch, Line
+from syncd.state.hooks import Batch, HookLine
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what was told is recorded: so much of it is told again after a kill.
+#: Seconds between two recordings of deliveries: a kill repeats no more than that.
 RECORD_SECONDS = 0.25
 
 
+@dataclass(kw_only=True, eq=False)
 class Hook:
     """Tells one target of one kind of event."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        on: str,
-        target: Target,
-        timeout_seconds: float,
-        store: Store,
-        stop: StopFlag,
-        clock: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self._on = on
-        self._target = target
-        self._timeout_seconds = timeout_seconds
-        self._store = store
-        self._stop = stop
-        self._clock = clock
+    name: str
+    on: str
+    target: Target
+    timeout_seconds: float
+    store: Store
+    stop: StopFlag
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         #: the line up to which the history holds nothing more for this hook
         self._read_to = 0
 
     def step(self) -> float | None:
         """Tell what is due; return the seconds until there is more, None while nothing waits."""
-        if self._stop.is_set():
+        if self.stop.is_set():
             return None
-        now = self._clock()
-        batch = self._store.read(hooks.batch, self.name, self._on, now, read_to=self._read_to)
+        now = self.clock()
+        batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
-            if self._store.in_trouble:
-                # Without a record, it would be told again and again. This raises until that works.
+            if self.store.in_trouble:
+                # Without a record, the same lines would be told endlessly. This raises until
+                # commits work.
                 self._record([], 0)
             return self._tell(batch)
         self._read_to = batch.read_to
         return None if batch.next_at is None else max(batch.next_at - now, 0.0)
 
     def _tell(self, batch: Batch) -> float | None:
-        told: list[Line] = []
+        told: list[HookLine] = []
         failed, error, read_to, began = None, "", 0, time.monotonic()
         for line in batch.lines:
             if line.is_aside or (line.folder, line.path) not in batch.aside:
@@ -88,29 +82,29 @@ class Hook:
         return 0.0
 
     def _record(
-        self, told: list[Line], read_to: int, failed: Line | None = None, error: str = ""
+        self, told: list[HookLine], read_to: int, failed: HookLine | None = None, error: str = ""
     ) -> None:
-        self._store.write(
+        self.store.write(
             hooks.record,
             self.name,
-            self._on,
-            self._clock(),
+            self.on,
+            self.clock(),
             told=told,
             read_to=read_to,
             failed=failed,
             error=error,
         )
 
-    def _deliver(self, line: Line) -> None:
+    def _deliver(self, line: HookLine) -> None:
         document = line.document | {
-            "event_id": f"{self._store.instance}-{line.id}",
-            "instance": self._store.instance,
+            "event_id": f"{self.store.instance}-{line.id}",
+            "instance": self.store.instance,
             "host": socket.gethostname(),
         }
-        self._target.deliver(
+        self.target.deliver(
             json.dumps(document).encode(),
-            seconds=self._timeout_seconds,
-            stop=self._stop,
+            seconds=self.timeout_seconds,
+            stop=self.stop,
             variables={
                 "SYNCD_HOOK_EVENT": line.document["event"],
                 "SYNCD_HOOK_FOLDER": line.folder,

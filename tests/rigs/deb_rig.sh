@@ -4,8 +4,6 @@
 # under three minutes. See machine.sh.
 # row: 28, 52
 source "$(dirname "$0")/machine.sh"
-PACKAGES+=,bash-completion,fish,man-db,zsh
-rootfs=$cache/rootfs-$SUITE-$(sha256sum <<<"$PACKAGES" | cut -c -8)
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/syncd/__init__.py")
 BEFORE=0.1.9
 

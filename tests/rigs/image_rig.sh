@@ -1,76 +1,27 @@
 #!/usr/bin/env bash
 # The image: built from our Dockerfile and run by the documented commands, on a stand-in base (Debian
 # 13 and its Python) so that no registry is asked, an emulator beside it. Root; about five minutes.
-if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
-  # Mounts of its own: crun wants plain cgroup v2, and the commands' /srv is not to be the machine's.
-  exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c '
-    { umount -l -R /sys/fs/cgroup; umount -l -R /sys/fs/cgroup; } 2>/dev/null
-    mount -t cgroup2 none /sys/fs/cgroup && mkdir -p /srv && mount -t tmpfs none /srv && exec bash "$@"
-    ' bash "$0" "$@"
-fi
-source "$(dirname "$0")/lib.sh"
+# See image.sh.
+source "$(dirname "$0")/image.sh"
 
-SUITE=trixie
-PACKAGES=ca-certificates,python3,python3-venv
-BASE=localhost/syncd-rig-base:1
-KEY=a-key-of-the-rig
-MOST_MB=100
-version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/syncd/__init__.py")
-
+MOST_MB=35
 emulator_pid=
 forget() {
   # One by one: where one is not there, older versions leave the others.
   local name
-  for name in syncd refused project_syncd_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
-  for name in syncd-state other project_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
+  for name in syncd refused project_syncd_1 mine_syncd_1 mine_state_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
+  for name in syncd-state other project_state mine_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
 }
 leave() {
   forget
   if [[ -n $emulator_pid ]]; then kill "$emulator_pid"; wait "$emulator_pid"; fi 2>/dev/null
-  umount -l "$cache/images/overlay" 2>/dev/null
-  rm -rf "$scratch"
+  forget_images
 }
 trap leave EXIT
 
-# Storage and settings of the rig's own: what else runs on this machine is not touched.
-export CONTAINERS_CONF=$scratch/containers.conf CONTAINERS_STORAGE_CONF=$scratch/storage.conf
-cat >"$CONTAINERS_STORAGE_CONF" <<END
-[storage]
-driver = "overlay"
-graphroot = "$cache/images"
-runroot = "$scratch/run"
-END
-configure() {
-  cat >"$CONTAINERS_CONF" <<END
-[containers]
-cgroups = "disabled"
-netns = "host"
-default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
-# What the rig alone needs: the emulator instead of the service, and a shorter grace.
-env = ["SYNCD_API__BASE_URL=$1", "SYNCD_DELETIONS__GRACE_SECONDS=2"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "crun"
-END
-}
-configure http://127.0.0.1:9
 # A run that was killed has left its own behind.
 forget
 
-make_base() { mmdebstrap --variant=minbase --include="$PACKAGES" --format=tar "$SUITE" "$1"; }
-make_emulator() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q "$scratch/source[emulator]"; }
-
-# The documents say docker; here it is podman, and buildah where something is built.
-docker() {
-  local command=$1
-  shift
-  if [[ $command != build ]]; then podman "$command" "$@"; return; fi
-  local more=(--build-arg "BASE=$BASE" --build-arg "VERSION=$version" --volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
-  [[ -e /etc/pip.conf ]] && more+=(--volume /etc/pip.conf:/etc/pip.conf:ro)
-  # Without --format docker the HEALTHCHECK would be dropped.
-  buildah bud --isolation chroot --network host --format docker --layers --pull-never "${more[@]}" "$@"
-}
 commands() { block container | sed '/^docker exec/d'; }
 following() { block container | grep '^docker exec'; }
 
@@ -105,21 +56,13 @@ agrees() { has_one "$2" && is "$(live "$2")" listed "$1"; }
 
 ### Build
 
-mkdir "$scratch/source"
-cp -r "$root"/{pyproject.toml,README.md,LICENSE,CHANGELOG.md,syncd,systemd,tests,.ci,Dockerfile,.dockerignore} "$scratch/source/"
-cached "base-$SUITE.tar" make_base
-cached "emulator-$wanted" make_emulator
-podman image exists "$BASE" \
-  || podman import -c 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' \
-    "$cache/base-$SUITE.tar" "$BASE" >"$scratch/import.log" 2>&1 \
-  || { cat "$scratch/import.log"; give_up "the base cannot be imported"; }
-
-PYTHONPATH=$scratch/source "$cache/emulator-$wanted/bin/python" -m syncd emulator --listen 127.0.0.1:0 \
+prepare_image
+PYTHONPATH=$scratch/source "$python" -m syncd emulator --listen 127.0.0.1:0 \
   --data "$scratch/emulator" --api-key "$KEY" >"$scratch/emulator.log" 2>&1 &
 emulator_pid=$!
 eventually 30 grep -q '^listening on' "$scratch/emulator.log" || give_up "the emulator does not start"
 url=$(sed -n 's/^listening on //p' "$scratch/emulator.log")
-configure "$url"
+configure "SYNCD_API__BASE_URL=$url" SYNCD_DELETIONS__GRACE_SECONDS=2
 
 mkdir /srv/drop
 printf %s "the first" >/srv/drop/one.txt
@@ -139,6 +82,11 @@ assert not [n for n in os.listdir("/opt/syncd/bin") if n.startswith("pip")]'
 check "it brings no tests and no emulator's packages" within '
 import importlib.util
 assert not [n for n in ("av", "pytest", "tests") if importlib.util.find_spec(n)]'
+check "every module of it can be imported without what was left out" within '
+import importlib, pkgutil, syncd
+for module in pkgutil.walk_packages(syncd.__path__, "syncd."):
+    if not module.name.startswith("syncd.emulator") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)'
 check "it is not root, and has a volume, a health check and a stop signal" \
   is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
   image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
@@ -219,6 +167,7 @@ quietly podman run -d --name refused "${hardened[@]}" --user 12345:12345 -v /srv
 check "any user with a state of its own is served, its key from a file" eventually 30 has_one "by another"
 check "and is healthy" eventually 10 podman healthcheck run refused
 check "and stops with 0" eval 'podman stop refused && is 0 podman inspect --format "{{.State.ExitCode}}" refused'
+quietly podman rm --force refused
 
 ### With Compose
 
@@ -237,6 +186,63 @@ check "and the file in its folder arrives" eventually 30 has_one "by compose"
 check "it is healthy, with its state on the volume" eval 'podman healthcheck run project_syncd_1 && is 700 podman exec project_syncd_1 stat -c %a /state'
 check "'compose stop' drains: exit 0" eval 'compose stop && is 0 podman inspect --format "{{.State.ExitCode}}" project_syncd_1'
 quietly compose down --volumes
+
+### With Compose, as people write it: key, configuration and folder belong to user 1000 alone
+
+mkdir /srv/mine "$scratch/mine" && cd "$scratch/mine" || exit
+printf %s "$KEY" >key && head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >syncd-token
+printf '[[folders]]\npath = "/srv/mine"\n[server]\nlisten = "127.0.0.1:18766"\n' >syncd.toml
+printf %s "by one user" >/srv/mine/five.txt
+chown -R 1000:1000 . /srv/mine && chmod 600 key syncd-token /srv/mine/five.txt && chmod 640 syncd.toml && chmod 700 /srv/mine
+AYMARA_AI_API_KEY_FILE=key PYTHONPATH=$scratch/source "$python" -m syncd -c syncd.toml init --compose >compose.yaml
+printf 'services: {syncd: {network_mode: host, pull_policy: never, image: localhost/syncd}, state: {pull_policy: never, image: localhost/syncd}}\n' \
+  >compose.override.yaml
+check "a key that the image's user may not read: exit 78, whose it is, and what to do" \
+  refused 78 "it belongs to user 1000, mode 600: run syncd as that user, or let user 10001 read it" \
+  -v "$PWD/key:/run/secrets/key:ro" -e AYMARA_AI_API_KEY_FILE=/run/secrets/key -v other:/state
+check "the same of a configuration" \
+  refused 78 "it belongs to user 1000, mode 640" -e AYMARA_AI_API_KEY -v "$PWD/syncd.toml:/etc/syncd/syncd.toml:ro" -v other:/state
+check "the printed Compose file starts it as that user" eval 'compose up -d && is 1000 podman exec mine_syncd_1 id -u'
+check "the file in the folder arrives" eventually 30 has_one "by one user"
+check "it is healthy, with its state on the volume, open to that user alone" eval \
+  'podman healthcheck run mine_syncd_1 && is "1000 700" podman exec mine_syncd_1 stat -c "%u %a" /state'
+# scraped: by the name of the service, from another container.
+scraped() {
+  podman run --rm --network host --add-host syncd:127.0.0.1 --entrypoint python3 syncd -c '
+import sys, urllib.request
+asked = urllib.request.Request("http://syncd:18766/metrics", headers={"Authorization": "Bearer " + sys.argv[1]})
+print(urllib.request.urlopen(asked, timeout=5).read().decode())' "$(cat syncd-token)"
+}
+check "another container scrapes it by the name of the service" says "syncd_well 1.0" scraped
+quietly compose down --volumes
+
+### Rootless podman
+
+# An account without a name in the machine's files, which this rig's mounts cover.
+rootless() {
+  (cd /srv/ada && setpriv --reuid 4242 --regid 4242 --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv/ada \
+    XDG_RUNTIME_DIR=/srv/ada/run CONTAINERS_CONF="$CONTAINERS_CONF" CONTAINERS_STORAGE_CONF=/srv/ada/storage.conf podman "$@")
+}
+for name in passwd group subuid subgid; do
+  cp "/etc/$name" "$scratch/$name" && mount --bind "$scratch/$name" "/etc/$name"
+done
+echo 'ada:x:4242:4242::/srv/ada:/bin/sh' >>"$scratch/passwd"; echo 'ada:x:4242:' >>"$scratch/group"
+echo 'ada:300000:65536' | tee -a "$scratch/subuid" >>"$scratch/subgid"
+mkdir -p /srv/ada/{run,drop} "$scratch/ada" && chmod 755 "$scratch" "$scratch/containers.conf"
+# Ulimits can only be lowered there.
+sed -i '/default_ulimits/d' "$CONTAINERS_CONF"
+printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/ada/images"\nrunroot = "%s/ada/run"\n' "$scratch" "$scratch" >/srv/ada/storage.conf
+printf %s "$KEY" >/srv/ada/key; printf %s "without root" >/srv/ada/drop/six.txt
+chown -R 4242:4242 /srv/ada "$scratch/ada" && chmod 600 /srv/ada/key /srv/ada/drop/six.txt && chmod 700 /srv/ada /srv/ada/drop
+quietly podman save -o "$scratch/image.tar" syncd && chmod 644 "$scratch/image.tar"
+check "an ordinary user takes the image" rootless load -q -i "$scratch/image.tar"
+echo "      + the documented option:"; block rootless | sed 's/^/      | /'
+check "the documented option lets it read what only that user may" eval 'quietly rootless run -d --name rootless $(block rootless) "${hardened[@]}" \
+  -v /srv/ada/key:/run/secrets/key:ro -e AYMARA_AI_API_KEY_FILE=/run/secrets/key -v /srv/ada/drop:/data:ro -v state:/state syncd
+  eventually 40 has_one "without root"'
+check "and it stops with 0" eval 'quietly rootless stop rootless && is 0 rootless inspect --format "{{.State.ExitCode}}" rootless'
+quietly rootless rm --force rootless
+quietly rootless system migrate
 
 ### Built of nothing else
 

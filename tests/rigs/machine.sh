@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 SUITE=bookworm
-PACKAGES=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo
+PACKAGES=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo,bash-completion,fish,man-db,zsh
 KEY=a-key-of-the-rig
 URL=http://127.0.0.1:8765
 # Other packages make another machine.

@@ -9,7 +9,7 @@ from sqlite_utils import Database, Migrations
 
 from syncd.state.copies import NEWEST_KEPT
 from syncd.state.database.first_tables import STATEMENTS, values_of
-from syncd.state.database.schema import LARGE_BYTES, LOST
+from syncd.state.database.schema import LARGE_BYTES, LOST, STANDING
 from syncd.state.lifecycle import Verdict, arrows_trigger
 
 migrations = Migrations("syncd")
@@ -371,3 +371,21 @@ def hooks_told(db: Database) -> None:
 def ends_of_holds(db: Database) -> None:
     """Keep when a hold ends by itself: a person may pause for a time."""
     db.execute("ALTER TABLE holds ADD COLUMN until REAL")
+
+
+@migrations()
+def workspaces_in_one_spelling(db: Database) -> None:
+    """Spell the uuids of workspaces as the configuration spells them now: in lower case."""
+    for table, column in (
+        ("folders", "workspace"),
+        ("copies", "workspace_uuid"),
+        ("unanswered", "workspace_uuid"),
+    ):
+        db.execute(f"UPDATE {table} SET {column} = lower({column}) WHERE {column} GLOB '*[A-Z]*'")
+
+
+@migrations()
+def standing_files(db: Database) -> None:
+    """Index only the files that a scan expects to find: those that are gone outnumber them."""
+    db.execute("DROP INDEX files_parent")
+    db.execute(f"CREATE INDEX files_standing ON files (folder, parent) WHERE {STANDING}")

@@ -13,7 +13,7 @@ from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 
-from syncd.emulator.store import Store as Remote, Stored
+from syncd.emulator.store import ObjectIndex as Remote, StoredObject
 from upgrade.contents import KEPT, MANY, TAKEN_AWAY, content
 
 MADE = Path(__file__).parent
@@ -76,12 +76,12 @@ def load_objects(data, later):
     bodies[sha256(video).digest()] = video
     (data / "contents").mkdir(parents=True, exist_ok=True)
     remote = Remote(data)
-    names = {field.name for field in fields(Stored)}
+    names = {field.name for field in fields(StoredObject)}
     for line in (MADE / "objects.jsonl").read_text().splitlines():
         row = {name: value for name, value in json.loads(line).items() if name in names}
         row["created_at"] += later
         row["updated_at"] += later
-        remote.add(Stored(**row))
+        remote.add(StoredObject(**row))
         (data / "contents" / row["content"]).write_bytes(bodies[bytes.fromhex(row["sha256"])])
     remote.close()
 
