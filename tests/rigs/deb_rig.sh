@@ -25,7 +25,7 @@ package() { echo "$scratch/source/packages/$1/"*.deb; }
 show() { inside systemctl show --value -p "$1" "${2:-syncd}"; }
 states() { line "systemctl is-enabled ${1:-syncd} || true; systemctl is-active ${1:-syncd} || true"; }
 syncd() { inside syncd "$@"; }
-# Its facts for a comparison: who it is, and what has been sent and is there.
+# All that was sent, and all that is there.
 remote() { emulator posts && emulator live; }
 apt() { line "cd /source/packages && apt-get install -q -y --no-install-recommends $* </dev/null 2>&1"; }
 # runs VERSION [INSTANCE]: the unit's process is of that version, by its own word; the command's says nothing of it.
@@ -34,7 +34,7 @@ runs() {
 beat = json.load(open(sys.argv[1]))
 print(beat["version"], beat["pid"])' "/var/lib/syncd${2:+-$2}/daemon.json"
 }
-# What a machine holds, without what other programs write, and what the rig has brought.
+# Every path on the machine, without those that other programs write and that the rig has brought.
 inventory() {
   line 'find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /srv \
     -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd/timers -o -path /var/lib/emulator \
@@ -56,7 +56,7 @@ furnish
 line "mkdir -p /srv/drop /etc/systemd/system/syncd.service.d
   apt-get purge -q -y --auto-remove python3-venv python3-pip" >"$scratch/purge.log" 2>&1 \
   || { cat "$scratch/purge.log"; give_up "the machine cannot be prepared"; }
-# What the rig alone needs: the emulator instead of the service, and shorter waits.
+# For the rig alone: the emulator instead of the service, and a shorter grace.
 line "cat >/etc/systemd/system/syncd.service.d/rig.conf; install -D -t /etc/systemd/system/syncd@.service.d /etc/systemd/system/syncd.service.d/rig.conf" <<END
 [Service]
 Environment=SYNCD_API__BASE_URL=$URL SYNCD_DELETIONS__GRACE_SECONDS=2
