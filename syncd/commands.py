@@ -28,6 +28,7 @@ from syncd.state.holds.decisions import Decided, Decision, ReviewError
 from syncd.state.limits import Limit
 from syncd.state.texts import shown
 from syncd.units import span
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.gate import Gate
 from syncd.workers.organization_check import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
 from syncd.workers.service_probe import ServiceProbe
@@ -167,16 +168,22 @@ def fetch_urls(
 
 
 def pause(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Pause `folder`, or everything, `until` a time; drop what is on its way in it."""
-    result = set_pause(components.store, arguments)
+    """Pause `folder`, or everything, as `set_pause` says; drop what is on its way in it."""
+    result = set_pause(components.store, components.clocks, arguments)
     components.gate.see_pauses()
     yield result
 
 
-def set_pause(store: Store, arguments: JsonObject) -> JsonObject:
-    """Keep a pause in the state alone; return every pause that is in force."""
-    scope = arguments.get("folder") or EVERYWHERE
-    store.write(pauses.pause, scope, arguments.get("until"), time.time())
+def set_pause(store: Store, clocks: ClockWatch, arguments: JsonObject) -> JsonObject:
+    """Keep a pause in the state alone; return every pause that is in force.
+
+    It lasts for some `seconds`, or `until` the clock shows a time, or until it is resumed.
+    """
+    scope, seconds = arguments.get("folder") or EVERYWHERE, arguments.get("seconds")
+    clocks.look()
+    now = time.time()
+    until = arguments.get("until") if seconds is None else now + seconds
+    store.write(pauses.pause, scope, until, now, is_span=seconds is not None)
     return {"paused": store.read(overview.paused, time.time())}
 
 
@@ -194,8 +201,7 @@ def end_pause(store: Store, arguments: JsonObject) -> JsonObject:
     SyncdError for a folder that is paused with all others.
     """
     now, folder = time.time(), arguments.get("folder")
-    store.write(pauses.end_due, now)
-    paused = store.read(pauses.scopes)
+    paused = {one["folder"] or EVERYWHERE for one in store.read(overview.paused, now)}
     if folder and folder not in paused and EVERYWHERE in paused:
         raise SyncdError(
             f"everything is paused, and not {folder} alone: end that with `syncd resume`, then "
@@ -210,19 +216,21 @@ def end_pause(store: Store, arguments: JsonObject) -> JsonObject:
 
 def limit(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Limit the bandwidth of uploads as `set_limit` says; yield what is in force."""
-    set_limit(components.store, arguments)
+    set_limit(components.store, components.clocks, arguments)
     components.bandwidth.step()
     components.store.changed.set()
     yield components.bandwidth.in_force.shown()
 
 
-def set_limit(store: Store, arguments: JsonObject) -> None:
-    """Keep `rate` (None: no limit) as the limit, `until` a time; or none, with `configured`."""
-    now = time.time()
+def set_limit(store: Store, clocks: ClockWatch, arguments: JsonObject) -> None:
+    """Keep `rate` (None: no limit) as the limit, for some `seconds`; or none, with `configured`."""
+    clocks.look()
+    now, seconds = time.time(), arguments.get("seconds")
+    until = None if seconds is None else now + seconds
     if arguments.get("configured"):
         store.write(limits.forget)
     else:
-        store.write(limits.set_limit, Limit(arguments["rate"], now, arguments["until"]))
+        store.write(limits.set_limit, Limit(arguments["rate"], now, until))
 
 
 def approve_deletions(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:

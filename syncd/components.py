@@ -32,6 +32,7 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.emptied_folder import EmptiedFolder
@@ -60,11 +61,17 @@ def boot_id() -> str:
         return secrets.token_hex(16)
 
 
+def clock_watch(store: Store, clock: Callable[[], float] = time.time) -> ClockWatch:
+    """Return what notices that the wall clock was set."""
+    return ClockWatch(store=store, clock=clock, steady=boottime, boot=boot_id())
+
+
 @dataclass(slots=True)
 class Components:
     """Everything that runs, built and not started."""
 
     store: Store
+    clocks: ClockWatch
     policies: Mapping[str, Policy]
     watch: Watch
     uploader: Uploader
@@ -113,7 +120,14 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     }
     folders = [_watch_folder(folder) for folder in config.folders]
     stop, stop_looking = StopFlag(), StopFlag()
-    gate = Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=credentials.remedy)
+    clocks = clock_watch(store, clock)
+    gate = Gate(
+        store=store,
+        clock=clock,
+        monotonic=time.monotonic,
+        key_remedy=credentials.remedy,
+        look_at_clock=clocks.look,
+    )
     ledger = Ledger(policies=policies, instance=store.instance)
     clients = [make_client(config, stop) for _ in range(5)]
     bucket = Bandwidth()
@@ -122,6 +136,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         bucket=bucket,
         timetable=Timetable.parse(config.upload.bandwidth),
         clock=clock,
+        look_at_clock=clocks.look,
     )
     uploader = Uploader(
         store=store,
@@ -180,7 +195,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         gate=gate,
         clock=clock,
         steady=boottime,
-        boot=boot_id(),
+        clocks=clocks,
         pause=stop.wait,
         stopped=stop.is_set,
         ask=polling(client=clients[1]).look,
@@ -264,6 +279,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     )
     return Components(
         store=store,
+        clocks=clocks,
         policies=policies,
         watch=watch,
         uploader=uploader,

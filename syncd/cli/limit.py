@@ -12,7 +12,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.pause import span_of
 from syncd.cli.render import limit_text
 from syncd.commands import JsonObject, set_limit
-from syncd.components import opened_store
+from syncd.components import clock_watch, opened_store
 from syncd.config.loading import Config
 from syncd.exceptions import NoStateError
 from syncd.heartbeat import read
@@ -62,8 +62,7 @@ def limit(
     if rate is None:
         result = _known(config)
     else:
-        until = None if for_seconds is None else time.time() + for_seconds
-        result = _set(options, config, rate | {"until": until})
+        result = _set(options, config, rate | {"seconds": for_seconds})
     if as_json:
         print_json(result, indent=2)
     else:
@@ -90,7 +89,7 @@ def _known(config: Config) -> JsonObject:
 def _set(options: Options, config: Config, arguments: dict[str, Any]) -> JsonObject:
     def alone() -> Iterator[JsonObject]:
         with opened_store(config) as store:
-            set_limit(store, arguments)
+            set_limit(store, clock_watch(store), arguments)
         yield _known(config)
 
     result = perform(options, "limit", arguments, alone=alone)

@@ -1,7 +1,6 @@
 """`pause` and `resume`: stop sending and deleting for a while."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from syncd.cli.folders import folder_name
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.commands import JsonObject, end_pause, set_pause
-from syncd.components import opened_store
+from syncd.components import clock_watch, opened_store
 from syncd.config.loading import Config
 from syncd.exceptions import NoStateError
 from syncd.log import printable
@@ -85,8 +84,12 @@ def pause(
     """
     if for_seconds is not None and until is not None:
         raise click.UsageError("use only one of --for and --until")
-    end = until if for_seconds is None else time.time() + for_seconds
-    _carry_out(options, "pause", folder, {"until": end}, set_pause, as_json=as_json)
+    end = {"until": until, "seconds": for_seconds}
+
+    def alone(store: Store, arguments: JsonObject) -> JsonObject:
+        return set_pause(store, clock_watch(store), arguments)
+
+    _carry_out(options, "pause", folder, end, alone, as_json=as_json)
 
 
 @click.command()

@@ -47,11 +47,14 @@ class BandwidthControl:
         bucket: Bandwidth,
         timetable: Timetable,
         clock: Callable[[], float],
+        look_at_clock: Callable[[], None] = lambda: None,
     ) -> None:
+        """`look_at_clock` notices that the clock was set, before it lets a limit end."""
         self._store = store
         self._bucket = bucket
         self._timetable = timetable
         self._clock = clock
+        self._look_at_clock = look_at_clock
         #: from when to when what the timetable says holds
         self._scheduled = (0.0, 0.0)
         self.in_force = InForce(None, "configuration", None)
@@ -59,10 +62,11 @@ class BandwidthControl:
     def step(self) -> float | None:
         """Apply what holds now; return the seconds until that changes by itself."""
         now = self._clock()
-        limit = self._store.read(limits.current, now)
-        if limit is not None and now < limit.since:
-            self._store.write(limits.mind_the_clock, now)
-            limit = self._store.read(limits.current, now)
+        limit = self._store.read(limits.kept)
+        if limit is not None and limit.is_over(now):
+            self._look_at_clock()
+            self._store.write(limits.end_due, now)
+            limit = self._store.read(limits.kept)
         if limit is not None or not self._scheduled[0] <= now < self._scheduled[1]:
             self._apply(in_force(limit, self._timetable, now), now, is_scheduled=limit is None)
         until = self.in_force.until

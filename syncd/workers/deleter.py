@@ -16,7 +16,7 @@ from syncd.metrics import DELETED_FILES
 from syncd.state import due, files, grace, observations
 from syncd.state.backoff import backoff_seconds
 from syncd.state.copies import Copy
-from syncd.state.database.store import Store, Transaction, read_fact, set_fact
+from syncd.state.database.store import Store, Transaction
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
 from syncd.state.holds.missing import awaiting_rename
@@ -24,7 +24,7 @@ from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.texts import error_text
-from syncd.workers.clock_seen import ClockSeen
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.gate import Gate
 from syncd.workers.parallel_looks import ParallelLooks
 from syncd.workers.path_check import look
@@ -38,10 +38,6 @@ LAST_LOOKS = 20
 LOOK_SECONDS = 5.0
 #: The limit on DELETE requests, however many deletions were approved.
 DELETES_PER_SECOND = 50.0
-#: Seconds between two recordings of the clocks.
-CLOCK_NOTED_SECONDS = 600.0
-#: The fact that keeps the last reading of the clocks.
-CLOCK = "clock"
 #: The checks of a second look, as the record of a deletion words them.
 CHECKS = (
     "the root is the same before and after",
@@ -77,12 +73,12 @@ class Deleter:
         gate: Gate,
         clock: Callable[[], float],
         steady: Callable[[], float],
-        boot: str,
+        clocks: ClockWatch,
         pause: Callable[[float], bool],
         stopped: Callable[[], bool] = lambda: False,
         ask: Callable[[Copy], None] = lambda _: None,
     ) -> None:
-        """`steady` is a clock that nobody can set, in seconds since the machine's start `boot`.
+        """`steady` is a clock that nobody can set; `clocks` notices that the other one was.
 
         `pause(seconds)` waits, and returns True when the daemon is to stop. `ask` asks the service
         whether it has a copy, and records the answer.
@@ -96,10 +92,8 @@ class Deleter:
         self._gate = gate
         self._clock = clock
         self._steady = steady
-        self._boot = boot
+        self._clocks = clocks
         self._pause = pause
-        self._clock_seen: ClockSeen | None = None
-        self._clock_noted_at = 0.0
         self._stopped = stopped
         self._ask = ask
         #: copies whose DELETE was promised, and its outcome not recorded
@@ -109,7 +103,7 @@ class Deleter:
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
-        self._mind_the_clock()
+        self._clocks.look()
         # Superseded copies do not wait for a disk.
         is_full = self._delete_due(missing=False)
         self._look_again()
@@ -150,23 +144,6 @@ class Deleter:
             return
         self._store.write(self._deletions.abandon, self._unknown, self._clock())
         self._unknown.clear()
-
-    def _mind_the_clock(self) -> None:
-        """Restart every grace period if the clock was set, so that none ends by the jump."""
-        now = self._clock()
-        seen = ClockSeen(self._boot, now - self._steady(), now)
-        known = self._clock_seen or self._store.read(read_fact, CLOCK, ClockSeen.parse)
-        jump = known.jump(seen) if known else 0.0
-        if known is None or jump:
-            if jump:
-                log.warning("the clock was set by %+.0f s; every grace period restarts", jump)
-            back = max(-jump, 0.0)
-            self._store.write(grace.restart, now, list(self._mirrored), set_back=back)
-            self._clock_noted_at = 0.0
-        if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
-            self._store.write(set_fact, CLOCK, str(seen))
-            self._clock_noted_at = now
-        self._clock_seen = seen
 
     def _look_again(self) -> None:
         """Look a second time at the missing files whose grace period is over."""

@@ -70,11 +70,16 @@ class Gate:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         key_remedy: str = "put a valid key where it comes from",
+        look_at_clock: Callable[[], None] = lambda: None,
     ) -> None:
-        """`key_remedy` tells a person what to do about a refused key."""
+        """`key_remedy` tells a person what to do about a refused key.
+
+        `look_at_clock` notices that the clock was set, before it lets a pause end.
+        """
         self._store = store
         self._holds = GateHolds(store, clock, key_remedy)
         self._clock = clock
+        self._look_at_clock = look_at_clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._failures = 0
@@ -163,7 +168,8 @@ class Gate:
     def see_pauses(self) -> None:
         """End the pauses whose time has come, and take up which are in force."""
         now = self._clock()
-        if self._store.read(pauses.is_change_due, now):
+        if self._store.read(pauses.is_end_due, now):
+            self._look_at_clock()
             for scope in self._store.write(pauses.end_due, now):
                 log.info("the pause of %s is over", "everything" if scope == "*" else scope)
         self.paused = self._store.read(pauses.scopes)

@@ -371,3 +371,9 @@ def hooks_told(db: Database) -> None:
 def ends_of_holds(db: Database) -> None:
     """Keep when a hold ends by itself: a person may pause for a time."""
     db.execute("ALTER TABLE holds ADD COLUMN until REAL")
+
+
+@migrations()
+def spans_of_holds(db: Database) -> None:
+    """Keep whether a hold's end counts the time that passes, rather than what the clock shows."""
+    db.execute("ALTER TABLE holds ADD COLUMN is_span INTEGER NOT NULL DEFAULT 0")

@@ -92,6 +92,8 @@ class Hold:
     released_at: float | None = None
     #: when it ends by itself, if it ends at a time
     until: float | None = None
+    #: whether `until` stands for a span of time, and moves when the clock is set
+    is_span: bool = False
 
     def is_over(self, now: float) -> bool:
         """Say whether the time has come at which it ends by itself."""
@@ -291,6 +293,7 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             verdict=row["verdict"],
             released_at=row["released_at"],
             until=row["until"],
+            is_span=bool(row["is_span"]),
         )
         for row in rows
     ]

@@ -1,6 +1,8 @@
-"""Pauses: holds that a person places on a folder, or on everything, and that may end at a time.
+"""Pauses: holds that a person places on a folder, or on everything, and that may end by themselves.
 
-Under a pause nothing is sent, deleted or taken away; watching, confirming and polling go on.
+Under a pause nothing is sent, deleted or taken away; watching, confirming and polling go on. One
+that was placed for a span of time has its end moved whenever the clock is set; one that was placed
+until a time ends when the clock shows it.
 """
 
 from collections.abc import Collection
@@ -10,12 +12,14 @@ from syncd.state.holds import EVERYWHERE, PAUSED, Hold, open_holds, place, relea
 from syncd.state.texts import argument
 from syncd.units import clock
 
-#: Seconds by which the rest of a pause may exceed its length before the clock counts as set back.
-SET_BACK_SECONDS = 1.0
 
+def pause(
+    db: Database, scope: str, until: float | None, now: float, *, is_span: bool = False
+) -> None:
+    """Pause a folder, or `EVERYWHERE`, until a time or until `resume`; replace an earlier end.
 
-def pause(db: Database, scope: str, until: float | None, now: float) -> None:
-    """Pause a folder, or `EVERYWHERE`, until a time or until `resume`; replace an earlier end."""
+    With `is_span`, the time from `now` to `until` is to pass, whatever the clock will show.
+    """
     end = "`syncd resume`" if until is None else clock(until)
     which = "" if scope == EVERYWHERE else f" {argument(scope.encode())}"
     place(
@@ -28,10 +32,17 @@ def pause(db: Database, scope: str, until: float | None, now: float) -> None:
         now=now,
     )
     db.conn.execute(
-        "UPDATE holds SET since = ?, until = ? WHERE stops = 'folder' AND scope = ? "
+        "UPDATE holds SET since = ?, until = ?, is_span = ? WHERE stops = 'folder' AND scope = ? "
         "AND reason = ? AND released_at IS NULL",
-        (now, until, scope, PAUSED),
+        (now, until, is_span, scope, PAUSED),
     )
+
+
+def move_spans(db: Database, jump: float) -> None:
+    """Let each pause that counts a span of time last as long as before the clock jumped."""
+    for hold in open_pauses(db):
+        if hold.is_span and hold.until is not None:
+            pause(db, hold.scope, hold.until + jump, hold.since + jump, is_span=True)
 
 
 def resume(db: Database, scope: str | None, now: float) -> list[str]:
@@ -71,25 +82,12 @@ def next_end(db: Database) -> float | None:
     return min((hold.until for hold in open_pauses(db) if hold.until), default=None)
 
 
-def is_change_due(db: Database, now: float) -> bool:
-    """Say whether `end_due` has anything to do."""
-    return any(hold.is_over(now) or _is_too_long(hold, now) for hold in open_pauses(db))
+def is_end_due(db: Database, now: float) -> bool:
+    """Say whether the time of any pause has come."""
+    return any(hold.is_over(now) for hold in open_pauses(db))
 
 
 def end_due(db: Database, now: float) -> list[str]:
-    """End the pauses whose time has come; return their scopes.
-
-    A pause never has more time left than its whole length. Otherwise a clock that was wrong when
-    the pause began, or is set back later, could make it last for years.
-    """
-    ended = []
-    for hold in open_pauses(db):
-        if hold.is_over(now):
-            ended += resume(db, hold.scope, now)
-        elif hold.until is not None and _is_too_long(hold, now):
-            pause(db, hold.scope, now + (hold.until - hold.since), now)
-    return ended
-
-
-def _is_too_long(hold: Hold, now: float) -> bool:
-    return hold.until is not None and now < hold.since - SET_BACK_SECONDS
+    """End the pauses whose time has come; return their scopes."""
+    over = [hold.scope for hold in open_pauses(db) if hold.is_over(now)]
+    return [scope for one in over for scope in resume(db, one, now)]
