@@ -192,3 +192,13 @@ def test_resuming_one_folder_leaves_a_pause_that_a_jump_seems_to_have_ended(mach
     commands.end_pause(machine.store, {"folder": "g"})
     machine.step()
     assert machine.store.read(pauses.scopes) == {"f"}
+
+
+def test_a_limit_alone_notices_first_that_the_clock_was_set(machine):
+    commands.set_limit(machine.store, machine.clocks, {"rate": 5000, "seconds": HOUR})
+    machine.is_set(NOW + DAY)
+    machine.bandwidth.step()
+    assert machine.bandwidth.in_force.rate == 5000
+    machine.goes_on(HOUR)
+    machine.bandwidth.step()
+    assert machine.bandwidth.in_force.rate is None
