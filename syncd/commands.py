@@ -183,7 +183,8 @@ def set_pause(store: Store, clocks: ClockWatch, arguments: JsonObject) -> JsonOb
     clocks.look()
     now = time.time()
     until = arguments.get("until") if seconds is None else now + seconds
-    store.write(pauses.pause, scope, until, now, is_span=seconds is not None)
+    root = base64.b64decode(arguments.get("root_b64", "")) or None
+    store.write(pauses.pause, scope, until, now, is_span=seconds is not None, root=root)
     return {"paused": store.read(overview.paused, time.time())}
 
 

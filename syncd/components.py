@@ -24,6 +24,7 @@ from syncd.repair.verify import Verifier
 from syncd.state import hooks, reconfiguration
 from syncd.state.database.store import Store
 from syncd.state.deletions import Deletions
+from syncd.state.holds import pauses
 from syncd.state.ledger import Ledger, abandon_all
 from syncd.state.manual_retry import Retrying
 from syncd.state.planner import Limits, Policy
@@ -369,6 +370,10 @@ def settle_changes(components: Components, *, removed_too: bool) -> None:
         release = partial(reconfiguration.release_removed, folder=name, policies=policies)
         while store.write(release, now=time.time()):
             pass
+    roots = {name: watched.folder.path for name, watched in components.watch.folders.items()}
+    if store.read(pauses.astray, roots):
+        for name in store.write(pauses.follow, roots, time.time()):
+            log.warning("%s is still paused, under this name and at its path of now", name)
     if removed_too:
         components.gate.release_unused({p.workspace_uuid for p in policies.values()})
     for name in store.read(reconfiguration.moved, policies):

@@ -1,5 +1,6 @@
 """`pause` and `resume`: stop sending and deleting for a while."""
 
+import base64
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 from syncd.cli.control import perform
-from syncd.cli.folders import folder_name
+from syncd.cli.folders import named_folder
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.commands import JsonObject, end_pause, set_pause
@@ -122,7 +123,9 @@ def _carry_out(
             )
         except NoStateError:
             known = list(folder_paths.folders(config, None))
-        arguments["folder"] = folder_name(folder, known)
+        meant = named_folder(folder, known)
+        arguments["folder"] = meant.name
+        arguments["root_b64"] = base64.b64encode(meant.root).decode()
 
     def by_hand() -> Iterator[JsonObject]:
         with opened_store(config) as store:

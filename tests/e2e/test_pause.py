@@ -135,6 +135,18 @@ def test_a_pause_outlives_that_its_folder_is_not_configured_for_a_while(place, t
     assert place.call("resume", "drop")[:2] == (0, "resumed: drop\n")
 
 
+def test_a_folder_that_gets_another_name_stays_paused(place):
+    place.machine.write("one.txt", b"1")
+    place.folder(name="before")
+    assert place.call("pause", "before", "--for", "2h")[0] == 0
+    place.folder(name="after")
+    place.call("once")
+    assert [one["folder"] for one in paused(place)] == ["after"]
+    assert not place.machine.mutations()
+    assert place.call("resume", "after")[1] == "resumed: after\n"
+    assert place.call("once")[0] == 0
+
+
 def test_a_pass_leaves_a_paused_folder_alone_and_says_so(place):
     place.machine.write("one.txt", b"1")
     place.call("pause", "drop")

@@ -34,3 +34,46 @@ def test_a_second_pause_replaces_the_end_of_the_first(store):
     assert store.read(pauses.next_end) is None
     (open_pause,) = store.read(pauses.open_pauses)
     assert (open_pause.since, open_pause.until) == (2000.0, None)
+
+
+def place(store, **roots):
+    for name, root in roots.items():
+        store.write(pauses.pause, name, 9000.0, 1000.0, is_span=True, root=root)
+
+
+def goes(store, **roots):
+    """The names and roots of the paused folders once these folders are configured."""
+    if store.read(pauses.astray, roots):
+        store.write(pauses.follow, roots, 2000.0)
+    assert not store.read(pauses.astray, roots)
+    known = store.read(pauses.open_pauses)
+    assert {(hold.since, hold.until, hold.is_span) for hold in known} == {(1000.0, 9000.0, True)}
+    return {hold.scope: hold.root for hold in known}
+
+
+def test_a_pause_goes_with_a_folder_that_has_another_name(store):
+    place(store, f=b"/f")
+    assert goes(store, new=b"/f") == {"new": b"/f"}
+    assert store.read(pauses.open_pauses)[0].commands == ["syncd resume new"]
+
+
+def test_a_pause_goes_with_a_folder_that_has_another_path(store):
+    place(store, f=b"/f")
+    assert goes(store, f=b"/moved", g=b"/g") == {"f": b"/moved"}
+    assert goes(store, renamed=b"/moved") == {"renamed": b"/moved"}
+
+
+def test_a_name_that_stands_for_another_folder_is_not_paused_for_the_former_one(store):
+    place(store, f=b"/f")
+    assert goes(store, f=b"/other", g=b"/f") == {"g": b"/f"}
+
+
+def test_pauses_change_places_with_the_names_of_their_folders(store):
+    place(store, f=b"/f", g=b"/g")
+    assert goes(store, f=b"/g", g=b"/f") == {"f": b"/g", "g": b"/f"}
+
+
+def test_a_pause_waits_for_a_folder_that_is_not_configured(store):
+    place(store, f=b"/f")
+    assert goes(store, g=b"/g") == {"f": b"/f"}
+    assert goes(store, g=b"/f") == {"g": b"/f"}

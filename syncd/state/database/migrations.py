@@ -375,5 +375,9 @@ def ends_of_holds(db: Database) -> None:
 
 @migrations()
 def spans_of_holds(db: Database) -> None:
-    """Keep whether a hold's end counts the time that passes, rather than what the clock shows."""
+    """Keep whether a hold's end counts the time that passes, rather than what the clock shows.
+
+    And the root of the folder that a person has paused, by which it is known under another name.
+    """
     db.execute("ALTER TABLE holds ADD COLUMN is_span INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE holds ADD COLUMN root BLOB")

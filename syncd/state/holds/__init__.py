@@ -94,6 +94,8 @@ class Hold:
     until: float | None = None
     #: whether `until` stands for a span of time, and moves when the clock is set
     is_span: bool = False
+    #: the path of the folder that a person has paused, if it was known
+    root: bytes | None = None
 
     def is_over(self, now: float) -> bool:
         """Say whether the time has come at which it ends by itself."""
@@ -294,6 +296,7 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             released_at=row["released_at"],
             until=row["until"],
             is_span=bool(row["is_span"]),
+            root=row["root"],
         )
         for row in rows
     ]

@@ -5,7 +5,8 @@ that was placed for a span of time has its end moved whenever the clock is set; 
 until a time ends when the clock shows it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, PAUSED, Hold, open_holds, place, release
@@ -14,11 +15,18 @@ from syncd.units import clock
 
 
 def pause(
-    db: Database, scope: str, until: float | None, now: float, *, is_span: bool = False
+    db: Database,
+    scope: str,
+    until: float | None,
+    now: float,
+    *,
+    is_span: bool = False,
+    root: bytes | None = None,
 ) -> None:
     """Pause a folder, or `EVERYWHERE`, until a time or until `resume`; replace an earlier end.
 
-    With `is_span`, the time from `now` to `until` is to pass, whatever the clock will show.
+    With `is_span`, the time from `now` to `until` is to pass, whatever the clock will show. The
+    folder is the one at `root`.
     """
     end = "`syncd resume`" if until is None else clock(until)
     which = "" if scope == EVERYWHERE else f" {argument(scope.encode())}"
@@ -32,9 +40,9 @@ def pause(
         now=now,
     )
     db.conn.execute(
-        "UPDATE holds SET since = ?, until = ?, is_span = ? WHERE stops = 'folder' AND scope = ? "
-        "AND reason = ? AND released_at IS NULL",
-        (now, until, is_span, scope, PAUSED),
+        "UPDATE holds SET since = ?, until = ?, is_span = ?, root = ? "
+        "WHERE stops = 'folder' AND scope = ? AND reason = ? AND released_at IS NULL",
+        (now, until, is_span, root, scope, PAUSED),
     )
 
 
@@ -42,7 +50,38 @@ def move_spans(db: Database, jump: float) -> None:
     """Let each pause that counts a span of time last as long as before the clock jumped."""
     for hold in open_pauses(db):
         if hold.is_span and hold.until is not None:
-            pause(db, hold.scope, hold.until + jump, hold.since + jump, is_span=True)
+            _place(db, hold.scope, replace(hold, until=hold.until + jump, since=hold.since + jump))
+
+
+def astray(db: Database, roots: Mapping[str, bytes]) -> list[Hold]:
+    """Return the pauses whose folder has another name or root among `roots`, by name, than then.
+
+    A folder is known by its root, or, where no folder has that any more, by its name.
+    """
+    names = {root: name for name, root in roots.items()}
+    return [
+        hold
+        for hold in open_pauses(db)
+        if hold.root is not None
+        and (hold.root in names or hold.scope in roots)
+        and (roots.get(hold.scope), names.get(hold.root)) != (hold.root, hold.scope)
+    ]
+
+
+def follow(db: Database, roots: Mapping[str, bytes], now: float) -> list[str]:
+    """Let each pause go with its folder; return the names of those it has now."""
+    names = {root: name for name, root in roots.items()}
+    moved = astray(db, roots)
+    for hold in moved:
+        release(db, stops="folder", scope=hold.scope, reason=PAUSED, now=now)
+    went = {hold.id: names.get(hold.root or b"", hold.scope) for hold in moved}
+    for hold in moved:
+        _place(db, went[hold.id], replace(hold, root=roots[went[hold.id]]))
+    return list(went.values())
+
+
+def _place(db: Database, scope: str, like: Hold) -> None:
+    pause(db, scope, like.until, like.since, is_span=like.is_span, root=like.root)
 
 
 def resume(db: Database, scope: str | None, now: float) -> list[str]:
