@@ -357,10 +357,9 @@ def _watch_folder(folder: FolderSettings) -> WatchFolder:
 def settle_changes(components: Components, *, removed_too: bool) -> None:
     """Release the copies of folders that are no longer configured, or have another workspace.
 
-    This comes before any work, because requests that were left without an outcome are in doubt.
+    This comes before any work.
     """
     store, policies = components.store, components.policies
-    store.write(abandon_all, time.time())
     named = {hook.name for hook in components.hooks}
     if named != store.read(hooks.names):
         store.write(hooks.configure, named)
@@ -401,11 +400,18 @@ def opened_store(config: Config) -> Iterator[Store]:
 
 
 @contextmanager
-def opened(config: Config) -> Iterator[Components]:
-    """Open the state directory, and build every part."""
+def opened(config: Config, *, applies: bool = True) -> Iterator[Components]:
+    """Open the state directory, and build every part.
+
+    With `applies`, what has changed in the configuration is applied to the state: that is for the
+    daemon and for a pass, and not for a command that may have been given another configuration.
+    """
     with opened_store(config) as store:
         components = build(config, store)
-        settle_changes(components, removed_too=not config.folders_are_chosen)
+        # Requests that were left without an outcome are in doubt.
+        store.write(abandon_all, time.time())
+        if applies:
+            settle_changes(components, removed_too=not config.folders_are_chosen)
         try:
             yield components
         finally:

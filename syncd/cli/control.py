@@ -151,7 +151,7 @@ def _carried_out(
     if alone is not None:
         yield from alone()
         return
-    with opened(options.load(to_sync=True)) as components:
+    with opened(options.load(to_sync=True), applies=False) as components:
         yield from COMMANDS[command](components, arguments)
 
 
