@@ -5,13 +5,11 @@
 
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from syncd import sd_notify
 from syncd.clients import make_call, make_client
@@ -33,7 +31,7 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
-from syncd.workers.clock_seen import ClockWatch
+from syncd.workers.clock_seen import ClockWatch, boottime, clock_watch
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.emptied_folder import EmptiedFolder
@@ -47,24 +45,6 @@ from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader
 
 log = logging.getLogger(__name__)
-
-
-def boottime() -> float:
-    """Return seconds of a clock that runs while the machine is suspended, and cannot be set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id() -> str:
-    """Return the id of this boot; a random one when the kernel tells none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return secrets.token_hex(16)
-
-
-def clock_watch(store: Store, clock: Callable[[], float] = time.time) -> ClockWatch:
-    """Return what notices that the wall clock was set."""
-    return ClockWatch(store=store, clock=clock, steady=boottime, boot=boot_id())
 
 
 @dataclass(slots=True)

@@ -9,13 +9,14 @@ import time
 import pytest
 
 from syncd import daemon as daemon_module, heartbeat, liveness, pulse
-from syncd.components import boottime, opened
+from syncd.components import opened
 from syncd.config import loading as configuration
 from syncd.daemon import Daemon
 from syncd.exceptions import DamagedStateError, StateWriteError
 from syncd.state import files, overview
 from syncd.state.facts import fact
 from syncd.state.lifecycle import FileStatus
+from syncd.workers.clock_seen import boottime
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.pause import span_of
 from syncd.cli.render import limit_text
 from syncd.commands import JsonObject, set_limit
-from syncd.components import clock_watch, opened_store
+from syncd.components import opened_store
 from syncd.config.loading import Config
 from syncd.exceptions import NoStateError
 from syncd.heartbeat import read
@@ -24,6 +24,7 @@ from syncd.state.database.lock import lock_holder
 from syncd.timetable import Timetable
 from syncd.units import parse_rate
 from syncd.workers.bandwidth import in_force
+from syncd.workers.clock_seen import clock_watch
 
 #: The word for what the configuration says.
 CONFIGURED = "configured"
@@ -87,7 +88,7 @@ def _known(config: Config) -> JsonObject:
 
 
 def _set(options: Options, config: Config, arguments: dict[str, Any]) -> JsonObject:
-    def alone() -> Iterator[JsonObject]:
+    def alone(arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             set_limit(store, clock_watch(store), arguments)
         yield _known(config)

@@ -13,7 +13,7 @@ from syncd.cli.folders import named_folder
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.commands import JsonObject, end_pause, set_pause
-from syncd.components import clock_watch, opened_store
+from syncd.components import opened_store
 from syncd.config.loading import Config
 from syncd.exceptions import NoStateError
 from syncd.log import printable
@@ -25,6 +25,7 @@ from syncd.state.database.store import Store
 from syncd.state.holds import pauses
 from syncd.state.texts import seconds
 from syncd.units import clock, parse_seconds
+from syncd.workers.clock_seen import clock_watch
 
 #: The longest pause that ends by itself, in seconds.
 YEAR_SECONDS = 31_536_000.0
@@ -127,7 +128,7 @@ def _carry_out(
         arguments["folder"] = meant.name
         arguments["root_b64"] = base64.b64encode(meant.root).decode()
 
-    def by_hand() -> Iterator[JsonObject]:
+    def by_hand(arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             yield alone(store, arguments)
 

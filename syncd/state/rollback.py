@@ -1,6 +1,6 @@
 """The ledger's part in noticing that the state is an older copy of itself."""
 
-from syncd.state import echo, holds, tokens
+from syncd.state import echo, history, holds, tokens
 from syncd.state.database.connection import Database
 from syncd.state.facts import fact, forget_fact, set_fact
 
@@ -27,7 +27,10 @@ def has_sent(db: Database) -> bool:
 
 def last_commit(db: Database) -> float:
     """Return when the ledger was last written to, as far as it shows, in seconds."""
-    row = db.conn.execute("SELECT at FROM history ORDER BY id DESC LIMIT 1").fetchone()
+    others = ", ".join(f"'{event}'" for event in history.STOPS)
+    row = db.conn.execute(
+        f"SELECT at FROM history WHERE event NOT IN ({others}) ORDER BY id DESC LIMIT 1"
+    ).fetchone()
     return max(row[0] if row else 0.0, tokens.last_attempt(db) / 1000)
 
 

@@ -5,8 +5,11 @@ and the ends of pauses and limits.
 """
 
 import logging
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from syncd.state import folders, grace, limits
 from syncd.state.database.store import Store, Transaction, read_fact, set_fact
@@ -22,6 +25,19 @@ CLOCK_NOTED_SECONDS = 600.0
 CLOCK_JUMP_SECONDS = 30.0
 #: The longest time for which a machine is believed to have been off, in seconds.
 LONGEST_OFF_SECONDS = 400 * 86_400.0
+
+
+def boottime() -> float:
+    """Return seconds of a clock that runs while the machine is suspended, and cannot be set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return the id of this boot; a random one when the kernel tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,11 @@ class ClockWatch:
             self._store.write(_note, seen)
             self._noted_at = now
         self._seen = seen
+
+
+def clock_watch(store: Store, clock: Callable[[], float] = time.time) -> ClockWatch:
+    """Return the watch over this machine's clock."""
+    return ClockWatch(store=store, clock=clock, steady=boottime, boot=boot_id())
 
 
 def _restart(db: Transaction, now: float, set_back: float) -> None:

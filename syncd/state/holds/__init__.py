@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from syncd.exceptions import StateError
+from syncd.state import history
 from syncd.state.database.connection import Database
 from syncd.units import counted
 
@@ -113,9 +114,11 @@ def place(
     affects: int = 0,
     first: Sequence[str] = (),
     commands: Sequence[str] = (),
+    is_told: bool = True,
 ) -> bool:
     """Open a hold, or bring the open one up to date; return whether it is new.
 
+    The history says so of a new one, unless it `is_told` later.
     `{id}` in a `syncd deletes` command stands for the hold's id, and `{files}` at the beginning of
     the message for the number of files.
     """
@@ -131,7 +134,25 @@ def place(
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (*facts, stops, scope, reason, now),
         )
+        if is_told:
+            tell(db, open_id(db, stops=stops, scope=scope, reason=reason), now)
     return not known
+
+
+def tell(db: Database, hold_id: int | None, now: float) -> None:
+    """Write into the history that a hold has opened, and how many files it affects."""
+    hold = existing(db, hold_id)
+    number = f", {counted(hold.affects, 'file')}" if hold.affects else ""
+    detail = f"hold {hold.id} ({hold.reason}){number}: {hold.message}"
+    history.note(db, history.HELD, now, folder=_folder_of(hold), detail=detail)
+
+
+def _folder_of(hold: Hold) -> str:
+    """Return the folder that a hold is about; empty for none."""
+    if hold.stops != "sending":
+        return "" if hold.scope == EVERYWHERE else hold.scope.partition("/")[0]
+    name = hold.scope.removeprefix(of_folder(""))
+    return "" if name == hold.scope else name
 
 
 def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) -> bool:

@@ -8,6 +8,7 @@ until a time ends when the clock shows it.
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from syncd.state import history
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, PAUSED, Hold, open_holds, place, release
 from syncd.state.texts import argument
@@ -38,6 +39,7 @@ def pause(
         message=f"nothing is sent or deleted until {end}",
         commands=(f"syncd resume{which}",),
         now=now,
+        is_told=False,
     )
     db.conn.execute(
         "UPDATE holds SET since = ?, until = ?, is_span = ?, root = ? "
@@ -129,4 +131,13 @@ def is_end_due(db: Database, now: float) -> bool:
 def end_due(db: Database, now: float) -> list[str]:
     """End the pauses whose time has come; return their scopes."""
     over = [hold.scope for hold in open_pauses(db) if hold.is_over(now)]
-    return [scope for one in over for scope in resume(db, one, now)]
+    for scope in over:
+        resume(db, scope, now)
+        tell(db, history.RESUMED, scope, now, "the time of the pause is over")
+    return over
+
+
+def tell(db: Database, event: str, scope: str, now: float, detail: str, by: str = "") -> None:
+    """Write into the history that a folder, or everything, was paused or goes on."""
+    folder, all_of_it = ("", "everything: ") if scope == EVERYWHERE else (scope, "")
+    history.note(db, event, now, folder=folder, detail=f"{all_of_it}{detail}", by=by)
