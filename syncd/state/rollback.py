@@ -22,16 +22,15 @@ def has_sent(db: Database) -> bool:
     if tokens.last_attempt(db):
         return True
     sent = "SELECT 1 FROM copies WHERE sent_at IS NOT NULL OR file_uuid IS NOT NULL LIMIT 1"
-    return db.conn.execute(sent).fetchone() is not None
+    return db.value(sent) is not None
 
 
 def last_commit(db: Database) -> float:
     """Return when the ledger was last written to, as far as it shows, in seconds."""
-    others = ", ".join(f"'{event}'" for event in history.STOPS)
-    row = db.conn.execute(
-        f"SELECT at FROM history WHERE event NOT IN ({others}) ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return max(row[0] if row else 0.0, tokens.last_attempt(db) / 1000)
+    stops = ", ".join(f"'{event}'" for event in history.STOPS)
+    last = f"SELECT at FROM history WHERE event NOT IN ({stops}) ORDER BY id DESC LIMIT 1"
+    last_at = db.value(last) or 0.0
+    return max(last_at, tokens.last_attempt(db) / 1000)
 
 
 def note_unchecked(db: Database, why: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from syncd.files_api import Bandwidth
@@ -37,38 +38,32 @@ def in_force(limit: Limit | None, timetable: Timetable, now: float) -> InForce:
     return InForce(scheduled, "timetable" if timetable.entries else "configuration", until)
 
 
+@dataclass(kw_only=True, eq=False)
 class BandwidthControl:
     """Sets the limit of the bucket that all uploads share."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        bucket: Bandwidth,
-        timetable: Timetable,
-        clock: Callable[[], float],
-        look_at_clock: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`look_at_clock` notices that the clock was set, before it lets a limit end."""
-        self._store = store
-        self._bucket = bucket
-        self._timetable = timetable
-        self._clock = clock
-        self._look_at_clock = look_at_clock
+    store: Store
+    bucket: Bandwidth
+    timetable: Timetable
+    clock: Callable[[], float]
+    #: notices that the clock was set, before a limit ends
+    look_at_clock: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
         #: from when to when what the timetable says holds
         self._scheduled = (0.0, 0.0)
         self.in_force = InForce(None, "configuration", None)
 
     def step(self) -> float | None:
         """Apply what holds now; return the seconds until that changes by itself."""
-        now = self._clock()
-        limit = self._store.read(limits.kept)
+        now = self.clock()
+        limit = self.store.read(limits.kept)
         if limit is not None and limit.is_over(now):
-            self._look_at_clock()
-            self._store.write(limits.end_due, now)
-            limit = self._store.read(limits.kept)
+            self.look_at_clock()
+            self.store.write(limits.end_due, now)
+            limit = self.store.read(limits.kept)
         if limit is not None or not self._scheduled[0] <= now < self._scheduled[1]:
-            self._apply(in_force(limit, self._timetable, now), now, is_scheduled=limit is None)
+            self._apply(in_force(limit, self.timetable, now), now, is_scheduled=limit is None)
         until = self.in_force.until
         return None if until is None else max(until - now, 0.0)
 
@@ -78,5 +73,5 @@ class BandwidthControl:
         self._scheduled = (now, ends) if is_scheduled else (0.0, 0.0)
         if found.rate != self.in_force.rate:
             log.info("the limit on the bandwidth is %s (%s)", rate(found.rate), found.source)
-            self._bucket.limit(found.rate)
+            self.bucket.limit(found.rate)
         self.in_force = found

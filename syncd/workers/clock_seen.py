@@ -71,22 +71,17 @@ class ClockSeen:
         return 0.0 if 0.0 <= passed <= LONGEST_OFF_SECONDS else passed
 
 
+@dataclass(kw_only=True, eq=False)
 class ClockWatch:
     """Compares the clocks with their last reading, which it keeps in the state."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        clock: Callable[[], float],
-        steady: Callable[[], float],
-        boot: str,
-    ) -> None:
-        """`steady` is a clock that nobody can set, in seconds since the machine's start `boot`."""
-        self._store = store
-        self._clock = clock
-        self._steady = steady
-        self._boot = boot
+    store: Store
+    clock: Callable[[], float]
+    #: a clock that nobody can set, in seconds since the machine's start `boot`
+    steady: Callable[[], float]
+    boot: str
+
+    def __post_init__(self) -> None:
         self._seen: ClockSeen | None = None
         self._noted_at = 0.0
 
@@ -95,17 +90,17 @@ class ClockWatch:
 
         Call this before a time is taken as over, and before one is promised.
         """
-        now = self._clock()
-        seen = ClockSeen(self._boot, now - self._steady(), now)
-        known = self._seen or self._store.read(read_fact, CLOCK, ClockSeen.parse)
+        now = self.clock()
+        seen = ClockSeen(self.boot, now - self.steady(), now)
+        known = self._seen or self.store.read(read_fact, CLOCK, ClockSeen.parse)
         jump = known.jump(seen) if known else 0.0
         if known is None or jump:
             if jump:
                 log.warning("the clock was set by %+.0f s; every grace period restarts", jump)
-            self._store.write(_restart, now, max(-jump, 0.0))
+            self.store.write(_restart, now, max(-jump, 0.0))
             self._noted_at = 0.0
         if abs(now - self._noted_at) >= CLOCK_NOTED_SECONDS:
-            self._store.write(_note, seen)
+            self.store.write(_note, seen)
             self._noted_at = now
         self._seen = seen
 

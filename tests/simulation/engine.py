@@ -168,7 +168,7 @@ class Engine:
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
         for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
-            waiting._pause = lambda _: False
+            waiting.pause = lambda _: False
         stop = self.parts.uploader._stop
 
         def wait(seconds: float) -> bool:

@@ -170,7 +170,7 @@ def test_the_same_jump_moves_a_span_once_whoever_notices_it(machine):
 def test_a_clock_that_was_set_while_nothing_ran_does_not_move_what_is_promised_then(machine):
     """The last reading is of an earlier boot."""
     machine.boots, machine.steady, machine.wall = 1, 5.0, LONG_AGO
-    machine.clocks._boot, machine.clocks._seen = "boot-1", None
+    machine.clocks.boot, machine.clocks._seen = "boot-1", None
     machine.begin(seconds=2 * HOUR)
     machine.start()
     assert machine.lasts(2 * HOUR)

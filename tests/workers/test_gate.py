@@ -90,7 +90,7 @@ def test_a_fact_that_cannot_be_read_is_learnt_anew_and_stops_nothing(shop):
             shop.store.set_fact(fact, kept)
         assert gate(shop).may_send()
         assert shop.echo() == "unknown"
-        shop.deleter._clocks._seen = None
+        shop.deleter.clocks._seen = None
         shop.deleter.step()
 
 

@@ -374,6 +374,17 @@ def ends_of_holds(db: Database) -> None:
 
 
 @migrations()
+def workspaces_in_one_spelling(db: Database) -> None:
+    """Spell the uuids of workspaces as the configuration spells them now: in lower case."""
+    for table, column in (
+        ("folders", "workspace"),
+        ("copies", "workspace_uuid"),
+        ("unanswered", "workspace_uuid"),
+    ):
+        db.execute(f"UPDATE {table} SET {column} = lower({column}) WHERE {column} GLOB '*[A-Z]*'")
+
+
+@migrations()
 def spans_of_holds(db: Database) -> None:
     """Keep whether a hold's end counts the time that passes, rather than what the clock shows.
 
