@@ -18,6 +18,8 @@ APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 3
 #: A file with more bytes is large: few of them are sent at a time. Part of an index.
 LARGE_BYTES = 32 << 20
+#: The files whose absence would be news, and those that `skip_existing` leaves out. Of an index.
+STANDING = "status IN ('ready', 'settling', 'unreadable') OR is_skipped"
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
 #: Bytes to which the log is cut back once all of it is in the database.
