@@ -49,7 +49,7 @@ check "it is built, of nothing but what is named by hash" on_debian "cp -r /sour
 older >"$scratch/older.log" || { cat "$scratch/older.log"; give_up "no older package can be made"; }
 echo "      built in $((SECONDS - began)) s: $(du -h --apparent-size "$(package "$version")" | cut -f 1)"
 check "lintian finds no error" lintian --allow-root --fail-on error "$(package "$version")"
-check "it depends on the Python for which it was built" is "python3 (>= 3.11), python3 (<< 3.12), libc6" \
+check "it depends on the Python for which it was built, and on kill" is "python3 (>= 3.11), python3 (<< 3.12), libc6, procps" \
   dpkg-deb --field "$(package "$version")" Depends
 boot
 furnish
