@@ -24,6 +24,7 @@ from syncd.state.manual_retry import Retrying
 from syncd.state.planner import Policy
 from syncd.timetable import Timetable
 from syncd.watch.stage import Watch
+from syncd.watch_folders import watch_folder
 from syncd.wiring import Common
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
@@ -81,7 +82,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         ledger=Ledger(policies=policies, instance=store.instance),
         gate=Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=remedy),
         policies=policies,
-        folders=[wiring.watch_folder(folder) for folder in config.folders],
+        folders=[watch_folder(folder) for folder in config.folders],
         clock=clock,
         monotonic=time.monotonic,
         stop=StopFlag(),
