@@ -49,7 +49,7 @@ class Hook:
         now = self.clock()
         batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
-            if self.store.in_trouble:
+            if self.store.writer.in_trouble:
                 # Without a record, the same lines would be told endlessly. This raises until
                 # commits work.
                 self._record([], 0)
