@@ -87,9 +87,11 @@ def name(
     now: float,
     commands: Sequence[str] = COMMANDS,
     only: bool = False,
+    is_told: bool = True,
 ) -> Hold:
     """Open a hold, or add to the open one, and let it name files, `only` these if so; return it.
 
+    The history says so of a new hold, unless it `is_told` later.
     Nothing is deleted or sent of a file before the hold that names it ends. What a rule decided,
     or a person under another hold, gives way to the new question.
     """
@@ -123,7 +125,7 @@ def name(
     else:
         # Files that come one by one are counted one by one.
         holds.note_files(db, known, affects=known.affects + len(named))
-    if is_new:
+    if is_new and is_told:
         holds.tell(db, hold_id, now)
     return holds.existing(db, hold_id)
 

@@ -1,5 +1,6 @@
 """What grows with the number of files, pending videos and daemons: the figures of OPERATIONS.md."""
 
+import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,40 @@ def pending(bench):
                 return {"requests": service.counts()["calls"] - before}
 
         yield Sides(polled)
+
+
+@measure(
+    "workspaces",
+    "a daemon that starts, with a folder of 100 synced files in each of 20 workspaces",
+    Figure("requests in its first minute", "first"),
+    Figure("requests in its second minute", "second"),
+)
+@contextmanager
+def workspaces(bench):
+    number = bench.size(3, 20, 20)
+    folders = []
+    for at in range(number):
+        files = Files(bench.place / str(at), 100, 100, prefix=f"{at}-")
+        folders.append({"path": str(files.folder), "name": f"f{at}", "workspace_uuid": uuid(at)})
+    with serving(bench.place) as service:
+
+        def started(tree):
+            syncd = Syncd(tree, bench.place, bench.place, service)
+            syncd.settings["SYNCD_FOLDERS"] = json.dumps(folders)
+            syncd.anew().run("once")
+            before = service.counts()["calls"]
+            with syncd.daemon():
+                time.sleep(MINUTE)
+                first = service.counts()["calls"]
+                time.sleep(MINUTE)
+                second = service.counts()["calls"]
+            return {"first": first - before, "second": second - first}
+
+        yield Sides(started)
+
+
+def uuid(number):
+    return f"00000000-0000-4000-8000-{number:012x}"
 
 
 @measure(
