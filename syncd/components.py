@@ -163,9 +163,10 @@ def _require_key(config: Config) -> None:
 def settle_changes(components: Components, *, removed_too: bool) -> None:
     """Release the copies of folders that are no longer configured, or have another workspace.
 
-    This comes before any work.
+    This comes before any work, because requests that were left without an outcome are in doubt.
     """
     store, policies = components.store, components.policies
+    store.write(abandon_all, time.time())
     named = {hook.name for hook in components.hooks}
     if named != store.read(hooks.names):
         store.write(hooks.configure, named)
@@ -215,10 +216,10 @@ def opened(config: Config, *, applies: bool = True) -> Iterator[Components]:
     """
     with opened_store(config) as store:
         components = build(config, store)
-        # Requests that were left without an outcome are in doubt.
-        store.write(abandon_all, time.time())
         if applies:
             settle_changes(components, removed_too=not config.folders_are_chosen)
+        else:
+            store.write(abandon_all, time.time())
         try:
             yield components
         finally:
