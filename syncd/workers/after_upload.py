@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from syncd import disk, lease, relocation
+from syncd import asides, disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
 from syncd.files_api import FilesApiError, FilesClient
 from syncd.log import fields
@@ -67,6 +67,8 @@ class AfterUpload:
         self._stopped = stopped
         self._waiting = {name: Waiting() for name in emptied}
         self._told: dict[str, str] = {}
+        #: where what is set aside stands, once a folder was searched for it
+        self._asides: Mapping[bytes, bytes] | None = None
 
     def step(self) -> float | None:
         """Take away what is due; return the seconds until more may be."""
@@ -79,7 +81,7 @@ class AfterUpload:
         return 0.0 if more and not self._stopped() else None
 
     def _finish_half_taken(self, name: str) -> bool:
-        now = self._clock()
+        now, self._asides = self._clock(), None
         found = self._store.read(after_upload.half_taken, name, now, BATCH)
         for file, copy in found:
             if self._stopped() or not self._has_right_root(name):
@@ -91,6 +93,9 @@ class AfterUpload:
         """Finish with a file that may be set aside, in its place, or gone."""
         try:
             if copy.aside and self._take_from_aside(file, copy):
+                return
+            carried = self._carried(file, copy)
+            if carried is not None and self._take_from_aside(carried, copy):
                 return
         except (OSError, DiskError) as error:
             self._look_later(copy, backoff_seconds(6))
@@ -105,6 +110,15 @@ class AfterUpload:
             self._returned(copy, "it was about to be taken away when syncd ended")
         else:
             self._done(file, copy, after_upload.TAKEN_AWAY)
+
+    def _carried(self, file: File, copy: Copy) -> File | None:
+        """Return a file that is aside in a directory that was renamed, at its path of now."""
+        if self._asides is None:
+            self._asides = asides.find(self._folders[file.folder].path)
+        above = self._asides.get(os.fsencode(copy.aside or ""))
+        if above is None:
+            return None
+        return file._replace(path=b"/".join(filter(None, (above, disk.split(file.path)[1]))))
 
     def _take_due(self, name: str, folder: EmptiedFolder) -> bool:
         """Take away the due files of one folder; return whether there may be more."""
