@@ -82,12 +82,12 @@ def bound_to(db: Database) -> str | None:
 def has_reached(db: Database) -> bool:
     """Return whether the service may hold anything of this ledger's."""
     return holds.is_lost(db) or bool(
-        db.conn.execute(
+        db.value(
             "SELECT 1 FROM copies WHERE file_uuid IS NOT NULL OR status = 'sending' "
             "UNION ALL SELECT 1 FROM unanswered "
             "UNION ALL SELECT 1 FROM service WHERE key = 'probe left' OR key GLOB 'fetch *' "
             "LIMIT 1"
-        ).fetchone()
+        )
     )
 
 

@@ -42,7 +42,7 @@ def test_transactions_that_arrive_together_share_a_commit(writer):
     go_on.set()
     for thread in [first, *others]:
         thread.join()
-    assert writer.commits == 2
+    assert writer.version == 2
     assert writer.write(lambda db: [fact(db, str(k)) for k in range(20)]) == [
         str(k) for k in range(20)
     ]

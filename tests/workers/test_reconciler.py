@@ -405,7 +405,7 @@ def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answe
 @pytest.mark.parametrize("action", ["drop_before", "drop_after"])
 def test_a_doubt_is_settled_though_the_clock_was_ahead_when_it_arose(shop, action):
     learn_the_echo(shop)
-    shop.deleter._steady = time.monotonic
+    shop.deleter.steady = time.monotonic
     shop.now = time.time() + 30 * 86_400
     shop.deleter.step()
     doubt(shop, action)
@@ -457,7 +457,7 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
         doubt(shop, "drop_after", name, name.encode())
     for name in "ac":
         move_to_closed(shop, name)
-    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    shop.reconciler._search.client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(20):
         shop.reconciler.step()
         shop.now += 5
@@ -480,7 +480,7 @@ def test_a_late_look_that_is_refused_is_no_loop_and_keeps_no_other_waiting(shop,
         )
     )
     shop.now = with_attempts.look_at
-    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    shop.reconciler._search.client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(100):
         shop.reconciler.step()
         shop.now += 5
