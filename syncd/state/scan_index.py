@@ -25,7 +25,7 @@ class Known(NamedTuple):
     is_skipped: int
 
     def agrees_with(self, fingerprint: Fingerprint, *, skips: bool) -> bool:
-        """Say whether a scan that finds this very fingerprint has nothing to record.
+        """Return whether a scan that finds this very fingerprint has nothing to record.
 
         `skips` says whether what was there before the first scan is left out.
         """
@@ -214,7 +214,7 @@ def count_synced_in(db: Database, folder: str, directory: bytes) -> int:
 
 
 def ever_held(db: Database, folder: str, directory: bytes) -> bool:
-    """Say whether anything beneath `directory` was ever to be sent."""
+    """Return whether anything beneath `directory` was ever to be sent."""
     held = (
         "SELECT 1 FROM files WHERE folder = ? AND path > ? AND path < ? "
         "AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id) LIMIT 1"
