@@ -425,13 +425,13 @@ def test_what_is_aside_in_a_directory_that_is_renamed_is_found_there(emptied, mo
         (emptied.root / directory).mkdir(parents=True)
     emptied.drop("d/a", b"one")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     (emptied.root / "d").rename(emptied.root / "beside/deep/e")
     (private,) = (emptied.root / "beside/deep/e").iterdir()
     with (private / "a").open("ab") as writer:
         writer.write(late)
     emptied.now += DAY_SECONDS + 10
-    emptied.consumer.step()
+    emptied.after_upload.step()
     there = [path.name for path in (emptied.root / "beside/deep/e").iterdir()]
     if late:
         assert there == ["a"], "what was said late is noticed, and sent"
