@@ -17,7 +17,7 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
-from syncd.workers.clock_seen import boot_id, boottime
+from syncd.workers.clock_seen import ClockWatch, boottime
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.emptied_folder import EmptiedFolder
@@ -119,7 +119,7 @@ def poller(common: Common, client: FilesClient) -> Poller:
     )
 
 
-def deleter(common: Common, client: FilesClient) -> Deleter:
+def deleter(common: Common, client: FilesClient, clocks: ClockWatch) -> Deleter:
     return Deleter(
         store=common.store,
         ledger=common.ledger,
@@ -133,7 +133,7 @@ def deleter(common: Common, client: FilesClient) -> Deleter:
         gate=common.gate,
         clock=common.clock,
         steady=boottime,
-        boot=boot_id(),
+        clocks=clocks,
         pause=common.stop.wait,
         stopped=common.stop.is_set,
         ask=poller(common, client).look,
@@ -238,23 +238,3 @@ def hooks(common: Common) -> list[Hook]:
         )
         for hook in common.config.hooks
     ]
-
-
-def watch_folder(folder: FolderSettings) -> WatchFolder:
-    return WatchFolder(
-        name=folder.name,
-        path=folder.place,
-        include=folder.include,
-        exclude=folder.exclude,
-        hidden=folder.hidden,
-        max_size=folder.max_size,
-        syncdignore=folder.syncdignore,
-        skip_existing=folder.existing == "skip",
-        settle_seconds=folder.settle_seconds,
-        grace_seconds=folder.grace_seconds,
-        rescan_seconds=folder.rescan_seconds,
-        watch=folder.watch,
-        mirror_deletions=folder.mirrors_deletions,
-        marker=os.fsencode(folder.marker),
-        any_root=folder.root == "any",
-    )

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,9 +59,7 @@ def fetch(
     """
     asked = [_checked(number, url) for number, url in enumerate(_given(urls), start=1)]
     arguments = {"urls": asked, "again": again}
-    files = with_progress(options, "fetch", arguments, alone=lambda: _alone(options, arguments))[
-        "files"
-    ]
+    files = with_progress(options, "fetch", arguments, alone=partial(_alone, options))["files"]
     _tell_known(asked, files)
     if wait:
         _wait(options, files)

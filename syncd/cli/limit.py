@@ -24,6 +24,7 @@ from syncd.state.database.lock import lock_holder
 from syncd.timetable import Timetable
 from syncd.units import parse_rate
 from syncd.workers.bandwidth import in_force
+from syncd.workers.clock_seen import clock_watch
 
 #: The word for what the configuration says.
 CONFIGURED = "configured"
@@ -62,8 +63,7 @@ def limit(
     if rate is None:
         result = _known(config)
     else:
-        until = None if for_seconds is None else time.time() + for_seconds
-        result = _set(options, config, rate | {"until": until})
+        result = _set(options, config, rate | {"seconds": for_seconds})
     if as_json:
         print_json(result, indent=2)
     else:
@@ -88,9 +88,9 @@ def _known(config: Config) -> JsonObject:
 
 
 def _set(options: Options, config: Config, arguments: dict[str, Any]) -> JsonObject:
-    def alone() -> Iterator[JsonObject]:
+    def alone(arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
-            set_limit(store, arguments)
+            set_limit(store, clock_watch(store), arguments)
         yield _known(config)
 
     result = perform(options, "limit", arguments, alone=alone)

@@ -256,7 +256,7 @@ def with_progress(
     command: str,
     arguments: JsonObject,
     *,
-    alone: Callable[[], Iterator[JsonObject]] | None = None,
+    alone: Callable[[JsonObject], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)

@@ -148,6 +148,7 @@ class Soak:
             engine.store.remember()
             # The writer of a simulation leaves it to whoever can say that nobody reads.
             engine.store.writer._usable().conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            engine.store.writer.marks.clear()
         if self._number % DAY_SECONDS == 0:
             self._back_up(engine)
             engine.store.write(lambda db: history.prune(db, self.now, limit=1_000_000))

@@ -1,7 +1,6 @@
 """The limit in force: a person's, the timetable's or the setting's; and what it does to uploads."""
 
 import os
-import threading
 import time
 from functools import partial
 
@@ -74,17 +73,6 @@ def test_a_limit_outlives_a_restart_while_its_time_lasts(store):
     over = Control(store, now=site.now + HOUR)
     assert over.step() is None
     assert over.in_force == (None, "configuration")
-
-
-@pytest.mark.parametrize("set_back", [1.0, 50 * 365 * 24 * HOUR])
-def test_a_clock_that_is_set_back_gives_a_limit_its_length_once_more_at_most(store, set_back):
-    site = Control(store)
-    site.set(MIB, HOUR)
-    site.now -= set_back
-    assert site.step() == HOUR
-    site.now += HOUR
-    assert site.step() is None
-    assert site.in_force == (None, "configuration")
 
 
 def test_a_timetable_is_followed_also_when_the_clock_is_set(store, in_utc):
@@ -160,5 +148,5 @@ def test_the_wait_for_the_bandwidth_is_not_taken_for_a_slow_service(shop, limite
         while shop.uploader.busy and time.monotonic() < deadline:
             time.sleep(0.01)
         shop.uploader.stop(0.0)
-        shop.uploader._stop._event = threading.Event()
+        shop.uploader._stop.clear()
     assert counted == [100_001]

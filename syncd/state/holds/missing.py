@@ -135,6 +135,7 @@ def _hold(
         message=_MORE,
         commands=decisions.COMMANDS if is_shown else ("syncd deletes list {id}",),
         now=now,
+        is_told=False,
     )
     if is_shown:
         where = f" in {hold.parent}" if hold.parent else ""
@@ -143,6 +144,7 @@ def _hold(
             fate = f"after {counted(deleted, 'file')} that were deleted within the last hour"
         holds.describe(db, hold.id, _MESSAGE % (where, fate), decisions.COMMANDS)
     if is_new:
+        holds.tell(db, hold.id, now)
         log.warning("%s: deletions are held: %s missing", folder, counted(len(file_ids), "file"))
 
 
