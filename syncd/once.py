@@ -16,7 +16,7 @@ from syncd.exceptions import StateError
 from syncd.files_api import Aborted
 from syncd.heartbeat import TransferReport
 from syncd.log import printable
-from syncd.state import due, holds, hooks, past, predecessor
+from syncd.state import due, folders, holds, hooks, past, predecessor, receipts
 from syncd.state.chosen import Wanted, listing
 from syncd.state.database.store import Transaction, read_fact, set_fact
 from syncd.state.facts import LAST_ONCE
@@ -167,14 +167,29 @@ def _ended(
     untold = components.store.read(hooks.failing) if components.hooks else []
     for hook in untold:
         log.error("hook %s: %s (syncd status)", hook["name"], hook["error"])
+    undone = _undone(components)
     if tally.waiting and not left:
         left = "something still waits"
     _remember(components, left or left_out)
     if left or left_out:
         return 1, left or left_out
     reasons = ((tally.failed, "files failed"), (is_held, "something is held"))
-    why = [text for is_so, text in (*reasons, (untold, "a hook fails")) if is_so]
+    why = [text for is_so, text in (*reasons, (untold, "a hook fails")) if is_so] + undone
     return (1 if why else 0), ", ".join(why)
+
+
+def _undone(components: Components) -> list[str]:
+    """Return, and log, what could not be done for files after they were sent."""
+    undone = []
+    for read, what in (
+        (folders.obstacles, "files are not taken away after their upload"),
+        (receipts.obstacles, "receipts cannot be written"),
+    ):
+        known = components.store.read(read)
+        for name in known.keys() & components.policies.keys():
+            log.error("%s: %s: %s (syncd doctor)", name, what, known[name])
+            undone.append(f"{name}: {what}")
+    return undone
 
 
 def _tell_pauses(held: Sequence[Hold]) -> None:

@@ -91,7 +91,11 @@ def forget_part(db: Database, name: str, part: bytes) -> None:
 
 
 def begin_anew(db: Database, name: str, now: float) -> None:
-    """Make the next scan the folder's first: another root was accepted while no file was known."""
+    """Make the next scan the folder's first: another root was taken while nothing was to be sent.
+
+    What was left out of the earlier one says nothing of what is new in this one.
+    """
+    db.conn.execute("DELETE FROM files WHERE folder = ? AND is_skipped", (name,))
     db.conn.execute(
         "UPDATE folders SET first_scan_at = NULL, since = ? WHERE name = ?", (now, name)
     )

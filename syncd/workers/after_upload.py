@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from syncd import disk, lease, relocation
+from syncd import asides, disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
 from syncd.files_api import FilesClient
 from syncd.log import fields
@@ -60,6 +60,8 @@ class AfterUpload:
         self._confirmation = Confirmation(client=self.client, gate=self.gate)
         self._waiting = {name: WaitingFiles() for name in self.emptied}
         self._told: dict[str, str] = {}
+        #: where what is set aside stands, once a folder was searched for it
+        self._asides: Mapping[bytes, bytes] | None = None
 
     def step(self) -> float | None:
         """Take away what is due; return the seconds until more may be."""
@@ -72,7 +74,7 @@ class AfterUpload:
         return 0.0 if more and not self.stopped() else None
 
     def _finish_half_taken(self, name: str) -> bool:
-        now = self.clock()
+        now, self._asides = self.clock(), None
         found = self.store.read(after_upload.half_taken, name, now, BATCH)
         for file, copy in found:
             if self.stopped() or not self._has_right_root(name):
@@ -84,6 +86,9 @@ class AfterUpload:
         """Finish with a file that may be set aside, in its place, or gone."""
         try:
             if copy.aside and self._take_from_aside(file, copy):
+                return
+            carried = self._carried(file, copy)
+            if carried is not None and self._take_from_aside(carried, copy):
                 return
         except (OSError, DiskError) as error:
             self._look_later(copy, backoff_seconds(6))
@@ -98,6 +103,15 @@ class AfterUpload:
             self._returned(copy, "it was about to be taken away when syncd ended")
         else:
             self._done(file, copy, after_upload.TAKEN_AWAY)
+
+    def _carried(self, file: File, copy: Copy) -> File | None:
+        """Return a file that is aside in a directory that was renamed, at its path of now."""
+        if self._asides is None:
+            self._asides = asides.find(self.emptied[file.folder].path)
+        above = self._asides.get(os.fsencode(copy.aside or ""))
+        if above is None:
+            return None
+        return file._replace(path=b"/".join(filter(None, (above, disk.split(file.path)[1]))))
 
     def _take_due(self, name: str, folder: EmptiedFolder) -> bool:
         """Take away the due files of one folder; return whether there may be more."""

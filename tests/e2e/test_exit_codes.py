@@ -270,6 +270,32 @@ def test_once_does_not_call_it_done_while_rules_that_cannot_be_used_keep_a_direc
     assert syncd("status")[0] == 0
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"after_upload": "move", "move_to": "blocked/in"}, "files are not taken away after"),
+        ({"receipts": "blocked/in"}, "receipts cannot be written"),
+    ],
+    ids=["move_to", "receipts"],
+)
+def test_a_pass_that_cannot_do_what_follows_an_upload_exits_with_1_each_time(
+    machine, syncd, tmp_path, settings, said
+):
+    (tmp_path / "blocked").touch()
+    (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])
+    places = {
+        key: value.replace("blocked", f"{tmp_path}/blocked") for key, value in settings.items()
+    }
+    machine.settings["SYNCD_FOLDERS"] = json.dumps([folder | places])
+    machine.write("a", b"a")
+    for _ in range(2):
+        code, _, err = syncd("once")
+        assert (code, said in err) == (1, True)
+    (tmp_path / "blocked").unlink()
+    assert syncd("once")[0] == 0
+
+
 @pytest.mark.row(84)
 def test_a_pattern_that_cannot_be_read_is_named_and_ends_with_78(machine, syncd):
     (folder,) = json.loads(machine.settings["SYNCD_FOLDERS"])

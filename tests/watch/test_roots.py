@@ -324,6 +324,22 @@ def test_a_folder_that_never_held_anything_takes_what_it_finds_as_its_first(plac
     assert place.statuses()[b"b"] == "settling"
 
 
+def test_a_folder_of_which_all_was_left_out_leaves_out_all_of_another_in_its_place(place, tmp_path):
+    place.reopen(skip_existing=True)
+    place.write(b"a")
+    time.sleep(0.05)
+    place.scan()
+    assert place.statuses() == {b"a": "ineligible"}
+    place.root.rename(tmp_path / "earlier")
+    place.root.mkdir()
+    place.write(b"a", b"of another folder")
+    place.write(b"b")
+    time.sleep(0.05)
+    place.watched.check()
+    place.scan()
+    assert place.statuses() == {b"a": "ineligible", b"b": "ineligible"}
+
+
 @pytest.mark.row(65)
 @pytest.mark.row(76)
 def test_a_link_that_points_elsewhere_is_a_replaced_root(place, tmp_path):

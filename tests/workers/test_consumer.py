@@ -417,6 +417,32 @@ def test_without_a_lease_a_file_is_set_aside_and_unlinked_a_day_later(emptied, m
     assert emptied.file("a").status is FileStatus.READY
 
 
+@pytest.mark.parametrize("late", [b"", b", and what was said late"], ids=["whole", "changed"])
+def test_what_is_aside_in_a_directory_that_is_renamed_is_found_there(emptied, monkeypatch, late):
+    monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
+    monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
+    for directory in ("d", "beside/deep"):
+        (emptied.root / directory).mkdir(parents=True)
+    emptied.drop("d/a", b"one")
+    emptied.upload()
+    emptied.after_upload.step()
+    (emptied.root / "d").rename(emptied.root / "beside/deep/e")
+    (private,) = (emptied.root / "beside/deep/e").iterdir()
+    with (private / "a").open("ab") as writer:
+        writer.write(late)
+    emptied.now += DAY_SECONDS + 10
+    emptied.after_upload.step()
+    there = [path.name for path in (emptied.root / "beside/deep/e").iterdir()]
+    if late:
+        assert there == ["a"], "what was said late is noticed, and sent"
+        assert emptied.file("d/a").status is FileStatus.READY
+    else:
+        assert there == []
+        assert emptied.file("d/a").status is FileStatus.CONSUMED
+        if emptied.policies["f"].after_upload == "move":
+            assert (emptied.target / "beside/deep/e/a").read_bytes() == b"one"
+
+
 def test_a_new_drop_of_the_name_does_not_harm_what_is_set_aside(emptied, monkeypatch):
     monkeypatch.setattr(lease, "is_open_for_writing", lambda _: None)
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
