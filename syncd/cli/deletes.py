@@ -46,7 +46,7 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
 
     Exits with 1 while something waits for a decision.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
 
     directory = config.state.directory
     # Read to the end before anything is shown: a pager keeps no transaction open.
@@ -107,7 +107,7 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
     approved; a folder whose name is a number is given by its path.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "approved"))
     for hold, _ in chosen:
         _announce(hold)
@@ -134,7 +134,7 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
     They are no longer mirrored; a file that comes back is taken up again. By FOLDER (name or path)
     every hold on it that can be rejected is; a folder whose name is a number is given by its path.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "rejected"))
     holds = [(hold.id, newest) for hold, newest in chosen]
     _decide(options, "deletes.reject", {"holds": holds}, as_json=as_json)
@@ -204,7 +204,7 @@ def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: b
         click.echo(_said(item, result["verdict"]))
         if item["undo"]:
             click.echo(offered(f"to undo it: {item['undo']}"))
-    if lock_holder(options.load(to_sync=False).state.directory) is None:
+    if lock_holder(options.look().state.directory) is None:
         said = "no daemon is running: `syncd run` or `syncd once` carries it out"
         click.echo(offered(said), err=True)
 

@@ -58,7 +58,7 @@ def fetch(
     """
     asked = [_checked(number, url) for number, url in enumerate(_given(urls), start=1)]
     arguments = {"urls": asked, "again": again}
-    files = with_progress(options, "fetch", arguments, alone=lambda: _alone(options, arguments))[
+    files = with_progress(options, "fetch", arguments, alone=lambda _: _alone(options, arguments))[
         "files"
     ]
     _tell_known(asked, files)

@@ -56,25 +56,29 @@ def limit(
     restarts do not end it. It outweighs `[upload] bandwidth`; `syncd limit configured` goes back to
     that. Without RATE, say what is in force.
     """
-    config = options.load(to_sync=False)
     if for_seconds is not None and (rate is None or "rate" not in rate):
         raise click.UsageError("--for needs a rate, or off")
     if rate is None:
-        result = _known(config)
+        result = _known(options)
     else:
         until = None if for_seconds is None else time.time() + for_seconds
-        result = _set(options, config, rate | {"until": until})
+        result = _set(options, rate | {"until": until})
     if as_json:
         print_json(result, indent=2)
     else:
         click.echo(f"limit: {limit_text(result)}")
 
 
-def _known(config: Config) -> JsonObject:
+def _known(options: Options) -> JsonObject:
     """Return the limit that the running daemon obeys, or that the next one will."""
-    beat = read(config.state.directory)
+    beat = read(options.look().state.directory)
     if beat is not None and beat.bandwidth is not None:
         return beat.bandwidth
+    return _next(options.load(to_sync=False))
+
+
+def _next(config: Config) -> JsonObject:
+    """Return the limit that the next daemon or pass will obey."""
     now = time.time()
 
     def known(db: Database) -> limits.Limit | None:
@@ -87,14 +91,14 @@ def _known(config: Config) -> JsonObject:
     return in_force(by_hand, Timetable.parse(config.upload.bandwidth), now).shown()
 
 
-def _set(options: Options, config: Config, arguments: dict[str, Any]) -> JsonObject:
-    def alone() -> Iterator[JsonObject]:
+def _set(options: Options, arguments: dict[str, Any]) -> JsonObject:
+    def alone(config: Config) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             set_limit(store, arguments)
-        yield _known(config)
+        yield _next(config)
 
     result = perform(options, "limit", arguments, alone=alone)
-    if lock_holder(config.state.directory) is None:
+    if lock_holder(options.look().state.directory) is None:
         said = "no daemon is running: the next `syncd run` or `syncd once` obeys"
         click.echo(offered(said), err=True)
     return result

@@ -108,7 +108,7 @@ def _carry_out(
     *,
     as_json: bool,
 ) -> None:
-    config = options.load(to_sync=False)
+    config = options.look()
     if folder is not None and command == "resume" and folder in _paused(config):
         # It may be configured no more, or by another name.
         arguments["folder"] = folder
@@ -121,7 +121,7 @@ def _carry_out(
             known = list(folder_paths.folders(config, None))
         arguments["folder"] = folder_name(folder, known)
 
-    def by_hand() -> Iterator[JsonObject]:
+    def by_hand(config: Config) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             yield alone(store, arguments)
 

@@ -216,7 +216,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
     waits for: also where it failed for good, or where an upload is held because nobody can tell
     whether it arrived (the service may then keep it twice).
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     request: JsonObject = {"failed": failed}
     if paths:
         request["files"] = views.read(
@@ -256,7 +256,7 @@ def with_progress(
     command: str,
     arguments: JsonObject,
     *,
-    alone: Callable[[], Iterator[JsonObject]] | None = None,
+    alone: Callable[[Config], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)

@@ -66,7 +66,7 @@ def wait(options: Options, paths: tuple[Path, ...], *, timeout: float | None, as
     Exits with 0 when all is synced; 1 when a file failed, is held, or, being named, is ignored or
     gone; 77 when the key is refused; 124 when it times out.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     named, selection = _meant(paths, config)
     with _progress() as show:
         waiting = Waiting(options, config, selection, timeout=timeout, show=show, tell=complain)
