@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncd import cli
+from syncd import cli, offers
 from syncd.cli import group
 from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
@@ -71,6 +71,18 @@ def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkey
 def test_a_tally_counts_what_is_held_where_something_is():
     assert str(Progress(1203, 2, 1)) == "1,203 synced, 2 waiting, 1 failed"
     assert str(Progress(1203, 2, 1, held=25)) == "1,203 synced, 2 waiting, 1 failed, 25 held"
+
+
+def test_once_names_its_directories_in_what_it_offers(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a b").mkdir()
+    syncd("once", "a b")
+    assert offers.offered("(syncd once)") == f"(syncd once '{tmp_path}/a b')"
+    assert offers.offered("(syncd adopt)") == f"(SYNCD_WATCH='{tmp_path}/a b' syncd adopt)"
+    offers.set_folders("", "")
+    (tmp_path / "syncd.toml").write_text('[[folders]]\npath = "a b"\n')
+    syncd("once", "a b")
+    assert offers.offered("(syncd once)") == "(syncd once)"
 
 
 def test_once_on_a_terminal_tells_what_a_first_scan_found(service, syncd, monkeypatch, tmp_path):
