@@ -149,8 +149,18 @@ class Soak:
             # The writer of a simulation leaves it to whoever can say that nobody reads.
             engine.store.writer._usable().conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if self._number % DAY_SECONDS == 0:
-            engine.store.back_up_if_due(self.now)
+            self._back_up(engine)
             engine.store.write(lambda db: history.prune(db, self.now, limit=1_000_000))
+
+    def _back_up(self, engine: Engine) -> None:
+        """Make the daily backup, for which a simulation's writer has to let others in."""
+        conn = engine.store.writer._usable().conn
+        for mode in ("NORMAL", "EXCLUSIVE"):
+            conn.execute(f"PRAGMA locking_mode = {mode}")
+            # The mode changes with the next use.
+            conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if mode == "NORMAL":
+                engine.store.back_up_if_due(self.now)
 
     def _take_hints(self) -> list[tuple[bytes, bool]]:
         taken, self._hints = self._hints, []
