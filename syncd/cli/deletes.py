@@ -11,7 +11,7 @@ import click
 from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.folders import folder_name
-from syncd.cli.lines import folded, print_json
+from syncd.cli.lines import confirm, folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config.loading import Config
@@ -114,7 +114,7 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nothing was approved: without a terminal to ask on, add --yes")
-        click.confirm("Approve it?", abort=True, err=True)
+        confirm("Approve it?", otherwise="nothing was approved")
     _decide(
         options,
         "deletes.approve",
@@ -154,7 +154,7 @@ def _chosen(
                 path = printable(folder.root)
                 note = f"{what} is a hold's number; the folder of that name is given by its path"
                 click.echo(f"{note}, {path}", err=True)
-        found = [decisions.decidable(db, int(what))]
+        found = [decisions.decidable(db, int(what), verdict)]
     else:
         found = decisions.of_folder(db, folder_name(what, known), verdict)
     return [(hold, decisions.newest(db, hold.id)) for hold in found]

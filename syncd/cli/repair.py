@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from syncd.cli.control import perform
-from syncd.cli.lines import print_json
+from syncd.cli.lines import confirm, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.selection import arguments
 from syncd.config.loading import Config
@@ -172,7 +172,7 @@ def _ask_for(instance: str) -> None:
     )
     if not sys.stdin.isatty():
         raise click.UsageError("nothing was adopted: without a terminal to ask on, add --yes")
-    click.confirm("Is its state lost for good?", abort=True, err=True)
+    confirm("Is its state lost for good?", otherwise="nothing was adopted")
 
 
 def _show_adopted(result: JsonObject) -> None:
