@@ -4,60 +4,40 @@
 """
 
 import logging
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from syncd import sd_notify
-from syncd.clients import make_call, make_client
-from syncd.config.loading import Config, FolderSettings
+from syncd import sd_notify, wiring
+from syncd.clients import make_client
+from syncd.config.loading import Config
 from syncd.exceptions import ConfigError
 from syncd.files_api import Bandwidth, FilesClient, StopFlag
-from syncd.outbound import Command
 from syncd.repair.adopt import Adopter
 from syncd.repair.verify import Verifier
 from syncd.state import hooks, reconfiguration
 from syncd.state.database.store import Store
-from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger, abandon_all
 from syncd.state.manual_retry import Retrying
-from syncd.state.planner import Limits, Policy
+from syncd.state.planner import Policy
 from syncd.timetable import Timetable
-from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
+from syncd.wiring import Common
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
-from syncd.workers.confirmer import Confirmer, ConfirmOptions
-from syncd.workers.deleter import Deleter, MirroredFolder
-from syncd.workers.emptied_folder import EmptiedFolder
+from syncd.workers.confirmer import Confirmer
+from syncd.workers.deleter import Deleter
 from syncd.workers.gate import Gate
 from syncd.workers.hooks import Hook
 from syncd.workers.organization_check import OrganizationCheck, key_mark
-from syncd.workers.poller import Poller, PollOptions
-from syncd.workers.preparation import SourceRoot, UploadOptions
-from syncd.workers.receipts import ReceiptFolder, Receipts
-from syncd.workers.reconciler import ReconcileOptions, Reconciler
+from syncd.workers.poller import Poller
+from syncd.workers.receipts import Receipts
+from syncd.workers.reconciler import Reconciler
 from syncd.workers.uploader import Uploader
 
 log = logging.getLogger(__name__)
-
-
-def boottime() -> float:
-    """Return seconds of a clock that runs while the machine is suspended, and cannot be set."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id() -> str:
-    """Return the id of this boot; a random one when the kernel tells none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return secrets.token_hex(16)
 
 
 @dataclass(slots=True)
@@ -92,30 +72,23 @@ class Components:
 
 def build(config: Config, store: Store, *, clock: Callable[[], float] = time.time) -> Components:
     """Build every part over an open store; starts nothing."""
-    credentials = config.credentials
-    if credentials.api_key is None and credentials.bearer_token is None:
-        raise ConfigError(
-            "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
-            "holds it, or give the systemd credential aymara-api-key"
-        )
-    policies = {
-        folder.name: Policy(
-            workspace_uuid=folder.workspace_uuid,
-            mirror_deletions=folder.mirrors_deletions,
-            after_upload=folder.after_upload,
-            remote_gone=config.deletions.remote_gone,
-            limits=Limits(folder.hold_files, folder.hold_percent, folder.hold_max),
-            superseded_grace=folder.superseded_grace,
-            hold_changes=folder.hold_changes,
-            any_root=folder.root == "any",
-        )
-        for folder in config.folders
-    }
-    folders = [_watch_folder(folder) for folder in config.folders]
-    stop, stop_looking = StopFlag(), StopFlag()
-    gate = Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=credentials.remedy)
-    ledger = Ledger(policies=policies, instance=store.instance)
-    clients = [make_client(config, stop) for _ in range(5)]
+    _require_key(config)
+    policies = {folder.name: wiring.policy(config, folder) for folder in config.folders}
+    remedy = config.credentials.remedy
+    common = Common(
+        config=config,
+        store=store,
+        ledger=Ledger(policies=policies, instance=store.instance),
+        gate=Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=remedy),
+        policies=policies,
+        folders=[wiring.watch_folder(folder) for folder in config.folders],
+        clock=clock,
+        monotonic=time.monotonic,
+        stop=StopFlag(),
+    )
+    # A client makes one call at a time, so steps that run side by side have one each.
+    clients = [make_client(config, common.stop) for _ in range(5)]
+    polls, deletes, listings, takes_away, confirms = clients
     bucket = Bandwidth()
     bandwidth = BandwidthControl(
         store=store,
@@ -123,218 +96,56 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         timetable=Timetable.parse(config.upload.bandwidth),
         clock=clock,
     )
-    uploader = Uploader(
-        store=store,
-        ledger=ledger,
-        roots={
-            folder.name: SourceRoot(
-                folder.path,
-                folder.settle_seconds,
-                policies[folder.name].workspace_uuid,
-                marker=folder.marker,
-            )
-            for folder in folders
-        },
-        make_client=lambda flag: make_client(config, flag, bucket),
-        gate=gate,
-        bandwidth=bandwidth,
-        options=UploadOptions(
-            workers=config.upload.workers,
-            method=config.upload.method,
-            direct_max=config.upload.direct_max,
-            token=config.upload.token,
-            first_poll_seconds=config.processing.first_poll_seconds,
-        ),
-        clock=clock,
-        monotonic=time.monotonic,
-    )
-    polling = partial(
-        Poller,
-        store=store,
-        ledger=ledger,
-        gate=gate,
-        options=PollOptions(
-            first_poll_seconds=config.processing.first_poll_seconds,
-            max_poll_seconds=config.processing.max_poll_seconds,
-            polls_per_second=config.processing.polls_per_second,
-            stalled_after_seconds=config.processing.stalled_after,
-        ),
-        clock=clock,
-        pause=stop.wait,
-    )
-    poller = polling(client=clients[0])
-    deleter = Deleter(
-        store=store,
-        ledger=ledger,
-        deletions=Deletions(policies=policies),
-        mirrored={
-            folder.name: MirroredFolder(
-                folder.path,
-                folder.grace_seconds,
-                marker=folder.marker,
-            )
-            for folder in folders
-        },
-        policies=policies,
-        client=clients[1],
-        gate=gate,
-        clock=clock,
-        steady=boottime,
-        boot=boot_id(),
-        pause=stop.wait,
-        stopped=stop.is_set,
-        ask=polling(client=clients[1]).look,
-    )
-    confirmer = Confirmer(
-        store=store,
-        ledger=ledger,
-        client=clients[4],
-        gate=gate,
-        options=ConfirmOptions(
-            resend_after_seconds=config.upload.resend_after_seconds,
-            first_poll_seconds=config.processing.first_poll_seconds,
-        ),
-        clock=clock,
-        pause=stop.wait,
-    )
     organization_check = OrganizationCheck(
         store=store,
-        client=clients[2],
-        gate=gate,
-        mark=key_mark(store.instance, "\n".join(credentials.secrets())),
+        client=listings,
+        gate=common.gate,
+        mark=key_mark(store.instance, "\n".join(config.credentials.secrets())),
         clock=clock,
-    )
-    consumer = AfterUpload(
-        store=store,
-        ledger=ledger,
-        client=clients[3],
-        gate=gate,
-        emptied={
-            folder.name: EmptiedFolder(
-                watched.path,
-                os.fsencode(folder.move_to)
-                if folder.move_to and folder.after_upload == "move"
-                else None,
-                takes=folder.after_upload != "keep",
-                marker=watched.marker,
-            )
-            for folder, watched in zip(config.folders, folders, strict=True)
-        },
-        policies=policies,
-        clock=clock,
-        stopped=stop.is_set,
     )
     adopter = Adopter(
         store=store,
-        ledger=ledger,
-        client=clients[2],
+        ledger=common.ledger,
+        client=listings,
         organization_check=organization_check,
         policies=policies,
-        roots={folder.name: folder.path for folder in folders},
+        roots={folder.name: folder.path for folder in common.folders},
         clock=clock,
     )
-
-    def adopt(instance: str) -> None:
-        for _ in adopter.adopt(instance=instance, by='[state] on_new = "adopt"'):
-            pass
-
-    reconciler = Reconciler(
-        store=store,
-        ledger=ledger,
-        client=clients[2],
-        gate=gate,
-        organization_check=organization_check,
-        options=ReconcileOptions(
-            resend_after_seconds=config.upload.resend_after_seconds,
-            first_poll_seconds=config.processing.first_poll_seconds,
-        ),
-        clock=clock,
-        policies=policies,
-        on_new=config.state.on_new,
-        adopt=adopt,
-        hashed=adopter.hashed,
-    )
-    watch = Watch(
-        store=store,
-        folders=folders,
-        policies=policies,
-        wake=store.changed.set,
-        clock=clock,
-        stopped=stop_looking.is_set,
-    )
+    stop_looking = StopFlag()
     return Components(
         store=store,
         policies=policies,
-        watch=watch,
-        uploader=uploader,
-        poller=poller,
-        deleter=deleter,
-        confirmer=confirmer,
-        consumer=consumer,
-        receipts=Receipts(
-            store=store,
-            folders={
-                folder.name: ReceiptFolder(
-                    os.fsencode(folder.receipts_to),
-                    is_beside=folder.receipts is True,
-                    replaces=folder.after_upload == "keep",
-                )
-                for folder in config.folders
-                if folder.receipts_to
-            },
-            clock=clock,
-            stopped=stop.is_set,
-        ),
-        reconciler=reconciler,
-        gate=gate,
+        watch=wiring.watch(common, stop_looking),
+        uploader=wiring.uploader(common, bandwidth, lambda flag: make_client(config, flag, bucket)),
+        poller=wiring.poller(common, polls),
+        deleter=wiring.deleter(common, deletes),
+        confirmer=wiring.confirmer(common, confirms),
+        consumer=wiring.after_upload(common, takes_away),
+        receipts=wiring.receipts(common),
+        reconciler=wiring.reconciler(common, listings, organization_check, adopter),
+        gate=common.gate,
         bandwidth=bandwidth,
         organization_check=organization_check,
         retrying=Retrying(policies=policies),
         adopter=adopter,
         verifier=Verifier(
-            store=store, ledger=ledger, client=clients[2], policies=policies, clock=clock
+            store=store, ledger=common.ledger, client=listings, policies=policies, clock=clock
         ),
-        hooks=_hooks(config, store, stop, clock),
+        hooks=wiring.hooks(common),
         clients=clients,
         workspace_uuid=config.api.workspace_uuid,
-        stop=stop,
+        stop=common.stop,
         stop_looking=stop_looking,
     )
 
 
-def _hooks(config: Config, store: Store, stop: StopFlag, clock: Callable[[], float]) -> list[Hook]:
-    return [
-        Hook(
-            name=hook.name,
-            on=hook.on,
-            target=Command(hook.command) if hook.url is None else make_call(config, hook.url),
-            timeout_seconds=hook.timeout_seconds,
-            store=store,
-            stop=stop,
-            clock=clock,
+def _require_key(config: Config) -> None:
+    if config.credentials.api_key is None and config.credentials.bearer_token is None:
+        raise ConfigError(
+            "there is no API key: set AYMARA_AI_API_KEY, or AYMARA_AI_API_KEY_FILE to a file that "
+            "holds it, or give the systemd credential aymara-api-key"
         )
-        for hook in config.hooks
-    ]
-
-
-def _watch_folder(folder: FolderSettings) -> WatchFolder:
-    return WatchFolder(
-        name=folder.name,
-        path=folder.place,
-        include=folder.include,
-        exclude=folder.exclude,
-        hidden=folder.hidden,
-        max_size=folder.max_size,
-        syncdignore=folder.syncdignore,
-        skip_existing=folder.existing == "skip",
-        settle_seconds=folder.settle_seconds,
-        grace_seconds=folder.grace_seconds,
-        rescan_seconds=folder.rescan_seconds,
-        watch=folder.watch,
-        mirror_deletions=folder.mirrors_deletions,
-        marker=os.fsencode(folder.marker),
-        any_root=folder.root == "any",
-    )
 
 
 def settle_changes(components: Components, *, removed_too: bool) -> None:
@@ -372,6 +183,7 @@ def opened_store(config: Config) -> Iterator[Store]:
         store.bind(
             config.api.base_url,
             time.time(),
+            sandbox=config.api.sandbox,
             advice="set the base URL back, or give the other service its own [state] directory",
         )
         yield store

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from syncd import mounts, sd_notify
 from syncd.alerts import Alerts, make_alerts
 from syncd.catch_up import CatchUp
-from syncd.components import Components, boottime, build, opened, settle_changes
+from syncd.components import Components, build, opened, settle_changes
 from syncd.config.folder_settings import short_drains
 from syncd.config.loading import Config
 from syncd.draining import Drain, end_in_time, leave
@@ -26,6 +26,7 @@ from syncd.signals import Signals
 from syncd.state import history, holds, scan_index
 from syncd.state.database.directory import lost_with_container
 from syncd.state.facts import LAST_ONCE, forget_fact
+from syncd.workers.clock_seen import boottime
 
 log = logging.getLogger(__name__)
 

@@ -374,7 +374,7 @@ def _tally(components: Components, *, wait_deletions: bool, stalled_after: float
     )
     sending = tuple(
         TransferReport(t.folder, shown(t.path), t.sent, t.size, t.since, t.moved_at, t.is_read)
-        for t in components.uploader.transfers()
+        for t in components.uploader.transfers.all()
     )
     first = tuple(w.first_found for w in components.watch.folders.values() if w.first_found)
     return Progress(
@@ -385,6 +385,6 @@ def _tally(components: Components, *, wait_deletions: bool, stalled_after: float
         counts.processing,
         counts.held,
         sending,
-        components.uploader.sent(),
+        components.uploader.transfers.sent(),
         first,
     )

@@ -108,7 +108,7 @@ class Pulse:
             if report.failures > 1
         ]
         gate, now = components.gate, time.time()
-        rate = self._meter.note(rates.Sent(*components.uploader.sent()))
+        rate = self._meter.note(rates.Sent(*components.uploader.transfers.sent()))
         asked = gate.seconds_paused()
         if (
             asked
@@ -131,7 +131,7 @@ class Pulse:
                 TransferReport(
                     t.folder, printable(t.path), t.sent, t.size, t.since, t.moved_at, t.is_read
                 )
-                for t in components.uploader.transfers()
+                for t in components.uploader.transfers.all()
             ],
             files_per_second=rate.files,
             bytes_per_second=rate.bytes,

@@ -36,6 +36,7 @@ def refuse_move(old: Config, new: Config) -> None:
     for setting, before, after in (
         ("[state] directory", old.state.directory, new.state.directory),
         ("[api] base_url", old.api.base_url, new.api.base_url),
+        ("[api] sandbox", bool(old.api.sandbox), bool(new.api.sandbox)),
     ):
         if before != after:
             raise ConfigError(

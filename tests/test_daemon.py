@@ -9,13 +9,14 @@ import time
 import pytest
 
 from syncd import daemon as daemon_module, heartbeat, liveness, pulse
-from syncd.components import boottime, opened
+from syncd.components import opened
 from syncd.config import loading as configuration
 from syncd.daemon import Daemon
 from syncd.exceptions import DamagedStateError, StateWriteError
 from syncd.state import files, overview
 from syncd.state.facts import fact
 from syncd.state.lifecycle import FileStatus
+from syncd.workers.clock_seen import boottime
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
             due_at=long_ago + 60,
         )
     )
-    monkeypatch.setattr(parts.deleter, "_steady", lambda: boottime() - 3600)
+    monkeypatch.setattr(parts.deleter, "steady", lambda: boottime() - 3600)
     until(lambda: parts.store.read(lambda db: files.get(db, file_id)).due_at > time.time() + 50)
 
 

@@ -201,6 +201,13 @@ def test_what_only_a_restart_can_do_is_refused_by_a_reload(running, caplog):
     assert running.daemon._config.api.base_url != running.url
 
 
+def test_a_reload_does_not_change_to_the_sandbox(running, caplog):
+    running.configure(extra="sandbox = true")
+    running.hup()
+    assert "[api] sandbox is now True" in caplog.text
+    assert not running.daemon._config.api.sandbox
+
+
 def test_a_reload_that_changes_nothing_restarts_nothing(running, caplog):
     caplog.set_level(logging.INFO)
     parts = running.daemon._components

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from syncd.config.shown import Shown, shown
 from syncd.exceptions import ConfigError, StateError
 from syncd.log import printable
 from syncd.state import views
-from syncd.state.binding import bound_to
+from syncd.state.binding import Service, other_than
 from syncd.state.database.lock import lock_holder
 from syncd.units import counted
 
@@ -84,12 +85,12 @@ def _without_needless_key(problems: list[str], known: Config) -> list[str]:
 
 def _other_service(known: Config) -> Iterator[str]:
     with suppress(StateError):
-        theirs = views.read(known.state.directory, bound_to)
-        if theirs not in (None, known.api.base_url) and "api" not in known.unusable:
+        service = Service(known.api.base_url, bool(known.api.sandbox))
+        theirs = views.read(known.state.directory, partial(other_than, service=service))
+        if theirs is not None and "api" not in known.unusable:
             yield (
                 f"the state in {known.state.directory} belongs to {theirs}, and not to "
-                f"{known.api.base_url}: set it back, or give the other service its own [state] "
-                "directory"
+                f"{service}: set it back, or give the other service its own [state] directory"
             )
 
 

@@ -29,7 +29,7 @@ path = "drop"               # the folder to watch; relative to this file
 #                           # renamed in when it is finished
 # rescan_seconds = 300
 # grace_seconds = 60        # a file must be gone for so long before it is deleted remotely
-# workspace_uuid = "..."
+# workspace_uuid = "123e4567-e89b-12d3-a456-426614174000"
 # mirror_deletions = true   # false: what is deleted here stays there
 # marker = ".syncd-root"    # a file without which the folder is not there: for mounts
 # root = "known"            # or "any": whatever is at path, for scratch volumes; nothing is deleted
@@ -48,7 +48,7 @@ path = "drop"               # the folder to watch; relative to this file
 [api]
 # environment = "production"    # or "staging", "development"
 # base_url = "https://..."      # in place of an environment
-# workspace_uuid = "..."
+# workspace_uuid = "123e4567-e89b-12d3-a456-426614174000"
 # sandbox = false
 # timeout_seconds = 60
 # connect_seconds = 5

@@ -26,7 +26,7 @@ from syncd.state import holds, unfinished, views
 from syncd.state.database.connection import Database
 from syncd.state.database.lock import lock_holder
 from syncd.state.manifest import Word
-from syncd.state.texts import argument, path_texts
+from syncd.state.texts import argument, path_members
 from syncd.state.unfinished import Selection
 from syncd.units import counted, parse_seconds, span
 
@@ -197,11 +197,11 @@ class _Outcome:
     def _unknown(self, place: FolderPath) -> JsonObject:
         """Return the entry of a file that is named, and that the table does not know."""
         story = self._story(place) or why.missing(place)
-        shown, exact = path_texts(place.path)
         entry = dict.fromkeys(COLUMNS) | {key: story[key] for key in COLUMNS if key in story}
         if entry["status"] != Word.SYNCED:
             entry["error"] = story["rule"] or story["explanation"]
-        return entry | {"folder": place.folder, "path": shown, "path_b64": exact}
+        path = {"path_b64": None} | path_members(place.path)
+        return entry | {"folder": place.folder} | path
 
     def _story(self, place: FolderPath) -> JsonObject | None:
         def read(db: Database | None) -> JsonObject | None:

@@ -19,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from syncd.config import credentials as keys, targets
 from syncd.config.credentials import Credentials
+from syncd.config.exposed import exposed
 from syncd.config.folder_settings import completed, conflicts
 from syncd.config.locations import (
     FILE_VARIABLE,
@@ -358,6 +359,8 @@ class _Loader:
             )
             yield "; ".join(filter(None, [lacking, *misspelled, self._strangers]))
         yield from conflicts(settings, where)
+        if to_sync:
+            yield from exposed(settings, self._environ)
         yield from targets.conflicts(
             settings.alerts,
             settings.hooks,

@@ -129,6 +129,9 @@ def _container(config: Config, kind: str) -> dict[str, Any]:
         "SYNCD_SERVER__TOKEN_FILE": f"{SECRETS}/token",
         "SYNCD_UPLOAD__DRAIN_SECONDS": str(max(DRAIN_SECONDS, int(config.upload.drain_seconds))),
     }
+    if kind == "daemonset" and "on_new" not in config.state.model_fields_set:
+        # Nodes may have equal files; each keeps its state as long as its folders.
+        variables["SYNCD_STATE__ON_NEW"] = "new"
     variables |= {variable: f"{SECRETS}/{name}" for name, (variable, _) in _files(config).items()}
     named: list[dict[str, Any]] = [{"name": n, "value": value} for n, value in variables.items()]
     mounts: list[dict[str, Any]] = [

@@ -20,11 +20,14 @@ from syncd.files_api.models import (
     FileUpload,
     ProcessingStatus,
 )
+from syncd.files_api.naming import token_of
 
 T = TypeVar("T")
 
 _OBJECT_BYTES = 1 << 20
 _LIST_BYTES = 32 << 20
+#: A cache or a gateway has mixed up two answers.
+_ANOTHER = "it is about another file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ def upload(
         path="/v2/files/-/uploads",
         query=_query(workspace_uuid=_uuid(workspace_uuid)),
         frame=lambda fields: multipart(name, content_type, fields),
-        read=_reading(FileUpload.read),
+        read=lambda answer: _about(name, _reading(FileUpload.read)(answer), answer),
     )
 
 
@@ -99,6 +102,8 @@ def create(files: Sequence[NewFile], workspace_uuid: str | None = None) -> Opera
         created = _reading(CreatedFiles.read)(answer)
         if len(created.files) != len(files):
             raise answer.unreadable(f"{len(created.files)} files for {len(files)} sent")
+        for file, made in zip(files, created.files, strict=True):
+            _about(file.local_file_path or "", made, answer)
         return created
 
     members = [file.members() for file in files]
@@ -201,7 +206,7 @@ def _of_file(
         record = _reading(read)(answer)
         found = str(getattr(record, "file_uuid", asked))
         if found.lower() != asked.lower():
-            raise answer.unreadable("it is about another file")
+            raise answer.unreadable(_ANOTHER)
         return record
 
     return Operation(
@@ -222,6 +227,15 @@ def _reading(read: Callable[..., T]) -> Callable[[Answer], T]:
             raise answer.unreadable(str(error)) from None
 
     return read_answer
+
+
+def _about(sent: str, made: FileUpload, answer: Answer) -> FileUpload:
+    """Return a new file if it may be the one that was sent: its names hold no other token."""
+    named = filter(None, (made.local_file_path, made.remote_file_path))
+    tokens = {token for name in named if (token := token_of(name))}
+    if tokens and (token := token_of(sent)) and token not in tokens:
+        raise answer.unreadable(_ANOTHER)
+    return made
 
 
 def _deleted(answer: Answer) -> None:

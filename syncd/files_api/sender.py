@@ -86,7 +86,6 @@ class Sender:
         bandwidth: Bandwidth | None = None,
     ) -> None:
         self._bandwidth = bandwidth
-        self._base = base
         self._root = str(base).rstrip("/")
         # Made once: a copy is cheaper than what httpx makes of a dict.
         self._headers = httpx.Headers({"host": base.netloc.decode("ascii"), **headers})

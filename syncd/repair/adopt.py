@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -44,39 +45,31 @@ class AdoptError(StateError):
     """Adoption cannot go on now; nothing was changed but what it has told of."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Adopter:
     """Compares listing, ledger and folders, and takes up what belongs together."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        organization_check: OrganizationCheck,
-        policies: Mapping[str, Policy],
-        roots: Mapping[str, bytes],
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._organization_check = organization_check
-        self._policies = policies
-        self._roots = roots
-        self._clock = clock
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    organization_check: OrganizationCheck
+    policies: Mapping[str, Policy]
+    roots: Mapping[str, bytes]
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._check = False
         self._refused: list[JsonObject] = []
 
     def begin_anew(self, *, by: str = "") -> None:
         """Go on as a new instance; AdoptError where this ledger is not new."""
-        now = self._clock()
-        if not self._store.write(predecessor.begin_anew, now):
+        now = self.clock()
+        if not self.store.write(predecessor.begin_anew, now):
             raise AdoptError(
                 "this state is not new: it has sent files, or has lost something (syncd status)"
             )
-        self._store.write(history.note, "adopt", now, detail="began as a new instance", by=by)
-        self._store.changed.set()
+        self.store.write(history.note, "adopt", now, detail="began as a new instance", by=by)
+        self.store.changed.set()
 
     def adopt(
         self, *, instance: str | None = None, check: bool = False, by: str = ""
@@ -91,7 +84,7 @@ class Adopter:
         """
         if instance is not None:
             self._become(instance)
-        elif ways_on := self._store.read(predecessor.ways_on):
+        elif ways_on := self.store.read(predecessor.ways_on):
             raise AdoptError(
                 "this state is new, and another instance has sent these files: say whether it was "
                 "this one ({}) or another ({})".format(*ways_on)
@@ -101,13 +94,13 @@ class Adopter:
         others: Counter[str] = Counter()
         unread: list[str] = []
         lost: list[int] = []
-        self._store.write(adoption.forget_all_listed)
+        self.store.write(adoption.forget_all_listed)
         for workspace in self._workspaces():
             yield {"step": "reading the listing", "workspace": workspace}
             try:
                 listed, comparison = self._read(workspace, others)
             except ForbiddenError:
-                if any(policy.workspace_uuid == workspace for policy in self._policies.values()):
+                if any(policy.workspace_uuid == workspace for policy in self.policies.values()):
                     raise
                 # A former one, closed to this key: its copies stay as the ledger has them.
                 unread.append(str(workspace))
@@ -116,16 +109,16 @@ class Adopter:
             counts["known"] += comparison.known
             lost += [claim.copy_id for claim in comparison.missing(workspace, retiring=True)]
         # From here on things change: whatever cuts it short, nothing is sent before it is done.
-        self._store.write(self._hold)
+        self.store.write(self._hold)
         self._spare_what_may_be_taken_away()
-        now = self._clock()
-        counts["gone"] = self._store.write(adoption.gone, lost, self._policies, now)
-        self._store.write(adoption.end_attempts, self._policies, now)
+        now = self.clock()
+        counts["gone"] = self.store.write(adoption.gone, lost, self.policies, now)
+        self.store.write(adoption.end_attempts, self.policies, now)
         yield from self._match(counts)
         self._finish(counts, by)
-        self._store.changed.set()
+        self.store.changed.set()
         yield {
-            "instance": self._store.instance,
+            "instance": self.store.instance,
             **{name: counts[name] for name in _COUNTED},
             "other_instances": dict(others.most_common(INSTANCES)),
             "unread": unread,
@@ -134,43 +127,43 @@ class Adopter:
 
     def _hold(self, db: Transaction) -> None:
         if not holds.is_lost(db):
-            hold_everything(db, "`syncd adopt` has not come to its end", self._clock())
+            hold_everything(db, "`syncd adopt` has not come to its end", self.clock())
 
     def _finish(self, counts: Counter[str], by: str) -> None:
         """Go on sending; no attempt of before counts any more. The history says what was done."""
-        now = self._clock()
+        now = self.clock()
         did = ", ".join(f"{counts[name]:,} {name}" for name in _COUNTED if counts[name])
 
         def record(db: Transaction) -> None:
             tokens.skip_attempts(db, adoption.latest_listed(db))
             adoption.forget_all_listed(db)
-            self._store.recovered(db, now)
+            self.store.recovered(db, now)
             history.note(db, "adopt", now, detail=did or "nothing was listed", by=by)
 
-        self._store.write(record)
-        self._store.remember()
+        self.store.write(record)
+        self.store.remember()
 
     def _spare_what_may_be_taken_away(self) -> None:
-        now = self._clock()
-        for name, policy in self._policies.items():
+        now = self.clock()
+        for name, policy in self.policies.items():
             if policy.after_upload != "keep":
-                self._store.write(adoption.spare_missing, folder=name, now=now)
+                self.store.write(adoption.spare_missing, folder=name, now=now)
 
     def _become(self, instance: str) -> None:
         if not INSTANCE.match(instance):
             raise AdoptError(
                 f"{instance} is no instance: it is the 8 hex digits after sy2- in names"
             )
-        if not self._store.become(instance, self._clock()):
+        if not self.store.become(instance, self.clock()):
             raise AdoptError(
                 "this state has sent files of its own, and cannot become another instance: give "
                 "the earlier one an empty [state] directory"
             )
-        self._ledger.instance = instance
+        self.ledger.instance = instance
 
     def _workspaces(self) -> list[str | None]:
-        known = set(self._store.read(due.workspaces))
-        known |= {policy.workspace_uuid for policy in self._policies.values()}
+        known = set(self.store.read(due.workspaces))
+        known |= {policy.workspace_uuid for policy in self.policies.values()}
         return sorted(known, key=str)
 
     # The listing
@@ -178,16 +171,16 @@ class Adopter:
     def _read(self, workspace: str | None, others: Counter[str]) -> tuple[int, Comparison]:
         """Read a listing to its end; note what of it is ours, and count what is others'."""
         for _ in range(READINGS):
-            self._store.write(adoption.forget_listed, workspace=workspace)
+            self.store.write(adoption.forget_listed, workspace=workspace)
             seen: Counter[str] = Counter()
-            notes = _Notes(self._store, workspace, seen)
-            comparison = Comparison(store=self._store, client=self._client, compare=notes.compare)
+            notes = _Notes(self.store, workspace, seen)
+            comparison = Comparison(store=self.store, client=self.client, compare=notes.compare)
 
             def take(item: FileDetail, comparison: Comparison = comparison) -> None:
-                self._organization_check.learn([item])
+                self.organization_check.learn([item])
                 comparison.take(item)
 
-            listing = self._client.read_listing(take, workspace_uuid=workspace)
+            listing = self.client.read_listing(take, workspace_uuid=workspace)
             comparison.flush()
             notes.flush()
             if listing.complete:
@@ -201,10 +194,10 @@ class Adopter:
     # Which file it is
 
     def _match(self, counts: Counter[str]) -> Iterator[JsonObject]:
-        places = self._store.read(lambda db: _Places(adoption.places(db)))
-        total, done, after = self._store.read(adoption.count_listed), 0, ""
+        places = self.store.read(lambda db: _Places(adoption.places(db)))
+        total, done, after = self.store.read(adoption.count_listed), 0, ""
         counts["unknown"] = total
-        while found := self._store.read(adoption.oldest_listed, after=after, limit=BATCH):
+        while found := self.store.read(adoption.oldest_listed, after=after, limit=BATCH):
             yield {"step": "comparing with the folders", "done": done, "of": total}
             for remote in found:
                 became = self._take_up(remote, places)
@@ -217,10 +210,10 @@ class Adopter:
         """Take an object up for its file; None where it is of none, or may be somebody else's."""
         if remote.size is None:
             # The listing may be silent where the object itself is not; a record has no size.
-            remote = remote._replace(size=self._client.get(remote.file_uuid).file_size_bytes)
+            remote = remote._replace(size=self.client.get(remote.file_uuid).file_size_bytes)
             if remote.size is None:
                 return None
-        authentic = self._store.read(
+        authentic = self.store.read(
             lambda db: adoption.is_authentic(db, remote, sizes_are_told=self._sizes_are_told(db))
         )
         file = None if authentic is False else self._file_of(remote, places)
@@ -230,8 +223,8 @@ class Adopter:
             facts = {"file_uuid": remote.file_uuid, "folder": file.folder, "path": file.shown}
             self._refused.append(facts | {"why": why})
             return None
-        now = self._clock()
-        return self._store.write(adoption.take_up, file.id, remote, self._policies, now)
+        now = self.clock()
+        return self.store.write(adoption.take_up, file.id, remote, self.policies, now)
 
     def _difference(self, remote: Remote, file: File) -> str:
         """Download an object; return why it is not what was sent, or nothing where it is."""
@@ -242,11 +235,11 @@ class Adopter:
             digest.update(part)
             taken += len(part)
 
-        url = self._client.get(remote.file_uuid).file_url
+        url = self.client.get(remote.file_uuid).file_url
         if url is None:
             return "the service tells no URL to download it from"
         try:
-            self._client.download(url, take)
+            self.client.download(url, take)
         except RefusedError as error:
             return f"it cannot be downloaded: {error}"
         if taken != remote.size:
@@ -266,14 +259,14 @@ class Adopter:
 
     def _file_of(self, remote: Remote, places: "_Places") -> File | None:
         """Return the file whose object it is: at its place, else of its content and size."""
-        here = self._store.read(adoption.at_place, remote=remote, ids=places.at(remote))
+        here = self.store.read(adoption.at_place, remote=remote, ids=places.at(remote))
         here = [self.hashed(file) for file in here if self._is_in_workspace(file, remote)]
         if len(here) > 1:
             # Several places share a short digest.
             here = [file for file in here if adoption.has_content(file, remote)]
         if not here and remote.size is not None:
             size = remote.size
-            same = self._store.read(adoption.of_size, size, RENAMED)
+            same = self.store.read(adoption.of_size, size, RENAMED)
             hashed = [self.hashed(file) for file in same if self._is_in_workspace(file, remote)]
             return next((file for file in hashed if adoption.has_content(file, remote)), None)
         if len(here) != 1:
@@ -281,23 +274,23 @@ class Adopter:
         (file,) = here
         # If files are taken away after their upload, an earlier object of the same name is a
         # file of its own, and no earlier version.
-        is_kept = self._policies[file.folder].after_upload == "keep"
+        is_kept = self.policies[file.folder].after_upload == "keep"
         return file if is_kept or adoption.has_content(file, remote) else None
 
     def _is_in_workspace(self, file: File, remote: Remote) -> bool:
-        policy = self._policies.get(file.folder)
+        policy = self.policies.get(file.folder)
         return policy is not None and policy.workspace_uuid == remote.workspace_uuid
 
     def hashed(self, file: File) -> File:
         """Return `file` with its content's SHA-256; without where it cannot be read as it is."""
-        if file.sha256 is not None or file.fingerprint is None or file.folder not in self._roots:
+        if file.sha256 is not None or file.fingerprint is None or file.folder not in self.roots:
             return file
-        with suppress(DiskError), disk.open_beneath(self._roots[file.folder], file.path) as opened:
+        with suppress(DiskError), disk.open_beneath(self.roots[file.folder], file.path) as opened:
             if disk.fingerprint(opened) != file.fingerprint:
                 return file
             digest = disk.sha256(opened, file.size)
             if digest is not None and disk.fingerprint(opened) == file.fingerprint:
-                self._store.write(adoption.remember_content, file, digest)
+                self.store.write(adoption.remember_content, file, digest)
                 return file._replace(sha256=digest)
         return file
 

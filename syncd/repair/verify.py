@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from syncd.state.database.store import Store
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.planner import Policy
+from syncd.state.texts import path_members
 from syncd.workers.comparison import Comparison
 
 JsonObject = dict[str, Any]
@@ -24,23 +26,15 @@ LISTED = 1000
 DIFFERENCES = ("gone", "size", "undeleted", "duplicate")
 
 
+@dataclass(kw_only=True, eq=False)
 class Verifier:
     """Holds each stored copy against what the service shows."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        policies: Mapping[str, Policy],
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._policies = policies
-        self._clock = clock
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    policies: Mapping[str, Policy]
+    clock: Callable[[], float]
 
     def verify(self, *, remove_duplicates: bool = False) -> Iterator[JsonObject]:
         """Yield how far it is, and at the end what differs. FilesApiError where nobody answers.
@@ -85,27 +79,27 @@ class Verifier:
             "counts": dict(findings.counts),
             "incomplete": incomplete,
             "unread": unread,
-            "kept": [_of(claim) for claim in self._store.read(audit.kept, limit=LISTED)],
-            **self._store.read(audit.counts),
+            "kept": [_of(claim) for claim in self.store.read(audit.kept, limit=LISTED)],
+            **self.store.read(audit.counts),
         }
 
     def _claimed(self, workspace: str | None) -> int:
-        return self._store.read(audit.claimed, workspace=workspace)
+        return self.store.read(audit.claimed, workspace=workspace)
 
     def _workspaces(self) -> list[str | None]:
-        known = set(self._store.read(due.workspaces))
-        known |= {policy.workspace_uuid for policy in self._policies.values()}
+        known = set(self.store.read(due.workspaces))
+        known |= {policy.workspace_uuid for policy in self.policies.values()}
         return sorted(known, key=str)
 
     def _read(self, workspace: str | None, findings: "_Findings") -> tuple[Listing, Comparison]:
         for _ in range(READINGS):
             findings.clear()
             comparison = Comparison(
-                store=self._store,
-                client=self._client,
+                store=self.store,
+                client=self.client,
                 compare=partial(self._compare, workspace, findings),
             )
-            listing = self._client.read_listing(comparison.take, workspace_uuid=workspace)
+            listing = self.client.read_listing(comparison.take, workspace_uuid=workspace)
             comparison.flush()
             if listing.complete:
                 break
@@ -125,7 +119,7 @@ class Verifier:
         if item.file_size_bytes is not None:
             return item.file_size_bytes != claim.size
         kind = kind_of(claim.method, is_video=claim.is_video)
-        known = self._store.read(echo.learned, kind)
+        known = self.store.read(echo.learned, kind)
         return claim.status != CopyStatus.PROCESSING and bool(known and known.sizes)
 
     def _compare_unknown(
@@ -133,9 +127,9 @@ class Verifier:
     ) -> None:
         """Note what carries our token, and is none of the ledger's objects."""
         token = item.token
-        if token is None or tokens.read(token).instance != self._store.instance:
+        if token is None or tokens.read(token).instance != self.store.instance:
             return
-        if self._store.read(audit.is_open, token=token):
+        if self.store.read(audit.is_open, token=token):
             return
         findings.add(
             "foreign",
@@ -151,16 +145,16 @@ class Verifier:
 
     def _record_gone(self, copy_id: int) -> None:
         """Treat the files of what others deleted as `remote_gone` says."""
-        if not self._store.read(holds.is_lost):
-            now = self._clock()
-            self._store.write(self._ledger.gone_remotely, copy_id=copy_id, now=now)
+        if not self.store.read(holds.is_lost):
+            now = self.clock()
+            self.store.write(self.ledger.gone_remotely, copy_id=copy_id, now=now)
 
     def _tell_duplicates(self, findings: "_Findings", *, remove: bool) -> None:
         """Tell what our own repeated requests left from what is foreign; retire it if asked to."""
         for finding in findings.listed:
             if finding["kind"] != "foreign":
                 continue
-            claims = self._store.read(audit.of_token, token=finding["token"])
+            claims = self.store.read(audit.of_token, token=finding["token"])
             for claim in claims:
                 if claim.is_there and self._is_duplicate(finding, claim):
                     findings.rename(finding, "duplicate")
@@ -173,11 +167,11 @@ class Verifier:
         if finding["size"] != claim.size:
             return False
         try:
-            own = self._client.get(claim.file_uuid)
+            own = self.client.get(claim.file_uuid)
         except NotFoundError:
             # It may be the only object that is left.
             return False
-        return self._store.read(
+        return self.store.read(
             repeats.is_repeat,
             claim.copy_id,
             finding["token"],
@@ -186,8 +180,8 @@ class Verifier:
         )
 
     def _retire(self, finding: JsonObject, claim: Claim) -> None:
-        now = self._clock()
-        finding["retired"] = self._store.write(
+        now = self.clock()
+        finding["retired"] = self.store.write(
             repeats.retire_repeat, claim.copy_id, finding["file_uuid"], now
         )
 
@@ -222,7 +216,7 @@ def _of(claim: Claim) -> JsonObject:
     return {
         "file_uuid": claim.file_uuid,
         "folder": claim.folder,
-        **claim.path_texts(),
+        **path_members(claim.path),
         "size": claim.size,
         "status": claim.status,
     }

@@ -5,6 +5,7 @@ import shlex
 import stat
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from syncd import __version__, heartbeat, liveness
@@ -17,7 +18,7 @@ from syncd.mounts import kind_of
 from syncd.report.findings import Finding, bad, unchecked
 from syncd.report.status import LEAST_FREE_BYTES
 from syncd.state import echo, rollback, views
-from syncd.state.binding import bound_to
+from syncd.state.binding import Service, other_than
 from syncd.state.confirming import SIZES, UNTOLD
 from syncd.state.database import backups, schema
 from syncd.state.database.directory import lost_with_container
@@ -123,8 +124,9 @@ def _state_disk(directory: Path) -> Iterator[Finding]:
 
 def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
     try:
-        verdict, base_url, echoes, rolled_back, sizes = views.read(
-            config.state.directory, _examine_database
+        service = Service(config.api.base_url, bool(config.api.sandbox))
+        verdict, theirs, echoes, rolled_back, sizes = views.read(
+            config.state.directory, partial(_examine_database, service=service)
         )
     except NoStateError:
         yield Finding("database", good=True, text="none yet; the first run makes it")
@@ -146,10 +148,10 @@ def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
         yield Finding("database", good=True, text="whole")
     # Beside a daemon, this shell need not know which service it is.
     is_unsure = is_daemons or "api" in config.unusable
-    if base_url not in (None, config.api.base_url) and not is_unsure:
+    if theirs is not None and not is_unsure:
         yield bad(
             "service",
-            f"the state belongs to {base_url}, and not to {config.api.base_url}",
+            f"the state belongs to {theirs}, and not to {service}",
             "set the base URL back, or give the other service its own [state] directory",
             ForeignStateError.exit_code,
         )
@@ -164,9 +166,9 @@ def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
 
 
 def _examine_database(
-    db: Transaction,
-) -> tuple[str, str | None, dict[str, bool], str, str | None]:
-    checked = schema.quick_check(db), bound_to(db), echo.echoes(db)
+    db: Transaction, service: Service
+) -> tuple[str, Service | None, dict[str, bool], str, str | None]:
+    checked = schema.quick_check(db), other_than(db, service), echo.echoes(db)
     return (*checked, rollback.unchecked(db), fact(db, SIZES))
 
 

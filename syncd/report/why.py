@@ -100,12 +100,10 @@ def missing(place: FolderPath) -> JsonObject:
 
 def outside(path: Path, known: Sequence[KnownFolder]) -> JsonObject:
     """Return the story of a path that lies in no watch folder."""
-    shown, exact = texts.path_texts(os.fsencode(path))
     watched = [printable(folder.root) for folder in known]
     return {
         "folder": None,
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **texts.path_members(os.fsencode(path)),
         "status": None,
         "root": None,
         "rule": "",
@@ -143,7 +141,7 @@ def _known(story: JsonObject, place: FolderPath, config: Config, *, running: boo
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
     return story | {
-        "root": texts.path_texts(place.root)[0],
+        "root": texts.shown(place.root),
         "rule": rule(place, config),
         "explanation": explanation,
         "advice": list(_advice(word, story, place, config, running=running)),
@@ -328,12 +326,10 @@ def rules_of(folder: FolderSettings) -> Rules:
 
 
 def _bare(place: FolderPath) -> JsonObject:
-    shown, exact = texts.path_texts(place.path)
     return {
         "folder": place.folder,
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **texts.path_members(place.path),
         "status": None,
-        "root": texts.path_texts(place.root)[0],
+        "root": texts.shown(place.root),
         "rule": "",
     }

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -41,24 +42,19 @@ STOP_SECONDS = 5.0
 MOST_REQUESTS = 64
 
 
+@dataclass(kw_only=True, eq=False)
 class Control:
     """Runs commands inside the daemon."""
 
-    def __init__(
-        self,
-        *,
-        directory: Path,
-        components: Callable[[], Components],
-        beat_at: Callable[[], float] = time.time,
-        commands: Mapping[str, Command] = COMMANDS,
-    ) -> None:
-        """`components` returns the current components, which a reload replaces."""
-        self._beat_at = beat_at
+    directory: Path
+    #: returns the current components, which a reload replaces
+    components: Callable[[], Components]
+    beat_at: Callable[[], float] = time.time
+    commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
+
+    def __post_init__(self) -> None:
         #: whether the socket exists
         self.listens = False
-        self._directory = directory
-        self._components = components
-        self._commands = commands
         self._running: set[_Running] = set()
         self._open = ExitStack()
 
@@ -71,7 +67,7 @@ class Control:
         app = Starlette(routes=routes)
         try:
             with ExitStack() as opened:
-                listener = _listen(self._directory)
+                listener = _listen(self.directory)
                 opened.callback(self._unlink)
                 server = HttpThread(
                     app, listener, name="syncd-control", most_requests=MOST_REQUESTS
@@ -84,7 +80,7 @@ class Control:
         except OSError as error:
             log.warning(
                 "commands cannot reach this daemon: no socket %s: %s; status, ls and why work",
-                self._directory / SOCKET_NAME,
+                self.directory / SOCKET_NAME,
                 error.strerror or error,
             )
 
@@ -99,7 +95,7 @@ class Control:
 
     def _unlink(self) -> None:
         with suppress(OSError):
-            (self._directory / SOCKET_NAME).unlink()
+            (self.directory / SOCKET_NAME).unlink()
 
     def _end_commands(self) -> None:
         running = list(self._running)
@@ -109,11 +105,11 @@ class Control:
             command.ended.wait(STOP_SECONDS)
 
     async def _beat(self, _request: Request) -> Response:
-        return JSONResponse({"beat_at": self._beat_at()})
+        return JSONResponse({"beat_at": self.beat_at()})
 
     async def _command(self, request: Request) -> Response:
         name = request.path_params["command"]
-        if name not in self._commands:
+        if name not in self.commands:
             return _refusal(404, f"the running daemon does not know {name!r}: restart it")
         try:
             arguments = await request.json()
@@ -123,7 +119,7 @@ class Control:
             return _refusal(400, "the connection ended in the middle of the arguments")
         if not isinstance(arguments, dict):
             return _refusal(400, "the arguments must be a JSON object")
-        running = _Running(name, self._commands[name], self._components(), arguments, self._running)
+        running = _Running(name, self.commands[name], self.components(), arguments, self._running)
         try:
             running.start()
         except RuntimeError as error:

@@ -1,7 +1,7 @@
 """Recent work: the newest synced files, and how much in each part of the last day."""
 
 from syncd.state.database.connection import Database
-from syncd.state.texts import JsonObject, path_texts, timestamp
+from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: The last day in parts of a quarter of an hour.
 PARTS, PART_SECONDS = 96, 900.0
@@ -24,9 +24,7 @@ def newest(db: Database) -> list[JsonObject]:
     )
     found = []
     for folder, path, size, at in rows:
-        shown, exact = path_texts(path)
-        names = {"path": shown, **({"path_b64": exact} if exact else {})}
-        found.append({"folder": folder, **names, "size": size, "at": timestamp(at)})
+        found.append({"folder": folder, **path_members(path), "size": size, "at": timestamp(at)})
     return found
 
 

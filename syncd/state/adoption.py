@@ -88,15 +88,13 @@ def oldest_listed(db: Database, after: str, limit: int) -> list[Remote]:
 
 def count_listed(db: Database) -> int:
     """Return how many objects were noted."""
-    return int(db.conn.execute("SELECT count(*) FROM listed").fetchone()[0])
+    return int(db.value("SELECT count(*) FROM listed"))
 
 
 def latest_listed(db: Database) -> int:
     """Return the number of the latest attempt among what was noted."""
-    row = db.conn.execute(
-        "SELECT max(substr(token, 40, 12)) FROM listed WHERE token LIKE 'sy2-%'"
-    ).fetchone()
-    return int(row[0], 16) if row[0] else 0
+    last = db.value("SELECT max(substr(token, 40, 12)) FROM listed WHERE token LIKE 'sy2-%'")
+    return int(last, 16) if last else 0
 
 
 # Matching objects to files

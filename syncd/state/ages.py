@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from syncd.state import holds
 from syncd.state.database.connection import Database
 from syncd.state.manifest import ROWS, WORD
-from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 #: Failed tries, or refusals, after which a file is overdue whatever its age.
 MANY_TRIES, MANY_REFUSALS = 5, 3
@@ -193,10 +193,10 @@ def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator
         {"folder": folder, "limit": now - QUEUE_SECONDS},
     ).fetchone()
     if row is not None:
-        number = db.conn.execute(
+        number = db.value(
             "SELECT count(*) FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ?",
             (folder, now),
-        ).fetchone()[0]
+        )
         yield _entry(Waiting.QUEUED, folder, number, row["path"], row["due_at"], None)
 
 
@@ -209,13 +209,11 @@ def _entry(
     error: str | None,
     next_at: float | None = None,
 ) -> JsonObject:
-    shown, exact = path_texts(path)
     return {
         "state": state,
         "folder": folder,
         "files": number,
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(path),
         "since": timestamp(since),
         "next_at": timestamp(next_at),
         "error": error,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from syncd.state.database.connection import Database
 from syncd.state.lifecycle import CopyStatus
-from syncd.state.texts import path_texts
 
 #: Copies that are read at once.
 BATCH = 1000
@@ -23,11 +22,6 @@ class Claim(NamedTuple):
     is_video: bool
     folder: str
     path: bytes
-
-    def path_texts(self) -> dict[str, str]:
-        """Return its path as JSON has it."""
-        shown, exact = path_texts(self.path)
-        return {"path": shown, **({"path_b64": exact} if exact else {})}
 
     @property
     def is_there(self) -> bool:
@@ -56,12 +50,12 @@ def claims(
 
 def claimed(db: Database, workspace: str | None) -> int:
     """Return how many copies in a workspace should be there."""
-    row = db.conn.execute(
+    number: int = db.value(
         "SELECT count(*) FROM copies WHERE file_uuid IS NOT NULL AND workspace_uuid IS ? "
         "AND status IN ('live', 'processing', 'released')",
         (workspace,),
-    ).fetchone()
-    return int(row[0])
+    )
+    return number
 
 
 def live_since(db: Database, workspace: str | None, since: float) -> list[Claim]:
@@ -90,12 +84,12 @@ def of_token(db: Database, token: str) -> list[Claim]:
 
 def is_open(db: Database, token: str) -> bool:
     """Return whether the attempt of `token` got no answer, so that its object may be ours."""
-    row = db.conn.execute(
+    unanswered = db.value(
         "SELECT 1 FROM unanswered WHERE token = :token UNION ALL SELECT 1 FROM copies "
         "WHERE token = :token AND status = 'sending' AND file_uuid IS NULL",
         {"token": token},
-    ).fetchone()
-    return row is not None
+    )
+    return unanswered is not None
 
 
 def kept(db: Database, limit: int) -> list[Claim]:

@@ -1,7 +1,6 @@
 """When to try again: a pure function of what went wrong and how often."""
 
 import random
-from collections.abc import Callable
 
 #: Seconds before the second try, doubled with each further one.
 FIRST_SECONDS = 1.0
@@ -11,9 +10,7 @@ LONGEST_SECONDS = 300.0
 SHORTEST_ASKED_SECONDS, LONGEST_ASKED_SECONDS = 1.0, 3600.0
 
 
-def backoff_seconds(
-    attempts: int, *, asked: float | None = None, chance: Callable[[], float] = random.random
-) -> float:
+def backoff_seconds(attempts: int, *, asked: float | None = None) -> float:
     """Return the seconds to wait after the `attempts`-th failure (the first is 1).
 
     Doubling with full jitter upwards of a half, so that a thousand files that failed together do
@@ -23,7 +20,7 @@ def backoff_seconds(
     if asked is not None:
         return min(max(asked, SHORTEST_ASKED_SECONDS), LONGEST_ASKED_SECONDS)
     ceiling: float = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempts - 1, 30))
-    return ceiling * (0.5 + 0.5 * chance())
+    return ceiling * (0.5 + 0.5 * random.random())  # noqa: S311 - no secret
 
 
 def refusal_seconds(refusals: int) -> float:

@@ -5,6 +5,7 @@ everything is tried anew.
 """
 
 import logging
+from typing import NamedTuple
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
@@ -13,6 +14,8 @@ from syncd.state.facts import fact, set_fact
 log = logging.getLogger(__name__)
 
 BASE_URL, ORGANIZATION, KEY_MARK = "base_url", "organization", "key_mark"
+#: Whether it is the service's sandbox, as text; older states do not say.
+SANDBOX = "sandbox"
 #: The facts that are learned of a service, beside those by kind of upload.
 _LEARNED = (
     ORGANIZATION,
@@ -26,19 +29,49 @@ _LEARNED = (
 _LEARNED_BY_KIND = ("echo *", "sample *", "probe *")
 
 
-def bind(db: Database, base_url: str, now: float) -> str:
-    """Return the service that the state belongs to: `base_url`, where no other may hold anything.
+class Service(NamedTuple):
+    """A service, or its sandbox: neither holds what was stored in the other."""
+
+    base_url: str
+    #: None where that is not known
+    sandbox: bool | None = False
+
+    def __str__(self) -> str:
+        return f"{self.base_url} (sandbox)" if self.sandbox else self.base_url
+
+
+def bind(db: Database, service: Service, now: float) -> Service:
+    """Return the service that the state belongs to: `service`, where no other may hold anything.
 
     Those that were tried before are forgotten then.
     """
-    known = fact(db, BASE_URL)
-    if known not in (None, base_url):
-        if has_reached(db):
-            return known
+    if other := other_than(db, service):
+        return other
+    known = _known(db)
+    if known is not None and not _is_same(known, service):
         _forget_service(db, now)
-        log.info("nothing was stored at %s: the state belongs to %s now", known, base_url)
-    set_fact(db, BASE_URL, base_url)
-    return base_url
+        log.info("nothing was stored at %s: the state belongs to %s now", known, service)
+    set_fact(db, BASE_URL, service.base_url)
+    set_fact(db, SANDBOX, str(service.sandbox))
+    return service
+
+
+def other_than(db: Database, service: Service) -> Service | None:
+    """Return the service that the state belongs to; None where that may be `service`."""
+    known = _known(db)
+    is_other = known is not None and not _is_same(known, service) and has_reached(db)
+    return known if is_other else None
+
+
+def _known(db: Database) -> Service | None:
+    base_url, sandbox = fact(db, BASE_URL), fact(db, SANDBOX)
+    if base_url is None:
+        return None
+    return Service(base_url, None if sandbox is None else sandbox == str(True))
+
+
+def _is_same(known: Service, service: Service) -> bool:
+    return known.base_url == service.base_url and known.sandbox in (None, service.sandbox)
 
 
 def bound_to(db: Database) -> str | None:
@@ -49,12 +82,12 @@ def bound_to(db: Database) -> str | None:
 def has_reached(db: Database) -> bool:
     """Return whether the service may hold anything of this ledger's."""
     return holds.is_lost(db) or bool(
-        db.conn.execute(
+        db.value(
             "SELECT 1 FROM copies WHERE file_uuid IS NOT NULL OR status = 'sending' "
             "UNION ALL SELECT 1 FROM unanswered "
             "UNION ALL SELECT 1 FROM service WHERE key = 'probe left' OR key GLOB 'fetch *' "
             "LIMIT 1"
-        ).fetchone()
+        )
     )
 
 

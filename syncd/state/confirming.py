@@ -64,11 +64,11 @@ def due(db: Database, now: float, limit: int) -> list[Copy]:
 
 def next_due(db: Database) -> float | None:
     """Return when the next copy is to be confirmed, in seconds since the epoch."""
-    row = db.conn.execute(
+    next_at: float | None = db.value(
         "SELECT min(due_at) FROM copies WHERE status = 'sending' AND due_at IS NOT NULL "
         "AND in_flight = 0 AND file_uuid IS NOT NULL"
-    ).fetchone()
-    return None if row[0] is None else float(row[0])
+    )
+    return next_at
 
 
 def samples(db: Database, copy: Copy) -> list[Copy]:

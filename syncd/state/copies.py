@@ -124,10 +124,8 @@ def where(
 
 def count_live(db: Database) -> int:
     """Return how many copies are live; use the smallest index, because this is asked often."""
-    row = db.conn.execute(
-        "SELECT count(*) FROM copies INDEXED BY copies_one_live WHERE status = 'live'"
-    ).fetchone()
-    return int(row[0])
+    query = "SELECT count(*) FROM copies INDEXED BY copies_one_live WHERE status = 'live'"
+    return int(db.value(query))
 
 
 def insert(db: Database, copy: Copy) -> Copy:

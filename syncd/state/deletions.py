@@ -63,24 +63,24 @@ class Deletions:
     """The verbs, with what they need to know of the folders."""
 
     def __init__(self, *, policies: Policies) -> None:
-        self._policies = policies
+        self.policies = policies
 
     def neighbours(self, folder: str) -> list[str]:
         """Return the folders of its workspace: what is missing here may have moved there."""
-        workspace = self._policies[folder].workspace_uuid
-        return [name for name, other in self._policies.items() if other.workspace_uuid == workspace]
+        workspace = self.policies[folder].workspace_uuid
+        return [name for name, other in self.policies.items() if other.workspace_uuid == workspace]
 
     # Files that holds name
 
     def is_review_due(self, db: Database, folder: str) -> bool:
         """Say whether the holds that name a folder's files are not up to date."""
-        policy = self._policies[folder]
+        policy = self.policies[folder]
         return bool(decisions.stale(db, folder)) or missing.is_review_due(db, folder, policy)
 
     def review(self, db: Database, folder: str, now: float) -> None:
         """Bring the holds that name a folder's files up to date, and judge what is missing."""
         decisions.refresh(db, folder, now)
-        missing.review(db, folder, self._policies[folder], self.neighbours(folder), now)
+        missing.review(db, folder, self.policies[folder], self.neighbours(folder), now)
 
     def _known(self, db: Database, file_ids: Iterable[int]) -> list[_Known]:
         """Return what is known of files, in the order asked."""
@@ -92,7 +92,7 @@ class Deletions:
             of_file[copy.file_id].append(copy)
         known = {
             name: (
-                self._policies.get(name) or policy_of_before(db, name),
+                self.policies.get(name) or policy_of_before(db, name),
                 holds.stops_deletions(db, name),
             )
             for name in {file.folder for file in rows.values()}
@@ -147,7 +147,7 @@ class Deletions:
         copies.retire_all(db, list(retiring.values()), now, reason=GONE)
         for one in known:
             if one.file.id not in retiring:
-                advance(db, one.file.id, self._policies, now)
+                advance(db, one.file.id, self.policies, now)
 
     def _keep_unmirrored(self, db: Database, known: _Known) -> _Known:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
@@ -204,7 +204,7 @@ class Deletions:
     def _is_anothers(self, known: _Known) -> bool:
         """Return whether a mirrored file is left to passes that know the policy of its folder."""
         is_mirrored = known.file.present and known.file.status is not FileStatus.INELIGIBLE
-        return is_mirrored and known.file.folder not in self._policies
+        return is_mirrored and known.file.folder not in self.policies
 
     def _settled(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Known]:
         """Return what is known of the copies' files, once nothing local is due for them."""
@@ -212,7 +212,7 @@ class Deletions:
         unsettled = [one for one in known.values() if one.is_kept or not _is_settled(one, now)]
         for one in unsettled:
             self._keep_unmirrored(db, one)
-            advance(db, one.file.id, self._policies, now)
+            advance(db, one.file.id, self.policies, now)
         known |= {one.file.id: one for one in self._known(db, (one.file.id for one in unsettled))}
         return known
 
@@ -253,7 +253,7 @@ class Deletions:
                 "WHERE id = :id AND status = 'retiring' AND in_flight = 1",
                 {"sent": before.delete_sent_at, "due_at": now + 1.0, "id": before.id},
             )
-            advance(db, before.file_id, self._policies, now)
+            advance(db, before.file_id, self.policies, now)
 
     def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
         """Let promised DELETEs be sent again of which nobody knows whether they were sent."""
@@ -280,14 +280,14 @@ class Deletions:
         )
         for one in known.values():
             if not _is_settled(one, now):
-                advance(db, one.file.id, self._policies, now)
+                advance(db, one.file.id, self.policies, now)
 
     def delete_failed(
         self, db: Database, copy_id: int, failure: Failure, now: float, again_at: float
     ) -> None:
         """Record that a DELETE got no good answer; it is sent again, due `again_at`."""
         copies.update(db, copy_id, in_flight=0, due_at=again_at, **failure.columns())
-        advance(db, copies.existing(db, copy_id).file_id, self._policies, now)
+        advance(db, copies.existing(db, copy_id).file_id, self.policies, now)
 
 
 def _is_retiring(copy: Copy) -> bool:

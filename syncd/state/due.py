@@ -66,7 +66,7 @@ def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: 
     # Large files have an index of their own.
     size = f"files.size {'>' if is_large else '<='} {LARGE_BYTES}"
     # One row holds all ids, because SQLite lets other threads in after each row.
-    found = db.conn.execute(
+    found = db.value(
         "SELECT json_group_array(id) FROM (SELECT * FROM (SELECT id, due_at FROM files "
         f"WHERE status = 'ready' AND folder = :folder AND due_at <= :now AND {size} {_AT_HOME} "
         "ORDER BY due_at LIMIT :limit) "
@@ -74,8 +74,8 @@ def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: 
         "WHERE copies.status = 'planned' AND copies.due_at <= :now AND files.status = 'ready' "
         f"AND folder = :folder AND {size} {_AT_HOME} ORDER BY due_at LIMIT :limit)",
         {"folder": folder, "now": now, "limit": limit},
-    ).fetchone()
-    ids: list[int] = json.loads(found[0])
+    )
+    ids: list[int] = json.loads(found)
     return ids
 
 
@@ -105,11 +105,11 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
     """
     paused = pauses.scopes(db)
     return any(
-        db.conn.execute(
+        db.value(
             "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
             "AND NOT is_open LIMIT 1",
             (name, until),
-        ).fetchone()
+        )
         for name in only
         if not pauses.covers(paused, name)
     )
@@ -117,31 +117,29 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
 
 def is_refused_due(db: Database, now: float) -> bool:
     """Say whether a copy that was refused for good is due for another try."""
-    row = db.conn.execute(
-        "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1", (now,)
-    ).fetchone()
-    return row is not None
+    refused = "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1"
+    return db.value(refused, (now,)) is not None
 
 
 def are_uploads_waiting(db: Database) -> bool:
     """Say whether anything waits to be sent, due or not."""
-    row = db.conn.execute(
+    waiting = (
         "SELECT 1 FROM copies WHERE status = 'planned' AND due_at IS NOT NULL UNION ALL "
         "SELECT 1 FROM folders CROSS JOIN files ON folder = name "
         "WHERE files.status = 'ready' AND due_at IS NOT NULL LIMIT 1"
-    ).fetchone()
-    return row is not None
+    )
+    return db.value(waiting) is not None
 
 
 def is_in_use(db: Database, workspace: str | None) -> bool:
     """Say whether a folder sends to `workspace`, or a copy there is not yet finished."""
-    row = db.conn.execute(
+    used = db.value(
         "SELECT 1 FROM folders WHERE coalesce(workspace, '') = :scope UNION ALL "
         "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
         "AND workspace_uuid IS :workspace LIMIT 1",
         {"scope": workspace or "", "workspace": workspace},
-    ).fetchone()
-    return row is not None
+    )
+    return used is not None
 
 
 def next_upload(db: Database, now: float) -> float | None:
@@ -359,11 +357,11 @@ def outstanding(
 def _earliest(
     db: Database, now: float, *, copies_status: str, files_status: str | None = None
 ) -> float | None:
-    row = db.conn.execute(
+    at: float | None = db.value(
         # One query per folder uses the index.
         "SELECT min(due_at) FROM (SELECT (SELECT min(due_at) FROM files WHERE status = :files "
         "AND folder = folders.name AND due_at > :now) AS due_at FROM folders UNION ALL "
         "SELECT min(due_at) FROM copies WHERE status = :copies AND due_at > :now)",
         {"files": files_status, "copies": copies_status, "now": now},
-    ).fetchone()
-    return None if row[0] is None else float(row[0])
+    )
+    return at

@@ -20,18 +20,14 @@ T = TypeVar("T")
 
 def fact(db: Database, key: str) -> str | None:
     """Return a fact, or None."""
-    row = db.conn.execute("SELECT value FROM service WHERE key = ?", (key,)).fetchone()
-    return row[0] if row else None
+    value: str | None = db.value("SELECT value FROM service WHERE key = ?", (key,))
+    return value
 
 
 def facts(db: Database, *keys: str) -> dict[str, str]:
     """Return the facts that exist among `keys`."""
-    row = db.conn.execute(
-        "SELECT json_group_object(key, value) FROM service "
-        f"WHERE key IN ({', '.join('?' * len(keys))})",
-        keys,
-    ).fetchone()
-    known: dict[str, str] = json.loads(row[0])
+    query = "SELECT json_group_object(key, value) FROM service WHERE key IN "
+    known: dict[str, str] = json.loads(db.value(f"{query} ({', '.join('?' * len(keys))})", keys))
     return known
 
 

@@ -23,7 +23,7 @@ class Part(NamedTuple):
 
 def is_known(db: Database, name: str) -> bool:
     """Say whether the folder was ever watched."""
-    return db.conn.execute("SELECT 1 FROM folders WHERE name = ?", (name,)).fetchone() is not None
+    return db.value("SELECT 1 FROM folders WHERE name = ?", (name,)) is not None
 
 
 def parts(db: Database, name: str) -> dict[bytes, Part]:
@@ -102,16 +102,15 @@ def skip_before(db: Database, name: str) -> float | None:
 
     Return None once that scan is complete, because any file found later is new.
     """
-    row = db.conn.execute(
+    since: float | None = db.value(
         "SELECT since FROM folders WHERE name = ? AND first_scan_at IS NULL", (name,)
-    ).fetchone()
-    return row["since"] if row else None
+    )
+    return since
 
 
 def is_first_scan_over(db: Database, name: str) -> bool:
     """Say whether a scan of the folder was ever completed."""
-    row = db.conn.execute("SELECT first_scan_at FROM folders WHERE name = ?", (name,)).fetchone()
-    return row is not None and row["first_scan_at"] is not None
+    return db.value("SELECT first_scan_at FROM folders WHERE name = ?", (name,)) is not None
 
 
 def was_there(db: Database, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from syncd.state.backoff import LONGEST_SECONDS, backoff_seconds
 from syncd.state.database.connection import Database
-from syncd.state.texts import JsonObject, error_text, path_texts, storable, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, storable, timestamp
 
 #: The paths that are set aside at most; with that many, a hook hears of nothing newer.
 MOST_ASIDE = 10_000
@@ -128,7 +128,7 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     ).fetchall()
     after = max(told, read_to)
     limit = max(min(BATCH_LINES, MOST_ASIDE - len(aside)), 0)
-    newest = db.conn.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0]
+    newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     again = _lines(db, _AGAIN, known | {"lines": BATCH_LINES}, is_aside=True)
     new = _lines(
         db, f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}", known | {"after": after}
@@ -214,8 +214,7 @@ def heard(db: Database) -> dict[str, float]:
 
 
 def _told(db: Database, hook: str) -> int:
-    row = db.conn.execute("SELECT told FROM hooks WHERE name = ?", (hook,)).fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT told FROM hooks WHERE name = ?", (hook,)) or 0)
 
 
 def _lines(
@@ -227,7 +226,6 @@ def _lines(
 
 def _document(row: sqlite3.Row) -> JsonObject:
     """Return a line with the keys of `ls --json`, and what else a hook may want to know."""
-    shown, exact = path_texts(row["path"])
     is_failed = row["event"] == "failed"
     error = error_text(
         row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]
@@ -237,8 +235,7 @@ def _document(row: sqlite3.Row) -> JsonObject:
         "at": timestamp(row["at"]),
         "reason": row["detail"] or None,
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["event"],
         "size": row["size"],
         "sha256": row["sha256"] or None,

@@ -152,17 +152,17 @@ class Intents(Verbs):
             return {}
         paused = pauses.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
-        rows = json.loads(db.conn.execute(_NEW, (ids,)).fetchone()[0])
+        rows = json.loads(db.value(_NEW, (ids,)))
         found = {row[0]: _New(*row) for row in rows}
         contents = json.dumps(list({offer.sha256 for offer, _ in intents}))
-        known = set(json.loads(db.conn.execute(_KNOWN, (contents,)).fetchone()[0]))
+        known = set(json.loads(db.value(_KNOWN, (contents,))))
         ordinary = {}
         for number, (offer, _) in enumerate(intents):
             new = found.get(offer.file_id)
             if (
                 new is not None
                 and new.fingerprint == offer.fingerprint
-                and new.folder in self._policies
+                and new.folder in self.policies
                 and not pauses.covers(paused, new.folder)
                 and offer.sha256 not in known
                 and offer.method != PROBE
@@ -188,11 +188,11 @@ class Intents(Verbs):
         known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
         hashed = file._replace(**known)
         # The ordinary case, a new file or new content, is decided on what was read just now.
-        action = plan(hashed, copies.of_file(db, file.id), self._policies[file.folder])
+        action = plan(hashed, copies.of_file(db, file.id), self.policies[file.folder])
         if action.act is not Act.UPLOAD:
             if action.act in LOCAL or file.sha256 is None:
                 files.update(db, file.id, **known)
-            action = advance(db, file.id, self._policies, now)
+            action = advance(db, file.id, self.policies, now)
         if action.act is Act.UPLOAD:
             return self._begin_new(db, file, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
@@ -211,7 +211,7 @@ class Intents(Verbs):
             # unknown: only so does the copy that it may bring along wait for it.
             return Elsewhere(tuple(source for _, source in sources))
         known = {"sha256": offer.sha256, "attempts": 0, "error": None} if not file.sha256 else {}
-        hold_changes = self._policies[file.folder].hold_changes
+        hold_changes = self.policies[file.folder].hold_changes
         if sources or hold_changes:
             files.update(db, file.id, **known)
             known = {}
@@ -271,7 +271,7 @@ class Intents(Verbs):
             sha256=offer.sha256,
             size=offer.fingerprint.size,
             content_type=offer.content_type,
-            workspace_uuid=self._policies[file.folder].workspace_uuid,
+            workspace_uuid=self.policies[file.folder].workspace_uuid,
             method=method,
             attempts=1,
             sent_at=now,
@@ -280,7 +280,7 @@ class Intents(Verbs):
 
     def _sources(self, db: Database, file: File, offer: Offer) -> list[tuple[Copy, File]]:
         """Return the copies of that content, with their files, that a rename could bring along."""
-        workspace = self._policies[file.folder].workspace_uuid
+        workspace = self.policies[file.folder].workspace_uuid
         found = rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, workspace)
         return [(copy, files.existing(db, copy.file_id)) for copy in found]
 
@@ -293,7 +293,7 @@ class Intents(Verbs):
         now: float,
     ) -> bool:
         """Give `file` the live copy of a path that was renamed to it, if there is one."""
-        empties = self._policies[file.folder].empties
+        empties = self.policies[file.folder].empties
         for copy, source in sources:
             if source.id not in (offer.vacated or ()):
                 continue
@@ -307,7 +307,7 @@ class Intents(Verbs):
             history.add(db, file, "moved", now, copy=copy, detail=f"from {old}")
             history.add(db, source, "moved", now, copy=copy, detail=f"to {new}")
             self._forget(db, source, now)
-            advance(db, file.id, self._policies, now)
+            advance(db, file.id, self.policies, now)
             return True
         return False
 
@@ -320,7 +320,7 @@ class Intents(Verbs):
         mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
         if source.present and not copies.where(db, mirrored, (source.id,)):
             files.update(db, source.id, status=FileStatus.MISSING, missing_since=None, due_at=now)
-        advance(db, source.id, self._policies, now)
+        advance(db, source.id, self.policies, now)
 
 
 def _method(db: Database, offer: Offer) -> str:
@@ -348,7 +348,7 @@ def rename_sources(
     Whether the old path is vacant must be seen on the disk.
     """
     known = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
-    if db.conn.execute(known, (sha256,)).fetchone() is None:
+    if db.value(known, (sha256,)) is None:
         return []
     found: dict[int, Copy] = {}
     # Don't sort many files of equal content: take the few that are missing, then the first.

@@ -94,7 +94,7 @@ class Ledger(Intents, Outcomes):
         if copy.file_uuid is not None:
             self._give_up_reserved(db, copy, now)
         copies.move(db, copy, CopyStatus.PLANNED, due_at=max(again_at or now, now), **values)
-        advance(db, copy.file_id, self._policies, now)
+        advance(db, copy.file_id, self.policies, now)
 
     def _give_up_reserved(self, db: Database, copy: Copy, now: float) -> None:
         """Retire the object that was reserved for a copy; the copy itself stays."""
@@ -130,7 +130,7 @@ class Ledger(Intents, Outcomes):
         file = files.existing(db, copy.file_id)
         copies.move(db, copy, CopyStatus.FAILED, due_at=None, **failure.columns())
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
-        advance(db, file.id, self._policies, now)
+        advance(db, file.id, self.policies, now)
 
     def turned_away(
         self,
@@ -179,7 +179,7 @@ class Ledger(Intents, Outcomes):
             again = [c for c in copies.where(db, condition) if c.file_id in file_ids]
         for copy in again:
             copies.move(db, copy, CopyStatus.PLANNED, due_at=now)
-            advance(db, copy.file_id, self._policies, now)
+            advance(db, copy.file_id, self.policies, now)
         return len(again)
 
     def absent(self, db: Database, copy_id: int, now: float) -> None:
@@ -198,7 +198,7 @@ class Ledger(Intents, Outcomes):
             copies.move(
                 db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason="it never arrived"
             )
-        advance(db, file.id, self._policies, now)
+        advance(db, file.id, self.policies, now)
 
     def settle(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
         """Record that the object of one of a doubtful copy's attempts was found.
@@ -269,7 +269,7 @@ class Ledger(Intents, Outcomes):
         row = copies.insert(db, _late_copy(file, attempt, now, wanted=wanted, kept=kept))
         if wanted:
             return self.stored(db, row.id, stored, now, look=look)
-        policy = self._policies.get(file.folder)
+        policy = self.policies.get(file.folder)
         let_go(
             db,
             row,

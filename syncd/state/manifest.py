@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from syncd.state import holds
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, decisions
-from syncd.state.texts import JsonObject, error_text, path_texts, timestamp
+from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 
 class Word(enum.StrEnum):
@@ -124,25 +124,20 @@ _CANDIDATES = {
 
 def word(db: Database, file_id: int) -> Word:
     """Return the word for one file; KeyError where there is no such row."""
-    row = db.conn.execute(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,)).fetchone()
-    if row is None:
+    known = db.value(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,))
+    if known is None:
         raise KeyError(file_id)
-    return Word(row[0])
+    return Word(known)
 
 
-def entries(
-    db: Database, folder: str | None = None, status: str | None = None
-) -> Iterator[JsonObject]:
+def entries(db: Database, *, status: str | None = None) -> Iterator[JsonObject]:
     """Yield each file by folder and path, with exactly the keys of `ls --json`.
 
     `status` is a Word. One row is held at a time. Deleted files come only where it asks for them.
     """
-    conditions = [_of_word(db, status)]
-    if folder is not None:
-        conditions.append("f.folder = :folder")
     rows = db.conn.execute(
-        f"SELECT {COLUMNS} {ROWS} WHERE {' AND '.join(conditions)} ORDER BY f.folder, f.path",
-        {"word": status, "folder": folder},
+        f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(db, status)} ORDER BY f.folder, f.path",
+        {"word": status},
     )
     return map(entry, rows)
 
@@ -222,12 +217,10 @@ def failures(db: Database, number: int) -> list[JsonObject]:
 
 
 def entry(row: sqlite3.Row) -> JsonObject:
-    shown, exact = path_texts(row["path"])
     is_file = row["wish_status"] in (None, "live", "released")
     return {
         "folder": row["folder"],
-        "path": shown,
-        **({"path_b64": exact} if exact else {}),
+        **path_members(row["path"]),
         "status": row["word"],
         "size": row["size"],
         "sha256": row["sha256"] or None,
@@ -257,7 +250,7 @@ def _of_word(db: Database, status: str | None) -> str:
         return condition
     candidates = ids_of_words([Word(status)])
     few = f"SELECT count(*) FROM (SELECT 1 FROM ({candidates}) LIMIT {FEW + 1})"
-    if db.conn.execute(few).fetchone()[0] > FEW:
+    if db.value(few) > FEW:
         return condition
     return f"{condition} AND f.id IN ({candidates})"
 

@@ -81,7 +81,7 @@ class Retrying:
     """Takes files out of their back-off, and those that failed for good out of their rest."""
 
     def __init__(self, *, policies: Policies) -> None:
-        self._policies = policies
+        self.policies = policies
 
     def all_waiting(
         self, db: Database, now: float, *, failed: bool, all_planned: bool = False
@@ -92,12 +92,12 @@ class Retrying:
         every planned copy as waiting, as while a quota is used up.
         """
         open_copies = f"{_WAITING} AND status NOT IN ('live', 'gone')"
-        tried = db.conn.execute(
+        tried = db.value(
             f"SELECT count(*) FROM (SELECT file_id FROM copies WHERE {open_copies} "
             f"UNION SELECT id FROM files WHERE {_WAITING_FILES} UNION "
             "SELECT id FROM files WHERE crashes > 0)",
             {"now": now, "all_planned": all_planned},
-        ).fetchone()[0]
+        )
         db.conn.execute(
             f"UPDATE copies SET due_at = :now, attempts = 0 WHERE {open_copies}",
             {"now": now, "all_planned": all_planned},
@@ -127,7 +127,7 @@ class Retrying:
             tried.append(True)
         if file.crashes:
             files.update(db, file_id, crashes=0)
-        advance(db, file_id, self._policies, now)
+        advance(db, file_id, self.policies, now)
         return any(tried)
 
     def files(self, db: Database, places: Iterable[tuple[str, bytes]], now: float) -> int:
@@ -148,7 +148,7 @@ class Retrying:
             case CopyStatus.FAILED if copy.file_uuid is None:
                 copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
             case CopyStatus.FAILED if (
-                file.sha256 == copy.sha256 and file.present and file.folder in self._policies
+                file.sha256 == copy.sha256 and file.present and file.folder in self.policies
             ):
                 self._plan_anew(db, file, copy, now)
             case _:
@@ -182,7 +182,7 @@ class Retrying:
                 sha256=failed.sha256,
                 size=failed.size,
                 content_type=failed.content_type,
-                workspace_uuid=self._policies[file.folder].workspace_uuid,
+                workspace_uuid=self.policies[file.folder].workspace_uuid,
                 method=failed.method,
                 due_at=now,
                 created_at=now,

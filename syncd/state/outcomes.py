@@ -17,7 +17,7 @@ from syncd.state.verbs import NO_FAILURE, Failure, Verbs, kind_of
 
 #: Why a released copy is gone.
 UNSEEN = "it was deleted remotely while it was not mirrored"
-#: Seconds until an object whose uuid cannot be true is looked for again.
+#: Seconds until an object that a listing shows with a uuid that cannot be true is looked for again.
 UNTRUE_SECONDS = 3600.0
 
 
@@ -130,16 +130,16 @@ class Outcomes(Verbs):
         if len(arrivals) < 2:
             return {}
         ids = json.dumps([arrival.copy_id for arrival in arrivals])
-        rows = json.loads(db.conn.execute(_ONLY, (ids,)).fetchone()[0])
+        rows = json.loads(db.value(_ONLY, (ids,)))
         found = {row[0]: _Only(*row) for row in rows}
         uuids = json.dumps([(arrival.copy_id, arrival.stored.file_uuid) for arrival in arrivals])
-        taken = set(json.loads(db.conn.execute(_TAKEN, (uuids,)).fetchone()[0]))
+        taken = set(json.loads(db.value(_TAKEN, (uuids,))))
         ordinary = {}
         for number, (copy_id, stored, _, _) in enumerate(arrivals):
             only = found.get(copy_id)
             if only is None or stored.is_processing or stored.file_uuid in taken:
                 continue
-            policy = self._policies.get(only.folder)
+            policy = self.policies.get(only.folder)
             if policy is None or policy.workspace_uuid == only.workspace_uuid:
                 ordinary[number] = found.pop(copy_id)
                 taken.add(stored.file_uuid)
@@ -155,7 +155,9 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copies.where(db, "file_uuid = ? AND id <> ?", (stored.file_uuid, copy.id)):
             failure = Failure(f"the service gave the uuid of another file: {stored.file_uuid}")
-            self.doubt(db, copy.id, failure, now, look_at=now + UNTRUE_SECONDS)
+            # A listing that shows such a uuid will not change soon; an answer says nothing of it.
+            look_at = now if copy.in_flight else now + UNTRUE_SECONDS
+            self.doubt(db, copy.id, failure, now, look_at=look_at)
             return "in doubt"
         if file.crashes:
             files.update(db, file.id, crashes=0)
@@ -171,7 +173,7 @@ class Outcomes(Verbs):
             copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
             copy = copy._replace(file_uuid=stored.file_uuid)
             history.add(db, file, "stored", now, copy=copy)
-            advance(db, file.id, self._policies, now)
+            advance(db, file.id, self.policies, now)
             return CopyStatus.PROCESSING
         return self._arrive(db, file, copy, now, facts)
 
@@ -181,9 +183,9 @@ class Outcomes(Verbs):
         """Make a copy that is stored whole live, or retire it; return its new status."""
         others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
         # A folder that is configured no more keeps what it has.
-        empties = file.folder not in self._policies or self._policies[file.folder].empties
+        empties = file.folder not in self.policies or self.policies[file.folder].empties
         newer = any(other.status is CopyStatus.LIVE and other.id > copy.id for other in others)
-        policy = self._policies.get(file.folder)
+        policy = self.policies.get(file.folder)
         is_elsewhere = policy is not None and copy.workspace_uuid != policy.workspace_uuid
         if copy.wanted and (file.status is FileStatus.INELIGIBLE or is_elsewhere):
             # A changed configuration deletes nothing.
@@ -206,7 +208,7 @@ class Outcomes(Verbs):
             if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
                 # The ordinary case: nothing else is known of this file, so nothing is left to do.
                 return CopyStatus.LIVE
-        advance(db, file.id, self._policies, now)
+        advance(db, file.id, self.policies, now)
         return copies.existing(db, copy.id).status
 
     def doubt(
@@ -270,15 +272,15 @@ class Outcomes(Verbs):
         """Make a released or retiring copy live that was just found, if it is still wanted."""
         if copy.status is CopyStatus.RELEASED:
             copies.update(db, copy.id, due_at=None)
-        action = advance(db, file.id, self._policies, now)
+        action = advance(db, file.id, self.policies, now)
         if action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id:
             others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
-            policy = self._policies.get(file.folder) or policy_of_before(db, file.folder)
+            policy = self.policies.get(file.folder) or policy_of_before(db, file.folder)
             empties = policy.empties
             why = {"reason": action.reason, "evidence": None}
             make_live(db, copy, now, others=others, empties=empties, **why, **facts)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
-            advance(db, file.id, self._policies, now)
+            advance(db, file.id, self.policies, now)
         return copies.existing(db, copy.id).status
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
@@ -293,7 +295,7 @@ class Outcomes(Verbs):
         due_at = now if copy.status is CopyStatus.RETIRING else None
         copies.update(db, copy.id, due_at=due_at, **facts)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
-        advance(db, file.id, self._policies, now)
+        advance(db, file.id, self.policies, now)
 
     def gone_remotely(self, db: Database, copy_id: int, now: float) -> Verdict | None:
         """Record that a copy is proven gone without our doing: see `remote.record`."""
@@ -302,9 +304,9 @@ class Outcomes(Verbs):
             file = files.existing(db, copy.file_id)
             copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=UNSEEN)
             history.add(db, file, "lost", now, copy=copy, detail=UNSEEN)
-            advance(db, file.id, self._policies, now)
+            advance(db, file.id, self.policies, now)
             return None
-        return remote.record(db, copy_id, self._policies, now)
+        return remote.record(db, copy_id, self.policies, now)
 
 
 def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from syncd.state.folders import obstacles
 from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
-from syncd.state.texts import JsonObject, hold_object, path_texts, timestamp
+from syncd.state.texts import JsonObject, hold_object, shown, timestamp
 
 #: Failures that an overview names.
 FAILURES = 5
@@ -70,11 +70,11 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
     A million files are counted by an index alone: only those that something is under way for, or
     that are missing, are looked at one by one.
     """
-    scoped = db.conn.execute(
+    scoped = db.value(
         "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
         "AND scope NOT LIKE 'copy %'",
         (EVERYWHERE,),
-    ).fetchone()
+    )
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
     few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
     # Which files a workspace's hold bears on, only their copies tell.
@@ -124,7 +124,7 @@ def paused(db: Database, now: float) -> list[JsonObject]:
 def _folder(row: sqlite3.Row) -> JsonObject:
     return {
         "name": row["name"],
-        "path": path_texts(row["path"])[0],
+        "path": shown(row["path"]),
         "last_scan_at": timestamp(row["last_scan_at"]),
         "directories": row["directories"],
         "counts": {},
@@ -156,10 +156,10 @@ def backlog(db: Database) -> dict[str, int]:
 
 def doubts(db: Database) -> int:
     """Return how many uploads got no answer, so that it is not known whether they arrived."""
-    count: int = db.conn.execute(
+    count: int = db.value(
         "SELECT count(*) FROM copies WHERE status NOT IN ('live', 'gone') "
         "AND status = 'sending' AND NOT in_flight AND file_uuid IS NULL"
-    ).fetchone()[0]
+    )
     return count
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from syncd.state.database.connection import Database
 from syncd.state.planner import GONE
-from syncd.state.texts import JsonObject, path_texts, timestamp
+from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: Lines that are read at once.
 BATCH = 1000
@@ -44,8 +44,7 @@ def before(
 
 def newest(db: Database) -> int:
     """Return the number of the newest line that there ever was."""
-    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'history'").fetchone()
-    return int(row[0]) if row else 0
+    return int(db.value("SELECT seq FROM sqlite_sequence WHERE name = 'history'") or 0)
 
 
 class Did(NamedTuple):
@@ -68,24 +67,23 @@ def did(db: Database, last: int, began: float) -> Did:
         "AND event IN ('stored', 'synced', 'released'))",
         {"last": last, "began": began},
     ).fetchone()
-    deleted = db.conn.execute(
+    deleted: int = db.value(
         "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
         (last, GONE),
-    ).fetchone()
-    return Did(*sent, *deleted)
+    )
+    return Did(sent[0], sent[1], sent[2], deleted)
 
 
 _LINES = "SELECT id, at, folder, path, event, file_uuid, detail FROM history"
 
 
 def _line(row: JsonObject) -> JsonObject:
-    shown, exact = path_texts(row["path"])
+    path = path_members(row["path"])
     return {
         "at": timestamp(row["at"]),
         "event": row["event"],
         "folder": row["folder"] or None,
-        "path": shown or None,
-        **({"path_b64": exact} if exact else {}),
+        **(path if path["path"] else {"path": None}),
         "file_uuid": row["file_uuid"],
         "detail": row["detail"] or None,
     }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from syncd.state.after_upload import MOVED, TAKEN_AWAY
 from syncd.state.database.connection import Database
 from syncd.state.facts import read_fact, set_fact
-from syncd.state.texts import path_texts, timestamp
+from syncd.state.texts import path_members, timestamp
 
 #: The beginning of the facts' keys, before the folder's name.
 _KEY = "receipts of "
@@ -56,11 +56,9 @@ class Outcome(NamedTuple):
     @property
     def receipt(self) -> bytes:
         """The content of its receipt."""
-        shown, exact = path_texts(self.path)
         facts = {
             "folder": self.folder,
-            "path": shown,
-            **({"path_b64": exact} if exact else {}),
+            **path_members(self.path),
             "file_uuid": self.file_uuid,
             "remote_file_path": self.remote_file_path,
             "sha256": self.sha256,
@@ -75,7 +73,7 @@ def begin(db: Database, folders: Collection[str], *, forget: bool) -> None:
 
     With `forget`, a folder that is not among them begins anew when it has receipts again.
     """
-    newest = db.conn.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0]
+    newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     for name in folders:
         if progress(db, name) is None:
             note(db, name, Progress(newest))

@@ -22,13 +22,13 @@ def has_sent(db: Database) -> bool:
     if tokens.last_attempt(db):
         return True
     sent = "SELECT 1 FROM copies WHERE sent_at IS NOT NULL OR file_uuid IS NOT NULL LIMIT 1"
-    return db.conn.execute(sent).fetchone() is not None
+    return db.value(sent) is not None
 
 
 def last_commit(db: Database) -> float:
     """Return when the ledger was last written to, as far as it shows, in seconds."""
-    row = db.conn.execute("SELECT at FROM history ORDER BY id DESC LIMIT 1").fetchone()
-    return max(row[0] if row else 0.0, tokens.last_attempt(db) / 1000)
+    last_at = db.value("SELECT at FROM history ORDER BY id DESC LIMIT 1") or 0.0
+    return max(last_at, tokens.last_attempt(db) / 1000)
 
 
 def note_unchecked(db: Database, why: str) -> None:

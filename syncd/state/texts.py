@@ -42,12 +42,12 @@ def argument(path: bytes) -> str:
     return f"{end_of_options}$'{''.join(plain)}'"
 
 
-def path_texts(path: bytes) -> tuple[str, str | None]:
-    """Return a path as text, and in Base64 when the text is not exact."""
+def path_members(path: bytes) -> JsonObject:
+    """Return the members of an object that tell a path: Base64 too if the text is not exact."""
     try:
-        return path.decode(), None
+        return {"path": path.decode()}
     except UnicodeDecodeError:
-        return shown(path), base64.b64encode(path).decode()
+        return {"path": shown(path), "path_b64": base64.b64encode(path).decode()}
 
 
 def path_bytes(entry: JsonObject) -> bytes:

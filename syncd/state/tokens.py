@@ -32,10 +32,8 @@ class Token(NamedTuple):
     path: str
     #: the beginning of the content's SHA-256: 12 digits
     content: str
-    #: None in the first kind, as are the halves of the MAC
+    #: None in the first kind
     attempt: int | None = None
-    name_mac: str = ""
-    size_mac: str = ""
 
 
 def read(token: str) -> Token:
@@ -43,8 +41,8 @@ def read(token: str) -> Token:
     kind, instance, *rest = token.split("-")
     if kind == "sy1":
         return Token(instance, rest[0][:8], rest[0][8:20])
-    path, content, attempt, mac = rest
-    return Token(instance, path, content, int(attempt, 16), mac[:_MAC_DIGITS], mac[_MAC_DIGITS:])
+    path, content, attempt, _mac = rest
+    return Token(instance, path, content, int(attempt, 16))
 
 
 class Request(NamedTuple):

@@ -46,7 +46,7 @@ class Unfinished:
 
 def newest(db: Database) -> int:
     """Return the greatest id of a file; files that are seen first later get greater ones."""
-    return int(db.conn.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0])
+    return int(db.value("SELECT coalesce(max(id), 0) FROM files"))
 
 
 def unfinished(db: Database, selection: Selection, *, up_to: int) -> Unfinished:

@@ -32,13 +32,15 @@ class Failure:
 NO_FAILURE = dict.fromkeys(Failure("").columns())
 
 
+@dataclass(kw_only=True, eq=False)
 class Verbs:
     """The base of the ledger's verbs: what they need to know of this instance."""
 
-    def __init__(self, *, policies: Policies, instance: str) -> None:
-        self._policies = policies
-        #: the instance in whose name files are sent
-        self.instance = instance
+    policies: Policies
+    #: the instance in whose name files are sent
+    instance: str
+
+    def __post_init__(self) -> None:
         #: kinds of uploads of which nothing more is to be learned
         self._learned: set[str] = set()
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -64,25 +65,16 @@ def judge(
             return Observation(path, Seen.UNREADABLE, reason=sight.error)
 
 
+@dataclass(kw_only=True, eq=False)
 class Looker:
     """Looks at paths of one folder and records what it saw."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        folder: WatchFolder,
-        rules: Rules,
-        open_files: OpenFiles,
-        root: Root,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._rules = rules
-        self._open_files = open_files
-        self._root = root
-        self._clock = clock
+    store: Store
+    folder: WatchFolder
+    rules: Rules
+    open_files: OpenFiles
+    root: Root
+    clock: Callable[[], float]
 
     def look(self, hints: Mapping[bytes, bool]) -> int | None:
         """Look at each path and, where a directory was, at the known files beneath it.
@@ -91,7 +83,7 @@ class Looker:
         None where the root is missing or was replaced meanwhile: only a scan can tell then. One
         that was replaced before is scanned when the right one is back.
         """
-        standing = self._root.check()
+        standing = self.root.check()
         if not standing.state.is_seen:
             return None if standing.state is RootState.MISSING else 0
         changed = 0
@@ -115,8 +107,8 @@ class Looker:
 
     def _beneath(self, directory: bytes) -> Iterator[bytes]:
         def read(after: bytes) -> list[bytes]:
-            return self._store.read(
-                scan_index.beneath, self._folder.name, directory, after=after, limit=BATCH
+            return self.store.read(
+                scan_index.beneath, self.folder.name, directory, after=after, limit=BATCH
             )
 
         after = b""
@@ -129,15 +121,15 @@ class Looker:
 
         Returns when the next one will be, in seconds since the epoch; None where nothing waits.
         """
-        now = self._clock()
+        now = self.clock()
         next_at = self._next_look()
         if next_at is None or next_at > now:
             return next_at
-        standing = self._root.check()
+        standing = self.root.check()
         if not standing.state.is_seen:
             # A scan finds what waits when the right root is back.
             return now + UNSEEN_SECONDS
-        files = self._store.read(due.looks, now, [self._folder.name], BATCH)
+        files = self.store.read(due.looks, now, [self.folder.name], BATCH)
         recorded = self._look_at(dict.fromkeys((file.path for file in files), False), standing.view)
         next_at = self._next_look()
         if next_at is None or next_at > now or recorded:
@@ -146,14 +138,14 @@ class Looker:
         return now + 1.0
 
     def _next_look(self) -> float | None:
-        return self._store.read(scan_index.next_look, self._folder.name)
+        return self.store.read(scan_index.next_look, self.folder.name)
 
     def _look_at(self, paths: Mapping[bytes, bool], before: View) -> int | None:
         seen = [
-            judge(self._rules, self._open_files, path, sight, removal_seen=paths[path])
-            for path, sight in disk.look(self._folder.path, paths).items()
+            judge(self.rules, self.open_files, path, sight, removal_seen=paths[path])
+            for path, sight in disk.look(self.folder.path, paths).items()
         ]
-        return self._root.record(seen, before) if seen else 0
+        return self.root.record(seen, before) if seen else 0
 
 
 def _batches(paths: Iterator[_T]) -> Iterator[Sequence[_T]]:

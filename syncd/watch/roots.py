@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from syncd import identity
@@ -37,22 +38,19 @@ _Parts = Mapping[bytes, Part | None]
 _Key = tuple[Stops, str, str]
 
 
+@dataclass(kw_only=True, eq=False)
 class Root:
     """One folder's root: its known identity, and the only way to record its files."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        folder: WatchFolder,
-        policies: Policies,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self.policies = policies
-        self._clock = clock
-        self._settling = Settling(folder.settle_seconds, folder.grace_seconds, folder.skip_existing)
+    store: Store
+    folder: WatchFolder
+    policies: Policies
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._settling = Settling(
+            self.folder.settle_seconds, self.folder.grace_seconds, self.folder.skip_existing
+        )
         #: the comparison with another directory that is in a part's place
         self._compared: dict[tuple[bytes, RootIdentity], Likeness] = {}
         #: the parts that were compared, and whose holds are not up to date with that
@@ -61,22 +59,22 @@ class Root:
         #: changes to the mounts; and those that were put back
         self._dated: dict[bytes, tuple[RootIdentity, str | None, int]] = {}
         self._put_back: set[bytes] = set()
-        self._shown = shlex.quote(os.fsdecode(folder.path))
+        self._shown = shlex.quote(os.fsdecode(self.folder.path))
 
     def check(self) -> Standing:
         """Look at the root and bring the holds up to date; accept a root that was never seen."""
         view = self._view()
-        unsure, standing = self._store.read(self._compare_with_known, view)
+        unsure, standing = self.store.read(self._compare_with_known, view)
         for part in unsure:
-            likeness = compare(self._store, self._folder, view, part)
+            likeness = compare(self.store, self.folder, view, part)
             seen = view.parts[part]
             # If the disk changed during the comparison, the next check compares again.
             if seen is not None and self._view() == view:
                 self._compared[part, seen] = likeness
                 self._fresh.add(part)
         if unsure:
-            _, standing = self._store.read(self._compare_with_known, view)
-        return standing or self._store.write(self._judge, view)
+            _, standing = self.store.read(self._compare_with_known, view)
+        return standing or self.store.write(self._judge, view)
 
     def compare_anew(self) -> None:
         """Forget all comparisons: files may have come or gone since."""
@@ -96,14 +94,14 @@ class Root:
                 return None
             return observations.record(
                 db,
-                self._folder.name,
+                self.folder.name,
                 filter(standing.believes, seen),
                 settling=self._settling,
                 policies=self.policies,
-                now=self._clock(),
+                now=self.clock(),
             )
 
-        return self._store.write(work)
+        return self.store.write(work)
 
     def take(self, scope: str) -> bool:
         """Accept what is there now as the part of that `scope`, because a person said so.
@@ -122,12 +120,12 @@ class Root:
             self._judge(db, view)
             return True
 
-        return self._store.write(work)
+        return self.store.write(work)
 
     def _view(self) -> View:
-        name = self._folder.name
-        known = self._store.recall(("parts", name), lambda db: folders.parts(db, name))
-        view = identity.view(self._folder.path, self._folder.marker, known)
+        name = self.folder.name
+        known = self.store.recall(("parts", name), lambda db: folders.parts(db, name))
+        view = identity.view(self.folder.path, self.folder.marker, known)
         for part, seen in view.parts.items():
             if seen is None or part not in known:
                 continue
@@ -142,10 +140,10 @@ class Root:
         return view
 
     def _is_put_back(self, view: View, part: bytes, known: Part) -> bool:
-        vouched = not part and (self._folder.marker or self._folder.any_root)
+        vouched = not part and (self.folder.marker or self.folder.any_root)
         if vouched or view.parts[part] != known.identity:
             return False
-        return is_put_back(self._store, self._folder, view, part, known, self._clock())
+        return is_put_back(self.store, self.folder, view, part, known, self.clock())
 
     def _compare_with_known(
         self, db: Transaction, view: View
@@ -167,7 +165,7 @@ class Root:
 
     def _parts(self, db: Transaction, view: View) -> _Parts:
         """Return each existing part, with its row if it is known."""
-        known = folders.parts(db, self._folder.name)
+        known = folders.parts(db, self.folder.name)
         return {
             part: known.get(part)
             for part in view.parts
@@ -183,13 +181,13 @@ class Root:
         if known is not None and seen.is_same(known.identity):
             return RootState.REPLACED if part in self._put_back else RootState.OK
         likeness = self._compared.get((part, seen), Likeness())
-        limits = self.policies[self._folder.name].limits
+        limits = self.policies[self.folder.name].limits
         is_alike = known is not None and likeness.is_alike(limits)
         return RootState.ALIKE if is_alike else RootState.REPLACED
 
     def _is_to_be_taken(self, db: Transaction, view: View, part: bytes, known: Part | None) -> bool:
         """Return whether a part is the right one and must be recorded as such."""
-        seen, name = view.parts[part], self._folder.name
+        seen, name = view.parts[part], self.folder.name
         # Query the table only where it matters: it may hold many files that are gone.
         is_left = known is not None and part and part not in view.mounted
         if is_left and not scan_index.synced_in(db, name, part, b"", 1):
@@ -201,7 +199,7 @@ class Root:
             return True
         if known is not None and seen.is_same(known.identity):
             return True
-        if not part and (self._folder.marker or self._folder.any_root):
+        if not part and (self.folder.marker or self.folder.any_root):
             return True
         if self._compared.get((part, seen), Likeness()).is_whole:
             return True
@@ -211,7 +209,7 @@ class Root:
         return not scan_index.ever_held(db, name, part)
 
     def _is_news(self, db: Transaction, view: View, parts: _Parts, standing: Standing) -> bool:
-        if not folders.is_known(db, self._folder.name) or any(
+        if not folders.is_known(db, self.folder.name) or any(
             self._is_to_be_taken(db, view, *part) for part in parts.items()
         ):
             return True
@@ -226,8 +224,8 @@ class Root:
 
     def _judge(self, db: Transaction, view: View) -> Standing:
         """Accept the right parts, bring the holds up to date, and return the standing."""
-        name, now = self._folder.name, self._clock()
-        folders.note(db, name, self._folder.path, now if view.parts[b""] else None)
+        name, now = self.folder.name, self.clock()
+        folders.note(db, name, self.folder.path, now if view.parts[b""] else None)
         parts = self._parts(db, view)
         for part, known in parts.items():
             if self._is_to_be_taken(db, view, part, known):
@@ -259,7 +257,7 @@ class Root:
 
     def _take(self, db: Transaction, view: View, part: bytes) -> None:
         """Record what is there now as a part's identity; forget a part that is not mounted."""
-        name, seen, now = self._folder.name, view.parts[part], self._clock()
+        name, seen, now = self.folder.name, view.parts[part], self.clock()
         if seen is None or (part and part not in view.mounted):
             folders.forget_part(db, name, part)
             return
@@ -270,13 +268,13 @@ class Root:
         if part or known is None or seen.is_same(known.identity):
             return
         log.warning("%s: another folder is taken for %s", name, self._shown)
-        if self._folder.any_root:
+        if self.folder.any_root:
             reconfiguration.release_all(db, name, now)
         if not held:
             folders.begin_anew(db, name, now)
 
     def _scope(self, part: bytes) -> str:
-        return f"{self._folder.name}/{shown(part)}" if part else self._folder.name
+        return f"{self.folder.name}/{shown(part)}" if part else self.folder.name
 
     def _wanted(self, standing: Standing) -> dict[_Key, bytes]:
         """Return the holds that should be open, each with the part that it concerns."""
@@ -297,7 +295,7 @@ class Root:
             (hold.stops, hold.scope, hold.reason)
             for hold in holds.open_holds(db)
             if hold.reason in (ROOT_MISSING, ROOT_REPLACED)
-            and hold.scope.partition("/")[0] == self._folder.name
+            and hold.scope.partition("/")[0] == self.folder.name
         }
 
     def _place(self, db: Transaction, key: _Key, part: bytes, view: View) -> None:
@@ -306,7 +304,7 @@ class Root:
         if seen is not None and stops == "deletions":
             self._name_missing(db, key, message, self._compared[part, seen].missing)
             return
-        synced = scan_index.synced_in(db, self._folder.name, part, b"", holds.FIRST)
+        synced = scan_index.synced_in(db, self.folder.name, part, b"", holds.FIRST)
         where = self._where(part)
         commands = [f"ls -la {where}", f"findmnt --target {where}"]
         if seen is not None:
@@ -317,10 +315,10 @@ class Root:
             scope=scope,
             reason=reason,
             message=message,
-            affects=scan_index.count_synced_in(db, self._folder.name, part),
+            affects=scan_index.count_synced_in(db, self.folder.name, part),
             first=[shown(file.path) for file in synced],
             commands=commands,
-            now=self._clock(),
+            now=self.clock(),
         )
         if is_new:
             log.warning("%s: held: %s", scope, message)
@@ -332,19 +330,19 @@ class Root:
         stops, scope, reason = key
         place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
         is_new = holds.open_id(db, **place) is None
-        decisions.name(db, missing, **place, message=message, now=self._clock(), only=True)
+        decisions.name(db, missing, **place, message=message, now=self.clock(), only=True)
         if is_new:
             log.warning("%s: held: %s", scope, message)
 
     def _where(self, part: bytes) -> str:
-        where = self._folder.path + b"/" + part if part else self._folder.path
+        where = self.folder.path + b"/" + part if part else self.folder.path
         return shlex.quote(os.fsdecode(where))
 
     def _message(self, key: _Key, part: bytes, view: View) -> str:
         where, error = self._where(part), view.errors.get(part)
         match key[0], key[2]:
-            case _, "root_missing" if self._folder.marker and not part and error == _NOT_THERE:
-                marker = shown(self._folder.marker)
+            case _, "root_missing" if self.folder.marker and not part and error == _NOT_THERE:
+                marker = shown(self.folder.marker)
                 return (
                     f"the folder {where}, or the marker {marker} in it, is not there: mount it, or "
                     "put the marker back; nothing is taken for deleted until then"

@@ -1,12 +1,9 @@
-"""The scan: one pass over a folder, compared with the table directory by directory.
-
-Events are hints; the scan is the truth. It keeps no list of all files: at any time it holds a batch
-of one directory's rows, a batch of what differs, and the names of the directories.
-"""
+"""Scans a folder, or some of its directories. Events are hints; the scan is the truth."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from syncd.state import folders
 from syncd.state.database.store import Store
@@ -16,7 +13,7 @@ from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root
 from syncd.watch.scan_pass import ScanPass, ScanReport
-from syncd.watch.standing import RootState, Standing
+from syncd.watch.standing import RootState
 
 log = logging.getLogger(__name__)
 
@@ -24,27 +21,19 @@ log = logging.getLogger(__name__)
 NOTE_SECONDS = 60.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Scanner:
     """Scans one folder; a scan at a time."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        folder: WatchFolder,
-        rules: Rules,
-        open_files: OpenFiles,
-        root: Root,
-        clock: Callable[[], float] = time.time,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._rules = rules
-        self._open_files = open_files
-        self._root = root
-        self._clock = clock
-        self._stopped = stopped
+    store: Store
+    folder: WatchFolder
+    rules: Rules
+    open_files: OpenFiles
+    root: Root
+    clock: Callable[[], float] = time.time
+    stopped: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
         self._noted = (-NOTE_SECONDS, -1)
 
     def scan(self, coverage: Coverage | None = None) -> ScanReport:
@@ -52,15 +41,10 @@ class Scanner:
 
         With `coverage` the report also tells which directories it does not cover.
         """
-        began = time.monotonic()
         # Read anew with each scan: where there are no events, nobody tells of a change in them.
-        self._rules.forget(all_are_read=True)
-        self._root.compare_anew()
-        standing = self._root.check()
-        report = ScanReport(state=standing.state)
-        if standing.state.is_seen:
-            self._pass(report, standing, coverage).run()
-        report.seconds = time.monotonic() - began
+        self.rules.forget(all_are_read=True)
+        self.root.compare_anew()
+        report = self._pass(coverage, ScanPass.run)
         if report.complete:
             self._note(report)
         return report
@@ -69,33 +53,37 @@ class Scanner:
         self, directories: Sequence[bytes], coverage: Coverage | None = None
     ) -> ScanReport:
         """Scan these directories and those beneath them, without what `coverage` covers."""
-        began = time.monotonic()
-        self._rules.forget()
-        standing = self._root.check()
-        report = ScanReport(state=standing.state)
-        if standing.state.is_seen:
-            self._pass(report, standing, coverage).run_parts(directories)
-        report.seconds = time.monotonic() - began
-        return report
+        self.rules.forget()
+        return self._pass(coverage, lambda scan: scan.run_parts(directories))
 
     @property
     def ever_ended(self) -> bool:
         """Whether a scan of this folder ever came to its end."""
-        return self._store.read(folders.is_first_scan_over, self._folder.name)
+        return self.store.read(folders.is_first_scan_over, self.folder.name)
 
-    def _pass(self, report: ScanReport, standing: Standing, coverage: Coverage | None) -> ScanPass:
-        report.unreadable.update(dict.fromkeys(standing.stopped, "another disk is mounted there"))
-        return ScanPass(
-            store=self._store,
-            folder=self._folder,
-            rules=self._rules,
-            open_files=self._open_files,
-            root=self._root,
-            stopped=self._stopped,
-            report=report,
-            before=standing.view,
-            coverage=coverage,
-        )
+    def _pass(self, coverage: Coverage | None, run: Callable[[ScanPass], None]) -> ScanReport:
+        """Let `run` scan the folder, if its root is the right one."""
+        began = time.monotonic()
+        standing = self.root.check()
+        report = ScanReport(state=standing.state)
+        if standing.state.is_seen:
+            stopped = dict.fromkeys(standing.stopped, "another disk is mounted there")
+            report.unreadable.update(stopped)
+            run(
+                ScanPass(
+                    store=self.store,
+                    folder=self.folder,
+                    rules=self.rules,
+                    open_files=self.open_files,
+                    root=self.root,
+                    stopped=self.stopped,
+                    report=report,
+                    before=standing.view,
+                    coverage=coverage,
+                )
+            )
+        report.seconds = time.monotonic() - began
+        return report
 
     def _note(self, report: ScanReport) -> None:
         """Note the scan in the table; where it changed nothing, not more than once a minute."""
@@ -104,12 +92,12 @@ class Scanner:
         if not report.changed and directories == report.directories and now < at + NOTE_SECONDS:
             return
         tells_all = report.state is RootState.OK and not report.unreadable
-        self._store.write(
+        self.store.write(
             folders.note_scan,
-            self._folder.name,
-            at=self._clock(),
+            self.folder.name,
+            at=self.clock(),
             seconds=report.seconds,
             directories=report.directories,
-            mirrored=self._folder.mirror_deletions if tells_all else None,
+            mirrored=self.folder.mirror_deletions if tells_all else None,
         )
         self._noted = now, report.directories

@@ -63,11 +63,9 @@ class Watch:
         policies: Policies,
         wake: Callable[[], None],
         clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stop = threading.Event()
-        self._stopped = stopped
         instances = Instances()
         #: called with the name of a folder of which there is a hint
         self.on_hint: Callable[[str], None] = lambda _: wake()
@@ -79,7 +77,7 @@ class Watch:
                 wake=partial(self._hinted, folder.name),
                 instances=instances,
                 clock=clock,
-                monotonic=monotonic,
+                monotonic=time.monotonic,
                 stopped=lambda: self._stop.is_set() or stopped(),
             )
             for folder in folders

@@ -7,11 +7,12 @@ The intent is committed first; then the file is set aside, checked once more and
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from syncd import disk, lease, relocation
 from syncd.exceptions import DiskError, FileChangedError
-from syncd.files_api import FilesApiError, FilesClient
+from syncd.files_api import FilesClient
 from syncd.log import fields
 from syncd.state import after_upload, folders
 from syncd.state.backoff import backoff_seconds
@@ -22,8 +23,9 @@ from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.texts import shown
 from syncd.workers.confirmation import Confirmation, Told
-from syncd.workers.emptied_folder import EmptiedFolder, Later, Waiting
+from syncd.workers.emptied_folder import EmptiedFolder, Later, Waiting, known_mount
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 from syncd.workers.path_check import is_right_root, look
 
 log = logging.getLogger(__name__)
@@ -41,48 +43,39 @@ MOST_LEFT_OUT = 500
 _NO_SIZES = "the service reports no sizes, so nothing proves that a file arrived whole"
 
 
+@dataclass(kw_only=True, eq=False)
 class AfterUpload:
     """The last stage for emptied folders: `step` takes away the files that are uploaded."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        gate: Gate,
-        emptied: Mapping[str, EmptiedFolder],
-        policies: Mapping[str, Policy],
-        clock: Callable[[], float],
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._gate = gate
-        self._confirmation = Confirmation(client=client, gate=gate)
-        self._folders = emptied
-        self._policies = policies
-        self._clock = clock
-        self._stopped = stopped
-        self._waiting = {name: Waiting() for name in emptied}
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    gate: Gate
+    emptied: Mapping[str, EmptiedFolder]
+    policies: Mapping[str, Policy]
+    clock: Callable[[], float]
+    stopped: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._confirmation = Confirmation(client=self.client, gate=self.gate)
+        self._waiting = {name: Waiting() for name in self.emptied}
         self._told: dict[str, str] = {}
 
     def step(self) -> float | None:
         """Take away what is due; return the seconds until more may be."""
         more = False
-        for name, folder in self._folders.items():
+        for name, folder in self.emptied.items():
             more |= self._finish_half_taken(name)
-            if folder.takes and self._clock() >= self._waiting[name].quiet_until:
+            if folder.takes and self.clock() >= self._waiting[name].quiet_until:
                 more |= self._take_due(name, folder)
             self._tell(name)
-        return 0.0 if more and not self._stopped() else None
+        return 0.0 if more and not self.stopped() else None
 
     def _finish_half_taken(self, name: str) -> bool:
-        now = self._clock()
-        found = self._store.read(after_upload.half_taken, name, now, BATCH)
+        now = self.clock()
+        found = self.store.read(after_upload.half_taken, name, now, BATCH)
         for file, copy in found:
-            if self._stopped() or not self._has_right_root(name):
+            if self.stopped() or not self._has_right_root(name):
                 return False
             self._finish(file, copy)
         return len(found) == BATCH
@@ -96,8 +89,8 @@ class AfterUpload:
             self._look_later(copy, backoff_seconds(6))
             log.warning("%s: it is set aside in %s: %s", file.shown, copy.aside, _reason(error))
             return
-        folder = self._folders[file.folder]
-        place = (self._store, file.folder, folder.path)
+        folder = self.emptied[file.folder]
+        place = (self.store, file.folder, folder.path)
         sight = look(*place, [file.path], marker=folder.marker).get(file.path)
         if sight is None or sight.found is disk.Found.UNREADABLE:
             self._look_later(copy, backoff_seconds(6))
@@ -108,19 +101,19 @@ class AfterUpload:
 
     def _take_due(self, name: str, folder: EmptiedFolder) -> bool:
         """Take away the due files of one folder; return whether there may be more."""
-        now, waiting = self._clock(), self._waiting[name]
+        now, waiting = self.clock(), self._waiting[name]
         waiting.obstacle = self._led_elsewhere(folder) or relocation.obstacle(
-            folder.path, folder.move_to, self._mounted_on(folder)
+            folder.path, folder.move_to, known_mount(self.store, folder.move_to)
         )
         later = waiting.blocked(now)
         if waiting.obstacle or None in later or len(later) > MOST_LEFT_OUT:
             waiting.quiet_until = now + OBSTACLE_SECONDS
             return False
-        if self._gate.seconds_shut_for_all() or not self._has_right_root(name):
+        if self.gate.seconds_shut_for_all() or not self._has_right_root(name):
             return False
         busy = [file_id for file_id, known in waiting.files.items() if known.again_at > now]
         parents = [path for path in later if path is not None]
-        found = self._store.read(after_upload.due, name, BATCH, without=busy, parents=parents)
+        found = self.store.read(after_upload.due, name, BATCH, without=busy, parents=parents)
         if parents and not found:
             waiting.quiet_until = now + OBSTACLE_SECONDS
         self._take_confirmed([(file, copy) for file, copy in found if self._may_leave(file)])
@@ -132,29 +125,19 @@ class AfterUpload:
         if folder.move_to is None:
             return ""
         key, now = f"target {shown(folder.move_to)}", os.path.realpath(folder.move_to)
-        known = self._store.fact(key)
+        known = self.store.fact(key)
         if known is None:
-            self._store.write(set_fact, key, now.hex())
+            self.store.write(set_fact, key, now.hex())
         if known in (None, now.hex()):
             return ""
         was = shown(bytes.fromhex(known or ""))
         return f"move_to = {shown(folder.move_to)} is a link to another place than {was}: undo that"
 
-    def _mounted_on(self, folder: EmptiedFolder) -> bytes | None:
-        """Return where the target was mounted before, and record a new mount."""
-        if folder.move_to is None:
-            return None
-        key, now = f"mount of {shown(folder.move_to)}", relocation.mount_point(folder.move_to)
-        known = self._store.fact(key)
-        if known is None or len(now) > len(bytes.fromhex(known)):
-            self._store.write(set_fact, key, now.hex())
-        return None if known is None else bytes.fromhex(known)
-
     def _may_leave(self, file: File) -> bool:
         """Return whether a file's directory and the target allow taking it away."""
-        folder, waiting = self._folders[file.folder], self._waiting[file.folder]
+        folder, waiting = self.emptied[file.folder], self._waiting[file.folder]
         parent = disk.split(file.path)[0]
-        if {None, parent} & waiting.blocked(self._clock()):
+        if {None, parent} & waiting.blocked(self.clock()):
             return False
         target = folder.move_to
         if target is not None and not relocation.has_room(folder.path, target, file.size):
@@ -177,14 +160,14 @@ class AfterUpload:
         told: Mapping[int, Told] = {}
         asked_at = float("-inf")
         for index, (file, copy) in enumerate(found):
-            if self._stopped():
+            if self.stopped():
                 return
             parent, waiting = disk.split(file.path)[0], self._waiting[file.folder]
-            if {None, parent} & waiting.blocked(self._clock()):
+            if {None, parent} & waiting.blocked(self.clock()):
                 continue
-            if not 0 <= self._clock() - asked_at < FRESH_SECONDS:
+            if not 0 <= self.clock() - asked_at < FRESH_SECONDS:
                 told = self._confirmation.ask([copy for _, copy in found[index:]])
-                asked_at = self._clock()
+                asked_at = self.clock()
             self._take_if_whole(file, copy, told.get(copy.id))
 
     def _take_if_whole(self, file: File, copy: Copy, told: Told | None) -> None:
@@ -208,18 +191,15 @@ class AfterUpload:
 
     def _gone_remotely(self, copy: Copy) -> None:
         """Record that a copy is gone, if a listing proves that the key is good."""
-        try:
-            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self._gate.failed(error)
+        if not may_list(self.client, self.gate, copy.workspace_uuid):
             return
-        now = self._clock()
-        self._store.write(self._ledger.gone_remotely, copy.id, now)
+        now = self.clock()
+        self.store.write(self.ledger.gone_remotely, copy.id, now)
         log.warning("%s is gone remotely: its file is not taken away", copy.file_uuid)
 
     def _take(self, file: File) -> None:
         """Set a file aside, and take it away from there."""
-        waiting, root = self._waiting[file.folder], self._folders[file.folder].path
+        waiting, root = self._waiting[file.folder], self.emptied[file.folder].path
         copy = None
         try:
             with disk.open_beneath(root, file.path) as descriptor:
@@ -230,8 +210,8 @@ class AfterUpload:
                     # The watcher notices new content too, which must be sent first.
                     self._put_off(waiting.files, file.id)
                     return
-                aside, now = relocation.new_aside(), self._clock()
-                copy = self._store.write(after_upload.begin, file.id, mark, aside, now)
+                aside, now = relocation.new_aside(), self.clock()
+                copy = self.store.write(after_upload.begin, file.id, mark, aside, now)
                 if copy is None:
                     self._put_off(waiting.files, file.id)
                     return
@@ -245,7 +225,7 @@ class AfterUpload:
 
     def _take_from_aside(self, file: File, copy: Copy) -> bool:
         """Move, delete or give back a file that is set aside; return False if it is not there."""
-        folder = self._folders[file.folder]
+        folder = self.emptied[file.folder]
         try:
             with relocation.opened(folder.path, file.path, copy.aside or "") as place:
                 try:
@@ -274,12 +254,12 @@ class AfterUpload:
             raise FileChangedError("somebody writes to it")
         is_renamed = target is not None and place.is_beside(target)
         again_at = (copy.consumed_at or 0.0) + DAY_SECONDS
-        if has_writer is None and not is_renamed and self._clock() < again_at:
+        if has_writer is None and not is_renamed and self.clock() < again_at:
             # It cannot be opened any more; a process that still has it open gets a day to finish.
-            self._store.write(after_upload.look_later, copy.id, again_at)
+            self.store.write(after_upload.look_later, copy.id, again_at)
             log.info("%s: set aside for a day, since it may still be open", file.shown)
             return ""
-        whole = place.is_whole(copy.size, copy.sha256, self._stopped)
+        whole = place.is_whole(copy.size, copy.sha256, self.stopped)
         if whole is None:
             return ""
         if not whole:
@@ -300,7 +280,7 @@ class AfterUpload:
 
     def _failed(self, file: File, copy: Copy | None, error: OSError | DiskError) -> None:
         """Record why a file stays in place; an OSError makes its whole directory wait."""
-        waiting, folder = self._waiting[file.folder], self._folders[file.folder]
+        waiting, folder = self._waiting[file.folder], self.emptied[file.folder]
         message = f"{file.shown}: {_reason(error)}"
         if isinstance(error, OSError) and folder.takes:
             verb = "deleted" if folder.move_to is None else "moved"
@@ -312,22 +292,22 @@ class AfterUpload:
             self._returned(copy, message)
 
     def _returned(self, copy: Copy, reason: str) -> None:
-        now = self._clock()
-        self._store.write(after_upload.returned, copy.id, self._policies, now, reason=reason)
+        now = self.clock()
+        self.store.write(after_upload.returned, copy.id, self.policies, now, reason=reason)
 
     def _look_later(self, copy: Copy, seconds: float) -> None:
-        at = self._clock() + seconds
-        self._store.write(after_upload.look_later, copy.id, at)
+        at = self.clock() + seconds
+        self.store.write(after_upload.look_later, copy.id, at)
 
     def _put_off(self, waiting: dict[K, Later], key: K, message: str = "") -> None:
         known = waiting.get(key)
         failures = known.failures + 1 if known else 1
-        waiting[key] = Later(message, failures, self._clock() + backoff_seconds(failures))
+        waiting[key] = Later(message, failures, self.clock() + backoff_seconds(failures))
 
     def _done(self, file: File, copy: Copy, how: str) -> None:
         self._waiting[file.folder].files.pop(file.id, None)
-        now = self._clock()
-        self._store.write(after_upload.done, copy.id, now, how=how)
+        now = self.clock()
+        self.store.write(after_upload.done, copy.id, now, how=how)
         log.info(
             "%s: %s", file.shown, how, extra=fields("taken", folder=file.folder, path=file.shown)
         )
@@ -337,7 +317,7 @@ class AfterUpload:
         text = self._waiting[name].text()
         if self._told.get(name) == text:
             return
-        before = self._store.write(folders.set_obstacle, name, text)
+        before = self.store.write(folders.set_obstacle, name, text)
         self._told[name] = text
         if text and text != before:
             log.warning("%s: files are not taken away after their upload: %s", name, text)
@@ -345,8 +325,8 @@ class AfterUpload:
             log.info("%s: files are taken away after their upload again", name)
 
     def _has_right_root(self, name: str, path: bytes = b"") -> bool:
-        folder = self._folders[name]
-        return is_right_root(self._store, name, folder.path, folder.marker, path)
+        folder = self.emptied[name]
+        return is_right_root(self.store, name, folder.path, folder.marker, path)
 
 
 def _reason(error: OSError | DiskError) -> str:

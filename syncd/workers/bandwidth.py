@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from syncd.files_api import Bandwidth
@@ -37,34 +38,29 @@ def in_force(limit: Limit | None, timetable: Timetable, now: float) -> InForce:
     return InForce(scheduled, "timetable" if timetable.entries else "configuration", until)
 
 
+@dataclass(kw_only=True, eq=False)
 class BandwidthControl:
     """Sets the limit of the bucket that all uploads share."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        bucket: Bandwidth,
-        timetable: Timetable,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._bucket = bucket
-        self._timetable = timetable
-        self._clock = clock
+    store: Store
+    bucket: Bandwidth
+    timetable: Timetable
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         #: from when to when what the timetable says holds
         self._scheduled = (0.0, 0.0)
         self.in_force = InForce(None, "configuration", None)
 
     def step(self) -> float | None:
         """Apply what holds now; return the seconds until that changes by itself."""
-        now = self._clock()
-        limit = self._store.read(limits.current, now)
+        now = self.clock()
+        limit = self.store.read(limits.current, now)
         if limit is not None and now < limit.since:
-            self._store.write(limits.mind_the_clock, now)
-            limit = self._store.read(limits.current, now)
+            self.store.write(limits.mind_the_clock, now)
+            limit = self.store.read(limits.current, now)
         if limit is not None or not self._scheduled[0] <= now < self._scheduled[1]:
-            self._apply(in_force(limit, self._timetable, now), now, is_scheduled=limit is None)
+            self._apply(in_force(limit, self.timetable, now), now, is_scheduled=limit is None)
         until = self.in_force.until
         return None if until is None else max(until - now, 0.0)
 
@@ -74,5 +70,5 @@ class BandwidthControl:
         self._scheduled = (now, ends) if is_scheduled else (0.0, 0.0)
         if found.rate != self.in_force.rate:
             log.info("the limit on the bandwidth is %s (%s)", rate(found.rate), found.source)
-            self._bucket.limit(found.rate)
+            self.bucket.limit(found.rate)
         self.in_force = found

@@ -1,11 +1,27 @@
 """Notices that the wall clock was set, by comparing it with a clock that nobody can set."""
 
+import secrets
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 #: Seconds by which the wall clock must depart from the steady one to count as set.
 CLOCK_JUMP_SECONDS = 30.0
 #: The longest time for which a machine is believed to have been off, in seconds.
 LONGEST_OFF_SECONDS = 400 * 86_400.0
+
+
+def boottime() -> float:
+    """Return seconds of a clock that runs while the machine is suspended, and cannot be set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return the id of this boot; a random one when the kernel tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)

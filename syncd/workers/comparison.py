@@ -4,6 +4,7 @@ A listing may have a million files, so only one bit for each copy of the ledger 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from syncd.files_api import FileDetail, FilesClient, NotFoundError
@@ -17,13 +18,15 @@ BATCH = 500
 Compare = Callable[[FileDetail, Claim | None], None]
 
 
+@dataclass(kw_only=True, eq=False)
 class Comparison:
     """Takes the files of one workspace's listing; then tells which copies it did not show."""
 
-    def __init__(self, *, store: Store, client: FilesClient, compare: Compare) -> None:
-        self._store = store
-        self._client = client
-        self._compare = compare
+    store: Store
+    client: FilesClient
+    compare: Compare
+
+    def __post_init__(self) -> None:
         self._batch: dict[str, FileDetail] = {}
         self._shown = bytearray()
         self.known = 0
@@ -39,12 +42,12 @@ class Comparison:
         batch, self._batch = self._batch, {}
         if not batch:
             return
-        claims = self._store.read(audit.known, uuids=batch.keys())
+        claims = self.store.read(audit.known, uuids=batch.keys())
         for file_uuid, item in batch.items():
             claim = claims.get(file_uuid)
             if claim is not None:
                 self.known += self._mark(claim.copy_id)
-            self._compare(item, claim)
+            self.compare(item, claim)
 
     def _mark(self, number: int) -> bool:
         """Note that a copy was shown; return whether that is news."""
@@ -67,7 +70,7 @@ class Comparison:
         """
         after = 0
         known = partial(audit.claims, workspace=workspace, retiring=retiring)
-        while claims := self._store.read(known, after=after):
+        while claims := self.store.read(known, after=after):
             for claim in claims:
                 if self.is_missing(claim):
                     yield claim
@@ -78,7 +81,7 @@ class Comparison:
         if self._was_shown(claim.copy_id):
             return False
         try:
-            self._client.get(claim.file_uuid)
+            self.client.get(claim.file_uuid)
         except NotFoundError as error:
             if not error.is_the_services:
                 raise

@@ -3,6 +3,7 @@
 import enum
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -45,12 +46,12 @@ class Told(enum.Enum):
     NOT_FOUND = enum.auto()
 
 
+@dataclass(kw_only=True, eq=False)
 class Confirmation:
     """Looks at objects of ours, many in one listing where that is cheaper."""
 
-    def __init__(self, *, client: FilesClient, gate: Gate) -> None:
-        self._client = client
-        self._gate = gate
+    client: FilesClient
+    gate: Gate
 
     def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
         """Return what is told of each copy, by its id; one that nobody answers for is left out."""
@@ -61,7 +62,7 @@ class Confirmation:
             if len(copies) >= LISTED_FROM:
                 told |= self._try(partial(self._listed, workspace, copies)) or {}
             for copy in copies:
-                if copy.id not in told and not self._gate.seconds_shut_for_all():
+                if copy.id not in told and not self.gate.seconds_shut_for_all():
                     said = self._try(partial(self._one, copy))
                     told |= {} if said is None else {copy.id: said}
         return told
@@ -71,10 +72,10 @@ class Confirmation:
         try:
             found = look()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             log.warning("cannot see now whether uploads arrived: %s", error)
             return None
-        self._gate.succeeded()
+        self.gate.succeeded()
         return found
 
     def _listed(self, workspace: str | None, copies: Sequence[Copy]) -> Mapping[int, Told]:
@@ -83,7 +84,7 @@ class Confirmation:
         told: dict[int, Told] = {}
         offset = 0
         for _ in range(1 + len(copies) // LISTED_FROM // 2):
-            page = self._client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
+            page = self.client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
             ours = [(by_uuid.pop(item.file_uuid, None), item) for item in page.items]
             said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
             # A listing may keep sizes back that a look at the object tells.
@@ -96,7 +97,7 @@ class Confirmation:
 
     def _one(self, copy: Copy) -> Told:
         try:
-            detail = self._client.get(copy.file_uuid or "")
+            detail = self.client.get(copy.file_uuid or "")
         except NotFoundError as error:
             if not error.is_the_services:
                 raise
@@ -105,7 +106,7 @@ class Confirmation:
         if said is not Told.NO_SIZE or detail.file_url is None:
             return said
         try:
-            length = self._client.length(detail.file_url)
+            length = self.client.length(detail.file_url)
         except RefusedError:
             return Told.NOTHING_YET
         return Told.NO_SIZE if length is None else _compare(copy, length)

@@ -19,6 +19,7 @@ from syncd.state.ledger import Arrival, Failure, Ledger, Stored
 from syncd.units import counted
 from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
@@ -41,44 +42,36 @@ class ConfirmOptions:
     first_poll_seconds: float = 2.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Confirmer:
     """The stage after a presigned upload: `step` confirms what is due."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        gate: Gate,
-        options: ConfirmOptions,
-        clock: Callable[[], float],
-        pause: Callable[[float], bool],
-    ) -> None:
-        """`pause(seconds)` waits, and returns True when the daemon is to stop."""
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._confirmation = Confirmation(client=client, gate=gate)
-        self._gate = gate
-        self._options = options
-        self._clock = clock
-        self._pause = pause
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    gate: Gate
+    options: ConfirmOptions
+    clock: Callable[[], float]
+    #: waits so many seconds; returns True if the daemon is to stop
+    pause: Callable[[float], bool]
+
+    def __post_init__(self) -> None:
+        self._confirmation = Confirmation(client=self.client, gate=self.gate)
         self._tells_sizes = False
 
     def step(self) -> float | None:
         """Confirm what is due; return the seconds until more is."""
-        if shut := self._gate.seconds_shut_for_all():
+        if shut := self.gate.seconds_shut_for_all():
             return shut
-        now = self._clock()
-        found = self._store.read(confirming.due, now, BATCH)
+        now = self.clock()
+        found = self.store.read(confirming.due, now, BATCH)
         if found:
             self._record(found, self._confirmation.ask(found))
             # Copies that storages take meanwhile are confirmed together.
-            if self._pause(1.0 / STEPS_PER_SECOND):
+            if self.pause(1.0 / STEPS_PER_SECOND):
                 return None
-        next_at = self._store.read(confirming.next_due)
-        return None if next_at is None else max(next_at - self._clock(), 0.0)
+        next_at = self.store.read(confirming.next_due)
+        return None if next_at is None else max(next_at - self.clock(), 0.0)
 
     def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
         """Record what was told, the whole ones in one commit."""
@@ -95,17 +88,17 @@ class Confirmer:
 
     def _note_sizes(self, whole: list[Copy]) -> None:
         if not self._tells_sizes and any(not copy.is_video for copy in whole):
-            if self._store.fact(SIZES) != TOLD:
-                self._store.write(confirming.told)
+            if self.store.fact(SIZES) != TOLD:
+                self.store.write(confirming.told)
             self._tells_sizes = True
 
     def _live(self, whole: list[Copy]) -> None:
-        now = self._clock()
-        look = now + self._options.first_poll_seconds
+        now = self.clock()
+        look = now + self.options.first_poll_seconds
 
         arrivals = [Arrival(copy.id, _stored(copy), now, look) for copy in whole]
-        states = self._store.write(self._ledger.stored_all, arrivals)
-        sent = self._store.read(lambda db: [files.existing(db, copy.file_id) for copy in whole])
+        states = self.store.write(self.ledger.stored_all, arrivals)
+        sent = self.store.read(lambda db: [files.existing(db, copy.file_id) for copy in whole])
         for copy, file, became in zip(whole, sent, states, strict=True):
             log.info(
                 "%s: %s, %s (%s)",
@@ -125,16 +118,16 @@ class Confirmer:
 
     def _not_whole(self, copy: Copy, told: Told) -> None:
         """Wait for a copy that is not confirmed yet, or give it up and let it be planned anew."""
-        waited = self._clock() - (copy.doubted_at or copy.sent_at or 0.0)
+        waited = self.clock() - (copy.doubted_at or copy.sent_at or 0.0)
         # A transfer that did not end well is not waited for: its bytes may be sent again.
-        patience = 0.0 if copy.error_message else self._options.resend_after_seconds
+        patience = 0.0 if copy.error_message else self.options.resend_after_seconds
         may_come = told in (Told.NOTHING_YET, Told.NO_SIZE)
         if told is Told.NO_SIZE and self._is_believed(copy):
             self._live([copy])
         elif may_come and 0 <= waited < patience:
             pause = min(max(waited, LOOK_SECONDS), LONGEST_LOOK_SECONDS, patience - waited)
             self._look_later([copy], pause)
-        elif told is Told.NOT_FOUND and not self._is_key_good(copy):
+        elif told is Told.NOT_FOUND and not may_list(self.client, self.gate, copy.workspace_uuid):
             self._look_later([copy], LONGEST_LOOK_SECONDS)
         elif told is Told.NO_SIZE and not copy.error_message and self._learns_none(copy):
             self._live([copy])
@@ -142,48 +135,39 @@ class Confirmer:
             self._give_up(copy)
 
     def _is_believed(self, copy: Copy) -> bool:
-        return not self._tells_sizes and self._store.read(confirming.may_be_believed, copy=copy)
-
-    def _is_key_good(self, copy: Copy) -> bool:
-        """Tell a 404 for an object that is gone from one for a key that may not see it."""
-        try:
-            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self._gate.failed(error)
-            return False
-        return True
+        return not self._tells_sizes and self.store.read(confirming.may_be_believed, copy=copy)
 
     def _learns_none(self, copy: Copy) -> bool:
         """Say whether a copy whose time ended without a size is believed from now on.
 
         A size of any other object shows that this one has no bytes.
         """
-        if self._store.fact(SIZES) == TOLD:
+        if self.store.fact(SIZES) == TOLD:
             return False
         try:
-            samples = self._store.read(confirming.samples, copy)
+            samples = self.store.read(confirming.samples, copy)
             shown = self._confirmation.ask(samples).values()
-            page = self._client.list(workspace_uuid=copy.workspace_uuid, limit=100)
+            page = self.client.list(workspace_uuid=copy.workspace_uuid, limit=100)
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             return False
         if Told.WHOLE in shown or any(item.file_size_bytes for item in page.items):
-            self._store.write(confirming.told)
+            self.store.write(confirming.told)
             return False
         is_certain = Told.NO_SIZE in shown
-        if not self._store.write(confirming.ended_untold, copy=copy, is_certain=is_certain):
+        if not self.store.write(confirming.ended_untold, copy=copy, is_certain=is_certain):
             return False
         log.warning("the service tells no sizes: uploads are believed on the storage's word")
         return confirming.is_by_storage(copy)
 
     def _give_up(self, copy: Copy) -> None:
         """Retire what was reserved, and have the file sent anew after a pause."""
-        now = self._clock()
-        file = self._store.read(files.existing, copy.file_id)
+        now = self.clock()
+        file = self.store.read(files.existing, copy.file_id)
         unconfirmed = _UNCONFIRMED if confirming.is_by_storage(copy) else _NO_STORAGE
         failure = Failure(copy.error_message or unconfirmed, copy.error_status, copy.error_code)
         again_at = now + backoff_seconds(max(copy.attempts, file.attempts + 1))
-        self._store.write(self._ledger.not_sent, copy.id, now, failure=failure, again_at=again_at)
+        self.store.write(self.ledger.not_sent, copy.id, now, failure=failure, again_at=again_at)
         log.warning(
             "%s: %s (%s); it is sent again",
             file.shown,
@@ -193,13 +177,13 @@ class Confirmer:
         )
 
     def _look_later(self, found: list[Copy], seconds: float) -> None:
-        at = self._clock() + seconds
+        at = self.clock() + seconds
 
         def put_off(db: Transaction) -> None:
             for copy in found:
-                self._ledger.look_later(db, copy.id, at)
+                self.ledger.look_later(db, copy.id, at)
 
-        self._store.write(put_off)
+        self.store.write(put_off)
 
 
 def _stored(copy: Copy) -> Stored:

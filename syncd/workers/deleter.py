@@ -26,6 +26,7 @@ from syncd.state.planner import Policy
 from syncd.state.texts import error_text
 from syncd.workers.clock_seen import ClockSeen
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 from syncd.workers.parallel_looks import ParallelLooks
 from syncd.workers.path_check import look
 
@@ -62,46 +63,30 @@ class MirroredFolder:
     marker: bytes = b""
 
 
+@dataclass(kw_only=True, eq=False)
 class Deleter:
     """The deletion stage: `step` looks again at missing files, then deletes retiring copies."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        deletions: Deletions,
-        mirrored: Mapping[str, MirroredFolder],
-        policies: Mapping[str, Policy],
-        client: FilesClient,
-        gate: Gate,
-        clock: Callable[[], float],
-        steady: Callable[[], float],
-        boot: str,
-        pause: Callable[[float], bool],
-        stopped: Callable[[], bool] = lambda: False,
-        ask: Callable[[Copy], None] = lambda _: None,
-    ) -> None:
-        """`steady` is a clock that nobody can set, in seconds since the machine's start `boot`.
+    store: Store
+    ledger: Ledger
+    deletions: Deletions
+    mirrored: Mapping[str, MirroredFolder]
+    policies: Mapping[str, Policy]
+    client: FilesClient
+    gate: Gate
+    clock: Callable[[], float]
+    #: a clock that nobody can set, in seconds since the machine's start `boot`
+    steady: Callable[[], float]
+    boot: str
+    #: waits so many seconds; returns True if the daemon is to stop
+    pause: Callable[[float], bool]
+    stopped: Callable[[], bool] = lambda: False
+    #: asks the service whether it has a copy, and records the answer
+    ask: Callable[[Copy], None] = lambda _: None
 
-        `pause(seconds)` waits, and returns True when the daemon is to stop. `ask` asks the service
-        whether it has a copy, and records the answer.
-        """
-        self._store = store
-        self._ledger = ledger
-        self._deletions = deletions
-        self._mirrored = mirrored
-        self._policies = policies
-        self._client = client
-        self._gate = gate
-        self._clock = clock
-        self._steady = steady
-        self._boot = boot
-        self._pause = pause
+    def __post_init__(self) -> None:
         self._clock_seen: ClockSeen | None = None
         self._clock_noted_at = 0.0
-        self._stopped = stopped
-        self._ask = ask
         #: copies whose DELETE was promised, and its outcome not recorded
         self._unknown: set[int] = set()
         self._lookouts = ParallelLooks(self._look)
@@ -114,31 +99,31 @@ class Deleter:
         is_full = self._delete_due(missing=False)
         self._look_again()
         self._review()
-        if shut := self._gate.seconds_shut_for_all():
+        if shut := self.gate.seconds_shut_for_all():
             return shut
         if self._delete_due(missing=True) or is_full:
             return 0.0
-        now = self._clock()
-        next_at = self._store.read(due.next_deletion, now)
+        now = self.clock()
+        next_at = self.store.read(due.next_deletion, now)
         return None if next_at is None else max(next_at - now, 0.0)
 
     def _delete_due(self, *, missing: bool) -> bool:
         """Delete due copies of missing files, or of others; return whether more may be due."""
-        now = self._clock()
-        retiring = self._store.read(due.deletions, now, BATCH, missing=missing)
+        now = self.clock()
+        retiring = self.store.read(due.deletions, now, BATCH, missing=missing)
         is_full = len(retiring) == BATCH
         # A missing file holds no content, so that none of these is asked for.
-        asked_for = [] if missing else self._store.read(self._deletions.asked_for, retiring)
+        asked_for = [] if missing else self.store.read(self.deletions.asked_for, retiring)
         for copy in asked_for:
-            if self._stopped() or self._gate.seconds_shut_for_all():
+            if self.stopped() or self.gate.seconds_shut_for_all():
                 return False
-            self._ask(copy)
-            self._pause(1.0 / DELETES_PER_SECOND)
+            self.ask(copy)
+            self.pause(1.0 / DELETES_PER_SECOND)
         retiring = [copy for copy in retiring if copy not in asked_for]
         for start in range(0, len(retiring), LAST_LOOKS):
-            if self._stopped() or self._gate.seconds_shut_for_all():
+            if self.stopped() or self.gate.seconds_shut_for_all():
                 return False
-            fresh_until = self._steady() + LOOK_SECONDS
+            fresh_until = self.steady() + LOOK_SECONDS
             may_go = self._last_look(retiring[start : start + LAST_LOOKS])
             if may_go:
                 self._delete(may_go, fresh_until)
@@ -148,51 +133,51 @@ class Deleter:
         """Allow requests again that were in flight when their last commit failed."""
         if not self._unknown:
             return
-        self._store.write(self._deletions.abandon, self._unknown, self._clock())
+        self.store.write(self.deletions.abandon, self._unknown, self.clock())
         self._unknown.clear()
 
     def _mind_the_clock(self) -> None:
         """Restart every grace period if the clock was set, so that none ends by the jump."""
-        now = self._clock()
-        seen = ClockSeen(self._boot, now - self._steady(), now)
-        known = self._clock_seen or self._store.read(read_fact, CLOCK, ClockSeen.parse)
+        now = self.clock()
+        seen = ClockSeen(self.boot, now - self.steady(), now)
+        known = self._clock_seen or self.store.read(read_fact, CLOCK, ClockSeen.parse)
         jump = known.jump(seen) if known else 0.0
         if known is None or jump:
             if jump:
                 log.warning("the clock was set by %+.0f s; every grace period restarts", jump)
             back = max(-jump, 0.0)
-            self._store.write(grace.restart, now, list(self._mirrored), set_back=back)
+            self.store.write(grace.restart, now, list(self.mirrored), set_back=back)
             self._clock_noted_at = 0.0
         if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
-            self._store.write(set_fact, CLOCK, str(seen))
+            self.store.write(set_fact, CLOCK, str(seen))
             self._clock_noted_at = now
         self._clock_seen = seen
 
     def _look_again(self) -> None:
         """Look a second time at the missing files whose grace period is over."""
-        now = self._clock()
-        missing = self._store.read(
+        now = self.clock()
+        missing = self.store.read(
             lambda db: {
                 name: found
-                for name in self._mirrored
+                for name in self.mirrored
                 if (found := due.missing(db, now, name, BATCH))
             }
         )
         for name, seen in self._lookouts.look(missing).items():
             judge = partial(self._judge, name=name, missing=missing[name], seen=seen, now=now)
-            self._store.write(judge)
+            self.store.write(judge)
 
     def _review(self) -> None:
         """Bring the holds that name files up to date."""
-        now = self._clock()
-        for name in self._store.read(
-            lambda db: [n for n in self._mirrored if self._deletions.is_review_due(db, n)]
+        now = self.clock()
+        for name in self.store.read(
+            lambda db: [n for n in self.mirrored if self.deletions.is_review_due(db, n)]
         ):
-            self._store.write(self._deletions.review, folder=name, now=now)
+            self.store.write(self.deletions.review, folder=name, now=now)
 
     def _look(self, name: str, paths: Sequence[bytes]) -> Mapping[bytes, disk.Sight]:
-        folder = self._mirrored[name]
-        return look(self._store, name, folder.path, paths, marker=folder.marker)
+        folder = self.mirrored[name]
+        return look(self.store, name, folder.path, paths, marker=folder.marker)
 
     def _judge(
         self,
@@ -202,9 +187,9 @@ class Deleter:
         seen: Mapping[bytes, disk.Sight],
         now: float,
     ) -> None:
-        neighbours = self._deletions.neighbours(name)
+        neighbours = self.deletions.neighbours(name)
         # A mass deletion is held before the first of its files retires.
-        self._deletions.review(db, name, now)
+        self.deletions.review(db, name, now)
         # A missing root yields no observations.
         found = {file.id: seen[file.path].found for file in missing if file.path in seen}
         wait = awaiting_rename(db, [file.id for file in missing], neighbours, now)
@@ -213,27 +198,27 @@ class Deleter:
             for file in missing
             if found.get(file.id, disk.Found.UNREADABLE) is disk.Found.UNREADABLE
         }
-        self._ledger.put_off_all(db, sorted(wait), now + LOOK_AGAIN_SECONDS)
+        self.ledger.put_off_all(db, sorted(wait), now + LOOK_AGAIN_SECONDS)
         judged = [file.id for file in missing if file.id not in wait]
         absent = {file_id for file_id in judged if found[file_id] is disk.Found.ABSENT}
         first = {file.id for file in missing if file.missing_since is None} & absent
-        grace.begin(db, sorted(first), now, self._mirrored[name].grace_seconds)
-        self._deletions.confirm_missing(db, sorted(absent - first), now, checks=CHECKS)
+        grace.begin(db, sorted(first), now, self.mirrored[name].grace_seconds)
+        self.deletions.confirm_missing(db, sorted(absent - first), now, checks=CHECKS)
         for file_id in judged:
             if found[file_id] is not disk.Found.ABSENT:
-                observations.doubt_absence(db, file_id, self._policies, now)
+                observations.doubt_absence(db, file_id, self.policies, now)
 
     def _last_look(self, retiring: Sequence[Copy]) -> list[tuple[Copy, File]]:
         """Look a last time at the missing files of some copies; return what may be deleted now.
 
         Batches are small because a look lists whole directories and must be fresh when used.
         """
-        known = self._store.read(
+        known = self.store.read(
             lambda db: [(copy, files.existing(db, copy.file_id)) for copy in retiring]
         )
         missing: dict[str, list[File]] = {}
         for _, file in known:
-            if file.status is FileStatus.MISSING and file.folder in self._mirrored:
+            if file.status is FileStatus.MISSING and file.folder in self.mirrored:
                 missing.setdefault(file.folder, []).append(file)
         seen = self._lookouts.look(missing)
         found = {
@@ -254,16 +239,16 @@ class Deleter:
                 if what not in (disk.Found.ABSENT, disk.Found.UNREADABLE)
             ]
             rest = [copy for copy, file in known if (copy, file) not in may_go]
-            self._store.write(self._put_off, rest, back)
+            self.store.write(self._put_off, rest, back)
         return may_go
 
     def _put_off(self, db: Transaction, retiring: Sequence[Copy], back: Sequence[int]) -> None:
         """Postpone the deletion of copies, and have the files that are `back` examined again."""
-        now = self._clock()
+        now = self.clock()
         for file_id in back:
-            observations.doubt_absence(db, file_id, self._policies, now)
+            observations.doubt_absence(db, file_id, self.policies, now)
         for copy in retiring:
-            self._ledger.look_later(db, copy.id, now + LOOK_AGAIN_SECONDS)
+            self.ledger.look_later(db, copy.id, now + LOOK_AGAIN_SECONDS)
 
     def _delete(self, may_go: Sequence[tuple[Copy, File]], fresh_until: float) -> None:
         """Commit the intent to delete copies, delete them, and commit the outcome.
@@ -273,9 +258,9 @@ class Deleter:
         """
         retiring = {copy.id: copy for copy, _ in may_go}
         gone: list[Copy] = []
-        now = self._clock()
+        now = self.clock()
         try:
-            begun = self._store.write(self._deletions.begin_delete, list(retiring.values()), now)
+            begun = self.store.write(self.deletions.begin_delete, list(retiring.values()), now)
             unsent = {copy.id: retiring[copy.id] for copy in begun}
             try:
                 self._send(begun, unsent, gone, fresh_until)
@@ -284,7 +269,7 @@ class Deleter:
                     self._record(gone, {copy.id: file for copy, file in may_go})
                 if unsent:
                     back = list(unsent.values())
-                    self._store.write(self._deletions.take_back, back, self._clock())
+                    self.store.write(self.deletions.take_back, back, self.clock())
         except Exception:
             # Otherwise these paths would wait for an answer for ever.
             self._unknown |= retiring.keys()
@@ -305,39 +290,42 @@ class Deleter:
         promised = list(unsent.values())
         is_over = False
         for copy in begun:
-            began = self._steady()
-            is_over = is_over or self._stopped() or self._store.failed or began > fresh_until
-            judge = partial(self._deletions.still_deletable, retiring=promised, now=self._clock())
+            began = self.steady()
+            is_over = is_over or self.stopped() or self.store.failed or began > fresh_until
+            judge = partial(self.deletions.still_deletable, retiring=promised, now=self.clock())
             if (
                 is_over
-                or self._gate.seconds_shut_for_all()
-                or copy.id not in self._store.recall("promised deletions", judge)
+                or self.gate.seconds_shut_for_all()
+                or copy.id not in self.store.recall("promised deletions", judge)
             ):
                 continue
             del unsent[copy.id]
             if self._is_deleted(copy):
                 gone.append(copy)
-            is_over = self._pause(max(1.0 / DELETES_PER_SECOND - (self._steady() - began), 0.0))
+            is_over = self.pause(max(1.0 / DELETES_PER_SECOND - (self.steady() - began), 0.0))
 
     def _is_deleted(self, copy: Copy) -> bool:
         """Send a DELETE and record a failure; return whether the copy is gone."""
         try:
-            self._client.delete(copy.file_uuid or "")
+            self.client.delete(copy.file_uuid or "")
         except NotFoundError as error:
-            if not (error.is_the_services and self._key_is_good(copy)):
+            is_proven = error.is_the_services and may_list(
+                self.client, self.gate, copy.workspace_uuid
+            )
+            if not is_proven:
                 self._failed(copy, error)
                 return False
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             self._failed(copy, error)
             return False
-        self._gate.succeeded()
+        self.gate.succeeded()
         return True
 
     def _record(self, gone: Sequence[Copy], of_copy: Mapping[int, File]) -> None:
         """Record that copies are gone, with one commit, and log it."""
-        now = self._clock()
-        self._store.write(self._deletions.deleted, gone, now)
+        now = self.clock()
+        self.store.write(self.deletions.deleted, gone, now)
         for copy in gone:
             file = of_copy[copy.id]
             DELETED_FILES.add(file.folder)
@@ -355,20 +343,11 @@ class Deleter:
                 ),
             )
 
-    def _key_is_good(self, copy: Copy) -> bool:
-        """Return whether a 404 means that the object is gone, not that the key may not see it."""
-        try:
-            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as error:
-            self._gate.failed(error)
-            return False
-        return True
-
     def _failed(self, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
-        now = self._clock()
+        now = self.clock()
         again_at = now + backoff_seconds(copy.attempts, asked=error.retry_after)
-        self._store.write(self._deletions.delete_failed, copy.id, failure, now, again_at)
+        self.store.write(self.deletions.delete_failed, copy.id, failure, now, again_at)
         log.warning(
             "%s: not deleted yet: %s",
             copy.file_uuid,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from syncd.files_api import FileDetail
 from syncd.state import due, echo
@@ -22,24 +23,18 @@ log = logging.getLogger(__name__)
 SHORTEST_SECONDS, LONGEST_SECONDS = 5.0, 3600.0
 
 
+@dataclass(kw_only=True, eq=False)
 class EchoLearning:
     """Reads listings only while there is something to learn, with growing pauses."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        gate: Gate,
-        search: Search,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._gate = gate
-        self._search = search
-        self._clock = clock
-        self._throttle = Throttle(clock)
+    store: Store
+    ledger: Ledger
+    gate: Gate
+    search: Search
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._throttle = Throttle(self.clock)
         self._pause_seconds = SHORTEST_SECONDS
 
     def step(self) -> None:
@@ -47,14 +42,14 @@ class EchoLearning:
 
         Raise FilesApiError when the service does not answer.
         """
-        samples = self._store.read(echo.samples)
+        samples = self.store.read(echo.samples)
         if not samples or not self._throttle.may("echo", self._pause_seconds):
             return
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_SECONDS)
         for workspace in {copy.workspace_uuid for copy in samples.values()}:
             here = {k: copy for k, copy in samples.items() if copy.workspace_uuid == workspace}
             shown = self._show(workspace, here.values())
-            self._gate.succeeded()
+            self.gate.succeeded()
             for kind, copy in here.items():
                 if item := shown.get(copy.file_uuid or ""):
                     self._learn_from(kind, copy, item)
@@ -68,14 +63,14 @@ class EchoLearning:
             if item.file_uuid in wanted:
                 shown[item.file_uuid] = item
 
-        self._search.read(workspace, take, lambda: self._search.since(wanted.values()))
+        self.search.read(workspace, take, lambda: self.search.since(wanted.values()))
         if len(shown) < len(wanted):
             # Creation times may be far from ours: that is yet to be learned.
-            self._search.read(workspace, take)
+            self.search.read(workspace, take)
         return shown
 
     def _learn_from(self, kind: str, copy: Copy, item: FileDetail) -> None:
-        stored_at = (copy.stored_at or copy.created_at) + (self._search.ahead or 0.0)
+        stored_at = (copy.stored_at or copy.created_at) + (self.search.ahead or 0.0)
         self.learn(kind, copy, stored_at, item)
 
     def learn(
@@ -85,7 +80,7 @@ class EchoLearning:
 
         `stored_at` is by the service's clock. Also keep who the service says uploads.
         """
-        now = self._clock()
+        now = self.clock()
         what = Learned(
             echo=shown.token == sent.token,
             sizes=echoed_size(sent.size, shown),
@@ -97,9 +92,9 @@ class EchoLearning:
             echo.learn_uploader(db, fact(db, KEY_MARK), shown.uploaded_by_uuid)
             # Doubts that were held for want of this proof can be looked at with it.
             for doubt in due.doubts(db) if what.echo else ():
-                self._ledger.look_later(db, doubt.id, now)
+                self.ledger.look_later(db, doubt.id, now)
 
-        self._store.write(record)
+        self.store.write(record)
         self._pause_seconds = SHORTEST_SECONDS
         echoes = "echoes" if what.echo else "does not echo"
         log.info("the Files API %s the names it is sent (%s)", echoes, kind)

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from syncd import relocation
+from syncd.state.database.store import Store
+from syncd.state.facts import set_fact
+from syncd.state.texts import shown
+
 
 @dataclass(frozen=True, slots=True)
 class EmptiedFolder:
@@ -49,3 +54,14 @@ class Waiting:
         """Return why files are not taken away, or an empty text."""
         every = (*self.parents.values(), *self.files.values())
         return self.obstacle or next((known.message for known in every if known.message), "")
+
+
+def known_mount(store: Store, target: bytes | None) -> bytes | None:
+    """Return where a target was mounted before, and record a new mount."""
+    if target is None:
+        return None
+    key, now = f"mount of {shown(target)}", relocation.mount_point(target)
+    known = store.fact(key)
+    if known is None or len(now) > len(bytes.fromhex(known)):
+        store.write(set_fact, key, now.hex())
+    return None if known is None else bytes.fromhex(known)

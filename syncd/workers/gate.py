@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from syncd.exceptions import StateError
@@ -57,25 +58,21 @@ class _Pause(NamedTuple):
         return cls(float(known["until"]), float(known["asked"]), int(known["failures"]))
 
 
+@dataclass(kw_only=True, eq=False)
 class Gate:
     """Counts the outcomes of requests, and says whether the next one may be made.
 
     Thread-safe. Times are on `monotonic`; `clock` gives epoch seconds, for display.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        key_remedy: str = "put a valid key where it comes from",
-    ) -> None:
-        """`key_remedy` tells a person what to do about a refused key."""
-        self._store = store
-        self._holds = GateHolds(store, clock, key_remedy)
-        self._clock = clock
-        self._monotonic = monotonic
+    store: Store
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    #: tells a person what to do about a refused key
+    key_remedy: str = "put a valid key where it comes from"
+
+    def __post_init__(self) -> None:
+        self._holds = GateHolds(self.store, self.clock, self.key_remedy)
         self._lock = threading.Lock()
         self._failures = 0
         self._throttled = 0
@@ -83,23 +80,23 @@ class Gate:
         self.pauses = 0
         self._shut_until = 0.0
         self._cause: FilesApiError | None = None
-        self._probe, self.storage = Probe(monotonic), StorageOutage(monotonic)
+        self._probe, self.storage = Probe(self.monotonic), StorageOutage(self.monotonic)
         self.workspaces = WorkspaceAccess(self._holds)
-        self.refusals = Refusals(store=store, clock=clock, monotonic=monotonic)
-        self.pace = Pace(monotonic)
+        self.refusals = Refusals(store=self.store, clock=self.clock, monotonic=self.monotonic)
+        self.pace = Pace(self.monotonic)
         #: until when the service itself asked to wait; nothing shortens this
         self._asked_until = 0.0
         #: whether the key is known to belong to the ledger's organization; requests wait for it
         self.organization_known = True
         #: the folders that a person has paused, and `EVERYWHERE` if everything is
-        self.paused = store.read(pauses.scopes)
+        self.paused = self.store.read(pauses.scopes)
         #: whether the state was checked for being an older copy of itself; requests wait for it
         self.checked = True
         # A hold that an earlier process placed stands until an answer says otherwise.
         self.refused = bool(self._holds.scopes(holds.KEY_REFUSED))
-        self._quota_until = monotonic() if self._holds.scopes(holds.QUOTA) else 0.0
+        self._quota_until = self.monotonic() if self._holds.scopes(holds.QUOTA) else 0.0
         self.last_success_at: float | None = None
-        self._resume_pause(store.read(read_fact, PAUSE, _Pause.parse))
+        self._resume_pause(self.store.read(read_fact, PAUSE, _Pause.parse))
 
     @property
     def state(self) -> str:
@@ -132,7 +129,7 @@ class Gate:
         """Return the seconds for which requests still pause because the service asked for it."""
         with self._lock:
             until = max(self._asked_until, self._shut_until if self._throttled else 0.0)
-            return max(0.0, until - self._monotonic())
+            return max(0.0, until - self.monotonic())
 
     def next_tries(self) -> dict[str, float]:
         """Return, by the scope of each hold, the seconds until syncd tries again by itself."""
@@ -141,14 +138,14 @@ class Gate:
         if self.refused:
             tries[holds.EVERYWHERE] = KEY_PROBE_SECONDS
         elif self.quota_used_up:
-            tries[holds.EVERYWHERE] = self._quota_until - self._monotonic()
+            tries[holds.EVERYWHERE] = self._quota_until - self.monotonic()
         return tries
 
     def seconds_until_probe(self) -> float:
         """Return the seconds until a broken service or storage is probed again."""
         with self._lock:
             storage = self.storage.until if self.storage_tripped else 0.0
-            return max(self._shut_until, storage, self._monotonic()) - self._monotonic()
+            return max(self._shut_until, storage, self.monotonic()) - self.monotonic()
 
     def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
         """Say whether a file may be sent now; while something is broken, only the probe may."""
@@ -162,11 +159,11 @@ class Gate:
 
     def see_pauses(self) -> None:
         """End the pauses whose time has come, and take up which are in force."""
-        now = self._clock()
-        if self._store.read(pauses.is_change_due, now):
-            for scope in self._store.write(pauses.end_due, now):
+        now = self.clock()
+        if self.store.read(pauses.is_change_due, now):
+            for scope in self.store.write(pauses.end_due, now):
                 log.info("the pause of %s is over", "everything" if scope == "*" else scope)
-        self.paused = self._store.read(pauses.scopes)
+        self.paused = self.store.read(pauses.scopes)
 
     def is_paused(self, folder: str) -> bool:
         """Say whether a person has paused a folder, alone or with everything."""
@@ -175,7 +172,7 @@ class Gate:
     def claim(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
         """Let a file be sent next, as the probe if something is broken; False if it has to wait."""
         storage = presigned and self.storage_tripped
-        if storage and self._monotonic() < self.storage.until:
+        if storage and self.monotonic() < self.storage.until:
             return False
         claimed = (
             (not self.tripped or self._probe.claim(file_id))
@@ -210,13 +207,13 @@ class Gate:
                 log.warning("the storage takes no content; waiting for it: %s", error)
 
     def _try_unanswered(self) -> None:
-        now = self._clock()
+        now = self.clock()
         with suppress(StateError):
-            self._store.submit(try_unanswered_again, now)
+            self.store.submit(try_unanswered_again, now)
 
     def seconds_shut(self) -> float:
         """Return the seconds until requests may be made again; 0 for now."""
-        return max(0.0, self._shut_until - self._monotonic())
+        return max(0.0, self._shut_until - self.monotonic())
 
     def seconds_shut_for_all(self) -> float:
         """Return the seconds until any request but a probe may be made; 0 for now."""
@@ -236,15 +233,15 @@ class Gate:
             # A single further failure makes all requests wait again.
             self._failures = min(self._failures, TRIPPED_AFTER - 1)
             self._shut_until = self._asked_until
-            self.storage.until = self._monotonic()
-            self._quota_until = min(self._quota_until, self._monotonic())
+            self.storage.until = self.monotonic()
+            self._quota_until = min(self._quota_until, self.monotonic())
         self.refusals.try_now()
         self._keep_pause()
 
     @property
     def quota_used_up(self) -> bool:
         """Whether sending rests because a quota is used up."""
-        return self._monotonic() < self._quota_until
+        return self.monotonic() < self._quota_until
 
     def succeeded(self) -> None:
         """Record an answer that proves the service and the key good."""
@@ -255,7 +252,7 @@ class Gate:
             if tripped:
                 self._shut_until = self._asked_until
             refused, self.refused = self.refused, False
-            self.last_success_at = self._clock()
+            self.last_success_at = self.clock()
         if tripped:
             log.info("the Files API answers again")
             self._keep_pause()
@@ -319,7 +316,7 @@ class Gate:
             log.warning("the Files API cannot be reached; waiting for it: %s", error)
 
     def _shut(self, seconds: float, *, asked: bool = False) -> None:
-        until = self._monotonic() + seconds
+        until = self.monotonic() + seconds
         with self._lock:
             longer, self._shut_until = until > self._shut_until, max(self._shut_until, until)
             if asked:
@@ -330,7 +327,7 @@ class Gate:
     def _keep_pause(self) -> None:
         """Record how long all requests pause, so that a restart does not cut it short."""
         with self._lock:
-            now, clock = self._monotonic(), self._clock()
+            now, clock = self.monotonic(), self.clock()
             pause = _Pause(
                 until=clock + max(self._shut_until - now, 0.0),
                 asked=clock + max(self._asked_until - now, 0.0),
@@ -338,12 +335,12 @@ class Gate:
             )
         with suppress(StateError):
             # The caller need not wait: if this is lost, a restart asks a little too early.
-            self._store.submit(set_fact, PAUSE, json.dumps(pause._asdict()))
+            self.store.submit(set_fact, PAUSE, json.dumps(pause._asdict()))
 
     def _resume_pause(self, kept: _Pause | None) -> None:
         if kept is None:
             return
-        now, clock = self._monotonic(), self._clock()
+        now, clock = self.monotonic(), self.clock()
         # A clock that was set in the meantime must not make syncd wait for days.
         self._shut_until, self._asked_until = (
             now + min(max(until - clock, 0.0), LONGEST_ASKED_SECONDS)
@@ -362,7 +359,7 @@ class Gate:
     def _rest_for_quota(self, error: FilesApiError) -> None:
         with self._lock:
             known = self.quota_used_up
-            self._quota_until = self._monotonic() + QUOTA_REST_SECONDS
+            self._quota_until = self.monotonic() + QUOTA_REST_SECONDS
         if not known:
             log.warning("a quota is used up; nothing is sent until it is free again: %s", error)
         self._holds.place(holds.QUOTA, f"a quota is used up: {error}")
@@ -382,7 +379,7 @@ class Gate:
 
     def release_ended(self) -> None:
         """Release each hold whose cause is gone and whose release failed to commit."""
-        for hold in self._store.read(holds.open_holds):
+        for hold in self.store.read(holds.open_holds):
             workspace = holds.workspace_of(hold.scope)
             is_over = {
                 holds.KEY_REFUSED: not self.refused,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from syncd.files_api import FilesApiError, FilesClient, ForbiddenError, UnauthorizedError
 from syncd.state import due
@@ -13,79 +14,73 @@ from syncd.workers.pauses import Throttle
 log = logging.getLogger(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class GateProbe:
     """Checks whether the key, the service and each workspace are usable again."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        client: FilesClient,
-        gate: Gate,
-        organization_check: OrganizationCheck,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._client = client
-        self._gate = gate
-        self._organization_check = organization_check
-        self._throttle = Throttle(clock)
+    store: Store
+    client: FilesClient
+    gate: Gate
+    organization_check: OrganizationCheck
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._throttle = Throttle(self.clock)
 
     def ask_for_key(self) -> None:
         """Check whether a refused key is accepted again, and which organization a new key opens.
 
         Raise ForeignStateError when it belongs to another organization.
         """
-        if self._gate.refused:
+        if self.gate.refused:
             if self._throttle.may("key", KEY_PROBE_SECONDS):
                 self._probe()
         elif (
-            not self._gate.organization_known
-            and not self._gate.seconds_shut()
+            not self.gate.organization_known
+            and not self.gate.seconds_shut()
             and (
-                not self._organization_check.unproven
-                or self._throttle.may("key", KEY_PROBE_SECONDS)
+                not self.organization_check.unproven or self._throttle.may("key", KEY_PROBE_SECONDS)
             )
         ):
             self._check_organization()
 
     def ask_for_service(self) -> None:
         """Check whether the service is back, unless an upload is waiting to find out."""
-        if self._gate.tripped and not self._store.read(due.are_uploads_waiting):
+        if self.gate.tripped and not self.store.read(due.are_uploads_waiting):
             self._probe()
 
     def judge_workspaces(self) -> None:
         """Check each workspace that the key may no longer be allowed to use."""
-        access = self._gate.workspaces
+        access = self.gate.workspaces
         doubtful = access.suspects
         if access.closed and self._throttle.may("workspaces", KEY_PROBE_SECONDS):
             doubtful |= access.closed
         for workspace in doubtful:
-            if not self._store.read(due.is_in_use, workspace=workspace):
+            if not self.store.read(due.is_in_use, workspace=workspace):
                 access.judge(workspace, refusal=None)
                 continue
             try:
-                self._client.list(workspace_uuid=workspace, limit=1)
+                self.client.list(workspace_uuid=workspace, limit=1)
             except ForbiddenError as error:
                 access.judge(workspace, refusal=error)
             except FilesApiError as error:
-                self._gate.failed(error)
+                self.gate.failed(error)
             else:
                 access.judge(workspace, refusal=None)
 
     def _probe(self) -> None:
         try:
-            self._client.list(limit=1)
+            self.client.list(limit=1)
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
         else:
-            self._gate.succeeded()
+            self.gate.succeeded()
 
     def _check_organization(self) -> None:
         try:
-            self._organization_check.make()
+            self.organization_check.make()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             # The gate itself reports a refused key.
             if not isinstance(error, UnauthorizedError):
                 log.warning("cannot check yet which organization the new key belongs to: %s", error)

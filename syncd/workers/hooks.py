@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from syncd.files_api import StopFlag
 from syncd.log import fields
@@ -24,38 +25,30 @@ log = logging.getLogger(__name__)
 RECORD_SECONDS = 0.25
 
 
+@dataclass(kw_only=True, eq=False)
 class Hook:
     """Tells one target of one kind of event."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        on: str,
-        target: Target,
-        timeout_seconds: float,
-        store: Store,
-        stop: StopFlag,
-        clock: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self._on = on
-        self._target = target
-        self._timeout_seconds = timeout_seconds
-        self._store = store
-        self._stop = stop
-        self._clock = clock
+    name: str
+    on: str
+    target: Target
+    timeout_seconds: float
+    store: Store
+    stop: StopFlag
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         #: the line up to which the history holds nothing more for this hook
         self._read_to = 0
 
     def step(self) -> float | None:
         """Tell what is due; return the seconds until there is more, None while nothing waits."""
-        if self._stop.is_set():
+        if self.stop.is_set():
             return None
-        now = self._clock()
-        batch = self._store.read(hooks.batch, self.name, self._on, now, read_to=self._read_to)
+        now = self.clock()
+        batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
-            if self._store.in_trouble:
+            if self.store.in_trouble:
                 # Without a record, it would be told again and again. This raises until that works.
                 self._record([], 0)
             return self._tell(batch)
@@ -90,11 +83,11 @@ class Hook:
     def _record(
         self, told: list[Line], read_to: int, failed: Line | None = None, error: str = ""
     ) -> None:
-        self._store.write(
+        self.store.write(
             hooks.record,
             self.name,
-            self._on,
-            self._clock(),
+            self.on,
+            self.clock(),
             told=told,
             read_to=read_to,
             failed=failed,
@@ -103,14 +96,14 @@ class Hook:
 
     def _deliver(self, line: Line) -> None:
         document = line.document | {
-            "event_id": f"{self._store.instance}-{line.id}",
-            "instance": self._store.instance,
+            "event_id": f"{self.store.instance}-{line.id}",
+            "instance": self.store.instance,
             "host": socket.gethostname(),
         }
-        self._target.deliver(
+        self.target.deliver(
             json.dumps(document).encode(),
-            seconds=self._timeout_seconds,
-            stop=self._stop,
+            seconds=self.timeout_seconds,
+            stop=self.stop,
             variables={
                 "SYNCD_HOOK_EVENT": line.document["event"],
                 "SYNCD_HOOK_FOLDER": line.folder,

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from syncd.exceptions import ForeignStateError
 from syncd.files_api import FileDetail, FilesApiError, FilesClient, NotFoundError
@@ -37,30 +38,26 @@ def key_mark(instance: str, key: str) -> str:
     return hashlib.blake2s(key.encode(), salt=instance.encode()[:8], digest_size=4).hexdigest()
 
 
+@dataclass(kw_only=True, eq=False)
 class OrganizationCheck:
     """Compares the key's organization with the ledger's, and keeps what it learned."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        client: FilesClient,
-        gate: Gate,
-        mark: str,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._client = client
-        self._gate = gate
-        self._mark = mark
-        self._clock = clock
-        self._bound, known = store.read(lambda db: (fact(db, ORGANIZATION), fact(db, KEY_MARK)))
-        self._is_known = known == mark
+    store: Store
+    client: FilesClient
+    gate: Gate
+    mark: str
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._bound, known = self.store.read(
+            lambda db: (fact(db, ORGANIZATION), fact(db, KEY_MARK))
+        )
+        self._is_known = known == self.mark
         #: whether nothing shows whose key it is
         self.unproven = False
-        is_held = any(hold.reason == holds.UNPROVEN for hold in store.read(holds.open_holds))
+        is_held = any(hold.reason == holds.UNPROVEN for hold in self.store.read(holds.open_holds))
         if is_held or (self._bound is not None and not self._is_known):
-            gate.organization_known = False
+            self.gate.organization_known = False
 
     @property
     def is_bound(self) -> bool:
@@ -77,11 +74,11 @@ class OrganizationCheck:
             # The previous key is back: release the hold that another one caused.
             self._welcome()
             return
-        newest = self._client.list(limit=1).items
+        newest = self.client.list(limit=1).items
         items = list(newest) or list(self._samples())
         if items:
             self.learn(items)
-        elif self._store.read(self._may_be_mistaken):
+        elif self.store.read(self._may_be_mistaken):
             self._hold()
         else:
             # Nothing here that could be mistaken for gone, and nothing there to compare with.
@@ -102,15 +99,15 @@ class OrganizationCheck:
         if found is None:
             return
         if self._bound is None:
-            self._store.write(_bind, found, self._mark)
+            self.store.write(_bind, found, self.mark)
             self._bound = found
         elif found != self._bound:
             raise ForeignStateError(
-                f"the key is of organization {found}, and the state in {self._store.directory} "
+                f"the key is of organization {found}, and the state in {self.store.directory} "
                 f"belongs to {self._bound}: use a key of that organization, or give the other one "
                 "its own [state] directory"
             )
-        if not self._gate.organization_known:
+        if not self.gate.organization_known:
             self._welcome()
 
     def _may_be_mistaken(self, db: Transaction) -> bool:
@@ -118,18 +115,18 @@ class OrganizationCheck:
         return bool(due.live_samples(db)) or (self.is_bound and holds.is_lost(db))
 
     def _samples(self) -> Iterable[FileDetail]:
-        for copy in self._store.read(due.live_samples)[:SAMPLES]:
+        for copy in self.store.read(due.live_samples)[:SAMPLES]:
             try:
                 if copy.file_uuid is not None:
-                    yield self._client.get(copy.file_uuid)
+                    yield self.client.get(copy.file_uuid)
             except NotFoundError:
                 continue
 
     def _welcome(self) -> None:
-        now = self._clock()
+        now = self.clock()
 
         def record(db: Transaction) -> None:
-            set_fact(db, KEY_MARK, self._mark)
+            set_fact(db, KEY_MARK, self.mark)
             holds.release(
                 db,
                 stops="sending",
@@ -138,16 +135,16 @@ class OrganizationCheck:
                 now=now,
             )
 
-        self._store.write(record)
+        self.store.write(record)
         self.unproven, self._is_known = False, True
-        self._gate.organization_known = True
-        self._store.changed.set()
+        self.gate.organization_known = True
+        self.store.changed.set()
 
     def _hold(self) -> None:
         self.unproven = True
-        self._gate.organization_known = False
-        now = self._clock()
-        self._store.write(
+        self.gate.organization_known = False
+        now = self.clock()
+        self.store.write(
             holds.place,
             stops="sending",
             scope=holds.EVERYWHERE,

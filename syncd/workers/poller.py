@@ -17,6 +17,7 @@ from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.units import counted
 from syncd.workers.gate import Gate
+from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
@@ -42,46 +43,36 @@ class PollOptions:
 STALLED_POLL_SECONDS = 3600.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Poller:
     """The follow-up stage: `step` asks for each video that is due."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        gate: Gate,
-        options: PollOptions,
-        clock: Callable[[], float],
-        pause: Callable[[float], bool],
-    ) -> None:
-        """`pause(seconds)` waits, and returns True when the daemon is to stop."""
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._gate = gate
-        self._options = options
-        self._clock = clock
-        self._pause = pause
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    gate: Gate
+    options: PollOptions
+    clock: Callable[[], float]
+    #: waits so many seconds; returns True if the daemon is to stop
+    pause: Callable[[float], bool]
 
     def step(self) -> float | None:
         """Look at each video that is due; return the seconds until the next one is."""
-        if shut := self._gate.seconds_shut_for_all():
+        if shut := self.gate.seconds_shut_for_all():
             return shut
-        now = self._clock()
-        videos = self._store.read(due.polls, now, BATCH)
+        now = self.clock()
+        videos = self.store.read(due.polls, now, BATCH)
         for copy in videos:
             self.look(copy)
             is_released = copy.status is CopyStatus.RELEASED
-            if self._pause(
-                1.0 / (ASKS_PER_SECOND if is_released else self._options.polls_per_second)
+            if self.pause(
+                1.0 / (ASKS_PER_SECOND if is_released else self.options.polls_per_second)
             ):
                 return None
         if len(videos) == BATCH:
             return 0.0
-        next_at = self._store.read(due.next_poll, now)
-        return None if next_at is None else max(next_at - self._clock(), 0.0)
+        next_at = self.store.read(due.next_poll, now)
+        return None if next_at is None else max(next_at - self.clock(), 0.0)
 
     def look(self, copy: Copy) -> None:
         """Ask for a video, or for a copy whose content its file holds again.
@@ -104,35 +95,35 @@ class Poller:
         try:
             is_processing = copy.status is CopyStatus.PROCESSING
             if not is_processing and not copy.content_type.startswith("video/"):
-                self._found(copy, self._client.get(copy.file_uuid))
+                self._found(copy, self.client.get(copy.file_uuid))
                 return
-            status = self._client.get_status(copy.file_uuid)
+            status = self.client.get_status(copy.file_uuid)
             if status.processing_status == "completed":
-                detail = self._client.get(copy.file_uuid)
-                self._gate.succeeded()
+                detail = self.client.get(copy.file_uuid)
+                self.gate.succeeded()
                 self._completed(copy, status, detail)
                 return
         except NotFoundError as error:
             self._not_found(copy, error)
             return
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             self._later(copy, error)
             return
-        self._gate.succeeded()
+        self.gate.succeeded()
         if status.processing_status == "failed":
             self._failed(copy, status)
         else:
-            look_at = self._clock() + self._wait(copy)
+            look_at = self.clock() + self._wait(copy)
             word = status.processing_status or "processing"
-            self._store.write(self._ledger.still_processing, copy.id, word, look_at, None)
+            self.store.write(self.ledger.still_processing, copy.id, word, look_at, None)
 
     def _found(self, copy: Copy, detail: FileDetail) -> None:
         """Record that a released copy, which its file holds the content of again, is there."""
-        self._gate.succeeded()
-        now = self._clock()
-        became = self._store.write(
-            self._ledger.completed,
+        self.gate.succeeded()
+        now = self.clock()
+        became = self.store.write(
+            self.ledger.completed,
             copy.id,
             now,
             remote_file_path=detail.remote_file_path,
@@ -142,8 +133,8 @@ class Poller:
         log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
 
     def _wait(self, copy: Copy) -> float:
-        options = self._options
-        age = self._clock() - (copy.stored_at or copy.created_at)
+        options = self.options
+        age = self.clock() - (copy.stored_at or copy.created_at)
         if copy.status is CopyStatus.PROCESSING and age > options.stalled_after_seconds:
             return STALLED_POLL_SECONDS
         return poll_seconds(
@@ -155,9 +146,9 @@ class Poller:
         count = metadata.get("frame_count")
         if type(count) is not int or not 0 <= count <= MOST_FRAMES:
             count = self._count_frames(copy)
-        now = self._clock()
-        became = self._store.write(
-            self._ledger.completed,
+        now = self.clock()
+        became = self.store.write(
+            self.ledger.completed,
             copy.id,
             now,
             remote_file_path=status.remote_file_path or detail.remote_file_path,
@@ -183,17 +174,17 @@ class Poller:
         if copy.file_uuid is None:
             return None
         try:
-            return self._client.get_frames(copy.file_uuid).frame_count
+            return self.client.get_frames(copy.file_uuid).frame_count
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             # The copy is whole; what is not known of it is no reason to keep it back.
             log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
             return None
 
     def _failed(self, copy: Copy, status: ProcessingStatus) -> None:
         failure = Failure(status.error_message or "the service could not process it")
-        now = self._clock()
-        self._store.write(self._ledger.processing_failed, copy.id, failure, now)
+        now = self.clock()
+        self.store.write(self.ledger.processing_failed, copy.id, failure, now)
         path = self._shown(copy)
         log.error(
             "%s: processing failed: %s",
@@ -205,18 +196,13 @@ class Poller:
     def _not_found(self, copy: Copy, error: NotFoundError) -> None:
         """Believe a 404 only of the service itself, twice in a row, under a key that works."""
         is_repeated = copy.error_status == error.status and copy.error_code == error.code
-        if not (error.is_the_services and is_repeated):
+        is_proven = error.is_the_services and is_repeated
+        if not (is_proven and may_list(self.client, self.gate, copy.workspace_uuid)):
             self._later(copy, error)
             return
-        try:
-            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
-        except FilesApiError as unproven:
-            self._gate.failed(unproven)
-            self._later(copy, error)
-            return
-        now = self._clock()
+        now = self.clock()
         log.warning("%s: %s is gone remotely", self._shown(copy), copy.file_uuid)
-        self._store.write(self._ledger.gone_remotely, copy.id, now)
+        self.store.write(self.ledger.gone_remotely, copy.id, now)
 
     def _later(self, copy: Copy, error: FilesApiError) -> None:
         failure = Failure(error.message, error.status, error.code, error.request_id)
@@ -224,10 +210,10 @@ class Poller:
 
     def _put_off(self, copy: Copy, failure: Failure, asked: float | None) -> None:
         wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=asked))
-        look_at = self._clock() + wait
+        look_at = self.clock() + wait
         word = copy.processing_status or "processing"
-        self._store.write(self._ledger.still_processing, copy.id, word, look_at, failure)
+        self.store.write(self.ledger.still_processing, copy.id, word, look_at, failure)
 
     def _shown(self, copy: Copy) -> str:
-        file = self._store.read(files.get, copy.file_id)
+        file = self.store.read(files.get, copy.file_id)
         return file.shown if file else "?"

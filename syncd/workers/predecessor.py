@@ -6,6 +6,7 @@ Either its state was lost, or it still runs elsewhere: files sent now would be t
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Literal
@@ -30,40 +31,33 @@ MOST_PAGES = 50
 SCAN_SECONDS = 600.0
 
 
+@dataclass(kw_only=True, eq=False)
 class PredecessorCheck:
     """Keeps the gate shut until it is known whether a new ledger begins anew."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        gate: Gate,
-        search: Search,
-        policies: Mapping[str, Policy],
-        on_new: OnNew,
-        adopt: Callable[[str], None],
-        hashed: Callable[[File], File],
-        clock: Callable[[], float],
-    ) -> None:
-        """`adopt` takes up what an instance sent; `hashed` returns a file with its SHA-256."""
-        self._store = store
-        self._gate = gate
-        self._search = search
+    store: Store
+    gate: Gate
+    search: Search
+    policies: Mapping[str, Policy]
+    on_new: OnNew
+    #: takes up what an instance sent
+    adopt: Callable[[str], None]
+    #: returns a file with its SHA-256
+    hashed: Callable[[File], File]
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         # The files of a scratch volume belong to the present instance alone.
-        self._policies = {n: policy for n, policy in policies.items() if not policy.any_root}
-        self._on_new = on_new
-        self._adopt = adopt
-        self._hashed = hashed
-        self._clock = clock
-        self._patience = Patience(clock)
+        self._policies = {n: policy for n, policy in self.policies.items() if not policy.any_root}
+        self._patience = Patience(self.clock)
         self._began_at: float | None = None
         #: whether the service has shown anything in this try
         self._shown = False
         self._sent: dict[str, list[Sent]] | None = None
         self._to_adopt: Match | None = None
-        self.is_over = not self._policies or not store.read(predecessor.is_in_question)
+        self.is_over = not self._policies or not self.store.read(predecessor.is_in_question)
         if not self.is_over:
-            gate.checked = False
+            self.gate.checked = False
 
     def step(self) -> None:
         """Compare the newest pages with the folders, once these are scanned; open the gate then."""
@@ -73,7 +67,7 @@ class PredecessorCheck:
         try:
             is_known = self._find_out()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             is_known = may_not_list(error)
             if is_known:
                 log.warning("cannot check whether other instances sent these files: %s", error)
@@ -81,47 +75,47 @@ class PredecessorCheck:
                 self._patience.failed()
         if is_known:
             self.is_over = True
-            self._gate.checked = True
-            self._store.changed.set()
+            self.gate.checked = True
+            self.store.changed.set()
 
     def _find_out(self) -> bool:
         """Return whether it is known; raise FilesApiError when the service does not answer."""
         if self._to_adopt is not None:
             return self._take_up(self._to_adopt)
-        if self._on_new == "new" or not self._store.read(predecessor.is_in_question):
+        if self.on_new == "new" or not self.store.read(predecessor.is_in_question):
             self._begin_anew()
             return True
         if self._sent is None:
             self._sent = self._read()
-            self._began_at = self._clock()
+            self._began_at = self.clock()
         if self._sent and not self._are_scanned():
             return False
         match = self._match(self._sent)
-        now = self._clock()
+        now = self.clock()
         if match is None:
-            self._store.write(predecessor.release, now)
-        elif self._on_new == "adopt":
+            self.store.write(predecessor.release, now)
+        elif self.on_new == "adopt":
             self._to_adopt = match
             return self._take_up(match)
         else:
-            self._store.write(predecessor.hold, match, now)
+            self.store.write(predecessor.hold, match, now)
             log.error("instance %s sent these files before (syncd status)", match.instance)
         return True
 
     def _begin_anew(self) -> None:
-        now = self._clock()
-        self._store.write(predecessor.begin_anew, now)
+        now = self.clock()
+        self.store.write(predecessor.begin_anew, now)
 
     def _match(self, sent: Mapping[str, list[Sent]]) -> Match | None:
         """Return the instance that sent a folder's files, by place, else by size and content."""
         names = self._policies.keys()
-        if match := self._store.read(predecessor.best_match, sent, names):
+        if match := self.store.read(predecessor.best_match, sent, names):
             return match
         for name, (instance, objects) in product(names, sent.items()):
             of_size = partial(predecessor.match_by_size, instance=instance, sent=objects, name=name)
-            if found := self._store.read(of_size):
+            if found := self.store.read(of_size):
                 match, sample = found
-                if match := predecessor.narrow(match, [*map(self._hashed, sample)], objects):
+                if match := predecessor.narrow(match, [*map(self.hashed, sample)], objects):
                     return match
         return None
 
@@ -137,20 +131,20 @@ class PredecessorCheck:
                 sent[token.instance].append(Sent(place, content, item.file_size_bytes))
 
         for workspace in {policy.workspace_uuid for policy in self._policies.values()}:
-            self._search.read(workspace, take, most_pages=MOST_PAGES)
-            self._gate.succeeded()
-        sent.pop(self._store.instance, None)
+            self.search.read(workspace, take, most_pages=MOST_PAGES)
+            self.gate.succeeded()
+        sent.pop(self.store.instance, None)
         return {name: objects for name, objects in sent.items() if len(objects) >= LEAST_FILES}
 
     def _are_scanned(self) -> bool:
-        waited = abs(self._clock() - (self._began_at or 0.0))
+        waited = abs(self.clock() - (self._began_at or 0.0))
         names = self._policies.keys()
-        return waited > SCAN_SECONDS or self._store.read(predecessor.are_scanned, names)
+        return waited > SCAN_SECONDS or self.store.read(predecessor.are_scanned, names)
 
     def _take_up(self, match: Match) -> bool:
         log.warning("taking up what instance %s sent before", match.instance)
         try:
-            self._adopt(match.instance)
+            self.adopt(match.instance)
         except StateError as error:
             # Everything is held, and the hold says what to do.
             log.error("cannot take up what instance %s sent: %s", match.instance, error)

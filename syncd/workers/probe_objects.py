@@ -64,16 +64,16 @@ class Made:
         return self.noted.file_uuid or ""
 
 
+@dataclass(kw_only=True, eq=False)
 class ProbeObjects:
     """The objects of all probes of one state; `lock` is held by whoever makes or deletes them."""
 
-    def __init__(
-        self, *, store: Store, client: FilesClient, gate: Gate, clock: Callable[[], float]
-    ) -> None:
-        self._store = store
-        self._client = client
-        self._gate = gate
-        self._clock = clock
+    store: Store
+    client: FilesClient
+    gate: Gate
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self.lock = threading.Lock()
 
     def upload(
@@ -83,7 +83,7 @@ class ProbeObjects:
 
         def send(name: str) -> FileUpload:
             with source_of(content) as source:
-                return self._client.upload(
+                return self.client.upload(
                     source, name=name, content_type=kind, workspace_uuid=workspace, **per_call
                 )
 
@@ -96,7 +96,7 @@ class ProbeObjects:
 
         def send(name: str) -> FileUpload:
             new = NewFile(local_file_path=name, content_type=kind)
-            files = self._client.create([new], workspace_uuid=workspace, **per_call).files
+            files = self.client.create([new], workspace_uuid=workspace, **per_call).files
             return files[0] if files else FileUpload()
 
         return self._make("presigned", content, kind, workspace, send)
@@ -106,7 +106,7 @@ class ProbeObjects:
         tags: list[bool] = []
         per_call["on_answer"] = lambda answer: tags.append("etag" in answer.headers)
         with source_of(content) as source:
-            self._client.put(made.file_url, source, content_type=kind, **per_call)
+            self.client.put(made.file_url, source, content_type=kind, **per_call)
         made.is_sent = True
         return all(tags)
 
@@ -118,9 +118,9 @@ class ProbeObjects:
         workspace: str | None,
         send: Callable[[str], FileUpload],
     ) -> Made | None:
-        is_video, now = kind.startswith("video/"), self._clock()
+        is_video, now = kind.startswith("video/"), self.clock()
         path = b"probe.mp4" if is_video else b"probe.txt"
-        noted = self._store.write(probing.intend, path, content, method, workspace, now)
+        noted = self.store.write(probing.intend, path, content, method, workspace, now)
         name = sent_name(f"{probing.FOLDER}/".encode() + path, noted.token)
         try:
             answer = send(name)
@@ -134,12 +134,12 @@ class ProbeObjects:
         return Made(noted, name, is_video, answer.file_url or "", is_sent=method == "direct")
 
     def _found(self, made: ProbeObject, file_uuid: str) -> ProbeObject:
-        self._store.write(probing.found, made.token, file_uuid)
+        self.store.write(probing.found, made.token, file_uuid)
         return made._replace(file_uuid=file_uuid)
 
     def left(self) -> list[ProbeObject]:
         """Return all that may be there still."""
-        return self._store.read(probing.every)
+        return self.store.read(probing.every)
 
     def clean_up(self, per_call: Callable[[], PerCall] = PerCall) -> FilesApiError | None:
         """Delete what is left, as far as it is found; return what went wrong, if anything did."""
@@ -169,7 +169,7 @@ class ProbeObjects:
     def delete(self, made: ProbeObject, per_call: PerCall) -> None:
         """Delete one object."""
         try:
-            self._client.delete(made.file_uuid or "", **per_call)
+            self.client.delete(made.file_uuid or "", **per_call)
         except NotFoundError as error:
             if not error.is_the_services:
                 raise
@@ -187,7 +187,7 @@ class ProbeObjects:
             for token, made in here.items():
                 if token in oldest:
                     self._found(made, oldest[token].file_uuid)
-                elif self._clock() > made.sent_at + (
+                elif self.clock() > made.sent_at + (
                     LATEST_SECONDS if listing.complete else KEPT_SECONDS
                 ):
                     log.info("a probe's request got no answer, and no object shows its name")
@@ -221,7 +221,7 @@ class ProbeObjects:
     ) -> Listing:
         """Read a listing; each page is a call of its own for `per_call`."""
         return read_listing(
-            lambda limit, offset: self._client.list(
+            lambda limit, offset: self.client.list(
                 workspace_uuid=workspace, limit=limit, offset=offset, **per_call()
             ),
             take,
@@ -236,12 +236,12 @@ class ProbeObjects:
         try:
             if error := self.clean_up():
                 log.warning("cannot delete now what a probe of the service left: %s", error)
-                self._gate.failed(error)
+                self.gate.failed(error)
         finally:
             self.lock.release()
 
     def _forget(self, made: ProbeObject) -> None:
-        self._store.write(probing.forget, token=made.token)
+        self.store.write(probing.forget, token=made.token)
 
 
 def _fits(made: ProbeObject, item: FileDetail) -> bool:

@@ -10,10 +10,10 @@ from syncd.log import printable
 from syncd.state import receipts
 from syncd.state.after_upload import MOVED
 from syncd.state.backoff import backoff_seconds
-from syncd.state.database.store import Store, set_fact
+from syncd.state.database.store import Store
 from syncd.state.receipts import Outcome, Progress
 from syncd.state.texts import shown
-from syncd.workers.emptied_folder import Later
+from syncd.workers.emptied_folder import Later, known_mount
 
 log = logging.getLogger(__name__)
 
@@ -39,27 +39,22 @@ class ReceiptFolder:
     replaces: bool
 
 
+@dataclass(kw_only=True, eq=False)
 class Receipts:
     """Writes the receipts that are due; what cannot be written holds up only its directory."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        folders: Mapping[str, ReceiptFolder],
-        clock: Callable[[], float],
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.folders = folders
-        self._store = store
-        self._clock = clock
-        self._stopped = stopped
+    store: Store
+    folders: Mapping[str, ReceiptFolder]
+    clock: Callable[[], float]
+    stopped: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
         #: directories beneath a folder's target in which nothing can be written now
         self._later: dict[tuple[str, bytes], Later] = {}
 
     def begin(self, *, forget: bool) -> None:
         """Note from where on the receipts of each folder are due, before anything else is done."""
-        self._store.write(receipts.begin, self.folders, forget=forget)
+        self.store.write(receipts.begin, self.folders, forget=forget)
 
     def step(self) -> float | None:
         """Write what is due; return the seconds until more may be."""
@@ -67,18 +62,18 @@ class Receipts:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _write_due(self, name: str, folder: ReceiptFolder) -> float | None:
-        known = self._store.read(receipts.progress, name) or Progress(0)
+        known = self.store.read(receipts.progress, name) or Progress(0)
         if obstacle := self._obstacle(folder):
             self._note(name, known, Progress(known.after, known.again, obstacle))
             return None
         beside = folder.is_beside
-        tried = self._store.read(receipts.failed, name, known, beside=beside)
+        tried = self.store.read(receipts.failed, name, known, beside=beside)
         found: list[Outcome] = []
         if len(known.again) < MOST_FAILED:
-            found = self._store.read(receipts.due, name, known, BATCH, beside=beside)
+            found = self.store.read(receipts.due, name, known, BATCH, beside=beside)
         again = []
         for outcome in (*tried, *found):
-            if self._stopped():
+            if self.stopped():
                 return None
             if not self._write(outcome, folder):
                 again.append(outcome.id)
@@ -88,13 +83,13 @@ class Receipts:
         self._note(name, known, Progress(after, tuple(again), obstacle))
         if len(found) == BATCH:
             return 0.0
-        now = self._clock()
+        now = self.clock()
         return min((later.again_at - now for later in self._later.values()), default=None)
 
     def _note(self, name: str, known: Progress, now: Progress) -> None:
         if now == known:
             return
-        self._store.write(receipts.note, name, now)
+        self.store.write(receipts.note, name, now)
         if now.obstacle and now.obstacle != known.obstacle:
             log.warning("%s: receipts cannot be written: %s", name, now.obstacle)
         elif known.obstacle and not now.obstacle:
@@ -102,25 +97,21 @@ class Receipts:
 
     def _obstacle(self, folder: ReceiptFolder) -> str:
         """Return why no receipt can be written to a folder's target; record a new mount there."""
-        key, now = f"mount of {shown(folder.target)}", relocation.mount_point(folder.target)
-        known = self._store.fact(key)
-        if known is None or len(now) > len(bytes.fromhex(known)):
-            self._store.write(set_fact, key, now.hex())
         setting = "move_to" if folder.is_beside else "receipts"
-        mounted_on = None if known is None else bytes.fromhex(known)
+        mounted_on = known_mount(self.store, folder.target)
         return printable(relocation.obstacle(folder.target, folder.target, mounted_on, setting))
 
     def _write(self, outcome: Outcome, folder: ReceiptFolder) -> bool:
         """Write one receipt; return whether it is there."""
         path = _moved_to(outcome, folder) if folder.is_beside else outcome.path
         parent, name = disk.split(path)
-        key, now = (outcome.folder, parent), self._clock()
+        key, now = (outcome.folder, parent), self.clock()
         later = self._later.get(key)
         if later is not None and later.again_at > now:
             return False
         earlier = []
         if folder.replaces:
-            earlier = self._store.read(receipts.earlier, outcome, EARLIER)
+            earlier = self.store.read(receipts.earlier, outcome, EARLIER)
         new = os.path.join(parent, _shortened(name) + ENDING)  # noqa: PTH118 - bytes
         draft = f".{outcome.file_uuid}.syncd.part".encode()
         try:

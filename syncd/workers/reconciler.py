@@ -59,102 +59,100 @@ class ReconcileOptions:
     first_poll_seconds: float = 2.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Reconciler:
     """The stage that looks: `step` settles what is in doubt."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        client: FilesClient,
-        gate: Gate,
-        organization_check: OrganizationCheck,
-        options: ReconcileOptions,
-        clock: Callable[[], float],
-        policies: Mapping[str, Policy] | None = None,
-        on_new: OnNew = "hold",
-        adopt: Callable[[str], None] = lambda _: None,
-        hashed: Callable[[File], File] = lambda file: file,
-    ) -> None:
-        """`adopt` takes up what another instance sent, by files `hashed`; `on_new` says when."""
-        self._store = store
-        self._ledger = ledger
-        self._client = client
-        self._gate = gate
-        self._options = options
-        self._clock = clock
+    store: Store
+    ledger: Ledger
+    client: FilesClient
+    gate: Gate
+    organization_check: OrganizationCheck
+    options: ReconcileOptions
+    clock: Callable[[], float]
+    policies: Mapping[str, Policy] | None = None
+    #: what a new ledger does about files that another instance sent: `adopt` takes them up
+    on_new: OnNew = "hold"
+    adopt: Callable[[str], None] = lambda _: None
+    hashed: Callable[[File], File] = lambda file: file
+
+    def __post_init__(self) -> None:
         self._search = Search(
-            store=store, client=client, organization_check=organization_check, clock=clock
+            store=self.store,
+            client=self.client,
+            organization_check=self.organization_check,
+            clock=self.clock,
         )
         self._predecessor = PredecessorCheck(
-            store=store,
-            gate=gate,
+            store=self.store,
+            gate=self.gate,
             search=self._search,
-            policies=policies or {},
-            on_new=on_new,
-            adopt=adopt,
-            hashed=hashed,
-            clock=clock,
+            policies=self.policies or {},
+            on_new=self.on_new,
+            adopt=self.adopt,
+            hashed=self.hashed,
+            clock=self.clock,
         )
         self._rollback = RollbackCheck(
-            store=store,
-            client=client,
-            gate=gate,
+            store=self.store,
+            client=self.client,
+            gate=self.gate,
             search=self._search,
-            policies=policies or {},
-            clock=clock,
+            policies=self.policies or {},
+            clock=self.clock,
         )
         #: what probes of the service made
-        self.probe_objects = ProbeObjects(store=store, client=client, gate=gate, clock=clock)
+        self.probe_objects = ProbeObjects(
+            store=self.store, client=self.client, gate=self.gate, clock=self.clock
+        )
         self.lessons = EchoLearning(
-            store=store, ledger=ledger, gate=gate, search=self._search, clock=clock
+            store=self.store,
+            ledger=self.ledger,
+            gate=self.gate,
+            search=self._search,
+            clock=self.clock,
         )
         self._gate_probe = GateProbe(
-            store=store,
-            client=client,
-            gate=gate,
-            organization_check=organization_check,
-            clock=clock,
+            store=self.store,
+            client=self.client,
+            gate=self.gate,
+            organization_check=self.organization_check,
+            clock=self.clock,
         )
-        self._throttle = Throttle(clock)
+        self._throttle = Throttle(self.clock)
 
     def step(self) -> float | None:
         """Look for what is in doubt; return the seconds until the next look is due.
 
         Raise ForeignStateError when the key turns out to be another organization's.
         """
-        self._gate.release_ended()
+        self.gate.release_ended()
         self._gate_probe.ask_for_key()
-        if (
-            self._gate.organization_known
-            and not self._gate.refused
-            and not self._gate.seconds_shut()
-        ):
+        if self.gate.organization_known and not self.gate.refused and not self.gate.seconds_shut():
             self._predecessor.step()
             self._rollback.step()
-        if shut := self._gate.seconds_shut_for_all():
+        if shut := self.gate.seconds_shut_for_all():
             return shut
         self._gate_probe.ask_for_service()
         self._gate_probe.judge_workspaces()
-        self._settle_due(self._clock())
+        self._settle_due(self.clock())
         if self.probe_objects.left() and self._throttle.may("probe", PROBE_OBJECTS_SECONDS):
             self.probe_objects.step()
-        if shut := self._gate.seconds_shut_for_all():
+        if shut := self.gate.seconds_shut_for_all():
             return shut
         try:
             self.lessons.step()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             log.warning("cannot check yet whether the service echoes names: %s", error)
-            return LOOK_SECONDS if self._gate.checked else CHECK_SECONDS
-        return self._next_seconds() if self._gate.checked else CHECK_SECONDS
+            return LOOK_SECONDS if self.gate.checked else CHECK_SECONDS
+        return self._next_seconds() if self.gate.checked else CHECK_SECONDS
 
     def _settle_due(self, now: float) -> None:
         """Read a listing for all recent doubts of a workspace as soon as one of them is due."""
-        doubts = self._store.read(due.doubts)
+        doubts = self.store.read(due.doubts)
         urgent = {copy.id for copy in doubts if (copy.due_at or 0.0) <= now}
-        late = self._store.read(attempts.every)
+        late = self.store.read(attempts.every)
         groups: dict[tuple[str | None, bool], list[Copy]] = {}
         for copy in doubts:
             is_recent = Attempt.of(copy).sent_at > now - RECENT_SECONDS
@@ -171,28 +169,28 @@ class Reconciler:
         self, doubts: Sequence[Copy], late: Sequence[Attempt], look: Callable[[], None]
     ) -> None:
         """Look for `doubts`: those that nobody answers for wait, and keep no other waiting."""
-        if self._gate.seconds_shut_for_all():
+        if self.gate.seconds_shut_for_all():
             return
         try:
             look()
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             log.warning("cannot look up unanswered uploads now: %s", error)
-            ids, now = {copy.id for copy in doubts}, self._clock()
+            ids, now = {copy.id for copy in doubts}, self.clock()
 
             def put_off(db: Transaction) -> None:
                 for copy in due.doubts(db):
                     if copy.id in ids:
-                        self._ledger.look_later(db, copy.id, now + RELOOK_SECONDS)
+                        self.ledger.look_later(db, copy.id, now + RELOOK_SECONDS)
                 for attempt in late:
                     attempts.put_off(db, attempt, now + HELD_LOOK_SECONDS)
 
-            self._store.write(put_off)
+            self.store.write(put_off)
 
     def _next_seconds(self) -> float | None:
-        times = [copy.due_at or 0.0 for copy in self._store.read(due.doubts)]
-        times += [attempt.look_at for attempt in self._store.read(attempts.every)]
-        return max(min(times) - self._clock(), 0.0) if times else None
+        times = [copy.due_at or 0.0 for copy in self.store.read(due.doubts)]
+        times += [attempt.look_at for attempt in self.store.read(attempts.every)]
+        return max(min(times) - self.clock(), 0.0) if times else None
 
     def _settle(
         self, workspace: str | None, doubts: Sequence[Copy], late: Sequence[Attempt]
@@ -205,7 +203,7 @@ class Reconciler:
         since = min((attempt.sent_at for attempt in last.values()), default=0.0)
         late = [a for a in late if a.copy_id in last or a.sent_at >= since]
         seen = self._search.look(workspace, [*last.values(), *late])
-        self._gate.succeeded()
+        self.gate.succeeded()
         settled: set[str] = set()
         for copy in doubts:
             own = [last[copy.id], *(a for a in late if a.copy_id == copy.id)]
@@ -227,43 +225,43 @@ class Reconciler:
         """
         if attempt.method != "direct":
             return False
-        known = self._store.read(echo.learned, attempt.kind)
+        known = self.store.read(echo.learned, attempt.kind)
         return item.file_size_bytes is not None or known is None or not known.sizes
 
     def _recover(self, copy: Copy, attempt: Attempt, item: FileDetail) -> None:
         """Record that an object that was found is the copy's own."""
-        now = self._clock()
+        now = self.clock()
         stored = self._stored(item) if self._is_whole(attempt, item) else None
 
         def record(db: Transaction) -> str:
             self._note_found(db, attempt, item)
             self._release(db, copy, now)
-            self._ledger.settle(db, copy.id, attempt, now)
+            self.ledger.settle(db, copy.id, attempt, now)
             if stored is None:
-                self._ledger.reserved(db, copy.id, item.file_uuid)
+                self.ledger.reserved(db, copy.id, item.file_uuid)
                 return "reserved"
-            look = now + self._options.first_poll_seconds
-            return self._ledger.stored(db, copy.id, stored, now, look=look)
+            look = now + self.options.first_poll_seconds
+            return self.ledger.stored(db, copy.id, stored, now, look=look)
 
-        became = self._store.write(record)
+        became = self.store.write(record)
         log.info("recovered unanswered upload %s (now %s)", item.file_uuid, became)
         if stored is None:
             self._settle_reserved(copy._replace(file_uuid=item.file_uuid))
 
     def _look_late(self, attempt: Attempt, item: FileDetail | None, listing: Listing) -> None:
         """Record what a look showed of an attempt that was given up."""
-        now = self._clock()
-        copy = self._store.read(copies.get, attempt.copy_id)
+        now = self.clock()
+        copy = self.store.read(copies.get, attempt.copy_id)
         if copy is not None and copy.status is CopyStatus.SENDING:
             # The request that is under way decides.
             if attempt.look_at <= now:
                 later = now + RELOOK_SECONDS
-                self._store.write(attempts.put_off, attempt, later)
+                self.store.write(attempts.put_off, attempt, later)
         elif item is not None:
             self._found_late(attempt, item, now)
         elif attempt.look_at <= now:
             pause = now + HELD_LOOK_SECONDS
-            self._store.write(
+            self.store.write(
                 lambda db: (
                     attempts.looked(db, attempt, now)
                     if listing.complete
@@ -274,13 +272,13 @@ class Reconciler:
     def _found_late(self, attempt: Attempt, item: FileDetail, now: float) -> None:
         whole = self._is_whole(attempt, item)
         stored = self._stored(item) if whole else Stored(item.file_uuid, item.remote_file_path)
-        look = now + self._options.first_poll_seconds
+        look = now + self.options.first_poll_seconds
 
         def record(db: Transaction) -> str | None:
             self._note_found(db, attempt, item)
-            return self._ledger.found_late(db, attempt, stored, now, whole=whole, look=look)
+            return self.ledger.found_late(db, attempt, stored, now, whole=whole, look=look)
 
-        became = self._store.write(record)
+        became = self.store.write(record)
         log.info("an unanswered upload arrived late: %s (now %s)", item.file_uuid, became)
 
     def _note_found(self, db: Transaction, attempt: Attempt, item: FileDetail) -> None:
@@ -292,7 +290,7 @@ class Reconciler:
         status = item.processing_status
         if status is None and (item.content_type or "").startswith("video/"):
             # The object itself says what the listing leaves out.
-            status = self._client.get_status(item.file_uuid).processing_status
+            status = self.client.get_status(item.file_uuid).processing_status
         # A failed video is processing's outcome: the poller records it.
         status = "processing" if status == "failed" else status
         return Stored(item.file_uuid, item.remote_file_path, status)
@@ -301,28 +299,28 @@ class Reconciler:
         """Check by its uuid whether the content of a reserved object arrived."""
         if copy.file_uuid is None:
             return
-        now = self._clock()
+        now = self.clock()
         try:
-            item = self._client.get(copy.file_uuid)
+            item = self.client.get(copy.file_uuid)
         except NotFoundError as error:
             if not error.is_the_services:
                 raise
-            self._client.list(workspace_uuid=copy.workspace_uuid, limit=1)
+            self.client.list(workspace_uuid=copy.workspace_uuid, limit=1)
             item = None
-        self._gate.succeeded()
+        self.gate.succeeded()
         whole = item is not None and item.file_size_bytes == copy.size
         if item is not None and whole:
-            stored, look = self._stored(item), now + self._options.first_poll_seconds
-            self._store.write(self._ledger.stored, copy.id, stored, now, look=look)
+            stored, look = self._stored(item), now + self.options.first_poll_seconds
+            self.store.write(self.ledger.stored, copy.id, stored, now, look=look)
         else:
-            self._store.write(self._ledger.not_sent, copy.id, now)
+            self.store.write(self.ledger.not_sent, copy.id, now)
 
     def _not_found(self, copy: Copy, listing: Listing) -> None:
         """Conclude absence only from a complete listing, long enough after the last attempt."""
-        now = self._clock()
+        now = self.clock()
         # A long upload that got no answer may still be carried out a while after its end.
         ended_at = max(copy.sent_at or now, copy.doubted_at or 0.0)
-        safe_at = ended_at + self._options.resend_after_seconds
+        safe_at = ended_at + self.options.resend_after_seconds
         if now < safe_at:
             self._look_again(copy, min(safe_at, now + RELOOK_SECONDS))
         elif copy.method == "presigned" or (listing.complete and self._is_proven(copy)):
@@ -331,9 +329,9 @@ class Reconciler:
 
             def record(db: Transaction) -> None:
                 self._release(db, copy, now)
-                self._ledger.absent(db, copy.id, now)
+                self.ledger.absent(db, copy.id, now)
 
-            self._store.write(record)
+            self.store.write(record)
         elif not listing.complete:
             pause = max(LOOK_SECONDS, (now - ended_at) / 4)
             self._look_again(copy, now + min(pause, HELD_LOOK_SECONDS))
@@ -341,11 +339,11 @@ class Reconciler:
             self._hold(copy, now)
 
     def _look_again(self, copy: Copy, look_at: float) -> None:
-        self._store.write(self._ledger.look_later, copy.id, look_at)
+        self.store.write(self.ledger.look_later, copy.id, look_at)
 
     def _is_proven(self, copy: Copy) -> bool:
         """Return whether the copy's object would have been found by its token, had it arrived."""
-        return self._store.read(echo.is_proven, copy.method, is_video=copy.is_video)
+        return self.store.read(echo.is_proven, copy.method, is_video=copy.is_video)
 
     def _hold(self, copy: Copy, now: float) -> None:
         """Hold an upload: without proof that tokens are echoed, absence means nothing."""
@@ -370,12 +368,12 @@ class Reconciler:
                 ),
                 now=now,
             )
-            self._ledger.look_later(db, copy.id, now + HELD_LOOK_SECONDS)
+            self.ledger.look_later(db, copy.id, now + HELD_LOOK_SECONDS)
 
-        self._store.write(record)
+        self.store.write(record)
 
     def _shown_path(self, copy: Copy) -> str:
-        file = self._store.read(files.get, copy.file_id)
+        file = self.store.read(files.get, copy.file_id)
         return texts.argument(file.path) if file else "PATH"
 
     def _release(self, db: Transaction, copy: Copy, now: float) -> None:

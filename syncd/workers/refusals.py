@@ -43,22 +43,18 @@ class _Workspace:
     probe_at: float = 0.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Refusals:
     """Counts refusals for each workspace. Thread-safe; times are on `monotonic`."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._clock = clock
-        self._monotonic = monotonic
+    store: Store
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._workspaces: dict[str | None, _Workspace] = {}
-        for hold in store.read(holds.open_holds):
+        for hold in self.store.read(holds.open_holds):
             if hold.reason == holds.REFUSED:
                 self._of(holds.workspace_of(hold.scope)).is_held = True
 
@@ -66,7 +62,7 @@ class Refusals:
         if (known := self._workspaces.get(workspace)) is not None:
             return known
         with self._lock:
-            return self._workspaces.setdefault(workspace, _Workspace(Probe(self._monotonic)))
+            return self._workspaces.setdefault(workspace, _Workspace(Probe(self.monotonic)))
 
     @property
     def held(self) -> frozenset[str | None]:
@@ -86,11 +82,11 @@ class Refusals:
     def may_probe(self, workspace: str | None) -> bool:
         """Say whether it is time for a probe."""
         known = self._of(workspace)
-        return known.probe.is_free and self._monotonic() >= known.probe_at
+        return known.probe.is_free and self.monotonic() >= known.probe_at
 
     def next_probes(self) -> list[tuple[str | None, float]]:
         """Return each held workspace with the seconds until its next probe."""
-        now = self._monotonic()
+        now = self.monotonic()
         with self._lock:
             return [
                 (name, max(known.probe_at - now, 0.0))
@@ -114,7 +110,7 @@ class Refusals:
         """Let each held workspace be probed at once."""
         with self._lock:
             for known in self._workspaces.values():
-                known.probe_at = self._monotonic()
+                known.probe_at = self.monotonic()
 
     def refused(
         self, workspace: str | None, file_id: int, error: FilesApiError, ledger: Ledger
@@ -131,19 +127,19 @@ class Refusals:
             blamed = set(alike)
             if known.is_held:
                 known.probes += 1
-                known.probe_at = self._monotonic() + backoff_seconds(known.probes)
+                known.probe_at = self.monotonic() + backoff_seconds(known.probes)
                 return
             if len(alike) < ALIKE:
                 return
             known.is_held = True
             known.probes = 1
-            known.probe_at = self._monotonic() + backoff_seconds(1)
+            known.probe_at = self.monotonic() + backoff_seconds(1)
         self._hold(workspace, blamed, error, ledger)
 
     def _hold(
         self, workspace: str | None, blamed: set[int], error: FilesApiError, ledger: Ledger
     ) -> None:
-        now, where = self._clock(), error.where or error.operation
+        now, where = self.clock(), error.where or error.operation
         message = f"{where} refuses file after file with status {error.status}: {error.message}"
         log.error("sending to workspace %s is held: %s", holds.workspace(workspace), message)
 
@@ -160,13 +156,13 @@ class Refusals:
                 now=now,
             )
 
-        self._store.write(work)
+        self.store.write(work)
 
     def passed(self, workspace: str | None) -> None:
         """Note a success: what was refused before is tried again, once or after a hold."""
         known = self._of(workspace)
         with self._lock:
-            known.passed_at = self._clock()
+            known.passed_at = self.clock()
             if not known.refused and not known.is_held:
                 return
             once, was_held = set(known.once), known.is_held
@@ -184,7 +180,7 @@ class Refusals:
 
     def _try_again(self, workspace: str | None, refused: set[int] | None) -> None:
         """Have those that were refused be tried again, or all; nothing is held any more."""
-        now = self._clock()
+        now = self.clock()
 
         def work(db: Transaction) -> None:
             try_again(db, now, workspace=workspace, refused=refused)
@@ -196,4 +192,4 @@ class Refusals:
                 now=now,
             )
 
-        self._store.write(work)
+        self.store.write(work)

@@ -7,6 +7,7 @@ later attempt than any that the ledger knows, or a recent live copy that is gone
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from syncd.files_api import (
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE, SECONDS_AT_ONCE = 500_000, 60.0
 
 
+@dataclass(kw_only=True, eq=False)
 class RollbackCheck:
     """Keeps the gate shut until the listings were read back to the ledger's last commit.
 
@@ -37,42 +39,34 @@ class RollbackCheck:
     until then. The gate stays shut until the service has shown a page.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        client: FilesClient,
-        gate: Gate,
-        search: Search,
-        policies: Mapping[str, Policy],
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._client = client
-        self._gate = gate
-        self._search = search
-        self._policies = policies
-        self._clock = clock
-        self._is_needed = store.read(rollback.is_needed)
+    store: Store
+    client: FilesClient
+    gate: Gate
+    search: Search
+    policies: Mapping[str, Policy]
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._is_needed = self.store.read(rollback.is_needed)
         self._is_over = False
         self._shown = 0
         self._began_at: float | None = None
-        self._patience = Patience(clock)
+        self._patience = Patience(self.clock)
         if self._is_needed:
-            gate.checked = False
+            self.gate.checked = False
 
     def step(self) -> None:
         """Read each workspace's listing; open the gate once that is done or impossible."""
         if self._is_over or self._patience.is_resting:
             return
         if self._began_at is None:
-            self._began_at = self._clock()
+            self._began_at = self.clock()
         unread, shown = [], self._shown
         for workspace in self._workspaces() if self._is_needed else ():
             try:
                 found, unproven = self._evidence(workspace)
             except FilesApiError as error:
-                self._gate.failed(error)
+                self.gate.failed(error)
                 if not may_not_list(error):
                     self._broke_off(error, is_shown=self._shown > shown)
                     return
@@ -86,7 +80,7 @@ class RollbackCheck:
 
     def _end(self, why: str) -> None:
         """Let everything go on; `why` names what could not be checked."""
-        now = self._clock()
+        now = self.clock()
 
         def record(db: Transaction) -> None:
             rollback.note_unchecked(db, why)
@@ -95,34 +89,34 @@ class RollbackCheck:
             )
 
         # Not over until it is committed: a gate that nobody opens would stay shut.
-        self._store.write(record)
+        self.store.write(record)
         self._is_over = True
         if why:
             log.warning("cannot check whether the state is an older copy: %s", why)
         if self._is_needed:
-            self._gate.checked = True
-            self._store.changed.set()
+            self.gate.checked = True
+            self.store.changed.set()
 
     def _broke_off(self, error: FilesApiError, *, is_shown: bool) -> None:
         """Try again later; sending need not wait where the service has shown pages."""
         if is_shown:
             self._patience.failed()
-        self._store.write(rollback.note_unchecked, str(error))
+        self.store.write(rollback.note_unchecked, str(error))
         if not isinstance(error, UnauthorizedError) and self._is_long():
             self._go_on(f"reading it broke off: {error}")
 
     def _is_long(self) -> bool:
         """Say whether sending need not wait any more for a listing that is still being read."""
-        if not self._shown or self._gate.checked:
+        if not self._shown or self.gate.checked:
             return False
         # A clock that was set back counts as well.
-        seconds = abs(self._clock() - (self._began_at or 0.0))
+        seconds = abs(self.clock() - (self._began_at or 0.0))
         return self._shown > FILES_AT_ONCE or seconds > SECONDS_AT_ONCE
 
     def _go_on(self, why: str) -> None:
         """Let sending go on; deletions are held until the listing is read through."""
-        now = self._clock()
-        self._store.write(
+        now = self.clock()
+        self.store.write(
             holds.place,
             stops="deletions",
             scope=holds.EVERYWHERE,
@@ -132,12 +126,12 @@ class RollbackCheck:
             commands=("syncd doctor",),
             now=now,
         )
-        self._gate.checked = True
-        self._store.changed.set()
+        self.gate.checked = True
+        self.store.changed.set()
 
     def _workspaces(self) -> list[str | None]:
-        known = set(self._store.read(due.workspaces))
-        known |= {policy.workspace_uuid for policy in self._policies.values()}
+        known = set(self.store.read(due.workspaces))
+        known |= {policy.workspace_uuid for policy in self.policies.values()}
         return sorted(known, key=str)
 
     def _evidence(self, workspace: str | None) -> tuple[str, str]:
@@ -145,13 +139,13 @@ class RollbackCheck:
 
         And, where there is no such thing, why the listing does not prove it.
         """
-        last_commit = self._store.read(rollback.last_commit)
+        last_commit = self.store.read(rollback.last_commit)
 
         def compare(item: FileDetail, claim: Claim | None) -> None:
             if claim is None and item.token is not None and self._is_later(item.token):
                 raise _PutBackError(item.file_uuid)
 
-        comparison = Comparison(store=self._store, client=self._client, compare=compare)
+        comparison = Comparison(store=self.store, client=self.client, compare=compare)
 
         def take(item: FileDetail) -> None:
             self._shown += 1
@@ -161,39 +155,39 @@ class RollbackCheck:
                 self._go_on("it is long, and still being read")
 
         def since() -> datetime:
-            ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
+            ahead = (self.search.ahead or 0.0) + self.store.read(_least_skew)
             seconds = max(last_commit + ahead - SKEW_SECONDS, 0.0)
             return datetime.fromtimestamp(seconds, tz=UTC)
 
         try:
             try:
-                listing = self._search.read(workspace, take, since)
+                listing = self.search.read(workspace, take, since)
             finally:
                 # However the reading ends: one such object is proof enough.
                 comparison.flush()
         except _PutBackError as found:
             return f"{found} was sent by this instance, and its ledger does not know it", ""
-        self._gate.succeeded()
+        self.gate.succeeded()
         # Copies that were sent since the oldest listed file must be listed; after a whole listing,
         # recent ones as well, even if it shows nothing.
         shown_since = math.inf
         if listing.oldest is not None:
-            ahead = (self._search.ahead or 0.0) + self._store.read(_least_skew)
+            ahead = (self.search.ahead or 0.0) + self.store.read(_least_skew)
             shown_since = listing.oldest.timestamp() - ahead
         if listing.is_whole:
             shown_since = min(shown_since, last_commit - SKEW_SECONDS)
         if not listing.complete or shown_since == math.inf:
             return "", listing.reason
-        recent = self._store.read(audit.live_since, workspace, shown_since)
+        recent = self.store.read(audit.live_since, workspace, shown_since)
         gone = next((claim for claim in recent if comparison.is_missing(claim)), None)
         return f"{gone.file_uuid} is live in the ledger, and deleted" if gone else "", ""
 
     def _is_later(self, text: str) -> bool:
         token = tokens.read(text)
-        if token.instance != self._store.instance or token.attempt is None:
+        if token.instance != self.store.instance or token.attempt is None:
             return False
         attempt = token.attempt
-        return self._store.read(
+        return self.store.read(
             lambda db: (
                 attempt > tokens.last_attempt(db)
                 and (tokens.is_genuine(db, text) or not tokens.is_verifiable(db, token))
@@ -202,9 +196,9 @@ class RollbackCheck:
 
     def _hold(self, found: str) -> None:
         log.error("this state is an older copy: %s", found)
-        now = self._clock()
-        loss = f"an older copy of the whole state was put into {self._store.directory} ({found})"
-        self._store.write(hold_everything, loss, now)
+        now = self.clock()
+        loss = f"an older copy of the whole state was put into {self.store.directory} ({found})"
+        self.store.write(hold_everything, loss, now)
 
 
 class _PutBackError(Exception):

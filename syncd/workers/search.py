@@ -28,21 +28,16 @@ class SearchResult:
     found: dict[str, FileDetail]
 
 
+@dataclass(kw_only=True, eq=False)
 class Search:
     """Reads listings back to the time at which something was sent."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        client: FilesClient,
-        organization_check: OrganizationCheck,
-        clock: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self._client = client
-        self._organization_check = organization_check
-        self._clock = clock
+    store: Store
+    client: FilesClient
+    organization_check: OrganizationCheck
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
         #: seconds by which the service's clock is ahead of ours; None when it does not tell
         self.ahead: float | None = None
 
@@ -62,7 +57,7 @@ class Search:
         found = {}
         for attempt in attempts:
             item = oldest.get(attempt.token)
-            if item is not None and self._store.read(self._fits, attempt=attempt, item=item):
+            if item is not None and self.store.read(self._fits, attempt=attempt, item=item):
                 found[attempt.token] = item
         return SearchResult(listing, found)
 
@@ -79,10 +74,10 @@ class Search:
         def learn_and_take(item: FileDetail) -> None:
             if is_first:
                 is_first.clear()
-                self._organization_check.learn([item])
+                self.organization_check.learn([item])
             take(item)
 
-        return self._client.read_listing(
+        return self.client.read_listing(
             learn_and_take,
             workspace_uuid=workspace,
             since=since,
@@ -92,7 +87,7 @@ class Search:
 
     def since(self, attempts: Iterable[Attempt]) -> datetime | None:
         """Return the time, by the service's clock, before which none of `attempts` was sent."""
-        known = self._store.read(lambda db: [self._earliest(db, a) for a in attempts])
+        known = self.store.read(lambda db: [self._earliest(db, a) for a in attempts])
         if None in known:
             return None
         return _moment(min((at for at in known if at is not None), default=0.0))
@@ -119,7 +114,7 @@ class Search:
 
     def _note_date(self, answer: Answer) -> None:
         date = answer.date
-        self.ahead = None if date is None else date.timestamp() - self._clock()
+        self.ahead = None if date is None else date.timestamp() - self.clock()
 
 
 def _moment(seconds: float) -> datetime:

@@ -7,6 +7,7 @@ is learned by the same verbs, from the same evidence, and nothing more.
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -54,30 +55,21 @@ class _UnseenError(Exception):
     """Why something was not seen."""
 
 
+@dataclass(kw_only=True, eq=False)
 class ServiceProbe:
     """Asks one service, in one workspace."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        client: FilesClient,
-        gate: Gate,
-        objects: ProbeObjects,
-        learn: Callable[[str, ProbeObject, float, FileDetail], None],
-        workspace: str | None,
-        clock: Callable[[], float],
-        pause: Callable[[float], object],
-    ) -> None:
-        """`learn(kind, sent, stored_at, shown)` keeps what a listing shows of an own upload."""
-        self._store = store
-        self._client = client
-        self._gate = gate
-        self._objects = objects
-        self._learn = learn
-        self._workspace = workspace
-        self._clock = clock
-        self._pause = pause
+    store: Store
+    client: FilesClient
+    gate: Gate
+    objects: ProbeObjects
+    #: keeps what a listing shows of an own upload: its kind, what was sent, and when it was stored
+    learn: Callable[[str, ProbeObject, float, FileDetail], None]
+    workspace: str | None
+    clock: Callable[[], float]
+    pause: Callable[[float], object]
+
+    def __post_init__(self) -> None:
         self._until = 0.0
         self._ahead = 0.0
         self._made: list[Made] = []
@@ -89,14 +81,14 @@ class ServiceProbe:
 
         ProbeError or FilesApiError where nothing can be asked now: then nothing was made.
         """
-        if not self._objects.lock.acquire(blocking=False):
+        if not self.objects.lock.acquire(blocking=False):
             raise ProbeError("another probe is at work: wait for its end, a minute at most")
         try:
             yield from self._run()
         except Aborted as error:
             raise ProbeError("the daemon stops; what is left is deleted when it runs") from error
         finally:
-            self._objects.lock.release()
+            self.objects.lock.release()
 
     def _run(self) -> Iterator[JsonObject]:
         self._until = time.monotonic() + MOST_SECONDS - CLEAN_SECONDS
@@ -116,24 +108,24 @@ class ServiceProbe:
         finally:
             self._until = time.monotonic() + CLEAN_SECONDS
             with self._seeing():
-                if error := self._objects.clean_up(self._per_call):
+                if error := self.objects.clean_up(self._per_call):
                     raise error
-        left = [made.file_uuid or made.token for made in self._objects.left()]
+        left = [made.file_uuid or made.token for made in self.objects.left()]
         yield {"facts": self.facts.document(), "left": left}
 
     def _see_whether_it_may(self) -> None:
         """Raise where the service asked for patience, or refuses us; call it once."""
-        if self._gate.quota_used_up:
+        if self.gate.quota_used_up:
             raise ProbeError(_NO_QUOTA)
-        if shut := self._gate.seconds_shut():
-            cause = self._gate.cause or "the service asked to wait"
+        if shut := self.gate.seconds_shut():
+            cause = self.gate.cause or "the service asked to wait"
             raise ProbeError(f"no request is made for {span(shut)}: {cause}")
         try:
-            self._client.list(workspace_uuid=self._workspace, limit=1, **self._per_call())
+            self.client.list(workspace_uuid=self.workspace, limit=1, **self._per_call())
         except FilesApiError as error:
-            self._gate.failed(error)
+            self.gate.failed(error)
             raise
-        self._gate.succeeded()
+        self.gate.succeeded()
 
     @contextmanager
     def _seeing(self, *names: str) -> Iterator[None]:
@@ -147,16 +139,16 @@ class ServiceProbe:
         except FilesApiError as error:
             # A storage does not speak for the service.
             if isinstance(error, Aborted) or error.operation not in ("put", "length"):
-                self._gate.failed(error)
+                self.gate.failed(error)
             why = str(error)
         for name in names if why else ():
             self.facts.note(name, getattr(self.facts, name), why)
 
     def _wait_if_asked(self) -> None:
-        if shut := self._gate.seconds_shut():
+        if shut := self.gate.seconds_shut():
             if time.monotonic() + shut > self._until:
                 raise _UnseenError(f"the service asked to wait {span(shut)}")
-            self._pause(shut)
+            self.pause(shut)
 
     def _per_call(self) -> PerCall:
         left = self._until - time.monotonic()
@@ -166,7 +158,7 @@ class ServiceProbe:
 
     def _note_date(self, answer: Answer) -> None:
         if answer.date is not None:
-            self._ahead = answer.date.timestamp() - self._clock()
+            self._ahead = answer.date.timestamp() - self.clock()
 
     # Uploading
 
@@ -178,22 +170,22 @@ class ServiceProbe:
         with self._seeing("url_seconds", "put_needs_type", "sizes"):
             text = self._make("presigned", _TEXT, TEXT)
             _need_url(text)
-            lifetime = lifetime_of(text.file_url, self._clock() + self._ahead)
+            lifetime = lifetime_of(text.file_url, self.clock() + self._ahead)
             self.facts.note("url_seconds", lifetime, "the URL does not say it")
             self._put_text(text)
         with self._seeing():
             made = self._make("presigned", video(), VIDEO)
             _need_url(made)
-            self._objects.put(made, video(), VIDEO, self._per_call())
+            self.objects.put(made, video(), VIDEO, self._per_call())
 
     def _make(self, method: str, content: bytes, kind: str) -> Made:
-        if self._gate.refused or self._gate.quota_used_up:
-            raise _UnseenError("the key is refused" if self._gate.refused else _NO_QUOTA)
-        make = self._objects.upload if method == "direct" else self._objects.create
-        made = make(content, kind, self._workspace, self._per_call())
+        if self.gate.refused or self.gate.quota_used_up:
+            raise _UnseenError("the key is refused" if self.gate.refused else _NO_QUOTA)
+        make = self.objects.upload if method == "direct" else self.objects.create
+        made = make(content, kind, self.workspace, self._per_call())
         if made is None:
             raise _UnseenError(f"the answer to the {method} upload names no file_uuid")
-        made.made_at = self._clock() + self._ahead
+        made.made_at = self.clock() + self._ahead
         self._made.append(made)
         return made
 
@@ -201,10 +193,10 @@ class ServiceProbe:
         """See whether the content type must be the one that the URL was made for."""
         needs_type, is_storage = False, True
         try:
-            is_storage = self._objects.put(made, _TEXT, OTHER, self._per_call())
+            is_storage = self.objects.put(made, _TEXT, OTHER, self._per_call())
         except RefusedError:
             needs_type = True
-        is_storage &= self._objects.put(made, _TEXT, TEXT, self._per_call())
+        is_storage &= self.objects.put(made, _TEXT, TEXT, self._per_call())
         why = "the answer has no ETag, as a storage's has"
         self.facts.note("put_needs_type", needs_type if is_storage else None, why)
 
@@ -239,8 +231,8 @@ class ServiceProbe:
         while asked > self._page_items and (page is None or time.monotonic() < until):
             began = time.monotonic()
             try:
-                page = self._client.call(
-                    list_files(workspace_uuid=self._workspace, limit=asked), **self._per_call()
+                page = self.client.call(
+                    list_files(workspace_uuid=self.workspace, limit=asked), **self._per_call()
                 )
             except (BadRequestError, UnprocessableError) as error:
                 if asked == 1:
@@ -263,22 +255,22 @@ class ServiceProbe:
         with self._seeing("sizes"):
             until, wait = time.monotonic() + SIZE_SECONDS, 0.2
             while (told := self._told_size(text))[1] == 0 and time.monotonic() < until:
-                self._pause(wait)
+                self.pause(wait)
                 wait *= 2
             where, size = told
             if size != text.noted.size:
                 told_size = counted(size, "byte") if size else "no size"
                 raise _UnseenError(f"{told_size} was told within {span(SIZE_SECONDS)}")
             self.facts.sizes, text.is_whole = where, True
-            self._store.write(confirming.told)
+            self.store.write(confirming.told)
 
     def _told_size(self, made: Made) -> tuple[str, int]:
         """Return where a size is told, and the size; 0 for none."""
-        detail = self._client.get(made.uuid, **self._per_call())
+        detail = self.client.get(made.uuid, **self._per_call())
         if detail.file_size_bytes is not None or not detail.file_url:
             return "record", detail.file_size_bytes or 0
         with suppress(RefusedError):
-            return "url", self._client.length(detail.file_url, **self._per_call()) or 0
+            return "url", self.client.length(detail.file_url, **self._per_call()) or 0
         return "url", 0
 
     def _see_names(self, *, processed: bool) -> None:
@@ -306,7 +298,7 @@ class ServiceProbe:
         for made in self._made:
             if made.is_video and made.is_sent:
                 with self._seeing("video_status"):
-                    status = self._client.get_status(made.uuid, **self._per_call())
+                    status = self.client.get_status(made.uuid, **self._per_call())
                     told[made.uuid] = status.processing_status
                     made.is_whole |= status.processing_status in ("processing", "completed")
         return told
@@ -329,9 +321,9 @@ class ServiceProbe:
             return self._per_call()
 
         try:
-            self._objects.read_listing(
+            self.objects.read_listing(
                 take,
-                self._workspace,
+                self.workspace,
                 per_call,
                 since=lambda: datetime.fromtimestamp(since).astimezone(),
                 limit=self._page_items,
@@ -349,7 +341,7 @@ class ServiceProbe:
         echoed = "path" if is_whole_name else "name"
         self.facts.echo = self.facts.echo or {}
         self.facts.echo[kind] = echoed if shown.token == made.noted.token else "none"
-        self._learn(kind, made.noted, made.made_at, shown)
+        self.learn(kind, made.noted, made.made_at, shown)
 
     def _see_video(self) -> None:
         with self._seeing("video_status"):
@@ -362,7 +354,7 @@ class ServiceProbe:
                 is_over = statuses <= {"completed", "failed"}
                 if is_over or time.monotonic() > min(until, self._until - LIST_SECONDS):
                     break
-                self._pause(wait)
+                self.pause(wait)
                 wait = min(2 * wait, 2.0)
             if statuses:
                 self.facts.video_status = next(iter(statuses - {"completed"}), "completed")
@@ -373,10 +365,10 @@ class ServiceProbe:
                 )
             return
         with self._seeing("video_frames"):
-            frames = self._client.get_frames(videos[0].uuid, **self._per_call())
+            frames = self.client.get_frames(videos[0].uuid, **self._per_call())
             self.facts.video_frames = len(frames.frame_urls)
         with self._seeing("video_metadata"):
-            detail = self._client.get(videos[0].uuid, **self._per_call())
+            detail = self.client.get(videos[0].uuid, **self._per_call())
             self.facts.video_metadata = detail.video_metadata is not None
 
     # Deleting them
@@ -386,9 +378,9 @@ class ServiceProbe:
             if not self._made:
                 raise _UnseenError("nothing was made")
             first = self._made[0]
-            self._objects.delete(first.noted, self._per_call())
+            self.objects.delete(first.noted, self._per_call())
             try:
-                self._client.delete(first.uuid, **self._per_call())
+                self.client.delete(first.uuid, **self._per_call())
                 self.facts.second_delete = 204
             except NotFoundError:
                 self.facts.second_delete = 404

@@ -9,6 +9,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from syncd.exceptions import ShortageError
 from syncd.files_api import FilesClient, StopFlag
@@ -24,7 +25,7 @@ from syncd.workers.gate import Gate
 from syncd.workers.handed_out import HandedOut
 from syncd.workers.preparation import Preparation, SourceRoot, UploadOptions
 from syncd.workers.sending import Sending
-from syncd.workers.transfers import Transfer, Transfers
+from syncd.workers.transfers import Transfers
 from syncd.workers.upload_queue import LARGE_AT_ONCE, UploadQueue
 from syncd.workers.upload_thread import UploadThread
 
@@ -48,68 +49,63 @@ def _open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+@dataclass(kw_only=True, eq=False)
 class Uploader:
     """The upload stage: `step` hands out what is due, threads send it."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        ledger: Ledger,
-        roots: Mapping[str, SourceRoot],
-        make_client: Callable[[StopFlag], FilesClient],
-        gate: Gate,
-        options: UploadOptions,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
-        bandwidth: BandwidthControl | None = None,
-    ) -> None:
-        self._bandwidth = bandwidth
-        self._store = store
-        self._ledger = ledger
-        self._make_client = make_client
-        self._gate = gate
-        self._roots = roots
-        self._clock = clock
+    store: Store
+    ledger: Ledger
+    roots: Mapping[str, SourceRoot]
+    make_client: Callable[[StopFlag], FilesClient]
+    gate: Gate
+    options: UploadOptions
+    clock: Callable[[], float]
+    monotonic: Callable[[], float] = time.monotonic
+    bandwidth: BandwidthControl | None = None
+
+    def __post_init__(self) -> None:
         self._stop = StopFlag()
-        self._most = options.workers or min(MOST, max(_open_files() // FILES_EACH, 1))
-        self._transfers = Transfers(clock)
-        self._concurrency = Concurrency(options.workers, monotonic)
+        self._most = self.options.workers or min(MOST, max(_open_files() // FILES_EACH, 1))
+        self.transfers = Transfers(self.clock)
+        self._concurrency = Concurrency(self.options.workers, self.monotonic)
         self._queue = UploadQueue(
             large_at_once=min(LARGE_AT_ONCE, max(self._most - 1, 1)),
             limit=self._concurrency.limit,
         )
         self._handed_out = HandedOut(
-            store=store, ledger=ledger, gate=gate, queue=self._queue, clock=clock
+            store=self.store,
+            ledger=self.ledger,
+            gate=self.gate,
+            queue=self._queue,
+            clock=self.clock,
         )
         self._preparation = Preparation(
-            store=store,
-            ledger=ledger,
-            roots=roots,
-            gate=gate,
-            options=options,
-            clock=clock,
+            store=self.store,
+            ledger=self.ledger,
+            roots=self.roots,
+            gate=self.gate,
+            options=self.options,
+            clock=self.clock,
             stop=self._stop,
-            transfers=self._transfers,
+            transfers=self.transfers,
         )
         self._sending = Sending(
-            store=store,
-            ledger=ledger,
-            gate=gate,
-            with_token=options.token,
-            clock=clock,
+            store=self.store,
+            ledger=self.ledger,
+            gate=self.gate,
+            with_token=self.options.token,
+            clock=self.clock,
             stop=self._stop,
             preparation=self._preparation,
-            transfers=self._transfers,
+            transfers=self.transfers,
             failures=FailedUploads(
-                store=store,
-                ledger=ledger,
-                gate=gate,
+                store=self.store,
+                ledger=self.ledger,
+                gate=self.gate,
                 concurrency=self._concurrency,
-                clock=clock,
+                clock=self.clock,
             ),
         )
-        self._first_poll_seconds = options.first_poll_seconds
         self._threads_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         #: whether threads run, and more can be had
@@ -175,18 +171,10 @@ class Uploader:
         """Abort every transfer that has not released its last byte."""
         self._stop.set()
 
-    def transfers(self) -> list[Transfer]:
-        """Return the transfers under way, oldest first."""
-        return self._transfers.all()
-
-    def sent(self) -> tuple[int, int]:
-        """Return how many transfers ended, and how many bytes were sent in all."""
-        return self._transfers.sent()
-
     @property
     def progress_at(self) -> float:
         """When a file was stored, or a byte sent, last; at first when this was made."""
-        moved = [transfer.moved_at or 0.0 for transfer in self.transfers()]
+        moved = [transfer.moved_at or 0.0 for transfer in self.transfers.all()]
         return max(self._handed_out.stored_at, *moved, 0.0)
 
     @property
@@ -197,31 +185,31 @@ class Uploader:
     def step(self) -> float | None:
         """Hand out what is due while there is room; return the seconds until more may be."""
         self._handed_out.clear_unknown()
-        self._gate.end_quota_rest()
-        self._gate.see_pauses()
-        limited = self._bandwidth.step() if self._bandwidth else None
-        now = self._clock()
-        if self._store.read(due.is_refused_due, now):
-            self._store.write(self._ledger.try_refused_again, now)
-        if not self._gate.may_send():
-            return max(self._gate.seconds_shut(), SHORTEST_REST_SECONDS)
+        self.gate.end_quota_rest()
+        self.gate.see_pauses()
+        limited = self.bandwidth.step() if self.bandwidth else None
+        now = self.clock()
+        if self.store.read(due.is_refused_due, now):
+            self.store.write(self.ledger.try_refused_again, now)
+        if not self.gate.may_send():
+            return max(self.gate.seconds_shut(), SHORTEST_REST_SECONDS)
         self._hand_out(now)
         self._allow()
-        if self._gate.storage_tripped and not self._store.read(due.are_uploads_waiting):
-            self._gate.storage.reset()
-        ends = [self._store.read(due.next_upload, now), self._store.read(pauses.next_end)]
+        if self.gate.storage_tripped and not self.store.read(due.are_uploads_waiting):
+            self.gate.storage.reset()
+        ends = [self.store.read(due.next_upload, now), self.store.read(pauses.next_end)]
         ends += [None if limited is None else now + limited]
         return min((max(at - now, 0.0) for at in ends if at is not None), default=None)
 
     def _hand_out(self, now: float) -> None:
         """Hand out what is due and may go; while something is broken, a file that probes it."""
         taken = self._handed_out.files
-        most = max(HANDED_OUT // max(len(self._roots), 1), LEAST_HANDED_OUT)
+        most = max(HANDED_OUT // max(len(self.roots), 1), LEAST_HANDED_OUT)
         enough = self._handed_out.kinds(more_than=most // 4)
         suspected = self._handed_out.suspects > 0
         held = self.held_folders()
-        for file in self._store.read(
-            due.uploads, now, most, only=self._roots, without=held, enough=enough, taken=taken
+        for file in self.store.read(
+            due.uploads, now, most, only=self.roots, without=held, enough=enough, taken=taken
         ):
             # A file that may have crashed syncd goes alone, so that a second crash proves it.
             goes_alone = file.crashes > 0 and suspected
@@ -232,29 +220,29 @@ class Uploader:
 
     def _allow(self) -> None:
         """Let as many threads work as pay, beside those whose disk or connection hangs."""
-        limit = self._concurrency.limit + self._transfers.stalled(STALLED_SECONDS)
+        limit = self._concurrency.limit + self.transfers.stalled(STALLED_SECONDS)
         self._queue.allow(min(limit, self._most))
         self._start_threads()
 
     def held_folders(self) -> list[str]:
         """Return the folders whose workspace takes nothing now."""
-        closed, refusals = self._gate.workspaces.closed, self._gate.refusals
+        closed, refusals = self.gate.workspaces.closed, self.gate.refusals
         closed |= {name for name in refusals.held if not refusals.may_probe(name)}
-        return [name for name, root in self._roots.items() if root.workspace_uuid in closed]
+        return [name for name, root in self.roots.items() if root.workspace_uuid in closed]
 
     def _work(self) -> None:
         """Bring files up until told to end."""
         UploadThread(
-            store=self._store,
-            ledger=self._ledger,
+            store=self.store,
+            ledger=self.ledger,
             queue=self._queue,
             handed_out=self._handed_out,
             preparation=self._preparation,
             sending=self._sending,
             concurrency=self._concurrency,
-            make_client=lambda: self._make_client(self._stop),
+            make_client=lambda: self.make_client(self._stop),
             is_stopped=self._stop.is_set,
-            clock=self._clock,
-            first_poll_seconds=self._first_poll_seconds,
+            clock=self.clock,
+            first_poll_seconds=self.options.first_poll_seconds,
             on_limit=self._allow,
         ).run()

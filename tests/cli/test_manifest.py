@@ -173,9 +173,7 @@ def test_the_manifest_is_ordered_filtered_and_without_deleted_files(desk):
         return [f"{entry['folder']}/{entry['path']}" for entry in entries]
 
     assert paths() == ["f/a", "f/b", "g/a"]
-    assert paths(folder="g") == ["g/a"]
     assert paths(status="deleted") == ["f/gone"]
-    assert paths(folder="g", status="deleted") == []
 
 
 def test_an_error_carries_status_code_and_request_id(desk):

@@ -538,15 +538,64 @@ def test_a_folder_whose_name_is_not_utf8_gets_one_that_is(load):
 
 
 def test_folders_take_workspace_and_grace_from_above(load):
+    one, two = (f"00000000-0000-4000-8000-00000000000{number}" for number in "12")
     toml = (
-        "[api]\nworkspace_uuid = 'w1'\n[deletions]\ngrace_seconds = 7\n"
-        "[[folders]]\npath = 'a'\n[[folders]]\npath = 'b'\nworkspace_uuid = 'w2'\n"
+        f"[api]\nworkspace_uuid = '{one}'\n[deletions]\ngrace_seconds = 7\n"
+        f"[[folders]]\npath = 'a'\n[[folders]]\npath = 'b'\nworkspace_uuid = '{two}'\n"
         "grace_seconds = 60\n"
     )
     assert [(f.workspace_uuid, f.grace_seconds) for f in load(toml).folders] == [
-        ("w1", 7),
-        ("w2", 60),
+        (one, 7),
+        (two, 60),
     ]
+
+
+@pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace("-", "")])
+def test_a_workspace_is_the_same_however_its_uuid_is_spelled(load, change):
+    uuid = "0a0b0c0d-0e0f-4a4b-8c8d-abcdefabcdef"
+    toml = f"[api]\nworkspace_uuid = '{change(uuid)}'\n[[folders]]\npath = 'a'\n"
+    config = load(toml)
+    assert (config.api.workspace_uuid, config.folders[0].workspace_uuid) == (uuid, uuid)
+
+
+def test_a_workspace_that_is_no_uuid_is_refused(refused):
+    assert "workspace_uuid: must be a UUID" in refused("[api]\nworkspace_uuid = 'team-a'\n")
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """Make a file with a secret, which only we may read."""
+
+    def make(name):
+        path = tmp_path / "drop" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0123456789abcdef")
+        path.chmod(0o600)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("variable", ["AYMARA_AI_API_KEY_FILE", "AYMARA_AI_BEARER_TOKEN_FILE"])
+def test_a_key_that_would_be_uploaded_is_refused(refused, secret, tmp_path, variable):
+    key = secret("a/key")
+    (tmp_path / "link").symlink_to(key)
+    for path in (key, tmp_path / "link"):
+        said = refused(FOLDER, env={variable: str(path)})
+        assert f"{variable}: {path} lies in the folder {tmp_path / 'drop'}" in said
+
+
+def test_a_token_of_the_listener_that_would_be_uploaded_is_refused(refused, secret):
+    path = secret("token")
+    said = refused(f"[server]\nlisten = '127.0.0.1:0'\ntoken_file = '{path}'\n{FOLDER}")
+    assert f"[server] token_file: {path} lies in the folder" in said
+
+
+def test_a_key_in_a_folder_that_does_not_send_it_is_used(load, refused, secret, tmp_path):
+    for path in (secret(".config/key"), secret("../beside")):
+        assert load(FOLDER, env={"AYMARA_AI_API_KEY_FILE": str(path)}, key=None).credentials
+    hidden = {"AYMARA_AI_API_KEY_FILE": str(secret(".config/key"))}
+    assert "would be uploaded" in refused(f"{FOLDER}hidden = true\n", env=hidden)
 
 
 def test_the_limits_of_mass_deletions_can_be_set_and_turned_off_for_each_folder(load):

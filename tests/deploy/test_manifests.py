@@ -146,6 +146,14 @@ def test_each_shard_has_a_directory_a_state_and_a_workspace_of_its_own(init):
     assert state["spec"]["accessModes"] == ["ReadWriteOncePod"]
 
 
+@pytest.mark.parametrize(("said", "printed"), [("", "new"), ('[state]\non_new = "hold"', "hold")])
+def test_nodes_with_equal_files_ask_nobody_unless_that_is_configured(init, said, printed):
+    ((work,), _) = init("--daemonset", config=f'[[folders]]\npath = "/srv/drop"\n{said}\n')
+    _, container = containing(work)
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    assert settings(given | {"HOME": "/"}).state.on_new == printed
+
+
 def test_no_secret_stands_in_a_manifest(init, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("AYMARA_AI_API_KEY", "a-secret-of-mine")
     hook = '\n[alerts]\nwebhook = "https://x.example/a-secret-of-mine"\n'

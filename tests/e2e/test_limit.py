@@ -30,8 +30,8 @@ def test_a_limit_holds_at_once_and_so_does_its_end(place, method):
     with place.daemon() as parts:
         assert limit(place, "2KiB/s", "--for", "2h")["source"] == "command"
         place.machine.write("large.bin", os.urandom(300 * KIB))
-        place.machine.until(lambda: any(t.rested > 0.3 for t in parts.uploader.transfers()))
-        (transfer,) = parts.uploader.transfers()
+        place.machine.until(lambda: any(t.rested > 0.3 for t in parts.uploader.transfers.all()))
+        (transfer,) = parts.uploader.transfers.all()
         assert transfer.sent < 20 * KIB
         place.machine.until(lambda: told(place) == 2 * KIB)
         code, out, _ = place.call("status")
@@ -55,7 +55,7 @@ def test_a_daemon_ends_in_time_though_a_transfer_waits_for_hours(place):
     place.configure()
     with place.daemon() as parts:
         place.machine.write("large.bin", os.urandom(300 * KIB))
-        place.machine.until(lambda: any(t.rested for t in parts.uploader.transfers()))
+        place.machine.until(lambda: any(t.rested for t in parts.uploader.transfers.all()))
         began = time.monotonic()
     assert time.monotonic() - began < 8
     assert not place.machine.objects()

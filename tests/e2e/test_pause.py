@@ -59,7 +59,7 @@ def test_a_transfer_under_way_is_dropped_before_its_last_byte(place):
     place.machine.settings["SYNCD_UPLOAD__METHOD"] = "presigned"
     place.folder()
     with place.daemon() as parts:
-        until(place, lambda: any(t.sent for t in parts.uploader.transfers()))
+        until(place, lambda: any(t.sent for t in parts.uploader.transfers.all()))
         place.call("pause", "drop")
         until(place, lambda: not parts.uploader.busy)
         assert place.status_of("large.bin") == "held"

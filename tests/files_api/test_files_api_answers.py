@@ -190,6 +190,45 @@ def test_create_answers_as_many_files_as_were_sent():
         client.create([NewFile(local_file_path="a"), NewFile(remote_uri="http://x/y")])
 
 
+def sent_as(digit):
+    """A sent name with a token; two digits make two."""
+    return f"a.sy2-{digit * 8}-{digit * 12}-{digit * 12}-{digit * 12}-{digit * 20}.txt"
+
+
+@pytest.mark.parametrize(
+    ("named", "is_ours"),
+    [
+        ({}, True),
+        ({"local_file_path": sent_as("1")}, True),
+        ({"local_file_path": "a.txt", "remote_file_path": f"files/x/{sent_as('1')}"}, True),
+        # A service may keep nothing of the name, or a part of it.
+        ({"local_file_path": "a.txt"}, True),
+        ({"local_file_path": sent_as("2")}, False),
+        ({"remote_file_path": f"files/x/{sent_as('2')}"}, False),
+    ],
+)
+def test_an_answer_that_names_another_upload_is_not_believed(source_of, named, is_ours):
+    source = source_of(b"content")
+    answer = {"file_uuid": UUID, "file_url": "https://storage/x", **named}
+
+    def direct(body):
+        client_answering(200, json.dumps(body).encode()).upload(
+            source, name=sent_as("1"), content_type="text/plain"
+        )
+
+    def reserved(body):
+        client_answering(200, json.dumps({"files": [body]}).encode()).create(
+            [NewFile(local_file_path=sent_as("1"))]
+        )
+
+    for call in (direct, reserved):
+        if is_ours:
+            call(answer)
+            continue
+        with pytest.raises(InDoubtError, match="another file"):
+            call(answer)
+
+
 @pytest.mark.row(35)
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
 def test_an_encoded_answer_is_refused_unread(encoding):

@@ -13,12 +13,11 @@ from dataclasses import replace
 from functools import partial
 from unittest import mock
 
-from sqlite_utils import Database
-
 from syncd.disk import Fingerprint
 from syncd.state import copies, deletions, echo, files, holds, tokens
 from syncd.state.copies import Copy
-from syncd.state.database.migrations import migrations
+from syncd.state.database import migrations
+from syncd.state.database.connection import Database
 from syncd.state.database.writer import _Job, _run_together
 from syncd.state.deletions import Deletions
 from syncd.state.facts import set_fact
@@ -71,7 +70,7 @@ class Tables:
         self.rng = rng
         self.db = Database(sqlite3.connect(":memory:", isolation_level=None))
         self.db.conn.row_factory = sqlite3.Row
-        migrations.apply(self.db)
+        migrations.apply(self.db.conn)
         self.db.conn.execute("PRAGMA foreign_keys = ON")
 
     def maybe(self, share):

@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
 # The image: built from our Dockerfile and run by the documented commands, on a stand-in base (Debian
 # 13 and its Python) so that no registry is asked, an emulator beside it. Root; about five minutes.
-if [[ -z ${SYNCD_RIG_PRIVATE:-} ]]; then
-  # Mounts of its own: crun wants plain cgroup v2, and the commands' /srv is not to be the machine's.
-  exec env SYNCD_RIG_PRIVATE=yes unshare --mount --propagation slave bash -c '
-    { umount -l -R /sys/fs/cgroup; umount -l -R /sys/fs/cgroup; } 2>/dev/null
-    mount -t cgroup2 none /sys/fs/cgroup && mkdir -p /srv && mount -t tmpfs none /srv && exec bash "$@"
-    ' bash "$0" "$@"
-fi
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/image.sh"
 
-SUITE=trixie
-PACKAGES=ca-certificates,python3,python3-venv
-BASE=localhost/syncd-rig-base:1
-KEY=a-key-of-the-rig
 MOST_MB=100
-version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/syncd/__init__.py")
-
 emulator_pid=
 forget() {
   # One by one: where one is not there, older versions leave the others.
@@ -27,50 +14,13 @@ forget() {
 leave() {
   forget
   if [[ -n $emulator_pid ]]; then kill "$emulator_pid"; wait "$emulator_pid"; fi 2>/dev/null
-  umount -l "$cache/images/overlay" 2>/dev/null
-  rm -rf "$scratch"
+  forget_images
 }
 trap leave EXIT
 
-# Storage and settings of the rig's own: what else runs on this machine is not touched.
-export CONTAINERS_CONF=$scratch/containers.conf CONTAINERS_STORAGE_CONF=$scratch/storage.conf
-cat >"$CONTAINERS_STORAGE_CONF" <<END
-[storage]
-driver = "overlay"
-graphroot = "$cache/images"
-runroot = "$scratch/run"
-END
-configure() {
-  cat >"$CONTAINERS_CONF" <<END
-[containers]
-cgroups = "disabled"
-netns = "host"
-default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
-# What the rig alone needs: the emulator instead of the service, and a shorter grace.
-env = ["SYNCD_API__BASE_URL=$1", "SYNCD_DELETIONS__GRACE_SECONDS=2"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "crun"
-END
-}
-configure http://127.0.0.1:9
 # A run that was killed has left its own behind.
 forget
 
-make_base() { mmdebstrap --variant=minbase --include="$PACKAGES" --format=tar "$SUITE" "$1"; }
-make_emulator() { "${PYTHON:-python3}" -m venv "$1" && "$1/bin/python" -m pip install -q "$scratch/source[emulator]"; }
-
-# The documents say docker; here it is podman, and buildah where something is built.
-docker() {
-  local command=$1
-  shift
-  if [[ $command != build ]]; then podman "$command" "$@"; return; fi
-  local more=(--build-arg "BASE=$BASE" --build-arg "VERSION=$version" --volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
-  [[ -e /etc/pip.conf ]] && more+=(--volume /etc/pip.conf:/etc/pip.conf:ro)
-  # Without --format docker the HEALTHCHECK would be dropped.
-  buildah bud --isolation chroot --network host --format docker --layers --pull-never "${more[@]}" "$@"
-}
 commands() { block container | sed '/^docker exec/d'; }
 following() { block container | grep '^docker exec'; }
 
@@ -105,21 +55,13 @@ agrees() { has_one "$2" && is "$(live "$2")" listed "$1"; }
 
 ### Build
 
-mkdir "$scratch/source"
-cp -r "$root"/{pyproject.toml,README.md,LICENSE,CHANGELOG.md,syncd,systemd,tests,.ci,Dockerfile,.dockerignore} "$scratch/source/"
-cached "base-$SUITE.tar" make_base
-cached "emulator-$wanted" make_emulator
-podman image exists "$BASE" \
-  || podman import -c 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' \
-    "$cache/base-$SUITE.tar" "$BASE" >"$scratch/import.log" 2>&1 \
-  || { cat "$scratch/import.log"; give_up "the base cannot be imported"; }
-
-PYTHONPATH=$scratch/source "$cache/emulator-$wanted/bin/python" -m syncd emulator --listen 127.0.0.1:0 \
+prepare_image
+PYTHONPATH=$scratch/source "$python" -m syncd emulator --listen 127.0.0.1:0 \
   --data "$scratch/emulator" --api-key "$KEY" >"$scratch/emulator.log" 2>&1 &
 emulator_pid=$!
 eventually 30 grep -q '^listening on' "$scratch/emulator.log" || give_up "the emulator does not start"
 url=$(sed -n 's/^listening on //p' "$scratch/emulator.log")
-configure "$url"
+configure "SYNCD_API__BASE_URL=$url" SYNCD_DELETIONS__GRACE_SECONDS=2
 
 mkdir /srv/drop
 printf %s "the first" >/srv/drop/one.txt

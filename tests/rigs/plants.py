@@ -99,7 +99,6 @@ def failed_commit_swallowed() -> None:
             job.future.set_exception(raised) if raised else job.future.set_result(value)
         for job in jobs[len(results) :]:
             job.future.set_result(None)
-        self.commits += 1
         self.version += 1
         self.changed.set()
 
@@ -110,10 +109,10 @@ def resent_without_a_look() -> None:
     """what is in doubt is sent again, and never looked for"""
 
     def settle(self: Any, _workspace: Any, doubts: Any, _late: Any) -> None:
-        now = self._clock()
+        now = self.clock()
         for copy in doubts:
             if copy.file_uuid is None:
-                self._store.write(lambda db, copy=copy: self._ledger.absent(db, copy.id, now))
+                self.store.write(lambda db, copy=copy: self.ledger.absent(db, copy.id, now))
             else:
                 self._settle_reserved(copy)
 
@@ -164,7 +163,7 @@ def foreign_adopted() -> None:
 
     def settle(self: Any, workspace: Any, doubts: Any, _late: Any) -> None:
         found: list[Any] = []
-        listing = self._client.read_listing(found.append, workspace_uuid=workspace)
+        listing = self.client.read_listing(found.append, workspace_uuid=workspace)
         for copy in doubts:
             alike = [item for item in found if item.file_size_bytes == copy.size]
             if alike:

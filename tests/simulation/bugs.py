@@ -32,10 +32,10 @@ def sweep(self):
     """Retire, with every step, what carries a token of this instance and is not in the ledger."""
     soon, found = _step(self), []
     try:
-        self._client.read_listing(found.append)
+        self.client.read_listing(found.append)
     except FilesApiError:
         return soon
-    now = self._clock()
+    now = self.clock()
 
     def record(db):
         for item in found:
@@ -50,7 +50,7 @@ def sweep(self):
                 )
                 retire(db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid)
 
-    self._store.write(record)
+    self.store.write(record)
     return soon
 
 
@@ -85,7 +85,7 @@ def take_the_newest(self, workspace, sought):
         if (attempt := by_token.get(item.token)) is None:
             return
         known = found.get(item.token)
-        if (known is None or item.created_at > known.created_at) and self._store.read(
+        if (known is None or item.created_at > known.created_at) and self.store.read(
             lambda db: self._fits(db, attempt, item)
         ):
             found[item.token] = item
@@ -104,7 +104,7 @@ def never_old(self, now):
 
 
 def notice_no_older_state(self):
-    self._gate.checked = True
+    self.gate.checked = True
 
 
 def believe_any_token(db, token, *_):

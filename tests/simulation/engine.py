@@ -27,6 +27,7 @@ from syncd.state import attempts, echo, tokens
 from syncd.state.database import schema, store as storage
 from syncd.state.database.store import Store
 from syncd.state.database.writer import Writer, _Job
+from syncd.workers import clock_seen
 
 FOLDER = "f"
 GRACE_SECONDS = 60.0
@@ -167,7 +168,7 @@ class Engine:
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
         for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
-            waiting._pause = lambda _: False
+            waiting.pause = lambda _: False
         stop = self.parts.uploader._stop
 
         def wait(seconds: float) -> bool:
@@ -308,6 +309,7 @@ def simulated(
             (tokens, "secrets", chance),
             (storage, "secrets", chance),
             (composition, "time", ticking),
+            (clock_seen, "time", ticking),
             (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),
             # Nothing is mounted that matters here.

@@ -189,7 +189,7 @@ class Schedule:
             self.world.event,
             self.service.mutations,
             self.audit.cuts,
-            self.engine_writer().commits,
+            self.engine_writer().version,
         )
         if moment != self._checked:
             self._checked = moment

@@ -16,7 +16,7 @@ from syncd.state import attempts, confirming, copies, holds, tokens
 from syncd.state.attempts import Attempt
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
-from syncd.workers.deleter import Deleter
+from syncd.workers import deleter
 from syncd.workers.preparation import Preparation
 from syncd.workers.reconciler import Reconciler
 from syncd.workers.rollback import RollbackCheck
@@ -188,7 +188,7 @@ BUGS = {
         seen_as=("I6",),
     ),
     "a 404 is believed whatever the key": Planted(
-        replaced=((Deleter, "_key_is_good", lambda *_: True),),
+        replaced=((deleter, "may_list", lambda *_: True),),
         plan=replace(CALM, key_trouble=True, steps=40),
         near=19,
         seen_as=("orphan",),

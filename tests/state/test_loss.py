@@ -239,7 +239,12 @@ def test_progress_only_grows_and_the_file_tells_it(home):
 
 @pytest.mark.row(27)
 def test_what_a_ledger_belonged_to_outlives_it(home):
-    bound_to = {"base_url": "https://one", "organization": "o", "key_mark": "0123abcd"}
+    bound_to = {
+        "base_url": "https://one",
+        "sandbox": "False",
+        "organization": "o",
+        "key_mark": "0123abcd",
+    }
     with home.opened() as store:
         store.bind("https://one", 0.0, advice="")
         store.set_fact("organization", "o")

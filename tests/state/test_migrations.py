@@ -7,7 +7,7 @@ from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError
-from syncd.state import files
+from syncd.state import files, folders
 from syncd.state.database import schema
 from syncd.state.database.migrations import migrations
 from syncd.state.holds import decisions
@@ -80,6 +80,18 @@ def test_copies_that_retired_in_an_older_state_are_known_by_what_superseded_them
 
 
 @pytest.mark.row(66)
+def test_the_workspaces_of_an_older_state_are_known_in_the_spelling_of_now(tmp_path):
+    path = tmp_path / schema.FILE_NAME
+    old = Database(sqlite3.connect(path, isolation_level=None))
+    migrations.apply(old, stop_before="workspaces_in_one_spelling")
+    old.conn.execute("INSERT INTO folders (name, path, workspace) VALUES ('f', x'2f66', 'ABC-d')")
+    old.conn.execute("INSERT INTO folders (name, path, workspace) VALUES ('g', x'2f67', '')")
+    old.conn.close()
+    new = schema.open_writable(path)
+    assert folders.workspaces(new) == {"f": "abc-d", "g": ""}
+    new.close()
+
+
 def test_open_holds_and_verdicts_of_an_older_state_are_carried_over(tmp_path):
     path = tmp_path / schema.FILE_NAME
     old = Database(sqlite3.connect(path, isolation_level=None))

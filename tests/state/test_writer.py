@@ -42,7 +42,7 @@ def test_transactions_that_arrive_together_share_a_commit(writer):
     go_on.set()
     for thread in [first, *others]:
         thread.join()
-    assert writer.commits == 2
+    assert writer.version == 2
     assert writer.write(lambda db: [fact(db, str(k)) for k in range(20)]) == [
         str(k) for k in range(20)
     ]
@@ -191,6 +191,30 @@ def test_a_state_belongs_to_the_service_that_may_hold_something_of_it(tmp_path, 
     store.bind("http://a", 0.0, advice="set it back")
     with pytest.raises(ForeignStateError, match="set it back"):
         store.bind("http://b", 0.0, advice="set it back")
+    store.close()
+
+
+def test_the_sandbox_of_a_service_is_another_service(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.bind("http://a", 0.0, advice="", sandbox=True)
+    store.bind("http://a", 0.0, advice="")
+    store.write(lambda db: db.conn.execute(REACHED["an unanswered upload"]))
+    store.bind("http://a", 0.0, advice="", sandbox=None)
+    with pytest.raises(ForeignStateError, match=r"to base url http://a, and not to .*\(sandbox\)"):
+        store.bind("http://a", 0.0, advice="", sandbox=True)
+    store.close()
+
+
+def test_an_older_state_takes_the_sandbox_that_is_configured_first(tmp_path):
+    store = Store(tmp_path)
+    store.open(0.0)
+    store.bind("http://a", 0.0, advice="")
+    store.write(lambda db: db.conn.execute(REACHED["an unanswered upload"]))
+    store.write(lambda db: db.conn.execute("DELETE FROM service WHERE key = 'sandbox'"))
+    store.bind("http://a", 0.0, advice="", sandbox=True)
+    with pytest.raises(ForeignStateError):
+        store.bind("http://a", 0.0, advice="", sandbox=False)
     store.close()
 
 

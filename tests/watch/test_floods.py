@@ -76,9 +76,10 @@ def test_a_flood_of_files_takes_bounded_memory_and_the_state_is_told_at_once(pla
         if not pouring.is_alive():
             place.later(1000)
             place.watched.scan_if_due()
-        began = time.perf_counter()
+        # In its own CPU time: beside other work, the clock would say nothing of the overview.
+        began = time.thread_time()
         views.read(store.directory, lambda db: overview.overview(db, time.time()))
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.thread_time() - began)
     assert waiting <= hints.LIMIT
     place.scan()
     known = store.read(lambda db: db.conn.execute("SELECT count(*) FROM files").fetchone()[0])

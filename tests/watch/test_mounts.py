@@ -1,7 +1,6 @@
 """Mounts beneath a root: each is a part with an identity of its own."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +8,7 @@ from syncd import mounts
 from syncd.mounts import Mount
 from syncd.state import folders, scan_index
 from syncd.watch.inotify import Inotify
-from syncd.watch.scanner import Scanner
+from syncd.watch.scan_pass import ScanPass
 from syncd.watch.standing import Standing
 
 FILES = (b"a", b"disk/x", b"disk/d/y")
@@ -178,25 +177,19 @@ def test_a_mount_that_changes_under_a_scan_is_not_judged_by_it(mounted, monkeypa
         never_known(mounted)
         mounted.at.clear()
         mounted.reopen()
-    look = Scanner._pass
+    run = ScanPass.run
 
-    def change_after(self, *arguments):
-        begun = look(self, *arguments)
-        run = begun.run
-
-        def run_and_change():
-            run()
-            if goes:
-                take_away(mounted)
-            else:
-                mounted.at[b"disk"] = disk_named(b"a disk")
-                (mounted.root / "disk/x").unlink()
-            mounted.watched.check()
-
-        return SimpleNamespace(run=run_and_change)
+    def run_and_change(self):
+        run(self)
+        if goes:
+            take_away(mounted)
+        else:
+            mounted.at[b"disk"] = disk_named(b"a disk")
+            (mounted.root / "disk/x").unlink()
+        mounted.watched.check()
 
     with monkeypatch.context() as racing:
-        racing.setattr(Scanner, "_pass", change_after)
+        racing.setattr(ScanPass, "run", run_and_change)
         mounted.scan()
     part_hold(mounted)
     mounted.scan()

@@ -132,7 +132,7 @@ def test_an_adoption_that_was_cut_short_is_repeated(synced, monkeypatch, cut):
                 raise StateError("cut")
             return write(verb, *args, **kwargs)
 
-        parts.adopter._store = _Cut(parts.store, cut_short)
+        parts.adopter.store = _Cut(parts.store, cut_short)
         with pytest.raises(StateError, match="cut"):
             synced.command(parts, "adopt")
     with synced.parts() as parts:

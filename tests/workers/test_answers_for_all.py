@@ -342,7 +342,7 @@ def reconciler_of(shop):
         ledger=Ledger(policies={"f": Policy()}, instance=shop.store.instance),
         client=shop.client,
         gate=shop.gate,
-        organization_check=shop.reconciler._gate_probe._organization_check,
+        organization_check=shop.reconciler._gate_probe.organization_check,
         options=ReconcileOptions(),
         clock=shop.clock,
     )

@@ -133,7 +133,7 @@ def test_a_pause_drops_a_transfer_that_waits_for_its_bandwidth(shop, limited):
     shop.uploader.start()
     shop.uploader.step()
     deadline = time.monotonic() + 10
-    while not any(t.rested for t in shop.uploader.transfers()) and time.monotonic() < deadline:
+    while not any(t.rested for t in shop.uploader.transfers.all()) and time.monotonic() < deadline:
         time.sleep(0.01)
     shop.store.write(pauses.pause, "f", None, shop.now)
     shop.gate.see_pauses()

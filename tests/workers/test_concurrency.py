@@ -101,7 +101,7 @@ def auto(shop):
     """Return an uploader as it is by default."""
     shop.uploader = Uploader(
         roots={"f": SourceRoot(os.fsencode(shop.root), 5.0, None)},
-        make_client=shop.uploader._make_client,
+        make_client=shop.uploader.make_client,
         options=UploadOptions(workers=None, method="direct"),
         store=shop.store,
         ledger=shop.ledger,
@@ -152,7 +152,7 @@ def test_a_disk_that_hangs_keeps_no_more_than_its_own_transfers(auto, monkeypatc
         while not auto.live() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(auto.live()) == 1
-        assert len(auto.uploader.transfers()) == FIRST, "they are shown meanwhile"
+        assert len(auto.uploader.transfers.all()) == FIRST, "they are shown meanwhile"
     finally:
         go.set()
         auto.uploader.stop(30)

@@ -313,7 +313,7 @@ def test_many_small_files_take_few_requests_beside_their_bytes(shop):
 @pytest.mark.long
 def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monkeypatch):
     """A refusal of several together says nothing of any: each goes alone then."""
-    make, together = shop.uploader._make_client, []
+    make, together = shop.uploader.make_client, []
 
     def picky(stop):
         client = make(stop)
@@ -328,7 +328,7 @@ def test_one_name_that_is_refused_keeps_no_other_from_being_reserved(shop, monke
         client.create = checked
         return client
 
-    monkeypatch.setattr(shop.uploader, "_make_client", picky)
+    monkeypatch.setattr(shop.uploader, "make_client", picky)
     for n in range(30):
         shop.drop(f"{n}", b"%d" % n)
         if n == 12:

@@ -324,12 +324,12 @@ def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(empti
     assert "may not take files out of" in obstacle(emptied)
     read, sha256 = [], disk.sha256
     monkeypatch.setattr(disk, "sha256", lambda *a, **k: read.append(a) or sha256(*a, **k))
-    commits, asked = emptied.store._writer.commits, len(emptied.ask("requests"))
+    commits, asked = emptied.store._writer.version, len(emptied.ask("requests"))
     for _ in range(24):
         emptied.now += 3600
         emptied.consumer.step()
     assert read == []
-    assert emptied.store._writer.commits == commits
+    assert emptied.store._writer.version == commits
     assert len(emptied.ask("requests")) == asked
 
 
@@ -438,7 +438,7 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
     emptied.drop("a", b"old")
     emptied.upload()
     emptied.consumer.step()
-    emptied.consumer._folders["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
+    emptied.consumer.emptied["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
     emptied.now += DAY_SECONDS + 10
     emptied.consumer.step()
     assert (emptied.root / "a").read_bytes() == b"old"

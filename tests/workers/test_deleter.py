@@ -151,8 +151,8 @@ def test_a_promise_that_is_not_kept_is_taken_back(synced, monkeypatch, cause):
     causes = {
         "hold": lambda: synced.store.write(lambda db: holds.place(db, message="m", **place)),
         "gate": lambda: synced.gate._shut(1000),
-        "old look": lambda: monkeypatch.setattr(worker, "_steady", lambda: synced.now + 60),
-        "stop": lambda: monkeypatch.setattr(worker, "_stopped", lambda: True),
+        "old look": lambda: monkeypatch.setattr(worker, "steady", lambda: synced.now + 60),
+        "stop": lambda: monkeypatch.setattr(worker, "stopped", lambda: True),
     }
     lose(synced, "a")
     lose(synced, "b")
@@ -174,10 +174,10 @@ def test_deletions_of_one_step_share_their_commits(synced):
         lose(synced, name)
     synced.deleter.step()
     synced.now += 61
-    before = synced.store._writer.commits
+    before = synced.store._writer.version
     synced.deleter.step()
     assert len(deletes(synced)) == 20
-    assert synced.store._writer.commits - before <= 4, "judged, promised and recorded"
+    assert synced.store._writer.version - before <= 4, "judged, promised and recorded"
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "unreadable parent"])
@@ -375,10 +375,10 @@ def hung(synced, monkeypatch):
     (synced.root / "x").write_bytes(b"x")
     mark = disk.Fingerprint.of((synced.root / "x").lstat())
     seen(synced, Observation(b"x", Seen.PRESENT, mark))
-    synced.uploader._roots["hung"] = synced.uploader._roots["f"]
+    synced.uploader.roots["hung"] = synced.uploader.roots["f"]
     synced.upload()
     assert len(synced.live()) == 3
-    synced.deleter._mirrored = {"hung": synced.deleter._mirrored["f"], **synced.deleter._mirrored}
+    synced.deleter.mirrored = {"hung": synced.deleter.mirrored["f"], **synced.deleter.mirrored}
     synced.deleter._lookouts._patience_seconds = 0.2
     (synced.root / "x").unlink()
     seen(synced, Observation(b"x", Seen.MISSING))
@@ -444,7 +444,7 @@ def reborn(shop, boot, steady=100.0):
         store=shop.store,
         ledger=shop.ledger,
         deletions=shop.deletions,
-        mirrored=old._mirrored,
+        mirrored=old.mirrored,
         policies=shop.policies,
         client=shop.client,
         gate=shop.gate,
@@ -476,7 +476,7 @@ def test_a_clock_that_is_not_sane_after_a_boot_lets_the_grace_begin_anew(synced,
     fresh.step()
     assert deletes(synced) == []
     synced.now += 61
-    fresh._steady = lambda: 161.0
+    fresh.steady = lambda: 161.0
     fresh.step()
     assert len(deletes(synced)) == 1
 
@@ -492,7 +492,7 @@ def test_a_clock_that_is_set_back_delays_no_deletion(synced):
     synced.gate._shut_until = 0.0
     steady = synced.now
     synced.now -= 600
-    synced.deleter._steady = lambda: steady
+    synced.deleter.steady = lambda: steady
     synced.deleter.step()
     assert len(deletes(synced)) == 1
 

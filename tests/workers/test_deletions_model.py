@@ -15,14 +15,14 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from sqlite_utils import Database
 
 from syncd import disk, identity
 from syncd.disk import Fingerprint, Found, Sight
 from syncd.files_api import ServerError
 from syncd.identity import RootIdentity, View
 from syncd.state import due, files, holds, manifest, scan_index
-from syncd.state.database.migrations import migrations
+from syncd.state.database import migrations
+from syncd.state.database.connection import Database
 from syncd.state.deletions import Deletions
 from syncd.state.holds import decisions, missing
 from syncd.state.holds.decisions import STORED
@@ -56,7 +56,7 @@ class MemoryStore:
         self.db = Database(sqlite3.connect(":memory:", check_same_thread=False))
         self.db.conn.isolation_level = None
         self.db.conn.row_factory = sqlite3.Row
-        migrations.apply(self.db)
+        migrations.apply(self.db.conn)
         self.changed = threading.Event()
 
     def read(self, query, *args, **kwargs):
@@ -604,7 +604,7 @@ def test_a_removal_after_the_second_look_and_before_the_deletion_has_a_grace_of_
     world.upload()
     world.take(b"a")
     world.hint({b"a": True})
-    world.deleter._gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
+    world.deleter.gate = SimpleNamespace(seconds_shut_for_all=lambda: 5.0)
     for _ in range(2):
         world.wait((61.0,))
         world.work()

@@ -45,13 +45,13 @@ class Hooks:
                 stop=StopFlag(),
                 clock=lambda: self.now,
             )
-        return [self.hooks[name]._target for name in names]
+        return [self.hooks[name].target for name in names]
 
     def restart(self):
         known, self.hooks = self.hooks, {}
         for name, hook in known.items():
-            [taker] = self.add(name, on=hook._on)
-            taker.__dict__.update(hook._target.__dict__)
+            [taker] = self.add(name, on=hook.on)
+            taker.__dict__.update(hook.target.__dict__)
 
     def happen(self, *lines, event="synced"):
         told = [history.Line(self.now, "f", path.encode(), event, uuid) for path, uuid in lines]
@@ -97,7 +97,7 @@ def test_a_hook_hears_of_what_happens_after_it_was_configured_and_of_its_kind_al
     world.happen(("a", "u4"))
     world.restart()
     world.run()
-    assert world.hooks["first"]._target.taken[2:] == [("a", "u4")]
+    assert world.hooks["first"].target.taken[2:] == [("a", "u4")]
 
 
 def test_retry_has_hooks_that_fail_tried_at_once(world):
@@ -124,7 +124,7 @@ def test_a_file_that_a_hook_does_not_take_holds_up_no_other_file_and_no_other_ho
     assert world.failing()["one"]["error"] == "no bad"
     assert world.now < world.failing()["one"]["next_at"] <= world.now + LONGEST_SECONDS
     world.restart()
-    one = world.hooks["one"]._target
+    one = world.hooks["one"].target
     one.refuses = set()
     world.happen(("bad", "u5"))
     world.run(LONGEST_SECONDS)
@@ -229,7 +229,7 @@ def test_a_hook_gets_the_row_of_the_copy_that_it_is_told_of(shop, world, monkeyp
     rows = []
     for on in ("synced", "failed", "deleted"):
         world.add(on, on=on)
-        taker = world.hooks[on]._target
+        taker = world.hooks[on].target
         monkeypatch.setattr(taker, "deliver", lambda text, **_: rows.append(json.loads(text)))
     shop.prove_echo()
     shop.drop("a", b"x")

@@ -192,7 +192,7 @@ def test_an_answer_that_fails_is_asked_for_again_soon_and_until_then_the_file_wa
 
 def test_a_pass_over_other_folders_neither_asks_nor_deletes_for_this_one(asked_for):
     asked_for.policies.clear()
-    asked_for.deleter._mirrored = {}
+    asked_for.deleter.mirrored = {}
     before = asked_for.copies("a")
     for _ in range(3):
         asked_for.now += 1000
@@ -208,7 +208,7 @@ def test_the_content_of_a_folder_that_is_removed_is_kept_though_it_was_still_ask
     while asked_for.store.write(reconfiguration.release_removed, **release):
         pass
     asked_for.policies.clear()
-    asked_for.deleter._mirrored = {}
+    asked_for.deleter.mirrored = {}
     work(asked_for, 31 * DAY)
     assert first.file_uuid in asked_for.live()
 

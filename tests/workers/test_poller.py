@@ -115,7 +115,7 @@ def test_a_number_of_frames_that_is_none_is_asked_for_elsewhere(shop, video, cou
     shop.drop("v.mp4", video)
     shop.upload()
     detail = SimpleNamespace(video_metadata={"frame_count": count}, remote_file_path=None)
-    shop.poller._client = Answering(shop.client, get=lambda _: detail)
+    shop.poller.client = Answering(shop.client, get=lambda _: detail)
     process(shop, "v.mp4")
     copy = shop.copy("v.mp4")
     assert (copy.status, copy.frame_count) == (CopyStatus.LIVE, 8)
@@ -135,7 +135,7 @@ def test_a_video_that_fails_in_any_way_keeps_no_other_waiting(shop, video):
             raise MemoryError
         return shop.client.get_status(file_uuid)
 
-    shop.poller._client = Answering(shop.client, get_status=get_status)
+    shop.poller.client = Answering(shop.client, get_status=get_status)
     process(shop, "good.mp4")
     assert shop.copy("good.mp4").status is CopyStatus.LIVE
     copy = shop.copy("bad.mp4")
@@ -148,7 +148,7 @@ def test_the_service_is_left_alone_when_it_asks_for_it_while_frames_are_counted(
 
     shop.drop("broken.mp4", b"\0\0\0\x10ftypisom cut off")
     shop.upload()
-    shop.poller._client = SimpleNamespace(
+    shop.poller.client = SimpleNamespace(
         get_status=lambda uuid: ProcessingStatus(file_uuid=uuid, processing_status="completed"),
         get=lambda _: SimpleNamespace(video_metadata=None, remote_file_path=None),
         get_frames=refuse,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from syncd.files_api import MOST_PAGES, ForbiddenError, ServerError, UploadSource
+from syncd.files_api import MOST_PAGES, FilesClient, ForbiddenError, ServerError, UploadSource
 from syncd.files_api.models import FilePage
 from syncd.state import attempts, copies
 from syncd.state.lifecycle import CopyStatus
@@ -65,6 +65,26 @@ def test_a_copy_that_did_arrive_is_adopted_and_not_sent_again(shop):
     assert copy.status is CopyStatus.LIVE
     assert list(shop.live()) == [copy.file_uuid]
     assert shop.echo() == "proven", "finding it proves the echo"
+
+
+def test_a_copy_that_was_answered_with_the_uuid_of_another_file_is_looked_for_at_once(
+    shop, monkeypatch
+):
+    learn_the_echo(shop)
+    taken = shop.copy("first").file_uuid
+    upload = FilesClient.upload
+    monkeypatch.setattr(
+        FilesClient,
+        "upload",
+        lambda *args, **how: replace(upload(*args, **how), file_uuid=taken),
+    )
+    shop.drop("a", b"a")
+    shop.upload()
+    assert shop.copy("a").in_doubt
+    shop.reconciler.step()
+    copy = shop.copy("a")
+    assert copy.status is CopyStatus.LIVE
+    assert set(shop.live()) == {taken, copy.file_uuid}
 
 
 def test_a_copy_that_did_not_arrive_is_sent_again_only_after_the_wait(shop):
@@ -385,7 +405,7 @@ def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answe
 @pytest.mark.parametrize("action", ["drop_before", "drop_after"])
 def test_a_doubt_is_settled_though_the_clock_was_ahead_when_it_arose(shop, action):
     learn_the_echo(shop)
-    shop.deleter._steady = time.monotonic
+    shop.deleter.steady = time.monotonic
     shop.now = time.time() + 30 * 86_400
     shop.deleter.step()
     doubt(shop, action)
@@ -437,7 +457,7 @@ def test_a_workspace_that_cannot_be_listed_keeps_no_other_waiting(shop, error):
         doubt(shop, "drop_after", name, name.encode())
     for name in "ac":
         move_to_closed(shop, name)
-    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    shop.reconciler._search.client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(20):
         shop.reconciler.step()
         shop.now += 5
@@ -460,7 +480,7 @@ def test_a_late_look_that_is_refused_is_no_loop_and_keeps_no_other_waiting(shop,
         )
     )
     shop.now = with_attempts.look_at
-    shop.reconciler._search._client = closed = Closed(shop.client, CLOSED, ERRORS[error])
+    shop.reconciler._search.client = closed = Closed(shop.client, CLOSED, ERRORS[error])
     for _ in range(100):
         shop.reconciler.step()
         shop.now += 5

@@ -59,6 +59,6 @@ def test_no_copy_is_taken_from_beneath_what_is_mounted_over_it(moved, monkeypatc
 @pytest.mark.row(5)
 def test_nothing_is_taken_or_sent_at_a_root_without_its_marker(moved):
     """Its disk may be mounted by halves: what is not seen on it need not be gone."""
-    roots = moved.uploader._roots
+    roots = moved.uploader.roots
     roots["f"] = replace(roots["f"], marker=b"marker")
     assert uploaded(moved) == (1, ["live"])

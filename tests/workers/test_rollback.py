@@ -72,7 +72,7 @@ def starting(shop, client):
         policies=shop.policies,
         clock=shop.clock,
     )
-    shop.deleter._gate = gate
+    shop.deleter.gate = gate
     return check, gate
 
 

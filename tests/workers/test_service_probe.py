@@ -127,7 +127,7 @@ def probe_of(store, client, pause=time.sleep, reconciler=None):
     return ServiceProbe(
         store=store,
         client=client,
-        gate=reconciler._gate,
+        gate=reconciler.gate,
         objects=reconciler.probe_objects,
         learn=reconciler.lessons.learn,
         workspace=None,
@@ -442,7 +442,7 @@ def test_two_probes_are_not_made_at_once(store, serve):
 def test_a_service_that_asks_for_patience_is_not_asked(store, serve):
     client = serve()()
     reconciler = reconciler_of(store, client)
-    reconciler._gate._shut(60)
+    reconciler.gate._shut(60)
     with pytest.raises(ProbeError, match="no request is made for 60 s"):
         list(probe_of(store, client, reconciler=reconciler).run())
     assert objects(client) == []

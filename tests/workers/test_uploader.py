@@ -30,7 +30,7 @@ def test_a_file_that_is_hashed_is_among_the_transfers(shop, monkeypatch):
 
     def look(descriptor, size, **more):
         digest = real(descriptor, size, **more)
-        seen.extend(shop.uploader.transfers())
+        seen.extend(shop.uploader.transfers.all())
         return digest
 
     monkeypatch.setattr(disk, "sha256", look)
@@ -38,7 +38,7 @@ def test_a_file_that_is_hashed_is_among_the_transfers(shop, monkeypatch):
     shop.upload()
     (reading,) = seen
     assert (reading.path, reading.sent, reading.is_read) == (b"a", 300_000, True)
-    assert shop.uploader.transfers() == []
+    assert shop.uploader.transfers.all() == []
 
 
 def test_an_empty_file_is_content_like_any_other(shop):

@@ -65,10 +65,11 @@ def forget(directory: Path) -> None:
 
 def progress(db: Database) -> int:
     """Return how many copies and lines of history the ledger has ever had; this only grows."""
-    row = db.conn.execute(
-        "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name IN ('copies', 'history')"
-    ).fetchone()
-    return int(row[0])
+    return int(
+        db.value(
+            "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name IN ('copies', 'history')"
+        )
+    )
 
 
 def advance_to(db: Database, least: int) -> None:

@@ -371,3 +371,14 @@ def hooks_told(db: Database) -> None:
 def ends_of_holds(db: Database) -> None:
     """Keep when a hold ends by itself: a person may pause for a time."""
     db.execute("ALTER TABLE holds ADD COLUMN until REAL")
+
+
+@migrations()
+def workspaces_in_one_spelling(db: Database) -> None:
+    """Spell the uuids of workspaces as the configuration spells them now: in lower case."""
+    for table, column in (
+        ("folders", "workspace"),
+        ("copies", "workspace_uuid"),
+        ("unanswered", "workspace_uuid"),
+    ):
+        db.execute(f"UPDATE {table} SET {column} = lower({column}) WHERE {column} GLOB '*[A-Z]*'")

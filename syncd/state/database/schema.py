@@ -25,7 +25,7 @@ WAL_BYTES = 64 << 20
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 #: The last migration: they are applied in order, so that all are applied once it is.
-LAST_MIGRATION = "ends_of_holds"
+LAST_MIGRATION = "workspaces_in_one_spelling"
 
 
 def open_writable(path: Path, *, check: bool = False) -> Database:
@@ -75,13 +75,13 @@ def damaged(path: Path, why: object) -> DamagedStateError:
 
 def quick_check(db: Database) -> str:
     """Return `ok`, or the first fault that SQLite finds in its pages, types and constraints."""
-    verdict: str = db.conn.execute("PRAGMA quick_check(1)").fetchone()[0]
+    verdict: str = db.value("PRAGMA quick_check(1)")
     return verdict.removeprefix("*** in database main ***\n")
 
 
 def _migrate(db: Database, path: Path) -> None:
     """Bring an older database up to date, each step in a transaction; a backup comes first."""
-    if db.conn.execute("PRAGMA user_version").fetchone()[0]:
+    if db.value("PRAGMA user_version"):
         backups.make(path, time.time())
     else:
         # First, so that what a failed first start leaves is not taken for another program's.
@@ -96,9 +96,7 @@ def is_current(db: Database) -> bool:
     """Return whether every migration was applied."""
     book = "SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'"
     applied = "SELECT 1 FROM _sqlite_migrations WHERE migration_set = 'syncd' AND name = ?"
-    return bool(
-        db.conn.execute(book).fetchone() and db.conn.execute(applied, (LAST_MIGRATION,)).fetchone()
-    )
+    return bool(db.value(book) and db.value(applied, (LAST_MIGRATION,)))
 
 
 def refuse_damaged(db: Database, path: Path) -> None:
@@ -119,14 +117,11 @@ def open_readonly(path: Path) -> Database:
             on_error.callback(connection.close)
             db = Database(connection)
             _refuse_newer(db, path)
-            marks = [
-                db.conn.execute(f"PRAGMA {mark}").fetchone()[0]
-                for mark in ("application_id", "user_version")
-            ]
+            marks = [db.value(f"PRAGMA {mark}") for mark in ("application_id", "user_version")]
             if marks[0] != APPLICATION_ID or not marks[1]:
                 # The migrations' own book is made before the first of them.
                 tables = "SELECT 1 FROM sqlite_master WHERE name NOT LIKE '%sqlite_migrations%'"
-                if not db.conn.execute(tables).fetchone():
+                if not db.value(tables):
                     raise NoStateError(
                         f"there is no state in {path.parent} yet: it is just being made, or a "
                         "start was cut short (is the disk full?); `syncd run` or `syncd once` "
@@ -163,8 +158,7 @@ def _keep_promises(db: Database, path: Path) -> None:
         db.conn.execute(f"PRAGMA {pragma}")
     db.conn.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     kept = tuple(
-        db.conn.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("journal_mode", "synchronous", "foreign_keys")
+        db.value(f"PRAGMA {name}") for name in ("journal_mode", "synchronous", "foreign_keys")
     )
     if kept != ("wal", 2, 1):
         raise StateError(
@@ -204,7 +198,7 @@ def refuse_foreign(path: Path, *, ours_before: bool = False) -> None:
 
 
 def _refuse_newer(db: Database, path: Path) -> None:
-    version = db.conn.execute("PRAGMA user_version").fetchone()[0]
+    version = db.value("PRAGMA user_version")
     if version > SCHEMA_VERSION:
         raise _newer(path, version)
 

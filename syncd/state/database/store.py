@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
 from syncd.state import binding, holds, predecessor, rollback, tokens
-from syncd.state.binding import BASE_URL, KEY_MARK, ORGANIZATION
+from syncd.state.binding import BASE_URL, KEY_MARK, ORGANIZATION, SANDBOX
 from syncd.state.database import backups, directory as state_directory, instance, schema
 from syncd.state.database.connection import Database
 from syncd.state.database.directory import Places
@@ -286,13 +286,14 @@ class Store:
         """Keep a fact about the service."""
         self.write(lambda db: set_fact(db, key, value))
 
-    def bind(self, base_url: str, now: float, *, advice: str) -> None:
-        """Keep the service's URL; raise ForeignStateError once another may hold anything."""
-        known = self.write(binding.bind, base_url, now)
-        if known != base_url:
+    def bind(self, base_url: str, now: float, *, advice: str, sandbox: bool | None = False) -> None:
+        """Keep whose the state is; raise ForeignStateError once another service may hold some."""
+        service = binding.Service(base_url, bool(sandbox))
+        known = self.write(binding.bind, service, now)
+        if known != service:
             raise ForeignStateError(
                 f"the state in {self.directory} belongs to base url {known}, and not to "
-                f"{base_url}: {advice}"
+                f"{service}: {advice}"
             )
         self.remember()
 
@@ -312,7 +313,7 @@ def hold_everything(db: Database, loss: str, now: float) -> None:
 
 
 def _here(db: Database) -> Instance:
-    known = {key: fact(db, key) for key in (BASE_URL, ORGANIZATION, KEY_MARK)}
+    known = {key: fact(db, key) for key in (BASE_URL, SANDBOX, ORGANIZATION, KEY_MARK)}
     bound_to = {key: value for key, value in known.items() if value is not None}
     return Instance(
         fact(db, "instance") or "", instance.progress(db), bound_to, fact(db, tokens.SECRET)

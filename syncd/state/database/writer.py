@@ -73,7 +73,6 @@ class Writer:
         self.damage = ""
         #: when the thread last came round, on the monotonic clock: the watchdog's evidence
         self.last_alive = time.monotonic()
-        self.commits = 0
         #: changes with every commit, before anybody is told of it, and where one failed
         self.version = 0
 
@@ -180,7 +179,6 @@ class Writer:
         except Exception as error:  # no caller may wait for ever
             self._lost(jobs, error)
             return
-        self.commits += 1
         self.version += 1
         # A commit of nothing succeeds on any disk, and proves nothing.
         if written:
