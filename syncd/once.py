@@ -256,7 +256,7 @@ def _interruptible(
             if over.wait(SHORTEST_ROUND_SECONDS):
                 return
         deadline = time.monotonic() + drain_seconds
-        if under_way := len(components.uploader.transfers()):
+        if under_way := len(components.uploader.transfers.all()):
             files = counted(under_way, "transfer")
             get = "gets" if under_way == 1 else "get"
             log.warning(
