@@ -9,8 +9,8 @@ import click
 from syncd.cli.control import perform
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.pause import span_of
 from syncd.cli.render import limit_text
+from syncd.cli.times import span_of
 from syncd.commands import JsonObject, set_limit
 from syncd.components import opened_store
 from syncd.config.loading import Config
