@@ -272,8 +272,8 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
         _facts(_story_rows(story, now)),
     ]
     if story["copies"]:
-        parts += ["", Text("Copies, oldest first", "bold")]
-        parts += [part for copy in story["copies"] for part in _copy(copy, now)]
+        parts += ["", Text("Copies, newest first", "bold")]
+        parts += [part for copy in reversed(story["copies"]) for part in _copy(copy, now)]
     for hold in story["holds"]:
         # Its commands are what helps, and come last.
         parts += ["", Text("Held", "bold yellow"), *_hold(hold | {"commands": []}, now)]
