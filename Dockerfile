@@ -14,9 +14,11 @@ RUN python3 -m venv /opt/syncd \
 COPY pyproject.toml README.md LICENSE ./
 COPY syncd ./syncd
 COPY systemd ./systemd
+# rich asks for pygments and the other two to colour source and Markdown, which syncd never shows: a
+# quarter of all that would be added.
 RUN /tmp/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/dist . \
  && /opt/syncd/bin/pip install --no-cache-dir --no-deps /tmp/dist/syncd-*.whl \
- && /opt/syncd/bin/pip uninstall --yes pip
+ && /opt/syncd/bin/pip uninstall --yes pygments markdown-it-py mdurl pip
 
 FROM ${BASE}
 ARG VERSION=unknown

@@ -106,7 +106,7 @@ class Alerts:
             yield "ping", self.ping, PING_SECONDS
 
     def troubles(self) -> Iterator[str]:
-        """Yield which targets fail, for `status`. A failing ping is told by its receiver."""
+        """Yield the targets that fail, for `status`. A failing ping is noticed by its receiver."""
         for name, (_, again_at, why) in list(self._failures.items()):
             if name in self._targets:
                 at = clock_time(time.time() + again_at - self._monotonic())

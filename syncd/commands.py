@@ -89,8 +89,8 @@ def adopt(components: Components, arguments: JsonObject) -> Iterator[JsonObject]
     """Rebuild what the ledger has lost from the remote listing, sending no bytes.
 
     With `new`, go on as an instance beside those whose objects are there.
-    AdoptError where a folder is not there to be compared with, or where the key may be another
-    organization's; ForeignStateError where it is.
+    AdoptError if a folder is not there to be compared with, or where the key may be another
+    organization's; ForeignStateError if it is.
     """
     if arguments.get("new"):
         components.adopter.begin_anew(by=str(arguments.get("by", "")))
@@ -116,7 +116,7 @@ def verify(components: Components, arguments: JsonObject) -> Iterator[JsonObject
     """Compare the ledger with the remote listing; yield what differs.
 
     What is gone remotely is recorded, and its files are treated as `remote_gone` says. AdoptError
-    where the key may be another organization's; ForeignStateError where it is.
+    where the key may be another organization's; ForeignStateError if it is.
     """
     _see_whose_key_it_is(components)
     yield from components.verifier.verify(
@@ -128,7 +128,7 @@ def verify(components: Components, arguments: JsonObject) -> Iterator[JsonObject
 def probe(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:  # noqa: ARG001
     """Show what the service does by a few tiny objects; keep what is learned of it.
 
-    FilesApiError or ProbeError where nothing can be asked now; ForeignStateError for a key of
+    FilesApiError or ProbeError if nothing can be asked now; ForeignStateError for a key of
     another organization.
     """
     _see_whose_key_it_is(components)
@@ -159,7 +159,7 @@ def fetch(components: Components, arguments: JsonObject) -> Iterator[JsonObject]
 def fetch_urls(
     store: Store, client: FilesClient, gate: Gate, workspace: str | None, arguments: JsonObject
 ) -> Iterator[JsonObject]:
-    """Do so with these parts alone; FilesApiError where nothing can be asked for now."""
+    """Fetch `urls` with these parts alone; raise FilesApiError if nothing can be asked for now."""
     _refuse_too_early(gate)
     yield from Fetching(
         store=store, client=client, workspace=workspace, clock=time.time, failed=gate.failed
@@ -228,7 +228,7 @@ def set_limit(store: Store, arguments: JsonObject) -> None:
 def approve_deletions(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Approve what `holds` name: each is a hold's id and the number of the last row to approve.
 
-    ReviewError where there is no such hold, or nothing left to decide on it.
+    ReviewError if there is no such hold, or nothing left to decide on it.
     """
     return _decide(components, arguments, "approved")
 
@@ -276,7 +276,7 @@ def _decision(components: Components, decision: Decision) -> JsonObject:
 
 
 def _see_whose_key_it_is(components: Components) -> None:
-    """Under a key of another organization, all that is ours would read as gone."""
+    """Check whose key it is: under another organization's, all that is ours would seem gone."""
     if not (components.gate.organization_known and components.organization_check.is_bound):
         components.organization_check.make()
     if not components.gate.organization_known:
@@ -286,7 +286,7 @@ def _see_whose_key_it_is(components: Components) -> None:
 def frames(client: FilesClient, arguments: JsonObject) -> JsonObject:
     """Return the frames of a video: `urls`, each valid for 30 minutes, and their `count`.
 
-    SyncdError where there are none, in the service's words.
+    SyncdError if there are none, in the service's words.
     """
     file_uuid = arguments["file_uuid"]
     try:

@@ -51,7 +51,7 @@ class Components:
     poller: Poller
     deleter: Deleter
     confirmer: Confirmer
-    consumer: AfterUpload
+    after_upload: AfterUpload
     receipts: Receipts
     reconciler: Reconciler
     gate: Gate
@@ -121,7 +121,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         poller=wiring.poller(common, polls),
         deleter=wiring.deleter(common, deletes),
         confirmer=wiring.confirmer(common, confirms),
-        consumer=wiring.after_upload(common, takes_away),
+        after_upload=wiring.after_upload(common, takes_away),
         receipts=wiring.receipts(common),
         reconciler=wiring.reconciler(common, listings, organization_check, adopter),
         gate=common.gate,

@@ -177,7 +177,7 @@ class Daemon:
     def _add_steps(self) -> None:
         components, add = self._components, self._scheduler.add
         self._hinted = ["upload", "confirm", "poll", "delete", "consume", "reconcile", "settle"]
-        # Each folder for itself: one whose disk hangs keeps no other from being seen.
+        # A step for each folder: one whose disk hangs delays no other.
         for name, watched in components.watch.folders.items():
             add(f"look at {name}", watched.look, every=NET_SECONDS, rest=HINT_SECONDS)
             add(f"scan {name}", watched.scan_if_due, every=NET_SECONDS, rest=HINT_SECONDS)
@@ -188,7 +188,7 @@ class Daemon:
         add("confirm", components.confirmer.step, every=WORK_SECONDS)
         add("poll", components.poller.step, every=WORK_SECONDS)
         add("delete", components.deleter.step, every=WORK_SECONDS)
-        add("consume", components.consumer.step, every=WORK_SECONDS)
+        add("consume", components.after_upload.step, every=WORK_SECONDS)
         if components.receipts.folders:
             add("receipts", components.receipts.step, every=WORK_SECONDS)
             self._hinted.append("receipts")
@@ -208,7 +208,7 @@ class Daemon:
         self._scheduler.wake(f"look at {name}", f"scan {name}")
 
     def _settle(self) -> None:
-        """Have files be looked at again when that is due, as commits have it by now."""
+        """Schedule the next looks at files, as the last commits left them."""
         now = time.time()
         for name, due_at in self._components.store.read(scan_index.next_looks).items():
             if name in self._components.watch.folders:

@@ -43,5 +43,5 @@ class Descent:
 
 
 def is_within(path: bytes, directory: bytes) -> bool:
-    """Say whether `path` is `directory`, relative to the same root, or beneath it."""
+    """Return whether `path` is `directory`, relative to the same root, or beneath it."""
     return not directory or path == directory or path.startswith(directory + b"/")

@@ -1,4 +1,4 @@
-"""The end of the daemon: files dropped before it are still sent, and it comes in time."""
+"""The daemon's end: files dropped before it are still sent, within a limited time."""
 
 import logging
 import os

@@ -1,7 +1,4 @@
-"""Leases: what the kernel tells of who has a file open.
-
-A leaf.
-"""
+"""Leases, by which the kernel tells whether somebody has a file open. A leaf."""
 
 import errno
 import fcntl
@@ -12,7 +9,7 @@ _F_SETSIG = 10
 
 
 def is_open_for_writing(descriptor: int) -> bool | None:
-    """Say whether anybody has an open file open for writing; None where the kernel does not tell.
+    """Return whether anybody has an open file open for writing; None if the kernel does not tell.
 
     It grants a read lease only on a file that nobody has open for writing, and only to the owner
     of the file or with CAP_LEASE. Whoever opens the file while the lease is held waits for its end,

@@ -70,7 +70,7 @@ class LargeListings:
         return listed
 
     def _state(self, descriptor: int) -> tuple[int, ...] | None:
-        """Return what changes with the directory; None where that cannot be relied on."""
+        """Return what changes with the directory; None if that cannot be relied on."""
         status = os.fstat(descriptor)
         changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
         settled = changed_ns + self._TICK_NS < time.time_ns()
@@ -88,7 +88,7 @@ class LastListing:
         self._names: Names | None = None
 
     def has(self, descriptor: int, directory: bytes, name: bytes) -> bool:
-        """Say whether the open `directory` lists `name`; OSError."""
+        """Return whether the open `directory` lists `name`; OSError."""
         if self._names is None or directory != self._directory:
             self._names, self._directory = self._listings.names(descriptor), directory
         return name in self._names

@@ -55,7 +55,7 @@ def is_alive(directory: Path, now: float) -> bool:
 
 
 def asked(directory: Path) -> dict[str, Any]:
-    """Return when the daemon beat last, as it says itself; nothing where it does not answer."""
+    """Return when the daemon beat last, as it says itself; nothing if it does not answer."""
     import socket  # noqa: PLC0415 - a third of a health check's start, for daemons at rest only
 
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,7 +23,7 @@ from typing import Any, Literal, TextIO
 from syncd.offers import offered
 
 Format = Literal["auto", "text", "journal", "json"]
-#: Libraries that tell, below a warning, more than anybody wants, whole URLs among it.
+#: Libraries that log too much below a warning, whole URLs included.
 _CHATTY = ("httpx", "httpcore", "watchdog", "asyncio", "uvicorn")
 #: Shorter than this a value is no secret, and hiding it would garble the text.
 _SECRET_CHARS = 6
@@ -72,7 +72,7 @@ def configure(
 
 
 def tell_repeats() -> None:
-    """Tell how often was said what is not said again; to be called every now and then."""
+    """Log how often suppressed lines were repeated; to be called every now and then."""
     for logger, level, text in _repeats.over(time.monotonic()):
         logging.getLogger(logger).log(level, "%s", text)
 
@@ -122,7 +122,7 @@ def _chosen(style: Format, stream: TextIO, environ: Mapping[str, str]) -> Format
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Say whether `stream` is the one that systemd means, and not one redirected since."""
+    """Return whether `stream` is the one that systemd means, and not one redirected since."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -131,7 +131,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def in_container(environ: Mapping[str, str]) -> bool:
-    """Say whether this process seems to run in a container."""
+    """Return whether this process seems to run in a container."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return (
         "KUBERNETES_SERVICE_HOST" in environ
@@ -164,7 +164,7 @@ class _Repeats(logging.Filter):
         return True
 
     def over(self, now: float) -> list[tuple[str, int, str]]:
-        """Forget what was first said a while ago; return what was said again, as lines."""
+        """Forget what was first said a while ago; return a line for each that was repeated."""
         with self._lock:
             old = [key for key, (since, _, _) in self._seen.items() if now - since > REPEAT_SECONDS]
             told = [(key, *self._seen.pop(key)) for key in old]

@@ -51,7 +51,7 @@ MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class PassProgress:
     """How a pass stands: files by what became of them, bytes of the transfers in flight."""
 
     synced: int
@@ -80,7 +80,7 @@ class Passed:
     code: int
     #: why the code is not 0, in words
     reason: str
-    progress: Progress
+    progress: PassProgress
     did: past.Did
     #: files that failed, as `ls --json` has them, and the open holds
     failures: list[dict[str, Any]]
@@ -93,7 +93,7 @@ def once(
     stop: threading.Event,
     hurry: threading.Event | None = None,
     wait_deletions: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    report: Callable[[PassProgress], None] = lambda _: None,
     tell: Callable[[Passed], None] = lambda _: None,
 ) -> int:
     """Make one pass; return the exit code: 0 done, 1 not all is well, 77 the key is refused.
@@ -127,7 +127,7 @@ def once(
             )
             if not left:
                 components.organization_check.bind()
-            for last in (components.consumer, components.receipts):
+            for last in (components.after_upload, components.receipts):
                 while not stop.is_set() and last.step() == 0.0:
                     pass
             _tell_hooks(components, stop)
@@ -169,7 +169,9 @@ def _failures(components: Components) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _ended(components: Components, tally: Progress, left: str, *, is_held: bool) -> tuple[int, str]:
+def _ended(
+    components: Components, tally: PassProgress, left: str, *, is_held: bool
+) -> tuple[int, str]:
     """Remember the pass; return its exit code, and what it `left` undone, in words."""
     if components.gate.refused:
         _remember(components, left)
@@ -281,14 +283,14 @@ def _interruptible(
 
 
 class _Patience:
-    """Says when a pass stops waiting for what does not move. Times are monotonic seconds."""
+    """Decides when a pass stops waiting for work that does not advance; monotonic seconds."""
 
     def __init__(self, *, settling: float) -> None:
         self._began = self._moved_at = time.monotonic()
         self._settling = settling
         self._before: tuple[object, ...] = ()
 
-    def gives_up(self, tally: Progress, progress_at: float) -> str:
+    def gives_up(self, tally: PassProgress, progress_at: float) -> str:
         """Return why the pass ends though something waits; empty while it goes on."""
         now = time.monotonic()
         here = (tally.synced, tally.waiting, tally.failed, progress_at)
@@ -310,11 +312,11 @@ def _work_through(
     *,
     wait_deletions: bool,
     stalled_after: float,
-    report: Callable[[Progress], None],
+    report: Callable[[PassProgress], None],
 ) -> str:
-    """Go round the stages until nothing is left that this pass can bring further.
+    """Repeat the stages until nothing is left that this pass can advance.
 
-    Return, in words, why it gave up; empty where it did not.
+    Return, in words, why it gave up; empty if it did not.
     """
     while not stop.is_set():
         began = time.monotonic()
@@ -341,7 +343,7 @@ def _work_through(
 
 
 def _what_stops(components: Components) -> str:
-    """Return, in words, what no waiting within this pass ends; empty while nothing does."""
+    """Return, in words, what cannot end within this pass; empty while nothing stands still."""
     if components.store.failed:
         return "the state cannot be relied on"
     if ways_on := components.store.read(predecessor.ways_on):
@@ -360,7 +362,7 @@ def _what_stops(components: Components) -> str:
     return ""
 
 
-def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> Progress:
+def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> PassProgress:
     stalled_before = time.time() - stalled_after
     held = components.uploader.held_folders()
     counts = components.store.read(
@@ -377,7 +379,7 @@ def _tally(components: Components, *, wait_deletions: bool, stalled_after: float
         for t in components.uploader.transfers.all()
     )
     first = tuple(w.first_found for w in components.watch.folders.values() if w.first_found)
-    return Progress(
+    return PassProgress(
         counts.synced,
         counts.waiting,
         counts.failed,

@@ -108,7 +108,7 @@ class Pulse:
             if report.failures > 1
         ]
         gate, now = components.gate, time.time()
-        rate = self._meter.note(rates.Sent(*components.uploader.transfers.sent()))
+        rate = self._meter.note(rates.SentTotals(*components.uploader.transfers.sent()))
         asked = gate.seconds_paused()
         if (
             asked

@@ -1,4 +1,4 @@
-"""Repeats the daemon's steps: on time, on a hint, and every few seconds as a net.
+"""Repeats the daemon's steps: on time, on a hint, and every few seconds in any case.
 
 A step does what is due now and returns the seconds until it wants to run again (None: whenever the
 net comes round). No step runs beside itself; one that hangs keeps a thread and holds up no other.

@@ -1,6 +1,6 @@
 """Tells systemd how the daemon is, over the socket that `NOTIFY_SOCKET` names (see sd_notify(3)).
 
-Each function does nothing where there is no such socket, never raises and never waits: a service
+Each function does nothing if there is no such socket, never raises and never waits: a service
 manager that does not listen is no reason to stop.
 """
 
@@ -16,7 +16,7 @@ EXTEND_SECONDS = 30.0
 
 
 def is_listened_to() -> bool:
-    """Say whether a service manager wants to be told."""
+    """Return whether a service manager wants to be told."""
     return os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@"))
 
 
@@ -44,7 +44,7 @@ def reloading() -> None:
 
 
 def status(text: str) -> bool:
-    """Leave one line for `systemctl status`; return False where the manager's queue is full."""
+    """Leave one line for `systemctl status`; return False if the manager's queue is full."""
     return _send(f"STATUS={' '.join(text.split())}")
 
 
@@ -77,7 +77,7 @@ def starting() -> Iterator[None]:
 
 
 def _send(message: str) -> bool:
-    """Send a message; return False where the manager's queue is full."""
+    """Send a message; return False if the manager's queue is full."""
     if not is_listened_to():
         return True
     address = os.environ["NOTIFY_SOCKET"]

@@ -8,7 +8,7 @@ from types import FrameType
 class Signals:
     """SIGTERM and SIGINT end what runs, a second one hurries it; they only set flags.
 
-    SIGHUP asks for a reload where there is one, and else ends, as it does when a terminal closes.
+    SIGHUP asks for a reload if there is one; else it ends, as when a terminal closes.
     """
 
     def __init__(self) -> None:

@@ -9,12 +9,12 @@ from syncd.units import parse_rate
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ENTRY = re.compile(r"(?:([A-Za-z]+)(?:-([A-Za-z]+))?\s+)?(\d{1,2}):(\d{2})\s+(\S.*)")
-#: The past in which each entry of a week has had its time.
+#: A time in the past since which every entry of a week has begun at least once.
 _LOOK_BACK = timedelta(days=8)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TimetableEntry:
     """From when on each week a rate holds; None is for no limit."""
 
     days: tuple[str, ...]
@@ -50,14 +50,14 @@ class Timetable:
     """The rate at each time: always the same, or that of the entry that began to hold last."""
 
     rate: int | None = None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[TimetableEntry, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> "Timetable":
         """Return the timetable; raise ValueError, which names the part that cannot be used."""
         if ":" not in text:
             return cls(_rate(text))
-        entries: list[Entry] = []
+        entries: list[TimetableEntry] = []
         days: tuple[str, ...] = _DAYS
         for part in text.split(","):
             entries.append(_entry(part.strip(), days))
@@ -82,7 +82,7 @@ class Timetable:
         return newest[2], min(after for _, after, _ in times).timestamp()
 
 
-def _entry(part: str, days: tuple[str, ...]) -> Entry:
+def _entry(part: str, days: tuple[str, ...]) -> TimetableEntry:
     """Return an entry; one that names no days has those of the entry before."""
     found = _ENTRY.fullmatch(part)
     if found is None:
@@ -94,7 +94,7 @@ def _entry(part: str, days: tuple[str, ...]) -> Entry:
         start, end = (_day(name, part) for name in (first, last or first))
         count = (end - start) % len(_DAYS) + 1
         days = tuple(_DAYS[(start + number) % len(_DAYS)] for number in range(count))
-    return Entry(days, int(hour), int(minute), _rate(rate, part))
+    return TimetableEntry(days, int(hour), int(minute), _rate(rate, part))
 
 
 def _day(name: str, part: str) -> int:

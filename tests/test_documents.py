@@ -363,6 +363,16 @@ def test_the_release_tests_before_it_publishes_and_gives_each_job_its_rights_alo
     }
 
 
+def test_the_address_of_the_repository_stands_in_one_place_and_the_release_compares_it():
+    urls = tomllib.loads(documents.text("pyproject.toml"))["project"]["urls"]
+    home = urls["Homepage"]
+    assert all(url.startswith(home) for url in urls.values())
+    release = documents.text(".github/workflows/release.yml")
+    assert 'Homepage = \\"$GITHUB_SERVER_URL/$GITHUB_REPOSITORY\\"' in release
+    named = [*documents.FOR_USERS, *documents.FOR_DEVELOPERS, "Dockerfile"]
+    assert not [name for name in named if home in documents.text(name)]
+
+
 def test_the_image_is_built_of_packages_that_are_named_by_hash_and_fit():
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -3,7 +3,7 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.report.rates import WINDOW_SECONDS, Meter, Rate, Sent, seconds_left
+from syncd.report.rates import WINDOW_SECONDS, Meter, Rate, SentTotals, seconds_left
 from syncd.state import files, observations, overview
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.observations import Observation, Seen, Settling
@@ -16,15 +16,15 @@ POLICIES = {"f": Policy(), "g": Policy()}
 def test_the_rate_is_the_average_of_the_last_seconds():
     now = [0.0]
     meter = Meter(monotonic=lambda: now[0])
-    assert meter.note(Sent(0, 0)) == Rate(0.0, 0.0)
+    assert meter.note(SentTotals(0, 0)) == Rate(0.0, 0.0)
     for second in range(1, 11):
         now[0] = second
-        rate = meter.note(Sent(second // 5, second * 1000))
+        rate = meter.note(SentTotals(second // 5, second * 1000))
     assert rate == Rate(0.2, 1000)
     now[0] += WINDOW_SECONDS / 2
-    assert 0 < meter.note(Sent(2, 10_000)).bytes < 1000
+    assert 0 < meter.note(SentTotals(2, 10_000)).bytes < 1000
     now[0] += WINDOW_SECONDS
-    assert meter.note(Sent(2, 10_000)) == Rate(0.0, 0.0)
+    assert meter.note(SentTotals(2, 10_000)) == Rate(0.0, 0.0)
 
 
 def test_a_rest_before_is_no_part_of_the_rate():
@@ -32,19 +32,19 @@ def test_a_rest_before_is_no_part_of_the_rate():
     meter = Meter(monotonic=lambda: now[0])
     for second in range(9):
         now[0] = second
-        meter.note(Sent(0, 0))
+        meter.note(SentTotals(0, 0))
     now[0] = 10.0
-    assert meter.note(Sent(0, 4000)).bytes == 2000
+    assert meter.note(SentTotals(0, 4000)).bytes == 2000
 
 
 def test_totals_that_begin_anew_are_no_negative_rate():
     now = [0.0]
     meter = Meter(monotonic=lambda: now[0])
-    meter.note(Sent(9, 9000))
+    meter.note(SentTotals(9, 9000))
     now[0] = 1.0
-    assert meter.note(Sent(0, 0)) == Rate(0.0, 0.0)
+    assert meter.note(SentTotals(0, 0)) == Rate(0.0, 0.0)
     now[0] = 2.0
-    assert meter.note(Sent(1, 500)) == Rate(1.0, 500)
+    assert meter.note(SentTotals(1, 500)) == Rate(1.0, 500)
 
 
 @pytest.mark.parametrize(

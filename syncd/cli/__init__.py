@@ -9,6 +9,11 @@ from collections.abc import Sequence
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if sys.platform != "linux":
+        sys.exit(
+            "syncd: it runs on Linux only; on macOS and Windows, run its image in a Linux virtual "
+            "machine such as Docker Desktop's"
+        )
     # Looking for plugins, pydantic reads the metadata of every package that is installed.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # For a command of its own, httpx loads rich and pygments: a tenth of the start.

@@ -2,7 +2,9 @@
 
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from syncd.cli.lines import complain
 from syncd.cli.options import Options
@@ -39,13 +41,27 @@ def text(options: Options, what: str, *, user: bool) -> str:
     return _manifest(config, what)
 
 
+def _notes(config: Config, key_file: str, project: dict[str, Any]) -> Iterator[str]:
+    """Yield the comments above a project of Compose."""
+    user = project["services"]["syncd"].get("user", str(containers.USER)).partition(":")[0]
+    yield f"# User {user} must be allowed to read the folders and {printable(key_file)}.\n"
+    if user != str(containers.USER):
+        image = containers.USER
+        yield (
+            "# Rootless podman: leave out `user`, `depends_on` and the service `state`, and add\n"
+            f'# userns_mode: "keep-id:uid={image},gid={image}"\n'
+        )
+    if config.server.listen and config.server.token_file is None:
+        token = containers.COMPOSE_TOKEN
+        yield f"# openssl rand -hex 16 > {token}   # {user} must be allowed to read it, too\n"
+
+
 def _manifest(config: Config, what: str) -> str:
     given = os.environ.get(KEY_FILE_VARIABLE)
     if what == "compose":
         key_file = str(Path(given).absolute()) if given else "./aymara-api-key"
-        shown = printable(key_file)
-        note = f"User {containers.USER} must be allowed to read the folders and {shown}."
-        return f"# {note}\n{yaml.dump(containers.compose(config, key_file))}"
+        project = containers.compose(config, key_file)
+        return "".join([*_notes(config, key_file, project), yaml.dump(project)])
     key_file = printable(shlex.quote(given or "aymara-api-key"))
     documents = [yaml.dump(each) for each in containers.kubernetes(config, what)]
     return f"# {containers.secret_command(config, key_file)}\n" + "---\n".join(documents)

@@ -19,7 +19,7 @@ from syncd.clients import make_storage_client
 from syncd.config.locations import current_directory
 from syncd.files_api import is_uuid
 from syncd.frames.directory import FramesError, opened
-from syncd.frames.download import Download, FrameUrls, Outcome
+from syncd.frames.download import Download, FrameOutcome, FrameUrls
 from syncd.log import printable
 from syncd.offers import offered
 from syncd.report import folder_paths
@@ -203,7 +203,7 @@ def _download(download: Download, into: Path, *, as_json: bool) -> int:
     return failed
 
 
-def _as_json(outcome: Outcome, download: Download, into: Path) -> JsonObject:
+def _as_json(outcome: FrameOutcome, download: Download, into: Path) -> JsonObject:
     told: JsonObject = {"number": outcome.number, "url": _bare(download.urls.of(outcome.number))}
     if outcome.kept is None:
         return told | {"file": None, "error": outcome.error}

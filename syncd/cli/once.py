@@ -15,7 +15,7 @@ from syncd.cli.sync import directories_argument, load_config, start_log
 from syncd.config.loading import Config
 from syncd.log import is_journal, printable
 from syncd.offers import offered
-from syncd.once import Passed, Progress, once as make_one_pass
+from syncd.once import Passed, PassProgress, once as make_one_pass
 from syncd.signals import Signals
 from syncd.state.past import Did
 from syncd.units import counted, size
@@ -72,7 +72,7 @@ def once(
         options.offer_known_folders(config.state.directory, (f.place for f in config.folders))
     signals = Signals()
     signals.listen()
-    last = Progress(0, 0, 0)
+    last = PassProgress(0, 0, 0)
     passed: Passed | None = None
 
     def tell(told: Passed) -> None:
@@ -81,7 +81,7 @@ def once(
 
     with _progress(config, options) as show:
 
-        def report(tally: Progress) -> None:
+        def report(tally: PassProgress) -> None:
             nonlocal last
             last = tally
             show(tally)
@@ -142,7 +142,7 @@ def _done(did: Did) -> str:
 
 
 @contextmanager
-def _progress(config: Config, options: Options) -> Iterator[Callable[[Progress], None]]:
+def _progress(config: Config, options: Options) -> Iterator[Callable[[PassProgress], None]]:
     """Start the log; yield what shows the progress, if there is a terminal for it."""
     if options.verbosity or not can_redraw(sys.stderr):
         # Cron mails what is written: only the journal, or somebody who asked, wants every line.

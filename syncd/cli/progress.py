@@ -14,8 +14,8 @@ from syncd import heartbeat
 from syncd.exceptions import SyncdError
 from syncd.heartbeat import TransferReport
 from syncd.log import printable
-from syncd.once import Progress
-from syncd.report.rates import Meter, Sent, sending, sending_text
+from syncd.once import PassProgress
+from syncd.report.rates import Meter, SentTotals, sending, sending_text
 from syncd.report.status import status
 from syncd.state import views
 from syncd.state.overview import backlog
@@ -111,11 +111,11 @@ def followed(line: BottomLine, directory: Path) -> Iterator[None]:
         thread.join(DRAW_SECONDS)
 
 
-def of_a_pass(line: BottomLine, directory: Path) -> Callable[[Progress], None]:
+def of_a_pass(line: BottomLine, directory: Path) -> Callable[[PassProgress], None]:
     """Return what shows each tally of a pass."""
     meter, told, next_at = Meter(), 0, 0.0
 
-    def show(tally: Progress) -> None:
+    def show(tally: PassProgress) -> None:
         nonlocal told, next_at
         for found in tally.first_found[told:]:
             # Above the progress, where it stays.
@@ -127,7 +127,7 @@ def of_a_pass(line: BottomLine, directory: Path) -> Callable[[Progress], None]:
         with suppress(SyncdError):
             waiting = sum(views.read(directory, backlog).values()) if files else 0
             size_left = max(waiting - sum(one.bytes for one in _sent(tally.sending)), 0)
-            moving = sending_text(sending(files, size_left, meter.note(Sent(*tally.sent))))
+            moving = sending_text(sending(files, size_left, meter.note(SentTotals(*tally.sent))))
             line.show(fitted(moving or str(tally), tally.sending))
         # Counting the bytes of a million files takes a while.
         next_at = began + DRAW_SHARE * (time.monotonic() - began)

@@ -147,12 +147,24 @@ def read_private(path: Path, source: str, environ: Mapping[str, str], warnings: 
 
 def cannot_read(error: OSError) -> str:
     """Return why a file that a setting names cannot be read, and the remedy."""
-    remedy = f"user {os.getuid()} must be allowed to read it"
-    if isinstance(error, FileNotFoundError):
+    user = os.getuid()
+    remedy = f"user {user} must be allowed to read it"
+    if isinstance(error, PermissionError) and (owner := _owner(error.filename)):
+        remedy = f"it belongs to {owner}: run syncd as that user, or let user {user} read it"
+    elif isinstance(error, FileNotFoundError):
         remedy = "put it there, or name the right path"
     elif isinstance(error, IsADirectoryError | NotADirectoryError):
         remedy = "name a file"
     return f"cannot read the file: {error.strerror}; {remedy}"
+
+
+def _owner(path: str | None) -> str:
+    """Return who owns a file, with its mode, unless that is root or cannot be known."""
+    try:
+        status = os.stat(path or "")  # noqa: PTH116 - the error has a string
+    except OSError:
+        return ""
+    return f"user {status.st_uid}, mode {status.st_mode & 0o777:o}" if status.st_uid else ""
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:

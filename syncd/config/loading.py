@@ -6,7 +6,6 @@ over the `AYMARA_AI_*` variables that users of the official client have set. Rel
 file are relative to the file.
 """
 
-import os
 import shlex
 import stat
 import tomllib
@@ -168,10 +167,7 @@ class _Loader:
                     ) from error
                 continue
             except OSError as error:
-                raise ConfigError(
-                    f"cannot read {path}: {error.strerror}; it must be a file that user "
-                    f"{os.getuid()} may read"
-                ) from error
+                raise ConfigError(f"{path}: {keys.cannot_read(error)}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(
                     f"{path} is not valid TOML: byte {error.start} is no UTF-8; save it as UTF-8"

@@ -1,5 +1,6 @@
 """Manifests of Compose and Kubernetes for one configuration, as nested dictionaries and lists."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 from syncd import __version__
 from syncd.config.credentials import KEY_FILE_VARIABLE
 from syncd.config.settings import Config
-from syncd.deploy import environment
+from syncd.deploy import access, environment
 
 IMAGE = f"syncd:{__version__}"
 PORT = 8766
 #: The user of the image.
 USER = 10_001
 SECRETS = "/run/secrets/syncd"
+_TOKEN_VARIABLE = "SYNCD_SERVER__TOKEN_FILE"  # noqa: S105 - a name
+#: The file of the listener's token beside a Compose file, unless the configuration names one.
+COMPOSE_TOKEN = "syncd-token"  # noqa: S105 - a name
 #: Seconds for what is on its way at the end, and what it takes to end beyond that.
 DRAIN_SECONDS, GRACE_SECONDS = 60, 90
 #: Kinds of work to which a pod may belong; in the first two, `drop` lives only as long as the pod.
@@ -23,16 +27,29 @@ SHARDS = 2
 
 
 def compose(config: Config, key_file: str) -> dict[str, Any]:
-    """Return a project of Compose that serves the folders at the paths that they have here."""
+    """Return a project of Compose that serves the folders at the paths that they have here.
+
+    Raise ConfigError when no user of a container may read them all, and the secrets.
+    """
     variables = _variables(config) | environment.folders(config)
     drain = config.upload.drain_seconds
     mounts = [f"{path}:{path}{'' if writes else ':ro'}" for path, writes in _places(config)]
-    secrets = {"aymara-api-key": {"file": key_file}}
-    variables[KEY_FILE_VARIABLE] = "/run/secrets/aymara-api-key"
-    for name, (variable, path) in _files(config).items():
-        secrets[name] = {"file": str(path)}
-        variables[variable] = f"/run/secrets/{name}"
-    service = {
+    files = {"aymara-api-key": (KEY_FILE_VARIABLE, Path(key_file)), **_files(config)}
+    if config.server.listen:
+        files.setdefault("token", (_TOKEN_VARIABLE, Path(COMPOSE_TOKEN)))
+        variables["SYNCD_SERVER__LISTEN"] = f"0.0.0.0:{config.server.port or PORT}"
+        # Other containers call it by the name of the service.
+        hosts = dict.fromkeys((*config.server.allowed_hosts, "syncd"))
+        variables["SYNCD_SERVER__ALLOWED_HOSTS"] = json.dumps([*hosts])
+    variables |= {variable: f"/run/secrets/{name}" for name, (variable, _) in files.items()}
+    secrets = {
+        name: {"file": key_file if name == "aymara-api-key" else _beside(path)}
+        for name, (_, path) in files.items()
+    }
+    user, group = access.user_for(
+        {**dict(_places(config)), **{path: False for _, path in files.values()}}, USER
+    )
+    service: dict[str, Any] = {
         "image": IMAGE,
         "restart": "unless-stopped",
         "read_only": True,
@@ -44,8 +61,39 @@ def compose(config: Config, key_file: str) -> dict[str, Any]:
         "secrets": [*secrets],
         "volumes": [*mounts, "state:/state"],
     }
-    project = {"services": {"syncd": service}, "secrets": secrets, "volumes": {"state": {}}}
+    services = {"syncd": service}
+    if user != USER:
+        # A new volume belongs to the image's user.
+        service["user"] = f"{user}:{group}"
+        service["depends_on"] = {"state": {"condition": "service_completed_successfully"}}
+        services["state"] = _state_of_another(user, group)
+    project = {"services": services, "secrets": secrets, "volumes": {"state": {}}}
     return {key: _without_interpolation(value) for key, value in project.items()}
+
+
+def _state_of_another(user: int, group: int) -> dict[str, Any]:
+    """Return the service that gives the volume of the state to another user than the image's."""
+    return {
+        "image": IMAGE,
+        "user": "0:0",
+        "entrypoint": _giving(user, group),
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": ["CHOWN", "FOWNER"],
+        "security_opt": ["no-new-privileges:true"],
+        "volumes": ["state:/state"],
+    }
+
+
+def _giving(user: int, group: int) -> list[str]:
+    """Return the command that makes `/state` a directory of this user's."""
+    return ["install", "-d", "-o", str(user), "-g", str(group), "-m", "0700", "/state"]
+
+
+def _beside(path: Path) -> str:
+    """Return a path as Compose takes it: one that is not absolute is beside its file."""
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def kubernetes(config: Config, kind: str) -> list[dict[str, Any]]:
@@ -126,7 +174,7 @@ def _container(config: Config, kind: str) -> dict[str, Any]:
     variables |= {
         KEY_FILE_VARIABLE: f"{SECRETS}/api-key",
         "SYNCD_SERVER__LISTEN": f"0.0.0.0:{port}",
-        "SYNCD_SERVER__TOKEN_FILE": f"{SECRETS}/token",
+        _TOKEN_VARIABLE: f"{SECRETS}/token",
         "SYNCD_UPLOAD__DRAIN_SECONDS": str(max(DRAIN_SECONDS, int(config.upload.drain_seconds))),
     }
     if kind == "daemonset" and "on_new" not in config.state.model_fields_set:
@@ -180,7 +228,7 @@ def _owner_of_state() -> dict[str, Any]:
     return {
         "name": "state",
         "image": IMAGE,
-        "command": ["install", "-d", "-o", str(USER), "-g", str(USER), "-m", "0700", "/state"],
+        "command": _giving(USER, USER),
         "securityContext": {
             "runAsUser": 0,
             "readOnlyRootFilesystem": True,
@@ -205,7 +253,7 @@ def _file_variables(config: Config) -> set[str]:
 def _files(config: Config) -> dict[str, tuple[str, Path]]:
     """Return the files that settings name, each with its variable, by their names as secrets."""
     named = {
-        "token": ("SYNCD_SERVER__TOKEN_FILE", config.server.token_file),
+        "token": (_TOKEN_VARIABLE, config.server.token_file),
         "ca.pem": ("SYNCD_API__CA_FILE", config.api.ca_file),
         "client.pem": ("SYNCD_API__CLIENT_CERT", config.api.client_cert),
         "client.key": ("SYNCD_API__CLIENT_KEY", config.api.client_key),

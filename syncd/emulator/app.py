@@ -18,10 +18,10 @@ from starlette.routing import Route
 
 from syncd.emulator.admission import Admission
 from syncd.emulator.answers import Refusal, StorageRefusal
-from syncd.emulator.control import PREFIX as CONTROL, Control
+from syncd.emulator.control import PREFIX as CONTROL, EmulatorControl
 from syncd.emulator.endpoints import Endpoints
-from syncd.emulator.exchange import Exchange, Message, Receive, Scope, Send, replay
-from syncd.emulator.faults import Action
+from syncd.emulator.exchange import Message, Receive, Scope, Send, ServedRequest, replay
+from syncd.emulator.faults import FaultAction
 from syncd.emulator.journal import Journal
 from syncd.emulator.openapi import HEALTH, description
 from syncd.emulator.personalities import Personality
@@ -44,7 +44,7 @@ class App:
         *,
         endpoints: Endpoints,
         storage: Storage,
-        control: Control,
+        control: EmulatorControl,
         admission: Admission,
         journal: Journal,
         personality: Personality,
@@ -83,7 +83,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        exchange = Exchange(scope, receive, send)
+        exchange = ServedRequest(scope, receive, send)
         if scope["path"].startswith(CONTROL):
             await self._serve_control(exchange)
             return
@@ -111,7 +111,7 @@ class App:
         if ending != "open":
             await exchange.hang_up(flush=ending == "closed")
 
-    async def _serve_control(self, exchange: Exchange) -> None:
+    async def _serve_control(self, exchange: ServedRequest) -> None:
         try:
             self._admission.admit_control(exchange.scope)
         except Refusal as refusal:
@@ -119,7 +119,7 @@ class App:
         else:
             await self._route(exchange.scope, exchange.receive, exchange.send)
 
-    async def _serve(self, exchange: Exchange, fault: Action | None) -> _Ending:
+    async def _serve(self, exchange: ServedRequest, fault: FaultAction | None) -> _Ending:
         scope, kind = exchange.scope, fault.kind if fault else None
         if kind in ("drop_before", "lie", "status"):
             # Read the whole body first: the client cannot know whether it was stored.
@@ -149,7 +149,7 @@ class App:
         await self._route(scope, exchange.receive, _appending(held))
         return "cut" if kind == "drop_after" else await _spoil(kind, held, exchange)
 
-    async def _commit_late(self, exchange: Exchange, seconds: float) -> None:
+    async def _commit_late(self, exchange: ServedRequest, seconds: float) -> None:
         """Answer 504 now, and process the request later."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
         if await exchange.drain(file):
@@ -194,7 +194,7 @@ async def _health(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _requested(fault: Action, scope: Scope) -> Refusal:
+def _requested(fault: FaultAction, scope: Scope) -> Refusal:
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
     return _kind(scope)(fault.status, "a requested fault", headers=headers)
 
@@ -211,7 +211,7 @@ def _appending(messages: list[Message]) -> Send:
     return send
 
 
-async def _spoil(kind: str | None, held: list[Message], exchange: Exchange) -> _Ending:
+async def _spoil(kind: str | None, held: list[Message], exchange: ServedRequest) -> _Ending:
     """Send HTML in place of the answer, or only the first half of the answer."""
     if kind == "garbage":
         await exchange.answer(Response("<html>it works!</html>", media_type="text/html"))

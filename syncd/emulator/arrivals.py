@@ -5,23 +5,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from syncd.emulator.contents import Contents
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
     """Updates reserved objects whose bytes have arrived. Runs on one event loop."""
 
-    store: Store
+    store: ObjectIndex
     contents: Contents
-    process: Callable[[Stored | None], None]
-    _looks: dict[str, asyncio.Task[Stored]] = field(default_factory=dict, init=False)
+    process: Callable[[StoredObject | None], None]
+    _looks: dict[str, asyncio.Task[StoredObject]] = field(default_factory=dict, init=False)
 
-    async def current(self, objects: Iterable[Stored]) -> list[Stored]:
+    async def current(self, objects: Iterable[StoredObject]) -> list[StoredObject]:
         """Return the objects, updated."""
         return [await self._current(stored) for stored in objects]
 
-    async def _current(self, stored: Stored) -> Stored:
+    async def _current(self, stored: StoredObject) -> StoredObject:
         awaited = stored.state == "reserved" and stored.remote_uri is None
         if self.contents.sees_all or not awaited:
             return stored
@@ -32,7 +32,7 @@ class Arrivals:
             look.add_done_callback(lambda _: self._looks.pop(stored.file_uuid, None))
         return await asyncio.shield(look)
 
-    async def _look(self, stored: Stored) -> Stored:
+    async def _look(self, stored: StoredObject) -> StoredObject:
         arrived = await self.contents.arrived(stored)
         if arrived is None:
             return stored

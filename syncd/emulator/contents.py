@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from syncd.emulator.incoming import Incoming, IncomingFile
 from syncd.emulator.presign import Signer
-from syncd.emulator.store import Stored
+from syncd.emulator.store import StoredObject
 
 
 class Contents(Protocol):
@@ -21,20 +21,20 @@ class Contents(Protocol):
     def incoming(self, length: int | None = None) -> Incoming:
         """Return a place for arriving bytes, of at most `length` if that is known."""
 
-    def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:
+    def url(self, base_url: str, method: str, stored: StoredObject, frame: str = "") -> str:
         """Return a presigned URL for an object, or for a frame of it (`/frame_000001.jpg`)."""
 
-    async def arrived(self, stored: Stored) -> dict[str, Any] | None:
+    async def arrived(self, stored: StoredObject) -> dict[str, Any] | None:
         """Return the values of a reserved object whose bytes arrived; None when none did."""
 
-    def video(self, stored: Stored) -> AbstractContextManager[tuple[Path, Path]]:
+    def video(self, stored: StoredObject) -> AbstractContextManager[tuple[Path, Path]]:
         """Lend a video's file to read, and a folder whose frames are kept at the end."""
 
     def sweep(self, taken: set[str]) -> None:
         """Remove what no object has taken: leftovers of a kill, or of replaced content."""
 
 
-class Folder:
+class FolderContents:
     """Bytes and frames in the emulator's own folder `data`; `Storage` receives each PUT."""
 
     sees_all = True
@@ -48,17 +48,17 @@ class Folder:
     def incoming(self, length: int | None = None) -> Incoming:  # noqa: ARG002 - any length fits
         return IncomingFile(self._contents / uuid4().hex)
 
-    def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:
+    def url(self, base_url: str, method: str, stored: StoredObject, frame: str = "") -> str:
         return self._signer.url(base_url, method, stored.file_uuid + frame)
 
-    async def arrived(self, stored: Stored) -> None:
+    async def arrived(self, stored: StoredObject) -> None:
         """Return None: this folder sees every PUT."""
 
     @contextmanager
-    def video(self, stored: Stored) -> Iterator[tuple[Path, Path]]:
+    def video(self, stored: StoredObject) -> Iterator[tuple[Path, Path]]:
         yield self.path(stored), self._frames / str(stored.content)
 
-    def path(self, stored: Stored, frame: str = "") -> Path:
+    def path(self, stored: StoredObject, frame: str = "") -> Path:
         """Return the path of an object's bytes, or of a frame of it."""
         content = str(stored.content)
         return self._frames / content / frame if frame else self._contents / content

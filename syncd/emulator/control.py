@@ -16,7 +16,7 @@ from syncd.emulator.arrivals import Arrivals
 from syncd.emulator.faults import Faults
 from syncd.emulator.journal import Journal
 from syncd.emulator.records import iso_time
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 PREFIX = "/_emulator/"
 #: for health checks; needs no key
@@ -25,10 +25,10 @@ _JSON_LINES = "application/jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
+class EmulatorControl:
     """Shows objects and requests, and holds the rules for faults."""
 
-    store: Store
+    store: ObjectIndex
     arrivals: Arrivals
     journal: Journal
     faults: Faults = field(default_factory=Faults, init=False)
@@ -73,7 +73,7 @@ class Control:
             yield piece
 
 
-def _line(stored: Stored) -> str:
+def _line(stored: StoredObject) -> str:
     line = {
         "file_uuid": stored.file_uuid,
         "state": stored.state,

@@ -17,7 +17,7 @@ from syncd.emulator.contents import Contents
 from syncd.emulator.journal import token_in
 from syncd.emulator.personalities import Personality
 from syncd.emulator.records import Records
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 #: The files on a page when a listing names no limit.
 DEFAULT_LIMIT = 100
@@ -29,14 +29,14 @@ CREATE_BYTES = 8 << 20
 class Endpoints:
     """The API over one store; `process` and `fetch` take objects that need more work."""
 
-    store: Store
+    store: ObjectIndex
     contents: Contents
     records: Records
     arrivals: Arrivals
     max_body: int | None
     traits: Personality
-    process: Callable[[Stored | None], None]
-    fetch: Callable[[Stored], None]
+    process: Callable[[StoredObject | None], None]
+    fetch: Callable[[StoredObject], None]
 
     async def upload(self, request: Request) -> Response:
         """POST /v2/files/-/uploads: one multipart part `file`."""
@@ -145,11 +145,11 @@ class Endpoints:
         remote_uri: str | None = None,
         state: str = "reserved",
         **content: Any,
-    ) -> Stored:
+    ) -> StoredObject:
         now = self.store.now()
         content_type, file_type = checks.kind(declared or None, name or remote_uri or "")
         pending = file_type == "video" or remote_uri is not None
-        return Stored(
+        return StoredObject(
             file_uuid=str(uuid4()),
             organization_uuid=request.scope["organization"],
             workspace_uuid=workspace,
@@ -177,7 +177,7 @@ class Endpoints:
             self.store.claim(workspace, organization)
         return workspace
 
-    async def _found(self, request: Request, *, deleted: bool = False) -> Stored:
+    async def _found(self, request: Request, *, deleted: bool = False) -> StoredObject:
         """Return the caller's object that the path names; a deleted one only with `deleted`."""
         file_uuid = checks.uuid("file_uuid", request.path_params["file_uuid"])
         stored = self.store.get(file_uuid)

@@ -18,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 _HEAD_BYTES = 16_384
 
 
-class Exchange:
+class ServedRequest:
     """One request: what was received, what was sent, and the connection under it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,7 +33,7 @@ _DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class FaultAction:
     """The action of a rule; `kind` is one of the words, or status, delay or commit_late."""
 
     kind: str
@@ -43,13 +43,13 @@ class Action:
 
 
 @dataclass(slots=True)
-class Rule:
+class FaultRule:
     """One rule, and the numbers of requests that it matched and hit."""
 
     text: dict[str, Any]
     method: str
     path: re.Pattern[str]
-    action: Action
+    action: FaultAction
     chance: random.Random
     matched: int = 0
     struck: int = 0
@@ -73,7 +73,7 @@ class Faults:
     """The rules in force."""
 
     def __init__(self) -> None:
-        self._rules: list[Rule] = []
+        self._rules: list[FaultRule] = []
 
     def replace(self, rules: object) -> None:
         """Put new rules in force; raise the 422 that says what is wrong with them."""
@@ -85,12 +85,12 @@ class Faults:
         """Return the rules in force, each with its counts."""
         return [r.text | {"matched": r.matched, "struck": r.struck} for r in self._rules]
 
-    def strike(self, method: str, path: str) -> Action | None:
+    def strike(self, method: str, path: str) -> FaultAction | None:
         """Return what goes wrong with this request, if anything."""
         return next((rule.action for rule in self._rules if rule.strikes(method, path)), None)
 
 
-def _rule(where: str, text: object) -> Rule:
+def _rule(where: str, text: object) -> FaultRule:
     if not isinstance(text, dict):
         raise invalid(where, "must be an object")
     if unknown := text.keys() - _MEMBERS:
@@ -105,7 +105,7 @@ def _rule(where: str, text: object) -> Rule:
     _check(where, text, "times", int, 0, 10**9)
     _check(where, text, "every", int, 1, 10**9)
     _check(where, text, "seed", int, 0, 2**63)
-    return Rule(
+    return FaultRule(
         text=text,
         method=match[1],
         path=_pattern(match[2]),
@@ -122,18 +122,18 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def _action(where: str, action: object) -> Action:
+def _action(where: str, action: object) -> FaultAction:
     if isinstance(action, str) and action in _WORDS:
-        return Action(action)
+        return FaultAction(action)
     if isinstance(action, dict):
         if action.keys() in ({"status"}, {"status", "retry_after"}):
             _check(where, action, "status", int, 400, 599)
             _check(where, action, "retry_after", float, 0, 10**10)
-            return Action("status", action["status"], action.get("retry_after"))
+            return FaultAction("status", action["status"], action.get("retry_after"))
         if action.keys() in ({"delay"}, {"commit_late"}):
             kind = next(iter(action))
             _check(where, action, kind, float, 0, _DAY_SECONDS)
-            return Action(kind, seconds=action[kind])
+            return FaultAction(kind, seconds=action[kind])
     raise invalid(
         where,
         f"must be one of {', '.join(_WORDS)}, or an object with status (and retry_after), "

@@ -13,20 +13,20 @@ from syncd.addresses import kind_of_address
 from syncd.emulator import checks
 from syncd.emulator.contents import Contents
 from syncd.emulator.incoming import Incoming
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 #: Seconds that a connection or a read may take, and files fetched at a time.
 FETCH_SECONDS, AT_A_TIME = 20.0, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetching:
+class RemoteFetcher:
     """Fetches remote files, each in a task of its own on the server's event loop."""
 
-    store: Store
+    store: ObjectIndex
     contents: Contents
     max_body: int | None
-    process: Callable[[Stored | None], None]
+    process: Callable[[StoredObject | None], None]
     #: whether addresses that are not public are allowed
     private_uris: bool
     _places: asyncio.Semaphore = field(
@@ -39,13 +39,13 @@ class Fetching:
         for stored in self.store.unfetched():
             self.submit(stored)
 
-    def submit(self, stored: Stored) -> None:
+    def submit(self, stored: StoredObject) -> None:
         """Start to fetch a remote file; call it on the event loop."""
         task = asyncio.get_running_loop().create_task(self._fetch(stored))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fetch(self, stored: Stored) -> None:
+    async def _fetch(self, stored: StoredObject) -> None:
         try:
             async with self._places, self.contents.incoming() as incoming:
                 sent_type = await self._download(str(stored.remote_uri), incoming)
@@ -96,7 +96,7 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _outcome(stored: Stored, sent_type: str) -> dict[str, Any]:
+def _outcome(stored: StoredObject, sent_type: str) -> dict[str, Any]:
     content_type, file_type = stored.content_type, stored.file_type
     if content_type == checks.OCTET_STREAM and sent_type:
         content_type, file_type = checks.kind(sent_type, "")

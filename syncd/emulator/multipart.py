@@ -12,7 +12,7 @@ from syncd.emulator.incoming import Incoming
 
 
 @dataclass(slots=True)
-class Part:
+class FilePart:
     """The part `file`: its name as sent, and its declared content type, if any."""
 
     incoming: Incoming
@@ -62,13 +62,13 @@ class Part:
         return MultipartParser(boundary, cast("Any", callbacks))
 
 
-async def receive(request: Request, incoming: Incoming, *, max_body: int | None) -> Part:
+async def receive(request: Request, incoming: Incoming, *, max_body: int | None) -> FilePart:
     """Read the part `file` into `incoming`; raise Refusal unless the body is whole and has one."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise Refusal(415, "send multipart/form-data with a boundary")
-    part = Part(incoming)
+    part = FilePart(incoming)
     try:
         parser = part.parser(boundary)
         received = 0

@@ -7,7 +7,7 @@ import threading
 from dataclasses import asdict
 
 from syncd.emulator.contents import Contents
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 from syncd.emulator.video import VideoError, read_video
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,11 @@ class _Stopped(Exception):  # noqa: N818 - control flow, out of the middle of a 
 class Processing:
     """A queue of videos and the thread that works through it."""
 
-    def __init__(self, *, store: Store, contents: Contents, seconds: float) -> None:
+    def __init__(self, *, store: ObjectIndex, contents: Contents, seconds: float) -> None:
         self._store = store
         self._contents = contents
         self._seconds = seconds
-        self._queue: queue.SimpleQueue[Stored | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[StoredObject | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="emulator-processing", daemon=True)
 
@@ -40,7 +40,7 @@ class Processing:
         self._queue.put(None)
         self._thread.join()
 
-    def submit(self, stored: Stored | None) -> None:
+    def submit(self, stored: StoredObject | None) -> None:
         """Queue an object if it is a video whose bytes have arrived."""
         if stored and (stored.state, stored.processing_status) == ("live", "pending"):
             self._queue.put(stored)
@@ -55,7 +55,7 @@ class Processing:
                 log.exception("processing %s failed", stored.file_uuid)
                 self._finish(stored, "failed", error_message="internal error while processing")
 
-    def _process(self, stored: Stored) -> None:
+    def _process(self, stored: StoredObject) -> None:
         # The object may be deleted by now, or have other content, which is queued as well.
         if self._finish(stored, "processing") is None:
             return
@@ -73,7 +73,7 @@ class Processing:
         if self._stop.is_set():
             raise _Stopped
 
-    def _finish(self, stored: Stored, status: str, **values: str) -> Stored | None:
+    def _finish(self, stored: StoredObject, status: str, **values: str) -> StoredObject | None:
         return self._store.change(
             stored.file_uuid, content_was=stored.content, processing_status=status, **values
         )

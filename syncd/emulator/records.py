@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from syncd.emulator.contents import Contents
 from syncd.emulator.personalities import Personality
-from syncd.emulator.store import Stored
+from syncd.emulator.store import StoredObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Records:
     traits: Personality
     public_url: str | None
 
-    def upload(self, request: Request, stored: Stored) -> dict[str, Any]:
+    def upload(self, request: Request, stored: StoredObject) -> dict[str, Any]:
         """Return a FileUpload; the `file_url` of a reserved object takes a PUT of its bytes."""
         awaited = stored.state == "reserved"
         url = self._url(request, "PUT" if awaited else "GET", stored)
@@ -33,7 +33,7 @@ class Records:
             "processing_status": stored.processing_status,
         }
 
-    def detail(self, request: Request, stored: Stored, *, url: bool) -> dict[str, Any]:
+    def detail(self, request: Request, stored: StoredObject, *, url: bool) -> dict[str, Any]:
         """Return a FileDetail; with `url`, it has the `file_url` of a live object."""
         has_url = url and stored.state == "live"
         return {
@@ -52,7 +52,7 @@ class Records:
             **self._times(stored),
         }
 
-    def status(self, stored: Stored) -> dict[str, Any]:
+    def status(self, stored: StoredObject) -> dict[str, Any]:
         """Return a FileStatus."""
         done = stored.processing_status == "completed"
         return {
@@ -63,7 +63,7 @@ class Records:
             **self._times(stored),
         }
 
-    def frames(self, request: Request, stored: Stored) -> dict[str, Any]:
+    def frames(self, request: Request, stored: StoredObject) -> dict[str, Any]:
         """Return a processed video's frames, sorted by number."""
         count = (stored.metadata() or {}).get("frame_count", 0)
         urls = [
@@ -72,24 +72,24 @@ class Records:
         ]
         return {"file_uuid": stored.file_uuid, "frame_count": count, "frame_urls": urls}
 
-    def _url(self, request: Request, method: str, stored: Stored, frame: str = "") -> str:
+    def _url(self, request: Request, method: str, stored: StoredObject, frame: str = "") -> str:
         base = self.public_url or f"http://{request.headers.get('host', 'localhost')}"
         return self.contents.url(base, method, stored, frame)
 
-    def _echoed(self, stored: Stored, *, as_sent: bool = False) -> str | None:
+    def _echoed(self, stored: StoredObject, *, as_sent: bool = False) -> str | None:
         echo = self.traits.echo
         if stored.sent_name is None or echo == "none":
             return None
         whole = as_sent or echo == "path"
         return stored.sent_name if whole else stored.sent_name.rpartition("/")[2]
 
-    def _times(self, stored: Stored) -> dict[str, str | None]:
+    def _times(self, stored: StoredObject) -> dict[str, str | None]:
         times = {name: iso_time(getattr(stored, name)) for name in ("created_at", "updated_at")}
         if self.traits.tells_zone:
             return times
         return {name: time and time.removesuffix("+00:00") for name, time in times.items()}
 
-    def _path(self, stored: Stored) -> str:
+    def _path(self, stored: StoredObject) -> str:
         """Return the remote path, which for a processed video is the directory of its frames."""
         last = (self._echoed(stored) or "").rpartition("/")[2] or "content"
         processed = stored.file_type == "video" and stored.video_metadata is not None

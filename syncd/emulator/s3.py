@@ -26,8 +26,8 @@ from obstore.store import S3Store
 from syncd.emulator.answers import Refusal
 from syncd.emulator.incoming import Incoming
 from syncd.emulator.presign import URL_SECONDS
-from syncd.emulator.sigv4 import Credentials, presigned
-from syncd.emulator.store import Stored
+from syncd.emulator.sigv4 import SigningKey, presigned
+from syncd.emulator.store import StoredObject
 
 #: The size of a part, of which only the last may be smaller; and the size at which buffered bytes
 #: are passed on: smaller objects are put whole.
@@ -56,7 +56,7 @@ class S3Place:
     name: str
     folder: str
     endpoint: str
-    credentials: Credentials
+    credentials: SigningKey
 
     def problem(self, error: Exception) -> str:
         """Return what is wrong with the place, and the remedy."""
@@ -97,7 +97,7 @@ def s3_place(url: str, endpoint: str | None, environ: Mapping[str, str] = os.env
         raise ValueError(f"the endpoint {whole!r} must look like https://host:port")
     folder = parts.path.strip("/")
     token = environ.get("AWS_SESSION_TOKEN", "")
-    credentials = Credentials(key, secret, region, token)
+    credentials = SigningKey(key, secret, region, token)
     return S3Place(parts.netloc, f"{folder}/" if folder else "", whole, credentials)
 
 
@@ -133,7 +133,7 @@ class Bucket:
             places = asyncio.Semaphore()
         return IncomingParts(name, self._key(name), self._store, places, self._place)
 
-    def url(self, base_url: str, method: str, stored: Stored, frame: str = "") -> str:  # noqa: ARG002
+    def url(self, base_url: str, method: str, stored: StoredObject, frame: str = "") -> str:  # noqa: ARG002
         """Return a URL whose content type, method and expiry the store itself checks."""
         name = stored.content or stored.file_uuid
         headers, query = {}, {}
@@ -144,7 +144,7 @@ class Bucket:
         key = self._frame_key(name, frame[1:]) if frame else self._key(name)
         return self._signed(method, key, headers, query)
 
-    async def arrived(self, stored: Stored) -> dict[str, Any] | None:
+    async def arrived(self, stored: StoredObject) -> dict[str, Any] | None:
         """Return the values of a reserved object whose bytes were PUT; None when none were."""
         counted = Incoming(stored.file_uuid)
         with self._place.reporting():
@@ -157,7 +157,7 @@ class Bucket:
         return counted.values()
 
     @contextmanager
-    def video(self, stored: Stored) -> Iterator[tuple[Path, Path]]:
+    def video(self, stored: StoredObject) -> Iterator[tuple[Path, Path]]:
         """Lend a copy of a video, and a folder whose frames are put into the bucket."""
         with tempfile.TemporaryDirectory(prefix="syncd-emulator-") as scratch:
             video, frames = Path(scratch, "video"), Path(scratch, "frames")

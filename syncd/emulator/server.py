@@ -16,17 +16,17 @@ from syncd.addresses import is_loopback
 from syncd.emulator.admission import ORGANIZATION, Admission
 from syncd.emulator.app import App
 from syncd.emulator.arrivals import Arrivals
-from syncd.emulator.contents import Contents, Folder
-from syncd.emulator.control import Control
+from syncd.emulator.contents import Contents, FolderContents
+from syncd.emulator.control import EmulatorControl
 from syncd.emulator.endpoints import Endpoints
-from syncd.emulator.fetching import Fetching
+from syncd.emulator.fetching import RemoteFetcher
 from syncd.emulator.journal import Journal
 from syncd.emulator.personalities import personality as personality_of
 from syncd.emulator.presign import Signer
 from syncd.emulator.processing import Processing
 from syncd.emulator.records import Records
 from syncd.emulator.storage import Storage
-from syncd.emulator.store import Store
+from syncd.emulator.store import ObjectIndex
 from syncd.http_thread import HttpThread, listen
 
 if TYPE_CHECKING:
@@ -116,18 +116,18 @@ class Emulator(AbstractContextManager["Emulator"]):
 
     def _build(self, running: ExitStack) -> tuple[App, Callable[[], None]]:
         """Return the application, and a function to call on its event loop at the start."""
-        store = Store(self._data, clock=self._clock)
+        store = ObjectIndex(self._data, clock=self._clock)
         running.callback(store.close)
         journal = Journal(self._data)
         running.callback(journal.close)
         signer = Signer(self._data, clock=self._clock)
-        folder = Folder(self._data, signer)
+        folder = FolderContents(self._data, signer)
         contents = self._contents(folder)
         contents.sweep(store.taken())
         processing = Processing(store=store, contents=contents, seconds=self._processing_seconds)
         process = processing.submit
         arrivals = Arrivals(store=store, contents=contents, process=process)
-        fetching = Fetching(
+        fetching = RemoteFetcher(
             store=store,
             contents=contents,
             max_body=self._max_body,
@@ -154,7 +154,7 @@ class Emulator(AbstractContextManager["Emulator"]):
                 max_body=self._max_body,
                 process=process,
             ),
-            control=Control(store=store, arrivals=arrivals, journal=journal),
+            control=EmulatorControl(store=store, arrivals=arrivals, journal=journal),
             admission=self._admission,
             journal=journal,
             personality=self.personality,
@@ -163,7 +163,7 @@ class Emulator(AbstractContextManager["Emulator"]):
         running.callback(processing.stop)
         return app, fetching.resume
 
-    def _contents(self, folder: Folder) -> Contents:
+    def _contents(self, folder: FolderContents) -> Contents:
         if self._s3 is None:
             return folder
         from syncd.emulator.s3 import Bucket  # noqa: PLC0415 - an extra

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class SigningKey:
     """The credentials that sign."""
 
     access_key: str
@@ -22,7 +22,7 @@ class Credentials:
 
 
 def presigned(
-    credentials: Credentials,
+    credentials: SigningKey,
     method: str,
     url: str,
     *,

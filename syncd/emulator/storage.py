@@ -8,21 +8,21 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from syncd.emulator.answers import StorageRefusal
-from syncd.emulator.contents import Folder
+from syncd.emulator.contents import FolderContents
 from syncd.emulator.journal import token_in
 from syncd.emulator.presign import PREFIX, Signer
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """PUT and GET of presigned URLs."""
 
-    store: Store
-    folder: Folder
+    store: ObjectIndex
+    folder: FolderContents
     signer: Signer
     max_body: int | None
-    process: Callable[[Stored | None], None]
+    process: Callable[[StoredObject | None], None]
 
     def routes(self) -> list[Route]:
         """Return the paths of presigned URLs."""
@@ -68,7 +68,7 @@ class Storage:
         kind = "image/jpeg" if frame else stored.content_type
         return FileResponse(path, media_type=kind)
 
-    def _admitted(self, request: Request) -> Stored:
+    def _admitted(self, request: Request) -> StoredObject:
         # A key that is sent here is given away, so clients that send one must notice.
         if {"x-api-key", "authorization"} & set(request.headers):
             message = "a presigned request must carry no key"

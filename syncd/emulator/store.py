@@ -23,7 +23,7 @@ _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """One object; `state` is reserved, live or deleted. Times are seconds since the epoch."""
 
     file_uuid: str
@@ -55,7 +55,7 @@ class Stored:
 
 
 _ORDERS: dict[Order, str] = {"newest": "sequence DESC", "oldest": "sequence", "uuid": "file_uuid"}
-_NAMES = [field.name for field in fields(Stored)]
+_NAMES = [field.name for field in fields(StoredObject)]
 _COLUMNS = ", ".join(_NAMES)
 _values = attrgetter(*_NAMES)
 _SCHEMA = f"""
@@ -67,7 +67,7 @@ CREATE TABLE IF NOT EXISTS workspaces (workspace_uuid PRIMARY KEY, organization_
 _INSERT = f"INSERT INTO objects ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
 
 
-class Store:
+class ObjectIndex:
     """The emulator's objects, in the folder `data`. Thread-safe.
 
     Raise OSError when the folder cannot be used or another emulator uses it.
@@ -105,21 +105,21 @@ class Store:
             self._last = max(self._clock(), self._last + 1e-6)
             return self._last
 
-    def add(self, *new: Stored) -> None:
+    def add(self, *new: StoredObject) -> None:
         """Add objects, all or none."""
         with self._lock:
             self._db.execute("BEGIN")
             self._db.executemany(_INSERT, map(_values, new))
             self._db.execute("COMMIT")
 
-    def get(self, file_uuid: str) -> Stored | None:
+    def get(self, file_uuid: str) -> StoredObject | None:
         """Return an object in any state; None when there never was one."""
         found = self._select("WHERE file_uuid = ?", file_uuid)
         return found[0] if found else None
 
     def change(
         self, file_uuid: str, *, content_was: str | None = None, **values: Any
-    ) -> Stored | None:
+    ) -> StoredObject | None:
         """Change an object and return it; return None, and change nothing, if it is deleted.
 
         With `content_was`, do the same if it has other content by now.
@@ -133,7 +133,7 @@ class Store:
                 f"AND content IS coalesce(?, content) RETURNING {_COLUMNS}",
                 [*values.values(), file_uuid, content_was],
             ).fetchall()
-        return Stored(*rows[0]) if rows else None
+        return StoredObject(*rows[0]) if rows else None
 
     def page(
         self,
@@ -144,7 +144,7 @@ class Store:
         limit: int,
         offset: int,
         order: Order = "newest",
-    ) -> tuple[list[Stored], int]:
+    ) -> tuple[list[StoredObject], int]:
         """Return a page of the objects that are not deleted, and the count of all of them."""
         where, values = "WHERE organization_uuid = ? AND state <> 'deleted'", [organization]
         for name, value in (("workspace_uuid", workspace), ("file_type", file_type)):
@@ -156,21 +156,21 @@ class Store:
         tail = f"{where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?"
         return self._select(tail, *values, limit, offset), int(count)
 
-    def unprocessed(self) -> list[Stored]:
+    def unprocessed(self) -> list[StoredObject]:
         """Return the videos that have bytes and are not processed yet, oldest first."""
         return self._select(
             "WHERE state = 'live' AND processing_status IN ('pending', 'processing') "
             "ORDER BY sequence"
         )
 
-    def unfetched(self) -> list[Stored]:
+    def unfetched(self) -> list[StoredObject]:
         """Return the remote files that are not fetched yet, oldest first."""
         return self._select(
             "WHERE state = 'reserved' AND remote_uri IS NOT NULL AND processing_status = 'pending' "
             "ORDER BY sequence"
         )
 
-    def everything(self) -> Iterator[list[Stored]]:
+    def everything(self) -> Iterator[list[StoredObject]]:
         """Yield every object ever made, oldest first, in batches."""
         after = 0
         while True:
@@ -183,7 +183,7 @@ class Store:
             if not rows:
                 return
             after = rows[-1][0]
-            yield [Stored(*row[1:]) for row in rows]
+            yield [StoredObject(*row[1:]) for row in rows]
 
     def owner(self, workspace: str) -> str | None:
         """Return the organization that owns a workspace; None while it is unused."""
@@ -196,10 +196,10 @@ class Store:
             with self._lock:
                 self._db.execute("INSERT INTO workspaces VALUES (?, ?)", [workspace, organization])
 
-    def _select(self, tail: str, *values: Any) -> list[Stored]:
+    def _select(self, tail: str, *values: Any) -> list[StoredObject]:
         with self._lock:
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM objects {tail}", values).fetchall()
-        return [Stored(*row) for row in rows]
+        return [StoredObject(*row) for row in rows]
 
     def taken(self) -> set[str]:
         """Return each `content` that an object has or is reserved to have."""

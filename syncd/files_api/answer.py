@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def date(self) -> datetime | None:
-        """The service's time when it answered; None where it does not tell."""
+        """The service's time when it answered; None if it does not tell."""
         return _date(self.headers.get("date"))
 
     def document(self) -> Reader:
@@ -127,7 +127,7 @@ class Answer:
         )
 
     def _page(self) -> tuple[str | None, str]:
-        """Return what an answer says that is not the service's: a code of our own, and words."""
+        """Return a code of our own, and words, for an answer that is not the service's."""
         if self.status == 407:
             return "local.proxy_refused", PROXY_REFUSED
         if self.status == 400 and (page := _WANTS_CERTIFICATE.search(self.body)):
@@ -152,7 +152,7 @@ class Answer:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that the server asks to wait, or None: in milliseconds, in seconds, or as a date.
+    """Return the seconds that the server asks to wait, or None; it may say a date.
 
     A date counts from the answer's own Date, so that a wrong clock on either side does not matter.
     What is past, not finite or beyond 30 years is ignored; the caller clamps the rest.

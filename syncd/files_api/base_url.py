@@ -69,7 +69,7 @@ def http_url(text: str) -> httpx.URL | None:
 
 
 def is_cleartext(url: httpx.URL) -> bool:
-    """Whether what is sent there can be read on the way: http, and not to this machine."""
+    """Return whether what is sent there can be read on the way: http, to another machine."""
     return url.scheme == "http" and not _is_loopback(url.host)
 
 

@@ -14,7 +14,7 @@ SLICE_SECONDS = 0.2
 
 
 class FileBody(httpx.SyncByteStream):
-    """A framed file. Its last chunk and what closes the frame leave together, or not at all."""
+    """A framed file. Its last chunk and the end of the frame leave together, or not at all."""
 
     def __init__(
         self,

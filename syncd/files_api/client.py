@@ -120,7 +120,7 @@ class FilesClient:
         from the files that the same names with `_FILE` hold, or from systemd's credentials. The
         rest is what `SYNCD_API__...` says (`SYNCD_API__ENVIRONMENT`, `SYNCD_API__PROXY`, ...), else
         `AYMARA_AI_BASE_URL` and `AYMARA_AI_USE_SANDBOX`. `settings` are those of `FilesClient`, and
-        win. ConfigError where a variable cannot be used.
+        win. ConfigError if a variable cannot be used.
         """
         return cls(**from_environment(environ, settings))
 
@@ -265,9 +265,9 @@ class FilesClient:
         return self.call(operations.get(file_uuid), **per_call)
 
     def length(self, file_url: str, **per_call: Unpack[PerCall]) -> int | None:
-        """Return the length in bytes that a `file_url` reports; None where it reports none.
+        """Return the length in bytes that a `file_url` reports; None if it reports none.
 
-        No key goes along. RefusedError where there is no such object.
+        No key goes along. RefusedError if there is no such object.
         """
         operation = operations.length(file_url)
         answer = self.send(operation, **per_call)
@@ -293,7 +293,7 @@ class FilesClient:
         return self.call(operations.get_frames(file_uuid), **per_call)
 
     def delete(self, file_uuid: str, **per_call: Unpack[PerCall]) -> None:
-        """Delete a file, softly; NotFoundError where there is none."""
+        """Delete a file, softly; NotFoundError if there is none."""
         self.call(operations.delete(file_uuid), **per_call)
 
     def call(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import httpx
 
 from syncd.files_api.exchange import Exchange
-from syncd.files_api.http1 import Head, Incoming, request_head
+from syncd.files_api.http1 import AnswerReader, Head, request_head
 from syncd.files_api.network import Stream
 
 #: scheme, host and port
@@ -32,7 +32,7 @@ class Connection:
         self.origin = origin
         self._stream = stream
         self._release = release
-        self._incoming = Incoming(self._receive)
+        self._incoming = AnswerReader(self._receive)
         self._early: Head | None = None
         #: when the last answer was read to its end; None before the first one
         self._idle_since: float | None = None
@@ -136,7 +136,7 @@ class Connection:
 class _Body(httpx.SyncByteStream):
     """The body of an answer; `end` is told once whether it was read to its end."""
 
-    def __init__(self, incoming: Incoming, head: Head, end: Callable[[bool], None]) -> None:
+    def __init__(self, incoming: AnswerReader, head: Head, end: Callable[[bool], None]) -> None:
         self._incoming = incoming
         self._head = head
         self._end: Callable[[bool], None] | None = end

@@ -1,7 +1,7 @@
 """The content type that a file is sent with.
 
-A service processes a file that is sent as a video, and nothing else. The content decides where it
-shows what it is, and the name where it does not.
+A service processes only files that are sent as videos. The content decides if it shows what it is,
+and else the name.
 """
 
 import codecs

@@ -17,12 +17,12 @@ class MalformedError(ValueError):
 
 
 def is_uuid(text: object) -> bool:
-    """Whether `text` is a UUID in its usual form, and so safe in a URL's path."""
+    """Return whether `text` is a UUID in its usual form, and so safe in a URL's path."""
     return isinstance(text, str) and _UUID.fullmatch(text) is not None
 
 
 def parse(body: bytes) -> object:
-    """Read JSON; no NaN, no infinity, no key twice, nothing that is not UTF-8."""
+    """Read JSON; refuse NaN, infinity, duplicate keys and anything that is not UTF-8."""
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except MalformedError:

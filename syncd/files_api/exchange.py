@@ -41,7 +41,7 @@ class Exchange:
     """The state of a request that the client shares with the streams that carry it.
 
     `final` says that what was last handed to the transport ends the request, `released` that the
-    kernel may have taken all that was; None where the transport does not count. `refuses` says why
+    kernel may have taken all that was; None if the transport does not count. `refuses` says why
     an address that a host turned out to have is not to be connected to. Times are on the monotonic
     clock, in seconds.
     """

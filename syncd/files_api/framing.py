@@ -18,7 +18,7 @@ class Framing:
     tail: bytes = b""
 
     def length(self, size: int) -> int:
-        """The exact Content-Length around a file of `size` bytes."""
+        """Return the exact Content-Length around a file of `size` bytes."""
         return len(self.head) + size + len(self.tail)
 
 
@@ -56,6 +56,6 @@ def multipart(name: str, content_type: str, fields: Mapping[str, str] | None = N
 
 
 def _quoted(text: str) -> bytes:
-    """A quoted parameter as browsers write it (WHATWG); no control character gets through."""
+    """Return a quoted parameter as browsers write it (WHATWG), without control characters."""
     safe = _UNQUOTABLE.sub(lambda found: f"%{ord(found[0]):02X}", text)
     return b'"%b"' % safe.encode("utf-8", "backslashreplace")

@@ -31,7 +31,7 @@ Fields = Sequence[tuple[bytes, bytes]]
 class Head(NamedTuple):
     """The part of an answer before its body.
 
-    `length` is that of the body; None where the body is chunked, or else ends with the connection.
+    `length` is that of the body; None if the body is chunked, or else ends with the connection.
     `persists` says that the connection may carry another request afterwards.
     """
 
@@ -43,7 +43,7 @@ class Head(NamedTuple):
 
 
 def request_head(method: str, target: bytes, fields: Fields) -> bytes:
-    """Return the head of a request. Raise LocalProtocolError where a line break is in a field."""
+    """Return the head of a request. Raise LocalProtocolError if a line break is in a field."""
     lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target)]
     lines += [b"%b: %b" % field for field in fields]
     head = b"\r\n".join(lines)
@@ -53,7 +53,7 @@ def request_head(method: str, target: bytes, fields: Fields) -> bytes:
     return head + b"\r\n\r\n"
 
 
-class Incoming:
+class AnswerReader:
     """Reads answers, one after another, from what `receive` returns (b"" at the end)."""
 
     def __init__(self, receive: Callable[[], bytes]) -> None:
@@ -203,7 +203,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _framing(framing: dict[bytes, list[bytes]]) -> tuple[int | None, bool]:
-    """Return the length of the body, None where none is given, and whether it is chunked."""
+    """Return the length of the body, None if none is given, and whether it is chunked."""
     lengths = set(framing.get(b"content-length", ()))
     codings = framing.get(b"transfer-encoding", [])
     if codings:

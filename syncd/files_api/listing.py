@@ -70,7 +70,7 @@ class _Order:
         return self._falls != self._rises
 
     def passed(self, since: datetime) -> bool:
-        """Whether all that follows is older than `since`."""
+        """Return whether all that follows is older than `since`."""
         return self.newest_first and self._last is not None and self._last < since
 
 
@@ -116,7 +116,7 @@ class _Pages:
             self._offset += max(len(page.items) - 1, 1)
 
     def _ends(self, page: FilePage, new: Sequence[FileDetail]) -> bool:
-        """Whether nothing follows that was there when the page was read."""
+        """Return whether nothing follows that was there when the page was read."""
         at_end = self._offset + len(page.items) >= page.count
         is_short = len(page.items) < self._largest
         self._largest = max(self._largest, len(page.items))
@@ -150,7 +150,7 @@ class _Pages:
         self.endless = self._left <= 0
 
     def _adjoins(self, items: Sequence[FileDetail]) -> bool:
-        """Whether nothing can lie unseen between the page before and these files."""
+        """Return whether nothing can lie unseen between the page before and these files."""
         if any(item.file_uuid in self._known for item in items):
             return True
         # In a proven order, files of another time show on which side of the last one they are.
@@ -242,7 +242,7 @@ class _Seen:
 def _read_from_the_end(
     read_page: ReadPage, seen: _Seen, first: _Pages, since: datetime, size: int
 ) -> Listing | None:
-    """Read a list, oldest first, from its end back to `since`; None where the order breaks."""
+    """Read a list, oldest first, from its end back to `since`; None if the order breaks."""
     offset = max(first.count - size, 0)
     tail = _Pages(read_page, max(size, 2), offset)
     edge: FileDetail | None = None

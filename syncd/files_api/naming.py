@@ -45,7 +45,7 @@ def sent_name(path: bytes, token: str | None = None) -> str:
 
 
 def token_of(name: str) -> str | None:
-    """Return the token in a sent name, or None where none stands at its exact place.
+    """Return the token in a sent name, or None if none stands at its exact place.
 
     `name` is what a service shows: the name, a path that ends with it, or a URL with such a path.
     A token anywhere else, in a query or in the middle of a name, is only a part of the text.
@@ -62,7 +62,7 @@ def token_of(name: str) -> str | None:
 
 
 def _pieces(segment: bytes) -> list[bytes]:
-    """The segment as sent, cut where it may be cut: a character or a whole escape a piece."""
+    """Return the segment as sent, in pieces: each is a character or a whole escape."""
     text = segment.decode("utf-8", "surrogateescape")
     return [_escaped(text, index) for index in range(len(text))]
 

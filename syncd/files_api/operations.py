@@ -71,7 +71,7 @@ class NewFile:
             raise ValueError("a new file needs a local_file_path or a remote_uri")
 
     def members(self) -> dict[str, str]:
-        """The file as the request spells it."""
+        """Return the file as the request spells it."""
         named = {
             "local_file_path": self.local_file_path,
             "remote_uri": self.remote_uri,
@@ -126,7 +126,7 @@ def put(file_url: str, content_type: str) -> Operation[None]:
 
 
 def length(file_url: str) -> Operation[int | None]:
-    """Ask a download URL for its object's length in bytes; None where it tells none.
+    """Ask a download URL for its object's length in bytes; None if it tells none.
 
     By a request for the first byte, since such a URL is signed for GET and for no other method.
     """

@@ -28,7 +28,7 @@ class Secrets:
         return f"<Secrets: {len(self._values)}>"
 
     def adding(self, url: str) -> "Secrets":
-        """These and what a presigned URL carries: its query, and each value in it."""
+        """Return these and the secrets of a presigned URL: its query, and each value in it."""
         query = url.partition("?")[2]
         pairs = [pair.partition("=")[2] for pair in query.split("&")]
         return Secrets([*self._values, query, *pairs, *map(unquote_plus, pairs)])

@@ -235,7 +235,7 @@ def _parsed(url: str, query: tuple[tuple[str, str], ...]) -> httpx.URL:
 
 
 def _body(response: httpx.Response, operation: Operation[Any], exchange: Exchange) -> bytes:
-    """The body, a little longer than allowed at most; of a failure, whatever came of it."""
+    """Return the body, at most a little longer than allowed; of a failure, as much as came."""
     if response.is_success and not operation.reads_body:
         return b""
     if response.is_success and operation.take is not None:

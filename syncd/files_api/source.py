@@ -33,7 +33,7 @@ class UploadSource:
         """Yield each chunk, and whether it is the last one.
 
         Raises FileChangedError, before the last chunk, where the file turns out shorter or longer
-        than `size`, and UnreadableError where it cannot be read.
+        than `size`, and UnreadableError if it cannot be read.
         """
         digest = hashlib.sha256()
         offset = 0

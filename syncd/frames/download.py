@@ -37,7 +37,7 @@ class DownloadError(SyncdError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FrameOutcome:
     """The end of one frame: where it is, and whether it was there before; or why it is not."""
 
     number: int
@@ -63,7 +63,7 @@ class FrameUrls:
         return self._urls[number - 1]
 
     def renew(self, number: int, refused: str) -> bool:
-        """Say whether a frame has another URL than the one that was `refused`, or get one."""
+        """Return whether a frame has another URL than the one that was `refused`, or get one."""
         with self._lock:
             if self.of(number) != refused:
                 return True
@@ -91,15 +91,15 @@ class Download:
     _bytes: int = field(default=0, init=False)
     _failures: int = field(default=0, init=False)
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Iterator[FrameOutcome]:
         """Yield each outcome as it comes; raise what makes going on useless."""
         missing = []
         for number in range(1, len(self.urls) + 1):
             if number in self.directory.kept:
-                yield Outcome(number, self.directory.kept[number], was_there=True)
+                yield FrameOutcome(number, self.directory.kept[number], was_there=True)
             else:
                 missing.append(number)
-        outcomes: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+        outcomes: queue.SimpleQueue[FrameOutcome | BaseException | None] = queue.SimpleQueue()
         numbers = iter(missing)
         threads = [
             threading.Thread(target=self._work, args=(numbers, outcomes), name=f"frames-{each}")
@@ -121,7 +121,7 @@ class Download:
     def _work(
         self,
         numbers: Iterator[int],
-        outcomes: "queue.SimpleQueue[Outcome | BaseException | None]",
+        outcomes: "queue.SimpleQueue[FrameOutcome | BaseException | None]",
     ) -> None:
         try:
             with self.make_client(self._stop) as client:
@@ -139,13 +139,13 @@ class Download:
                 return None
             return next(numbers, None)
 
-    def _end_of(self, client: FilesClient, number: int) -> Outcome:
+    def _end_of(self, client: FilesClient, number: int) -> FrameOutcome:
         try:
-            outcome = Outcome(number, self._tried(client, number))
+            outcome = FrameOutcome(number, self._tried(client, number))
         except FramesError as error:
-            outcome = Outcome(number, error=str(error))
+            outcome = FrameOutcome(number, error=str(error))
         except FilesApiError as error:
-            outcome = Outcome(number, error=error.text)
+            outcome = FrameOutcome(number, error=error.text)
         with self._lock:
             self._failures = 0 if outcome.kept else self._failures + 1
         return outcome

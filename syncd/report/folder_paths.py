@@ -29,7 +29,7 @@ class KnownFolder:
 
     name: str
     root: bytes
-    #: None where only the table knows it
+    #: None if only the table knows it
     settings: FolderSettings | None = None
 
     @property

@@ -86,7 +86,7 @@ def _listed(path: Path) -> Prompts:
 
 
 def _read(path: Path, rows: Iterator[list[str]]) -> dict[str, str]:
-    """Return the prompts of a CSV file, by path; raise ValueError where it is not as it must be."""
+    """Return the prompts of a CSV file, by path; raise ValueError if it is not as it must be."""
     known: dict[str, str] = {}
     columns: Sequence[int] = ()
     for number, row in enumerate(rows, start=1):

@@ -14,7 +14,7 @@ WINDOW_SECONDS = 20.0
 MANY_FILES = 5
 
 
-class Sent(NamedTuple):
+class SentTotals(NamedTuple):
     """Transfers that ended and bytes that were sent, since some start."""
 
     files: int
@@ -33,9 +33,9 @@ class Meter:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._noted = deque[tuple[float, Sent]]()
+        self._noted = deque[tuple[float, SentTotals]]()
 
-    def note(self, total: Sent) -> Rate:
+    def note(self, total: SentTotals) -> Rate:
         """Note how much was sent by now; return the rate of the last seconds."""
         now = self._monotonic()
         if self._noted and total < self._noted[-1][1]:
@@ -80,7 +80,7 @@ def sending(files: int, size: int, rate: Rate) -> dict[str, Any]:
 
 
 def sending_text(known: dict[str, Any]) -> str:
-    """Return `1,203 files, 4.5 GiB left, 12.3 MiB/s, about 6 min`; empty where nothing is left."""
+    """Return `1,203 files, 4.5 GiB left, 12.3 MiB/s, about 6 min`; empty if nothing is left."""
     if not known["files_left"]:
         return ""
     parts = [f"{counted(known['files_left'], 'file')}, {size_text(known['bytes_left'])} left"]

@@ -50,7 +50,7 @@ _OF_VERDICTS = {
 def tell(
     candidates: Sequence[FolderPath], config: Config, db: Transaction | None, *, running: bool
 ) -> JsonObject | None:
-    """Return the story of the first candidate that is known, or there; None where none is."""
+    """Return the story of the first candidate that is known, or there; None if none is."""
     for place in candidates:
         if db is not None and (story := of_file(place, config, db, running=running)):
             return story
@@ -69,7 +69,7 @@ def tell(
 def of_file(
     place: FolderPath, config: Config, db: Transaction, *, running: bool
 ) -> JsonObject | None:
-    """Return the story of a file that the table knows; None where it knows none."""
+    """Return the story of a file that the table knows; None if it knows none."""
     story = stories.story(db, place.folder, place.path)
     return _known(story, place, config, running=running) if story else None
 
@@ -252,7 +252,7 @@ def _unknown(place: FolderPath, config: Config, *, running: bool) -> JsonObject:
 
 
 def rule(place: FolderPath, config: Config, *, is_dir: bool = False) -> str:
-    """Return the rule that decides on a path, in words; empty where none does."""
+    """Return the rule that decides on a path, in words; empty if none does."""
     verdict = _verdict(place, config, is_dir=is_dir)
     if verdict.place is None or not config.folders_source:
         return verdict.rule

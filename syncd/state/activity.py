@@ -7,12 +7,12 @@ from syncd.state.texts import JsonObject, path_members, timestamp
 PARTS, PART_SECONDS = 96, 900.0
 #: The newest files that are named, and the lines of the history that are read for them at most.
 NEWEST, LINES = 10, 1000
-#: By the index of the history's age, which SQLite misses where `event` stands without a plus.
+#: This uses the index of the history's age, which SQLite misses if `event` has no plus.
 _SYNCED = "FROM history CROSS JOIN copies USING (file_uuid) WHERE (event = 'deleted') = 0"
 
 
 def newest(db: Database) -> list[JsonObject]:
-    """Return the files that were synced last, the newest first; of each its last time."""
+    """Return the files that were synced last, the newest first, each with its last time."""
     rows = db.conn.execute(
         f"""
         SELECT folder, path, copies.size, max(at) AS at FROM (

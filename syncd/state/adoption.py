@@ -101,7 +101,7 @@ def latest_listed(db: Database) -> int:
 
 
 def is_authentic(db: Database, remote: Remote, *, sizes_are_told: bool) -> bool | None:
-    """Say whether this instance sent what `remote` holds; None where nothing can prove it."""
+    """Return whether this instance sent what `remote` holds; None if nothing can prove it."""
     token = tokens.read(remote.token)
     if not tokens.is_verifiable(db, token):
         return None
@@ -147,7 +147,7 @@ def remember_content(db: Database, file: File, sha256: str) -> None:
 
 
 def has_content(file: File, remote: Remote) -> bool:
-    """Say whether a file holds what the token of `remote` tells."""
+    """Return whether a file holds what the token of `remote` tells."""
     content = tokens.read(remote.token).content
     return file.sha256 is not None and file.sha256.startswith(content)
 

@@ -5,9 +5,9 @@
 | `begin`: file taken, its copy released,    | set aside, judged,   | `done` or `returned` |
 | `aside`                                    | moved or deleted     |                      |
 
-From `begin` on the absence of the file says nothing any more, and its copy is out of reach of all
-that could delete it; a new file of that name is a new copy beside it. `aside` is the name of the
-private directory that holds the file meanwhile. A cut in between leaves the copy due.
+From `begin` on, the file's absence means nothing, and nothing can delete its copy; a new file of
+that name gets a new copy beside it. `aside` is the name of the private directory that holds the
+file meanwhile. A cut in between leaves the copy due.
 """
 
 from collections.abc import Collection
@@ -21,10 +21,10 @@ from syncd.state.files import File
 from syncd.state.holds import pauses
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
-#: Seconds until a file that was to be taken away, and of which nobody told more, is looked at.
+#: Seconds until a file is looked at that was to be taken away, if no outcome is recorded.
 UNTOLD_SECONDS = 60.0
-#: How the history says that a file was moved, before its new path; and that it was taken away by a
-#: syncd that did not live to say where to.
+#: The history's words for a file that was moved, before its new path, and for one that was taken
+#: away by a syncd that ended before it recorded where to.
 MOVED, TAKEN_AWAY = "moved to ", "taken away after its upload"
 
 
@@ -38,8 +38,8 @@ def due(
 ) -> list[tuple[File, Copy]]:
     """Return files whose content is live and nothing else on its way, each with that copy.
 
-    None of the files `without`, nor of the directories `parents`. None at all while the ledger has
-    lost something, what it calls live need not be there any more; none while the folder is paused.
+    Leave out the files `without` and the directories `parents`. Return none while the folder is
+    paused, or while the ledger has lost something: what it calls live may be gone.
     """
     if holds.is_lost(db) or pauses.is_paused(db, folder):
         return []
@@ -51,8 +51,8 @@ def due(
         "AND copies.status = 'live' AND copies.sha256 = files.sha256) "
         "AND NOT EXISTS (SELECT 1 FROM copies WHERE file_id = files.id "
         "AND (copies.status IN ('planned', 'sending', 'processing') "
-        # Superseded before the folder was to be emptied: kept like the file's last copy, nobody
-        # would delete it.
+        # Superseded before the folder was emptied: kept like the file's last copy, it would never
+        # be deleted.
         "OR (copies.status = 'retiring' AND delete_sent_at IS NULL AND live_at IS NOT NULL))) "
         f"AND id NOT IN ({_marks(without)}) AND parent NOT IN ({_marks(parents)}) LIMIT ?",
         (folder, *without, *parents, limit),
@@ -62,7 +62,7 @@ def due(
 
 
 def half_taken(db: Database, folder: str, now: float, limit: int) -> list[tuple[File, Copy]]:
-    """Return the files of which a cut left open whether they were taken away, and their copies."""
+    """Return the files, with their copies, that a crash left half taken away."""
     if pauses.is_paused(db, folder):
         return []
     found = copies.where(
@@ -87,7 +87,7 @@ def live_copy(db: Database, file_id: int) -> Copy | None:
 def begin(
     db: Database, file_id: int, fingerprint: Fingerprint, aside: str, now: float
 ) -> Copy | None:
-    """Commit the intent to take a file away that still has `fingerprint`; None where it must stay.
+    """Commit the intent to take away a file with this `fingerprint`; None if it must stay.
 
     Return its copy, which is released.
     """
@@ -136,12 +136,12 @@ def returned(db: Database, copy_id: int, policies: Policies, now: float, *, reas
 
 
 def look_later(db: Database, copy_id: int, at: float) -> None:
-    """Put off what is to be done with a half taken file."""
+    """Postpone the next look at a file that is half taken away."""
     copies.update(db, copy_id, due_at=at)
 
 
 def look_now(db: Database, file: File, now: float) -> None:
-    """Have a file looked at that was seen after it was taken away."""
+    """Make a file due that was seen after it was taken away."""
     mine = [c for c in copies.of_file(db, file.id) if c.consumed_at is not None]
     taken = [copy for copy in mine if copy.sha256 == file.sha256]
     if taken and taken[-1].due_at is None:

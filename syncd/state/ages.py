@@ -25,7 +25,7 @@ LOOK_SECONDS = 30.0
 LEAST_SETTLING_SECONDS = 60.0
 
 
-class Waiting(enum.StrEnum):
+class AwaitedWork(enum.StrEnum):
     """The work that an overdue file waits for."""
 
     SETTLING = "settling"
@@ -62,16 +62,16 @@ class Clocks:
 
 Limit = Callable[[Timing, str, float], float]
 #: By state: the seconds that a file may stay in it, given its folder and the scan's duration.
-LIMITS: Mapping[Waiting, Limit] = {
-    Waiting.SETTLING: lambda pace, folder, scan: (
+LIMITS: Mapping[AwaitedWork, Limit] = {
+    AwaitedWork.SETTLING: lambda pace, folder, scan: (
         max(10 * pace.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
     ),
-    Waiting.QUEUED: lambda _pace, _folder, _scan: QUEUE_SECONDS,
-    Waiting.FAILING: lambda _pace, _folder, _scan: DUE_SECONDS,
-    Waiting.UPLOADING: lambda _pace, _folder, _scan: TRANSFER_SECONDS,
-    Waiting.IN_DOUBT: lambda pace, _folder, _scan: pace.resend_after + 2 * LOOK_SECONDS,
-    Waiting.PROCESSING: lambda pace, _folder, _scan: pace.stalled_after,
-    Waiting.DELETING: lambda pace, folder, _scan: (
+    AwaitedWork.QUEUED: lambda _pace, _folder, _scan: QUEUE_SECONDS,
+    AwaitedWork.FAILING: lambda _pace, _folder, _scan: DUE_SECONDS,
+    AwaitedWork.UPLOADING: lambda _pace, _folder, _scan: TRANSFER_SECONDS,
+    AwaitedWork.IN_DOUBT: lambda pace, _folder, _scan: pace.resend_after + 2 * LOOK_SECONDS,
+    AwaitedWork.PROCESSING: lambda pace, _folder, _scan: pace.stalled_after,
+    AwaitedWork.DELETING: lambda pace, folder, _scan: (
         pace.grace.get(folder, 60.0) + 2 * pace.rescan.get(folder, 300.0)
     ),
 }
@@ -92,14 +92,14 @@ _HELD_DELETING = f"""
 """
 #: By state: its overdue files, since when, the next try, whether they are `tired` (overdue at any
 #: age), and the last error. A file must have entered the state before `:limit`.
-_QUERIES: Mapping[Waiting, str] = {
-    Waiting.SETTLING: """
+_QUERIES: Mapping[AwaitedWork, str] = {
+    AwaitedWork.SETTLING: """
       SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS tired, NULL AS error_message,
         NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'settling' AND NOT f.is_open
         AND (f.changed_at < :limit OR f.changed_at > :future)
     """,
-    Waiting.FAILING: f"""
+    AwaitedWork.FAILING: f"""
       SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS tired,
         f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
@@ -114,7 +114,7 @@ _QUERIES: Mapping[Waiting, str] = {
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
           AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
     """,
-    Waiting.IN_DOUBT: f"""
+    AwaitedWork.IN_DOUBT: f"""
       SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at, 0 AS tired,
         c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
@@ -122,13 +122,13 @@ _QUERIES: Mapping[Waiting, str] = {
         AND coalesce(c.doubted_at, c.sent_at) < :limit AND NOT EXISTS (SELECT 1 FROM holds
           WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
     """,
-    Waiting.PROCESSING: f"""
+    AwaitedWork.PROCESSING: f"""
       SELECT f.path, c.stored_at AS since, c.due_at AS next_at, 0 AS tired, c.error_message,
         c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
     """,
-    Waiting.DELETING: f"""
+    AwaitedWork.DELETING: f"""
       SELECT f.path, f.missing_since AS since, f.due_at AS next_at, 0 AS tired,
         NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
@@ -163,7 +163,7 @@ def overdue(db: Database, now: float, *, pace: Timing, clocks: Clocks) -> list[J
 
 
 def _of_state(
-    db: Database, now: float, folder: str, state: Waiting, limit: float, clocks: Clocks
+    db: Database, now: float, folder: str, state: AwaitedWork, limit: float, clocks: Clocks
 ) -> Iterator[JsonObject]:
     # A short limit applies only once the daemon has been undisturbed for that long.
     counts = now - clocks.undisturbed_since >= min(limit, DUE_SECONDS)
@@ -197,11 +197,11 @@ def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator
             "SELECT count(*) FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ?",
             (folder, now),
         )
-        yield _entry(Waiting.QUEUED, folder, number, row["path"], row["due_at"], None)
+        yield _entry(AwaitedWork.QUEUED, folder, number, row["path"], row["due_at"], None)
 
 
 def _entry(
-    state: Waiting,
+    state: AwaitedWork,
     folder: str,
     number: int,
     path: bytes,

@@ -45,13 +45,13 @@ def advance(db: Database, file_id: int, policies: Policies, now: float) -> Actio
 
 
 def _is_not_asked_for(copy: Copy, now: float) -> bool:
-    """Say whether nobody has begun to ask for a copy: one that retires may be due much later."""
+    """Return whether nobody has begun to ask for a copy: one that retires may be due much later."""
     is_kept_for_now = copy.status is CopyStatus.RETIRING and copy.attempts == 0
     return copy.due_at is None or (is_kept_for_now and copy.due_at > now)
 
 
 def is_settled(file: File, known: Sequence[Copy], policy: Policy, now: float) -> bool:
-    """Say whether `advance` would leave a file with these `known` copies as it is."""
+    """Return whether `advance` would leave a file with these `known` copies as it is."""
     action = plan(file, known, policy)
     return (
         action.act not in LOCAL

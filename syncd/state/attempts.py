@@ -56,7 +56,7 @@ class Attempt(NamedTuple):
         )
 
     def is_old(self, now: float) -> bool:
-        """Say whether it was sent more than a day ago: then its object is never deleted by syncd.
+        """Return whether it was sent more than a day ago, so that syncd never deletes its object.
 
         The time of sending is not known after the clock was set back.
         """

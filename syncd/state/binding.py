@@ -33,7 +33,7 @@ class Service(NamedTuple):
     """A service, or its sandbox: neither holds what was stored in the other."""
 
     base_url: str
-    #: None where that is not known
+    #: None if that is not known
     sandbox: bool | None = False
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ def bind(db: Database, service: Service, now: float) -> Service:
 
 
 def other_than(db: Database, service: Service) -> Service | None:
-    """Return the service that the state belongs to; None where that may be `service`."""
+    """Return the service that the state belongs to; None if that may be `service`."""
     known = _known(db)
     is_other = known is not None and not _is_same(known, service) and has_reached(db)
     return known if is_other else None

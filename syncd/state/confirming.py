@@ -1,4 +1,4 @@
-"""The verbs of confirming: what a storage took is live once the service itself says so.
+"""The verbs of confirming: a copy that a storage took goes live once the service reports it.
 
 A copy is confirming while it is `sending` with a uuid and no worker has it in flight: its bytes
 were handed to a storage, and whether they arrived is asked of the service until its time is over.
@@ -21,7 +21,7 @@ TOLD, UNTOLD = "told", "untold"
 UNTOLD_AFTER = 3
 
 
-#: Why a copy is confirming: what took its bytes answered like an object store, or not.
+#: Why a copy is confirming: its bytes were taken by what answered like an object store, or not.
 BY_STORAGE, BY_SOMETHING = "taken by a storage", "taken by something that answered for a storage"
 
 
@@ -82,15 +82,15 @@ def samples(db: Database, copy: Copy) -> list[Copy]:
 
 
 def told(db: Database) -> None:
-    """Learn that sizes are told: one that was sent came back, of what a storage took."""
+    """Learn that sizes are told: the service reported the size of what a storage took."""
     set_fact(db, SIZES, TOLD)
 
 
 def ended_untold(db: Database, copy: Copy, *, is_certain: bool) -> bool:
     """Learn from a copy whose time ended without a size; return whether that is the rule by now.
 
-    It is where an object that is stored for certain (`is_certain`) has no size either, or after
-    several copies. What answered without an ETag is no storage: a portal or proxy in its place
+    It is the rule if an object that is stored for certain (`is_certain`) has no size either, or
+    after several copies. An answer without an ETag is no storage's: a portal or proxy in its place
     teaches nothing.
     """
     known = fact(db, SIZES) or "0"
@@ -102,10 +102,10 @@ def ended_untold(db: Database, copy: Copy, *, is_certain: bool) -> bool:
 
 
 def is_by_storage(copy: Copy) -> bool:
-    """Say whether a storage took the whole content of a copy, by its own word."""
+    """Return whether a storage said that it took the whole content of a copy."""
     return copy.reason == BY_STORAGE and not copy.error_message
 
 
 def may_be_believed(db: Database, copy: Copy) -> bool:
-    """Say whether the word of what took a copy's content has to do, for no size is ever told."""
+    """Return whether the storage's word has to do for a copy, because sizes are never told."""
     return is_by_storage(copy) and fact(db, SIZES) == UNTOLD

@@ -6,8 +6,8 @@
 | delete  | `begin_delete`: delete_sent_at  | DELETE  | `deleted`            | DELETE again   |
 
 They run on the writer's thread. Each reads the rows anew and decides on what they say then. They
-take many files at once, which share their statements; a file for which more than the ordinary is
-due is brought up to date on its own.
+take many files at once, which share their statements; a file that needs more than the usual is
+brought up to date on its own.
 """
 
 import json
@@ -40,11 +40,11 @@ class _Known(NamedTuple):
     is_held: bool
 
     def copy(self, copy_id: int) -> Copy | None:
-        """Return one of its copies; None where it is another file's by now, or gone."""
+        """Return one of its copies; None if it is gone, or another file's by now."""
         return next((copy for copy in self.copies if copy.id == copy_id), None)
 
     def instead(self, copy: Copy) -> "_Known":
-        """Return the same with `copy` in the place of the one with its id."""
+        """Return the same facts, with `copy` in place of the one with its id."""
         some = [copy if other.id == copy.id else other for other in self.copies]
         return self._replace(copies=some)
 
@@ -73,7 +73,7 @@ class Deletions:
     # Files that holds name
 
     def is_review_due(self, db: Database, folder: str) -> bool:
-        """Say whether the holds that name a folder's files are not up to date."""
+        """Return whether the holds that name a folder's files are not up to date."""
         policy = self.policies[folder]
         return bool(decisions.stale(db, folder)) or missing.is_review_due(db, folder, policy)
 
@@ -256,7 +256,7 @@ class Deletions:
             advance(db, before.file_id, self.policies, now)
 
     def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
-        """Let promised DELETEs be sent again of which nobody knows whether they were sent."""
+        """Let DELETEs be sent again that were promised, and may or may not have been sent."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = ?, doubted_at = ? WHERE status = 'retiring' "
             "AND in_flight = 1 AND id IN (SELECT value FROM json_each(?))",
@@ -305,7 +305,7 @@ def _promised(copy: Copy, now: float) -> Copy:
 
 
 def _is_to_be_confirmed(known: _Known, now: float) -> bool:
-    """Say whether a second look at a file can let its copies retire."""
+    """Return whether a second look at a file can let its copies retire."""
     file = known.file
     is_due = file.due_at is not None and file.due_at <= now
     is_missing = file.status is FileStatus.MISSING and file.confirmed_at is None
@@ -313,14 +313,14 @@ def _is_to_be_confirmed(known: _Known, now: float) -> bool:
 
 
 def _is_to_retire(known: _Known, copy: Copy) -> bool:
-    """Say whether a copy retires once its file is found missing for good."""
+    """Return whether a copy retires once its file is found missing for good."""
     verdict = known.file.verdict
     is_unkept = copy.status is CopyStatus.RELEASED and verdict is Verdict.APPROVED
     return verdict is not Verdict.KEPT and (copy.status in _TO_RETIRE or is_unkept)
 
 
 def _only_retires(known: _Known, now: float) -> bool:
-    """Say whether `advance` lets a file's one copy retire, and does nothing else."""
+    """Return whether `advance` lets a file's one copy retire, and does nothing else."""
     confirmed = known.file._replace(confirmed_at=now, due_at=None)
     return (
         len(known.copies) == 1
@@ -331,7 +331,7 @@ def _only_retires(known: _Known, now: float) -> bool:
 
 
 def _is_settled(known: _Known, now: float) -> bool:
-    """Say whether nothing local is due for a file."""
+    """Return whether nothing local is due for a file."""
     return is_settled(known.file, known.copies, known.policy, now)
 
 
@@ -355,7 +355,7 @@ def _keep_until(known: _Known, copy: Copy) -> float:
 
 
 def _is_needless(copy: Copy, known: _Known) -> bool:
-    """Say whether a copy goes although nothing newer is stored: its file is gone, or it is useless.
+    """Return whether a copy is needless, though nothing newer is stored: its file is gone, for one.
 
     What a person or a rule keeps outweighs a DELETE that got no answer.
     """

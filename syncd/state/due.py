@@ -99,7 +99,7 @@ def looks(db: Database, now: float, folders: Sequence[str], limit: int) -> list[
 
 
 def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
-    """Say whether a file of the folders `only` will have settled by `until`.
+    """Return whether a file of the folders `only` will have settled by `until`.
 
     Files that are open for writing do not count, nor do those of paused folders.
     """
@@ -116,13 +116,13 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
 
 
 def is_refused_due(db: Database, now: float) -> bool:
-    """Say whether a copy that was refused for good is due for another try."""
+    """Return whether a copy that was refused for good is due for another try."""
     refused = "SELECT 1 FROM copies WHERE status = 'failed' AND due_at <= ? LIMIT 1"
     return db.value(refused, (now,)) is not None
 
 
 def are_uploads_waiting(db: Database) -> bool:
-    """Say whether anything waits to be sent, due or not."""
+    """Return whether anything waits to be sent, due or not."""
     waiting = (
         "SELECT 1 FROM copies WHERE status = 'planned' AND due_at IS NOT NULL UNION ALL "
         "SELECT 1 FROM folders CROSS JOIN files ON folder = name "
@@ -132,7 +132,7 @@ def are_uploads_waiting(db: Database) -> bool:
 
 
 def is_in_use(db: Database, workspace: str | None) -> bool:
-    """Say whether a folder sends to `workspace`, or a copy there is not yet finished."""
+    """Return whether a folder sends to `workspace`, or a copy there is not yet finished."""
     used = db.value(
         "SELECT 1 FROM folders WHERE coalesce(workspace, '') = :scope UNION ALL "
         "SELECT 1 FROM copies WHERE status NOT IN ('live', 'gone') AND status <> 'released' "
@@ -181,7 +181,7 @@ def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
 def deletions(db: Database, now: float, limit: int, *, missing: bool) -> list[Copy]:
     """Return the copies to be deleted, the longest due first: of missing files, or of others.
 
-    None of those of paused folders.
+    Leave out those of paused folders.
     """
     paused = pauses.scopes(db)
     if holds.EVERYWHERE in paused:

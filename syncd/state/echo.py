@@ -1,8 +1,8 @@
 """Learned facts: how the service shows what it stored, for each kind of upload.
 
 Whether the sent name is echoed, whether sizes are told as sent, and how creation times relate to
-our clock: all of it is seen at own uploads that were answered, and what was not seen is not relied
-on. A kind is a method, for videos apart, and for processed videos apart again.
+our clock: all of it is learned from answered uploads of our own, and nothing is assumed before. A
+kind is a method, with kinds of their own for videos and for processed videos.
 """
 
 import json
@@ -31,14 +31,14 @@ class Learned(NamedTuple):
 
     #: whether the token in the sent name comes back
     echo: bool
-    #: whether the size is the one that was sent; None where it was not told
+    #: whether the size is the one that was sent; None if it was not told
     sizes: bool | None = None
-    #: by how many seconds creation times are ahead of ours, at least; None where it was not seen
+    #: by how many seconds creation times are ahead of ours, at least; None if it was not seen
     skew: float | None = None
 
 
 def learned(db: Database, kind: str) -> Learned | None:
-    """Return what is known of a kind; None where nothing is."""
+    """Return what is known of a kind; None if nothing is."""
     return read_fact(db, f"echo {kind}", lambda text: Learned(**json.loads(text)))
 
 
@@ -50,12 +50,12 @@ def learn(db: Database, kind: str, what: Learned) -> None:
 
 
 def is_complete(what: Learned | None) -> bool:
-    """Say whether nothing more is to be learned of a kind."""
+    """Return whether nothing more is to be learned of a kind."""
     return what is not None and (not what.echo or what.skew is not None)
 
 
 def is_proven(db: Database, method: str, *, is_video: bool) -> bool:
-    """Say whether an upload of that kind that was stored would be found by its token.
+    """Return whether an upload of that kind that was stored would be found by its token.
 
     A video may be processed before anybody looks, so it must be found in either state.
     """
@@ -86,7 +86,7 @@ def samples(db: Database) -> dict[str, Copy]:
 
 
 def find_sample(db: Database, method: str, *, is_video: bool) -> None:
-    """Look in the whole ledger for a copy to learn from: what is in doubt waits for it."""
+    """Search the whole ledger for a copy to learn from, because doubts wait for it."""
     for processed in (False, True) if is_video else (False,):
         known = copies.where(
             db,
@@ -100,19 +100,19 @@ def find_sample(db: Database, method: str, *, is_video: bool) -> None:
 
 
 def may_probe(db: Database, kind: str) -> bool:
-    """Say whether an upload may be made to learn of its kind: there is one at a time."""
+    """Return whether an upload may be made to learn about its kind; one at a time may."""
     before = fact(db, f"probe {kind}")
     probe = copies.get(db, int(before)) if before else None
     return probe is None or probe.status not in (*_STORED, CopyStatus.SENDING)
 
 
 def note_probe(db: Database, copy: Copy) -> None:
-    """Remember the upload that is made to learn of its kind."""
+    """Remember the upload that is made to learn about its kind."""
     set_fact(db, f"probe {kind_of(copy.method, is_video=copy.is_video)}", str(copy.id))
 
 
 def uploader(db: Database, key_mark: str | None) -> str | None:
-    """Return who the service says uploads with our key; None where that is not known."""
+    """Return who the service says uploads with our key; None if that is not known."""
     known = read_fact(db, _UPLOADER, json.loads)
     return known["uuid"] if isinstance(known, dict) and known.get("key") == key_mark else None
 

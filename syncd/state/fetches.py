@@ -1,7 +1,7 @@
 """The URLs that `syncd fetch` had the service fetch: a note for each, without the URL itself.
 
-A note is no part of the ledger of copies: nothing that it speaks of is ever deleted by syncd. It is
-committed before its request, so that a request that got no answer is looked for before another.
+A note is no part of the ledger of copies: syncd never deletes what it names. It is committed before
+its request, so that a request that got no answer is looked for before another.
 """
 
 import hmac

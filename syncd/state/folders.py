@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 
 def is_known(db: Database, name: str) -> bool:
-    """Say whether the folder was ever watched."""
+    """Return whether the folder was ever watched."""
     return db.value("SELECT 1 FROM folders WHERE name = ?", (name,)) is not None
 
 
@@ -109,12 +109,12 @@ def skip_before(db: Database, name: str) -> float | None:
 
 
 def is_first_scan_over(db: Database, name: str) -> bool:
-    """Say whether a scan of the folder was ever completed."""
+    """Return whether a scan of the folder was ever completed."""
     return db.value("SELECT first_scan_at FROM folders WHERE name = ?", (name,)) is not None
 
 
 def was_there(db: Database, name: str) -> bool:
-    """Say whether the folder's root may be there: it was once, or nobody has looked yet."""
+    """Return whether the folder's root may be there: it was once, or nobody has looked yet."""
     row = db.conn.execute("SELECT since FROM folders WHERE name = ?", (name,)).fetchone()
     return row is None or row["since"] is not None
 
@@ -141,7 +141,7 @@ def note_scan(
 
 
 def is_mirrored(db: Database, name: str, path: bytes) -> bool:
-    """Say whether the absence of the file at `path` is new and can be believed.
+    """Return whether the absence of the file at `path` is new and can be believed.
 
     Deletions must have been mirrored at the last complete scan, and every filesystem on the way to
     the file must be one that syncd can tell from a replacement.

@@ -1,8 +1,8 @@
-"""The lines of history that each hook is still to be told: those after the last that it heard.
+"""The lines of history that each hook must still be told: those after the last that it heard.
 
 The history is the queue, so nothing is written for a hook when something happens, and no hook makes
-it grow. A hook's row says how far it has come. A path of which a line could not be told is set
-aside, with its later lines: they keep their order, and hold up no other path.
+it grow. A hook's row says how far it has come. If a line cannot be told, its path is set aside with
+its later lines, which keep their order and delay no other path.
 """
 
 import json
@@ -14,7 +14,7 @@ from syncd.state.backoff import LONGEST_SECONDS, backoff_seconds
 from syncd.state.database.connection import Database
 from syncd.state.texts import JsonObject, error_text, path_members, storable, timestamp
 
-#: The paths that are set aside at most; with that many, a hook hears of nothing newer.
+#: The most paths that are set aside; with that many, a hook hears of nothing newer.
 MOST_ASIDE = 10_000
 #: The longest pause after a failure, before a hook is tried with another line.
 LONGEST_PAUSE_SECONDS = 60.0
@@ -56,7 +56,7 @@ _AGAIN = f"""
 """
 
 
-class Line(NamedTuple):
+class HookLine(NamedTuple):
     """A line of history to be told."""
 
     id: int
@@ -71,7 +71,7 @@ class Line(NamedTuple):
 class Batch(NamedTuple):
     """The lines to tell a hook now; times in seconds since the epoch."""
 
-    lines: list[Line]
+    lines: list[HookLine]
     #: the folders and paths that are set aside: later lines of theirs wait for their turn
     aside: set[tuple[str, bytes]]
     #: up to which line everything is in `lines`, or concerns no such hook
@@ -150,9 +150,9 @@ def record(
     on: str,
     now: float,
     *,
-    told: Sequence[Line],
+    told: Sequence[HookLine],
     read_to: int,
-    failed: Line | None = None,
+    failed: HookLine | None = None,
     error: str = "",
 ) -> None:
     """Record what a hook was told, what failed and why, and up to which new line it has come."""
@@ -208,7 +208,7 @@ def failing(db: Database) -> list[JsonObject]:
 
 
 def heard(db: Database) -> dict[str, float]:
-    """Return when the line was written that each hook read last; nothing where there is none."""
+    """Return when the line was written that each hook read last; nothing if there is none."""
     rows = db.conn.execute("SELECT name, at FROM hooks JOIN history ON history.id = told")
     return {row["name"]: row["at"] for row in rows}
 
@@ -219,9 +219,11 @@ def _told(db: Database, hook: str) -> int:
 
 def _lines(
     db: Database, condition: str, known: dict[str, Any], *, is_aside: bool = False
-) -> list[Line]:
+) -> list[HookLine]:
     rows = db.conn.execute(f"{_LINES} {condition}", known)
-    return [Line(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows]
+    return [
+        HookLine(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows
+    ]
 
 
 def _document(row: sqlite3.Row) -> JsonObject:

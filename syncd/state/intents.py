@@ -40,7 +40,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """The content is live at other paths: whether they are vacant is to be seen on the disk."""
+    """The content is live at other paths; only the disk shows whether these are vacant."""
 
     files: tuple[File, ...]
 
@@ -48,7 +48,7 @@ class Elsewhere:
 class Declined(enum.StrEnum):
     """Why an offer led to no upload."""
 
-    #: the row says something else by now; it comes round again
+    #: the row has changed meanwhile; the file comes up again
     CHANGED = "changed"
     #: nothing needs sending
     SETTLED = "settled"
@@ -204,7 +204,7 @@ class Intents(Verbs):
         return self._send_again(db, hashed, copy, offer, now)
 
     def _begin_new(self, db: Database, file: File, hashed: File, offer: Offer, now: float) -> Begun:
-        """Plan a copy of content of which the file has none, unless a rename brings one along."""
+        """Plan a copy of content that the file has no copy of, unless a rename brings one along."""
         sources = self._sources(db, hashed, offer)
         if sources and offer.vacated is None:
             # A cut before somebody has looked must leave the file due, and its content
@@ -316,7 +316,7 @@ class Intents(Verbs):
         if not copies.where(db, "file_id = ? LIMIT 1", (source.id,)):
             db.conn.execute("DELETE FROM files WHERE id = ?", (source.id,))
             return
-        # Taken was an older copy: whether the newest one goes takes two looks like any other's.
+        # An older copy was taken; the newest one retires only after two looks, like any other.
         mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
         if source.present and not copies.where(db, mirrored, (source.id,)):
             files.update(db, source.id, status=FileStatus.MISSING, missing_since=None, due_at=now)

@@ -231,8 +231,8 @@ class Ledger(Intents, Outcomes):
     ) -> str | None:
         """Record an object that turned up after its request was given up; return its status.
 
-        Where nothing of its file is live or on its way, it is the copy; else it retires, as does
-        a record without content. None where the ledger knows the object.
+        If nothing of its file is live or on its way, it becomes the copy; else it retires, as does
+        a record without content. None if the ledger knows the object.
         """
         attempts.settle(db, attempt.token)
         if copies.where(db, "file_uuid = ?", (stored.file_uuid,)):
@@ -301,11 +301,11 @@ class Ledger(Intents, Outcomes):
         )
 
     def put_off(self, db: Database, file_id: int, until: float) -> None:
-        """Leave a file alone until `until`; it waits since it was due first."""
+        """Leave a file alone until `until`; its wait counts from when it was first due."""
         self.put_off_all(db, [file_id], until)
 
     def put_off_all(self, db: Database, file_ids: Sequence[int], until: float) -> None:
-        """Leave files alone until `until`; each waits since it was due first."""
+        """Leave files alone until `until`; the wait of each counts from when it was first due."""
         wanted = until, json.dumps(file_ids)
         db.conn.execute(
             "UPDATE files SET waits_since = CASE WHEN waits_since >= changed_at THEN waits_since "
@@ -346,8 +346,8 @@ def _late_copy(file: File, attempt: Attempt, now: float, *, wanted: bool, kept: 
 def recover(db: Database, now: float) -> int:
     """At start: whatever was in flight is in doubt, or deleted once more. Return how many.
 
-    Whoever was being sent when syncd ended abruptly may be the reason: it is counted, and after
-    `QUARANTINE_CRASHES` such ends in a row left alone for `QUARANTINE_SECONDS`.
+    A file that was being sent when syncd ended abruptly may be the reason: this is counted, and
+    after `QUARANTINE_CRASHES` such ends in a row the file is left alone for `QUARANTINE_SECONDS`.
     """
     db.conn.execute(
         "UPDATE files SET crashes = crashes + 1 WHERE id IN "

@@ -29,7 +29,7 @@ class Word(enum.StrEnum):
     SYNCED = "synced"
     #: it cannot be read, was refused, or failed in processing
     FAILED = "failed"
-    #: it is gone here, and will be remotely
+    #: it is gone here, and its copy is to be deleted
     DELETING = "deleting"
     #: it is gone here and remotely
     DELETED = "deleted"
@@ -108,7 +108,7 @@ _DUE = (
     "WHERE files.status = 'ready' AND due_at IS NOT NULL"
 )
 _MISSING = _WITH_STATUS.format("missing")
-#: By indexes, the files that may have a word, and perhaps some others; all may be synced.
+#: Indexed queries for the files that may have a word, and perhaps some others; any may be synced.
 _CANDIDATES = {
     Word.SETTLING: [_WITH_STATUS.format("settling")],
     Word.QUEUED: [_DUE, _UNDER_WAY, _DECIDED],
@@ -123,7 +123,7 @@ _CANDIDATES = {
 
 
 def word(db: Database, file_id: int) -> Word:
-    """Return the word for one file; KeyError where there is no such row."""
+    """Return the word for one file; KeyError if there is no such row."""
     known = db.value(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,))
     if known is None:
         raise KeyError(file_id)
@@ -240,8 +240,8 @@ def entry(row: sqlite3.Row) -> JsonObject:
 def _of_word(db: Database, status: str | None) -> str:
     """Return the condition for files of one word, or for all but deleted ones.
 
-    Those that may have a word are found by indexes where they are few: a million others are not
-    judged one by one. Where they are many, a page is soon full in the order of the paths.
+    If few files may have the word, indexes find them, so that a million others are not judged one
+    by one. If many may, a page is soon full in the order of the paths.
     """
     if status is None:
         return f"word <> '{Word.DELETED}'"

@@ -31,7 +31,7 @@ def waiting(db: Database) -> Iterator[tuple[str, bytes]]:
 
 
 def forget_backoff(db: Database, now: float) -> None:
-    """Let what failed before be tried now, but for what the service itself asked to wait for.
+    """Let failed work be tried now, unless the service itself asked to wait.
 
     A file over which syncd ended abruptly again and again keeps its rest: only a person ends that.
     """
@@ -112,8 +112,8 @@ class Retrying:
     def file(self, db: Database, file_id: int, now: float) -> bool:
         """Let one file be tried now, whatever it waits for; return whether it waited.
 
-        An upload that is held because nobody can tell whether it arrived is sent again: whoever
-        names the file takes the risk of a second copy.
+        An upload that is held because nobody can tell whether it arrived is sent again: naming the
+        file means to accept the risk of a second copy.
         """
         file = files.get(db, file_id)
         if file is None:

@@ -27,7 +27,7 @@ class Stored:
 
     file_uuid: str
     remote_file_path: str | None = None
-    #: pending, processing, completed, failed; None where it said nothing
+    #: pending, processing, completed, failed; None if it said nothing
     processing_status: str | None = None
 
     @property
@@ -314,7 +314,7 @@ def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
 
 
 def _asked_for(db: Database, copy_id: int) -> Copy | None:
-    """Return a copy that the service is asked for; None where it is another one's turn by now."""
+    """Return a copy that the service is asked for; None if it is another one's turn by now."""
     copy = copies.get(db, copy_id)
     asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED, CopyStatus.RETIRING)
     return copy if copy and copy.status in asked_for else None

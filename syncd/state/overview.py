@@ -67,8 +67,8 @@ def overview(
 def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
     """Yield folder, word, number of files, and since when the first of them waits.
 
-    A million files are counted by an index alone: only those that something is under way for, or
-    that are missing, are looked at one by one.
+    Most of a million files are counted by an index alone: only missing ones, and those with work
+    under way, are looked at one by one.
     """
     scoped = db.value(
         "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
@@ -77,7 +77,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
     )
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
     few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
-    # Which files a workspace's hold bears on, only their copies tell.
+    # Only their copies tell which files a workspace's hold concerns.
     rows = db.conn.execute(
         f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {WORD} AS word, "
         f"count(*) AS number, min({_WAITING_SINCE}) AS since {ROWS} {'' if scoped else few} "
@@ -106,7 +106,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
 
 
 def paused(db: Database, now: float) -> list[JsonObject]:
-    """Return what a person has paused; the folder is None where it is everything.
+    """Return what a person has paused; the folder is None if it is everything.
 
     A pause whose time has come is over, though only a daemon or a pass records it.
     """

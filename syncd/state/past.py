@@ -11,7 +11,7 @@ from syncd.state.texts import JsonObject, path_members, timestamp
 BATCH = 1000
 
 
-class Part(NamedTuple):
+class Lines(NamedTuple):
     """Some lines of the history, the oldest first."""
 
     lines: list[JsonObject]
@@ -22,24 +22,24 @@ class Part(NamedTuple):
 
 def after(
     db: Database, last: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Part:
+) -> Lines:
     """Return the next lines after number `last` whose folder and path are `wanted`."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id > ? AND at >= ? ORDER BY id LIMIT ?", (last, since, BATCH)
     ).fetchall()
     lines = [_line(row) for row in rows if wanted(row["folder"], row["path"])]
-    return Part(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
+    return Lines(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
 
 
 def before(
     db: Database, first: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Part:
+) -> Lines:
     """Return the lines before number `first`, and as `last` the number of the oldest."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id < ? AND at >= ? ORDER BY id DESC LIMIT ?", (first, since, BATCH)
     ).fetchall()
     lines = [_line(row) for row in reversed(rows) if wanted(row["folder"], row["path"])]
-    return Part(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
+    return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
 
 
 def newest(db: Database) -> int:

@@ -78,7 +78,7 @@ class Limits:
         return self.most is None and (self.files is None or self.percent is None)
 
     def are_exceeded(self, lost: int, of: int) -> bool:
-        """Say whether `lost` of `of` synced files are too many to go on without asking."""
+        """Return whether `lost` of `of` synced files are too many to go on without asking."""
         if self.most is not None and lost > self.most:
             return True
         if self.files is None or self.percent is None:
@@ -276,7 +276,7 @@ def _last_to_keep(file: File, copies: Sequence[Copy]) -> Copy | None:
 
 
 def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
-    """Say whether one of `copies` stores newer content of the same path than a retiring copy.
+    """Return whether one of `copies` stores newer content of the same path than a retiring copy.
 
     The newer copy is live in the same workspace, or was live when it was released.
     """

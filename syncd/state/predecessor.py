@@ -19,7 +19,7 @@ LEAST_FILES = 20
 SAMPLE = 2 * LEAST_FILES
 
 
-class Sent(NamedTuple):
+class SentObject(NamedTuple):
     """The facts in the token of another instance's object, with 8 digits of each digest."""
 
     place: int
@@ -93,7 +93,7 @@ def are_scanned(db: Database, names: Collection[str]) -> bool:
 
 
 def best_match(
-    db: Database, sent: Mapping[str, Sequence[Sent]], names: Collection[str]
+    db: Database, sent: Mapping[str, Sequence[SentObject]], names: Collection[str]
 ) -> Match | None:
     """Return the instance that has sent most of a folder's files; None when none sent enough."""
     matches = []
@@ -108,7 +108,7 @@ def best_match(
 
 
 def match_by_size(
-    db: Database, instance: str, sent: Sequence[Sent], name: str
+    db: Database, instance: str, sent: Sequence[SentObject], name: str
 ) -> tuple[Match, list[File]] | None:
     """Match files of a folder by size; return the smallest as well, or None when too few match.
 
@@ -130,7 +130,7 @@ def match_by_size(
     return Match(instance, name, len(found), len(rows)), sample
 
 
-def narrow(match: Match, sample: Sequence[File], sent: Sequence[Sent]) -> Match | None:
+def narrow(match: Match, sample: Sequence[File], sent: Sequence[SentObject]) -> Match | None:
     """Narrow a match by size down to files of equal content; return None when they are too few.
 
     `sample` holds some of its files, with their SHA-256 if they could be read.

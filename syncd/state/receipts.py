@@ -29,7 +29,7 @@ _OUTCOMES = """
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReceiptProgress:
     """How far the receipts of one folder have come."""
 
     #: the line of the history up to which they are written
@@ -40,8 +40,8 @@ class Progress:
     obstacle: str = ""
 
 
-class Outcome(NamedTuple):
-    """A file that went live, or was moved away once it was live."""
+class Receipt(NamedTuple):
+    """The facts of a receipt: a file that went live, or was moved away once it was live."""
 
     id: int
     path: bytes
@@ -54,8 +54,8 @@ class Outcome(NamedTuple):
     live_at: float
 
     @property
-    def receipt(self) -> bytes:
-        """The content of its receipt."""
+    def content(self) -> bytes:
+        """The bytes of the file."""
         facts = {
             "folder": self.folder,
             **path_members(self.path),
@@ -76,7 +76,7 @@ def begin(db: Database, folders: Collection[str], *, forget: bool) -> None:
     newest = db.value("SELECT coalesce(max(id), 0) FROM history")
     for name in folders:
         if progress(db, name) is None:
-            note(db, name, Progress(newest))
+            note(db, name, ReceiptProgress(newest))
     if forget:
         db.conn.execute(
             "DELETE FROM service WHERE substr(key, 1, ?) = ? "
@@ -85,13 +85,13 @@ def begin(db: Database, folders: Collection[str], *, forget: bool) -> None:
         )
 
 
-def progress(db: Database, folder: str) -> Progress | None:
+def progress(db: Database, folder: str) -> ReceiptProgress | None:
     """Return how far the receipts of a folder have come; None if it had none so far."""
     known = read_fact(db, _KEY + folder, json.loads)
-    return known and Progress(known["after"], tuple(known["again"]), known["obstacle"])
+    return known and ReceiptProgress(known["after"], tuple(known["again"]), known["obstacle"])
 
 
-def note(db: Database, folder: str, progress: Progress) -> None:
+def note(db: Database, folder: str, progress: ReceiptProgress) -> None:
     """Note how far the receipts of a folder have come."""
     set_fact(db, _KEY + folder, json.dumps(asdict(progress)))
 
@@ -106,9 +106,9 @@ def obstacles(db: Database) -> dict[str, str]:
     return {name: obstacle for name, obstacle in found.items() if obstacle}
 
 
-def failed(db: Database, folder: str, known: Progress, *, beside: bool) -> list[Outcome]:
-    """Return the outcomes whose receipts could not be written before, the oldest first."""
-    return _outcomes(
+def failed(db: Database, folder: str, known: ReceiptProgress, *, beside: bool) -> list[Receipt]:
+    """Return the receipts that could not be written before, the oldest first."""
+    return _receipts(
         db,
         "h.id IN (SELECT value FROM json_each(:ids))",
         folder,
@@ -118,28 +118,30 @@ def failed(db: Database, folder: str, known: Progress, *, beside: bool) -> list[
     )
 
 
-def due(db: Database, folder: str, known: Progress, limit: int, *, beside: bool) -> list[Outcome]:
-    """Return the next outcomes without a receipt, the oldest first."""
-    return _outcomes(db, "h.id > :after", folder, beside=beside, after=known.after, limit=limit)
+def due(
+    db: Database, folder: str, known: ReceiptProgress, limit: int, *, beside: bool
+) -> list[Receipt]:
+    """Return the next receipts to write, the oldest first."""
+    return _receipts(db, "h.id > :after", folder, beside=beside, after=known.after, limit=limit)
 
 
-def earlier(db: Database, outcome: Outcome, limit: int) -> list[bytes]:
+def earlier(db: Database, receipt: Receipt, limit: int) -> list[bytes]:
     """Return the receipts that the file's earlier copies had, the newest first."""
     rows = db.conn.execute(
         "SELECT ?, ?, '', ?, c.file_uuid, c.remote_file_path, c.sha256, c.size, c.live_at "
         "FROM copies AS c JOIN files AS f ON f.id = c.file_id WHERE f.folder = ? AND f.path = ? "
         "AND c.live_at IS NOT NULL AND c.file_uuid <> ? ORDER BY c.id DESC LIMIT ?",
         (
-            *(outcome.id, outcome.path, outcome.folder),
-            *(outcome.folder, outcome.path, outcome.file_uuid, limit),
+            *(receipt.id, receipt.path, receipt.folder),
+            *(receipt.folder, receipt.path, receipt.file_uuid, limit),
         ),
     )
-    return [Outcome(*row).receipt for row in rows]
+    return [Receipt(*row).content for row in rows]
 
 
-def _outcomes(
+def _receipts(
     db: Database, condition: str, folder: str, *, beside: bool, **values: object
-) -> list[Outcome]:
+) -> list[Receipt]:
     query = _OUTCOMES.format(condition=condition, kind=_BESIDE if beside else _ELSEWHERE)
     rows = db.conn.execute(query, values | {"folder": folder})
-    return [Outcome(*row) for row in rows]
+    return [Receipt(*row) for row in rows]

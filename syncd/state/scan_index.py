@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from syncd.disk import Fingerprint
 from syncd.state.database.connection import Database
+from syncd.state.database.schema import STANDING
 from syncd.state.lifecycle import FileStatus
 
 _AT_REST = (FileStatus.READY, FileStatus.UNREADABLE)
@@ -24,7 +25,7 @@ class Known(NamedTuple):
     is_skipped: int
 
     def agrees_with(self, fingerprint: Fingerprint, *, skips: bool) -> bool:
-        """Say whether a scan that finds this very fingerprint has nothing to record.
+        """Return whether a scan that finds this very fingerprint has nothing to record.
 
         `skips` says whether what was there before the first scan is left out.
         """
@@ -49,10 +50,13 @@ Entry = tuple[bytes, int | None, int | None, int | None, int | None, int]
 
 _KNOWN = "SELECT id, path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
 
-
 _EXPECTED = (
     "path, inode, size, mtime_ns, ctime_ns, status = 'ready' OR (:skips AND is_skipped) FROM files"
 )
+
+#: The files whose absence would be news. A drop folder leaves behind far more that are gone, and no
+#: scan is to read those.
+_STANDING = f"({STANDING}) AND folder = :folder"
 
 
 def expected_in(db: Database, folder: str, parent: bytes, *, skips: bool, limit: int) -> set[Entry]:
@@ -60,7 +64,7 @@ def expected_in(db: Database, folder: str, parent: bytes, *, skips: bool, limit:
     return set(
         _plain(
             db,
-            f"SELECT {_EXPECTED} INDEXED BY files_parent WHERE folder = :folder "
+            f"SELECT {_EXPECTED} INDEXED BY files_standing WHERE {_STANDING} "
             "AND parent = :parent LIMIT :limit",
             {"folder": folder, "parent": parent, "skips": skips, "limit": limit},
         )
@@ -90,8 +94,9 @@ def in_directory(
     """
     rows = _plain(
         db,
-        f"{_KNOWN} WHERE folder = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?",
-        (folder, parent, after, limit),
+        f"{_KNOWN} INDEXED BY files_standing WHERE {_STANDING} AND parent = :parent "
+        "AND id > :after ORDER BY id LIMIT :limit",
+        {"folder": folder, "parent": parent, "after": after, "limit": limit},
     )
     return [Known(*row) for row in rows]
 
@@ -111,13 +116,12 @@ def last_id(db: Database) -> int:
 
 def next_directories(db: Database, folder: str, after: bytes, limit: int) -> list[bytes]:
     """Return the next `limit` directories, in order beyond `after`, that a known file stands in."""
+    first = f"SELECT min(parent) FROM files INDEXED BY files_standing WHERE {_STANDING} AND"
     rows = _plain(
         db,
         # From one to the next by the index: a directory costs the same however many it holds.
-        "WITH RECURSIVE beyond (parent) AS ("
-        "SELECT min(parent) FROM files WHERE folder = :folder AND parent > :after UNION ALL "
-        "SELECT (SELECT min(parent) FROM files WHERE folder = :folder AND parent > beyond.parent) "
-        "FROM beyond WHERE beyond.parent IS NOT NULL) "
+        f"WITH RECURSIVE beyond (parent) AS ({first} parent > :after UNION ALL "
+        f"SELECT ({first} parent > beyond.parent) FROM beyond WHERE beyond.parent IS NOT NULL) "
         "SELECT parent FROM beyond WHERE parent IS NOT NULL LIMIT :limit",
         {"folder": folder, "after": after, "limit": limit},
     )
@@ -210,7 +214,7 @@ def count_synced_in(db: Database, folder: str, directory: bytes) -> int:
 
 
 def ever_held(db: Database, folder: str, directory: bytes) -> bool:
-    """Say whether anything beneath `directory` was ever to be sent."""
+    """Return whether anything beneath `directory` was ever to be sent."""
     held = (
         "SELECT 1 FROM files WHERE folder = ? AND path > ? AND path < ? "
         "AND EXISTS (SELECT 1 FROM copies WHERE file_id = files.id) LIMIT 1"

@@ -107,7 +107,7 @@ def is_of_size(db: Database, token: str, size: int) -> bool:
 
 
 def distrust(db: Database) -> None:
-    """Stop verifying the tokens of now: another secret made them."""
+    """Stop verifying the existing tokens, because another secret made them."""
     set_fact(db, SECRET_SINCE, str(_MOST_ATTEMPTS))
 
 

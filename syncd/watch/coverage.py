@@ -1,4 +1,4 @@
-"""In which directories events tell of every change: those that the kernel watches for us."""
+"""The directories in which events report every change: those that the kernel watches for us."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ def watch_descriptors(descriptor: int) -> frozenset[int]:
 
 
 def watched_inodes(descriptor: int) -> frozenset[WatchedInode]:
-    """Return what the inotify instance `descriptor` watches; OSError where nobody can tell."""
+    """Return what the inotify instance `descriptor` watches; raise OSError if that is unknown."""
     watched = set()
     for line in _watches(descriptor):
         fields = dict(word.split(":", 1) for word in line.split()[1:])
@@ -45,7 +45,7 @@ class Coverage:
         self._inodes = {watched.inode for watched in self._watched}
 
     def has(self, directory: bytes, status: os.stat_result) -> bool:
-        """Say whether events tell of every change in `directory`, which looks like `status`."""
+        """Return whether events tell of every change in `directory`, which looks like `status`."""
         if any(directory == mount or directory.startswith(mount + b"/") for mount in self._deaf):
             return False
         if status.st_dev in self._devices:

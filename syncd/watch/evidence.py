@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 #: Observations in one transaction.
 BATCH = 1000
-#: Seconds until the next look where the root is not the right one.
+#: Seconds until the next look while the root is not the right one.
 UNSEEN_SECONDS = 5.0
 #: How the reason begins why a file is ineligible by a rule.
 EXCLUDED = "excluded: "
@@ -46,7 +46,7 @@ def judge(
     if not verdict.excluded and sight.fingerprint:
         verdict = rules.of_size(sight.fingerprint.size)
     if verdict.excluded:
-        # There or not: what no rule lets in is never deleted either.
+        # Whether it is there or not: an excluded file is never deleted either.
         return Observation(path, Seen.INELIGIBLE, reason=f"{EXCLUDED}{verdict.rule}", by_rule=True)
     match sight.found:
         case Found.FILE:
@@ -79,9 +79,9 @@ class Looker:
     def look(self, hints: Mapping[bytes, bool]) -> int | None:
         """Look at each path and, where a directory was, at the known files beneath it.
 
-        `hints` says of each path whether an event told of its removal. Returns the rows changed;
-        None where the root is missing or was replaced meanwhile: only a scan can tell then. One
-        that was replaced before is scanned when the right one is back.
+        `hints` says of each path whether an event told of its removal. Return the rows changed;
+        None if the root is missing or was replaced meanwhile, because only a scan can tell then. A
+        root that was replaced earlier is scanned when the right one is back.
         """
         standing = self.root.check()
         if not standing.state.is_seen:
@@ -119,7 +119,7 @@ class Looker:
     def look_due(self) -> float | None:
         """Look again at each file whose next look is due.
 
-        Returns when the next one will be, in seconds since the epoch; None where nothing waits.
+        Return when the next one will be, in seconds since the epoch; None if nothing waits.
         """
         now = self.clock()
         next_at = self._next_look()

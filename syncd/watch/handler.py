@@ -19,8 +19,8 @@ from syncd.watch.hints import Hints
 
 log = logging.getLogger(__name__)
 
-#: They become the kernel's mask: no hint for each write or change of mode, which the file's close
-#: or the next scan tell of; created files are asked for because those moved in are such.
+#: They become the kernel's mask. Writes and changes of mode give no hint: the file's close or the
+#: next scan reports them. Created files are included because files moved in count as such.
 EVENTS: list[type[FileSystemEvent]] = [
     *(FileCreatedEvent, FileClosedEvent, FileMovedEvent, FileDeletedEvent),
     *(DirCreatedEvent, DirMovedEvent, DirDeletedEvent),

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-#: Paths above which a scan is cheaper than so many looks, and memory is not for them.
+#: The most paths that are kept; beyond that, a scan is cheaper, and memory stays bounded.
 LIMIT = 50_000
 
 
@@ -28,7 +28,7 @@ class Hints:
         self.last_event_at: float | None = None
 
     def add(self, path: bytes, *, removal_seen: bool = False) -> None:
-        """Ask for a look at `path`; `removal_seen` where an event told that it was removed."""
+        """Ask for a look at `path`; with `removal_seen`, an event told that it was removed."""
         with self._lock:
             self.last_event_at = self._clock()
             self._paths[path] = removal_seen or self._paths.get(path, False)
@@ -56,13 +56,13 @@ class Hints:
         return taken
 
     def take_scan(self) -> str:
-        """Return why a scan was asked for, empty where none was, and forget it."""
+        """Return why a scan was asked for, empty if none was, and forget it."""
         with self._lock:
             taken, self._scan = self._scan, ""
         return taken
 
     def take_check(self) -> bool:
-        """Say whether a check of the root was asked for, and forget it."""
+        """Return whether a check of the root was asked for, and forget it."""
         with self._lock:
             taken, self._check = self._check, False
         return taken

@@ -44,7 +44,7 @@ NAME_BYTES = 255
 
 @dataclass(frozen=True, slots=True)
 class RuleVerdict:
-    """Whether a path is excluded, and the rule that decided; empty where none had an opinion."""
+    """Whether a path is excluded, and the rule that decided; empty if none had an opinion."""
 
     excluded: bool
     rule: str = ""
@@ -87,13 +87,13 @@ class Rules:
                 self._used = set()
 
     def knows(self, directory: bytes) -> bool:
-        """Say whether the rules of `directory` are remembered."""
+        """Return whether the rules of `directory` are remembered."""
         return directory in self._above
 
     def verdict(self, path: bytes, *, is_dir: bool) -> RuleVerdict:
         """Judge `path` with every directory above it: beneath an excluded one, all is excluded.
 
-        UnreadableError where a `.syncdignore` file may have an opinion and cannot be read.
+        UnreadableError if a `.syncdignore` file may have an opinion and cannot be read.
         """
         above = self._directory(path.rpartition(b"/")[0])
         if above.verdict.excluded:
@@ -143,7 +143,7 @@ class Rules:
         return RuleVerdict(True, f"max_size {self._max_size} (it has {size} bytes)")
 
     def surely_let_in(self, names: Sequence[bytes], largest: int, files: "IgnoreFiles") -> bool:
-        """Say whether it is certain that files of these names are eligible, wherever they stand.
+        """Return whether it is certain that files of these names are eligible, wherever they stand.
 
         `largest` is the most bytes that one of them has. Where it is not certain, each is judged.
         """
@@ -154,7 +154,7 @@ class Rules:
         return suspects.search(text) is None
 
     def excludes_directory(self, directory: bytes) -> bool:
-        """Say whether `directory`, or one above it, is excluded; UnreadableError as `verdict`."""
+        """Return whether `directory` or one above is excluded; UnreadableError as `verdict`."""
         return bool(directory) and self.verdict(directory, is_dir=True).excluded
 
     def above(self, directory: bytes) -> "IgnoreFiles":
@@ -197,7 +197,7 @@ class Rules:
             return parsed
 
     def _has_room_for(self, content: bytes) -> bool:
-        """Say whether one more content can be parsed; where it must, give up what nobody used."""
+        """Return whether one more content can be parsed; if need be, drop what nobody used."""
         most = FOLDER_BYTES - len(content)
         if sum(map(len, self._parsed)) > most:
             self._parsed = {used: self._parsed[used] for used in self._used}

@@ -1,4 +1,4 @@
-"""watchdog's inotify threads, shared by folders, and made to tell what they otherwise swallow."""
+"""watchdog's inotify threads, shared by folders, which report what watchdog would swallow."""
 
 import ctypes
 import logging
@@ -40,15 +40,15 @@ from syncd.watch.watched_tree import LIMIT, ToldEvent, WatchedTree, files_beneat
 log = logging.getLogger(__name__)
 
 
-#: Seconds for which reading rests after nothing but writes: the kernel makes one event of all that
-#: come meanwhile, so that a program that writes byte by byte costs us next to nothing.
+#: Seconds for which reading rests after nothing but writes: the kernel merges those that come
+#: meanwhile, so that a program that writes byte by byte costs next to nothing.
 WRITES_REST_SECONDS = 0.005
-#: Seconds for which a look at all live watches serves every folder.
+#: Seconds for which one count of the live watches serves every folder.
 COUNTED_SECONDS = 1.0
 
 
 class Inotify(InotifyFD):
-    """One inotify instance, for all folders on one filesystem; OSError where none is to be had."""
+    """One inotify instance, for all folders on one filesystem; OSError if there is none left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class Inotify(InotifyFD):
     def add_callback(
         self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
     ) -> WatchDescriptor:
-        """Watch a directory; OSError where it cannot be."""
-        # Asked before the lock is taken: a disk that hangs keeps no event of another from anyone.
+        """Watch a directory; OSError if it cannot be."""
+        # Asked before the lock is taken, so that a disk that hangs delays no event of another.
         number = inotify_add_watch(self._inotify_fd, path, mask)
         if number == -1:
             code = ctypes.get_errno()
@@ -87,14 +87,14 @@ class Inotify(InotifyFD):
     def read_events(
         self, *, event_buffer_size: int = DEFAULT_EVENT_BUFFER_SIZE
     ) -> list[InotifyEvent]:
-        """Read what the kernel tells of, a little later where it tells of nothing but writes."""
+        """Read the kernel's events; if all are writes, wait a little for more of them."""
         events = super().read_events(event_buffer_size=event_buffer_size)
         if events and all(event.is_modify for event in events):
             time.sleep(WRITES_REST_SECONDS)
         return events
 
     def end(self, seconds: float) -> None:
-        """End the thread, where it was started, and give back what the instance holds."""
+        """End the thread, if it was started, and free what the instance holds."""
         if self.ident is None:
             self._closed = True
             self._close_resources()
@@ -103,7 +103,7 @@ class Inotify(InotifyFD):
         self.join(seconds)
 
     def live_watches(self, among: AbstractSet[WatchDescriptor]) -> int:
-        """Count those of the directories that the kernel watches for us now."""
+        """Return how many of these directories the kernel watches for us now."""
         counted_at, live = self._counted
         if time.monotonic() > counted_at + COUNTED_SECONDS:
             try:
@@ -122,18 +122,18 @@ class Inotify(InotifyFD):
 
 
 class Instances:
-    """The inotify instances in use, one for each filesystem: of a user's few, this needs few."""
+    """The inotify instances in use, one for each filesystem, because a user may have only a few."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[int, tuple[Inotify, int]] = {}
 
     def take(self, device: int) -> Inotify:
-        """Return the running instance of a filesystem, for one folder more; OSError."""
+        """Return a filesystem's running instance for one more folder; OSError if there is none."""
         with self._lock:
             instance, folders = self._held.get(device, (None, 0))
             if instance is None or not instance.is_alive():
-                # The folders of one that has died find that out, and come for another.
+                # The folders of an instance that died notice it, and take another.
                 instance, folders = Inotify(), 0
                 try:
                     instance.start()
@@ -159,7 +159,7 @@ class Instances:
 class Emitter(InotifyEmitter):
     """watchdog's emitter of one folder: it hands events to its handler itself.
 
-    It also keeps the book of what may be open for writing.
+    It also records which files may be open for writing.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Emitter(InotifyEmitter):
         self.tree: WatchedTree | None = None
 
     def on_thread_start(self) -> None:
-        """Watch the tree; OSError where its root cannot be."""
+        """Watch the tree; OSError if its root cannot be."""
         self._inotify = self.tree = WatchedTree(
             self._inotify_fd,
             os.fsencode(self.watch.path),
@@ -197,14 +197,14 @@ class Emitter(InotifyEmitter):
             self._handler.dispatch(event)
 
     def get_event_mask_from_filter(self) -> Mask:
-        """Ask for writes, too, and for moves of the root itself: they are noted here alone."""
+        """Ask for writes and for moves of the root, too, which are noted only here."""
         more = InotifyConstants.IN_MODIFY | InotifyConstants.IN_MOVE_SELF
         return Mask(super().get_event_mask_from_filter() | more)
 
     def build_and_queue_event(
         self, event: GroupedInotifyEvent, *, full_events: bool = False
     ) -> None:
-        """Book what the event says of writing, then pass it on."""
+        """Record what the event says of writing, then pass it on."""
         if not isinstance(event, PathedInotifyEvent):
             moved_from, moved_to = event
             self._open_files.moved(moved_from.path, moved_to.path)

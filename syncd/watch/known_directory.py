@@ -48,10 +48,7 @@ class KnownDirectory:
             self._note(number)
 
     def at(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
-        """Return all that is known at these paths, by path."""
-        if self._is_small:
-            known = {entry[0] for entry in self._expected}
-            paths = [path for path in paths if path in known]
+        """Return all that is known at these paths, by path; of files that are gone, too."""
         if not paths:
             return {}
         return self._store.read(scan_index.at, self._folder, paths)

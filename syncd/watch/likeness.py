@@ -1,6 +1,6 @@
-"""How much of what is known of a folder is in a directory that stands at its place.
+"""How much of a folder's known content is in the directory at its place.
 
-That is asked of another directory; and of the known one, whether its disk is as it was earlier.
+That is asked of a different directory; of the known one, whether its disk is as it was earlier.
 """
 
 import os
@@ -43,7 +43,7 @@ class Likeness:
         return 0 < self.known == self.there
 
     def is_alike(self, limits: Limits) -> bool:
-        """Say whether it may well be the same folder, which only lost or changed some files."""
+        """Return whether it may well be the same folder, which only lost or changed some files."""
         return (
             not self.is_older
             and 0 < self.known <= 2 * self.there
@@ -74,7 +74,7 @@ def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Liken
 def is_put_back(
     store: Store, folder: WatchFolder, view: View, part: bytes, known: Part, now: float
 ) -> bool:
-    """Say whether the disk of a known `part` is as it was earlier.
+    """Return whether the disk of a known `part` is as it was earlier.
 
     An older image, a clone or a snapshot of a disk has its identity. What changed last in the
     folder tells: no file changes or goes without a later time of change, its own or that of a
@@ -93,7 +93,7 @@ def is_put_back(
 
 
 def _is_earlier(root: bytes, part: bytes, file: Latest) -> bool:
-    """Say whether a file, or its absence, is from before it was last known to change."""
+    """Return whether a file, or its absence, is from before it was last known to change."""
     known, place, seen = file.fingerprint, os.path.join(root, part), None  # noqa: PTH118
     *directories, name = file.path[len(part) :].lstrip(b"/").split(b"/")
     try:

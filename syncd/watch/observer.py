@@ -1,7 +1,7 @@
-"""Watches one folder's tree through inotify, and watches the watching.
+"""Watches one folder's tree through inotify, and checks that the watching works.
 
-The folders on one filesystem share an inotify instance and its reader; each has a thread of its
-own, which is all that a disk can hang.
+The folders on one filesystem share an inotify instance and its reader. Each folder has a thread of
+its own, the only one that its disk can block.
 """
 
 import errno
@@ -27,12 +27,12 @@ from syncd.watch.watched_tree import OVERFLOWED, WatchedTree
 
 log = logging.getLogger(__name__)
 
-#: Seconds until watching is tried again where it could not be had.
+#: Seconds until watching is tried again after it failed.
 RETRY_SECONDS = 60.0
 #: Seconds for which a thread of a watcher that hangs is waited for.
 JOIN_SECONDS = 5.0
 _RETRY = "watching is tried again"
-#: Bytes from which on a path cannot be named to the kernel.
+#: The kernel takes no path of so many bytes.
 _PATH_MAX = 4096
 _SYSCTL = Path("/proc/sys/fs/inotify")
 
@@ -79,7 +79,7 @@ class FolderObserver:
         return self._inotify.live_watches(tree.watches) if self._inotify and tree else 0
 
     def coverage(self) -> Coverage | None:
-        """Return what is watched, where something is not or may not be; None for all or nothing."""
+        """Return what is watched, if something may not be; None if everything is, or nothing."""
         tree = self._tree
         if self._inotify is None or tree is None:
             return None
@@ -90,8 +90,8 @@ class FolderObserver:
         return Coverage(self._inotify.watched(), deaf)
 
     def start(self) -> None:
-        """Begin to watch; where that cannot be, say why and leave it to polling."""
-        # From none on, so that the first shows as an increase.
+        """Begin to watch; if that fails, say why and leave it to polling."""
+        # Counted from 0, so that the first one shows as an increase.
         WATCH_OVERFLOWS.add(self._folder.name, by=0.0)
         with self._lock:
             self._begin()
@@ -102,7 +102,7 @@ class FolderObserver:
             self._end()
 
     def watch_again(self, directories: Iterable[bytes]) -> None:
-        """Try to watch directories that could not be watched before, until one fails for us all."""
+        """Try to watch directories that could not be watched before, until no watch is left."""
         with self._lock:
             tree = self._tree
             if tree is None:
@@ -123,9 +123,9 @@ class FolderObserver:
         return self._emitter.tree if self._emitter else None
 
     def check(self) -> str:
-        """See whether all is well, and begin to watch anew where not.
+        """Check the watching, and begin anew if something is wrong.
 
-        Returns why it began anew, empty where it did not; a scan is asked for then.
+        Return why it began anew, and ask for a scan then; empty if all is well.
         """
         with self._lock:
             fault = self._fault()
@@ -210,7 +210,7 @@ class FolderObserver:
         self._retry_at = self._monotonic() + RETRY_SECONDS
 
     def _fault(self) -> str:
-        """Return why to begin anew; empty where all is well, or nothing can be watched now."""
+        """Return why to begin anew; empty if all is well, or nothing can be watched now."""
         try:
             seen = identity.identify(self._folder.path)
         except OSError:
@@ -232,7 +232,7 @@ class FolderObserver:
         return ""
 
     def _see_refused(self) -> None:
-        """Say, with the remedy, that some directories could not be watched, and have them found."""
+        """Report, with the remedy, directories that could not be watched, and have them scanned."""
         tree = self._tree
         if tree is None or tree.refused == self._refused:
             return

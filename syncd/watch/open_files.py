@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from syncd import disk, lease
 from syncd.exceptions import FileChangedError, ShortageError, UnreadableError
 
-#: Files of which it is remembered; of more, the settle rule alone decides.
+#: The most files that are remembered; for more, the settle rule alone decides.
 LIMIT = 50_000
-#: Seconds without a write after which a file no longer counts as open, where the kernel does not
-#: tell: some closes give no event.
+#: Seconds without a write after which a file no longer counts as open, if the kernel does not tell:
+#: some closes give no event.
 BELIEVED_SECONDS = 60.0
 #: Seconds within which a write gives its event.
 TOLD_SECONDS = 1.0
@@ -24,7 +24,7 @@ class _Opened:
     at: float
     #: whether a write was told of
     is_written: bool = False
-    #: whether nothing was told but that it is there: it was moved here, or its directory is new
+    #: whether only its presence is known: it was moved here, or its directory is new
     is_suspect: bool = False
 
 
@@ -51,31 +51,31 @@ class OpenFiles:
         self._book: dict[bytes, _Opened] = {}
 
     def move_to(self, root: bytes) -> None:
-        """Go on beneath another root: a link that led to the one before was pointed elsewhere."""
+        """Go on beneath another root, because the link that led to the previous one was changed."""
         with self._lock:
             if root != self._root:
                 self._book.clear()
                 self._root, self._prefix = root, root.rstrip(b"/") + b"/"
 
     def made(self, path: bytes) -> None:
-        """Book that a file was made at `path`: opened, unless it was linked there."""
+        """Record that a file was made at `path`: opened, unless it was linked there."""
         self._put(path, _Opened(self._monotonic()))
 
     def written(self, path: bytes) -> None:
-        """Book that `path` was written to."""
+        """Record that `path` was written to."""
         self._put(path, _Opened(self._monotonic(), is_written=True))
 
     def suspect(self, path: bytes) -> None:
-        """Book that `path` came with nothing told of who has it open."""
+        """Record that `path` appeared, without an event that tells whether it is open."""
         self._put(path, _Opened(self._monotonic(), is_suspect=True))
 
     def ended(self, path: bytes) -> None:
-        """Book that `path` was closed or removed."""
+        """Record that `path` was closed or removed."""
         with self._lock:
             self._book.pop(path, None)
 
     def moved(self, source: bytes, target: bytes) -> None:
-        """Book that a file or a tree was moved: whoever has it open goes on writing there."""
+        """Record that a file or a tree was moved: its writers go on writing there."""
         with self._lock:
             opened = self._book.pop(source, None)
             self._book.pop(target, None)
@@ -87,9 +87,9 @@ class OpenFiles:
                 self._book[target + path[len(source) :]] = self._book.pop(path)
 
     def has(self, path: bytes) -> bool:
-        """Say whether `path`, relative to the root, is open for writing.
+        """Return whether `path`, relative to the root, is open for writing.
 
-        Only what events raised a suspicion of is asked of the kernel.
+        The kernel is asked only about files that events made suspicious.
         """
         key = self._prefix + path
         with self._lock:
@@ -108,11 +108,11 @@ class OpenFiles:
         return False
 
     def _believes(self, opened: _Opened, size: int) -> bool:
-        """Say whether a file counts as open of which the kernel does not tell."""
+        """Return whether a file counts as open if the kernel does not tell."""
         quiet = self._monotonic() - opened.at
         if opened.is_suspect or quiet >= BELIEVED_SECONDS:
             return False
-        # Content that nobody was told to have written was there before the name: it was linked.
+        # Content without a write event was there before the name: it was linked.
         return opened.is_written or not size or quiet < TOLD_SECONDS
 
     def _put(self, path: bytes, opened: _Opened) -> None:

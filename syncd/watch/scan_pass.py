@@ -55,16 +55,16 @@ class ScanReport:
     #: of the eligible files together, in bytes
     size: int = 0
     directories: int = 0
-    #: directories in which events do not tell of every change, where that was asked for
+    #: directories in which events do not report every change, if that was asked for
     uncovered: list[bytes] = field(default_factory=list)
-    #: directories that could not be listed, and why: nothing is said of what is beneath them
+    #: directories that could not be listed, and why; what is beneath them is unknown
     unreadable: dict[bytes, str] = field(default_factory=dict)
     seconds: float = 0.0
     complete: bool = False
 
 
 class _EndedEarlyError(Exception):
-    """The scan was stopped, or its root is another one by now: nothing more can be said."""
+    """The scan was stopped, or its root was replaced meanwhile: it can find out no more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,13 +80,13 @@ class ScanPass:
     report: ScanReport
     before: View
     coverage: Coverage | None
-    #: directories to come to, with the rules that bear on what is above them
+    #: directories still to be visited, with the rule files that stand above them
     waiting: list[tuple[bytes, IgnoreFiles]] = field(default_factory=list)
     listed: set[bytes] = field(default_factory=set)
     batch: list[Observation] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
-    #: whether only what events do not cover is scanned
+    #: whether only the directories that events do not cover are scanned
     in_parts: bool = False
 
     def run(self) -> None:
@@ -201,8 +201,8 @@ class ScanPass:
     ) -> set[Entry]:
         """Return the files that are eligible and as the table knows them.
 
-        Most of a scan's time goes by here, so that files are compared as sets; whatever is odd in
-        any way is left to be judged alone.
+        Most of a scan's time is spent here, so files are compared as sets; anything unusual is left
+        to be judged one by one.
         """
         if mounts.invents(device):
             return set()
@@ -232,7 +232,7 @@ class ScanPass:
         return unchanged
 
     def _is_covered(self, descriptor: int, directory: bytes) -> bool:
-        """Note a directory that events do not cover; say whether it can be left to them."""
+        """Note a directory that events do not cover; return whether it can be left to them."""
         if self.coverage is None:
             return False
         covered = self.coverage.has(directory, os.fstat(descriptor))
@@ -243,7 +243,7 @@ class ScanPass:
     def _found(
         self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles
     ) -> "_Judgement":
-        """Judge one entry; one that cannot be judged stops no other."""
+        """Judge one entry; a failure stops no other."""
         try:
             return self._judged(path, entry, row, files)
         except FileNotFoundError:
@@ -370,7 +370,7 @@ class _Judgement(NamedTuple):
 
 
 _MET = _Judgement(None)
-#: No file is there, as far as this entry tells.
+#: This entry shows no file.
 _NOTHING = _Judgement(None, is_met=False)
 
 

@@ -1,6 +1,6 @@
-"""Stage 1 as the daemon sees it: steps that bring the table up to what the disks hold.
+"""Stage 1 as the daemon sees it: steps that bring the table in line with the disks.
 
-Each step does what is due now, and goes round the folders; none runs beside itself.
+Each step does what is due now in all folders; none runs beside itself.
 """
 
 import threading
@@ -17,7 +17,7 @@ from syncd.watch.inotify import Instances
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.watched import Watched
 
-#: Seconds within which the folders whose disks work have begun to be watched.
+#: Seconds within which all folders whose disks work are being watched.
 START_SECONDS = 5.0
 #: Folders that a single pass scans at a time: they may lie on several disks.
 SIDE_BY_SIDE = 4
@@ -35,7 +35,7 @@ class _Beginning:
         try:
             self._thread.start()
         except (RuntimeError, MemoryError):
-            # No thread is to be had: then it is waited for.
+            # No thread can be started, so it runs here.
             self._run()
 
     def _run(self) -> None:
@@ -45,7 +45,7 @@ class _Beginning:
             self._error = error
 
     def await_end(self, deadline: float) -> None:
-        """Wait until it has begun, or the deadline is over; raise what kept it from beginning."""
+        """Wait until it has begun or the deadline is over; raise the error that prevented it."""
         if self._thread.ident is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
         if self._error is not None:
@@ -89,7 +89,7 @@ class Watch:
     def start(self) -> None:
         """Check every root and begin to watch; the first scans are due then.
 
-        A folder whose disk hangs begins when it answers, and keeps no other from its beginning.
+        A folder whose disk hangs begins when it answers, and delays no other.
         """
         begun = [_Beginning(watched) for watched in self.folders.values()]
         deadline = time.monotonic() + START_SECONDS
@@ -123,12 +123,12 @@ class Watch:
         return min((at for at in due if at is not None), default=None)
 
     def ask_checks(self) -> None:
-        """Have every root be checked as soon as may be."""
+        """Ask for a check of every root."""
         for watched in self.folders.values():
             watched.hints.ask_check()
 
     def ask_scans(self, reason: str) -> None:
-        """Have every folder be scanned as soon as may be."""
+        """Ask for a scan of every folder, and a check of its root."""
         for watched in self.folders.values():
             watched.hints.ask_scan(reason)
             watched.hints.ask_check()

@@ -26,18 +26,18 @@ from syncd.watch.standing import RootState, Standing
 
 log = logging.getLogger(__name__)
 
-#: By how much of itself the time between two scans varies, so that folders do not scan in step.
+#: The share by which the time between two scans varies, so that folders do not scan in step.
 JITTER = 0.1
-#: Polling takes no more than this part of the time, and comes round no sooner than this.
+#: The largest share of the time that polling takes, and the shortest pause in seconds.
 POLLING_PART, POLLING_SECONDS = 0.05, 5.0
-#: No scan, of whatever folder, takes more than this part of the time: a disk that is so slow that
-#: `rescan_seconds` would keep it at work all the time is spared.
+#: The largest share of the time that scans of a folder take, so that a slow disk with a short
+#: `rescan_seconds` is not at work all the time.
 SCANNING_PART = 0.2
-#: Seconds for which a count of live watches is believed, at least; counting them takes no more
-#: than this part of the time.
+#: Seconds for which a count of live watches is believed, at least; and the largest share of the
+#: time that counting takes.
 COUNTED_SECONDS, COUNTING_PART = 10.0, 0.001
-#: The shortest pause after a scan before another that was asked for, in seconds; and as long as
-#: the scan took.
+#: The shortest pause after a scan before one that was asked for, in seconds; a long scan is
+#: followed by as long a pause.
 ASKED_SECONDS = 1.0
 #: Seconds after a scan that failed before another.
 FAILED_SECONDS = 10.0
@@ -95,7 +95,7 @@ class Watched:
         self._check_seconds = CHECK_SECONDS
         self._scan_at = monotonic()
         self._rests_until = monotonic()
-        #: directories in which events do not tell of every change, and those that cannot be read
+        #: directories in which events do not report every change, and those that cannot be read
         self._uncovered: list[bytes] = []
         self._unreadable: list[bytes] = []
         #: when they are polled next
@@ -103,7 +103,7 @@ class Watched:
         #: until when the count of live watches is believed
         self._counted = (monotonic(), 0)
         self.last_scan: ScanReport | None = None
-        #: why the last scan failed; empty where it did not
+        #: why the last scan failed; empty if it did not
         self._failed = ""
         #: what the first scan in the folder's life found, in words; empty if that was not here
         self.first_found = ""
@@ -112,7 +112,7 @@ class Watched:
         return self._stopped()
 
     def rebind(self, other: "Watched") -> None:
-        """Go on under the policies, and until the end, of `other`; between two steps only."""
+        """Continue with the policies and the stop flag of `other`; call it between two steps."""
         self.hints.wake = other.hints.wake
         self._root.policies = other._root.policies  # noqa: SLF001 - of its own kind
         self._stopped = other._stopped  # noqa: SLF001
@@ -120,7 +120,7 @@ class Watched:
             self.hints.ask_scan("the scan before was cut short")
 
     def start(self) -> None:
-        """Check the root, begin to watch, and have a scan be due."""
+        """Check the root, begin to watch, and make a scan due."""
         self.check()
         self.observer.start()
         self._scan_at = self._monotonic()
@@ -136,7 +136,7 @@ class Watched:
     def take_root(self, scope: str) -> bool:
         """Take what is there now for the root, or the part, that a hold of that scope is about.
 
-        Returns False where nothing is there.
+        Return False if nothing is there.
         """
         taken = self._root.take(scope)
         if taken:
@@ -164,7 +164,7 @@ class Watched:
     def look(self) -> float | None:
         """Look at what events hinted at, and again at what is due; return the seconds until more.
 
-        None where nothing waits.
+        None if nothing waits.
         """
         self.look_hints()
         due_at = self.look_due()
@@ -179,7 +179,7 @@ class Watched:
             return 0
         ignore_changed = self.folder.syncdignore and any(map(is_ignore_file, hints))
         if ignore_changed or any(map(self._rules.knows, hints)):
-            # Before any look: what came with it is judged by the rules as they are now.
+            # Before any look, so that files that came with it are judged by the present rules.
             self._rules.forget()
         if ignore_changed:
             self.hints.ask_scan("a .syncdignore file changed")
@@ -236,14 +236,14 @@ class Watched:
             return self._scan()
 
     def _scan(self) -> ScanReport:
-        # Taken before the scan: what is asked for during it asks for another.
+        # Taken before the scan, so that a request during it causes another.
         reason = self.hints.take_scan()
         coverage = self.observer.coverage()
         is_first = not self._scanner.ever_ended
         try:
             report = self._scanner.scan(coverage)
         except Exception as error:
-            # Most likely nothing can be recorded now: what was to be found is still to be found.
+            # Most likely nothing can be recorded now, so the scan must be repeated.
             self._failed = f"the last scan failed: {error}"
             self.hints.ask_scan(reason or "the scan before failed")
             self._rests_until = self._monotonic() + FAILED_SECONDS
@@ -267,12 +267,12 @@ class Watched:
     def _poll(self) -> None:
         """Scan the directories that events do not cover, and those that could not be read."""
         began = self._monotonic()
-        # Asked first: what is watched only now is compared once more.
+        # Asked first, so that what is watched from now on is compared once more.
         coverage = self.observer.coverage()
         self.observer.watch_again([*self._uncovered, *self._unreadable])
         self._poll_unreadable()
         if self._uncovered and coverage is None:
-            # Everything is covered by now, or nothing is: a whole scan is due for that alone.
+            # Everything is covered by now, or nothing is: either asks for a whole scan.
             self._uncovered = []
             self.hints.ask_scan("the watching has changed")
         elif self._uncovered:
@@ -311,7 +311,7 @@ class Watched:
         )
 
     def _watched_directories(self) -> int:
-        """Return in how many directories events tell of every change."""
+        """Return in how many directories events report every change."""
         now = self._monotonic()
         believed_until, watches = self._counted
         if now >= believed_until or self.observer.kind == "polling":
@@ -374,7 +374,7 @@ class Watched:
 
 
 def is_ignore_file(path: bytes) -> bool:
-    """Say whether `path` is one of the files that hold rules."""
+    """Return whether `path` is one of the files that hold rules."""
     return path.rpartition(b"/")[2] == IGNORE_FILE.encode()
 
 

@@ -23,7 +23,7 @@ LIMIT = 50_000
 
 #: The message for events that were lost because the kernel's queue was full.
 OVERFLOWED = "the kernel's queue of events overflowed"
-#: Why a directory cannot be watched that is no more.
+#: Errors for a directory that is gone.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -35,14 +35,14 @@ class WatchedTree(InotifyWatchGroup):
     #: whether the walk makes up events for the files that it meets
     _collects = False
     _made_up: list[InotifyEvent]
-    #: called, with the reason, where events were lost, or are too many: a scan is to make up for it
+    #: called with the reason if events were lost or are too many, so that a scan makes up for them
     on_loss: Callable[[str], None] | None = None
-    #: called where a directory could not be watched
+    #: called if a directory could not be watched
     on_refusal: Callable[[], None] | None = None
     #: how often a directory could not be watched; and whether for want of watches
     refused = 0
     out_of_watches = False
-    #: what ended the watching of this tree, as far as is known; empty while it goes on
+    #: why the watching of this tree ended, if known; empty while it goes on
     broken = ""
 
     def on_event(self, event: InotifyEvent) -> None:
@@ -57,22 +57,22 @@ class WatchedTree(InotifyWatchGroup):
             self._walks_known = self._collects = False
 
     def on_queue_overflow(self) -> None:
-        """Set all watches anew, and have what was missed meanwhile be scanned."""
+        """Set all watches anew, and ask for a scan of what was missed meanwhile."""
         super().on_queue_overflow()
         self.lose(OVERFLOWED)
 
     def fail(self, why: str) -> None:
-        """Have the tree be watched anew, because no event of it can be relied on any more."""
+        """Mark the tree as broken, so that it is watched anew: its events cannot be relied on."""
         self.broken = why
         self.lose(why)
 
     def lose(self, why: str) -> None:
-        """Have a scan make up for events."""
+        """Ask for a scan that makes up for events."""
         if self.on_loss is not None:
             self.on_loss(why)
 
     def flooded(self) -> None:
-        """Have a scan find what so many events would have told of."""
+        """Ask for a scan, because new directories hold too many files for events."""
         self.lose("new directories hold more files than are worth a look each")
 
     @property
@@ -81,7 +81,7 @@ class WatchedTree(InotifyWatchGroup):
         return self._active_callbacks_by_watch.keys()
 
     def watch(self, path: bytes) -> bool:
-        """Watch the directory `path` and those beneath it; say whether it is watched now."""
+        """Watch the directory `path` and those beneath it; return whether it is watched now."""
         with self._lock:
             if self.is_active:
                 self._walks_known = True
@@ -113,7 +113,7 @@ class WatchedTree(InotifyWatchGroup):
                 self.flooded()
 
     def _add_callback(self, path: bytes) -> None:
-        """Watch a directory; below the root, watchdog goes on without a word when it cannot."""
+        """Watch a directory; below the root, watchdog silently goes on when it cannot."""
         try:
             watch = self._inotify_fd.add_callback(path, self.event_mask, self._callback, self._id)
         except OSError as error:

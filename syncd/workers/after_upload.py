@@ -23,7 +23,7 @@ from syncd.state.ledger import Ledger
 from syncd.state.planner import Policy
 from syncd.state.texts import shown
 from syncd.workers.confirmation import Confirmation, Told
-from syncd.workers.emptied_folder import EmptiedFolder, Later, Waiting, known_mount
+from syncd.workers.emptied_folder import EmptiedFolder, Later, WaitingFiles, known_mount
 from syncd.workers.gate import Gate
 from syncd.workers.key_check import may_list
 from syncd.workers.path_check import is_right_root, look
@@ -58,7 +58,7 @@ class AfterUpload:
 
     def __post_init__(self) -> None:
         self._confirmation = Confirmation(client=self.client, gate=self.gate)
-        self._waiting = {name: Waiting() for name in self.emptied}
+        self._waiting = {name: WaitingFiles() for name in self.emptied}
         self._told: dict[str, str] = {}
 
     def step(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Says how much bandwidth uploads may use now: as a person, the timetable or the settings say."""
+"""Applies the bandwidth limit in force: a person's, the timetable's or the configured one."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class InForce(NamedTuple):
 
 
 def in_force(limit: Limit | None, timetable: Timetable, now: float) -> InForce:
-    """Return what holds at a time. A person outweighs the configuration."""
+    """Return the limit in force at `now`; a person's limit overrides the configuration."""
     if limit is not None:
         return InForce(limit.rate, "command", limit.until)
     scheduled, until = timetable.at(now)
@@ -48,7 +48,7 @@ class BandwidthControl:
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
-        #: from when to when what the timetable says holds
+        #: the period for which the timetable's answer holds
         self._scheduled = (0.0, 0.0)
         self.in_force = InForce(None, "configuration", None)
 
@@ -65,7 +65,7 @@ class BandwidthControl:
         return None if until is None else max(until - now, 0.0)
 
     def _apply(self, found: InForce, now: float, *, is_scheduled: bool) -> None:
-        # A timetable is asked again when its next entry begins, or when the clock was set back.
+        # Ask the timetable again when its next entry begins, or when the clock was set back.
         ends = float("inf") if found.until is None else found.until
         self._scheduled = (now, ends) if is_scheduled else (0.0, 0.0)
         if found.rate != self.in_force.rate:

@@ -1,4 +1,4 @@
-"""How many transfers go at a time: as many as make the whole faster, found out under way."""
+"""How many transfers run at a time: as many as make the whole faster, measured as they run."""
 
 import threading
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from statistics import median
 FIRST, FEWEST, MOST = 4, 2, 64
 #: Twice as many must be faster by this factor to be worth their threads.
 WORTH = 1.3
-#: A level at which all is slower than this share of its best is too high by now.
+#: A limit at which the speed falls below this share of its best has become too high.
 TOO_SLOW = 0.5
 #: Seconds after which more are tried again.
 AGAIN_SECONDS = 2.0
-#: Seconds in which further complaints of the service count as the same.
+#: Seconds in which further complaints of the service count as the same one.
 DEAF_SECONDS = 1.0
 #: The fewest transfers by which a level is judged: fewer are misled by a busy machine.
 JUDGED_BY = 8
@@ -33,7 +33,7 @@ class Concurrency:
         self._lock = threading.Lock()
         self._fixed = fixed
         self.limit = fixed or FIRST
-        #: the limit that a trial of more began at, and its speed; None while the limit stays
+        #: the limit from which a trial of more began, and its speed; None between trials
         self._trial: tuple[int, float] | None = None
         self._best = 0.0
         self._again_at = self._deaf_until = 0.0
@@ -52,7 +52,7 @@ class Concurrency:
         with self._lock:
             now = self._monotonic()
             if now - seconds < self._since:
-                # Others went beside it than go now.
+                # It ran beside another number of transfers.
                 return False
             self._speeds.append((size + REQUEST_BYTES) / max(seconds, 1e-6))
             before = self.limit
@@ -65,7 +65,7 @@ class Concurrency:
         if self._trial is not None:
             before, to_beat = self._trial
             return self._try_more(speed) if speed >= WORTH * to_beat else self._stay(before, now)
-        # A best that was a moment's luck fades.
+        # A best speed that was luck fades with time.
         self._best = max(0.9 * self._best, speed)
         if speed < TOO_SLOW * self._best:
             return self._stay(max(self.limit // 2, FEWEST), now)
@@ -84,7 +84,7 @@ class Concurrency:
     def overloaded(self) -> None:
         """Halve the limit: the service has just said that it is too much.
 
-        Requests that were under way say so as well, and are no reason to halve again.
+        Requests that were under way say the same, and are no reason to halve again.
         """
         if self._fixed is not None:
             return

@@ -34,15 +34,15 @@ class Told(enum.Enum):
 
     #: it has exactly the size that was sent
     WHOLE = enum.auto()
-    #: it is a video whose bytes came, for it is processed; its size does not show that all did
+    #: a video that is processed, so its bytes arrived; its size does not prove that all did
     PROCESSED = enum.auto()
     #: it has another size
     OTHER_SIZE = enum.auto()
-    #: it is there, and its bytes are not, or not yet
+    #: it exists, but its bytes have not arrived, or not yet
     NOTHING_YET = enum.auto()
-    #: it is there, and neither a size nor a download URL is told
+    #: it exists, but the service reports neither a size nor a download URL
     NO_SIZE = enum.auto()
-    #: there is no such object; whether the key is good is not known
+    #: there is no such object, or the key is not valid
     NOT_FOUND = enum.auto()
 
 
@@ -54,7 +54,7 @@ class Confirmation:
     gate: Gate
 
     def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
-        """Return what is told of each copy, by its id; one that nobody answers for is left out."""
+        """Return the answer about each copy, by id; copies that got no answer are left out."""
         told: dict[int, Told] = {}
         by_workspace = sorted(wanted, key=lambda copy: copy.workspace_uuid or "")
         for workspace, group in groupby(by_workspace, key=lambda copy: copy.workspace_uuid):
@@ -68,7 +68,7 @@ class Confirmation:
         return told
 
     def _try(self, look: Callable[[], T]) -> T | None:
-        """Look; None where nobody answers: that keeps no other copy waiting."""
+        """Return what `look` finds; None if the service does not answer: other copies go on."""
         try:
             found = look()
         except FilesApiError as error:
@@ -79,7 +79,7 @@ class Confirmation:
         return found
 
     def _listed(self, workspace: str | None, copies: Sequence[Copy]) -> Mapping[int, Told]:
-        """Read the newest pages, a few more than needed at best: what is not there is asked for."""
+        """Read the newest pages; objects that are not on them are asked for one by one."""
         by_uuid = {copy.file_uuid: copy for copy in copies}
         told: dict[int, Told] = {}
         offset = 0

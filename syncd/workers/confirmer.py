@@ -1,7 +1,7 @@
-"""Asks the service for what storages took: a copy is live once the service tells its size.
+"""Confirms presigned uploads: a copy goes live once the service reports its size.
 
-Many are confirmed by one listing, few by a request each, on a budget of their own. Where a service
-never tells a size, that is learned, and the storage's word has to do.
+Many copies are confirmed by one listing, a few by a request each, on a budget of their own. If a
+service never reports sizes, syncd learns that, and the storage's word has to do.
 """
 
 import logging
@@ -36,7 +36,7 @@ _NO_STORAGE = (
 
 @dataclass(frozen=True, slots=True)
 class ConfirmOptions:
-    """How long what a storage took may be unknown to the service, in seconds."""
+    """How long the service may take to know what a storage took, in seconds."""
 
     resend_after_seconds: float = 120.0
     first_poll_seconds: float = 2.0
@@ -74,7 +74,7 @@ class Confirmer:
         return None if next_at is None else max(next_at - self.clock(), 0.0)
 
     def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
-        """Record what was told, the whole ones in one commit."""
+        """Record the answers; all whole copies share one commit."""
         whole = [copy for copy in found if told.get(copy.id) is Told.WHOLE]
         arrived = [copy for copy in found if told.get(copy.id) in (Told.WHOLE, Told.PROCESSED)]
         if arrived:
@@ -119,7 +119,7 @@ class Confirmer:
     def _not_whole(self, copy: Copy, told: Told) -> None:
         """Wait for a copy that is not confirmed yet, or give it up and let it be planned anew."""
         waited = self.clock() - (copy.doubted_at or copy.sent_at or 0.0)
-        # A transfer that did not end well is not waited for: its bytes may be sent again.
+        # Don't wait for a transfer that failed: its bytes may be sent again.
         patience = 0.0 if copy.error_message else self.options.resend_after_seconds
         may_come = told in (Told.NOTHING_YET, Told.NO_SIZE)
         if told is Told.NO_SIZE and self._is_believed(copy):
@@ -138,9 +138,9 @@ class Confirmer:
         return not self._tells_sizes and self.store.read(confirming.may_be_believed, copy=copy)
 
     def _learns_none(self, copy: Copy) -> bool:
-        """Say whether a copy whose time ended without a size is believed from now on.
+        """Return whether a copy without a size counts as stored, because none is ever told.
 
-        A size of any other object shows that this one has no bytes.
+        If any other object has a size, this one has no bytes.
         """
         if self.store.fact(SIZES) == TOLD:
             return False
@@ -190,6 +190,6 @@ def _stored(copy: Copy) -> Stored:
     return Stored(
         copy.file_uuid or "",
         copy.remote_file_path,
-        # How far a video is, only a look at its status tells.
+        # Only its status tells how far a video is.
         "pending" if copy.is_video else None,
     )

@@ -87,7 +87,7 @@ class Deleter:
     def __post_init__(self) -> None:
         self._clock_seen: ClockSeen | None = None
         self._clock_noted_at = 0.0
-        #: copies whose DELETE was promised, and its outcome not recorded
+        #: copies whose DELETE was committed, but whose outcome could not be recorded
         self._unknown: set[int] = set()
         self._lookouts = ParallelLooks(self._look)
 
@@ -112,7 +112,7 @@ class Deleter:
         now = self.clock()
         retiring = self.store.read(due.deletions, now, BATCH, missing=missing)
         is_full = len(retiring) == BATCH
-        # A missing file holds no content, so that none of these is asked for.
+        # A missing file holds no content, so there is nothing to ask for.
         asked_for = [] if missing else self.store.read(self.deletions.asked_for, retiring)
         for copy in asked_for:
             if self.stopped() or self.gate.seconds_shut_for_all():

@@ -38,7 +38,7 @@ class EchoLearning:
         self._pause_seconds = SHORTEST_SECONDS
 
     def step(self) -> None:
-        """Look for a stored copy of each kind of upload that something is to be learned of.
+        """Look for a stored copy of each kind of upload about which there is more to learn.
 
         Raise FilesApiError when the service does not answer.
         """
@@ -78,7 +78,7 @@ class EchoLearning:
     ) -> None:
         """Learn from what a listing shows of an own upload that the service holds whole.
 
-        `stored_at` is by the service's clock. Also keep who the service says uploads.
+        `stored_at` is by the service's clock. Also keep whom the service names as uploader.
         """
         now = self.clock()
         what = Learned(
@@ -90,7 +90,7 @@ class EchoLearning:
         def record(db: Transaction) -> None:
             echo.learn(db, kind, what)
             echo.learn_uploader(db, fact(db, KEY_MARK), shown.uploaded_by_uuid)
-            # Doubts that were held for want of this proof can be looked at with it.
+            # Doubts that were held for lack of this proof can be looked up now.
             for doubt in due.doubts(db) if what.echo else ():
                 self.ledger.look_later(db, doubt.id, now)
 

@@ -30,7 +30,7 @@ class Later:
     again_at: float
 
 
-class Waiting:
+class WaitingFiles:
     """The waiting files of one folder: single files by id, whole directories by path."""
 
     def __init__(self) -> None:

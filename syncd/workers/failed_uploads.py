@@ -43,7 +43,7 @@ class FailedUploads:
         self.store.write(self.ledger.not_sent, copy.id, now)
 
     def overloaded(self, error: FilesApiError) -> None:
-        """Send fewer at a time where the service says that it has too much to do."""
+        """Send fewer at a time if the service says that it has too much to do."""
         if isinstance(error, RateLimitedError) or error.status == 503:
             self.concurrency.overloaded()
 
@@ -78,7 +78,7 @@ class FailedUploads:
                     path=file.shown,
                     bytes=copy.size,
                     status=error.status,
-                    # A final failure is told of each file.
+                    # A final failure is logged for each file.
                     cause=None
                     if is_final
                     else error_text(error.message, error.status, error.code, None),
@@ -112,7 +112,7 @@ class FailedUploads:
         elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
             return self._turned_away(file, copy, error, failure)
         else:
-            # A conflict may be with what arrived of this very copy: it is looked up.
+            # The conflict may be with this very copy, if it arrived: look it up.
             self.store.write(self.ledger.doubt, copy.id, failure, now)
         return False
 

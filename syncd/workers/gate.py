@@ -148,7 +148,7 @@ class Gate:
             return max(self._shut_until, storage, self.monotonic()) - self.monotonic()
 
     def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
-        """Say whether a file may be sent now; while something is broken, only the probe may."""
+        """Return whether a file may be sent now; while something is broken, only the probe may."""
         if not self.may_send() or workspace in self.workspaces.closed:
             return False
         if self.tripped and not self._probe.has(file_id):
@@ -166,7 +166,7 @@ class Gate:
         self.paused = self.store.read(pauses.scopes)
 
     def is_paused(self, folder: str) -> bool:
-        """Say whether a person has paused a folder, alone or with everything."""
+        """Return whether a person has paused a folder, alone or with everything."""
         return pauses.covers(self.paused, folder)
 
     def claim(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
@@ -222,7 +222,7 @@ class Gate:
         return KEY_PROBE_SECONDS if self.refused else self.seconds_shut()
 
     def may_send(self) -> bool:
-        """Say whether an upload may be made now, to a workspace that is not closed."""
+        """Return whether an upload may be made now, to a workspace that is not closed."""
         if self.refused or not (self.organization_known and self.checked) or self.quota_used_up:
             return False
         return self.seconds_shut() == 0.0

@@ -23,14 +23,14 @@ SHED_SECONDS = 60.0
 
 @dataclass(kw_only=True, eq=False)
 class HandedOut:
-    """Knows each file from the step that hands it out to its end, whatever that is. Thread-safe."""
+    """Tracks each file from when it is handed out until it ends, however it ends. Thread-safe."""
 
     store: Store
     ledger: Ledger
     gate: Gate
     queue: UploadQueue
     clock: Callable[[], float]
-    #: the files of which it is unknown what the ledger says of them
+    #: the files whose outcome could not be recorded
     unknown: set[int] = field(default_factory=set, init=False)
     #: what is handed out, by id; changed by this class only
     files: dict[int, File] = field(default_factory=dict, init=False)
@@ -43,11 +43,11 @@ class HandedOut:
 
     def __post_init__(self) -> None:
         """Count from now on."""
-        #: when a file was stored last, at first when this was made
+        #: when a file was last stored, or when this was made
         self.stored_at = self.clock()
 
     def kinds(self, *, more_than: int) -> list[tuple[str, bool]]:
-        """Return the folders of which `more_than` so many files, small or large, are handed out."""
+        """Return the folders, with the size, that have more than so many files handed out."""
         with self._lock:
             return [kind for kind, number in self._kinds.items() if number > more_than]
 
@@ -66,7 +66,7 @@ class HandedOut:
             self._kinds[file.folder, is_large(file)] += by
 
     def finished(self, file_id: int) -> None:
-        """Note that a file is under way no more, whatever became of it."""
+        """Record that a file is no longer under way, whatever the outcome."""
         self.gate.ended(file_id)
         file = self.files.get(file_id)
         if file is not None:
@@ -93,7 +93,7 @@ class HandedOut:
     def failed(self, file: File, error: Exception) -> None:
         """Handle an unexpected failure of one file: keep the thread, and back the file off.
 
-        What it may have left in flight is in doubt: the next step says so in the table.
+        Anything it left in flight is in doubt; the next step records that.
         """
         if isinstance(error, StateError):
             log.error("%s: not recorded, tried again later: %s", file.shown, error)

@@ -1,7 +1,7 @@
-"""Tells the hooks what became of files: each thing at least once, and of each path in order.
+"""Tells hooks what happened to files: at least once, and in order for each path.
 
-Each hook is a step of its own, so that one that fails or hangs holds up no other. A delivery that
-is cut by the end of syncd is made again at the next start.
+Each hook is a step of its own, so that one that fails or hangs delays no other. A delivery that is
+cut off when syncd ends is repeated at the next start.
 """
 
 import json
@@ -17,11 +17,11 @@ from syncd.log import fields
 from syncd.outbound import StoppedError, Target, UndeliveredError
 from syncd.state import hooks
 from syncd.state.database.store import Store
-from syncd.state.hooks import Batch, Line
+from syncd.state.hooks import Batch, HookLine
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what was told is recorded: so much of it is told again after a kill.
+#: Seconds between two recordings of deliveries: a kill repeats no more than that.
 RECORD_SECONDS = 0.25
 
 
@@ -49,14 +49,15 @@ class Hook:
         batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
             if self.store.in_trouble:
-                # Without a record, it would be told again and again. This raises until that works.
+                # Without a record, the same lines would be told endlessly. This raises until
+                # commits work.
                 self._record([], 0)
             return self._tell(batch)
         self._read_to = batch.read_to
         return None if batch.next_at is None else max(batch.next_at - now, 0.0)
 
     def _tell(self, batch: Batch) -> float | None:
-        told: list[Line] = []
+        told: list[HookLine] = []
         failed, error, read_to, began = None, "", 0, time.monotonic()
         for line in batch.lines:
             if line.is_aside or (line.folder, line.path) not in batch.aside:
@@ -81,7 +82,7 @@ class Hook:
         return 0.0
 
     def _record(
-        self, told: list[Line], read_to: int, failed: Line | None = None, error: str = ""
+        self, told: list[HookLine], read_to: int, failed: HookLine | None = None, error: str = ""
     ) -> None:
         self.store.write(
             hooks.record,
@@ -94,7 +95,7 @@ class Hook:
             error=error,
         )
 
-    def _deliver(self, line: Line) -> None:
+    def _deliver(self, line: HookLine) -> None:
         document = line.document | {
             "event_id": f"{self.store.instance}-{line.id}",
             "instance": self.store.instance,

@@ -1,35 +1,35 @@
-"""How fast to send to a service that answered 429: it does not say what rate it bears."""
+"""How fast to send to a service that answers 429, but not at which rate it would not."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 from math import inf
 
-#: Seconds after a 429 in which the rate is again what was too much; it lingers around there.
+#: Seconds after a 429 until the rate is the one that was too high again; it stays near it.
 REGAINED_SECONDS = 15.0
-#: By how much to go slower than a rate that was too much, where it held for a while, and where not.
+#: How far to drop below a rate that was too high: after it held for a while, and if it did not.
 CUT, DEEP_CUT = 0.08, 0.3
-#: Seconds for which a rate has to hold, to be nearly right.
+#: A rate that held for so many seconds was nearly right.
 HELD_SECONDS = 5.0
-#: Requests a second: fewer are never taken for too much, and more need no pace.
+#: Requests a second: the lowest pace, and the one above which none is needed.
 SLOWEST, FASTEST = 0.5, 1000.0
-#: The successes, and for how many seconds, that tell the rate at the first 429.
+#: The most successes, and their age in seconds, that tell the rate at the first 429.
 _COUNTED, LATELY = 10, 5.0
 
 
 class Pace:
     """Gives each request its turn, at a rate that is learned from the service's refusals.
 
-    There is none before the first of them. Later it grows by the cube of the time: slowly around
-    the rate that was too much, and so fast after it that a passing trouble is forgotten within some
-    minutes. Thread-safe.
+    Before the first refusal there is no limit. Later the rate grows with the cube of the time:
+    slowly around the rate that was too high, and then so fast that a passing trouble is forgotten
+    within minutes. Thread-safe.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._successes: deque[float] = deque(maxlen=_COUNTED)
-        #: the rate that was too much, and when to go on beneath it
+        #: the rate that was too high, and when to go on below it
         self._too_much = inf
         self._cut = CUT
         self._since = 0.0
@@ -49,7 +49,7 @@ class Pace:
                 served = len(lately) / max(now - lately[0], 1.0 / FASTEST)
                 self._cut = DEEP_CUT if now - self._since < HELD_SECONDS else CUT
                 self._too_much = max(served if is_new else self._rate(now), SLOWEST)
-            # A service that refuses everything tells of no rate.
+            # A service that refuses everything reveals no rate.
             self._since = self._next_turn = now + pause
 
     def seconds_until_turn(self) -> float:

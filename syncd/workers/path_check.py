@@ -1,4 +1,4 @@
-"""Looks at a folder that count: only beneath the root, and the mounts in it, that are known."""
+"""Looks that may be believed: those beneath the known root, and the known mounts in it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,9 +12,9 @@ from syncd.state.folders import Part
 def look(
     store: Store, name: str, root: bytes, paths: Iterable[bytes], *, marker: bytes = b""
 ) -> dict[bytes, disk.Sight]:
-    """Look at those paths that are beneath the known root and parts, before the look and after it.
+    """Look at the paths that are beneath the known root and parts, both before and after the look.
 
-    What comes or goes is for the watching to judge before anything is believed.
+    If a part came or went meanwhile, nothing is believed until `watch` has judged it.
     """
     before, right = _right_parts(store, name, root, marker)
     if b"" not in right:
@@ -27,14 +27,14 @@ def look(
 
 
 def may_be_sent(store: Store, name: str, root: bytes, path: bytes, *, marker: bytes = b"") -> bool:
-    """Say whether `path` is beneath the known root and part, or ones that are alike."""
+    """Return whether `path` is beneath the known root and part, or ones that are alike."""
     known = store.recall(("parts", name), lambda db: folders.parts(db, name))
     view = identity.glance(root, marker, known)
     return {b"", part_of(view.parts, path)} <= _right(view, known, alike=True)
 
 
 def is_right_root(store: Store, name: str, root: bytes, marker: bytes, path: bytes = b"") -> bool:
-    """Say whether the root is the known one, and the part that `path` is beneath."""
+    """Return whether the root is the known one, and the part that `path` is beneath."""
     view, right = _right_parts(store, name, root, marker)
     return {b"", part_of(view.parts, path)} <= right
 

@@ -1,4 +1,4 @@
-"""Follows videos until the service has processed them, and looks for what was released."""
+"""Follows videos until the service has processed them, and asks for released copies."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
-#: More frames than this are a mistake of the service's.
+#: A larger number of frames is a mistake of the service.
 MOST_FRAMES = 1 << 53
 #: Copies looked at in one step at most: the next step comes at once while more are due.
 BATCH = 50
-#: The most released copies that are asked for, however many are taken up again.
+#: The limit on requests for released copies, however many are taken up again.
 ASKS_PER_SECOND = 50.0
 
 
@@ -77,7 +77,7 @@ class Poller:
     def look(self, copy: Copy) -> None:
         """Ask for a video, or for a copy whose content its file holds again.
 
-        If that fails in an unforeseen way, no other copy waits for it.
+        An unexpected failure postpones this copy alone.
         """
         try:
             self._look(copy)
@@ -170,14 +170,14 @@ class Poller:
         )
 
     def _count_frames(self, copy: Copy) -> int | None:
-        """Ask for the frames where the metadata did not count them; None for what has none."""
+        """Ask for the frames if the metadata does not count them; None if there are none."""
         if copy.file_uuid is None:
             return None
         try:
             return self.client.get_frames(copy.file_uuid).frame_count
         except FilesApiError as error:
             self.gate.failed(error)
-            # The copy is whole; what is not known of it is no reason to keep it back.
+            # The copy is whole; a missing count is no reason to hold it back.
             log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
             return None
 
@@ -194,7 +194,7 @@ class Poller:
         )
 
     def _not_found(self, copy: Copy, error: NotFoundError) -> None:
-        """Believe a 404 only of the service itself, twice in a row, under a key that works."""
+        """Believe a 404 only if the service itself says it twice in a row, to a key that works."""
         is_repeated = copy.error_status == error.status and copy.error_code == error.code
         is_proven = error.is_the_services and is_repeated
         if not (is_proven and may_list(self.client, self.gate, copy.workspace_uuid)):

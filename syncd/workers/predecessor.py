@@ -17,7 +17,7 @@ from syncd.state import predecessor, tokens
 from syncd.state.database.store import Store
 from syncd.state.files import File
 from syncd.state.planner import Policy
-from syncd.state.predecessor import LEAST_FILES, Match, Sent
+from syncd.state.predecessor import LEAST_FILES, Match, SentObject
 from syncd.workers.gate import Gate
 from syncd.workers.pauses import Patience, may_not_list
 from syncd.workers.search import Search
@@ -53,7 +53,7 @@ class PredecessorCheck:
         self._began_at: float | None = None
         #: whether the service has shown anything in this try
         self._shown = False
-        self._sent: dict[str, list[Sent]] | None = None
+        self._sent: dict[str, list[SentObject]] | None = None
         self._to_adopt: Match | None = None
         self.is_over = not self._policies or not self.store.read(predecessor.is_in_question)
         if not self.is_over:
@@ -106,7 +106,7 @@ class PredecessorCheck:
         now = self.clock()
         self.store.write(predecessor.begin_anew, now)
 
-    def _match(self, sent: Mapping[str, list[Sent]]) -> Match | None:
+    def _match(self, sent: Mapping[str, list[SentObject]]) -> Match | None:
         """Return the instance that sent a folder's files, by place, else by size and content."""
         names = self._policies.keys()
         if match := self.store.read(predecessor.best_match, sent, names):
@@ -119,16 +119,16 @@ class PredecessorCheck:
                     return match
         return None
 
-    def _read(self) -> dict[str, list[Sent]]:
+    def _read(self) -> dict[str, list[SentObject]]:
         """Return what the tokens of other instances say, by instance, when there are enough."""
-        sent: defaultdict[str, list[Sent]] = defaultdict(list)
+        sent: defaultdict[str, list[SentObject]] = defaultdict(list)
 
         def take(item: FileDetail) -> None:
             self._shown = True
             if item.token is not None:
                 token = tokens.read(item.token)
                 place, content = int(token.path[:8], 16), int(token.content[:8], 16)
-                sent[token.instance].append(Sent(place, content, item.file_size_bytes))
+                sent[token.instance].append(SentObject(place, content, item.file_size_bytes))
 
         for workspace in {policy.workspace_uuid for policy in self._policies.values()}:
             self.search.read(workspace, take, most_pages=MOST_PAGES)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PRESIGNED_MAX_BYTES = 5 << 30
 #: The largest file that is sent direct to learn whether such names are echoed.
 PROBE_BYTES = 1 << 20
-#: Seconds until a file is tried again whose folder is another one now.
+#: Seconds until a file is tried again after its folder was replaced.
 ROOT_SECONDS = 10.0
 
 
@@ -96,7 +96,7 @@ class Preparation:
         return self.gate.claim(workspace, file.id, presigned=self._needs_storage(file))
 
     def admits(self, file: File) -> bool:
-        """Say whether the gate lets a file be sent now."""
+        """Return whether the gate lets a file be sent now."""
         if self.gate.is_paused(file.folder):
             return False
         root = self.roots.get(file.folder)
@@ -104,14 +104,14 @@ class Preparation:
         return self.gate.admits(workspace, file.id, presigned=self._needs_storage(file))
 
     def _needs_storage(self, file: File) -> bool:
-        """Say whether a file waits for a storage that takes nothing, as far as its name tells."""
+        """Return whether a file waits for a storage that takes nothing, judged by its name."""
         if not self.gate.storage_tripped:
             return False
         is_video = content_type(file.path).startswith("video/")
         return self._method(file.size, is_video=is_video) == "presigned"
 
     def is_at_home(self, file: File) -> bool:
-        """Say whether the folder is the one that the file is known to be in."""
+        """Return whether the folder is the one that the file is known to be in."""
         root = self.roots[file.folder]
         return may_be_sent(self.store, file.folder, root.path, file.path, marker=root.marker)
 
@@ -120,7 +120,7 @@ class Preparation:
     def hashed(self, file: File, opened: ExitStack) -> Hashed | None:
         """Open and hash a file, whose descriptor stays open as long as `opened`.
 
-        None where it is not to be sent as it is, which is then recorded, or where the daemon stops.
+        None if it must not be sent as it is, which is recorded, or if the daemon stops.
         """
         root = self.roots.get(file.folder)
         if root is None:
@@ -201,7 +201,7 @@ class Preparation:
         return begun
 
     def _vacated(self, sources: Iterable[File]) -> list[int]:
-        """Return the files whose paths are seen to be vacant: what was there was moved."""
+        """Return the files whose paths are vacant, because what was there was moved."""
         vacated = []
         for source in sources:
             root = self.roots.get(source.folder)
@@ -218,9 +218,10 @@ class Preparation:
     def _method(self, size: int, *, is_video: bool) -> str:
         """Choose how to send.
 
-        Presigned, where one may choose, for what is long and worth repeating safely, and for all
-        of a kind until the service is seen to echo its tokens: without, an unanswered direct
-        upload could neither be found nor be sent again. One small file is sent direct to learn it.
+        If there is a choice, large files go presigned, because that can be repeated safely, and so
+        do all of a kind until the service is known to echo its tokens: before that, an unanswered
+        direct upload could neither be found nor be sent again. One small file is sent direct to
+        learn it.
         """
         if size > PRESIGNED_MAX_BYTES or self.options.method == "direct":
             return "direct"
@@ -235,7 +236,7 @@ class Preparation:
         return "presigned" if is_learned or size > PROBE_BYTES else PROBE
 
     def _is_proven(self, *, is_video: bool) -> bool:
-        # Once proven it stays so: only until then is the table asked.
+        # Proof is final, so the table is asked only until then.
         if is_video not in self._proven and self.store.read(
             echo.is_proven, "direct", is_video=is_video
         ):

@@ -34,7 +34,7 @@ class Probe:
             return all(now - since >= PROBE_SECONDS for since in self._since.values())
 
     def has(self, file_id: int) -> bool:
-        """Say whether it is this file's turn."""
+        """Return whether it is this file's turn."""
         with self._lock:
             return file_id in self._since
 

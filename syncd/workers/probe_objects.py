@@ -46,7 +46,7 @@ class Made:
     noted: ProbeObject
     name: str
     is_video: bool
-    #: where its content is PUT; empty where the service did not say
+    #: where its content is PUT; empty if the service did not say
     file_url: str
     #: whether its content was sent, and whether the service is known to hold it
     is_sent: bool
@@ -79,7 +79,7 @@ class ProbeObjects:
     def upload(
         self, content: bytes, kind: str, workspace: str | None, per_call: PerCall
     ) -> Made | None:
-        """Upload an object in one request; None where the answer does not name it."""
+        """Upload an object in one request; None if the answer does not name it."""
 
         def send(name: str) -> FileUpload:
             with source_of(content) as source:
@@ -92,7 +92,7 @@ class ProbeObjects:
     def create(
         self, content: bytes, kind: str, workspace: str | None, per_call: PerCall
     ) -> Made | None:
-        """Make a record for `content`, which is to be PUT; None where the answer names none."""
+        """Make a record for `content`, which is to be PUT; None if the answer names none."""
 
         def send(name: str) -> FileUpload:
             new = NewFile(local_file_path=name, content_type=kind)

@@ -11,7 +11,7 @@ from syncd.state import receipts
 from syncd.state.after_upload import MOVED
 from syncd.state.backoff import backoff_seconds
 from syncd.state.database.store import Store
-from syncd.state.receipts import Outcome, Progress
+from syncd.state.receipts import Receipt, ReceiptProgress
 from syncd.state.texts import shown
 from syncd.workers.emptied_folder import Later, known_mount
 
@@ -62,31 +62,31 @@ class Receipts:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _write_due(self, name: str, folder: ReceiptFolder) -> float | None:
-        known = self.store.read(receipts.progress, name) or Progress(0)
+        known = self.store.read(receipts.progress, name) or ReceiptProgress(0)
         if obstacle := self._obstacle(folder):
-            self._note(name, known, Progress(known.after, known.again, obstacle))
+            self._note(name, known, ReceiptProgress(known.after, known.again, obstacle))
             return None
         beside = folder.is_beside
         tried = self.store.read(receipts.failed, name, known, beside=beside)
-        found: list[Outcome] = []
+        found: list[Receipt] = []
         if len(known.again) < MOST_FAILED:
             found = self.store.read(receipts.due, name, known, BATCH, beside=beside)
         again = []
-        for outcome in (*tried, *found):
+        for receipt in (*tried, *found):
             if self.stopped():
                 return None
-            if not self._write(outcome, folder):
-                again.append(outcome.id)
+            if not self._write(receipt, folder):
+                again.append(receipt.id)
         after = found[-1].id if found else known.after
         texts = (later.message for (of, _), later in self._later.items() if of == name)
         obstacle = next(texts, "") if again else ""
-        self._note(name, known, Progress(after, tuple(again), obstacle))
+        self._note(name, known, ReceiptProgress(after, tuple(again), obstacle))
         if len(found) == BATCH:
             return 0.0
         now = self.clock()
         return min((later.again_at - now for later in self._later.values()), default=None)
 
-    def _note(self, name: str, known: Progress, now: Progress) -> None:
+    def _note(self, name: str, known: ReceiptProgress, now: ReceiptProgress) -> None:
         if now == known:
             return
         self.store.write(receipts.note, name, now)
@@ -101,22 +101,22 @@ class Receipts:
         mounted_on = known_mount(self.store, folder.target)
         return printable(relocation.obstacle(folder.target, folder.target, mounted_on, setting))
 
-    def _write(self, outcome: Outcome, folder: ReceiptFolder) -> bool:
+    def _write(self, receipt: Receipt, folder: ReceiptFolder) -> bool:
         """Write one receipt; return whether it is there."""
-        path = _moved_to(outcome, folder) if folder.is_beside else outcome.path
+        path = _moved_to(receipt, folder) if folder.is_beside else receipt.path
         parent, name = disk.split(path)
-        key, now = (outcome.folder, parent), self.clock()
+        key, now = (receipt.folder, parent), self.clock()
         later = self._later.get(key)
         if later is not None and later.again_at > now:
             return False
         earlier = []
         if folder.replaces:
-            earlier = self.store.read(receipts.earlier, outcome, EARLIER)
+            earlier = self.store.read(receipts.earlier, receipt, EARLIER)
         new = os.path.join(parent, _shortened(name) + ENDING)  # noqa: PTH118 - bytes
-        draft = f".{outcome.file_uuid}.syncd.part".encode()
+        draft = f".{receipt.file_uuid}.syncd.part".encode()
         try:
             written = relocation.leave(
-                folder.target, new, outcome.receipt, draft=draft, earlier=earlier
+                folder.target, new, receipt.content, draft=draft, earlier=earlier
             )
         except OSError as error:
             failures = later.failures + 1 if later else 1
@@ -125,17 +125,17 @@ class Receipts:
             self._later[key] = Later(text, failures, now + backoff_seconds(failures))
             return False
         self._later.pop(key, None)
-        log.debug("%s: its receipt is %s", shown(outcome.path), shown(written))
+        log.debug("%s: its receipt is %s", shown(receipt.path), shown(written))
         return True
 
 
-def _moved_to(outcome: Outcome, folder: ReceiptFolder) -> bytes:
+def _moved_to(receipt: Receipt, folder: ReceiptFolder) -> bytes:
     """Return where beneath the target the file was moved to, as far as that can be told."""
     prefix = folder.target.rstrip(b"/") + b"/"
-    told = outcome.detail.removeprefix(MOVED).encode()
+    told = receipt.detail.removeprefix(MOVED).encode()
     if told.startswith(prefix) and os.path.lexists(told):
         return told.removeprefix(prefix)
-    return relocation.moved(folder.target, outcome.path, outcome.size, outcome.sha256)
+    return relocation.moved(folder.target, receipt.path, receipt.size, receipt.sha256)
 
 
 def _shortened(name: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Settles doubts by looking: a copy whose request got no answer is searched for by its token.
+"""Settles doubts: looks for the copies whose requests got no answer, by their tokens.
 
 Listings are read only at the start, while an attempt is unanswered, and to learn how the service
 shows what it stored.
@@ -168,7 +168,7 @@ class Reconciler:
     def _try(
         self, doubts: Sequence[Copy], late: Sequence[Attempt], look: Callable[[], None]
     ) -> None:
-        """Look for `doubts`: those that nobody answers for wait, and keep no other waiting."""
+        """Look; if the service does not answer, put off only these `doubts` and `late` attempts."""
         if self.gate.seconds_shut_for_all():
             return
         try:

@@ -75,12 +75,12 @@ class Refusals:
         return self._of(workspace).passed_at
 
     def admits(self, workspace: str | None, file_id: int) -> bool:
-        """Say whether a file may be sent to `workspace` now."""
+        """Return whether a file may be sent to `workspace` now."""
         known = self._of(workspace)
         return not known.is_held or known.probe.has(file_id)
 
     def may_probe(self, workspace: str | None) -> bool:
-        """Say whether it is time for a probe."""
+        """Return whether it is time for a probe."""
         known = self._of(workspace)
         return known.probe.is_free and self.monotonic() >= known.probe_at
 
@@ -100,7 +100,7 @@ class Refusals:
         return not known.is_held or known.probe.claim(file_id)
 
     def ended(self, file_id: int) -> None:
-        """Note that a file is under way no more."""
+        """Record that a file is no longer under way."""
         with self._lock:
             workspaces = list(self._workspaces.values())
         for known in workspaces:
@@ -179,7 +179,7 @@ class Refusals:
             self._try_again(workspace, None)
 
     def _try_again(self, workspace: str | None, refused: set[int] | None) -> None:
-        """Have those that were refused be tried again, or all; nothing is held any more."""
+        """Let the refused files be tried again, or all of them, and release the hold."""
         now = self.clock()
 
         def work(db: Transaction) -> None:

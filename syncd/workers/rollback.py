@@ -98,7 +98,7 @@ class RollbackCheck:
             self.store.changed.set()
 
     def _broke_off(self, error: FilesApiError, *, is_shown: bool) -> None:
-        """Try again later; sending need not wait where the service has shown pages."""
+        """Try again later; sending need not wait if the service has shown pages."""
         if is_shown:
             self._patience.failed()
         self.store.write(rollback.note_unchecked, str(error))
@@ -106,7 +106,7 @@ class RollbackCheck:
             self._go_on(f"reading it broke off: {error}")
 
     def _is_long(self) -> bool:
-        """Say whether sending need not wait any more for a listing that is still being read."""
+        """Return whether sending need not wait any more for a listing that is still being read."""
         if not self._shown or self.gate.checked:
             return False
         # A clock that was set back counts as well.
@@ -137,7 +137,7 @@ class RollbackCheck:
     def _evidence(self, workspace: str | None) -> tuple[str, str]:
         """Return what in a workspace the ledger cannot know unless it is an older copy.
 
-        And, where there is no such thing, why the listing does not prove it.
+        The second text says why the listing proves nothing, if there is no such thing.
         """
         last_commit = self.store.read(rollback.last_commit)
 
@@ -163,7 +163,7 @@ class RollbackCheck:
             try:
                 listing = self.search.read(workspace, take, since)
             finally:
-                # However the reading ends: one such object is proof enough.
+                # One such object is proof enough, however the reading ends.
                 comparison.flush()
         except _PutBackError as found:
             return f"{found} was sent by this instance, and its ledger does not know it", ""

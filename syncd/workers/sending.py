@@ -67,7 +67,7 @@ class Sending:
     ) -> dict[int, FileUpload | None]:
         """Reserve objects for all that is sent presigned, in one request for each workspace.
 
-        Return what was reserved by file id; None for a file with which nothing more is to be done.
+        Return what was reserved by file id; None for a file that is finished with.
         """
         reserved: dict[int, FileUpload | None] = {}
         by_workspace: dict[str | None, list[tuple[File, Copy]]] = {}
@@ -146,7 +146,7 @@ class Sending:
     def send(
         self, client: FilesClient, prepared: Prepared, reserved: FileUpload | None = None
     ) -> SentCopy | None:
-        """Send a prepared file once its intent is committed; None where nothing is left to record.
+        """Send a prepared file once its intent is committed; None if nothing is left to record.
 
         `reserved` is its object, where `reserve` has made one.
         """
@@ -158,7 +158,7 @@ class Sending:
             # Its outcome could not be recorded; the promise to send it keeps.
             stopped = self.stop.wait(TROUBLE_SECONDS)
         if stopped or not self.preparation.admits(file):
-            # Another file has just learnt that nothing may be sent now.
+            # The upload of another file has just shown that nothing may be sent now.
             self.failures.unsent(copy)
             return None
         try:

@@ -51,7 +51,7 @@ class Facts:
 
 
 def order_of(times: Sequence[datetime]) -> str | None:
-    """Return which way the times run; None where they are too few to tell."""
+    """Return which way the times run; None if they are too few to tell."""
     rises = any(one < other for one, other in pairwise(times))
     falls = any(one > other for one, other in pairwise(times))
     if rises and falls:

@@ -1,7 +1,7 @@
-"""A probe of the service: a few tiny objects that show what the API's texts leave open.
+"""Probes the service by a few tiny objects, which show what the API's texts leave open.
 
-Each fact stands for itself: what fails is not seen, and the rest is. What own uploads would teach
-is learned by the same verbs, from the same evidence, and nothing more.
+The facts are independent: one that cannot be seen hides no other. Anything that uploads of our own
+would teach is learned by the same verbs, from the same evidence, and nothing more.
 """
 
 import time
@@ -79,7 +79,7 @@ class ServiceProbe:
     def run(self) -> Iterator[JsonObject]:
         """Yield each step, and at last the facts and what is not deleted yet.
 
-        ProbeError or FilesApiError where nothing can be asked now: then nothing was made.
+        ProbeError or FilesApiError if nothing can be asked now: then nothing was made.
         """
         if not self.objects.lock.acquire(blocking=False):
             raise ProbeError("another probe is at work: wait for its end, a minute at most")
@@ -129,7 +129,7 @@ class ServiceProbe:
 
     @contextmanager
     def _seeing(self, *names: str) -> Iterator[None]:
-        """See a few facts: where that fails they are not seen, and everything else may be."""
+        """See a few facts; if that fails, only these remain unseen."""
         why = ""
         try:
             self._wait_if_asked()
@@ -224,7 +224,7 @@ class ServiceProbe:
     def _largest_page(self) -> tuple[FilePage, int]:
         """Return a page of as many files as the service allows, and how many it refuses.
 
-        It is sought for by halves, as long as that takes no more time than a listing may.
+        It is found by bisection, within the time that a listing may take.
         """
         refused_from, asked, page = PAGE_ITEMS + 1, PAGE_ITEMS, None
         until, self._page_items = time.monotonic() + LIST_SECONDS, 0
@@ -247,7 +247,7 @@ class ServiceProbe:
     def _see_size(self) -> None:
         """See where the service tells the size of what a storage took for it.
 
-        That it tells none is for the daemon to find out: it asks for longer than a minute.
+        Only the daemon can find out that it tells none: it asks for longer than a minute.
         """
         text = next((one for one in self._made if one.is_sent and not one.is_whole), None)
         if text is None or text.is_video:

@@ -16,12 +16,12 @@ class Transfer:
     path: bytes
     size: int
     since: float
-    #: those of all threads
+    #: the transfers of all threads
     among: "Transfers" = field(repr=False)
     sent: int = 0
     #: when it moved last
     moved_at: float | None = None
-    #: it is read to know its content, and not sent yet
+    #: whether it is read to know its content, and not sent yet
     is_read: bool = False
     #: seconds for which it waited for its share of the bandwidth
     rested: float = 0.0
@@ -39,17 +39,17 @@ class Transfer:
 
 
 class Transfers:
-    """Those of all threads. Thread-safe."""
+    """The transfers of all threads. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        #: one step of the interpreter adds, discards or copies
+        #: each change and each copy of it is one step of the interpreter
         self._under_way: set[Transfer] = set()
         self._ended = threading.Lock()
         self._files = self._bytes = 0
 
     def under_way(self, file: File, size: int, *, is_read: bool = False) -> Transfer:
-        """Return a transfer; within it, a file is read or sent."""
+        """Return a transfer, as the context in which a file is read or sent."""
         now = self._clock()
         return Transfer(file.folder, file.path, size, now, self, is_read=is_read)
 
@@ -72,7 +72,7 @@ class Transfers:
             return self._files, self._bytes + under_way
 
     def moved(self, transfer: Transfer, sent: int) -> None:
-        """Note that a transfer has got so many bytes further."""
+        """Record that so many bytes of a transfer were sent."""
         transfer.sent, transfer.moved_at = sent, self._clock()
 
     def all(self) -> list[Transfer]:
@@ -80,7 +80,7 @@ class Transfers:
         return sorted(self._under_way, key=lambda transfer: transfer.since)
 
     def stalled(self, seconds: float) -> int:
-        """Return how many have not moved for `seconds`, but for those that await an answer."""
+        """Return how many have not moved for `seconds`, except those that await an answer."""
         before = self._clock() - seconds
         return sum(
             (transfer.moved_at or transfer.since) < before

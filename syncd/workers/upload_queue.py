@@ -1,4 +1,4 @@
-"""The files handed out to the upload threads: each folder has its turn, small files and large."""
+"""The files handed out to the upload threads, in turn by folder, and by small and large."""
 
 import threading
 from collections import deque
@@ -6,9 +6,9 @@ from collections import deque
 from syncd.state.database.schema import LARGE_BYTES
 from syncd.state.files import File
 
-#: Large files under way at most: the other threads are left to small ones.
+#: The most large files under way, so that other threads are free for small ones.
 LARGE_AT_ONCE = 4
-#: The largest file that is sent in a batch with others, and all of a batch together, in bytes.
+#: The most bytes of a file that is sent in a batch, and of all files of a batch.
 SMALL_BYTES = 1 << 20
 
 
@@ -48,7 +48,7 @@ class UploadQueue:
             self._changed.notify_all()
 
     def allow(self, limit: int) -> None:
-        """Let so many threads be at work; one that is too many ends with the files it has."""
+        """Let so many threads work; a thread beyond that stops after the files it has."""
         with self._changed:
             more, self._limit = limit - self._limit, limit
             self._changed.notify(max(more, 0))
@@ -76,7 +76,7 @@ class UploadQueue:
             return file
 
     def get_now(self) -> File | None:
-        """Return what `get` would return at once; None where it would wait."""
+        """Return what `get` would return at once; None if it would wait."""
         with self._changed:
             return self._got()
 
@@ -86,7 +86,7 @@ class UploadQueue:
         return file
 
     def rest(self) -> None:
-        """Note that a thread has nothing left of what it got."""
+        """Record that a thread is done with what it got."""
         with self._changed:
             self._at_work -= 1
             self._changed.notify()
@@ -111,7 +111,7 @@ class UploadQueue:
     def next_of(self, folder: str) -> File | None:
         """Return the next small file, if `folder` has the turn and there are enough for all.
 
-        None as well where fewer threads should be at work.
+        Also None if fewer threads should be at work.
         """
         with self._changed:
             is_crowded = self._waiting <= self._limit or self._at_work > self._limit
@@ -123,7 +123,7 @@ class UploadQueue:
             return self._taken(folder, waiting, large=False)
 
     def done(self, file: File) -> None:
-        """Note that a file is under way no more."""
+        """Record that a file is no longer under way."""
         if is_large(file):
             with self._changed:
                 self._large = [large for large in self._large if large is not file]
@@ -161,5 +161,5 @@ class UploadQueue:
 
 
 def is_large(file: File) -> bool:
-    """Say whether few of a file's size are sent at a time."""
+    """Return whether a file is large, of which few are sent at a time."""
     return file.size > LARGE_BYTES

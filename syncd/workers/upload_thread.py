@@ -1,7 +1,7 @@
-"""The work of one upload thread: it takes a few files, promises, sends and records them.
+"""The work of one upload thread: it takes a few files, commits intents, sends and records them.
 
 The intents of the next few are committed while the first are sent, and outcomes while the next are:
-a thread seldom waits for a commit. What is sent first is always what was promised first.
+a thread seldom waits for a commit. Files are sent in the order of their intents.
 """
 
 import logging
@@ -47,7 +47,7 @@ class _Batch(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class UploadThread:
-    """Brings files up until the queue ends."""
+    """Uploads files until the queue ends."""
 
     store: Store
     ledger: Ledger
@@ -73,7 +73,7 @@ class UploadThread:
         try:
             while True:
                 if (first := self.queue.get_now()) is None:
-                    # Before it waits: others may have all the rest.
+                    # Settle before waiting: others may have taken all the rest.
                     self._settle()
                     if (first := self.queue.get()) is None:
                         break
@@ -88,7 +88,7 @@ class UploadThread:
             client.close()
 
     def _bring_up(self, client: FilesClient, first: File) -> None:
-        """Bring a file up, and what may go with it."""
+        """Upload a file, and others that may go with it."""
         batch: _Batch | None = self._prepare(first)
         while batch is not None:
             more = self.queue.next_of(first.folder)
@@ -197,7 +197,7 @@ class UploadThread:
         """Learn from a transfer how many should go at a time, and how many in a batch."""
         self._seconds = (self._seconds + sent.seconds) / 2
         if sent.transfer.rested > RESTED_PART * sent.seconds:
-            # It says how fast it may go, and nothing of how fast the service is.
+            # Its speed is that of the limit, and says nothing of the service.
             return
         if self.queue.at_work >= self.concurrency.limit and self.concurrency.finished(
             sent.copy.size, sent.seconds
@@ -233,13 +233,13 @@ class UploadThread:
         return list(zip(direct + stored, became, strict=True))
 
     def _settle(self) -> None:
-        """Wait until the outcomes of before are committed, and tell of them."""
+        """Wait until the previous outcomes are committed, and log them."""
         recorded, self._recorded = self._recorded, []
         for sent, future in recorded:
             try:
                 became = future.result()
             except Exception as error:
-                # Any failure here concerns one file; the thread goes on.
+                # A failure here concerns one file; the thread goes on.
                 log.error(
                     "%s: stored, but not recorded: %s; looked up later",
                     sent.file.shown,

@@ -1,7 +1,7 @@
-"""Sends what is due: the step hands it out, threads of their own bring it up.
+"""Sends due files: the step hands them out, and threads upload them.
 
-Each thread has its own client, so that a disk that hangs or a server that stalls holds up one of
-them and nothing else. Threads are made as they are needed.
+Each thread has its own client, so that a disk that hangs or a server that stalls blocks one of them
+and nothing else. Threads are started as needed.
 """
 
 import logging
@@ -38,7 +38,7 @@ HANDED_OUT, LEAST_HANDED_OUT = 4096, 64
 FILES_EACH = 16
 #: The shortest pause between two steps while nothing may be sent, in seconds.
 SHORTEST_REST_SECONDS = 0.05
-#: Seconds without a byte after which a transfer does not keep another one from starting.
+#: Seconds without a byte after which another transfer may start beside the stalled one.
 STALLED_SECONDS = 10.0
 #: Seconds that a transfer gets to end once it is told to, and between two looks for that.
 ABORT_SECONDS, JOIN_SECONDS = 3.0, 0.1
@@ -108,17 +108,17 @@ class Uploader:
         )
         self._threads_lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        #: whether threads run, and more can be had
+        #: whether more threads may be started
         self._may_start = False
 
     def start(self) -> None:
-        """Start the first upload thread. ShortageError where none can be had."""
+        """Start the first upload thread; raise ShortageError if that fails."""
         self._queue.open()
         self._may_start = True
         self._start_thread()
 
     def _start_threads(self) -> None:
-        """Start threads for what waits: as many as may be at work, and as many to be ready."""
+        """Start threads for waiting files: as many as may work, and as many again in reserve."""
         with self._threads_lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             most = min(2 * self._queue.limit, self._most)
@@ -145,8 +145,8 @@ class Uploader:
     def stop(self, drain_seconds: float) -> None:
         """Let transfers finish for `drain_seconds`, then abort the rest before their last byte.
 
-        A thread that hangs all the same, on a disk, is left behind: what it had in flight is in
-        doubt at the next start.
+        A thread that hangs even then, on a disk, is left behind: its request is in doubt at the
+        next start.
         """
         self._may_start = False
         self._queue.close()
@@ -173,7 +173,7 @@ class Uploader:
 
     @property
     def progress_at(self) -> float:
-        """When a file was stored, or a byte sent, last; at first when this was made."""
+        """When a file was last stored, or a byte sent; or when this was made."""
         moved = [transfer.moved_at or 0.0 for transfer in self.transfers.all()]
         return max(self._handed_out.stored_at, *moved, 0.0)
 
@@ -202,7 +202,7 @@ class Uploader:
         return min((max(at - now, 0.0) for at in ends if at is not None), default=None)
 
     def _hand_out(self, now: float) -> None:
-        """Hand out what is due and may go; while something is broken, a file that probes it."""
+        """Hand out due files that may be sent; while something is broken, a file that probes it."""
         taken = self._handed_out.files
         most = max(HANDED_OUT // max(len(self.roots), 1), LEAST_HANDED_OUT)
         enough = self._handed_out.kinds(more_than=most // 4)
@@ -219,7 +219,7 @@ class Uploader:
             self._handed_out.hand_out(file)
 
     def _allow(self) -> None:
-        """Let as many threads work as pay, beside those whose disk or connection hangs."""
+        """Let as many threads work as is worthwhile, not counting those that hang."""
         limit = self._concurrency.limit + self.transfers.stalled(STALLED_SECONDS)
         self._queue.allow(min(limit, self._most))
         self._start_threads()

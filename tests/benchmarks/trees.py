@@ -23,10 +23,10 @@ def make_synced(syncd):
 
     Sending them would take minutes, and shows nothing here.
     """
-    settings = syncd.config.settings["SYNCD_FOLDERS"]
-    syncd.config.settings["SYNCD_FOLDERS"] = settings.replace('"upload"', '"skip"')
+    settings = syncd.settings["SYNCD_FOLDERS"]
+    syncd.settings["SYNCD_FOLDERS"] = settings.replace('"upload"', '"skip"')
     syncd.anew().run("once")
-    syncd.config.settings["SYNCD_FOLDERS"] = settings
+    syncd.settings["SYNCD_FOLDERS"] = settings
     with syncd.writes() as db:
         numbers = [number for (number,) in db.execute("SELECT id FROM files")]
         db.execute(

@@ -13,7 +13,7 @@ from syncd.cli import group
 from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
 from syncd.files_api import UnauthorizedError
-from syncd.once import Progress
+from syncd.once import PassProgress
 from syncd.signals import Signals
 
 
@@ -38,10 +38,10 @@ def service(monkeypatch):
             raise seen.outcome
         if "report" in options:
             options["report"](
-                Progress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
+                PassProgress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
             )
             options["report"](
-                Progress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
+                PassProgress(1203, 0, 1, first_found=("a: the first scan found 2 files",))
             )
         return seen.outcome
 
@@ -69,8 +69,8 @@ def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkey
 
 
 def test_a_tally_counts_what_is_held_where_something_is():
-    assert str(Progress(1203, 2, 1)) == "1,203 synced, 2 waiting, 1 failed"
-    assert str(Progress(1203, 2, 1, held=25)) == "1,203 synced, 2 waiting, 1 failed, 25 held"
+    assert str(PassProgress(1203, 2, 1)) == "1,203 synced, 2 waiting, 1 failed"
+    assert str(PassProgress(1203, 2, 1, held=25)) == "1,203 synced, 2 waiting, 1 failed, 25 held"
 
 
 def test_once_names_its_directories_in_what_it_offers(service, syncd, monkeypatch, tmp_path):

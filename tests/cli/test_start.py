@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from syncd.state.binding import BASE_URL
 from syncd.state.database.store import Store
 from syncd.state.facts import LAST_ONCE
@@ -78,3 +80,13 @@ def make_state(directory):
 def unwanted(modules, packages):
     """Return what of these packages was loaded."""
     return {name for name in packages if name in modules}
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_than_on_linux_it_says_so_and_ends(platform):
+    script = f"import sys; sys.platform = {platform!r}; from syncd.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("syncd: it runs on Linux only; on macOS and Windows, run its")

@@ -173,7 +173,8 @@ def test_a_file_that_is_no_text_says_where(refused, tmp_path):
 
 
 def test_a_file_that_is_a_directory_is_an_error(refused, tmp_path):
-    assert f"cannot read {tmp_path}: Is a directory;" in refused(config=tmp_path)
+    said = f"{tmp_path}: cannot read the file: Is a directory; name a file"
+    assert said in refused(config=tmp_path)
 
 
 def test_variables_override_the_file(load):

@@ -139,6 +139,15 @@ def test_a_key_file_that_is_missing_says_who_must_read_it():
         load(AYMARA_AI_API_KEY_FILE="/nope")
 
 
+def test_a_file_that_may_not_be_read_says_whose_it_is(key_file):
+    key_file.chmod(0o640)
+    if os.getuid() == 0:
+        os.chown(key_file, 1000, 1000)
+    said = credentials.cannot_read(PermissionError(13, "Permission denied", str(key_file)))
+    owner = f"user {key_file.stat().st_uid}, mode 640"
+    assert f"it belongs to {owner}: run syncd as that user, or let user" in said
+
+
 def test_a_byte_order_mark_and_an_editors_line_ends_are_no_part_of_a_key(key_file):
     key_file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
     found, _ = load(AYMARA_AI_API_KEY_FILE=str(key_file))

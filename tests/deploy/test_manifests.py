@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import tomllib
 
 import pytest
@@ -94,6 +95,68 @@ def test_compose_says_the_whole_configuration(init, tmp_path):
     assert set(service["secrets"]) == project["secrets"].keys()
     assert float(service["stop_grace_period"].removesuffix("s")) > there.upload.drain_seconds
     assert "$$x" in service["environment"]["SYNCD_FOLDERS"]
+
+
+def of_user(path, user, mode):
+    """Give a path to a user; without root, it stays ours. Return whose it is."""
+    path.chmod(mode)
+    if os.getuid() == 0:
+        os.chown(path, user, user)
+    return path.stat().st_uid
+
+
+def test_compose_runs_as_the_one_user_who_may_read_key_and_folder(init, tmp_path, monkeypatch):
+    key, drop = tmp_path / "key", tmp_path / "drop"
+    key.touch()
+    drop.mkdir()
+    drop.chmod(0o755)
+    monkeypatch.setenv("AYMARA_AI_API_KEY_FILE", str(key))
+    config = f'[[folders]]\npath = "{drop}"\n'
+    key.chmod(0o644)
+    ((project,), _) = init("--compose", config=config)
+    assert project["services"].keys() == {"syncd"}
+    assert "user" not in project["services"]["syncd"]
+    owner = of_user(key, 1000, 0o600)
+    ((project,), out) = init("--compose", config=config)
+    syncd, state = project["services"]["syncd"], project["services"]["state"]
+    assert syncd["user"].startswith(f"{owner}:")
+    assert f"# User {owner} must be allowed to read the folders" in out
+    assert syncd["depends_on"] == {"state": {"condition": "service_completed_successfully"}}
+    assert state["entrypoint"][:4] == ["install", "-d", "-o", str(owner)]
+    assert state["volumes"] == ["state:/state"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [(0, "belongs to user 0; chown 10001"), (1001, "belongs to user 1001; give all of them to")],
+)
+def test_compose_says_so_where_no_user_may_read_it_all(tmp_path, monkeypatch, capsys, user, said):
+    key, drop = tmp_path / "key", tmp_path / "drop"
+    key.touch()
+    drop.mkdir()
+    monkeypatch.setenv("AYMARA_AI_API_KEY_FILE", str(key))
+    monkeypatch.setenv("SYNCD_FOLDERS", json.dumps([{"path": str(drop)}]))
+    monkeypatch.chdir(tmp_path)
+    of_user(drop, 1000, 0o755 if user == 0 else 0o700)
+    of_user(key, user, 0o600)
+    assert cli.call(["init", "--compose"]) == 78
+    assert said in capsys.readouterr().err
+
+
+def test_compose_listens_for_other_containers_where_a_listener_is_configured(init):
+    config = '[[folders]]\npath = "/srv/drop"\n'
+    ((project,), _) = init("--compose", config=config)
+    assert "SYNCD_SERVER__LISTEN" not in project["services"]["syncd"]["environment"]
+    server = '[server]\nlisten = "127.0.0.1:9000"\nallowed_hosts = ["nas"]\n'
+    ((project,), out) = init("--compose", config=config + server)
+    environment = project["services"]["syncd"]["environment"]
+    assert environment["SYNCD_SERVER__LISTEN"] == "0.0.0.0:9000"
+    assert environment["SYNCD_SERVER__TOKEN_FILE"] == "/run/secrets/token"
+    assert project["secrets"]["token"] == {"file": "./syncd-token"}
+    assert "# openssl rand -hex 16 > syncd-token" in out
+    # Its name there is the service's.
+    assert json.loads(environment["SYNCD_SERVER__ALLOWED_HOSTS"]) == ["nas", "syncd"]
 
 
 @pytest.mark.parametrize("kind", containers.KINDS)

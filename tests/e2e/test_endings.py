@@ -10,7 +10,7 @@ import pytest
 
 from syncd import once
 from syncd.config import loading as configuration
-from syncd.once import Progress
+from syncd.once import PassProgress
 from syncd.state import due
 
 #: Processes for many seconds.
@@ -142,16 +142,16 @@ def test_a_pass_gives_up_only_once_nothing_has_moved_for_a_while(monkeypatch):
         return patience.gives_up(tally, progress_at)
 
     patience = once._Patience(settling=0.0)
-    all_settle, half_settle = Progress(1, 2, 0, settling=2), Progress(1, 2, 0, settling=1)
+    all_settle, half_settle = PassProgress(1, 2, 0, settling=2), PassProgress(1, 2, 0, settling=1)
     assert gives_up(all_settle) == "", "there is nothing to compare it with"
     assert "still being written" in gives_up(all_settle)
     assert gives_up(all_settle, 1.0) == "", "a byte moved"
-    assert gives_up(Progress(2, 1, 0, settling=1), 1.0) == "", "a file got through"
+    assert gives_up(PassProgress(2, 1, 0, settling=1), 1.0) == "", "a file got through"
     assert gives_up(half_settle) == ""
     assert gives_up(half_settle) == "", "something else waits as well"
     monkeypatch.setattr(once, "STANDING_SECONDS", 0.0)
     assert "nothing has moved" in gives_up(half_settle)
-    assert gives_up(Progress(1, 2, 0, processing=1)) == ""
+    assert gives_up(PassProgress(1, 2, 0, processing=1)) == ""
     assert gives_up(half_settle, 2.0) == "", "a byte moved"
 
 

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 from upgrade.contents import KEPT, KEY, MANY, TAKEN_AWAY, content
 
-from syncd.emulator.store import Store as Remote, Stored
+from syncd.emulator.store import ObjectIndex as Remote, StoredObject
 
 MADE = Path(__file__).parent / "upgrade"
 AGE_SECONDS = 3600.0
@@ -78,12 +78,12 @@ def load_objects(data, later):
     video = (MADE / "clip.mp4").read_bytes()
     bodies[sha256(video).digest()] = video
     remote = Remote(data)
-    names = {field.name for field in fields(Stored)}
+    names = {field.name for field in fields(StoredObject)}
     for line in (MADE / "objects.jsonl").read_text().splitlines():
         row = {name: value for name, value in json.loads(line).items() if name in names}
         row["created_at"] += later
         row["updated_at"] += later
-        remote.add(Stored(**row))
+        remote.add(StoredObject(**row))
         (data / "contents" / row["content"]).write_bytes(bodies[bytes.fromhex(row["sha256"])])
     remote.close()
 

@@ -190,7 +190,7 @@ def test_an_internal_error_is_answered_in_the_envelope_and_logged(caller, monkey
     def fail(*_args, **_more):
         raise RuntimeError("canary")
 
-    monkeypatch.setattr("syncd.emulator.store.Store.page", fail)
+    monkeypatch.setattr("syncd.emulator.store.ObjectIndex.page", fail)
     answer = caller.get("/v2/files")
     assert error(answer) == (500, "server.error")
     assert "canary" not in answer.text

@@ -11,7 +11,7 @@ import pytest
 from emulator_wire import KEY, ask, dial, multipart_head, read_answer
 
 from syncd.emulator import ORGANIZATION, Emulator, journal
-from syncd.emulator.store import Store, Stored
+from syncd.emulator.store import ObjectIndex, StoredObject
 
 
 def rss_kib(pid, name="VmHWM"):
@@ -143,8 +143,8 @@ def test_the_list_of_requests_is_bounded_and_keeps_the_newest(tmp_path, monkeypa
 
 @pytest.mark.long
 def test_many_objects_are_listed_without_delay(run, tmp_path):
-    with contextlib.closing(Store(tmp_path / "data")) as store:
-        one = Stored(
+    with contextlib.closing(ObjectIndex(tmp_path / "data")) as store:
+        one = StoredObject(
             file_uuid="",
             organization_uuid=ORGANIZATION,
             workspace_uuid=None,

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from syncd.emulator import Emulator
-from syncd.emulator.sigv4 import Credentials, presigned
+from syncd.emulator.sigv4 import SigningKey, presigned
 
 s3 = pytest.importorskip("syncd.emulator.s3")
 
@@ -16,7 +16,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "a
 
 
 def test_a_presigned_url_matches_amazons_example():
-    credentials = Credentials(
+    credentials = SigningKey(
         "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
     )
     now = datetime(2013, 5, 24, tzinfo=UTC).timestamp()
@@ -27,7 +27,7 @@ def test_a_presigned_url_matches_amazons_example():
 
 
 def test_headers_and_tokens_are_signed_and_the_secret_is_not_shown():
-    credentials = Credentials("key", "a-secret", "eu-west-1", "a token")
+    credentials = SigningKey("key", "a-secret", "eu-west-1", "a token")
     sign = {"now": 0.0, "seconds": 60}
     plain = presigned(credentials, "PUT", "http://s3/b/a key", **sign)
     typed = presigned(

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from syncd.files_api.http1 import Incoming, request_head
+from syncd.files_api.http1 import AnswerReader, request_head
 
 EXAMPLES = int(os.environ.get("SYNCD_FUZZ_EXAMPLES", "150"))
 CANARY = b"canary-5d41402abc"
@@ -78,7 +78,7 @@ REFUSED = [
 def read(pieces, method="GET"):
     """Return status, body and whether the connection may be used again."""
     left = [*filter(None, pieces)]
-    incoming = Incoming(lambda: left.pop(0) if left else b"")
+    incoming = AnswerReader(lambda: left.pop(0) if left else b"")
     head = incoming.head(method)
     body = b"".join(incoming.body(head))
     return head.status, body, head.persists and not incoming.rest and not left
@@ -130,7 +130,7 @@ def test_garbage_is_told_before_the_head_could_end():
     # A second attempt to receive would raise StopIteration.
     receive = iter([b"220 smtp.example ESMTP ready\r\n"]).__next__
     with pytest.raises(httpx.RemoteProtocolError, match=r"not HTTP/1\.1"):
-        Incoming(receive).head("GET")
+        AnswerReader(receive).head("GET")
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nb", b"a\rb", b"a\0b"])

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The image: built from our Dockerfile and run by the documented commands, on a stand-in base (Debian
 # 13 and its Python) so that no registry is asked, an emulator beside it. Root; about five minutes.
+# See image.sh.
 source "$(dirname "$0")/image.sh"
 
-MOST_MB=100
+MOST_MB=35
 emulator_pid=
 forget() {
   # One by one: where one is not there, older versions leave the others.
   local name
-  for name in syncd refused project_syncd_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
-  for name in syncd-state other project_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
+  for name in syncd refused project_syncd_1 mine_syncd_1 mine_state_1; do podman rm --force --time 0 "$name"; done >/dev/null 2>&1
+  for name in syncd-state other project_state mine_state; do podman volume rm --force "$name"; done >/dev/null 2>&1
 }
 leave() {
   forget
@@ -81,6 +82,11 @@ assert not [n for n in os.listdir("/opt/syncd/bin") if n.startswith("pip")]'
 check "it brings no tests and no emulator's packages" within '
 import importlib.util
 assert not [n for n in ("av", "pytest", "tests") if importlib.util.find_spec(n)]'
+check "every module of it can be imported without what was left out" within '
+import importlib, pkgutil, syncd
+for module in pkgutil.walk_packages(syncd.__path__, "syncd."):
+    if not module.name.startswith("syncd.emulator") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)'
 check "it is not root, and has a volume, a health check and a stop signal" \
   is '10001:10001 map[/state:{}] [CMD syncd status --alive] SIGTERM' \
   image '{{.User}} {{.Config.Volumes}} {{.HealthCheck.Test}} {{.Config.StopSignal}}'
@@ -161,6 +167,7 @@ quietly podman run -d --name refused "${hardened[@]}" --user 12345:12345 -v /srv
 check "any user with a state of its own is served, its key from a file" eventually 30 has_one "by another"
 check "and is healthy" eventually 10 podman healthcheck run refused
 check "and stops with 0" eval 'podman stop refused && is 0 podman inspect --format "{{.State.ExitCode}}" refused'
+quietly podman rm --force refused
 
 ### With Compose
 
@@ -179,6 +186,63 @@ check "and the file in its folder arrives" eventually 30 has_one "by compose"
 check "it is healthy, with its state on the volume" eval 'podman healthcheck run project_syncd_1 && is 700 podman exec project_syncd_1 stat -c %a /state'
 check "'compose stop' drains: exit 0" eval 'compose stop && is 0 podman inspect --format "{{.State.ExitCode}}" project_syncd_1'
 quietly compose down --volumes
+
+### With Compose, as people write it: key, configuration and folder belong to user 1000 alone
+
+mkdir /srv/mine "$scratch/mine" && cd "$scratch/mine" || exit
+printf %s "$KEY" >key && head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >syncd-token
+printf '[[folders]]\npath = "/srv/mine"\n[server]\nlisten = "127.0.0.1:18766"\n' >syncd.toml
+printf %s "by one user" >/srv/mine/five.txt
+chown -R 1000:1000 . /srv/mine && chmod 600 key syncd-token /srv/mine/five.txt && chmod 640 syncd.toml && chmod 700 /srv/mine
+AYMARA_AI_API_KEY_FILE=key PYTHONPATH=$scratch/source "$python" -m syncd -c syncd.toml init --compose >compose.yaml
+printf 'services: {syncd: {network_mode: host, pull_policy: never, image: localhost/syncd}, state: {pull_policy: never, image: localhost/syncd}}\n' \
+  >compose.override.yaml
+check "a key that the image's user may not read: exit 78, whose it is, and what to do" \
+  refused 78 "it belongs to user 1000, mode 600: run syncd as that user, or let user 10001 read it" \
+  -v "$PWD/key:/run/secrets/key:ro" -e AYMARA_AI_API_KEY_FILE=/run/secrets/key -v other:/state
+check "the same of a configuration" \
+  refused 78 "it belongs to user 1000, mode 640" -e AYMARA_AI_API_KEY -v "$PWD/syncd.toml:/etc/syncd/syncd.toml:ro" -v other:/state
+check "the printed Compose file starts it as that user" eval 'compose up -d && is 1000 podman exec mine_syncd_1 id -u'
+check "the file in the folder arrives" eventually 30 has_one "by one user"
+check "it is healthy, with its state on the volume, open to that user alone" eval \
+  'podman healthcheck run mine_syncd_1 && is "1000 700" podman exec mine_syncd_1 stat -c "%u %a" /state'
+# scraped: by the name of the service, from another container.
+scraped() {
+  podman run --rm --network host --add-host syncd:127.0.0.1 --entrypoint python3 syncd -c '
+import sys, urllib.request
+asked = urllib.request.Request("http://syncd:18766/metrics", headers={"Authorization": "Bearer " + sys.argv[1]})
+print(urllib.request.urlopen(asked, timeout=5).read().decode())' "$(cat syncd-token)"
+}
+check "another container scrapes it by the name of the service" says "syncd_well 1.0" scraped
+quietly compose down --volumes
+
+### Rootless podman
+
+# An account without a name in the machine's files, which this rig's mounts cover.
+rootless() {
+  (cd /srv/ada && setpriv --reuid 4242 --regid 4242 --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv/ada \
+    XDG_RUNTIME_DIR=/srv/ada/run CONTAINERS_CONF="$CONTAINERS_CONF" CONTAINERS_STORAGE_CONF=/srv/ada/storage.conf podman "$@")
+}
+for name in passwd group subuid subgid; do
+  cp "/etc/$name" "$scratch/$name" && mount --bind "$scratch/$name" "/etc/$name"
+done
+echo 'ada:x:4242:4242::/srv/ada:/bin/sh' >>"$scratch/passwd"; echo 'ada:x:4242:' >>"$scratch/group"
+echo 'ada:300000:65536' | tee -a "$scratch/subuid" >>"$scratch/subgid"
+mkdir -p /srv/ada/{run,drop} "$scratch/ada" && chmod 755 "$scratch" "$scratch/containers.conf"
+# Ulimits can only be lowered there.
+sed -i '/default_ulimits/d' "$CONTAINERS_CONF"
+printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/ada/images"\nrunroot = "%s/ada/run"\n' "$scratch" "$scratch" >/srv/ada/storage.conf
+printf %s "$KEY" >/srv/ada/key; printf %s "without root" >/srv/ada/drop/six.txt
+chown -R 4242:4242 /srv/ada "$scratch/ada" && chmod 600 /srv/ada/key /srv/ada/drop/six.txt && chmod 700 /srv/ada /srv/ada/drop
+quietly podman save -o "$scratch/image.tar" syncd && chmod 644 "$scratch/image.tar"
+check "an ordinary user takes the image" rootless load -q -i "$scratch/image.tar"
+echo "      + the documented option:"; block rootless | sed 's/^/      | /'
+check "the documented option lets it read what only that user may" eval 'quietly rootless run -d --name rootless $(block rootless) "${hardened[@]}" \
+  -v /srv/ada/key:/run/secrets/key:ro -e AYMARA_AI_API_KEY_FILE=/run/secrets/key -v /srv/ada/drop:/data:ro -v state:/state syncd
+  eventually 40 has_one "without root"'
+check "and it stops with 0" eval 'quietly rootless stop rootless && is 0 rootless inspect --format "{{.State.ExitCode}}" rootless'
+quietly rootless rm --force rootless
+quietly rootless system migrate
 
 ### Built of nothing else
 

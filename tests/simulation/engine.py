@@ -187,7 +187,7 @@ class Engine:
             "confirm": self.parts.confirmer.step,
             "poll": self.parts.poller.step,
             "delete": self.parts.deleter.step,
-            "take": self.parts.consumer.step,
+            "take": self.parts.after_upload.step,
             "adopt": self._adopt,
         }
 

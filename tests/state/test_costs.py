@@ -7,7 +7,7 @@ import pytest
 from sqlite_utils import Database
 
 from syncd.disk import Fingerprint
-from syncd.state import copies, files, grace, history, intents, observations
+from syncd.state import copies, files, grace, history, intents, observations, scan_index
 from syncd.state.copies import NEWEST_KEPT, Copy
 from syncd.state.database import schema
 from syncd.state.database.migrations import migrations
@@ -246,3 +246,25 @@ def test_a_file_that_changed_after_now_settles_from_now_on(store):
     assert store.write(lambda db: look(db, NOW)) is FileStatus.SETTLING
     assert store.write(lambda db: look(db, NOW + 4)) is FileStatus.SETTLING
     assert store.write(lambda db: look(db, NOW + 5)) is FileStatus.READY
+
+
+@pytest.mark.parametrize("status", [FileStatus.MISSING, FileStatus.CONSUMED, FileStatus.INELIGIBLE])
+def test_files_that_are_gone_make_no_scan_dearer(store, status):
+    def work(number):
+        def fill(db):
+            for at in range(number):
+                add_file(db, b"d/%d" % (at + number), status=status)
+                add_file(db, b"%d/a" % (at + number), status=status)
+            return [
+                steps(
+                    db, lambda db: scan_index.expected_in(db, "f", b"d", skips=False, limit=1000)
+                ),
+                steps(db, lambda db: scan_index.in_directory(db, "f", b"d")),
+                steps(db, lambda db: scan_index.next_directories(db, "f", b"", 1000)),
+            ]
+
+        return store.write(fill)
+
+    store.write(add_folder)
+    store.write(lambda db: add_file(db, b"d/there"))
+    assert work(1000) == work(1)

@@ -20,7 +20,7 @@ def emptied(request, shop, tmp_path):
     shop.target = tmp_path / "sent"
     shop.policies["f"] = replace(shop.policies["f"], after_upload=request.param)
     target = os.fsencode(shop.target) if request.param == "move" else None
-    shop.consumer = AfterUpload(
+    shop.after_upload = AfterUpload(
         store=shop.store,
         ledger=shop.ledger,
         client=shop.client,
@@ -47,10 +47,10 @@ def quiet(shop):
 
 def test_a_live_file_is_taken_away_and_its_copy_stays_for_good(emptied):
     emptied.drop("a", b"one")
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").exists(), "nothing is taken that is not live"
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert not (emptied.root / "a").exists()
     assert emptied.file("a").status is FileStatus.CONSUMED
     assert emptied.copy("a").status is CopyStatus.RELEASED
@@ -66,7 +66,7 @@ def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(empt
     for name in ("a", "b"):
         emptied.drop(name, name.encode())
     emptied.upload()
-    assert [emptied.consumer.step() for _ in range(3)] == [0.0, 0.0, None]
+    assert [emptied.after_upload.step() for _ in range(3)] == [0.0, 0.0, None]
     assert list(emptied.root.iterdir()) == []
 
 
@@ -75,12 +75,12 @@ def test_a_step_asks_for_the_next_one_only_where_it_may_have_left_something(empt
 def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
     emptied.drop("a", b"one")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.drop("a", second)
     emptied.upload()
     quiet(emptied)
     assert len(emptied.live()) == 2
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.notice("a", Seen.MISSING)
     quiet(emptied)
     assert len(emptied.live()) == 2
@@ -90,7 +90,7 @@ def test_a_new_drop_of_that_name_is_a_new_copy_beside_the_old(emptied, second):
 def test_what_a_person_deletes_before_it_is_taken_away_is_kept_remotely(emptied):
     emptied.drop("a", b"one")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.drop("a", b"two")
     emptied.upload()
     (emptied.root / "a").unlink()
@@ -107,7 +107,7 @@ def test_newer_content_stands_beside_the_old_that_was_not_taken_away_yet(emptied
     emptied.drop("a", b"whole")
     emptied.upload()
     assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.LIVE]
-    emptied.consumer.step()
+    emptied.after_upload.step()
     quiet(emptied)
     assert not (emptied.root / "a").exists()
     assert [c.status for c in emptied.copies("a")] == [CopyStatus.RELEASED, CopyStatus.RELEASED]
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_longer_what_was_sent_stays(emptied):
     emptied.drop("a", b"one")
     emptied.upload()
     (emptied.root / "a").write_bytes(b"two")
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == b"two"
     assert emptied.copy("a").status is CopyStatus.LIVE
 
@@ -130,7 +130,7 @@ def test_the_same_size_and_time_do_not_pass_for_the_same_bytes(emptied, monkeypa
     mark = emptied.file("a").fingerprint
     (emptied.root / "a").write_bytes(b"two")
     monkeypatch.setattr("syncd.disk.fingerprint", lambda _: mark)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == b"two"
 
 
@@ -140,7 +140,7 @@ def test_what_others_deleted_since_is_looked_for_and_its_file_stays(emptied):
         emptied.drop(name, name.encode())
     emptied.upload()
     emptied.client.delete(emptied.copy("a").file_uuid)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == b"a"
     assert emptied.copy("a").status is CopyStatus.GONE
     assert emptied.holds() == [("sending", "remote_gone")]
@@ -157,7 +157,7 @@ def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
         emptied.drop(f"{number}", b"a")
     emptied.upload()
     emptied.faults({"match": "GET /v2/*", "action": {"status": status}})
-    while emptied.consumer.step() == 0.0:
+    while emptied.after_upload.step() == 0.0:
         pass
     emptied.faults()
     assert len(list(emptied.root.iterdir())) == 12
@@ -165,7 +165,7 @@ def test_where_nobody_can_tell_whether_a_copy_is_still_there_its_file_stays(
     emptied.gate.try_now()
     emptied.gate.succeeded()
     emptied.now += 3600
-    while emptied.consumer.step() == 0.0:
+    while emptied.after_upload.step() == 0.0:
         pass
     assert list(emptied.root.iterdir()) == []
 
@@ -175,7 +175,7 @@ def test_the_service_is_asked_before_a_file_is_taken_away_and_once_for_many(empt
         emptied.drop(f"{number}", b"a")
     emptied.upload()
     before = len(emptied.ask("requests"))
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert list(emptied.root.iterdir()) == []
     asked = emptied.ask("requests")[before:]
     assert [(request["method"], request["path"]) for request in asked] == [("GET", "/v2/files")]
@@ -188,10 +188,10 @@ def test_nothing_is_taken_away_while_the_ledger_has_lost_something(emptied):
     emptied.upload()
     lost = {"stops": "sending", "scope": holds.EVERYWHERE, "reason": holds.STATE_LOST}
     emptied.store.write(lambda db: holds.place(db, **lost, message="", now=emptied.now))
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").exists()
     emptied.store.write(lambda db: holds.release(db, **lost, now=emptied.now))
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert not (emptied.root / "a").exists()
 
 
@@ -215,16 +215,16 @@ def test_a_cut_before_or_after_the_file_is_taken_away_ends_the_same(emptied, mon
 
     monkeypatch.setattr(place, name, cutting)
     with pytest.raises(KeyboardInterrupt):
-        emptied.consumer.step()
+        emptied.after_upload.step()
     monkeypatch.undo()
     assert emptied.file("a").status is FileStatus.CONSUMED
     assert emptied.copy("a").status is CopyStatus.RELEASED
     # A scan in the meantime changes nothing.
     emptied.notice("a", Seen.PRESENT if cut == "before it is set aside" else Seen.MISSING)
     emptied.now += 61
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.now += 61
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert list(emptied.root.iterdir()) == []
     assert (emptied.copy("a").due_at, emptied.copy("a").aside) == (None, None)
     quiet(emptied)
@@ -248,7 +248,7 @@ def test_without_the_intent_a_cut_would_delete_the_copy_of_what_was_taken(emptie
 
     monkeypatch.setattr(after_upload, "begin", untold)
     monkeypatch.setattr(after_upload, "done", lambda *_, **__: None)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     # In such a folder nothing is ever deleted remotely; only where that is undone, it shows.
     emptied.policies["f"] = replace(emptied.policies["f"], after_upload="keep")
     emptied.notice("a", Seen.MISSING)
@@ -269,21 +269,21 @@ def obstacle(shop):
 def test_a_target_that_became_a_link_takes_nothing_until_that_is_undone(emptied, elsewhere):
     emptied.drop("a", b"one")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     was, there = emptied.target.with_name("was"), emptied.target.with_name("there")
     emptied.target.rename(was)
     there.mkdir()
     emptied.target.symlink_to(emptied.root if elsewhere == "watch folder" else there)
     emptied.drop("b", b"two")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert [path.name for path in emptied.root.iterdir()] == ["b"]
     assert not any(there.iterdir())
     assert "is a link to another place" in obstacle(emptied)
     emptied.target.unlink()
     was.rename(emptied.target)
     emptied.now += 1000
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert sent(emptied) == {"a": b"one", "b": b"two"}
     assert obstacle(emptied) == ""
 
@@ -298,7 +298,7 @@ def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, m
     else:
         monkeypatch.setattr(relocation.Aside, "move", refused)
         monkeypatch.setattr(relocation.Aside, "delete", refused)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert [path.name for path in emptied.root.iterdir()] == ["a"]
     assert emptied.file("a").status is FileStatus.READY
     assert "Read-only file system" in obstacle(emptied)
@@ -306,10 +306,10 @@ def test_a_file_that_cannot_be_taken_away_stays_mirrored_and_says_why(emptied, m
     monkeypatch.undo()
     emptied.notice("a")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").exists(), "it is not tried again at once"
     emptied.now += 1000
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert not (emptied.root / "a").exists()
     assert obstacle(emptied) == ""
 
@@ -320,14 +320,14 @@ def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(empti
         emptied.drop(f"{number}", b"a" * 1000)
     emptied.upload()
     monkeypatch.setattr(relocation, "is_writable", lambda *_: False)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert "may not take files out of" in obstacle(emptied)
     read, sha256 = [], disk.sha256
     monkeypatch.setattr(disk, "sha256", lambda *a, **k: read.append(a) or sha256(*a, **k))
     commits, asked = emptied.store._writer.version, len(emptied.ask("requests"))
     for _ in range(24):
         emptied.now += 3600
-        emptied.consumer.step()
+        emptied.after_upload.step()
     assert read == []
     assert emptied.store._writer.version == commits
     assert len(emptied.ask("requests")) == asked
@@ -342,14 +342,14 @@ def test_a_file_that_somebody_still_writes_to_stays_and_its_next_words_are_sent(
         writer.flush()
         emptied.notice("recording.log")
         emptied.upload()
-        emptied.consumer.step()
+        emptied.after_upload.step()
         assert path.read_bytes() == b"first part"
         assert obstacle(emptied) == ""
         writer.write(b", second part")
     emptied.notice("recording.log")
     emptied.now += 1000
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert list(emptied.root.iterdir()) == []
     wanted = sha256(b"first part, second part").hexdigest()
     assert wanted in emptied.live().values()
@@ -364,7 +364,7 @@ def test_a_memory_map_counts_as_a_writer(emptied):
         mapped = mmap.mmap(file.fileno(), 4096)
     emptied.notice("a")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     mapped[0] = ord("b")
     assert path.read_bytes()[:1] == b"b"
     mapped.close()
@@ -385,7 +385,7 @@ def test_a_file_that_is_renamed_over_in_the_last_moment_is_left_alone(emptied, m
         return honest(*args)
 
     monkeypatch.setattr(place, moment, swapping)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == b"never sent"
     assert [path.name for path in emptied.root.iterdir()] == ["a"]
     assert sent(emptied) == {}
@@ -402,16 +402,16 @@ def test_without_a_lease_a_file_is_set_aside_and_unlinked_a_day_later(emptied, m
             emptied.notice("a")
             emptied.now += 1000
             emptied.upload()
-            emptied.consumer.step()
+            emptied.after_upload.step()
             assert not path.exists()
             (private,) = emptied.root.iterdir()
             assert (private / "a").read_bytes() == b"one" + late
             writer.write(late)
         emptied.now += DAY_SECONDS - 10
-        emptied.consumer.step()
+        emptied.after_upload.step()
         assert private.exists()
         emptied.now += 20
-        emptied.consumer.step()
+        emptied.after_upload.step()
     assert path.read_bytes() == b"one" + late + late, "it was written to while it was aside"
     assert [found.name for found in emptied.root.iterdir()] == ["a"]
     assert emptied.file("a").status is FileStatus.READY
@@ -422,12 +422,12 @@ def test_a_new_drop_of_the_name_does_not_harm_what_is_set_aside(emptied, monkeyp
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
     emptied.drop("a", b"old")
     emptied.upload()
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.drop("a", b"new")
     emptied.upload()
     emptied.now += DAY_SECONDS + 10
     monkeypatch.setattr(lease, "is_open_for_writing", lambda _: False)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert len(emptied.live()) == 2
     assert list(emptied.root.iterdir()) == []
 
@@ -437,10 +437,10 @@ def test_what_is_aside_goes_back_where_files_are_to_stay_from_now_on(emptied, mo
     monkeypatch.setattr(relocation.Aside, "is_beside", lambda *_: False)
     emptied.drop("a", b"old")
     emptied.upload()
-    emptied.consumer.step()
-    emptied.consumer.emptied["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
+    emptied.after_upload.step()
+    emptied.after_upload.emptied["f"] = EmptiedFolder(os.fsencode(emptied.root), takes=False)
     emptied.now += DAY_SECONDS + 10
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == b"old"
     assert emptied.copy("a").status is CopyStatus.LIVE
 
@@ -450,7 +450,7 @@ def test_nothing_is_taken_away_beneath_another_root(emptied, monkeypatch):
     emptied.drop("a", b"one")
     emptied.upload()
     monkeypatch.setattr(worker, "is_right_root", lambda *_: False)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").exists()
 
 
@@ -460,7 +460,7 @@ def test_a_file_with_an_open_writer_is_not_even_set_aside(emptied, monkeypatch):
     emptied.upload()
     monkeypatch.setattr(relocation, "set_aside", lambda *_: pytest.fail("it was set aside"))
     with (emptied.root / "a").open("ab"):
-        emptied.consumer.step()
+        emptied.after_upload.step()
     assert emptied.copy("a").status is CopyStatus.LIVE
 
 
@@ -475,7 +475,7 @@ def test_a_writer_that_comes_in_the_last_moment_gets_its_file_back(emptied, monk
         return set_aside(*args)
 
     monkeypatch.setattr(relocation, "set_aside", late)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     with writers[0] as writer:
         writer.write(b", and more")
     assert (emptied.root / "a").read_bytes() == b"one, and more"
@@ -494,12 +494,12 @@ def test_nothing_is_taken_away_that_the_service_does_not_hold_whole(emptied, mon
     )
     for _ in range(3):
         emptied.now += 1000
-        emptied.consumer.step()
+        emptied.after_upload.step()
     assert (emptied.root / "a").exists()
     assert obstacle(emptied)
     monkeypatch.undo()
     emptied.now += 1000
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert not (emptied.root / "a").exists()
     assert obstacle(emptied) == ""
 
@@ -512,7 +512,7 @@ def test_a_size_that_only_the_download_tells_is_enough(emptied, monkeypatch):
     monkeypatch.setattr(
         emptied.client, "get", lambda uuid: replace(get(uuid), file_size_bytes=None)
     )
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert list(emptied.root.iterdir()) == []
 
 

@@ -29,7 +29,7 @@ def emptied(shop, tmp_path):
     """A shop that moves its files, and writes receipts beside them."""
     shop.target = tmp_path / "sent"
     shop.policies["f"] = replace(shop.policies["f"], after_upload="move")
-    shop.consumer = AfterUpload(
+    shop.after_upload = AfterUpload(
         store=shop.store,
         ledger=shop.ledger,
         client=shop.client,
@@ -95,7 +95,7 @@ def test_a_receipt_stands_beside_the_moved_file_whatever_name_that_got(emptied):
     emptied.upload()
     emptied.receipts.step()
     assert written(emptied) == {}
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.receipts.step()
     assert written(emptied) == {
         "a-2.txt.receipt.json": emptied.copy("a.txt").file_uuid,
@@ -163,9 +163,9 @@ def test_a_file_whose_move_a_crash_cut_short_gets_its_receipt_beside_it(emptied,
     with monkeypatch.context() as at:
         at.setattr(taking.after_upload, "done", killed)
         with pytest.raises(KilledError):
-            emptied.consumer.step()
+            emptied.after_upload.step()
     emptied.now += 61
-    emptied.consumer.step()
+    emptied.after_upload.step()
     emptied.receipts.step()
     assert written(emptied) == {"a-2.receipt.json": emptied.copy("a").file_uuid}
 
@@ -205,7 +205,9 @@ def test_only_our_own_receipt_of_earlier_content_is_replaced_under_whatever_name
 
 def test_an_obstacle_at_a_path_that_is_not_utf_8_can_be_told(desk):
     path = os.fsdecode(b"/srv/\xff")
-    desk.store.write(table.note, "f", table.Progress(0, (), f"{path}: Read-only file system"))
+    desk.store.write(
+        table.note, "f", table.ReceiptProgress(0, (), f"{path}: Read-only file system")
+    )
     assert obstacle(desk).endswith("Read-only file system")
 
 

@@ -99,7 +99,7 @@ def test_the_root_is_looked_at_before_the_last_chunk_of_a_transfer(dropped, monk
 @pytest.fixture
 def emptied(dropped):
     dropped.upload()
-    dropped.consumer = AfterUpload(
+    dropped.after_upload = AfterUpload(
         store=dropped.store,
         ledger=dropped.ledger,
         client=dropped.client,
@@ -114,7 +114,7 @@ def emptied(dropped):
 @pytest.mark.row(65)
 def test_nothing_is_taken_away_from_another_root(emptied):
     replaced(emptied)
-    emptied.consumer.step()
+    emptied.after_upload.step()
     assert (emptied.root / "a").read_bytes() == BYTES
     assert emptied.file("a").status is FileStatus.READY
 

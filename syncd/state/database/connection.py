@@ -13,7 +13,7 @@ class Database:
     conn: sqlite3.Connection
 
     def value(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
-        """Return the first value of the first row; None where there is no row."""
+        """Return the first value of the first row; None if there is no row."""
         row = self.conn.execute(query, parameters).fetchone()
         return None if row is None else row[0]
 

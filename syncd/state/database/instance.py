@@ -27,7 +27,7 @@ class Instance(NamedTuple):
     progress: int
     #: the facts that bind the ledger to a service, an organization and a key, as far as known
     bound_to: dict[str, str]
-    #: what authenticates its tokens; None where an older syncd wrote the file
+    #: what authenticates its tokens; None if an older syncd wrote the file
     secret: str | None = None
 
 

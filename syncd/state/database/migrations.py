@@ -9,7 +9,7 @@ from sqlite_utils import Database, Migrations
 
 from syncd.state.copies import NEWEST_KEPT
 from syncd.state.database.first_tables import STATEMENTS, values_of
-from syncd.state.database.schema import LARGE_BYTES, LOST
+from syncd.state.database.schema import LARGE_BYTES, LOST, STANDING
 from syncd.state.lifecycle import Verdict, arrows_trigger
 
 migrations = Migrations("syncd")
@@ -382,3 +382,10 @@ def workspaces_in_one_spelling(db: Database) -> None:
         ("unanswered", "workspace_uuid"),
     ):
         db.execute(f"UPDATE {table} SET {column} = lower({column}) WHERE {column} GLOB '*[A-Z]*'")
+
+
+@migrations()
+def standing_files(db: Database) -> None:
+    """Index only the files that a scan expects to find: those that are gone outnumber them."""
+    db.execute("DROP INDEX files_parent")
+    db.execute(f"CREATE INDEX files_standing ON files (folder, parent) WHERE {STANDING}")

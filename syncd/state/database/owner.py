@@ -51,7 +51,8 @@ def _is_put_by_root(directory: Path) -> bool:
 def _strangers(directory: Path, owner: int) -> ForeignStateError:
     return ForeignStateError(
         f"the state directory {directory} belongs to user {owner}, and syncd runs as user "
-        f"{os.geteuid()}: run it as that user, or set [state] directory to another place"
+        f"{os.geteuid()}: run it as that user, give it all to user {os.geteuid()} (chown -R), or "
+        "set [state] directory to another place"
     )
 
 

@@ -18,6 +18,8 @@ APPLICATION_ID = 0x73796E63
 SCHEMA_VERSION = 3
 #: A file with more bytes is large: few of them are sent at a time. Part of an index.
 LARGE_BYTES = 32 << 20
+#: The files whose absence would be news, and those that `skip_existing` leaves out. Of an index.
+STANDING = "status IN ('ready', 'settling', 'unreadable') OR is_skipped"
 #: The reason of a copy that others deleted.
 LOST = "it was deleted remotely by others"
 #: Bytes to which the log is cut back once all of it is in the database.
@@ -25,7 +27,7 @@ WAL_BYTES = 64 << 20
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 #: The last migration: they are applied in order, so that all are applied once it is.
-LAST_MIGRATION = "workspaces_in_one_spelling"
+LAST_MIGRATION = "standing_files"
 
 
 def open_writable(path: Path, *, check: bool = False) -> Database:
