@@ -36,7 +36,7 @@ def deletes() -> None:
 
 
 @deletes.command("list", short_help="List what waits for a decision.")
-@click.argument("hold", required=False, type=int)
+@click.argument("hold", required=False, type=int, shell_complete=completion.numbers)
 @click.option("--all", "with_decided", is_flag=True, help="Also what was decided in the last year.")
 @_as_json
 @common

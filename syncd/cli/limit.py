@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
@@ -42,7 +43,13 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> JsonObjec
 
 
 @click.command()
-@click.argument("rate", metavar="[RATE|off|configured]", required=False, callback=_rate)
+@click.argument(
+    "rate",
+    metavar="[RATE|off|configured]",
+    required=False,
+    callback=_rate,
+    shell_complete=completion.rates,
+)
 @click.option("--for", "for_seconds", metavar="TIME", callback=span_of, help="For 30m, 2h, 1d.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @common

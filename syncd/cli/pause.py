@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.folders import folder_name
 from syncd.cli.lines import folded, print_json
@@ -26,7 +27,7 @@ from syncd.state.holds import EVERYWHERE, pauses
 from syncd.state.texts import seconds
 from syncd.units import clock
 
-_folder = click.argument("folder", required=False)
+_folder = click.argument("folder", required=False, shell_complete=completion.folders)
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from syncd.cli import completion
 from syncd.cli.lines import complain, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.selection import arguments
@@ -45,7 +46,13 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument(
+    "paths",
+    metavar="[PATH]...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.paths,
+)
 @click.option(
     "--timeout",
     metavar="SECONDS",
