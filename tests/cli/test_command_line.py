@@ -1,7 +1,10 @@
 """Options, exit codes and error lines of the command line as a whole."""
 
 import io
+import re
+import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,6 +277,20 @@ def test_the_console_script_exits_with_the_code(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
+
+
+def test_help_leads_to_how_to_start_over_by_commands_that_work_as_they_stand(desk, syncd):
+    desk.store.close()
+    (command,) = re.findall("start over.*: syncd (adopt --help)", syncd("--help")[1])
+    text = syncd(*command.split())[1]
+    moves, new, other = re.findall("^    ((?:mv|syncd) .*)$", text, re.MULTILINE)
+    assert (new, other) == ("syncd adopt --new", "syncd adopt --instance ID")
+    assert max(map(len, text.replace(moves, "").splitlines())) <= 80
+    subprocess.run(shlex.split(moves), check=True)
+    assert not desk.directory.exists()
+    assert "there is no state in" in syncd("ls")[2]
+    (desk.home / "syncd.toml").write_text("[state\ndirectory = 1")
+    assert syncd("adopt", "--help")[0] == 0
 
 
 def test_adopt_refuses_an_id_of_another_form_before_it_asks(desk, syncd):

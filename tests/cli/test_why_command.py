@@ -26,8 +26,10 @@ def test_it_tells_uuid_attempts_error_request_id_and_history(desk, syncd):
     assert "no route (request req-9)" in out
     assert "next try    in 5 min" in out or "next try    in 4 min" in out
     assert "synced" in out
-    # A command is left whole.
-    assert max(len(line) for line in out.splitlines() if not line.startswith("  > ")) <= 80
+    # A command and a token are left whole.
+    whole = ("  > ", "    token ")
+    assert max(len(line) for line in out.splitlines() if not line.startswith(whole)) <= 80
+    assert f"token       {desk.copy(copy).token}\n" in out
 
 
 def test_a_file_is_found_by_the_uuid_of_its_copy_also_of_one_that_is_gone(desk, syncd_json, syncd):
