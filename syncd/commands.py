@@ -20,14 +20,15 @@ from syncd.files_api import (
     UnauthorizedError,
 )
 from syncd.repair.adopt import AdoptError
-from syncd.state import hooks, limits, overview
+from syncd.state import history, hooks, limits, overview
 from syncd.state.batches import batched
-from syncd.state.database.store import Store
+from syncd.state.database.store import Store, Transaction
 from syncd.state.holds import EVERYWHERE, ROOT_REPLACED, decisions, pauses
 from syncd.state.holds.decisions import Decided, Decision, ReviewError
 from syncd.state.limits import Limit
 from syncd.state.texts import shown
-from syncd.units import span
+from syncd.units import moment, rate, span
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.gate import Gate
 from syncd.workers.organization_check import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
 from syncd.workers.service_probe import ServiceProbe
@@ -93,7 +94,7 @@ def adopt(components: Components, arguments: JsonObject) -> Iterator[JsonObject]
     organization's; ForeignStateError if it is.
     """
     if arguments.get("new"):
-        components.adopter.begin_anew(by=str(arguments.get("by", "")))
+        components.adopter.begin_anew(by=_operator(arguments))
         yield {"new": True, "instance": components.store.instance}
         return
     _see_whose_key_it_is(components)
@@ -108,7 +109,7 @@ def adopt(components: Components, arguments: JsonObject) -> Iterator[JsonObject]
     yield from components.adopter.adopt(
         instance=arguments.get("instance"),
         check=bool(arguments.get("check", False)),
-        by=str(arguments.get("by", "")),
+        by=_operator(arguments),
     )
 
 
@@ -167,16 +168,29 @@ def fetch_urls(
 
 
 def pause(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
-    """Pause `folder`, or everything, `until` a time; drop what is on its way in it."""
-    result = set_pause(components.store, arguments)
+    """Pause `folder`, or everything, as `set_pause` says; drop what is on its way in it."""
+    result = set_pause(components.store, components.clocks, arguments)
     components.gate.see_pauses()
     yield result
 
 
-def set_pause(store: Store, arguments: JsonObject) -> JsonObject:
-    """Keep a pause in the state alone; return every pause that is in force."""
-    scope = arguments.get("folder") or EVERYWHERE
-    store.write(pauses.pause, scope, arguments.get("until"), time.time())
+def set_pause(store: Store, clocks: ClockWatch, arguments: JsonObject) -> JsonObject:
+    """Keep a pause in the state alone; return every pause that is in force.
+
+    It lasts for some `seconds`, or `until` the clock shows a time, or until it is resumed.
+    """
+    scope, seconds = arguments.get("folder") or EVERYWHERE, arguments.get("seconds")
+    clocks.look()
+    now = time.time()
+    until = arguments.get("until") if seconds is None else now + seconds
+    root = base64.b64decode(arguments.get("root_b64", "")) or None
+    end = "`syncd resume`" if until is None else moment(until)
+
+    def keep(db: Transaction) -> None:
+        pauses.pause(db, scope, until, now, is_span=seconds is not None, root=root)
+        pauses.tell(db, history.PAUSED, scope, now, f"until {end}", _operator(arguments))
+
+    store.write(keep)
     return {"paused": store.read(overview.paused, time.time())}
 
 
@@ -194,14 +208,20 @@ def end_pause(store: Store, arguments: JsonObject) -> JsonObject:
     SyncdError for a folder that is paused with all others.
     """
     now, folder = time.time(), arguments.get("folder")
-    store.write(pauses.end_due, now)
-    paused = store.read(pauses.scopes)
+    paused = {one["folder"] or EVERYWHERE for one in store.read(overview.paused, now)}
     if folder and folder not in paused and EVERYWHERE in paused:
         raise SyncdError(
             f"everything is paused, and not {folder} alone: end that with `syncd resume`, then "
             "pause the folders that are to wait"
         )
-    resumed = store.write(pauses.resume, folder, now)
+
+    def end(db: Transaction) -> list[str]:
+        scopes = pauses.resume(db, folder, now)
+        for scope in scopes:
+            pauses.tell(db, history.RESUMED, scope, now, "before its time", _operator(arguments))
+        return scopes
+
+    resumed = store.write(end)
     return {
         "resumed": [None if scope == EVERYWHERE else scope for scope in resumed],
         "paused": store.read(overview.paused, time.time()),
@@ -210,19 +230,33 @@ def end_pause(store: Store, arguments: JsonObject) -> JsonObject:
 
 def limit(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Limit the bandwidth of uploads as `set_limit` says; yield what is in force."""
-    set_limit(components.store, arguments)
+    set_limit(components.store, components.clocks, arguments)
     components.bandwidth.step()
     components.store.changed.set()
     yield components.bandwidth.in_force.shown()
 
 
-def set_limit(store: Store, arguments: JsonObject) -> None:
-    """Keep `rate` (None: no limit) as the limit, `until` a time; or none, with `configured`."""
-    now = time.time()
-    if arguments.get("configured"):
-        store.write(limits.forget)
-    else:
-        store.write(limits.set_limit, Limit(arguments["rate"], now, arguments["until"]))
+def set_limit(store: Store, clocks: ClockWatch, arguments: JsonObject) -> None:
+    """Keep `rate` (None: no limit) as the limit, for some `seconds`; or none, with `configured`."""
+    clocks.look()
+    now, seconds = time.time(), arguments.get("seconds")
+    until = None if seconds is None else now + seconds
+    chosen = None if arguments.get("configured") else Limit(arguments["rate"], now, until)
+
+    def keep(db: Transaction) -> None:
+        if chosen is None:
+            limits.forget(db)
+        else:
+            limits.set_limit(db, chosen)
+        detail = "as configured" if chosen is None else rate(chosen.rate)
+        detail += f" until {moment(until)}" if until else ""
+        history.note(db, history.LIMITED, now, detail=detail, by=_operator(arguments))
+
+    store.write(keep)
+
+
+def _operator(arguments: JsonObject) -> str:
+    return str(arguments.get("by", ""))
 
 
 def approve_deletions(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
@@ -242,7 +276,7 @@ def _decide(
     components: Components, arguments: JsonObject, verdict: Decided
 ) -> Iterator[JsonObject]:
     holds = [(int(hold_id), int(newest)) for hold_id, newest in arguments["holds"]]
-    by = str(arguments.get("by", ""))
+    by = _operator(arguments)
     done = [_decide_one(components, hold_id, verdict, newest, by) for hold_id, newest in holds]
     components.store.changed.set()
     yield {"verdict": verdict, "holds": [_decision(components, decision) for decision in done]}

@@ -19,6 +19,7 @@ from syncd.repair.adopt import Adopter
 from syncd.repair.verify import Verifier
 from syncd.state import hooks, reconfiguration
 from syncd.state.database.store import Store
+from syncd.state.holds import pauses
 from syncd.state.ledger import Ledger, abandon_all
 from syncd.state.manual_retry import Retrying
 from syncd.state.planner import Policy
@@ -27,6 +28,7 @@ from syncd.watch.stage import Watch
 from syncd.wiring import Common
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
+from syncd.workers.clock_seen import ClockWatch, clock_watch
 from syncd.workers.confirmer import Confirmer
 from syncd.workers.deleter import Deleter
 from syncd.workers.gate import Gate
@@ -45,6 +47,7 @@ class Components:
     """Everything that runs, built and not started."""
 
     store: Store
+    clocks: ClockWatch
     policies: Mapping[str, Policy]
     watch: Watch
     uploader: Uploader
@@ -74,12 +77,18 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     """Build every part over an open store; starts nothing."""
     _require_key(config)
     policies = {folder.name: wiring.policy(config, folder) for folder in config.folders}
-    remedy = config.credentials.remedy
+    clocks = clock_watch(store, clock)
     common = Common(
         config=config,
         store=store,
         ledger=Ledger(policies=policies, instance=store.instance),
-        gate=Gate(store=store, clock=clock, monotonic=time.monotonic, key_remedy=remedy),
+        gate=Gate(
+            store=store,
+            clock=clock,
+            monotonic=time.monotonic,
+            key_remedy=config.credentials.remedy,
+            look_at_clock=clocks.look,
+        ),
         policies=policies,
         folders=[wiring.watch_folder(folder) for folder in config.folders],
         clock=clock,
@@ -95,6 +104,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
         bucket=bucket,
         timetable=Timetable.parse(config.upload.bandwidth),
         clock=clock,
+        look_at_clock=clocks.look,
     )
     organization_check = OrganizationCheck(
         store=store,
@@ -115,11 +125,12 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
     stop_looking = StopFlag()
     return Components(
         store=store,
+        clocks=clocks,
         policies=policies,
         watch=wiring.watch(common, stop_looking),
         uploader=wiring.uploader(common, bandwidth, lambda flag: make_client(config, flag, bucket)),
         poller=wiring.poller(common, polls),
-        deleter=wiring.deleter(common, deletes),
+        deleter=wiring.deleter(common, deletes, clocks),
         confirmer=wiring.confirmer(common, confirms),
         after_upload=wiring.after_upload(common, takes_away),
         receipts=wiring.receipts(common),
@@ -151,10 +162,9 @@ def _require_key(config: Config) -> None:
 def settle_changes(components: Components, *, removed_too: bool) -> None:
     """Release the copies of folders that are no longer configured, or have another workspace.
 
-    This comes before any work, because requests that were left without an outcome are in doubt.
+    This comes before any work.
     """
     store, policies = components.store, components.policies
-    store.write(abandon_all, time.time())
     named = {hook.name for hook in components.hooks}
     if named != store.read(hooks.names):
         store.write(hooks.configure, named)
@@ -164,6 +174,10 @@ def settle_changes(components: Components, *, removed_too: bool) -> None:
         release = partial(reconfiguration.release_removed, folder=name, policies=policies)
         while store.write(release, now=time.time()):
             pass
+    roots = {name: watched.folder.path for name, watched in components.watch.folders.items()}
+    if store.read(pauses.astray, roots):
+        for name in store.write(pauses.follow, roots, time.time()):
+            log.warning("%s is still paused, under this name and at its path of now", name)
     if removed_too:
         components.gate.release_unused({p.workspace_uuid for p in policies.values()})
     for name in store.read(reconfiguration.moved, policies):
@@ -192,11 +206,18 @@ def opened_store(config: Config) -> Iterator[Store]:
 
 
 @contextmanager
-def opened(config: Config) -> Iterator[Components]:
-    """Open the state directory, and build every part."""
+def opened(config: Config, *, applies: bool = True) -> Iterator[Components]:
+    """Open the state directory, and build every part.
+
+    With `applies`, what has changed in the configuration is applied to the state: that is for the
+    daemon and for a pass, and not for a command that may have been given another configuration.
+    """
     with opened_store(config) as store:
         components = build(config, store)
-        settle_changes(components, removed_too=not config.folders_are_chosen)
+        # Requests that were left without an outcome are in doubt.
+        store.write(abandon_all, time.time())
+        if applies:
+            settle_changes(components, removed_too=not config.folders_are_chosen)
         try:
             yield components
         finally:

@@ -79,6 +79,11 @@ def clock(at: float) -> str:
     return f"{local:%H:%M:%S}" if is_near else f"{local:%Y-%m-%d %H:%M}"
 
 
+def moment(at: float) -> str:
+    """Return a local time for a person who may read it much later: `2026-11-30 07:30`."""
+    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M}"
+
+
 def _parse(text: str, units: dict[str, int], wanted: str) -> float:
     match = _AMOUNT.fullmatch(text)
     factor = units.get(match[2].lower()) if match else None

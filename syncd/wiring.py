@@ -17,7 +17,7 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.stage import Watch
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
-from syncd.workers.clock_seen import boot_id, boottime
+from syncd.workers.clock_seen import ClockWatch, boottime
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.emptied_folder import EmptiedFolder
@@ -119,7 +119,7 @@ def poller(common: Common, client: FilesClient) -> Poller:
     )
 
 
-def deleter(common: Common, client: FilesClient) -> Deleter:
+def deleter(common: Common, client: FilesClient, clocks: ClockWatch) -> Deleter:
     return Deleter(
         store=common.store,
         ledger=common.ledger,
@@ -133,7 +133,7 @@ def deleter(common: Common, client: FilesClient) -> Deleter:
         gate=common.gate,
         clock=common.clock,
         steady=boottime,
-        boot=boot_id(),
+        clocks=clocks,
         pause=common.stop.wait,
         stopped=common.stop.is_set,
         ask=poller(common, client).look,

@@ -144,7 +144,7 @@ def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
             due_at=long_ago + 60,
         )
     )
-    monkeypatch.setattr(parts.deleter, "steady", lambda: boottime() - 3600)
+    monkeypatch.setattr(parts.clocks, "steady", lambda: boottime() - 3600)
     until(lambda: parts.store.read(lambda db: files.get(db, file_id)).due_at > time.time() + 50)
 
 

@@ -55,7 +55,7 @@ def rates(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comple
 
 def documents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the next word of a command that has a schema."""
-    from syncd.report.documents import DOCUMENTS  # noqa: PLC0415 - as below
+    from syncd.report.schemas import DOCUMENTS  # noqa: PLC0415 - as below
 
     given = tuple(ctx.params.get("command") or ())
     names = [tuple(name.split()) for name in DOCUMENTS]

@@ -59,7 +59,7 @@ def perform(
     arguments: JsonObject,
     *,
     progress: Callable[[JsonObject], None] = lambda _: None,
-    alone: Callable[[Config], Iterator[JsonObject]] | None = None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command` and return its result; `progress` is told each step, as it begins.
 
@@ -137,7 +137,7 @@ def _carried_out(
     options: Options,
     command: str,
     arguments: JsonObject,
-    alone: Callable[[Config], Iterator[JsonObject]] | None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None,
 ) -> Iterator[JsonObject]:
     directory = options.look().state.directory
     with suppress(OSError):
@@ -149,9 +149,9 @@ def _carried_out(
             connection.close()
         return
     if alone is not None:
-        yield from alone(options.load(to_sync=False))
+        yield from alone(options.load(to_sync=False), arguments)
         return
-    with opened(options.load(to_sync=True)) as components:
+    with opened(options.load(to_sync=True), applies=False) as components:
         yield from COMMANDS[command](components, arguments)
 
 

@@ -25,6 +25,7 @@ from syncd.state.database.lock import lock_holder
 from syncd.timetable import Timetable
 from syncd.units import parse_rate
 from syncd.workers.bandwidth import in_force
+from syncd.workers.clock_seen import clock_watch
 
 #: The word for what the configuration says.
 CONFIGURED = "configured"
@@ -65,11 +66,7 @@ def limit(
     """
     if for_seconds is not None and (rate is None or "rate" not in rate):
         raise click.UsageError("--for needs a rate, or off")
-    if rate is None:
-        result = _known(options)
-    else:
-        until = None if for_seconds is None else time.time() + for_seconds
-        result = _set(options, rate | {"until": until})
+    result = _known(options) if rate is None else _set(options, rate | {"seconds": for_seconds})
     if as_json:
         print_json(result, indent=2)
     else:
@@ -99,9 +96,9 @@ def _next(config: Config) -> JsonObject:
 
 
 def _set(options: Options, arguments: dict[str, Any]) -> JsonObject:
-    def alone(config: Config) -> Iterator[JsonObject]:
+    def alone(config: Config, arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
-            set_limit(store, arguments)
+            set_limit(store, clock_watch(store), arguments)
         yield _next(config)
 
     result = perform(options, "limit", arguments, alone=alone)

@@ -57,9 +57,9 @@ def log(
 ) -> int:
     """Tell what was done to files, the newest last: synced, moved, missing, deleted, failed.
 
-    PATH is a file, a directory or a glob, as for `ls`. The lines of a folder tell who approved or
-    rejected a hold of it, and those of no folder what `adopt` did. The history goes back 90 days,
-    for deletions a year.
+    PATH is a file, a directory or a glob, as for `ls`. Lines without a path tell what was held, who
+    approved or rejected that, who paused, resumed or limited, and what `adopt` did. The history
+    goes back 90 days, for deletions a year.
     """
     directory = options.glance().state_directory
     wanted = _wanted(options, paths) if paths else _everything

@@ -1,7 +1,7 @@
 """`pause` and `resume`: stop sending and deleting for a while."""
 
+import base64
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +9,7 @@ import click
 
 from syncd.cli import completion
 from syncd.cli.control import perform
-from syncd.cli.folders import folder_name
+from syncd.cli.folders import named_folder
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.times import future_time, span_of
@@ -26,6 +26,7 @@ from syncd.state.database.store import Store
 from syncd.state.holds import EVERYWHERE, pauses
 from syncd.state.texts import seconds
 from syncd.units import clock
+from syncd.workers.clock_seen import clock_watch
 
 _folder = click.argument("folder", required=False, shell_complete=completion.folders)
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -57,8 +58,12 @@ def pause(
     """
     if for_seconds is not None and until is not None:
         raise click.UsageError("use only one of --for and --until")
-    end = until if for_seconds is None else time.time() + for_seconds
-    _carry_out(options, "pause", folder, {"until": end}, set_pause, as_json=as_json)
+    end = {"until": until, "seconds": for_seconds}
+
+    def alone(store: Store, arguments: JsonObject) -> JsonObject:
+        return set_pause(store, clock_watch(store), arguments)
+
+    _carry_out(options, "pause", folder, end, alone, as_json=as_json)
 
 
 @click.command()
@@ -91,9 +96,11 @@ def _carry_out(
             )
         except NoStateError:
             known = list(folder_paths.folders(config, None))
-        arguments["folder"] = folder_name(folder, known)
+        meant = named_folder(folder, known)
+        arguments["folder"] = meant.name
+        arguments["root_b64"] = base64.b64encode(meant.root).decode()
 
-    def by_hand(config: Config) -> Iterator[JsonObject]:
+    def by_hand(config: Config, arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             yield alone(store, arguments)
 

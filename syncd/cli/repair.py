@@ -299,7 +299,7 @@ def with_progress(
     command: str,
     arguments: JsonObject,
     *,
-    alone: Callable[[Config], Iterator[JsonObject]] | None = None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)

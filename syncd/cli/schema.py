@@ -4,10 +4,10 @@ import click
 
 from syncd.cli import completion
 from syncd.cli.lines import print_json
-from syncd.report.documents import DOCUMENTS
+from syncd.report.schemas import DOCUMENTS
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument(
     "command",
     metavar="COMMAND...",
@@ -18,8 +18,9 @@ from syncd.report.documents import DOCUMENTS
 def schema(command: tuple[str, ...]) -> None:
     """Print the JSON Schema of what COMMAND prints with --json: `syncd schema deletes list`.
 
-    For ls, wait, why, frames and fetch it describes each line or document. Keys may be added
-    later, so it refuses no further ones.
+    For ls, log, wait, why, frames and fetch it describes each line or document. `once --dry-run`
+    and `adopt --new` have schemas of their own. Keys may be added later, so none refuses further
+    ones.
     """
     from pydantic import TypeAdapter  # noqa: PLC0415 - it starts slowly
 

@@ -68,7 +68,7 @@ class Verifier:
             compared += self._claimed(workspace)
             for claim in comparison.missing(workspace):
                 of_workspace.add("gone", _of(claim))
-                self._record_gone(claim.copy_id)
+                self._record_gone(claim)
             findings.merge(of_workspace)
         self._tell_duplicates(findings, remove=remove_duplicates)
         yield {
@@ -143,11 +143,15 @@ class Verifier:
             },
         )
 
-    def _record_gone(self, copy_id: int) -> None:
-        """Treat the files of what others deleted as `remote_gone` says."""
-        if not self.store.read(holds.is_lost):
+    def _record_gone(self, claim: Claim) -> None:
+        """Treat the files of what others deleted as `remote_gone` says.
+
+        A folder that this configuration lacks is left as it is: it may be another's.
+        """
+        is_ours = claim.folder in self.policies or claim.status == CopyStatus.RELEASED
+        if is_ours and not self.store.read(holds.is_lost):
             now = self.clock()
-            self.store.write(self.ledger.gone_remotely, copy_id=copy_id, now=now)
+            self.store.write(self.ledger.gone_remotely, copy_id=claim.copy_id, now=now)
 
     def _tell_duplicates(self, findings: "_Findings", *, remove: bool) -> None:
         """Tell what our own repeated requests left from what is foreign; retire it if asked to."""

@@ -1,4 +1,4 @@
-"""The documents that commands print with `--json`, as types: `syncd schema` derives schemas.
+"""The documents in which commands report with `--json`, as types: `schemas` lists them.
 
 A key may be added at any time; none is removed or changed within a major version.
 """
@@ -100,6 +100,14 @@ class Paused(TypedDict):
     until: Time | None
 
 
+class Bandwidth(TypedDict):
+    """The limit on all uploads together, and who set it; null for none, or for no end."""
+
+    bytes_per_second: int | None
+    source: Literal["configuration", "timetable", "command"]
+    until: Time | None
+
+
 class Api(TypedDict):
     """The service, and why it is not reached."""
 
@@ -124,7 +132,7 @@ class Status(TypedDict):
     sending: Sending
     holds: list[Hold]
     paused: list[Paused]
-    bandwidth: dict[str, Any] | None
+    bandwidth: Bandwidth | None
     api: Api
 
 
@@ -203,52 +211,3 @@ class Examination(TypedDict):
 
     well: bool
     checks: list[Check]
-
-
-class Frame(TypedDict):
-    """A frame, as `frames` prints it; with --download, what became of it."""
-
-    number: int
-    url: str
-    file: NotRequired[str | None]
-    size: NotRequired[int]
-    downloaded: NotRequired[bool]
-    error: NotRequired[str | None]
-
-
-class Fetched(TypedDict):
-    """A URL that the service fetches, as `fetch` prints it."""
-
-    url: str
-    file_uuid: str | None
-    processing_status: str | None
-    known: bool
-    error: str | None
-
-
-class Verified(TypedDict):
-    """`verify`: what differs, by kind, and what could not be compared."""
-
-    listed: int
-    ours: int
-    compared: int
-    findings: dict[str, list[dict[str, Any]]]
-    counts: dict[str, int]
-    incomplete: list[str]
-    unread: dict[str, int]
-    kept: list[dict[str, Any]]
-
-
-#: The type of each document, by the command; those that print one a line are marked.
-DOCUMENTS: dict[str, Any] = {
-    "status": Status,
-    "ls": Entry,
-    "wait": Entry,
-    "why": Story,
-    "deletes list": list[Review],
-    "deletes list HOLD": Entry,
-    "doctor": Examination,
-    "frames": Frame,
-    "fetch": Fetched,
-    "verify": Verified,
-}

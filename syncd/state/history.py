@@ -1,4 +1,7 @@
-"""The history: each action on a path, why and when; kept 90 days, deletions a year."""
+"""The history: each action on a path, why and when; kept 90 days, deletions a year.
+
+Lines without a path are about a whole folder, or about all: what a person did, and what was held.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +13,9 @@ from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.texts import storable
 
+#: The events that stop something or let it go on: a hold opened; a person, or the time, did it.
+HELD, PAUSED, RESUMED, LIMITED = "held", "paused", "resumed", "limited"
+STOPS = (HELD, PAUSED, RESUMED, LIMITED)
 _DAY = 86_400.0
 KEPT_SECONDS = 90 * _DAY
 DELETIONS_KEPT_SECONDS = 365 * _DAY
@@ -42,21 +48,34 @@ def add(
 def note(
     db: Database, event: str, now: float, *, folder: str = "", detail: str, by: str = ""
 ) -> None:
-    """Write a line about a whole folder, or about all of them, and `by` whom it was done."""
+    """Write a line about a whole folder, or about all of them, and `by` whom it was done.
+
+    The newest of each event are kept, so that what happens often drives out nothing else.
+    """
     text = f"{detail}, by {by}" if by else detail
-    add_all(db, [Line(now, folder, b"", event, detail=storable(text))])
+    _insert(db, [Line(now, folder, b"", event, detail=storable(text))])
+    same = "folder = :folder AND path = x'' AND event = :event"
+    db.conn.execute(
+        f"DELETE FROM history WHERE {same} AND id <= (SELECT id FROM history WHERE {same} "
+        "ORDER BY id DESC LIMIT 1 OFFSET :kept)",
+        {"folder": folder, "event": event, "kept": NEWEST_KEPT},
+    )
 
 
 def add_all(db: Database, lines: Sequence[Line]) -> None:
     """Write lines of files' stories, of each of which the newest are kept."""
     for some in batched(lines):
-        db.conn.execute(
-            f"INSERT INTO history (at, folder, path, event, file_uuid, detail) {values(some)}",
-            [value for line in some for value in line],
-        )
+        _insert(db, some)
         paths = [value for line in some for value in (line.folder, line.path)]
         marks = ", ".join(["(?, ?)"] * len(some))
         db.conn.execute(_FORGET.format(paths=marks), [NEWEST_KEPT, *paths])
+
+
+def _insert(db: Database, lines: Sequence[Line]) -> None:
+    db.conn.execute(
+        f"INSERT INTO history (at, folder, path, event, file_uuid, detail) {values(lines)}",
+        [value for line in lines for value in line],
+    )
 
 
 #: Forgets all but the newest lines of folders and paths.

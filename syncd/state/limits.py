@@ -32,14 +32,26 @@ def forget(db: Database) -> None:
     forget_fact(db, LIMIT)
 
 
+def kept(db: Database) -> Limit | None:
+    """Return the limit that a person has set, also one whose time has come."""
+    return read_fact(db, LIMIT, lambda text: Limit(*json.loads(text)))
+
+
 def current(db: Database, now: float) -> Limit | None:
     """Return the limit that a person has set, unless its time is over."""
-    limit = read_fact(db, LIMIT, lambda text: Limit(*json.loads(text)))
+    limit = kept(db)
     return None if limit is None or limit.is_over(now) else limit
 
 
-def mind_the_clock(db: Database, now: float) -> None:
-    """Let a limit have its length at most once more where the clock was set back before it."""
-    limit = current(db, now)
-    if limit is not None and limit.until is not None and now < limit.since:
-        set_limit(db, Limit(limit.rate, now, now + limit.until - limit.since))
+def end_due(db: Database, now: float) -> None:
+    """Forget a limit whose time has come."""
+    limit = kept(db)
+    if limit is not None and limit.is_over(now):
+        forget(db)
+
+
+def move_span(db: Database, jump: float) -> None:
+    """Let a limit that was set for a time last as long as before the clock jumped."""
+    limit = kept(db)
+    if limit is not None and limit.until is not None:
+        set_limit(db, Limit(limit.rate, limit.since + jump, limit.until + jump))

@@ -93,16 +93,23 @@ def are_scanned(db: Database, names: Collection[str]) -> bool:
 
 
 def best_match(
-    db: Database, sent: Mapping[str, Sequence[SentObject]], names: Collection[str]
+    db: Database,
+    sent: Mapping[str, Sequence[SentObject]],
+    names: Collection[str],
+    *,
+    least: int = LEAST_FILES,
 ) -> Match | None:
-    """Return the instance that has sent most of a folder's files; None when none sent enough."""
+    """Return the instance that has sent most of a folder's files; None when none sent enough.
+
+    That is half of the files, and at `least` as many.
+    """
     matches = []
     for name in names:
         places = [int(digest[:8], 16) for digest, _ in adoption.places(db, name)]
         for instance, objects in sent.items():
             known = {item.place for item in objects}
             matching = sum(place in known for place in places)
-            if matching >= max(LEAST_FILES, len(places) / 2):
+            if matching >= max(least, len(places) / 2):
                 matches.append(Match(instance, name, matching, len(places)))
     return max(matches, key=lambda match: match.matching, default=None)
 

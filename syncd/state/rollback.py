@@ -1,6 +1,6 @@
 """The ledger's part in noticing that the state is an older copy of itself."""
 
-from syncd.state import echo, holds, tokens
+from syncd.state import echo, history, holds, tokens
 from syncd.state.database.connection import Database
 from syncd.state.facts import fact, forget_fact, set_fact
 
@@ -27,7 +27,9 @@ def has_sent(db: Database) -> bool:
 
 def last_commit(db: Database) -> float:
     """Return when the ledger was last written to, as far as it shows, in seconds."""
-    last_at = db.value("SELECT at FROM history ORDER BY id DESC LIMIT 1") or 0.0
+    stops = ", ".join(f"'{event}'" for event in history.STOPS)
+    last = f"SELECT at FROM history WHERE event NOT IN ({stops}) ORDER BY id DESC LIMIT 1"
+    last_at = db.value(last) or 0.0
     return max(last_at, tokens.last_attempt(db) / 1000)
 
 

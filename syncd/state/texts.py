@@ -7,10 +7,12 @@ import base64
 import os
 import shlex
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncd.log import printable
-from syncd.state.holds import Hold
+
+if TYPE_CHECKING:
+    from syncd.state.holds import Hold
 
 JsonObject = dict[str, Any]
 #: The characters that need no escape within bash's $'...'.
@@ -81,7 +83,7 @@ def error_text(
     return f"{message} ({known})" if known else message
 
 
-def hold_object(hold: Hold) -> JsonObject:
+def hold_object(hold: "Hold") -> JsonObject:
     """Return a hold as `status --json` shows it; its reason is a code, then words."""
     return {
         "id": hold.id,

@@ -46,6 +46,8 @@ class BandwidthControl:
     bucket: Bandwidth
     timetable: Timetable
     clock: Callable[[], float]
+    #: notices that the clock was set, before a limit ends
+    look_at_clock: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         #: the period for which the timetable's answer holds
@@ -55,10 +57,11 @@ class BandwidthControl:
     def step(self) -> float | None:
         """Apply what holds now; return the seconds until that changes by itself."""
         now = self.clock()
-        limit = self.store.read(limits.current, now)
-        if limit is not None and now < limit.since:
-            self.store.write(limits.mind_the_clock, now)
-            limit = self.store.read(limits.current, now)
+        limit = self.store.read(limits.kept)
+        if limit is not None and limit.is_over(now):
+            self.look_at_clock()
+            self.store.write(limits.end_due, now)
+            limit = self.store.read(limits.kept)
         if limit is not None or not self._scheduled[0] <= now < self._scheduled[1]:
             self._apply(in_force(limit, self.timetable, now), now, is_scheduled=limit is None)
         until = self.in_force.until

@@ -16,7 +16,7 @@ from syncd.metrics import DELETED_FILES
 from syncd.state import due, files, grace, observations
 from syncd.state.backoff import backoff_seconds
 from syncd.state.copies import Copy
-from syncd.state.database.store import Store, Transaction, read_fact, set_fact
+from syncd.state.database.store import Store, Transaction
 from syncd.state.deletions import Deletions
 from syncd.state.files import File
 from syncd.state.holds.missing import awaiting_rename
@@ -24,7 +24,7 @@ from syncd.state.ledger import Failure, Ledger
 from syncd.state.lifecycle import FileStatus
 from syncd.state.planner import Policy
 from syncd.state.texts import error_text
-from syncd.workers.clock_seen import ClockSeen
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.gate import Gate
 from syncd.workers.key_check import may_list
 from syncd.workers.parallel_looks import ParallelLooks
@@ -39,10 +39,6 @@ LAST_LOOKS = 20
 LOOK_SECONDS = 5.0
 #: The limit on DELETE requests, however many deletions were approved.
 DELETES_PER_SECOND = 50.0
-#: Seconds between two recordings of the clocks.
-CLOCK_NOTED_SECONDS = 600.0
-#: The fact that keeps the last reading of the clocks.
-CLOCK = "clock"
 #: The checks of a second look, as the record of a deletion words them.
 CHECKS = (
     "the root is the same before and after",
@@ -75,9 +71,9 @@ class Deleter:
     client: FilesClient
     gate: Gate
     clock: Callable[[], float]
-    #: a clock that nobody can set, in seconds since the machine's start `boot`
+    #: a clock that nobody can set; and what notices that the other one was
     steady: Callable[[], float]
-    boot: str
+    clocks: ClockWatch
     #: waits so many seconds; returns True if the daemon is to stop
     pause: Callable[[float], bool]
     stopped: Callable[[], bool] = lambda: False
@@ -85,8 +81,6 @@ class Deleter:
     ask: Callable[[Copy], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        self._clock_seen: ClockSeen | None = None
-        self._clock_noted_at = 0.0
         #: copies whose DELETE was committed, but whose outcome could not be recorded
         self._unknown: set[int] = set()
         self._lookouts = ParallelLooks(self._look)
@@ -94,7 +88,7 @@ class Deleter:
     def step(self) -> float | None:
         """Do what is due; return the seconds until more is."""
         self._clear_unknown()
-        self._mind_the_clock()
+        self.clocks.look()
         # Superseded copies do not wait for a disk.
         is_full = self._delete_due(missing=False)
         self._look_again()
@@ -135,23 +129,6 @@ class Deleter:
             return
         self.store.write(self.deletions.abandon, self._unknown, self.clock())
         self._unknown.clear()
-
-    def _mind_the_clock(self) -> None:
-        """Restart every grace period if the clock was set, so that none ends by the jump."""
-        now = self.clock()
-        seen = ClockSeen(self.boot, now - self.steady(), now)
-        known = self._clock_seen or self.store.read(read_fact, CLOCK, ClockSeen.parse)
-        jump = known.jump(seen) if known else 0.0
-        if known is None or jump:
-            if jump:
-                log.warning("the clock was set by %+.0f s; every grace period restarts", jump)
-            back = max(-jump, 0.0)
-            self.store.write(grace.restart, now, list(self.mirrored), set_back=back)
-            self._clock_noted_at = 0.0
-        if abs(now - self._clock_noted_at) >= CLOCK_NOTED_SECONDS:
-            self.store.write(set_fact, CLOCK, str(seen))
-            self._clock_noted_at = now
-        self._clock_seen = seen
 
     def _look_again(self) -> None:
         """Look a second time at the missing files whose grace period is over."""

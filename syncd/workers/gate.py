@@ -70,6 +70,8 @@ class Gate:
     monotonic: Callable[[], float]
     #: tells a person what to do about a refused key
     key_remedy: str = "put a valid key where it comes from"
+    #: notices that the clock was set, before a pause ends
+    look_at_clock: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._holds = GateHolds(self.store, self.clock, self.key_remedy)
@@ -160,7 +162,8 @@ class Gate:
     def see_pauses(self) -> None:
         """End the pauses whose time has come, and take up which are in force."""
         now = self.clock()
-        if self.store.read(pauses.is_change_due, now):
+        if self.store.read(pauses.is_end_due, now):
+            self.look_at_clock()
             for scope in self.store.write(pauses.end_due, now):
                 log.info("the pause of %s is over", "everything" if scope == "*" else scope)
         self.paused = self.store.read(pauses.scopes)

@@ -54,6 +54,8 @@ class PredecessorCheck:
         #: whether the service has shown anything in this try
         self._shown = False
         self._sent: dict[str, list[SentObject]] | None = None
+        #: what all other instances sent, also those that sent too little to be asked about
+        self._all_sent: dict[str, list[SentObject]] = {}
         self._to_adopt: Match | None = None
         self.is_over = not self._policies or not self.store.read(predecessor.is_in_question)
         if not self.is_over:
@@ -61,7 +63,10 @@ class PredecessorCheck:
 
     def step(self) -> None:
         """Compare the newest pages with the folders, once these are scanned; open the gate then."""
-        if self.is_over or self._patience.is_resting:
+        if self.is_over:
+            self._tell_of_few()
+            return
+        if self._patience.is_resting:
             return
         self._shown = False
         try:
@@ -94,13 +99,35 @@ class PredecessorCheck:
         now = self.clock()
         if match is None:
             self.store.write(predecessor.release, now)
-        elif self.on_new == "adopt":
+            return True
+        self._all_sent = {}
+        if self.on_new == "adopt":
             self._to_adopt = match
             return self._take_up(match)
-        else:
-            self.store.write(predecessor.hold, match, now)
-            log.error("instance %s sent these files before (syncd status)", match.instance)
+        self.store.write(predecessor.hold, match, now)
+        log.error("instance %s sent these files before (syncd status)", match.instance)
         return True
+
+    def _tell_of_few(self) -> None:
+        """Say once that files are sent again, too few for a hold; nothing waits for this."""
+        if not self._all_sent or not self._are_scanned():
+            return
+        few = partial(predecessor.best_match, names=self._policies.keys(), least=1)
+        match = self.store.read(few, self._all_sent)
+        self._all_sent = {}
+        if match is not None and match.matching < LEAST_FILES:
+            log.warning(
+                "this state is new, and instance %s has sent %d of the %d files of %s before: they "
+                "are sent again, because fewer than %d are not asked about; if it was this one, "
+                "and its state is lost, `syncd adopt --instance %s` with an empty [state] "
+                "directory takes them up",
+                match.instance,
+                match.matching,
+                match.files,
+                match.folder,
+                LEAST_FILES,
+                match.instance,
+            )
 
     def _begin_anew(self) -> None:
         now = self.clock()
@@ -134,6 +161,7 @@ class PredecessorCheck:
             self.search.read(workspace, take, most_pages=MOST_PAGES)
             self.gate.succeeded()
         sent.pop(self.store.instance, None)
+        self._all_sent = dict(sent)
         return {name: objects for name, objects in sent.items() if len(objects) >= LEAST_FILES}
 
     def _are_scanned(self) -> bool:

@@ -3,23 +3,20 @@ import os
 import shutil
 import threading
 import time
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import is_typeddict
 
 from syncd import cli
 from syncd.disk import Fingerprint
 from syncd.identity import RootIdentity
-from syncd.report import documents
 from syncd.state import copies, files, folders, holds
 from syncd.state.database.store import Store
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
+from tests.schemas import validate
 
 KEY = "canary-key-000111"
 A, B = "a" * 64, "b" * 64
@@ -122,34 +119,6 @@ def desk(tmp_path, monkeypatch, new_state):
     opened.store.close()
 
 
-@cache
-def adapter(name):
-    """Return what validates a command's documents, and refuses each key that it does not know."""
-    kinds = [kind for kind in vars(documents).values() if is_typeddict(kind)]
-    for kind in kinds:
-        kind.__pydantic_config__ = ConfigDict(extra="forbid")
-    try:
-        return TypeAdapter(documents.DOCUMENTS[name])
-    finally:
-        for kind in kinds:
-            del kind.__pydantic_config__
-
-
-def validate(arguments, out):
-    """Refuse what a command printed with --json if its schema does not describe it."""
-    words = [word for word in arguments if not word.startswith("-")]
-    name = " ".join(words[:2] if words[:1] == ["deletes"] else words[:1])
-    if name == "deletes list" and len(words) > 2:
-        name = "deletes list HOLD"
-    if "--json" not in arguments or name not in documents.DOCUMENTS:
-        return
-    decoder, text = json.JSONDecoder(), out.lstrip()
-    while text:
-        document, end = decoder.raw_decode(text)
-        adapter(name).validate_python(document)
-        text = text[end:].lstrip()
-
-
 @pytest.fixture
 def syncd(monkeypatch, capsysbinary):
     """Run one command line in this process: (exit code, standard output, standard error)."""
@@ -157,7 +126,7 @@ def syncd(monkeypatch, capsysbinary):
     def run(*arguments):
         code = cli.call([str(argument) for argument in arguments])
         out, err = capsysbinary.readouterr()
-        validate([str(argument) for argument in arguments], out.decode())
+        validate(arguments, out.decode())
         return code, out.decode(), err.decode()
 
     return run

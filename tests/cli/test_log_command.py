@@ -7,8 +7,10 @@ import time
 
 import pytest
 
-from syncd.state import history, past
+from syncd.state import files, history, holds, past, rollback
+from syncd.state.copies import NEWEST_KEPT
 from syncd.state.database.store import Store
+from syncd.state.holds import decisions
 
 
 def note(desk, count, folder="f"):
@@ -92,3 +94,63 @@ def test_following_goes_on_over_a_restart_and_after_the_history_was_pruned(desk)
         follower.terminate()
         follower.wait(10)
         follower.stdout.close()
+
+
+# What stops something, and who did it
+
+
+def told(syncd, *words):
+    return [json.loads(line) for line in syncd("log", "--json", *words)[1].splitlines()]
+
+
+def test_it_tells_when_a_hold_opened_its_reason_and_how_many_files(desk, syncd):
+    held = {"stops": "sending", "scope": holds.EVERYWHERE, "reason": holds.QUOTA}
+    for now in (desk.now, desk.now + 1):
+        desk.do(holds.place, **held, message="the quota is used up", now=now)
+    number = desk.store.read(lambda db: holds.open_id(db, **held))
+    (line,) = told(syncd)
+    assert (line["event"], line["folder"], line["path"]) == ("held", None, None)
+    assert line["detail"] == f"hold {number} (quota): the quota is used up"
+
+    missing = {"stops": "folder", "scope": "f/disk", "reason": holds.ROOT_MISSING}
+    desk.do(holds.place, **missing, message="it is gone", affects=1200, now=desk.now)
+    (line,) = told(syncd)[1:]
+    assert line["folder"] == "f"
+    assert line["detail"].endswith(" (root_missing), 1,200 files: it is gone")
+    assert told(syncd, "g")[0]["detail"].endswith("the quota is used up"), "it bears on all folders"
+    assert len(told(syncd, "g")) == 1
+
+
+def test_a_hold_that_names_files_tells_how_many_these_were(desk, syncd):
+    for number in range(3):
+        desk.sync(b"%d" % number, number + 1)
+    ids = [row.id for row in desk.store.read(lambda db: files.where(db, "folder = 'f'"))]
+    desk.do(
+        decisions.name,
+        ids,
+        stops="deletions",
+        scope="f",
+        reason=holds.MANY_MISSING,
+        message="{files} missing",
+        now=desk.now,
+    )
+    (line,) = [line for line in told(syncd) if line["event"] == "held"]
+    assert line["detail"].endswith("(many_missing), 3 files: 3 files missing")
+
+
+def test_a_hold_that_comes_and_goes_drives_no_decision_out_of_the_history(desk, syncd):
+    desk.do(history.note, "approved", desk.now, folder="f", detail="hold 1", by="alice")
+    held = {"stops": "folder", "scope": "f", "reason": holds.ROOT_MISSING}
+    for _ in range(NEWEST_KEPT + 20):
+        desk.do(holds.place, **held, message="it is gone", now=desk.now)
+        desk.do(holds.release, **held, now=desk.now)
+    events = [line["event"] for line in told(syncd)]
+    assert events.count("held") == NEWEST_KEPT
+    assert events[0] == "approved"
+
+
+def test_the_ledgers_last_commit_is_none_that_only_says_what_is_stopped(desk):
+    desk.sync(b"a")
+    before = desk.store.read(rollback.last_commit)
+    desk.do(history.note, history.HELD, desk.now + 9000, detail="x")
+    assert desk.store.read(rollback.last_commit) == before

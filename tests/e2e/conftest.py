@@ -20,6 +20,7 @@ from syncd.emulator import Emulator
 from syncd.signals import Signals
 from syncd.state import holds, manifest
 from syncd.state.database.schema import FILE_NAME, open_readonly
+from tests.schemas import validate
 
 KEY = "e2e-key"
 
@@ -253,6 +254,7 @@ class Place:
         self._capsys.readouterr()
         code = cli.call([str(word) for word in words])
         said = self._capsys.readouterr()
+        validate(words, said.out)
         return code, said.out, said.err
 
     def listed(self):
@@ -282,6 +284,7 @@ def syncd(machine, monkeypatch, capsys):
             monkeypatch.setenv(name, value)
         code = cli.call(words)
         said = capsys.readouterr()
+        validate(words, said.out)
         return code, said.out, said.err
 
     return run

@@ -143,8 +143,9 @@ def test_the_log_says_who_approved_a_deletion(machine, syncd):
     code, out, _ = syncd("log", "drop/d/3", "--json")
     told = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert [line["event"] for line in told][:2] == ["synced", "rejected"]
+    assert [line["event"] for line in told][:3] == ["synced", "held", "rejected"]
     assert told[0]["path"] == "d/3"
+    assert "(many_missing), 6 files: " in told.pop(1)["detail"]
     assert (told[1]["folder"], told[1]["path"]) == ("drop", None)
     assert told[1]["detail"].startswith("hold 1 (many_missing), 6 files, by alice (as ")
     assert told[1]["detail"].endswith(": syncd deletes reject drop")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -133,6 +135,56 @@ def test_a_pause_outlives_that_its_folder_is_not_configured_for_a_while(place, t
     place.machine.settings["SYNCD_FOLDERS"] = json.dumps(elsewhere)
     place.configure()
     assert place.call("resume", "drop")[:2] == (0, "resumed: drop\n")
+
+
+def test_a_folder_that_gets_another_name_stays_paused(place):
+    place.machine.write("one.txt", b"1")
+    place.folder(name="before")
+    assert place.call("pause", "before", "--for", "2h")[0] == 0
+    place.folder(name="after")
+    place.call("once")
+    assert [one["folder"] for one in paused(place)] == ["after"]
+    assert not place.machine.mutations()
+    assert place.call("resume", "after")[1] == "resumed: after\n"
+    assert place.call("once")[0] == 0
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["daemon", "no daemon"])
+def test_the_log_tells_who_paused_resumed_and_limited_and_until_when(place, runs):
+    with place.daemon() if runs else nullcontext():
+        for words in (
+            ("pause", "drop"),
+            ("pause", "--for", "2h"),
+            ("resume",),
+            ("limit", "2MiB/s", "--for", "1h"),
+            ("limit", "configured"),
+        ):
+            assert place.call(*words)[0] == 0
+    lines = [json.loads(line) for line in place.call("log", "--json")[1].splitlines()]
+    assert [(line["event"], line["folder"]) for line in lines] == [
+        ("paused", "drop"),
+        ("paused", None),
+        ("resumed", "drop"),
+        ("resumed", None),
+        ("limited", None),
+        ("limited", None),
+    ]
+    details = [line["detail"] for line in lines]
+    assert all("syncd pause" in detail for detail in details[:2])
+    assert details[0].startswith("until `syncd resume`, by ")
+    assert re.match(r"everything: until \d{4}-\d\d-\d\d \d\d:\d\d, by ", details[1])
+    assert details[3].startswith("everything: before its time, by ")
+    assert re.match(r"2.0 MiB/s until \d{4}-\d\d-\d\d \d\d:\d\d, by .*: syncd limit", details[4])
+    assert details[5].startswith("as configured, by ")
+
+
+def test_the_log_tells_that_the_time_of_a_pause_was_over(place):
+    place.call("pause", "drop", "--for", "0.1s")
+    time.sleep(0.2)
+    assert place.call("once")[0] == 0
+    lines = [json.loads(line) for line in place.call("log", "--json")[1].splitlines()]
+    (line,) = [line for line in lines if line["event"] == "resumed"]
+    assert (line["folder"], line["detail"]) == ("drop", "the time of the pause is over")
 
 
 def test_a_pass_leaves_a_paused_folder_alone_and_says_so(place):

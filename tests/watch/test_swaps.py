@@ -11,6 +11,7 @@ from syncd.mounts import Mount
 from syncd.state import due
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.deleter import Deleter, MirroredFolder
 
 pytestmark = pytest.mark.row(21)
@@ -40,7 +41,7 @@ def swaps(place):
         ),
         clock=place.now,
         steady=place.now,
-        boot="boot",
+        clocks=ClockWatch(store=place.store, clock=place.now, steady=place.now, boot="boot"),
         pause=lambda _: False,
     )
     place.deleter.step()

@@ -15,6 +15,7 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
@@ -62,7 +63,7 @@ class Shop:
             policies=self.policies,
             client=self.client,
             steady=self.clock,
-            boot="boot",
+            clocks=ClockWatch(store=store, clock=self.clock, steady=self.clock, boot="boot"),
             pause=lambda _: False,
             ask=self.poller.look,
             **common,

@@ -18,6 +18,7 @@ from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.observations import Observation, Seen, Settling
 from syncd.state.planner import Policy
 from syncd.workers.organization_check import OrganizationCheck
+from tests import schemas
 
 
 @pytest.fixture
@@ -525,7 +526,9 @@ def verify(shop, **arguments):
         policies=shop.policies,
         clock=shop.clock,
     )
-    return list(verifier.verify(**arguments))[-1]
+    result = list(verifier.verify(**arguments))[-1]
+    schemas.adapter("verify").validate_python(result)
+    return result
 
 
 def kinds(shop):

@@ -76,17 +76,6 @@ def test_a_limit_outlives_a_restart_while_its_time_lasts(store):
     assert over.in_force == (None, "configuration")
 
 
-@pytest.mark.parametrize("set_back", [1.0, 50 * 365 * 24 * HOUR])
-def test_a_clock_that_is_set_back_gives_a_limit_its_length_once_more_at_most(store, set_back):
-    site = Control(store)
-    site.set(MIB, HOUR)
-    site.now -= set_back
-    assert site.step() == HOUR
-    site.now += HOUR
-    assert site.step() is None
-    assert site.in_force == (None, "configuration")
-
-
 def test_a_timetable_is_followed_also_when_the_clock_is_set(store, in_utc):
     site = Control(store, "08:00 1MiB/s, 19:00 off", now=1_800_000_000.0 // 86_400 * 86_400)
     assert site.step() == 8 * HOUR

@@ -13,6 +13,7 @@ from syncd.state import holds, observations
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.observations import Observation, Seen, Settling
 from syncd.workers import deleter
+from syncd.workers.clock_seen import ClockWatch
 
 
 @pytest.fixture
@@ -450,7 +451,7 @@ def reborn(shop, boot, steady=100.0):
         gate=shop.gate,
         clock=shop.clock,
         steady=lambda: steady,
-        boot=boot,
+        clocks=ClockWatch(store=shop.store, clock=shop.clock, steady=lambda: steady, boot=boot),
         pause=lambda _: False,
     )
 
@@ -476,7 +477,7 @@ def test_a_clock_that_is_not_sane_after_a_boot_lets_the_grace_begin_anew(synced,
     fresh.step()
     assert deletes(synced) == []
     synced.now += 61
-    fresh.steady = lambda: 161.0
+    fresh.clocks.steady = lambda: 161.0
     fresh.step()
     assert len(deletes(synced)) == 1
 
@@ -492,7 +493,7 @@ def test_a_clock_that_is_set_back_delays_no_deletion(synced):
     synced.gate._shut_until = 0.0
     steady = synced.now
     synced.now -= 600
-    synced.deleter.steady = lambda: steady
+    synced.deleter.clocks.steady = lambda: steady
     synced.deleter.step()
     assert len(deletes(synced)) == 1
 

@@ -20,6 +20,7 @@ from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import Policy
+from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.deleter import DELETES_PER_SECOND, Deleter, MirroredFolder
 
 FILES = int(os.environ.get("SYNCD_DELETED_FILES", "200"))
@@ -97,7 +98,7 @@ def test_very_many_approved_deletions_are_done_at_a_bounded_rate_through_restart
             ),
             clock=time,
             steady=time,
-            boot="boot",
+            clocks=ClockWatch(store=store, clock=time, steady=time, boot="boot"),
             pause=time.pause,
         )
 

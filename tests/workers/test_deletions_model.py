@@ -34,7 +34,8 @@ from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules
 from syncd.watch.open_files import OpenFiles
 from syncd.watch.roots import Root
-from syncd.workers.deleter import CLOCK_NOTED_SECONDS, Deleter, MirroredFolder
+from syncd.workers.clock_seen import CLOCK_NOTED_SECONDS, ClockWatch
+from syncd.workers.deleter import Deleter, MirroredFolder
 
 #: Nothing is open for writing here.
 OPEN_FILES = OpenFiles(b"/f")
@@ -139,7 +140,12 @@ class World:
             gate=gate,
             clock=lambda: self.now,
             steady=lambda: self.steady,
-            boot=f"boot-{self.boot}",
+            clocks=ClockWatch(
+                store=self.store,
+                clock=lambda: self.now,
+                steady=lambda: self.steady,
+                boot=f"boot-{self.boot}",
+            ),
             pause=lambda _: False,
             ask=self.answer,
         )
@@ -339,7 +345,7 @@ class World:
         self.unasked.clear()
         if self.random.random() < 0.5:
             self.reopen()
-        self.deleter._mind_the_clock()
+        self.deleter.clocks.look()
 
     def reboot(self):
         """Start the machine anew, off for a while: for seconds, or for days, as for cron."""
@@ -353,7 +359,7 @@ class World:
             self.unasked.clear()
         self.steady, self.boot = 5.0, self.boot + 1
         self.restart()
-        self.deleter._mind_the_clock()
+        self.deleter.clocks.look()
 
     def mirror(self):
         """Turn the mirroring of deletions off, or on again."""
@@ -365,7 +371,7 @@ class World:
         self.let_pass(seconds)
         if seconds > CLOCK_NOTED_SECONDS:
             # A round of the deleter is never so far.
-            self.deleter._mind_the_clock()
+            self.deleter.clocks.look()
 
     def let_pass(self, seconds):
         self.now += seconds
@@ -395,7 +401,7 @@ class World:
 
     def scan(self):
         # Both run every few seconds: the deleter notes the time before a scan notes an absence.
-        self.deleter._mind_the_clock()
+        self.deleter.clocks.look()
         self.root.compare_anew()
         standing = self.root.check()
         if not standing.state.is_seen or not self.may_list(b""):
@@ -833,7 +839,7 @@ def _the_second_look_is_left_out(monkeypatch):
 
 
 def _a_clock_is_believed(monkeypatch):
-    monkeypatch.setattr(Deleter, "_mind_the_clock", lambda _: None)
+    monkeypatch.setattr(ClockWatch, "look", lambda _: None)
 
 
 def _a_new_start_is_believed(monkeypatch):

@@ -90,7 +90,7 @@ def test_a_fact_that_cannot_be_read_is_learnt_anew_and_stops_nothing(shop):
             shop.store.set_fact(fact, kept)
         assert gate(shop).may_send()
         assert shop.echo() == "unknown"
-        shop.deleter._clock_seen = None
+        shop.deleter.clocks._seen = None
         shop.deleter.step()
 
 
@@ -119,6 +119,7 @@ def test_a_forbidden_workspace_that_no_folder_uses_any_more_holds_nothing_up(sho
     restarted = gate(shop)
     assert restarted.refusals.held == {"another", None}
     parts = SimpleNamespace(store=shop.store, policies=shop.policies, gate=restarted, hooks=[])
+    parts.watch = SimpleNamespace(folders={})
     parts.receipts = Receipts(store=shop.store, folders={}, clock=shop.clock)
     settle_changes(parts, removed_too=True)
     assert restarted.workspaces.closed == {None}, "one that a folder uses is still forbidden"

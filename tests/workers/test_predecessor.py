@@ -283,3 +283,36 @@ def test_what_is_sent_once_is_in_question_no_more(beside):
     assert beside.store.read(predecessor.is_in_question)
     beside.upload()
     assert not beside.store.read(predecessor.is_in_question)
+
+
+def told(caplog):
+    return [record.getMessage() for record in caplog.records if OTHER in record.getMessage()]
+
+
+@pytest.mark.row(27)
+def test_files_too_few_for_a_hold_are_sent_again_and_one_line_of_the_log_says_so(beside, caplog):
+    beside.send_as_other(range(13))
+    before = sent(beside)
+    check, adopter = parts(beside)
+    check.step()
+    assert beside.gate.may_send()
+    assert told(caplog) == []
+    for _ in range(3):
+        check.step()
+    (line,) = told(caplog)
+    assert f"instance {OTHER} has sent 13 of the {FILES} files of f before" in line
+    assert f"`syncd adopt --instance {OTHER}`" in line
+    beside.upload()
+    assert sent(beside) == before + FILES
+    with pytest.raises(AdoptError, match="an empty"):
+        list(adopter.adopt(instance=OTHER))
+
+
+def test_the_objects_of_an_instance_with_other_files_are_not_told_of(beside, caplog):
+    beside.send_as_other(range(11))
+    beside.send_as_other(range(FILES, FILES + 15), name="other-{}.txt")
+    check, _ = parts(beside)
+    for _ in range(2):
+        check.step()
+    assert beside.gate.may_send()
+    assert told(caplog) == []

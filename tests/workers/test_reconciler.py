@@ -405,7 +405,7 @@ def test_the_wait_before_it_is_sent_again_begins_when_nobody_waits_for_the_answe
 @pytest.mark.parametrize("action", ["drop_before", "drop_after"])
 def test_a_doubt_is_settled_though_the_clock_was_ahead_when_it_arose(shop, action):
     learn_the_echo(shop)
-    shop.deleter.steady = time.monotonic
+    shop.deleter.clocks.steady = time.monotonic
     shop.now = time.time() + 30 * 86_400
     shop.deleter.step()
     doubt(shop, action)

@@ -389,3 +389,13 @@ def standing_files(db: Database) -> None:
     """Index only the files that a scan expects to find: those that are gone outnumber them."""
     db.execute("DROP INDEX files_parent")
     db.execute(f"CREATE INDEX files_standing ON files (folder, parent) WHERE {STANDING}")
+
+
+@migrations()
+def spans_of_holds(db: Database) -> None:
+    """Keep whether a hold's end counts the time that passes, rather than what the clock shows.
+
+    And the root of the folder that a person has paused, by which it is known under another name.
+    """
+    db.execute("ALTER TABLE holds ADD COLUMN is_span INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE holds ADD COLUMN root BLOB")

@@ -27,7 +27,7 @@ WAL_BYTES = 64 << 20
 #: Seconds a statement waits for a lock that another process holds (a backup, an admin's shell).
 BUSY_SECONDS = 10.0
 #: The last migration: they are applied in order, so that all are applied once it is.
-LAST_MIGRATION = "standing_files"
+LAST_MIGRATION = "spans_of_holds"
 
 
 def open_writable(path: Path, *, check: bool = False) -> Database:

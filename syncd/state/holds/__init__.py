@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from syncd.exceptions import StateError
+from syncd.state import history
 from syncd.state.database.connection import Database
 from syncd.units import counted
 
@@ -92,6 +93,10 @@ class Hold:
     released_at: float | None = None
     #: when it ends by itself, if it ends at a time
     until: float | None = None
+    #: whether `until` stands for a span of time, and moves when the clock is set
+    is_span: bool = False
+    #: the path of the folder that a person has paused, if it was known
+    root: bytes | None = None
 
     def is_over(self, now: float) -> bool:
         """Say whether the time has come at which it ends by itself."""
@@ -109,9 +114,11 @@ def place(
     affects: int = 0,
     first: Sequence[str] = (),
     commands: Sequence[str] = (),
+    is_told: bool = True,
 ) -> bool:
     """Open a hold, or bring the open one up to date; return whether it is new.
 
+    The history says so of a new one, unless it `is_told` later.
     `{id}` in a `syncd deletes` command stands for the hold's id, and `{files}` at the beginning of
     the message for the number of files.
     """
@@ -127,7 +134,25 @@ def place(
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (*facts, stops, scope, reason, now),
         )
+        if is_told:
+            tell(db, open_id(db, stops=stops, scope=scope, reason=reason), now)
     return not known
+
+
+def tell(db: Database, hold_id: int | None, now: float) -> None:
+    """Write into the history that a hold has opened, and how many files it affects."""
+    hold = existing(db, hold_id)
+    number = f", {counted(hold.affects, 'file')}" if hold.affects else ""
+    detail = f"hold {hold.id} ({hold.reason}){number}: {hold.message}"
+    history.note(db, history.HELD, now, folder=_folder_of(hold), detail=detail)
+
+
+def _folder_of(hold: Hold) -> str:
+    """Return the folder that a hold is about; empty for none."""
+    if hold.stops != "sending":
+        return "" if hold.scope == EVERYWHERE else hold.scope.partition("/")[0]
+    name = hold.scope.removeprefix(of_folder(""))
+    return "" if name == hold.scope else name
 
 
 def release(db: Database, *, stops: Stops, scope: str, reason: str, now: float) -> bool:
@@ -291,6 +316,8 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             verdict=row["verdict"],
             released_at=row["released_at"],
             until=row["until"],
+            is_span=bool(row["is_span"]),
+            root=row["root"],
         )
         for row in rows
     ]

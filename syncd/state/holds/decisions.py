@@ -94,8 +94,8 @@ def name(
     or a person under another hold, gives way to the new question.
     """
     place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
-    if holds.open_id(db, **place) is None:
-        holds.place(db, **place, message=message, commands=commands, now=now)
+    if is_new := holds.open_id(db, **place) is None:
+        holds.place(db, **place, message=message, commands=commands, now=now, is_told=False)
     known = holds.existing(db, holds.open_id(db, **place))
     hold_id = known.id
     named = [(hold_id, file_id) for file_id in file_ids]
@@ -123,6 +123,8 @@ def name(
     else:
         # Files that come one by one are counted one by one.
         holds.note_files(db, known, affects=known.affects + len(named))
+    if is_new:
+        holds.tell(db, hold_id, now)
     return holds.existing(db, hold_id)
 
 
