@@ -79,7 +79,7 @@ def test_holds_complete_by_number_and_folder(desk, syncd, capsysbinary, monkeypa
         ("syncd ls --status sy", b"plain,synced\n"),
         ("syncd ls --status synced,he", b"plain,synced,held\n"),
         ("syncd schema de", b"plain,deletes\n"),
-        ("syncd schema deletes ", b"plain,list\n"),
+        ("syncd schema deletes l", b"plain,list\n"),
         ("syncd limit ", b"plain,off\nplain,configured\n"),
         ("syncd pause g", b"plain,g\n"),
         ("syncd resume elsewh", b"dir,elsewh\n"),
