@@ -8,13 +8,13 @@ class CatchUp:
     """Asks for a scan of every folder once the state takes commits again."""
 
     def __init__(self, components: Components) -> None:
-        self._recoveries = components.store.recoveries
+        self._recoveries = components.store.writer.recoveries
         #: the last scans before the state could be written again; empty once all are newer
         self._scans_before: dict[str, object] = {}
 
     def step(self, components: Components) -> None:
         """Ask for the scans when the state has recovered since the last call."""
-        recoveries = components.store.recoveries
+        recoveries = components.store.writer.recoveries
         if recoveries > self._recoveries:
             self._recoveries = recoveries
             folders = components.watch.folders
@@ -23,7 +23,7 @@ class CatchUp:
 
     def trouble(self, components: Components) -> str:
         """Return whether the state cannot be written, or which scans are still to come."""
-        if components.store.in_trouble:
+        if components.store.writer.in_trouble:
             return "the state cannot be written: nothing is sent or deleted"
         folders = components.watch.folders
         self._scans_before = {

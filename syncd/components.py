@@ -25,6 +25,7 @@ from syncd.state.manual_retry import Retrying
 from syncd.state.planner import Policy
 from syncd.timetable import Timetable
 from syncd.watch.stage import Watch
+from syncd.watch_folders import watch_folder
 from syncd.wiring import Common
 from syncd.workers.after_upload import AfterUpload
 from syncd.workers.bandwidth import BandwidthControl
@@ -90,7 +91,7 @@ def build(config: Config, store: Store, *, clock: Callable[[], float] = time.tim
             look_at_clock=clocks.look,
         ),
         policies=policies,
-        folders=[wiring.watch_folder(folder) for folder in config.folders],
+        folders=[watch_folder(folder) for folder in config.folders],
         clock=clock,
         monotonic=time.monotonic,
         stop=StopFlag(),

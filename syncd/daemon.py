@@ -123,8 +123,8 @@ class Daemon:
         self._pulse.end(self._components)
         if self._foreign is not None:
             raise self._foreign
-        if store.damage:
-            raise DamagedStateError(store.damage)
+        if store.writer.damage:
+            raise DamagedStateError(store.writer.damage)
         return 1 if store.failed else 0
 
     def _run_until_replaced(self, hurry: threading.Event) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -51,17 +51,9 @@ MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class PassProgress:
-    """How a pass stands: files by what became of them, bytes of the transfers in flight."""
+class PassProgress(due.Outstanding):
+    """How a pass stands: files by what became of them, and the transfers in flight."""
 
-    synced: int
-    waiting: int
-    failed: int
-    #: of those that wait: not quiet yet, and in the service's hands
-    settling: int = 0
-    processing: int = 0
-    #: of those that do not: stopped on purpose
-    held: int = 0
     sending: tuple[TransferReport, ...] = ()
     #: transfers that ended, and bytes sent
     sent: tuple[int, int] = (0, 0)
@@ -379,14 +371,5 @@ def _tally(components: Components, *, wait_deletions: bool, stalled_after: float
         for t in components.uploader.transfers.all()
     )
     first = tuple(w.first_found for w in components.watch.folders.values() if w.first_found)
-    return PassProgress(
-        counts.synced,
-        counts.waiting,
-        counts.failed,
-        counts.settling,
-        counts.processing,
-        counts.held,
-        sending,
-        components.uploader.transfers.sent(),
-        first,
-    )
+    sent = components.uploader.transfers.sent()
+    return PassProgress(**asdict(counts), sending=sending, sent=sent, first_found=first)

@@ -160,7 +160,7 @@ def _hung(running: Running) -> list[str]:
         for name, seconds in _durations(running.steps)
         if name in _FEEDING_STEPS and seconds > HUNG_SECONDS
     ]
-    if time.monotonic() - running.components.store.writer_alive_at > HUNG_SECONDS:
+    if time.monotonic() - running.components.store.writer.last_alive > HUNG_SECONDS:
         hung.append("the state database has not answered for a minute")
     return hung
 

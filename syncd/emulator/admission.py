@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from syncd.addresses import host_in, is_address, is_loopback
 from syncd.emulator.answers import Refusal
 from syncd.emulator.control import ALIVE
-from syncd.emulator.exchange import Scope
+from syncd.emulator.served_request import Scope
 
 #: The organization of every key, unless keys are mapped to organizations.
 ORGANIZATION = "00000000-0000-4000-8000-0000000000aa"

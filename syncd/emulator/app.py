@@ -20,13 +20,13 @@ from syncd.emulator.admission import Admission
 from syncd.emulator.answers import Refusal, StorageRefusal
 from syncd.emulator.control import PREFIX as CONTROL, EmulatorControl
 from syncd.emulator.endpoints import Endpoints
-from syncd.emulator.exchange import Message, Receive, Scope, Send, ServedRequest, replay
 from syncd.emulator.faults import FaultAction
 from syncd.emulator.journal import Journal
 from syncd.emulator.openapi import HEALTH, description
 from syncd.emulator.personalities import Personality
 from syncd.emulator.presign import PREFIX as STORAGE
 from syncd.emulator.records import iso_time
+from syncd.emulator.served_request import Message, Receive, Scope, Send, ServedRequest, replay
 from syncd.emulator.storage import Storage
 
 log = logging.getLogger(__name__)

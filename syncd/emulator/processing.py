@@ -4,7 +4,7 @@ import json
 import logging
 import queue
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from syncd.emulator.contents import Contents
 from syncd.emulator.store import ObjectIndex, StoredObject
@@ -17,20 +17,22 @@ class _Stopped(Exception):  # noqa: N818 - control flow, out of the middle of a 
     """The emulator is stopping."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Processing:
     """A queue of videos and the thread that works through it."""
 
-    def __init__(self, *, store: ObjectIndex, contents: Contents, seconds: float) -> None:
-        self._store = store
-        self._contents = contents
-        self._seconds = seconds
+    store: ObjectIndex
+    contents: Contents
+    seconds: float
+
+    def __post_init__(self) -> None:
         self._queue: queue.SimpleQueue[StoredObject | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="emulator-processing", daemon=True)
 
     def start(self) -> None:
         """Queue what the last run left unprocessed, and wait for more."""
-        for stored in self._store.unprocessed():
+        for stored in self.store.unprocessed():
             self._queue.put(stored)
         self._thread.start()
 
@@ -59,10 +61,10 @@ class Processing:
         # The object may be deleted by now, or have other content, which is queued as well.
         if self._finish(stored, "processing") is None:
             return
-        if self._stop.wait(self._seconds):
+        if self._stop.wait(self.seconds):
             raise _Stopped
         try:
-            with self._contents.video(stored) as (video, frames):
+            with self.contents.video(stored) as (video, frames):
                 facts = read_video(video, frames, each=self._check_stop)
         except VideoError as error:
             self._finish(stored, "failed", error_message=str(error))
@@ -74,6 +76,6 @@ class Processing:
             raise _Stopped
 
     def _finish(self, stored: StoredObject, status: str, **values: str) -> StoredObject | None:
-        return self._store.change(
+        return self.store.change(
             stored.file_uuid, content_was=stored.content, processing_status=status, **values
         )

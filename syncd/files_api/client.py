@@ -23,6 +23,7 @@ from syncd.files_api.listing import (
     MOST_PAGES,
     PAGE_ITEMS,
     Listing,
+    ReadPage,
     Since,
     Take,
     read_listing,
@@ -228,16 +229,7 @@ class FilesClient:
         **per_call: Unpack[PerCall],
     ) -> Iterator[FileDetail]:
         """Yield every file once, from `offset` on, in pages of `limit`, even while pages shift."""
-
-        def read_page(limit: int, offset: int) -> FilePage:
-            return self.list(
-                workspace_uuid=workspace_uuid,
-                file_type=file_type,
-                limit=limit,
-                offset=offset,
-                **per_call,
-            )
-
+        read_page = self._reading(workspace_uuid=workspace_uuid, file_type=file_type, **per_call)
         return walk(read_page, limit, offset)
 
     def read_listing(
@@ -254,11 +246,11 @@ class FilesClient:
         `since` is asked after each page; None stands for all. Pages are as large as the service
         allows. The same file may be handed on twice.
         """
-
-        def read_page(limit: int, offset: int) -> FilePage:
-            return self.list(workspace_uuid=workspace_uuid, limit=limit, offset=offset, **per_call)
-
+        read_page = self._reading(workspace_uuid=workspace_uuid, **per_call)
         return read_listing(read_page, take, since=since, most_pages=most_pages)
+
+    def _reading(self, **query: Any) -> ReadPage:
+        return lambda limit, offset: self.list(limit=limit, offset=offset, **query)
 
     def get(self, file_uuid: str, **per_call: Unpack[PerCall]) -> FileDetail:
         """Read one file's record; its `file_url` is valid for 30 minutes."""

@@ -6,23 +6,11 @@ from collections.abc import Callable
 from math import inf
 
 
-class StopFlag:
-    """Ends calls from another thread: each call in flight raises `Aborted` within a second."""
+class StopFlag(threading.Event):
+    """Ends calls from another thread: each call in flight raises `Aborted` within a second.
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Stop what is in flight, and refuse what comes after."""
-        self._event.set()
-
-    def is_set(self) -> bool:
-        """Whether calls are to stop."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the flag, `seconds` at most; return whether it is set."""
-        return self._event.wait(seconds)
+    Calls that come after it is set are refused.
+    """
 
 
 class Interrupted(Exception):  # noqa: N818 - a signal inside this package, never seen outside

@@ -18,8 +18,8 @@ from syncd.state.database.store import Transaction
 from syncd.state.ledger import QUARANTINE_CRASHES
 from syncd.state.manifest import Word
 from syncd.units import span
-from syncd.watch.folder import WatchFolder
 from syncd.watch.ignore import Rules, RuleVerdict
+from syncd.watch_folders import watch_folder
 
 JsonObject = dict[str, Any]
 
@@ -312,17 +312,7 @@ def _settings(place: FolderPath, config: Config) -> FolderSettings | None:
 
 def rules_of(folder: FolderSettings) -> Rules:
     """Return the rules by which a folder's files are in or out."""
-    return Rules(
-        WatchFolder(
-            name=folder.name,
-            path=folder.place,
-            include=folder.include,
-            exclude=folder.exclude,
-            hidden=folder.hidden,
-            max_size=folder.max_size,
-            syncdignore=folder.syncdignore,
-        )
-    )
+    return Rules(watch_folder(folder))
 
 
 def _bare(place: FolderPath) -> JsonObject:

@@ -5,7 +5,7 @@ round. `next_...` therefore only looks ahead, so that no step spins.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from syncd.state import copies, files, holds
@@ -50,7 +50,8 @@ def uploads(
         for file_id in _uploads_of(db, name, now, limit, is_large=is_large)
         if file_id not in taken
     ]
-    found = {file.id: file for file in _by_id(db, ids)}
+    named = "id IN (SELECT value FROM json_each(?))"
+    found = {file.id: file for file in files.where(db, named, (json.dumps(ids),))}
     return [found[file_id] for file_id in dict.fromkeys(ids)]
 
 
@@ -79,22 +80,13 @@ def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: 
     return ids
 
 
-def _by_id(db: Database, ids: Sequence[int]) -> list[File]:
-    found: list[File] = []
-    for start in range(0, len(ids), 500):
-        some = ids[start : start + 500]
-        found += files.where(db, f"id IN ({', '.join('?' * len(some))})", some)
-    return found
-
-
-def looks(db: Database, now: float, folders: Sequence[str], limit: int) -> list[File]:
-    """Return the settling and unreadable files whose next look at the disk is due."""
-    marks = ", ".join("?" * len(folders))
+def looks(db: Database, now: float, folder: str, limit: int) -> list[File]:
+    """Return the settling and unreadable files of a folder whose next look is due."""
     return files.where(
         db,
         "status IN ('settling', 'unreadable') AND due_at <= ? "
-        f"AND folder IN ({marks}) ORDER BY due_at LIMIT ?",
-        (now, *folders, limit),
+        "AND folder = ? ORDER BY due_at LIMIT ?",
+        (now, folder, limit),
     )
 
 

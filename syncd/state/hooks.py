@@ -129,7 +129,7 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     after = max(told, read_to)
     limit = max(min(BATCH_LINES, MOST_ASIDE - len(aside)), 0)
     newest = db.value("SELECT coalesce(max(id), 0) FROM history")
-    again = _lines(db, _AGAIN, known | {"lines": BATCH_LINES}, is_aside=True)
+    again = _lines(db, _AGAIN, known, is_aside=True)
     new = _lines(
         db, f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}", known | {"after": after}
     )

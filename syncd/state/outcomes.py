@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from syncd.state import copies, files, history
 from syncd.state.apply_plan import advance, let_go, make_live, policy_of_before
+from syncd.state.attempts import kind_of
 from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.holds import remote
 from syncd.state.lifecycle import CopyStatus, FileStatus, Keep, Verdict
 from syncd.state.planner import Act
-from syncd.state.verbs import NO_FAILURE, Failure, Verbs, kind_of
+from syncd.state.verbs import NO_FAILURE, Failure, Verbs
 
 #: Why a released copy is gone.
 UNSEEN = "it was deleted remotely while it was not mirrored"
@@ -52,14 +53,14 @@ class _Only(NamedTuple):
     folder: str
     path_hex: str
     method: str
-    content_type: str
+    is_video: bool
     workspace_uuid: str | None
 
 
 #: The copies of `_Only` among those asked for, in one row, as few steps take the interpreter away.
 _ONLY = """
   SELECT json_group_array(json_array(
-    copies.id, folder, hex(path), method, content_type, workspace_uuid))
+    copies.id, folder, hex(path), method, content_type LIKE 'video/%', workspace_uuid))
   FROM copies CROSS JOIN files ON files.id = file_id
   WHERE copies.id IN (SELECT value FROM json_each(?)) AND copies.status = 'sending' AND wanted
     AND files.status = 'ready' AND files.sha256 = copies.sha256 AND crashes = 0
@@ -96,7 +97,7 @@ class Outcomes(Verbs):
             return {}
         chosen = [(arrivals[number], only) for number, only in ordinary.items()]
         self._note_samples(
-            db, ((kind_of(only.method, only.content_type), only.id) for _, only in chosen)
+            db, ((kind_of(only.method, is_video=only.is_video), only.id) for _, only in chosen)
         )
         copies.live_all(
             db,
@@ -161,7 +162,7 @@ class Outcomes(Verbs):
             return "in doubt"
         if file.crashes:
             files.update(db, file.id, crashes=0)
-        self._note_samples(db, [(kind_of(copy.method, copy.content_type), copy.id)])
+        self._note_samples(db, [(kind_of(copy.method, is_video=copy.is_video), copy.id)])
         facts: dict[str, Any] = {
             "file_uuid": stored.file_uuid,
             "remote_file_path": stored.remote_file_path,
@@ -262,7 +263,7 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.PROCESSING:
             return self._take_up(db, file, copy, now, facts)
-        kind = kind_of(copy.method, copy.content_type, processed=True)
+        kind = kind_of(copy.method, is_video=copy.is_video, processed=True)
         self._note_samples(db, [(kind, copy.id)])
         return self._arrive(db, file, copy, now, facts)
 

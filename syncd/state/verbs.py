@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from syncd.state import attempts, echo
+from syncd.state import echo
 from syncd.state.apply_plan import Policies
 from syncd.state.database.connection import Database
 from syncd.state.texts import storable
@@ -52,9 +52,3 @@ class Verbs:
         for kind, copy_id in dict(stored).items():
             if kind not in self._learned and not echo.note_sample(db, kind, copy_id):
                 self._learned.add(kind)
-
-
-def kind_of(method: str, content_type: str, *, processed: bool = False) -> str:
-    """Return the kind of an upload, by which the ways of the service are learned."""
-    is_video = content_type.startswith("video/")
-    return attempts.kind_of(method, is_video=is_video, processed=processed)

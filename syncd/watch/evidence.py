@@ -129,7 +129,7 @@ class Looker:
         if not standing.state.is_seen:
             # A scan finds what waits when the right root is back.
             return now + UNSEEN_SECONDS
-        files = self.store.read(due.looks, now, [self.folder.name], BATCH)
+        files = self.store.read(due.looks, now, self.folder.name, BATCH)
         recorded = self._look_at(dict.fromkeys((file.path for file in files), False), standing.view)
         next_at = self._next_look()
         if next_at is None or next_at > now or recorded:

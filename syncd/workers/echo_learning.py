@@ -14,7 +14,7 @@ from syncd.state.echo import Learned
 from syncd.state.ledger import Ledger
 from syncd.state.probing import ProbeObject
 from syncd.workers.gate import Gate
-from syncd.workers.pauses import Throttle
+from syncd.workers.patience import Throttle
 from syncd.workers.search import Search
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from syncd.state import due
 from syncd.state.database.store import Store
 from syncd.workers.gate import KEY_PROBE_SECONDS, Gate
 from syncd.workers.organization_check import OrganizationCheck
-from syncd.workers.pauses import Throttle
+from syncd.workers.patience import Throttle
 
 log = logging.getLogger(__name__)
 

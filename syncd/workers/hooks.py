@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from syncd.files_api import StopFlag
 from syncd.log import fields
@@ -31,7 +31,8 @@ class Hook:
 
     name: str
     on: str
-    target: Target
+    #: its arguments or its URL may hold a token
+    target: Target = field(repr=False)
     timeout_seconds: float
     store: Store
     stop: StopFlag
@@ -48,7 +49,7 @@ class Hook:
         now = self.clock()
         batch = self.store.read(hooks.batch, self.name, self.on, now, read_to=self._read_to)
         if batch.lines:
-            if self.store.in_trouble:
+            if self.store.writer.in_trouble:
                 # Without a record, the same lines would be told endlessly. This raises until
                 # commits work.
                 self._record([], 0)

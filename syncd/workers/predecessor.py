@@ -19,7 +19,7 @@ from syncd.state.files import File
 from syncd.state.planner import Policy
 from syncd.state.predecessor import LEAST_FILES, Match, SentObject
 from syncd.workers.gate import Gate
-from syncd.workers.pauses import Patience, may_not_list
+from syncd.workers.patience import Patience, may_not_list
 from syncd.workers.search import Search
 
 log = logging.getLogger(__name__)

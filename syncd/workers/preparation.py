@@ -187,7 +187,7 @@ class Preparation:
     def _begin(self, offers: Sequence[Offer]) -> "list[Future[Begun]]":
         now = self.clock()
         intents = [Intent(offer, now) for offer in offers]
-        return self.store.submit_all(self.ledger.begin_all, intents)
+        return self.store.writer.submit_all(self.ledger.begin_all, intents)
 
     def begun(self, prepared: Prepared) -> Begun:
         """Wait until an intent is committed; look first whether the file was moved, if it may be.

@@ -29,7 +29,7 @@ from syncd.workers.echo_learning import EchoLearning, echoed_size
 from syncd.workers.gate import Gate
 from syncd.workers.gate_probe import GateProbe
 from syncd.workers.organization_check import OrganizationCheck
-from syncd.workers.pauses import Throttle
+from syncd.workers.patience import Throttle
 from syncd.workers.predecessor import OnNew, PredecessorCheck
 from syncd.workers.probe_objects import ProbeObjects
 from syncd.workers.rollback import RollbackCheck

@@ -22,7 +22,7 @@ from syncd.state.database.store import Store, Transaction, hold_everything
 from syncd.state.planner import Policy
 from syncd.workers.comparison import Comparison
 from syncd.workers.gate import Gate
-from syncd.workers.pauses import Patience, may_not_list
+from syncd.workers.patience import Patience, may_not_list
 from syncd.workers.search import SKEW_SECONDS, Search
 
 log = logging.getLogger(__name__)

@@ -154,7 +154,7 @@ class Sending:
         if not isinstance(copy, Copy):
             return None
         stopped = self.stop.wait(self.gate.pace.seconds_until_turn())
-        while self.store.in_trouble and not stopped:
+        while self.store.writer.in_trouble and not stopped:
             # Its outcome could not be recorded; the promise to send it keeps.
             stopped = self.stop.wait(TROUBLE_SECONDS)
         if stopped or not self.preparation.admits(file):

@@ -214,10 +214,10 @@ class UploadThread:
         now = self.clock()
         look = now + self.first_poll_seconds
         try:
-            became = self.store.submit_all(
+            became = self.store.writer.submit_all(
                 self.ledger.stored_all,
                 [Arrival(one.copy.id, one.stored, now, look) for one in direct],
-            ) + self.store.submit_all(
+            ) + self.store.writer.submit_all(
                 confirming.begin_all,
                 [
                     confirming.Taken(

@@ -5,7 +5,6 @@
 # row: 52
 source "$(dirname "$0")/machine.sh"
 
-live() { emulator live "$(digest "$1")" | cut -d ' ' -f 2; }
 prepare
 boot
 furnish

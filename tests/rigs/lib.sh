@@ -78,4 +78,4 @@ cache=${SYNCD_RIG_CACHE:-$scratch/cache}
 mkdir -p "$cache"
 # What the wheels of a run depend on; for those that source this.
 # shellcheck disable=SC2034
-wanted=$(sha256sum "$root/pyproject.toml" | cut -c -16)
+wanted=$(cat "$root"/{pyproject.toml,.ci/constraints*.txt} | sha256sum | cut -c -16)

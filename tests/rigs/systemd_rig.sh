@@ -1,44 +1,13 @@
 #!/usr/bin/env bash
 # The unit, under a real systemd: Debian 12 booted in a container without network, syncd installed by
-# the documented commands, an emulator beside it. Root; under three minutes. See lib.sh.
+# the documented commands, an emulator beside it. Root; under three minutes. See machine.sh.
 # row: 52
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/machine.sh"
 
-SUITE=bookworm
-PACKAGES=systemd,systemd-sysv,dbus,python3,python3-venv,python3-pip,ca-certificates,procps,sudo
-KEY=a-key-of-the-rig
-URL=http://127.0.0.1:8765
 # The lowest that a service can reach that reads folders of others and speaks to the Internet.
 MOST_EXPOSURE=1.1
 # With both drop-ins.
 MOST_HOME_EXPOSURE=1.2
-
-pid1=
-nspawn=
-leave() {
-  if [[ -n $pid1 ]]; then kill -s RTMIN+4 "$pid1" 2>/dev/null; fi
-  if [[ -n $nspawn ]]; then
-    # It powers off in a second or two; if it does not, its own process is ended.
-    for _ in {1..50}; do kill -0 "$nspawn" 2>/dev/null || break; sleep 0.2; done
-    kill -9 "$nspawn" 2>/dev/null; wait "$nspawn" 2>/dev/null
-  fi
-  rm -rf "$scratch"
-}
-trap leave EXIT
-
-# The machine: made once, booted on an overlay in memory, so that each run finds it new.
-make_rootfs() { mmdebstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$1"; }
-
-make_wheels() {
-  local bind=(--bind-ro="$scratch/source:/source" --bind="$1:/wheels")
-  [[ -e /etc/pip.conf ]] && bind+=(--bind-ro=/etc/pip.conf)
-  bind+=(--bind-ro=/etc/ssl/certs/ca-certificates.crt)
-  mkdir "$1"
-  systemd-nspawn -q --register=no --keep-unit --pipe --volatile=overlay -D "$cache/rootfs-$SUITE" \
-    "${bind[@]}" sh -c \
-    'cp -r /source /tmp/source && python3 -m pip download -q --disable-pip-version-check -d /wheels \
-       "/tmp/source[emulator]" "hatchling>=1.27,<2" && rm -f /wheels/syncd-*'
-}
 
 # promtool, without the service that its package would start.
 make_promtool() {
@@ -48,43 +17,9 @@ make_promtool() {
   cd "$root" && return $code
 }
 
-boot() {
-  SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setsid systemd-nspawn --boot -q -D "$cache/rootfs-$SUITE" \
-    --register=no --keep-unit --machine="syncd-rig-$$" --console=pipe --volatile=overlay \
-    --private-network --capability=CAP_BPF,CAP_PERFMON --system-call-filter=bpf \
-    --tmpfs=/srv:mode=0755 --bind-ro="$scratch/source:/source" \
-    --bind-ro="$cache/wheels-$wanted:/wheels" --bind-ro="$root/tests/rigs:/rigs" \
-    </dev/null >"$scratch/boot.log" 2>&1 &
-  nspawn=$!
-  for _ in {1..100}; do
-    pid1=$(cat "/proc/$nspawn/task/$nspawn/children" 2>/dev/null | tr -d ' ')
-    [[ -n $pid1 ]] && eventually 30 has_booted && return
-    sleep 0.1
-  done
-  cat "$scratch/boot.log"; give_up "the machine does not boot"
-}
-
-inside() {
-  nsenter -t "$pid1" -m -u -i -p -C -n env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-    LANG=C.UTF-8 "$@"
-}
-has_booted() { [[ $(inside systemctl is-system-running 2>/dev/null) =~ running|degraded ]]; }
-# In a shell of its own, as a line of the admin's.
-line() { inside bash -euc "$1"; }
-admin() { inside runuser -u admin -- env AYMARA_AI_API_KEY="$KEY" HOME=/home/admin bash -euc "$1"; }
-
 show() { inside systemctl show --value -p "$1" syncd; }
 journal() { inside journalctl -q --no-pager -u syncd -o "${1:-cat}"; }
 syncd() { inside /opt/syncd/bin/syncd "$@"; }
-emulator() { inside python3 /rigs/emulator.py "$URL" "$@"; }
-
-digest() { printf '%s' "$1" | sha256sum | cut -d ' ' -f 1; }
-# write PATH TEXT: a file of the drop folder, in one step.
-write() { line "printf %s '$2' >/srv/.new && mv /srv/.new '/srv/drop/$1'"; }
-# live TEXT: the uuid of the one object with this content.
-live() { emulator live "$(digest "$1")" | cut -d ' ' -f 2; }
-has_one() { [[ $(emulator live "$(digest "$1")" | wc -l) == 1 ]]; }
-has_none() { [[ -z $(emulator live "$(digest "$1")") ]]; }
 # listed PATH: its uuid in the manifest, and only if it is synced.
 listed() { line "/opt/syncd/bin/syncd ls --json --status synced" | python3 -c '
 import json, sys
@@ -115,31 +50,20 @@ start_ms() {
 
 ### What can be said of the unit with nothing running
 
-mkdir "$scratch/source"
-cp -r "$root"/{pyproject.toml,README.md,LICENSE,syncd,systemd} "$scratch/source/"
-find "$scratch/source" -name __pycache__ -prune -exec rm -rf {} +
 started=$(date +%s)
 cached promtool make_promtool
 sed "s|RULES|$root/systemd/syncd.rules.yml|" "$root/tests/rigs/alerts.yml" >"$scratch/alerts.yml"
 check "promtool accepts the alert rules" "$cache/promtool/usr/bin/promtool" check rules "$root/systemd/syncd.rules.yml"
 check "each alert fires, and heals" "$cache/promtool/usr/bin/promtool" test rules "$scratch/alerts.yml"
-cached "rootfs-$SUITE" make_rootfs
-cached "wheels-$wanted" make_wheels
+prepare
 echo "      made the machine in $(($(date +%s) - started)) s"
 
 began=$(date +%s%N)
 boot
 echo "      booted in $((($(date +%s%N) - began) / 1000000)) ms: $(inside systemctl --version | head -n 1)"
 
-line "useradd --create-home --shell /bin/bash admin; echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin
-  printf '[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\n' >/etc/pip.conf
-  echo '127.0.0.1 localhost '\$(hostname) >/etc/hosts
-  cp -r /source /home/admin/syncd && chown -R admin: /home/admin/syncd
-  python3 -m venv /opt/emulator && /opt/emulator/bin/pip install -q '/source[emulator]'
-  mkdir -p /srv/drop /etc/systemd/system/syncd.service.d" >"$scratch/prepare.log" 2>&1 \
-  || { cat "$scratch/prepare.log"; give_up "the machine cannot be prepared"; }
-inside systemd-run -q --unit=emulator /opt/emulator/bin/syncd emulator --listen "${URL#http://}" \
-  --data /var/lib/emulator --api-key "$KEY"
+furnish
+line "mkdir -p /srv/drop /etc/systemd/system/syncd.service.d"
 # What the rig alone needs: the emulator instead of the service, and shorter waits.
 line "cat >/etc/systemd/system/syncd.service.d/rig.conf" <<END
 [Service]

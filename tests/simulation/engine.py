@@ -103,13 +103,13 @@ class InlineReaders:
     """Reads on the writer's connection: on one thread, no transaction is ever half done then."""
 
     def __init__(self, writer: InlineWriter) -> None:
-        self._writer = writer
+        self.writer = writer
 
     def open(self) -> None:
         """Nothing is opened."""
 
     def read(self, query):
-        return query(self._writer._usable())
+        return query(self.writer._usable())
 
     def close(self) -> None:
         """Nothing is open."""
@@ -130,19 +130,15 @@ class SimulatedStore(Store):
 
     def __init__(self, directory: Path, between: Callable[[str], None]) -> None:
         super().__init__(directory)
-        self._writer = InlineWriter(self._path, between)
-        self._writer._thread = _NoThread()
-        self._readers = InlineReaders(self._writer)
-
-    @property
-    def writer(self) -> InlineWriter:
-        return self._writer
+        self.writer = InlineWriter(self._path, between)
+        self.writer._thread = _NoThread()
+        self._readers = InlineReaders(self.writer)
 
     def kill(self) -> None:
         """End as a killed process does: nothing more is written, the lock is free."""
         self._readers.close()
-        if self._writer._db is not None:
-            self._writer._db.close()
+        if self.writer._db is not None:
+            self.writer._db.close()
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None

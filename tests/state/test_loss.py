@@ -460,7 +460,7 @@ def test_a_backup_as_new_as_the_instance_file_is_held_once_it_is_restored(whole,
                 store.read(lambda db: db.conn.execute(TOKENS).fetchall())
         else:
             # Killed: the instance file is not written any more.
-            store._writer.failed = True
+            store.writer.failed = True
     if not is_met:
         damage(whole.path)
     with pytest.raises(DamagedStateError) as refusal:

@@ -20,7 +20,7 @@ ASKED = {
     "doubts": due.doubts,
     "what is to be taken away": lambda db: after_upload.due(db, "f", 10),
     "what is half taken": lambda db: after_upload.half_taken(db, "f", NOW, 10),
-    "what settles": lambda db: due.looks(db, NOW, ["f"], 10),
+    "what settles": lambda db: due.looks(db, NOW, "f", 10),
     "next look": lambda db: scan_index.next_look(db, "f"),
     "holds that are not up to date": lambda db: DELETIONS.is_review_due(db, "f"),
     "many missing": lambda db: DELETIONS.review(db, "f", NOW),

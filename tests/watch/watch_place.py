@@ -131,7 +131,7 @@ class Place:
 
     @property
     def commits(self):
-        return self.store._writer.version
+        return self.store.writer.version
 
 
 def wait_for(condition, seconds=5.0):

@@ -1,7 +1,6 @@
 """The limit in force: a person's, the timetable's or the setting's; and what it does to uploads."""
 
 import os
-import threading
 import time
 from functools import partial
 
@@ -149,5 +148,5 @@ def test_the_wait_for_the_bandwidth_is_not_taken_for_a_slow_service(shop, limite
         while shop.uploader.busy and time.monotonic() < deadline:
             time.sleep(0.01)
         shop.uploader.stop(0.0)
-        shop.uploader._stop._event = threading.Event()
+        shop.uploader._stop.clear()
     assert counted == [100_001]

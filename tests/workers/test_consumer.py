@@ -324,12 +324,12 @@ def test_where_nothing_can_be_taken_away_nothing_is_read_or_written_for_it(empti
     assert "may not take files out of" in obstacle(emptied)
     read, sha256 = [], disk.sha256
     monkeypatch.setattr(disk, "sha256", lambda *a, **k: read.append(a) or sha256(*a, **k))
-    commits, asked = emptied.store._writer.version, len(emptied.ask("requests"))
+    commits, asked = emptied.store.writer.version, len(emptied.ask("requests"))
     for _ in range(24):
         emptied.now += 3600
         emptied.after_upload.step()
     assert read == []
-    assert emptied.store._writer.version == commits
+    assert emptied.store.writer.version == commits
     assert len(emptied.ask("requests")) == asked
 
 

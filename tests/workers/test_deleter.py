@@ -175,10 +175,10 @@ def test_deletions_of_one_step_share_their_commits(synced):
         lose(synced, name)
     synced.deleter.step()
     synced.now += 61
-    before = synced.store._writer.version
+    before = synced.store.writer.version
     synced.deleter.step()
     assert len(deletes(synced)) == 20
-    assert synced.store._writer.version - before <= 4, "judged, promised and recorded"
+    assert synced.store.writer.version - before <= 4, "judged, promised and recorded"
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "unreadable parent"])

@@ -203,7 +203,7 @@ def test_nothing_is_told_that_cannot_be_recorded(world, store, monkeypatch):
         raise StateWriteError("the disk is full")
 
     with monkeypatch.context() as full:
-        full.setattr(store._writer, "in_trouble", True)
+        full.setattr(store.writer, "in_trouble", True)
         full.setattr(type(store), "write", no_commit)
         with pytest.raises(StateWriteError):
             world.run()

@@ -54,12 +54,12 @@ def test_a_superseded_copy_is_deleted_though_its_missing_file_is_held_or_kept(sh
     shop.now += 61
     shop.deleter.step()
     shop.now += 4000
-    before = shop.store._writer.version
+    before = shop.store.writer.version
     for _ in range(30):
         shop.deleter.step()
         shop.now += 1
     assert len(deletes(shop)) == 1
-    assert shop.store._writer.version - before < 10, "it is not promised again and again"
+    assert shop.store.writer.version - before < 10, "it is not promised again and again"
 
 
 def test_an_interruption_takes_back_what_was_not_sent(shop, monkeypatch):

@@ -20,7 +20,7 @@ from syncd.state import holds, rollback
 from syncd.workers import rollback as checks
 from syncd.workers.gate import Gate
 from syncd.workers.organization_check import OrganizationCheck
-from syncd.workers.pauses import LONGEST_SECONDS
+from syncd.workers.patience import LONGEST_SECONDS
 from syncd.workers.rollback import RollbackCheck
 from syncd.workers.search import Search
 from tests.workers.conftest import KEY

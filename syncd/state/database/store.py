@@ -5,7 +5,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Item = TypeVar("Item")
 #: The database, as a unit of work gets it: inside its transaction.
 Transaction = Database
 
@@ -52,8 +51,8 @@ class Store:
         self._lock_descriptor: int | None = None
         #: directory, database and lock, while they are open
         self._places = Places(())
-        self._writer = Writer(self._path)
-        self._writer.refuses = lambda: self.displaced
+        self.writer = Writer(self._path)
+        self.writer.refuses = lambda: self.displaced
         self._readers = Readers(self._path)
         #: the instance file as last written; None before that
         self._remembered: Instance | None = None
@@ -77,8 +76,8 @@ class Store:
             known = instance.read(self.directory)
             unreadable = known is None and instance.exists(self.directory)
             schema.refuse_foreign(self._path, ours_before=known is not None)
-            self._writer.start()
-            self._writer.write(lambda db: recover(db, now))
+            self.writer.start()
+            self.writer.write(lambda db: recover(db, now))
             self._readers.open()
             self._identify(known, now, unreadable=unreadable)
             self._places = Places((self.directory, self._path, self.directory / LOCK_NAME))
@@ -114,7 +113,7 @@ class Store:
                 hold_everything(db, loss, now)
             return here
 
-        here = self._writer.write(compare)
+        here = self.writer.write(compare)
         if known is not None and known.id != here.id:
             raise ForeignStateError(
                 f"{self._path} is the state of instance {here.id}, and {instance.FILE_NAME} beside "
@@ -182,22 +181,22 @@ class Store:
             try:
                 self.read(lambda db: schema.refuse_damaged(db, self._path))
             except DamagedStateError as error:
-                self._writer.refuse_damaged(error)
+                self.writer.refuse_damaged(error)
                 raise
             backups.make(self._path, now)
 
     def close(self) -> None:
         """Close everything and release the lock; safe to call twice."""
-        if self.instance and self._writer.damage and not self.displaced:
+        if self.instance and self.writer.damage and not self.displaced:
             self._foretell_loss()
-        elif self.instance and not self._writer.failed and not self.displaced:
+        elif self.instance and not self.writer.failed and not self.displaced:
             with suppress(StateError, sqlite3.Error):
                 self.remember()
         self.instance = ""
         self._places = Places(())
         # The writer last: who closes the database last writes its log back, and a reader may not.
         self._readers.close()
-        self._writer.stop()
+        self.writer.stop()
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
@@ -212,13 +211,7 @@ class Store:
         self, verb: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> "Future[T]":
         """Hand a verb in as a transaction, without waiting; see `Writer.submit`."""
-        return self._writer.submit(lambda db: verb(db, *args, **kwargs))
-
-    def submit_all(
-        self, work: Callable[[Database, Sequence[Item]], Sequence[T]], items: Sequence[Item]
-    ) -> "list[Future[T]]":
-        """Hand in work for several items, without waiting; see `Writer.submit_all`."""
-        return self._writer.submit_all(work, items)
+        return self.writer.submit(lambda db: verb(db, *args, **kwargs))
 
     def read(
         self, query: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
@@ -228,12 +221,12 @@ class Store:
             return self._readers.read(lambda db: query(db, *args, **kwargs))
         except sqlite3.DatabaseError as error:
             if schema.is_damage(error):
-                self._writer.refuse_damaged(schema.damaged(self._path, error))
+                self.writer.refuse_damaged(schema.damaged(self._path, error))
             raise
 
     def recall(self, key: Hashable, query: Callable[[Database], T]) -> T:
         """Return what `query` returns, read at most once between two commits; `key` names it."""
-        version = self._writer.version
+        version = self.writer.version
         known: tuple[int, T] | None = self._recalled.get(key)
         if known is None or known[0] != version:
             known = self._recalled[key] = version, self.read(query)
@@ -242,22 +235,12 @@ class Store:
     @property
     def changed(self) -> threading.Event:
         """Set after each commit: a hint that something may be due."""
-        return self._writer.changed
-
-    @property
-    def recoveries(self) -> int:
-        """How often commits were taken again after some had failed."""
-        return self._writer.recoveries
-
-    @property
-    def damage(self) -> str:
-        """Why the database cannot be relied on, and what to do; empty unless it is damaged."""
-        return self._writer.damage
+        return self.writer.changed
 
     @property
     def failed(self) -> bool:
         """Whether the state cannot be trusted to this process any more."""
-        return self._writer.failed or bool(self.displaced)
+        return self.writer.failed or bool(self.displaced)
 
     @property
     def displaced(self) -> str:
@@ -267,16 +250,6 @@ class Store:
         what is written into a removed database is lost, and a second daemon may run in its place.
         """
         return self._places.displaced
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether commits fail now: the disk is full, or does not work."""
-        return self._writer.in_trouble
-
-    @property
-    def writer_alive_at(self) -> float:
-        """When the writer last came round, on the monotonic clock."""
-        return self._writer.last_alive
 
     def fact(self, key: str) -> str | None:
         """Return one of the facts about the service that are kept, or None."""
