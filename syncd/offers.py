@@ -1,4 +1,4 @@
-"""Commands that a person is offered, as they have to be typed: with the configuration file."""
+"""Commands that a person is offered, as they have to be typed: with configuration and folders."""
 
 import re
 import shlex
@@ -10,8 +10,12 @@ _NAMES = (
     "pause",
     *("resume", "retry", "run", "status", "verify", "wait", "why"),
 )
-_OFFER = re.compile(rf"(?<![^\s(`>“])syncd (?=(?:{'|'.join(_NAMES)})\b)")
-_option = ""
+#: Those that take the folders as arguments, and those that find them in the configuration alone.
+_WITH_DIRECTORIES = ("once", "run")
+_WITH_CONFIGURATION = ("adopt", "deletes approve", "deletes reject", "retry", "verify", "wait")
+_NAME = "|".join(("deletes (?:approve|reject)", *_NAMES))
+_OFFER = re.compile(rf"(?<![^\s(`>“])syncd (?P<name>{_NAME})\b(?P<given> DIR)?")
+_option = _directories = _variable = ""
 
 
 def set_config(path: Path | None) -> None:
@@ -20,6 +24,23 @@ def set_config(path: Path | None) -> None:
     _option = "" if path is None else f"-c {shlex.quote(str(path))} "
 
 
+def set_folders(directories: str, variable: str) -> None:
+    """Have offered commands name folders that no configuration names, ready to be typed.
+
+    `variable` is the assignment that names them to commands which take no directories.
+    """
+    global _directories, _variable
+    _directories, _variable = directories, variable
+
+
 def offered(text: str) -> str:
     """Return `text` with its commands as they work here."""
-    return _OFFER.sub(lambda found: found[0] + _option, text) if _option else text
+    return _OFFER.sub(_as_typed, text) if _option or _directories or _variable else text
+
+
+def _as_typed(found: re.Match[str]) -> str:
+    name, given = found["name"], found["given"] or ""
+    before = f"{_variable} " if _variable and name in _WITH_CONFIGURATION else ""
+    if _directories and name in _WITH_DIRECTORIES:
+        given = given or f" {_directories}"
+    return f"{before}syncd {_option}{name}{given}"

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from syncd.state.holds import Hold
 from syncd.state.manifest import Word
 from syncd.state.manual_retry import forget_backoff
 from syncd.state.texts import hold_object, shown
+from syncd.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ def once(
     Once `stop` is set, transfers get `drain_seconds`, or until `hurry` is set, too. A deletion
     whose grace is not over is left to the next pass, unless `wait_deletions`.
     """
-    with opened(config) as components:
+    drain_seconds = config.upload.drain_seconds
+    with opened(config) as components, _interruptible(components, stop, hurry, drain_seconds):
         newest, began = components.store.read(past.newest), time.time()
         # The user wants it now: failures of the last pass are no reason to wait.
         components.store.write(forget_backoff, time.time())
@@ -124,7 +126,10 @@ def once(
         except Aborted:
             left = "it was interrupted"
         finally:
-            _stop_uploads(components, config.upload.drain_seconds if stop.is_set() else 0.0, hurry)
+            components.uploader.stop(drain_seconds if stop.is_set() else 0.0)
+            with suppress(Aborted):
+                # What a storage took at the end is sent, too.
+                components.confirmer.step()
             components.stop.set()
         try:
             components.store.back_up_if_due(time.time())
@@ -245,25 +250,43 @@ def _unscanned(components: Components) -> str:
     return left_out[0] if left_out else ""
 
 
-def _stop_uploads(
-    components: Components, drain_seconds: float, hurry: threading.Event | None
-) -> None:
-    """Give transfers under way `drain_seconds`, less where it is to hurry."""
+@contextmanager
+def _interruptible(
+    components: Components,
+    stop: threading.Event,
+    hurry: threading.Event | None,
+    drain_seconds: float,
+) -> Iterator[None]:
+    """Within the block, an interruption is told at once, and ends what is under way in time."""
     over = threading.Event()
 
-    def hurry_up() -> None:
-        while not over.wait(SHORTEST_ROUND_SECONDS):
-            if hurry is not None and hurry.is_set():
-                components.uploader.hurry()
+    def watch() -> None:
+        while not stop.is_set():
+            if over.wait(SHORTEST_ROUND_SECONDS):
                 return
+        deadline = time.monotonic() + drain_seconds
+        if under_way := len(components.uploader.transfers.all()):
+            files = counted(under_way, "transfer")
+            get = "gets" if under_way == 1 else "get"
+            log.warning(
+                "interrupted; %s %s %g seconds, a second Ctrl-C none", files, get, drain_seconds
+            )
+        else:
+            log.warning("interrupted; ending")
+        components.stop_looking.set()
+        while not (hurry is not None and hurry.is_set()) and time.monotonic() < deadline:
+            if over.wait(SHORTEST_ROUND_SECONDS):
+                return
+        components.uploader.hurry()
+        components.stop.set()
 
-    if drain_seconds and components.uploader.busy:
-        log.warning("interrupted; transfers get %g seconds, a second Ctrl-C none", drain_seconds)
-    watcher = threading.Thread(target=hurry_up, daemon=True)
+    watcher = threading.Thread(target=watch, name="syncd-interrupted", daemon=True)
     watcher.start()
-    components.uploader.stop(drain_seconds)
-    over.set()
-    watcher.join()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 class _Patience:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from syncd import offers
 from syncd.state.database.store import Store
 
 # syncd is started many times over: it is compiled once, whatever the environment says of that.
@@ -28,6 +29,13 @@ def pytest_configure(config):
         return
     if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
+
+
+@pytest.fixture(autouse=True)
+def _one_command(monkeypatch):
+    """Forget what an earlier command line said of its configuration: a process is one command."""
+    for name in ("_option", "_directories", "_variable"):
+        monkeypatch.setattr(offers, name, "")
 
 
 @pytest.fixture(scope="session")

@@ -269,7 +269,7 @@ def test_a_reload_waits_for_a_command_under_way(running, monkeypatch):
         yield {"ended": True}
 
     monkeypatch.setitem(COMMANDS, "wait", wait)
-    caller = SimpleNamespace(load=lambda **_: running.load(), words=["wait"])
+    caller = SimpleNamespace(look=running.load, words=["wait"])
     with ThreadPoolExecutor(1) as pool:
         command = pool.submit(perform, caller, "wait", {})
         try:

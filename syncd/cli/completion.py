@@ -29,6 +29,49 @@ def paths(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Compl
     return names or [CompletionItem(incomplete, type="file")]
 
 
+def folders(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a folder that the state knows; else a directory on disk."""
+    names = [CompletionItem(name) for name in _folders(ctx) if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="dir")]
+
+
+def statuses(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the last of several statuses with commas between them."""
+    from syncd.state.manifest import Word  # noqa: PLC0415 - as below
+
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(before + comma + word.value) for word in Word if word.startswith(last)]
+
+
+def rates(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the words that `limit` takes in place of a rate."""
+    words = {"off": "no limit", "configured": "what the configuration says"}
+    return [
+        CompletionItem(word, help=what)
+        for word, what in words.items()
+        if word.startswith(incomplete)
+    ]
+
+
+def documents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the next word of a command that has a schema."""
+    from syncd.report.schemas import DOCUMENTS  # noqa: PLC0415 - as below
+
+    given = tuple(ctx.params.get("command") or ())
+    names = [tuple(name.split()) for name in DOCUMENTS]
+    nexts = {
+        name[len(given)]: None
+        for name in names
+        if name[: len(given)] == given and len(name) > len(given)
+    }
+    return [CompletionItem(word) for word in nexts if word.startswith(incomplete)]
+
+
+def numbers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the number of a hold that waits for a decision."""
+    return [item for item in holds(ctx, param, incomplete) if item.value.isdecimal()]
+
+
 def holds(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the number of a hold that waits for a decision, or its folder."""
     # Here and below: the commands that complete nothing start without these.

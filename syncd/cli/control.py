@@ -59,12 +59,12 @@ def perform(
     arguments: JsonObject,
     *,
     progress: Callable[[JsonObject], None] = lambda _: None,
-    alone: Callable[[JsonObject], Iterator[JsonObject]] | None = None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command` and return its result; `progress` is told each step, as it begins.
 
-    A daemon that runs has key and folders: only without one must the configuration name them.
-    `alone` carries the command out where no daemon runs, if that takes less than every part.
+    A daemon that runs has key, folders and settings: only without one must the configuration be
+    right and name them. `alone` then carries the command out, if that takes less than every part.
     SyncdError as the command raises it, here or in the daemon; StateLockedError where another
     process has the state and takes no commands.
     """
@@ -100,7 +100,7 @@ def ask(options: Options, question: str, arguments: JsonObject) -> JsonObject:
     SyncdError as the question raises it; ForeignStateError if the configuration names another
     service than the state's.
     """
-    directory = options.load(to_sync=False).state.directory
+    directory = options.look().state.directory
     # A pass of `syncd once` has the state, and takes no commands.
     with suppress(StateLockedError):
         if (connection := _daemon(directory)) is not None:
@@ -137,9 +137,9 @@ def _carried_out(
     options: Options,
     command: str,
     arguments: JsonObject,
-    alone: Callable[[JsonObject], Iterator[JsonObject]] | None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None,
 ) -> Iterator[JsonObject]:
-    directory = options.load(to_sync=False).state.directory
+    directory = options.look().state.directory
     with suppress(OSError):
         refuse_to_read(directory)
     if (connection := _daemon(directory)) is not None:
@@ -149,7 +149,7 @@ def _carried_out(
             connection.close()
         return
     if alone is not None:
-        yield from alone(arguments)
+        yield from alone(options.load(to_sync=False), arguments)
         return
     with opened(options.load(to_sync=True), applies=False) as components:
         yield from COMMANDS[command](components, arguments)

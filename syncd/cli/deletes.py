@@ -11,7 +11,7 @@ import click
 from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.folders import folder_name
-from syncd.cli.lines import folded, print_json
+from syncd.cli.lines import confirm, folded, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.render import ago, as_advice
 from syncd.config.loading import Config
@@ -36,7 +36,7 @@ def deletes() -> None:
 
 
 @deletes.command("list", short_help="List what waits for a decision.")
-@click.argument("hold", required=False, type=int)
+@click.argument("hold", required=False, type=int, shell_complete=completion.numbers)
 @click.option("--all", "with_decided", is_flag=True, help="Also what was decided in the last year.")
 @_as_json
 @common
@@ -46,7 +46,7 @@ def list_holds(options: Options, hold: int | None, *, with_decided: bool, as_jso
 
     Exits with 1 while something waits for a decision.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
 
     directory = config.state.directory
     # Read to the end before anything is shown: a pager keeps no transaction open.
@@ -107,14 +107,14 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
     approved; a folder whose name is a number is given by its path.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "approved"))
     for hold, _ in chosen:
         _announce(hold)
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nothing was approved: without a terminal to ask on, add --yes")
-        click.confirm("Approve it?", abort=True, err=True)
+        confirm("Approve it?", otherwise="nothing was approved")
     _decide(
         options,
         "deletes.approve",
@@ -134,7 +134,7 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
     They are no longer mirrored; a file that comes back is taken up again. By FOLDER (name or path)
     every hold on it that can be rejected is; a folder whose name is a number is given by its path.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "rejected"))
     holds = [(hold.id, newest) for hold, newest in chosen]
     _decide(options, "deletes.reject", {"holds": holds}, as_json=as_json)
@@ -154,7 +154,7 @@ def _chosen(
                 path = printable(folder.root)
                 note = f"{what} is a hold's number; the folder of that name is given by its path"
                 click.echo(f"{note}, {path}", err=True)
-        found = [decisions.decidable(db, int(what))]
+        found = [decisions.decidable(db, int(what), verdict)]
     else:
         found = decisions.of_folder(db, folder_name(what, known), verdict)
     return [(hold, decisions.newest(db, hold.id)) for hold in found]
@@ -204,7 +204,7 @@ def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: b
         click.echo(_said(item, result["verdict"]))
         if item["undo"]:
             click.echo(offered(f"to undo it: {item['undo']}"))
-    if lock_holder(options.load(to_sync=False).state.directory) is None:
+    if lock_holder(options.look().state.directory) is None:
         said = "no daemon is running: `syncd run` or `syncd once` carries it out"
         click.echo(offered(said), err=True)
 

@@ -16,6 +16,7 @@ from syncd.cli.repair import with_progress
 from syncd.clients import make_client
 from syncd.commands import fetch_urls
 from syncd.components import opened_store
+from syncd.config.loading import Config
 from syncd.exceptions import SyncdError
 from syncd.files_api import StopFlag
 from syncd.files_api.base_url import http_url
@@ -59,7 +60,8 @@ def fetch(
     """
     asked = [_checked(number, url) for number, url in enumerate(_given(urls), start=1)]
     arguments = {"urls": asked, "again": again}
-    files = with_progress(options, "fetch", arguments, alone=partial(_alone, options))["files"]
+    alone = partial(_alone, options)
+    files = with_progress(options, "fetch", arguments, alone=alone)["files"]
     _tell_known(asked, files)
     if wait:
         _wait(options, files)
@@ -68,7 +70,7 @@ def fetch(
     return 1 if any(file.get("error") for file in files) else 0
 
 
-def _alone(options: Options, arguments: JsonObject) -> Iterator[JsonObject]:
+def _alone(options: Options, _: Config, arguments: JsonObject) -> Iterator[JsonObject]:
     """Carry it out without a daemon; no folder has to be configured."""
     config = load_without_folders(options)
     workspace, remedy = config.api.workspace_uuid, config.credentials.remedy

@@ -77,7 +77,7 @@ def frames(
     `syncd fetch` prints. Exits with 1 if PATH is no synced video, or if a frame could not be
     downloaded; call it again to go on.
     """
-    config = options.load(to_sync=False)
+    config = options.look() if into is None else options.load(to_sync=False)
     directory = config.state.directory
     known = views.read(directory, lambda db: folder_paths.folders(config, db))
     if into is not None:

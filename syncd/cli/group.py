@@ -111,7 +111,11 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="How to start over, with a new state: syncd adopt --help.",
+)
 @click.version_option(__version__, prog_name="syncd")
 @common
 def cli() -> None:

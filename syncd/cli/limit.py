@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.pause import span_of
 from syncd.cli.render import limit_text
+from syncd.cli.times import span_of
 from syncd.commands import JsonObject, set_limit
 from syncd.components import opened_store
 from syncd.config.loading import Config
@@ -43,7 +44,13 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> JsonObjec
 
 
 @click.command()
-@click.argument("rate", metavar="[RATE|off|configured]", required=False, callback=_rate)
+@click.argument(
+    "rate",
+    metavar="[RATE|off|configured]",
+    required=False,
+    callback=_rate,
+    shell_complete=completion.rates,
+)
 @click.option("--for", "for_seconds", metavar="TIME", callback=span_of, help="For 30m, 2h, 1d.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @common
@@ -57,24 +64,25 @@ def limit(
     restarts do not end it. It outweighs `[upload] bandwidth`; `syncd limit configured` goes back to
     that. Without RATE, say what is in force.
     """
-    config = options.load(to_sync=False)
     if for_seconds is not None and (rate is None or "rate" not in rate):
         raise click.UsageError("--for needs a rate, or off")
-    if rate is None:
-        result = _known(config)
-    else:
-        result = _set(options, config, rate | {"seconds": for_seconds})
+    result = _known(options) if rate is None else _set(options, rate | {"seconds": for_seconds})
     if as_json:
         print_json(result, indent=2)
     else:
         click.echo(f"limit: {limit_text(result)}")
 
 
-def _known(config: Config) -> JsonObject:
+def _known(options: Options) -> JsonObject:
     """Return the limit that the running daemon obeys, or that the next one will."""
-    beat = read(config.state.directory)
+    beat = read(options.look().state.directory)
     if beat is not None and beat.bandwidth is not None:
         return beat.bandwidth
+    return _next(options.load(to_sync=False))
+
+
+def _next(config: Config) -> JsonObject:
+    """Return the limit that the next daemon or pass will obey."""
     now = time.time()
 
     def known(db: Database) -> limits.Limit | None:
@@ -87,14 +95,14 @@ def _known(config: Config) -> JsonObject:
     return in_force(by_hand, Timetable.parse(config.upload.bandwidth), now).shown()
 
 
-def _set(options: Options, config: Config, arguments: dict[str, Any]) -> JsonObject:
-    def alone(arguments: JsonObject) -> Iterator[JsonObject]:
+def _set(options: Options, arguments: dict[str, Any]) -> JsonObject:
+    def alone(config: Config, arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             set_limit(store, clock_watch(store), arguments)
-        yield _known(config)
+        yield _next(config)
 
     result = perform(options, "limit", arguments, alone=alone)
-    if lock_holder(config.state.directory) is None:
+    if lock_holder(options.look().state.directory) is None:
         said = "no daemon is running: the next `syncd run` or `syncd once` obeys"
         click.echo(offered(said), err=True)
     return result

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import click
 
+from syncd.exceptions import SyncdError
 from syncd.log import is_journal, printable, redacted
 from syncd.offers import offered
 
@@ -55,6 +56,12 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 def print_json(value: Any, *, indent: int | None = None) -> None:
     """Write `value` to standard output as JSON."""
     sys.stdout.write(json_text(value, indent=indent) + "\n")
+
+
+def confirm(question: str, *, otherwise: str) -> None:
+    """Ask on the terminal; raise SyncdError, which says `otherwise`, if the answer is no."""
+    if not click.confirm(question, err=True):
+        raise SyncdError(otherwise)
 
 
 def complain(text: str) -> None:

@@ -44,6 +44,7 @@ def _statuses(
     metavar="STATUS,...",
     multiple=True,
     callback=_statuses,
+    shell_complete=completion.statuses,
     help=f"Only these: {', '.join(Word)}.",
 )
 @click.option(

@@ -67,6 +67,9 @@ def once(
 
         return show_dry_run(options, directories, as_json=as_json)
     config = load_config(options, directories)
+    if directories and not options.look().folders:
+        # The next command is told no folder, unless what is offered names them.
+        options.offer_known_folders(config.state.directory, (f.place for f in config.folders))
     signals = Signals()
     signals.listen()
     last = PassProgress(0, 0, 0)

@@ -1,7 +1,7 @@
 """The options that every command takes, and the configuration that they lead to."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,12 @@ class Options:
         seen = locations.glance(self.config, os.environ, locations.current_directory())
         if seen is None:
             config = self.look()
-            return locations.Glance(config.state.directory, config.api.base_url)
+            return locations.Glance(config.state.directory, config.api.base_url, names_folders=True)
         from syncd import offers  # noqa: PLC0415 - as below
 
         offers.set_config(self.config)
+        if not seen.names_folders:
+            self.offer_known_folders(seen.state_directory)
         return seen
 
     def look(self) -> "Config":
@@ -66,6 +68,24 @@ class Options:
             complain(f"warning: {found[0]}{more}: `syncd config check` tells all")
         self._looked, self.problems = config, found
         return config
+
+    def offer_known_folders(self, directory: Path, given: Iterable[bytes] = ()) -> None:
+        """Have offered commands name the folders that the state knows, or those `given`.
+
+        A daemon that runs has its folders: then no command needs to name them.
+        """
+        from syncd import offers  # noqa: PLC0415 - as below
+        from syncd.exceptions import StateError  # noqa: PLC0415
+        from syncd.places import look  # noqa: PLC0415
+        from syncd.state import texts, views  # noqa: PLC0415
+        from syncd.state.database.lock import lock_holder  # noqa: PLC0415
+
+        roots = list(given)
+        with suppress(StateError):
+            if not roots and lock_holder(directory) is None:
+                roots = list(views.read(directory, views.roots).values())
+        there = [texts.argument(root) for root in roots if look(os.fsdecode(root)).is_directory]
+        offers.set_folders(" ".join(there), _assignment(roots))
 
     def _bare(self, seen: locations.Glance) -> "Config":
         """Return a configuration that only names the state and the service."""
@@ -110,7 +130,24 @@ class Options:
         if config.refused_file and not to_sync:
             # The commands that sync log it.
             complain(config.refused_file)
+        if not (directories or config.folders or problems):
+            self.offer_known_folders(config.state.directory)
         return config
+
+
+def _assignment(roots: Sequence[bytes]) -> str:
+    """Return the variable that names folders to a command, as a shell takes it; else nothing.
+
+    It names those that are missing as well: one that is left out is no longer mirrored.
+    """
+    import json  # noqa: PLC0415 - few commands need it
+    import shlex  # noqa: PLC0415
+
+    paths = [os.fsdecode(root) for root in roots]
+    if len(paths) < 2:
+        return "".join(f"{locations.WATCH_VARIABLE}={shlex.quote(path)}" for path in paths)
+    value = json.dumps([{"path": path} for path in paths], ensure_ascii=False)
+    return f"{locations.FOLDERS_VARIABLE}={shlex.quote(value)}"
 
 
 def _see_that_the_state_is_told(config: "Config", problems: list[str]) -> None:

@@ -3,15 +3,16 @@
 import base64
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
+from syncd.cli import completion
 from syncd.cli.control import perform
 from syncd.cli.folders import named_folder
 from syncd.cli.lines import folded, print_json
 from syncd.cli.options import Options, common, pass_options
+from syncd.cli.times import future_time, span_of
 from syncd.commands import JsonObject, end_pause, set_pause
 from syncd.components import opened_store
 from syncd.config.loading import Config
@@ -22,50 +23,21 @@ from syncd.report import folder_paths
 from syncd.state import views
 from syncd.state.database.lock import lock_holder
 from syncd.state.database.store import Store
-from syncd.state.holds import pauses
+from syncd.state.holds import EVERYWHERE, pauses
 from syncd.state.texts import seconds
-from syncd.units import clock, parse_seconds
+from syncd.units import clock
 from syncd.workers.clock_seen import clock_watch
 
-#: The longest pause that ends by itself, in seconds.
-YEAR_SECONDS = 31_536_000.0
-_folder = click.argument("folder", required=False)
+_folder = click.argument("folder", required=False, shell_complete=completion.folders)
 _as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-
-
-def span_of(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of a duration on the command line."""
-    try:
-        given = None if value is None else parse_seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{printable(value or '')!r} {error}") from error
-    if given is not None and not 0 < given <= YEAR_SECONDS:
-        raise click.BadParameter("it must be more than 0 and at most a year")
-    return given
-
-
-def _time_of(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds since the epoch of a local time on the command line, in the future."""
-    if value is None:
-        return None
-    now = datetime.now().astimezone()
-    try:
-        given = datetime.fromisoformat(f"{now:%Y-%m-%d} {value}" if len(value) < 9 else value)
-    except ValueError as error:
-        words = "is not a time such as 07:30 or '2026-12-24 07:30'"
-        raise click.BadParameter(f"{printable(value)!r} {words}") from error
-    if len(value) < 9 and given.astimezone() <= now:
-        given += timedelta(days=1)
-    if not 0 < (left := given.timestamp() - now.timestamp()) <= YEAR_SECONDS:
-        when = "is over" if left <= 0 else "is more than a year away"
-        raise click.BadParameter(f"{printable(value)!r} {when}")
-    return given.timestamp()
 
 
 @click.command()
 @_folder
 @click.option("--for", "for_seconds", metavar="TIME", callback=span_of, help="For 30m, 2h, 1d.")
-@click.option("--until", metavar="TIME", callback=_time_of, help="Until 07:30, or a date and time.")
+@click.option(
+    "--until", metavar="TIME", callback=future_time, help="Until 07:30, or a date with a time."
+)
 @_as_json
 @common
 @pass_options
@@ -113,8 +85,8 @@ def _carry_out(
     *,
     as_json: bool,
 ) -> None:
-    config = options.load(to_sync=False)
-    if folder is not None and command == "resume" and folder in _paused(config):
+    config = options.look()
+    if folder is not None and command == "resume" and folder in _paused(config) - {EVERYWHERE}:
         # It may be configured no more, or by another name.
         arguments["folder"] = folder
     elif folder is not None:
@@ -128,7 +100,7 @@ def _carry_out(
         arguments["folder"] = meant.name
         arguments["root_b64"] = base64.b64encode(meant.root).decode()
 
-    def by_hand(arguments: JsonObject) -> Iterator[JsonObject]:
+    def by_hand(config: Config, arguments: JsonObject) -> Iterator[JsonObject]:
         with opened_store(config) as store:
             yield alone(store, arguments)
 

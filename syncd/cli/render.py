@@ -272,8 +272,8 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
         _facts(_story_rows(story, now)),
     ]
     if story["copies"]:
-        parts += ["", Text("Copies, oldest first", "bold")]
-        parts += [part for copy in story["copies"] for part in _copy(copy, now)]
+        parts += ["", Text("Copies, newest first", "bold")]
+        parts += [part for copy in reversed(story["copies"]) for part in _copy(copy, now)]
     for hold in story["holds"]:
         # Its commands are what helps, and come last.
         parts += ["", Text("Held", "bold yellow"), *_hold(hold | {"commands": []}, now)]
@@ -333,12 +333,16 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
     # The reason of the step before is not why it failed.
     reason = None if copy["status"] == "failed" and copy["error"] else copy["reason"]
     rows = [("reason", reason), ("evidence", evidence), ("error", copy["error"])]
-    rows += [("type", copy["content_type"]), ("token", copy["token"])]
+    rows.append(("type", copy["content_type"]))
     video = [copy["processing_status"] or ""]
     video += [f"{copy['frame_count']} frames"] if copy["frame_count"] is not None else []
     rows.append(("processing", ", ".join(filter(None, video))))
     rows.append(("attempts", str(copy["attempts"] or "")))
     yield _indented(_facts((name, printable(value)) for name, value in rows if value))
+    if copy["token"]:
+        # On one line, so that it can be copied.
+        token = Text("    token       ", "dim", no_wrap=True, overflow="ignore")
+        yield token.append(printable(copy["token"]), "not dim")
 
 
 def _history(history: list[JsonObject]) -> RenderableType:

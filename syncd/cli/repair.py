@@ -1,20 +1,24 @@
 """The commands that compare and mend: `verify`, `adopt` and `retry`."""
 
 import base64
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from syncd.cli import completion
 from syncd.cli.control import perform
-from syncd.cli.lines import print_json
+from syncd.cli.lines import confirm, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.selection import arguments
 from syncd.config.loading import Config
 from syncd.config.locations import current_directory
+from syncd.exceptions import ConfigError
 from syncd.log import printable
 from syncd.offers import offered
 from syncd.repair.adopt import INSTANCE
@@ -113,7 +117,40 @@ def _line(finding: JsonObject) -> str:
     return f"{finding['file_uuid']}  {printable(folder + where)}{sizes}{retired}{printable(why)}"
 
 
-@click.command()
+class _WithStartingOver(click.Command):
+    """Tells at the end of its help how to start over, by commands that work here as they stand."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = ctx.find_object(Options) or Options()
+        try:
+            directory = options.glance().state_directory
+        except ConfigError:
+            directory = Path("STATE_DIRECTORY")
+        with formatter.section("Start over"):
+            for text, *commands in _starting_over(directory):
+                formatter.write_text(offered(text))
+                # A command stays on one line, so that it can be copied.
+                formatter.write("".join(f"    {offered(command)}\n" for command in commands))
+
+
+def _starting_over(directory: Path) -> Iterator[tuple[str, ...]]:
+    """Yield what to do to begin with a new state: words, and the commands that they lead to."""
+    now = datetime.now().astimezone()
+    aside = directory.with_name(f"{directory.name}-{now:%Y%m%d-%H%M%S}")
+    stop = (
+        "Stop syncd (Ctrl-C, or systemctl stop syncd), and move its state away; keep it until all "
+        "is well. Nothing is deleted by this, neither here nor at the service:"
+    )
+    start = (
+        "Start syncd again. As a new instance it sends every file anew; what the old one stored "
+        "stays at the service. If that was much of your folders, syncd asks before it sends. Then "
+        "have it sent again, or taken over without sending, from the ID that `syncd status` shows:"
+    )
+    yield stop, f"mv {shlex.quote(str(directory))} {shlex.quote(str(aside))}"
+    yield start, "syncd adopt --new", "syncd adopt --instance ID"
+
+
+@click.command(cls=_WithStartingOver)
 @click.option(
     "--instance",
     metavar="ID",
@@ -172,7 +209,7 @@ def _ask_for(instance: str) -> None:
     )
     if not sys.stdin.isatty():
         raise click.UsageError("nothing was adopted: without a terminal to ask on, add --yes")
-    click.confirm("Is its state lost for good?", abort=True, err=True)
+    confirm("Is its state lost for good?", otherwise="nothing was adopted")
 
 
 def _show_adopted(result: JsonObject) -> None:
@@ -204,7 +241,13 @@ def _show_adopted(result: JsonObject) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument(
+    "paths",
+    metavar="[PATH]...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.paths,
+)
 @click.option("--failed", is_flag=True, help="Also what the service refused for good.")
 @_as_json
 @common
@@ -216,7 +259,7 @@ def retry(options: Options, paths: tuple[Path, ...], *, failed: bool, as_json: b
     waits for: also where it failed for good, or where an upload is held because nobody can tell
     whether it arrived (the service may then keep it twice).
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     request: JsonObject = {"failed": failed}
     if paths:
         request["files"] = views.read(
@@ -256,7 +299,7 @@ def with_progress(
     command: str,
     arguments: JsonObject,
     *,
-    alone: Callable[[JsonObject], Iterator[JsonObject]] | None = None,
+    alone: Callable[[Config, JsonObject], Iterator[JsonObject]] | None = None,
 ) -> JsonObject:
     """Carry out `command`; how far it is shows on a terminal, and nowhere else."""
     console = Console(stderr=True, highlight=False)

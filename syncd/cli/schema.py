@@ -2,12 +2,19 @@
 
 import click
 
+from syncd.cli import completion
 from syncd.cli.lines import print_json
 from syncd.report.schemas import DOCUMENTS
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("command", metavar="COMMAND...", nargs=-1, required=True)
+@click.argument(
+    "command",
+    metavar="COMMAND...",
+    nargs=-1,
+    required=True,
+    shell_complete=completion.documents,
+)
 def schema(command: tuple[str, ...]) -> None:
     """Print the JSON Schema of what COMMAND prints with --json: `syncd schema deletes list`.
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from syncd.cli import completion
 from syncd.cli.lines import complain, print_json
 from syncd.cli.options import Options, common, pass_options
 from syncd.cli.selection import arguments
@@ -45,7 +46,13 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument(
+    "paths",
+    metavar="[PATH]...",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    shell_complete=completion.paths,
+)
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -66,7 +73,7 @@ def wait(options: Options, paths: tuple[Path, ...], *, timeout: float | None, as
     Exits with 0 when all is synced; 1 when a file failed, is held, or, being named, is ignored or
     gone; 77 when the key is refused; 124 when it times out.
     """
-    config = options.load(to_sync=False)
+    config = options.look()
     named, selection = _meant(paths, config)
     with _progress() as show:
         waiting = Waiting(options, config, selection, timeout=timeout, show=show, tell=complain)

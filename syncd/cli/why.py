@@ -20,14 +20,15 @@ from syncd.cli.selection import Argument, arguments
 from syncd.config.loading import Config
 from syncd.config.locations import current_directory
 from syncd.exceptions import NoStateError
+from syncd.files_api import is_uuid
 from syncd.report import folder_paths, why as report
 from syncd.report.folder_paths import FolderPath, KnownFolder
-from syncd.state import selected, views
+from syncd.state import selected, stories, views
 from syncd.state.chosen import Wanted, listing
 from syncd.state.database.connection import Database
 from syncd.state.database.store import lock_holder
 from syncd.state.manifest import Word
-from syncd.state.selected import is_known
+from syncd.state.selected import Selected, is_known
 from syncd.state.texts import path_bytes
 from syncd.units import counted
 
@@ -48,9 +49,9 @@ _OPEN = frozenset(Word) - {Word.SYNCED, Word.DELETED, Word.IGNORED}
 def why(options: Options, paths: tuple[str, ...], *, as_json: bool) -> int:
     """Tell the story of PATH: its rule, state, attempts, next try, last error and history.
 
-    PATH is a file, a directory or a glob, as on disk or as `ls` prints it. Of a directory or a
-    glob, it tells the first files that are not synced. Exits with 1 where a PATH is in no folder,
-    or is no file.
+    PATH is a file, a directory or a glob, as on disk or as `ls` prints it, or the uuid of a copy,
+    also of one that was deleted. Of a directory or a glob, it tells the first files that are not
+    synced. Exits with 1 where a PATH is in no folder, or is no file.
     """
     config = options.look()
     try:
@@ -88,6 +89,8 @@ def _tell_all(paths: Sequence[str], config: Config, db: Database | None) -> list
     known = folder_paths.folders(config, db)
     told = []
     for argument in arguments(paths, known, db, current_directory()):
+        if not argument.selected and db is not None:
+            argument = _of_uuid(argument, known, db) or argument  # noqa: PLW2901
         story = _tell(argument, known, config, db, running=running)
         if "copies" not in story and db is not None:
             story |= _files(argument, known, config, db, running=running)
@@ -95,6 +98,16 @@ def _tell_all(paths: Sequence[str], config: Config, db: Database | None) -> list
         seen = beat.folders.get(story["folder"] or "") if beat else None
         told.append(story | {"watched": watched_text(asdict(seen)) if seen else ""})
     return told
+
+
+def _of_uuid(argument: Argument, known: Sequence[KnownFolder], db: Database) -> Argument | None:
+    """Return the file of which the argument is the uuid of a copy, also of one that is gone."""
+    found = stories.place_of(db, argument.given) if is_uuid(argument.given) else None
+    for folder in known:
+        if found and folder.name == found[0]:
+            place = FolderPath(folder.name, folder.root, found[1])
+            return Argument(argument.given, (Selected(*found),), place)
+    return None
 
 
 def _tell(

@@ -22,8 +22,10 @@ from syncd.config.exposed import exposed
 from syncd.config.folder_settings import completed, conflicts
 from syncd.config.locations import (
     FILE_VARIABLE,
+    FOLDERS_VARIABLE,
     STATE_VARIABLE,
     URL_VARIABLE,
+    WATCH_VARIABLE,
     absolute,
     chosen_file,
     config_files,
@@ -36,9 +38,7 @@ from syncd.config.settings import Config, FolderSettings, Settings
 from syncd.config.tls import tls_problem
 from syncd.config.variables import (
     EVENT_VARIABLES,
-    FOLDERS_VARIABLE,
     HOOKS_VARIABLE,
-    WATCH_VARIABLE,
     overrides,
     variables,
 )

@@ -17,6 +17,7 @@ SYSTEM_FILE = Path("/etc/syncd/syncd.toml")
 #: UTF-8, with or without the byte order mark that some editors put first.
 ENCODING = "utf-8-sig"
 FILE_VARIABLE, STATE_VARIABLE = "SYNCD_CONFIG", "SYNCD_STATE__DIRECTORY"
+WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_WATCH", "SYNCD_FOLDERS"
 URL_VARIABLE = "AYMARA_AI_BASE_URL"
 BASE_URLS = {
     "production": "https://api.aymara.ai",
@@ -35,6 +36,7 @@ class Glance(NamedTuple):
 
     state_directory: Path
     base_url: str
+    names_folders: bool
 
 
 def current_directory() -> Path:
@@ -149,7 +151,9 @@ def glance(named: Path | None, environ: Mapping[str, str], here: Path) -> Glance
         directory = absolute(given, here) if given else _configured_state(values, base, environ)
     except _ODD:
         return None
-    return None if url is None or directory is None else Glance(directory, url)
+    variables = (environ.get(WATCH_VARIABLE), environ.get(FOLDERS_VARIABLE))
+    names_folders = bool(values.get("folders") or any(variables))
+    return None if url is None or directory is None else Glance(directory, url, names_folders)
 
 
 def guess(named: Path | None, environ: Mapping[str, str], here: Path) -> Glance | None:
@@ -168,7 +172,7 @@ def guess(named: Path | None, environ: Mapping[str, str], here: Path) -> Glance 
         url = _base_url(values.get("api", {}), environ)
     except _ODD:
         url = None
-    return None if directory is None else Glance(directory, url or "")
+    return None if directory is None else Glance(directory, url or "", names_folders=True)
 
 
 def _legible(text: str) -> dict[str, Any]:

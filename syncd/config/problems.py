@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from syncd.config.credentials import KEY_FILE_VARIABLE, KEY_VARIABLE
+from syncd.config.locations import FOLDERS_VARIABLE
 from syncd.config.settings import FolderSettings, Settings
 from syncd.config.targets import HookSettings
-from syncd.config.variables import FOLDERS_FORM, FOLDERS_VARIABLE
+from syncd.config.variables import FOLDERS_FORM
 
 #: The keys and indices that lead to a setting, as pydantic has them.
 Location: TypeAlias = tuple[int | str, ...]

@@ -12,6 +12,7 @@ from syncd.units import parse_bytes, parse_seconds
 
 #: A longer time is a mistake.
 DAY_SECONDS, YEAR_SECONDS = 86_400.0, 31_536_000.0
+MOST_WORKERS = 64
 
 
 def _bytes(value: Any) -> Any:
@@ -29,9 +30,17 @@ def _grace(seconds: float) -> float:
 
 
 def _limit(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
+    if not (_is_number(value) or value == "off"):
         raise ValueError('must be a number, or "off"')
     return None if value == "off" else value
+
+
+def _is_number(value: Any) -> bool:
+    """Say whether a value is a number, or the text of one, as a variable has it."""
+    try:
+        return not isinstance(value, bool) and float(value) is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _uuid(text: str) -> str:
@@ -55,12 +64,14 @@ Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidato
 
 
 def _automatic(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        raise ValueError('must be a number, or "auto"')
-    return None if value == "auto" else value
+    if value == "auto":
+        return None
+    if not (_is_number(value) and float(value) in range(1, MOST_WORKERS + 1)):
+        raise ValueError(f'must be a number from 1 to {MOST_WORKERS}, or "auto"')
+    return value
 
 
-Workers = Annotated[Annotated[int, Field(ge=1, le=64)] | None, BeforeValidator(_automatic)]
+Workers = Annotated[int | None, BeforeValidator(_automatic)]
 
 
 def _timetable(text: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from syncd.config.locations import FOLDERS_VARIABLE
 from syncd.config.settings import Settings
 from syncd.exceptions import ConfigError
 
-WATCH_VARIABLE, FOLDERS_VARIABLE = "SYNCD_WATCH", "SYNCD_FOLDERS"
 HOOKS_VARIABLE = "SYNCD_HOOKS"
 #: Set in the environment of a hook's command; they mean nothing to a syncd that it starts.
 EVENT_VARIABLES = tuple(f"SYNCD_HOOK_{name}" for name in ("EVENT", "FOLDER", "PATH", "FILE_UUID"))

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from syncd.config.locations import BASE_URLS
+from syncd.config.locations import BASE_URLS, FOLDERS_VARIABLE
 from syncd.config.settings import Config, FolderSettings
-from syncd.config.variables import FOLDERS_VARIABLE, HOOKS_VARIABLE
+from syncd.config.variables import HOOKS_VARIABLE
 
 #: Limits that None turns off.
 _LIMITS = ("hold_files", "hold_percent", "hold_max")

@@ -12,6 +12,7 @@ from pathlib import Path
 from syncd.config.credentials import KEY_FILE_VARIABLE, TOKEN_CREDENTIAL, TOKEN_FILE_VARIABLE
 from syncd.config.loading import SANDBOX_VARIABLE
 from syncd.config.locations import (
+    FOLDERS_VARIABLE,
     STATE_VARIABLE,
     URL_VARIABLE,
     absolute,
@@ -19,7 +20,6 @@ from syncd.config.locations import (
     default_state_directory,
 )
 from syncd.config.settings import Config
-from syncd.config.variables import FOLDERS_VARIABLE
 from syncd.deploy import environment, shipped
 from syncd.exceptions import ConfigError
 

@@ -241,7 +241,8 @@ _DUE_FILES = """
 """
 #: A pass does not wait for a superseded copy that is kept for longer than this many seconds.
 SHORT_SECONDS = 60.0
-#: `held` is true if an upload of the same file is held.
+#: `held` is true if an upload of the same file is held; `counted` if its file counts without the
+#: copy: it is due by itself, or another copy of it is to be sent.
 _OPEN_COPIES = """
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
@@ -249,7 +250,11 @@ _OPEN_COPIES = """
     file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
-        WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held, count(*)
+        WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held,
+    (files.due_at IS NOT NULL AND files.status IN ('settling', 'ready')) OR
+      (copies.status = 'retiring' AND EXISTS (SELECT 1 FROM copies AS other WHERE other.file_id =
+        copies.file_id AND other.status IN ('planned', 'sending'))) AS counted,
+    count(DISTINCT file_id)
   FROM copies JOIN files ON files.id = file_id
   WHERE copies.status NOT IN ('live', 'gone')
     AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
@@ -257,7 +262,7 @@ _OPEN_COPIES = """
     AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (
       (copies.due_at > :later AND copies.attempts = 0)
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
-  GROUP BY 1, 2, 3, 4
+  GROUP BY 1, 2, 3, 4, 5
 """
 
 
@@ -291,7 +296,7 @@ def outstanding(
     `stalled_before`. If the pass is for the folders `only`, other folders count only towards the
     live files.
     """
-    waiting = failed = settling = processing = held = 0
+    waiting = failed = settling = processing = held = twice = 0
     limits = {
         "attempts": attempts,
         "refused": min(attempts, REFUSED_ATTEMPTS),
@@ -311,7 +316,7 @@ def outstanding(
         else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
-    for status, folder, tired, is_held, number in db.conn.execute(_OPEN_COPIES, limits):
+    for status, folder, tired, is_held, is_counted, number in db.conn.execute(_OPEN_COPIES, limits):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
@@ -321,9 +326,12 @@ def outstanding(
         gives_up = tired and status != CopyStatus.SENDING
         if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
             failed += number
-        elif planned or status == CopyStatus.PROCESSING or not is_held:
+        elif status == CopyStatus.PROCESSING:
             waiting += number
-            processing += number if status == CopyStatus.PROCESSING else 0
+            processing += number
+        elif planned or not is_held:
+            waiting += number
+            twice += number if is_counted and folder not in without else 0
     for folder, number in db.conn.execute(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
@@ -333,6 +341,8 @@ def outstanding(
             waiting -= number
             held += number
     synced = copies.count_live(db)
+    # Each file counts once; a pass goes on as long as anything at all waits.
+    waiting = max(waiting - twice, min(waiting, 1))
     return Outstanding(synced, waiting, failed, settling, processing, held)
 
 

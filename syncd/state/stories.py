@@ -13,6 +13,9 @@ from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.manifest import COLUMNS, ROWS, entry
 from syncd.state.texts import JsonObject, error_text, hold_object, timestamp
 
+#: A record that a broken attempt left behind is made after the copy that is sent again.
+_LAST_SENT = "status = 'planned', coalesce(sent_at, created_at), id"
+
 
 def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
     """Return everything that is known of one file; None when the table has no row of it."""
@@ -20,7 +23,7 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
     if file is None:
         return None
     row = db.conn.execute(f"SELECT {COLUMNS} {ROWS} WHERE f.id = ?", (file.id,)).fetchone()
-    every = copies.where(db, "file_id = ? ORDER BY id", (file.id,))
+    every = copies.where(db, f"file_id = ? ORDER BY {_LAST_SENT}", (file.id,))
     return entry(row) | {
         "file": _file_object(file),
         "copies": [_copy_object(copy) for copy in every],
@@ -29,6 +32,15 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
         ],
         "history": past(db, folder, path),
     }
+
+
+def place_of(db: Database, file_uuid: str) -> tuple[str, bytes] | None:
+    """Return folder and path of the file that has, or had, the copy `file_uuid`."""
+    row = db.conn.execute(
+        "SELECT folder, path FROM copies JOIN files ON files.id = file_id WHERE file_uuid = ?",
+        (file_uuid.lower(),),
+    ).fetchone()
+    return None if row is None else (row["folder"], row["path"])
 
 
 def past(db: Database, folder: str, path: bytes) -> list[JsonObject]:

@@ -1,14 +1,17 @@
 """Options, exit codes and error lines of the command line as a whole."""
 
 import io
+import re
+import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from syncd import cli
+from syncd import cli, offers
 from syncd.cli import group
 from syncd.cli.lines import folded
 from syncd.exceptions import ForeignStateError, StateLockedError, StateWriteError
@@ -71,6 +74,18 @@ def test_once_reports_and_returns_what_became_of_the_pass(service, syncd, monkey
 def test_a_tally_counts_what_is_held_where_something_is():
     assert str(PassProgress(1203, 2, 1)) == "1,203 synced, 2 waiting, 1 failed"
     assert str(PassProgress(1203, 2, 1, held=25)) == "1,203 synced, 2 waiting, 1 failed, 25 held"
+
+
+def test_once_names_its_directories_in_what_it_offers(service, syncd, monkeypatch, tmp_path):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "sk-live-01234")
+    (tmp_path / "a b").mkdir()
+    syncd("once", "a b")
+    assert offers.offered("(syncd once)") == f"(syncd once '{tmp_path}/a b')"
+    assert offers.offered("(syncd adopt)") == f"(SYNCD_WATCH='{tmp_path}/a b' syncd adopt)"
+    offers.set_folders("", "")
+    (tmp_path / "syncd.toml").write_text('[[folders]]\npath = "a b"\n')
+    syncd("once", "a b")
+    assert offers.offered("(syncd once)") == "(syncd once)"
 
 
 def test_once_on_a_terminal_tells_what_a_first_scan_found(service, syncd, monkeypatch, tmp_path):
@@ -262,6 +277,20 @@ def test_the_console_script_exits_with_the_code(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
+
+
+def test_help_leads_to_how_to_start_over_by_commands_that_work_as_they_stand(desk, syncd):
+    desk.store.close()
+    (command,) = re.findall("start over.*: syncd (adopt --help)", syncd("--help")[1])
+    text = syncd(*command.split())[1]
+    moves, new, other = re.findall("^    ((?:mv|syncd) .*)$", text, re.MULTILINE)
+    assert (new, other) == ("syncd adopt --new", "syncd adopt --instance ID")
+    assert max(map(len, text.replace(moves, "").splitlines())) <= 80
+    subprocess.run(shlex.split(moves), check=True)
+    assert not desk.directory.exists()
+    assert "there is no state in" in syncd("ls")[2]
+    (desk.home / "syncd.toml").write_text("[state\ndirectory = 1")
+    assert syncd("adopt", "--help")[0] == 0
 
 
 def test_adopt_refuses_an_id_of_another_form_before_it_asks(desk, syncd):

@@ -37,6 +37,24 @@ def test_bash_completes_commands_folders_and_holds(desk):
     assert completed("syncd once --dr", desk.home) == ["--dry-run"]
 
 
+@pytest.mark.parametrize(("shell", "separator"), [("zsh", "\n"), ("fish", ",")])
+def test_zsh_and_fish_are_told_the_same_as_bash(
+    desk, syncd, capsysbinary, monkeypatch, shell, separator
+):
+    monkeypatch.setenv("_SYNCD_COMPLETE", f"{shell}_complete")
+    for words, last, offered in (
+        ("syncd ls --status ", "sy", b"synced"),
+        ("syncd schema ", "de", b"deletes"),
+        ("syncd limit ", "co", b"configured"),
+        ("syncd pause ", "g", b"g"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words + last)
+        monkeypatch.setenv("COMP_CWORD", last if shell == "fish" else str(len(words.split())))
+        with pytest.raises(SystemExit):
+            syncd()
+        assert b"plain" + separator.encode() + offered in capsysbinary.readouterr()[0]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_it_prints_a_script_for_each_shell(syncd, shell):
     code, out, _ = syncd("completion", shell)
@@ -57,6 +75,16 @@ def test_holds_complete_by_number_and_folder(desk, syncd, capsysbinary, monkeypa
         ("syncd deletes reject ", b"plain,17\nplain,f\n"),
         ("syncd ls g", b"plain,g\n"),
         ("syncd ls elsewh", b"file,elsewh\n"),
+        ("syncd deletes list ", b"plain,17\n"),
+        ("syncd ls --status sy", b"plain,synced\n"),
+        ("syncd ls --status synced,he", b"plain,synced,held\n"),
+        ("syncd schema de", b"plain,deletes\n"),
+        ("syncd schema deletes l", b"plain,list\n"),
+        ("syncd limit ", b"plain,off\nplain,configured\n"),
+        ("syncd pause g", b"plain,g\n"),
+        ("syncd resume elsewh", b"dir,elsewh\n"),
+        ("syncd retry g", b"plain,g\n"),
+        ("syncd wait g", b"plain,g\n"),
     ):
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))

@@ -39,7 +39,7 @@ def test_every_problem_is_told_with_78(write, syncd, syncd_json):
     path = write('[upload]\nworkers = "many"\ncolour = 1\n[server]\nlisten = "0.0.0.0:1"\n')
     code, out, err = syncd("config", "check")
     assert (code, out) == (78, "")
-    assert "[upload] workers: should be a whole number" in " ".join(err.split())
+    assert '[upload] workers: must be a number from 1 to 64, or "auto"' in " ".join(err.split())
     assert "[upload] colour: unknown setting" in err
     assert "is needed to listen on 0.0.0.0:1" in err
     code, document = syncd_json("config", "check", "--json")

@@ -1,7 +1,9 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
+import click
 import pytest
 
 from syncd.identity import identify
@@ -120,7 +122,8 @@ def test_an_approval_says_what_it_deletes_and_asks(closed, syncd, monkeypatch, a
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdin", terminal)
     code, _, err = syncd("deletes", "approve", "1")
-    assert (code == 0) == (answer == "y")
+    assert code == (0 if answer == "y" else 1)
+    assert ("nothing was approved" in err) == (answer == "n")
     assert "the remote copies of 21 files of f will be deleted" in err
     assert "d/09" in err
     assert reopen(closed).file(b"d/03").verdict == verdict
@@ -231,6 +234,25 @@ def test_why_tells_of_what_was_deleted_with_its_uuid_and_its_evidence(held, sync
     _, out, _ = syncd("why", "f/d/00")
     assert copy.file_uuid in out
     assert "seen twice" in out
+
+
+def test_an_interrupted_question_is_no_answer(closed, syncd, monkeypatch):
+    def interrupted(*_, **__):
+        raise click.Abort
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(click, "confirm", interrupted)
+    code, _, err = syncd("deletes", "approve", "1")
+    assert (code, "nothing was approved" in err) == (130, False)
+
+
+def test_a_hold_that_was_decided_so_is_refused_before_its_files_are_shown(closed, syncd):
+    assert syncd("deletes", "approve", "--yes", "1")[0] == 0
+    code, _, err = syncd("deletes", "approve", "1")
+    assert code == 1
+    assert err == "syncd: hold 1 was approved, and there is nothing left of it to change\n"
+    assert syncd("deletes", "reject", "1")[0] == 0, "it can still become the other one"
+    assert syncd("deletes", "approve", "--yes", "1")[0] == 0
 
 
 def test_a_verdict_that_is_carried_out_is_listed_without_a_way_back(closed, syncd):

@@ -234,6 +234,7 @@ def test_files_are_chosen_and_sorted_by_time_size_and_status(week, listed):
     [
         (["--since", "soon"], "'soon' is neither a duration"),
         (["--since", "12"], "'12' is neither a duration"),
+        (["--since", "20260101"], "'20260101' is neither a duration"),
         (["--since", "2999-01-01"], "lies in the future"),
         (["--recent", "0"], "0 is not in the range"),
         (["--status", "synced,lost"], "'lost' is not one of"),

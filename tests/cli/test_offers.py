@@ -13,11 +13,6 @@ from syncd import offers
 from syncd.cli import group
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    monkeypatch.setattr(offers, "_option", "")
-
-
 def test_an_offered_command_names_the_configuration_that_was_given(desk, syncd, tmp_path):
     desk.refuse(b"bad")
     desk.hold("sending", "*", commands=["mend it", "syncd retry"])
@@ -46,6 +41,64 @@ def test_only_a_command_is_taken_for_one(tmp_path):
     for text in ("/srv/syncd run/a", "the user that syncd runs as", "start syncd again"):
         assert offers.offered(text) == text
     assert offers.offered("(syncd why a)") == f"(syncd -c {tmp_path}/x.toml why a)"
+
+
+def commands_in(text):
+    """Return the variables and the words of each command that a text marks."""
+    for line in text.splitlines():
+        if " > " in line:
+            words = shlex.split(line.partition(" > ")[2])
+            at = words.index("syncd")
+            yield dict(word.split("=", 1) for word in words[:at]), words[at + 1 :]
+
+
+@pytest.fixture
+def unconfigured(desk, monkeypatch):
+    """A state that `run DIR` has left, with no configuration that names its folders."""
+    (desk.home / "syncd.toml").unlink()
+    monkeypatch.setenv("SYNCD_STATE__DIRECTORY", str(desk.directory))
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "any")
+    hold = ["say whose they are", "syncd adopt --new", "syncd deletes approve 1", "syncd why f/x"]
+    desk.hold("sending", "*", commands=hold)
+    return desk
+
+
+def test_where_no_configuration_names_the_folders_what_is_offered_does(
+    unconfigured, syncd, monkeypatch
+):
+    unconfigured.store.close()
+    text = syncd("status")[1]
+    for variables, words in commands_in(text):
+        if words[0] == "why":
+            assert not variables
+            continue
+        with monkeypatch.context() as shell:
+            for name, value in variables.items():
+                shell.setenv(name, value)
+            # It reads what these commands read.
+            code, out, err = syncd("config", "check", *words[1:] * (words[0] in ("run", "once")))
+        assert code == 0, err
+        assert "2 folders" in " ".join(out.split())
+    home = unconfigured.home
+    assert f"> syncd run {home}/f {home}/g\n" in text
+    assert f"`syncd once {home}/f {home}/g` obeys" in syncd("pause")[2]
+    assert " `syncd resume`" in syncd("pause")[1]
+
+
+def test_one_folder_is_offered_by_the_shorter_variable_and_a_missing_one_is_not_left_out(
+    unconfigured, syncd
+):
+    unconfigured.store.close()
+    (unconfigured.home / "g").rmdir()
+    assert f"`syncd run {unconfigured.home}/f` or" in syncd("pause")[2]
+    assert f"{unconfigured.home}/g" in syncd("status")[1].partition("SYNCD_FOLDERS")[2]
+    offers.set_folders("/a", "SYNCD_WATCH=/a")
+    assert offers.offered("(syncd retry x)") == "(SYNCD_WATCH=/a syncd retry x)"
+    assert offers.offered("(syncd run DIR)") == "(syncd run DIR)"
+
+
+def test_a_daemon_that_runs_has_its_folders_and_needs_none_of_them_named(unconfigured, syncd):
+    assert "> syncd adopt --new\n" in syncd("status")[1]
 
 
 def test_every_command_that_reads_a_configuration_is_known():

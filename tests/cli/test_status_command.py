@@ -230,7 +230,7 @@ def test_a_configuration_that_cannot_be_used_is_told_where_no_daemon_runs(desk, 
     desk.store.close()
     code, _, err = syncd("status")
     assert code == 78
-    assert "[upload] workers: should be a whole number" in " ".join(err.split())
+    assert "[upload] workers: must be a number" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,10 @@ from syncd.state.ledger import Declined, Failure, Offer
 from syncd.state.observations import Seen
 
 
+def uuid(number):
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
 def test_it_tells_uuid_attempts_error_request_id_and_history(desk, syncd):
     desk.sync(b"x")
     copy = desk.begin(desk.see(b"x", mark=2, age=50.0), "b" * 64)
@@ -22,8 +26,40 @@ def test_it_tells_uuid_attempts_error_request_id_and_history(desk, syncd):
     assert "no route (request req-9)" in out
     assert "next try    in 5 min" in out or "next try    in 4 min" in out
     assert "synced" in out
-    # A command is left whole.
-    assert max(len(line) for line in out.splitlines() if not line.startswith("  > ")) <= 80
+    # A command and a token are left whole.
+    whole = ("  > ", "    token ")
+    assert max(len(line) for line in out.splitlines() if not line.startswith(whole)) <= 80
+    assert f"token       {desk.copy(copy).token}\n" in out
+
+
+def test_a_file_is_found_by_the_uuid_of_its_copy_also_of_one_that_is_gone(desk, syncd_json, syncd):
+    old = desk.sync(b"x", 1)
+    desk.arrive(desk.begin(desk.see(b"x", 2), "b" * 64), 2)
+    gone = desk.sync(b"gone", 3)
+    desk.do(desk.deletions.begin_delete, [desk.copy(old)], desk.now)
+    desk.do(desk.deletions.deleted, [desk.copy(old)], desk.now)
+    desk.delete(b"gone", desk.copy(gone))
+    for number, path in ((1, "x"), (2, "x"), (3, "gone")):
+        code, told = syncd_json("why", uuid(number), "--json")
+        assert (code, told["found"], told["path"]) == (0, True, path)
+    assert syncd("why", uuid(4))[0] == 1
+    (desk.home / "f" / uuid(1)).write_text("a file of that name comes first")
+    assert syncd_json("why", f"f/{uuid(1)}", "--json")[1]["path"] == uuid(1)
+
+
+def test_copies_are_told_the_newest_first_whatever_a_broken_attempt_left(desk, syncd):
+    desk.sync(b"x", 1)
+    copy = desk.begin(desk.see(b"x", mark=2), "b" * 64)
+    desk.do(desk.ledger.reserved, copy.id, uuid(2))
+    desk.now += 1
+    desk.do(desk.ledger.not_sent, copy.id, desk.now, counts=False)
+    told = syncd("why", "f/x")[1].partition("Copies, newest first\n")[2]
+    shown = [line.split() for line in told.splitlines() if line.startswith("  ") and " ago" in line]
+    assert [(words[0], words[1]) for words in shown] == [
+        ("planned", "no"),
+        ("retiring", uuid(2)),
+        ("live", uuid(1)),
+    ]
 
 
 @pytest.mark.parametrize("given", ["f/x", "{home}/f/x", "x", "./f/../f/x"])

@@ -344,7 +344,9 @@ def test_a_key_in_the_file_is_refused_without_showing_it(refused):
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("[upload]\nworkers = 0", "[upload] workers: should be greater than or equal to 1"),
+        ("[upload]\nworkers = 0", '[upload] workers: must be a number from 1 to 64, or "auto"'),
+        ("[upload]\nworkers = 2.5", 'workers: must be a number from 1 to 64, or "auto"'),
+        ('[deletions]\nhold_files = "few"', 'hold_files: must be a number, or "off"'),
         ('[upload]\ndirect_max = "3 pigs"', "[upload] direct_max: is not a size such as 32MiB"),
         ('[processing]\nstalled_after = "soon"', "stalled_after: is not a duration such as 24h"),
         ("[processing]\nmax_poll_seconds = nan", "max_poll_seconds: should be a finite"),
@@ -369,7 +371,7 @@ def test_several_problems_are_one_message(refused):
 
 def test_a_wrong_variable_is_named(refused):
     assert refused(FOLDER, env={"SYNCD_UPLOAD__WORKERS": "many"}).startswith(
-        "SYNCD_UPLOAD__WORKERS: [upload] workers: should be a whole number"
+        "SYNCD_UPLOAD__WORKERS: [upload] workers: must be a number from 1 to 64"
     )
 
 

@@ -66,7 +66,7 @@ def test_the_service_is_the_one_that_the_configuration_names(tmp_path, file, env
     if "::1" in wanted.api.base_url:
         assert seen is None
     else:
-        assert seen == (wanted.state.directory, wanted.api.base_url)
+        assert seen == (wanted.state.directory, wanted.api.base_url, bool(wanted.folders))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """`once --dry-run` says what a pass then does; and each pass ends with its result."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from syncd import once
+from syncd.config import loading
+from syncd.watch.stage import Watch
 
 UPLOADS = "POST /v2/files*"
 
@@ -170,3 +176,53 @@ def test_an_interrupted_pass_counts_what_it_has_done_and_what_is_left(machine):
     assert (told["synced"], told["waiting"], told["failed"], told["sent"]) == (1, 1, 0, 0)
     assert "interrupted; the next pass goes on from here" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.long
+def test_an_interrupted_pass_tells_so_at_once_and_counts_what_storages_took_at_the_end(machine):
+    machine.settings |= {
+        "SYNCD_UPLOAD__DRAIN_SECONDS": "30",
+        "SYNCD_UPLOAD__METHOD": "presigned",
+        "SYNCD_UPLOAD__BANDWIDTH": "300KiB/s",
+    }
+    for name in ("a", "b", "c"):
+        machine.write(name, os.urandom(300_000))
+    pass_ = subprocess.Popen(
+        [sys.executable, "-m", "syncd", "once", "--json"],
+        env=machine.environment,
+        cwd=machine.tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    names = ("a", "b", "c")
+    # Written once the database is whole.
+    machine.until((machine.state / "instance.json").exists)
+    machine.until(lambda: {machine.status_of(name) for name in names} == {"uploading"})
+    pass_.send_signal(signal.SIGINT)
+    for line in pass_.stderr:
+        if "interrupted" in line:
+            break
+    assert pass_.poll() is None
+    assert "transfers get 30 seconds, a second Ctrl-C none" in line
+    told = json.loads(pass_.communicate(timeout=60)[0])
+    assert (told["synced"], told["waiting"], told["sent"]) == (3, 0, 3)
+
+
+def test_an_interruption_ends_a_scan_under_way(place, monkeypatch, caplog):
+    machine = place.machine
+    machine.write("a", b"a")
+    stop = threading.Event()
+    scan = Watch.scan_all
+
+    def interrupted(watch):
+        stop.set()
+        machine.until(lambda: "interrupted; ending" in caplog.text)
+        return scan(watch)
+
+    monkeypatch.setattr(Watch, "scan_all", interrupted)
+    config = loading.load(config=None, environ=machine.environment)
+    told = []
+    assert once.once(config, stop=stop, tell=told.append) == 1
+    assert told[0].reason == "it was interrupted"
+    assert machine.manifest() == {}, "nothing was scanned any more"

@@ -229,15 +229,49 @@ def test_a_pause_that_is_over_is_not_shown_though_no_daemon_has_ended_it(place):
     assert (status["paused"], status["holds"]) == ([], [])
 
 
+def test_a_folder_whose_directory_is_a_star_is_paused_alone_and_a_star_is_not_everything(place):
+    star = place.machine.tmp_path / "*"
+    star.mkdir()
+    place.machine.settings["SYNCD_FOLDERS"] = json.dumps(
+        [{"path": str(star)}, {"path": str(place.machine.drop)}]
+    )
+    place.configure()
+    assert place.call("pause", "--for", "1h")[0] == 0
+    code, _, err = place.call("resume", "*")
+    assert code == 1
+    assert "everything is paused, and not *-" in err
+    assert place.call("resume")[1] == "resumed: everything\n"
+    code, out, _ = place.call("pause", "*")
+    assert (code, out.startswith("paused: *-")) == (0, True)
+    ((paused_scope, _),) = [(one["folder"], one["until"]) for one in paused(place)]
+    code, _, err = place.call("deletes", "reject", "*")
+    assert (code, f"no deletions of {paused_scope} are held" in err) == (1, True)
+    assert place.call("resume", "*")[1] == f"resumed: {paused_scope}\n"
+
+
+@pytest.mark.parametrize(
+    "until",
+    ["23:59", "23:59:30", "{day}", "{day} 07:30", "{day}T07:30Z", "{day}T07:30:00.000+01:00"],
+)
+def test_a_pause_takes_a_time_of_day_or_a_date(place, until):
+    tomorrow = time.strftime("%Y-%m-%d", time.localtime(time.time() + 86_400))
+    code, _, err = place.call("pause", "--until", until.format(day=tomorrow))
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--for", "soon"), "'soon' is not a duration"),
         (("--for", "0"), "more than 0"),
         (("--until", "25:00"), "'25:00' is not a time"),
+        (("--until", "12-23"), "'12-23' is not a time"),
+        (("--until", "0730"), "'0730' is not a time"),
+        (("--until", "2026-W53-7"), "'2026-W53-7' is not a time"),
         (("--until", "2001-01-01 07:30"), "is over"),
         (("--until", "07:30", "--for", "2h"), "use only one"),
         (("nowhere",), "no folder 'nowhere'"),
+        (("*",), "no folder '*'"),
     ],
 )
 def test_a_pause_that_cannot_be_meant_is_refused(place, words, said):

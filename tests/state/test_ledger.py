@@ -549,7 +549,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
             lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
         ).waiting
 
-    assert waiting() == 2
+    assert waiting() == 1, "one file"
     held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
     desk.do(holds.place, scope=f"copy {other.id}", **held)
     assert waiting() == 0
@@ -575,3 +575,18 @@ def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(de
     assert counts() == (2, 2, 1)
     assert counts(without=["f"]) == (2, 0, 3)
     assert counts(attempts=1) == (2, 1, 2), "tried often enough"
+
+
+def test_a_file_whose_upload_was_broken_off_waits_once_beside_the_record_it_left(desk):
+    def waiting():
+        return desk.store.read(
+            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+        ).waiting
+
+    for number, name in enumerate((b"a", b"b")):
+        copy = desk.begin(desk.see(name))
+        desk.do(desk.ledger.reserved, copy.id, str(number))
+        desk.do(desk.ledger.not_sent, copy.id, desk.now, counts=False)
+        assert waiting() == number + 1
+    desk.see(b"a", 2)
+    assert waiting() == 2

@@ -197,13 +197,17 @@ def find(db: Database, hold_id: int) -> Hold:
     return hold
 
 
-def decidable(db: Database, hold_id: int) -> Hold:
-    """Return a hold that can be approved or rejected now; ReviewError where there is none."""
+def decidable(db: Database, hold_id: int, verdict: Decided, *, up_to: int | None = None) -> Hold:
+    """Return a hold on which `verdict` can be given now; ReviewError where there is none."""
     hold = find(db, hold_id)
     if hold.reason == MORE_MISSING:
         raise ReviewError(
             f"hold {hold_id} still collects what goes missing in {hold.scope}: decide on its other "
             "hold first, then this one is judged anew (syncd deletes list)"
+        )
+    if hold.verdict is not None and not _reached(db, hold, verdict, up_to):
+        raise ReviewError(
+            f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"
         )
     return hold
 
@@ -268,7 +272,7 @@ def decide(
     is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look. The history
     of the folder says `by` whom.
     """
-    hold = decidable(db, hold_id)
+    hold = decidable(db, hold_id, verdict, up_to=up_to)
     number = 0
     if names_files(hold):
         number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
@@ -276,10 +280,6 @@ def decide(
         raise ReviewError(
             f"nothing beneath {folder_of(hold)} is taken for deleted while another folder is in "
             f"its place; bring the right one back, and hold {hold_id} ends by itself"
-        )
-    if hold.verdict is not None and not number:
-        raise ReviewError(
-            f"hold {hold_id} was {hold.verdict}, and there is nothing left of it to change"
         )
     holds.decide(db, hold_id, verdict, now)
     what = f"hold {hold_id} ({hold.reason}), {counted(number, 'file')}"
@@ -295,9 +295,33 @@ def _outcomes(reason: str) -> tuple[Verdict, Verdict | None]:
     return Verdict.APPROVED, Verdict.FORGOTTEN if reason == MANY_CHANGED else Verdict.KEPT
 
 
-def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: int) -> int:
+def _outcome(hold: Hold, verdict: Decided) -> Verdict | None:
     approved, rejected = _outcomes(hold.reason)
-    outcome = approved if verdict == "approved" else rejected
+    return approved if verdict == "approved" else rejected
+
+
+def _decides_on_missing(hold: Hold) -> bool:
+    """Say whether only what is missing is decided on; what is back is freed."""
+    return Verdict.KEPT in _outcomes(hold.reason)
+
+
+def _reached(
+    db: Database, hold: Hold, verdict: Decided, up_to: int | None = None
+) -> list[tuple[int, int]]:
+    """Return the rows that a verdict changes, with their files."""
+    if not names_files(hold):
+        return []
+    condition = "AND files.status = 'missing'" if _decides_on_missing(hold) else ""
+    return db.conn.execute(
+        "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
+        f"WHERE hold_id = ? AND decisions.id <= ? AND decisions.verdict IS NOT ? {condition} "
+        f"AND (decisions.verdict = 'held' OR {_CHANGEABLE})",
+        (hold.id, newest(db, hold.id) if up_to is None else up_to, _outcome(hold, verdict)),
+    ).fetchall()
+
+
+def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: int) -> int:
+    outcome = _outcome(hold, verdict)
     deletes = outcome is Verdict.APPROVED and hold.reason != MANY_CHANGED
     if hold.reason == ROOT_REPLACED:
         # They were seen to be missing in what a person now says is the folder.
@@ -307,14 +331,7 @@ def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: in
             "WHERE hold_id = ? AND id <= ? AND verdict = 'held')",
             (now, hold.id, up_to),
         )
-    # Only what is missing is decided on; what is back is freed.
-    condition = "AND files.status = 'missing'" if Verdict.KEPT in (approved, rejected) else ""
-    rows = db.conn.execute(
-        "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
-        f"WHERE hold_id = ? AND decisions.id <= ? AND decisions.verdict IS NOT ? {condition} "
-        f"AND (decisions.verdict = 'held' OR {_CHANGEABLE})",
-        (hold.id, up_to, outcome),
-    ).fetchall()
+    rows = _reached(db, hold, verdict, up_to)
     if outcome is None:
         change = "DELETE FROM decisions WHERE id = ?"
         db.conn.executemany(change, ((row[0],) for row in rows))
@@ -326,7 +343,7 @@ def _carry_out(db: Database, hold: Hold, verdict: Decided, now: float, up_to: in
         "WHERE id = ? AND status IN ('missing', 'ready')",
         ((now + UNDO_SECONDS if deletes else now, row[1]) for row in rows),
     )
-    if condition:
+    if _decides_on_missing(hold):
         db.conn.execute(
             "DELETE FROM decisions WHERE hold_id = ? AND id <= ? AND verdict = 'held'",
             (hold.id, up_to),
