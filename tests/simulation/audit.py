@@ -31,6 +31,8 @@ class Audit:
         self.kept: dict[str, str] = {}
         #: requests that a state which was put back knows nothing of
         self.forgotten: set[int] = set()
+        #: the requests that were made before the last adoption, which took what is there of them
+        self._settled: set[int] = set()
         #: objects above the counter of the ledger that was put back, until `adopt` ran
         self.evidence: list[Object] = []
         #: the event of the world before which the step under way has not looked at the disk
@@ -93,12 +95,14 @@ class Audit:
 
     def put_back(self, requests: int) -> None:
         """Note that the ledger knows nothing any more of what was asked for after `requests`."""
-        self.forgotten |= set(range(requests + 1, self._service.requests + 1))
+        lost = set(range(requests + 1, self._service.requests + 1))
+        unknown = lost | (self.forgotten - self._settled)
+        self.forgotten |= lost
         now = self._service.clock()
         self.evidence = [
             item
             for item in self._service.objects.values()
-            if item.request in self.forgotten and item.there and item.visible_at <= now
+            if item.request in unknown and item.there and item.visible_at <= now
         ]
         self._covered.clear()
         # It knows as little of the time that the service asked for.
@@ -115,7 +119,8 @@ class Audit:
         if not self.is_lost():
             self.evidence = []
             # It ends all open attempts: what they still bring is nobody's, and shown by `verify`.
-            self.forgotten |= set(range(self._service.requests + 1))
+            self._settled = set(range(self._service.requests + 1))
+            self.forgotten |= self._settled
 
     def restart_history(self) -> None:
         """Begin anew with a history that was put back."""
