@@ -376,11 +376,8 @@ def ends_of_holds(db: Database) -> None:
 @migrations()
 def workspaces_in_one_spelling(db: Database) -> None:
     """Spell the uuids of workspaces as the configuration spells them now: in lower case."""
-    for table, column in (
-        ("folders", "workspace"),
-        ("copies", "workspace_uuid"),
-        ("unanswered", "workspace_uuid"),
-    ):
+    columns = {"folders": "workspace", "copies": "workspace_uuid", "unanswered": "workspace_uuid"}
+    for table, column in columns.items():
         db.execute(f"UPDATE {table} SET {column} = lower({column}) WHERE {column} GLOB '*[A-Z]*'")
 
 
