@@ -72,11 +72,11 @@ def seaweedfs(place: Path) -> Iterator[None]:
 
 
 def signed(method: str, key: str, seconds: int = 60, **more: Any) -> str:
-    from syncd.emulator.sigv4 import Credentials, presigned  # once it is installed
+    from syncd.emulator.sigv4 import SigningKey, presigned  # once it is installed
 
-    credentials = Credentials(KEY, SECRET, "us-east-1")
+    signing = SigningKey(KEY, SECRET, "us-east-1")
     url = f"{ENDPOINT}/{BUCKET}/{key}"
-    return presigned(credentials, method, url, now=time.time(), seconds=seconds, **more)
+    return presigned(signing, method, url, now=time.time(), seconds=seconds, **more)
 
 
 def is_up() -> bool:
