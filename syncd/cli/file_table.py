@@ -1,7 +1,8 @@
 """The table that `ls` shows: fitted to a terminal, a line a file for all else that reads it.
 
 Paths and uuids stay whole, to be copied. Where a terminal is too narrow for all columns, the time
-goes first and the size next; where paths are too long even then, each file takes two lines.
+goes first and the size next. A file whose path does not fit even then takes two lines, and so do
+all where most do not.
 """
 
 import shutil
@@ -20,6 +21,8 @@ JsonObject = dict[str, Any]
 _LOOKED_AT = 1000
 #: Columns of a status with the blanks after it, and of a uuid.
 _STATUS, _UUID = 12, 36
+#: What a line may have beside status, uuid and path, and the columns that it takes.
+_FACTS = {"size time": 29, "size": 11, "none": 0}
 
 
 def lines(files: Iterable[JsonObject]) -> Iterator[str]:
@@ -30,18 +33,31 @@ def lines(files: Iterable[JsonObject]) -> Iterator[str]:
             facts = f"{file['status']:<10} {size(file['size']):>9}  {_uuid(file):<{_UUID}}"
             yield f"{facts}  {_path(file)}{'  ' if reason else ''}{reason}"
         return
-    from rich.cells import cell_len  # noqa: PLC0415 - it takes long, and pipes do without
-
     remaining = iter(files)
     first = list(islice(remaining, _LOOKED_AT))
     # The last column stays free: a terminal may break the line after it.
     columns = shutil.get_terminal_size().columns - 1
-    room = columns - _STATUS - _UUID - 2 - max((cell_len(_path(f)) for f in first), default=0)
-    facts = "" if room < 0 else "size time" if room >= 29 else "size" if room >= 11 else "none"
+    facts = _layout(sorted(_room(file, columns) for file in first)) if first else "none"
     yield from _head(facts)
     for file in chain(first, remaining):
-        yield from _row(file, facts)
+        yield from _row(file, facts, fits=_room(file, columns) >= _FACTS.get(facts, 0))
         yield from _folded(_reason(file), columns - 4, indent=4)
+
+
+def _room(file: JsonObject, columns: int) -> int:
+    """Return the columns that a file's status, uuid and path leave."""
+    from rich.cells import cell_len  # noqa: PLC0415 - it takes long, and pipes do without
+
+    return columns - _STATUS - _UUID - 2 - cell_len(_path(file))
+
+
+def _layout(rooms: list[int]) -> str:
+    """Return the facts for which almost all files have room, or none where most have it at all."""
+    half = len(rooms) // 2
+    # One long path takes no column from all the others.
+    room = rooms[min(max(len(rooms) // 10, 1), half)]
+    least = "none" if rooms[half] >= 0 else ""
+    return next((facts for facts, taken in _FACTS.items() if room >= taken), least)
 
 
 def _head(facts: str) -> Iterator[str]:
@@ -54,13 +70,13 @@ def _head(facts: str) -> Iterator[str]:
     yield f"{'STATUS':<{_STATUS}}{more}{'UUID':<{_UUID}}  PATH"
 
 
-def _row(file: JsonObject, facts: str) -> Iterator[str]:
-    """Yield the lines of one file with these facts; two lines, and all facts, where there are none.
+def _row(file: JsonObject, facts: str, *, fits: bool) -> Iterator[str]:
+    """Yield the lines of one file: two, with all facts, where there are none or it does not fit.
 
     A path that is too long even then is broken by the terminal, so that it is copied whole.
     """
     bytes_, uuid = f"{size(file['size']):>9}  ", f"{_uuid(file):<{_UUID}}"
-    if not facts:
+    if not (facts and fits):
         yield f"{file['status']:<{_STATUS}}{_path(file)}"
         yield f"{'':<{_STATUS}}{uuid}  {bytes_}{_changed(file)}".rstrip()
         return

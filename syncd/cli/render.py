@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from syncd.cli.wrapping import Heading, Unbroken, kept
 from syncd.log import printable
 from syncd.offers import offered
 from syncd.report.rates import sending_text
@@ -42,6 +43,10 @@ def ago(when: str | None, now: float) -> str:
     return f"in {span(-seconds)}" if seconds < -1 else f"{span(seconds)} ago"
 
 
+def _ago(when: str | None, now: float) -> str:
+    return kept(ago(when, now))
+
+
 def show(console: Console, view: RenderableType) -> None:
     """Print `view` without the blanks by which rich fills its lines."""
     with console.capture() as captured:
@@ -70,7 +75,7 @@ def status_view(document: JsonObject, now: float) -> RenderableType:
         parts += [part for hold in document["holds"] for part in _hold(hold, now)]
     if document["failures"]:
         parts += ["", Text("Last failures", "bold red"), *_failures(document["failures"])]
-    return Group(*parts)
+    return Unbroken(Group(*parts))
 
 
 def _head(document: JsonObject, now: float) -> RenderableType:
@@ -79,20 +84,22 @@ def _head(document: JsonObject, now: float) -> RenderableType:
     parts += _reasons(_brief(reason, document["holds"]) for reason in document["reasons"])
     running = "not running"
     if document.get("last_pass_at"):
-        running += f", last pass {ago(document['last_pass_at'], now)}"
+        running += f", last pass {_ago(document['last_pass_at'], now)}"
     if daemon["running"]:
-        since = f", started {ago(daemon['since'], now)}" if daemon["since"] else ""
+        since = f", started {_ago(daemon['since'], now)}" if daemon["since"] else ""
         running = f"process {daemon['pid']}{since}"
     echo = {"proven": ", echoes names", "none": ", does not echo names"}.get(api["echo"], "")
     echo += ", tells no sizes" if document.get("sizes") == UNTOLD else ""
-    answer = f", last success {ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
+    answer = f", last success {_ago(api['last_success_at'], now)}" if api["last_success_at"] else ""
     waits = f", {document['waits']}" if document.get("waits") else ""
     # Without a daemon nobody asks the service, so nothing is said of its state.
     state = "" if api["state"] == "unknown" else f": {api['state']}"
     state += f": {printable(api['cause'])}" if api["cause"] else ""
     if api["next_try_at"] is not None:
         next_try = datetime.fromisoformat(api["next_try_at"]).timestamp() - now
-        state += f", next try in {span(next_try)}" if next_try > 0 else ", being tried now"
+        state += (
+            f", next try {kept(f'in {span(next_try)}')}" if next_try > 0 else ", being tried now"
+        )
     rows: list[tuple[str, str | Text]] = [
         ("daemon", f"syncd {document['version']}, {running}"),
         ("service", f"{printable(api['base_url'])}{state}{waits}{answer}{echo}"),
@@ -167,7 +174,7 @@ def _is_quiet(folder: JsonObject) -> bool:
 
 
 def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
-    yield Text.assemble((printable(folder["name"]), "bold"), "  ", printable(folder["path"]))
+    yield Heading(printable(folder["name"]), printable(folder["path"]))
     rows: list[tuple[str, str | Text]] = []
     if folder["watch"]:
         rows.append(("watched", watched_text(folder)))
@@ -175,8 +182,8 @@ def _card(folder: JsonObject, now: float) -> Iterator[RenderableType]:
     if folder["missing"]:
         rows.append(("missing", f"{folder['missing']:,} missing, nothing deleted yet"))
     if (oldest := folder["oldest_queued_seconds"]) is not None:
-        rows.append(("waiting", f"the oldest for {span(oldest)}"))
-    event, scan = ago(folder["last_event_at"], now), ago(folder["last_scan_at"], now)
+        rows.append(("waiting", f"the oldest for {kept(span(oldest))}"))
+    event, scan = _ago(folder["last_event_at"], now), _ago(folder["last_scan_at"], now)
     rows.append(("last", f"event {event}, scan {scan}"))
     yield _facts(rows)
 
@@ -193,7 +200,9 @@ def watched_text(folder: JsonObject) -> str:
 def counts_text(counts: dict[str, int]) -> Text:
     """Return `1,203 synced, 3 queued`, the words in the order of a file's life."""
     text = Text(", ").join(
-        Text(f"{counts[word]:,} {word}", STYLES.get(word, "")) for word in Word if counts.get(word)
+        Text(kept(f"{counts[word]:,} {word}"), STYLES.get(word, ""))
+        for word in Word
+        if counts.get(word)
     )
     return text or Text("none yet")
 
@@ -221,7 +230,7 @@ def _transfers(transfers: list[JsonObject], now: float) -> RenderableType:
 
 def _hold(hold: JsonObject, now: float) -> Iterator[RenderableType]:
     what = printable(stopped(hold))
-    yield _indented(Text.assemble((what, "bold"), f", since {ago(hold['since'], now)}"))
+    yield _indented(Text.assemble((what, "bold"), f", since {_ago(hold['since'], now)}"))
     yield _indented(Text(_said(hold["reason"])), 4)
     if hold["affects"]:
         first = ", ".join(printable(path) for path in hold["first"])
@@ -282,7 +291,7 @@ def story_view(story: JsonObject, now: float) -> RenderableType:
     if story["advice"]:
         parts += ["", Text("What helps", "bold")]
         parts += [_advice(line) for line in story["advice"]]
-    return Group(*parts)
+    return Unbroken(Group(*parts))
 
 
 def brief_view(story: JsonObject, _now: float) -> RenderableType:
@@ -304,7 +313,7 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
     file = story["file"]
     if file["size"] is not None:
         place = "last seen" if file["status"] == "missing" else "on disk"
-        yield place, f"{size(file['size'])}, changed {ago(file['changed_at'], now)}"
+        yield place, f"{size(file['size'])}, changed {_ago(file['changed_at'], now)}"
     if file["sha256"]:
         yield "sha256", file["sha256"]
     if story["file_uuid"]:
@@ -314,7 +323,7 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
     if (due := story["next_attempt_at"]) and story["status"] != Word.HELD:
         # A file that is due is taken up in its turn.
         is_due = datetime.fromisoformat(due).timestamp() <= now
-        yield "next try", "due now" if is_due else ago(due, now)
+        yield "next try", "due now" if is_due else _ago(due, now)
     if story["error"]:
         yield "error", printable(story["error"])
 
@@ -326,7 +335,7 @@ def _copy(copy: JsonObject, now: float) -> Iterator[RenderableType]:
         Text.assemble(
             (f"{copy['status']}{doubt}", "bold"),
             f"  {copy['file_uuid'] or 'no uuid yet'}  {size(copy['size'])}",
-            f"  {ago(when or copy['created_at'], now)}",
+            f"  {_ago(when or copy['created_at'], now)}",
         )
     )
     evidence = (copy["evidence"] or {}).get("text")

@@ -179,6 +179,7 @@ def _write(options: Options, file: Path | None, *, force: bool) -> None:
         f"Wrote {shown}. Next:\n"
         f"  1. set `path` in it to your folder\n"
         f"  2. export AYMARA_AI_API_KEY=...\n"
-        f"  3. syncd once{option}      one pass, to see that it works\n"
-        f"  4. syncd run{option}       and from then on: syncd status{option}"
+        f"  3. one pass, to see that it works: syncd once{option}\n"
+        f"  4. from then on: syncd run{option}\n"
+        f"  5. to see how it does: syncd status{option}"
     )

@@ -228,7 +228,7 @@ class Outstanding:
     #: parts of `waiting`: not yet quiet, and being processed by the service
     settling: int = 0
     processing: int = 0
-    #: not part of `waiting`: held with their whole folder
+    #: not part of `waiting`: held with their whole folder, or as an upload that got no answer
     held: int = 0
 
 
@@ -241,9 +241,18 @@ _DUE_FILES = """
 """
 #: A pass does not wait for a superseded copy that is kept for longer than this many seconds.
 SHORT_SECONDS = 60.0
+#: Copies whose files a pass waits for, gives up on, or holds.
+_IS_OPEN = """
+  copies.status NOT IN ('live', 'gone')
+    AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
+      OR (copies.status = 'released' AND copies.due_at IS NOT NULL AND consumed_at IS NULL))
+    AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (
+      (copies.due_at > :later AND copies.attempts = 0)
+      OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
+"""
 #: `held` is true if an upload of the same file is held; `counted` if its file counts without the
 #: copy: it is due by itself, or another copy of it is to be sent.
-_OPEN_COPIES = """
+_OPEN_COPIES = f"""
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
       ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS tired,
@@ -256,13 +265,24 @@ _OPEN_COPIES = """
         copies.file_id AND other.status IN ('planned', 'sending'))) AS counted,
     count(DISTINCT file_id)
   FROM copies JOIN files ON files.id = file_id
-  WHERE copies.status NOT IN ('live', 'gone')
-    AND (copies.status IN ('planned', 'sending', 'processing', 'failed', 'retiring')
-      OR (copies.status = 'released' AND copies.due_at IS NOT NULL AND consumed_at IS NULL))
-    AND NOT (copies.status = 'retiring' AND delete_sent_at IS NULL AND (
-      (copies.due_at > :later AND copies.attempts = 0)
-      OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
+  WHERE {_IS_OPEN}
   GROUP BY 1, 2, 3, 4, 5
+"""
+_HAS_LIVE = (
+    "EXISTS (SELECT 1 FROM copies AS live INDEXED BY copies_one_live "
+    "WHERE live.file_id = {} AND live.status = 'live')"
+)
+#: Files that have a live copy, and yet are gone, or have other content, or wait, or are held.
+_LIVE_AND_NOT_SYNCED = f"""
+  WITH due (word) AS (VALUES ('settling'), ('ready'))
+  SELECT count(*) FROM (
+    SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = word
+      AND folder = name AND due_at IS NOT NULL AND {_HAS_LIVE.format("files.id")}
+    UNION SELECT id FROM files
+      WHERE status IN ('missing', 'unreadable') AND {_HAS_LIVE.format("files.id")}
+    UNION SELECT file_id FROM decisions
+      WHERE verdict = 'held' AND {_HAS_LIVE.format("decisions.file_id")}
+    UNION SELECT file_id FROM copies WHERE {_IS_OPEN} AND {_HAS_LIVE.format("copies.file_id")})
 """
 
 
@@ -287,14 +307,14 @@ def outstanding(
     without: Collection[str] = (),
     stalled_before: float = 0.0,
 ) -> Outstanding:
-    """Count live files, files that a pass still waits for, and files that it gives up on.
+    """Count synced files, files that a pass still waits for, and files that it gives up on.
 
     A copy that failed `attempts` times counts as failed, and so does any work in the folders
     `without`. With `deletions`, the pass also waits for files whose grace period is not over; it
     always waits for files on which a person decided. It does not wait for a held upload, for work
     that follows one, for what a pause stops, or for a video that was stored before
     `stalled_before`. If the pass is for the folders `only`, other folders count only towards the
-    live files.
+    synced files.
     """
     waiting = failed = settling = processing = held = twice = 0
     limits = {
@@ -332,6 +352,8 @@ def outstanding(
         elif planned or not is_held:
             waiting += number
             twice += number if is_counted and folder not in without else 0
+        elif status == CopyStatus.SENDING:
+            held += number
     for folder, number in db.conn.execute(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
@@ -340,7 +362,7 @@ def outstanding(
         if (only is None or folder in only) and not pauses.covers(paused, folder):
             waiting -= number
             held += number
-    synced = copies.count_live(db)
+    synced = copies.count_live(db) - int(db.value(_LIVE_AND_NOT_SYNCED, limits))
     # Each file counts once; a pass goes on as long as anything at all waits.
     waiting = max(waiting - twice, min(waiting, 1))
     return Outstanding(synced, waiting, failed, settling, processing, held)

@@ -215,7 +215,9 @@ def test_init_does_not_overwrite_unless_told(syncd):
 
 
 def test_init_names_another_file_in_what_it_says(syncd):
-    assert "syncd run -c other.toml" in syncd("init", "other.toml")[1]
+    said = syncd("init", "other.toml")[1]
+    assert "syncd run -c other.toml\n" in said
+    assert all(line.count("syncd ") <= 1 for line in said.splitlines()), "each can be copied"
     assert "syncd run -c 'my own.toml'" in syncd("init", "my own.toml")[1]
     said = syncd("init", "nope/x.toml")[2]
     assert "cannot write nope/x.toml: its directory is not there; run: mkdir -p nope" in said

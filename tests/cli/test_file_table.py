@@ -76,6 +76,22 @@ def test_the_time_goes_first_and_the_size_next_where_a_terminal_is_too_narrow(ta
     assert second == f"            {UUID}        7 B  2026-11-29 12:00"
 
 
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_one_long_path_takes_two_lines_and_all_others_one(table, columns):
+    short, long_ = [file(f"{number}.txt") for number in range(3)], file("long/" * 30 + "name")
+    head, *rest = table(columns, *short, long_)
+    assert [head, *rest[:3]] == table(columns, *short), "as if it were not there"
+    first, second = rest[3:]
+    assert first == f"synced      drop/{long_['path']}"
+    assert second.split()[0] == UUID
+
+
+def test_a_column_goes_before_many_files_take_two_lines(table):
+    short, longer = file("a.txt"), file("2026-11-29/session_03/left.mp4")
+    assert len(table(110, short, short, longer, longer)) == 5
+    assert len(table(80, short, longer, longer)) == 8, "most do not fit"
+
+
 def test_the_reason_of_a_failure_stands_below_and_in_a_pipe_behind(table, monkeypatch):
     refused = file("a.bin", "failed", REASON)
     _, first, *reason = table(80, refused)

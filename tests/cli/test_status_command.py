@@ -107,6 +107,28 @@ def test_the_text_shows_folders_transfers_holds_and_failures_in_80_columns(desk,
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_path_that_does_not_fit_beside_its_folder_is_indented_below(desk, daemon, syncd):
+    path = b"/srv/" + b"long/" * 13 + b"end"
+    desk.store.write(lambda db: folders.note(db, "laboratory", path, desk.now))
+    daemon(folders={"laboratory": FolderHealth("native")})
+    assert f"\nlaboratory\n    {path.decode()}\n" in syncd("status")[1]
+
+
+@pytest.mark.parametrize("columns", range(40, 80, 3))
+def test_no_age_and_no_count_is_split_at_the_end_of_a_line(
+    desk, daemon, syncd, monkeypatch, columns
+):
+    desk.sync(b"x")
+    desk.see(b"y")
+    desk.refuse(b"z", "it is too large")
+    daemon(since=desk.now - 12_000)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = syncd("status")[1]
+    for words in ("3 h 20 min ago", "1 synced", "1 queued", "1 failed"):
+        assert words in out
+    assert re.search(r"last\s+success\s+\d+ s ago", out)
+
+
 def test_of_many_folders_those_in_which_all_is_well_are_counted(desk, daemon, syncd):
     names = [f"f{number:03}" for number in range(500)]
     desk.store.write(

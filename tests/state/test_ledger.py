@@ -567,14 +567,36 @@ def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(de
     desk.see(b"unreadable", seen=Seen.UNREADABLE)
     desk.sync(b"missing", number=2)
     desk.see(b"missing", seen=Seen.MISSING)
-    assert counts() == (2, 1, 1)
-    assert counts(deletions=True) == (2, 2, 1)
-    assert counts(without=["f"]) == (2, 0, 2), "what is ready there, too"
+    assert counts() == (1, 1, 1), "the missing one is left to the next pass"
+    assert counts(deletions=True) == (1, 2, 1)
+    assert counts(without=["f"]) == (1, 0, 2), "what is ready there, too"
     planned = desk.begin(desk.see(b"planned"))
     desk.do(desk.ledger.not_sent, planned.id, desk.now, failure=Failure("no way"))
-    assert counts() == (2, 2, 1)
-    assert counts(without=["f"]) == (2, 0, 3)
-    assert counts(attempts=1) == (2, 1, 2), "tried often enough"
+    assert counts() == (1, 2, 1)
+    assert counts(without=["f"]) == (1, 0, 3)
+    assert counts(attempts=1) == (1, 1, 2), "tried often enough"
+
+
+def test_a_file_with_a_live_copy_counts_as_synced_only_while_that_has_its_content(desk):
+    def counts():
+        told = desk.store.read(
+            lambda db: due.outstanding(db, now=desk.now, attempts=2, deletions=False)
+        )
+        return told.synced, told.waiting, told.failed, told.held
+
+    for number, name in enumerate((b"same", b"changed", b"unreadable"), 1):
+        desk.sync(name, number=number)
+    assert counts() == (3, 0, 0, 0)
+    desk.see(b"unreadable", seen=Seen.UNREADABLE)
+    assert counts() == (2, 0, 1, 0)
+    changed = desk.see(b"changed", 2)
+    assert counts() == (1, 1, 1, 0), "it is due"
+    copy = desk.begin(changed, B)
+    assert counts() == (1, 1, 1, 0), "it is being sent"
+    desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
+    held = {"stops": "sending", "reason": "no_echo", "message": "", "now": desk.now}
+    desk.do(holds.place, scope=f"copy {copy.id}", **held)
+    assert counts() == (1, 0, 1, 1), "nor while its upload is held"
 
 
 def test_a_file_whose_upload_was_broken_off_waits_once_beside_the_record_it_left(desk):

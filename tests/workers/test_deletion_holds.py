@@ -736,6 +736,10 @@ def test_changes_of_most_of_a_folder_are_held_before_the_first_is_sent(guarded):
         guarded.upload()
     (hold,) = guarded.store.read(holds.open_holds)
     assert (hold.stops, hold.reason, hold.affects) == ("sending", "many_changed", 10)
+    tally = guarded.store.read(
+        lambda db: due.outstanding(db, now=guarded.now, attempts=5, deletions=False)
+    )
+    assert (tally.synced, tally.waiting) == (len(before) - 10, 0), "the held ones count as held"
     assert guarded.live() == before
     decide(guarded, "approved")
     for _ in range(3):
