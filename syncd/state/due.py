@@ -274,12 +274,10 @@ _HAS_LIVE = (
 )
 #: Files that have a live copy, and yet are gone, or have other content, or wait, or are held.
 _LIVE_AND_NOT_SYNCED = f"""
-  WITH due (word) AS (VALUES ('settling'), ('ready'))
+  WITH due (word) AS (VALUES ('settling'), ('ready'), ('missing'), ('unreadable'))
   SELECT count(*) FROM (
     SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = word
       AND folder = name AND due_at IS NOT NULL AND {_HAS_LIVE.format("files.id")}
-    UNION SELECT id FROM files
-      WHERE status IN ('missing', 'unreadable') AND {_HAS_LIVE.format("files.id")}
     UNION SELECT file_id FROM decisions
       WHERE verdict = 'held' AND {_HAS_LIVE.format("decisions.file_id")}
     UNION SELECT file_id FROM copies WHERE {_IS_OPEN} AND {_HAS_LIVE.format("copies.file_id")})
