@@ -82,7 +82,7 @@ check "it runs without writing beneath /opt" is "" line 'find /opt/syncd -newer 
 
 check "its man page is shown, with each command" line 'MANWIDTH=100 man --warnings syncd >/root/page 2>/root/warnings
   cat /root/warnings; ! test -s /root/warnings
-  for name in $(syncd --help | sed "1,/^Commands/d" | cut -d " " -f 3); do grep -q "^   syncd $name " /root/page || grep -q "^   syncd $name$" /root/page || exit 1; done'
+  for name in $(syncd --help | sed -En "1,/^Commands/d; s/^  ([a-z]+) .*/\1/p"); do grep -q "^   syncd $name " /root/page || grep -q "^   syncd $name$" /root/page || exit 1; done'
 check "bash completes" is "status" line 'source /usr/share/bash-completion/bash_completion; _completion_loader syncd || true
   COMP_WORDS=(syncd sta) COMP_CWORD=1; _syncd_completion syncd; echo "${COMPREPLY[@]}"'
 check "fish completes" says status inside fish -c 'complete -C "syncd sta"'
