@@ -35,11 +35,15 @@ EVERY = {"delete": 5, "settle": 30, "scan": 300}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How things stand after so many files: memory and disk in bytes, milliseconds a file."""
+    """How things stand after so many files: memory and disk in bytes, milliseconds a file.
+
+    `backup` is the seconds that the daily backups took since the last sample.
+    """
 
     files: int
     memory: int
     milliseconds: float
+    backup: float
     database: int
     wal: int
     rows: int
@@ -47,8 +51,8 @@ class Sample:
     def __str__(self) -> str:
         return (
             f"{self.files:>9,} files: {self.memory / 2**20:6.1f} MiB, {self.milliseconds:5.2f} ms "
-            f"a file, state {self.database / 2**20:7.1f} MiB, WAL {self.wal / 2**20:4.1f} MiB, "
-            f"{self.rows:,} rows"
+            f"a file, {self.backup:5.1f} s in backups, state {self.database / 2**20:7.1f} MiB, "
+            f"WAL {self.wal / 2**20:4.1f} MiB, {self.rows:,} rows"
         )
 
 
@@ -72,6 +76,8 @@ class Soak:
         self._base, self._root = base, base / "root"
         self.now = EPOCH
         self._number = 0
+        #: seconds of CPU in the backups since the last sample
+        self._backing_up = 0.0
         self._living: deque[str] = deque()
         self._hints: list[tuple[bytes, bool]] = []
         nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
@@ -121,11 +127,12 @@ class Soak:
 
     def _samples(self, engine: Engine, files: int, samples: int) -> Iterator[Sample]:
         for _ in range(samples):
-            began, before = time.process_time(), self._number
+            began, before, self._backing_up = time.process_time(), self._number, 0.0
             while self._number - before < files // samples:
                 self._second(engine)
-            spent = (time.process_time() - began) / (self._number - before)
-            yield self._sample(engine, spent)
+            # A backup costs what the state is large, and not what a file costs.
+            spent = time.process_time() - began - self._backing_up
+            yield self._sample(engine, spent / (self._number - before))
 
     def _second(self, engine: Engine) -> None:
         self.now += 1.0
@@ -155,13 +162,14 @@ class Soak:
 
     def _back_up(self, engine: Engine) -> None:
         """Make the daily backup, for which a simulation's writer has to let others in."""
-        conn = engine.store.writer._usable().conn
+        conn, began = engine.store.writer._usable().conn, time.process_time()
         for mode in ("NORMAL", "EXCLUSIVE"):
             conn.execute(f"PRAGMA locking_mode = {mode}")
             # The mode changes with the next use.
             conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if mode == "NORMAL":
                 engine.store.back_up_if_due(self.now)
+        self._backing_up += time.process_time() - began
 
     def _take_hints(self) -> list[tuple[bytes, bool]]:
         taken, self._hints = self._hints, []
@@ -177,6 +185,7 @@ class Soak:
             files=self._number,
             memory=_resident(),
             milliseconds=1000 * spent,
+            backup=self._backing_up,
             database=(state / FILE_NAME).stat().st_size,
             wal=wal.stat().st_size if wal.exists() else 0,
             rows=engine.store.read(lambda db: db.conn.execute(count).fetchone()[0]),
