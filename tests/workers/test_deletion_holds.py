@@ -564,6 +564,22 @@ def test_nothing_is_deleted_for_ten_seconds_and_a_rejection_takes_all_of_it_back
     assert (deletes(full), len(full.live())) == (0, 12)
 
 
+@pytest.mark.parametrize("rejected_before", [1, 2])
+def test_an_approval_after_a_rejection_is_taken_back_as_well(full, rejected_before):
+    lose_directory(full)
+    grace(full)
+    hold = decide(full, "rejected")
+    grace(full)
+    for _ in range(rejected_before):
+        assert undo(full, hold, "approved") == 10
+        full.now += 9
+        full.deleter.step()
+        assert full.store.read(lambda db: decisions.is_changeable(db, hold))
+        assert undo(full, hold, "rejected") == 10
+        grace(full)
+    assert (deletes(full), len(full.live())) == (0, 12)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("off", [{"files": None}, {"percent": None}])
 def test_a_limit_that_is_off_holds_nothing(full, off):

@@ -53,10 +53,15 @@ _PROMISED = (
     "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND live_at IS NOT NULL "
     "AND copies.status = 'retiring' AND in_flight = 1)"
 )
+#: SQL for a file of which an earlier rejection kept copies: the last look comes before they retire.
+_KEPT_BEFORE = (
+    "EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND copies.status = 'released' "
+    "AND copies.kept = 0)"
+)
 #: SQL for rows whose verdict can still become the other one.
 _CHANGEABLE = (
     "(decisions.verdict = 'forgotten' OR (files.status = 'missing' AND (decisions.verdict = 'kept' "
-    f"OR (decisions.verdict = 'approved' AND ({STORED} OR {_PROMISED})))))"
+    f"OR (decisions.verdict = 'approved' AND ({STORED} OR {_PROMISED} OR {_KEPT_BEFORE})))))"
 )
 
 
