@@ -17,10 +17,10 @@ from syncd.cli.options import Options, common, pass_options
 from syncd.cli.times import past_time
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
 from syncd.log import printable, redacted
-from syncd.state import past, views
+from syncd.state import history, past, views
+from syncd.state.past import Wanted
 
 JsonObject = dict[str, Any]
-Wanted = Callable[[str, bytes], bool]
 #: Lines that `--follow` begins with, unless it is told how many.
 FOLLOWED_LINES = 10
 #: Seconds between two looks for new lines.
@@ -80,14 +80,15 @@ def log(
     return 0
 
 
-def _everything(_folder: str, _path: bytes) -> bool:
+def _everything(_folder: str, _path: bytes, _event: str) -> bool:
     return True
 
 
 def _wanted(options: Options, paths: Sequence[str]) -> Wanted:
     """Return the function that says whether a line is about one of `paths`.
 
-    Decisions on a folder, and what bears on all folders, are about each path in it.
+    Decisions on a folder, and `adopt`, are about each path in it; what was held, paused or limited
+    is about the folder as a whole.
     """
     # These need all of the settings.
     from syncd.cli.selection import arguments  # noqa: PLC0415
@@ -116,7 +117,15 @@ def _wanted(options: Options, paths: Sequence[str]) -> Wanted:
         selected += some
     holds = holding(selected)
     theirs = {one.folder for one in selected} | {""}
-    return lambda folder, path: holds(folder, path) or (not path and folder in theirs)
+    whole = {one.folder for one in selected if not one.path and one.matches is None}
+    stopped = whole | {""} if whole else whole
+
+    def wanted(folder: str, path: bytes, event: str) -> bool:
+        if path:
+            return holds(folder, path)
+        return folder in (stopped if event in history.STOPS else theirs)
+
+    return wanted
 
 
 def _newest(

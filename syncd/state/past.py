@@ -11,6 +11,10 @@ from syncd.state.texts import JsonObject, path_members, timestamp
 BATCH = 1000
 
 
+#: Whether a line is asked for, by its folder, path and event.
+Wanted = Callable[[str, bytes, str], bool]
+
+
 class Lines(NamedTuple):
     """Some lines of the history, the oldest first."""
 
@@ -20,26 +24,24 @@ class Lines(NamedTuple):
     is_end: bool
 
 
-def after(
-    db: Database, last: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Lines:
-    """Return the next lines after number `last` whose folder and path are `wanted`."""
+def after(db: Database, last: int, wanted: Wanted, *, since: float = 0.0) -> Lines:
+    """Return the next lines after number `last` that are `wanted`."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id > ? AND at >= ? ORDER BY id LIMIT ?", (last, since, BATCH)
     ).fetchall()
-    lines = [_line(row) for row in rows if wanted(row["folder"], row["path"])]
+    lines = [_line(row) for row in rows if wanted(row["folder"], row["path"], row["event"])]
     return Lines(lines, rows[-1]["id"] if rows else last, len(rows) < BATCH)
 
 
-def before(
-    db: Database, first: int, wanted: Callable[[str, bytes], bool], *, since: float = 0.0
-) -> Lines:
+def before(db: Database, first: int, wanted: Wanted, *, since: float = 0.0) -> Lines:
     """Return the lines before number `first`, and as `last` the number of the oldest."""
     rows = db.conn.execute(
         f"{_LINES} WHERE id < ? AND at >= ? ORDER BY id DESC LIMIT ?", (first, since, BATCH)
     ).fetchall()
-    lines = [_line(row) for row in reversed(rows) if wanted(row["folder"], row["path"])]
-    return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
+    lines = [
+        _line(row) for row in reversed(rows) if wanted(row["folder"], row["path"], row["event"])
+    ]
+    return Lines(lines, rows[0]["id"] if rows else first, len(rows) < BATCH)
 
 
 def newest(db: Database) -> int:

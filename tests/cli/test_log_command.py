@@ -121,6 +121,17 @@ def test_it_tells_when_a_hold_opened_its_reason_and_how_many_files(desk, syncd):
     assert len(told(syncd, "g")) == 1
 
 
+def test_a_path_in_a_folder_is_told_of_decisions_and_not_of_what_was_stopped(desk, syncd):
+    desk.sync(b"d/a")
+    for event in (*history.STOPS, "approved"):
+        desk.do(history.note, event, desk.now, folder="f", detail="hold 1")
+    desk.do(history.note, "paused", desk.now, folder="", detail="everything")
+    everything = ["held", "paused", "resumed", "limited", "approved", "paused"]
+    assert [line["event"] for line in told(syncd, "f") if not line["path"]] == everything
+    for path in ("f/d/a", "f/d", "**/a", "f/nothing"):
+        assert [line["event"] for line in told(syncd, path) if not line["path"]] == ["approved"]
+
+
 def test_a_hold_that_names_files_tells_how_many_these_were(desk, syncd):
     for number in range(3):
         desk.sync(b"%d" % number, number + 1)
