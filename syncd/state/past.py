@@ -41,7 +41,7 @@ def before(db: Database, first: int, wanted: Wanted, *, since: float = 0.0) -> L
     lines = [
         _line(row) for row in reversed(rows) if wanted(row["folder"], row["path"], row["event"])
     ]
-    return Lines(lines, rows[0]["id"] if rows else first, len(rows) < BATCH)
+    return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
 
 
 def newest(db: Database) -> int:

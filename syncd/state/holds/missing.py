@@ -141,7 +141,7 @@ def _hold(
         where = f" in {hold.parent}" if hold.parent else ""
         fate = "nothing deleted yet"
         if deleted:
-            fate = f"after {counted(deleted, 'file')} that were deleted within the last hour"
+            fate = f"after {counted(deleted, 'deletion')} within the last hour"
         holds.describe(db, hold.id, _MESSAGE % (where, fate), decisions.COMMANDS)
     if is_new:
         holds.tell(db, hold.id, now)
