@@ -95,6 +95,8 @@ class _Loader:
         self._problems: list[str] = []
         #: the sections that the problems are about
         self._unusable: set[str] = set()
+        #: the settings that are left out because they are wrong
+        self._left_out: list[Location] = []
 
     def load(
         self,
@@ -112,6 +114,9 @@ class _Loader:
         sources = self._sources(values)
         self._default_state(values)
         settings = self._validated(values, leave_out=problems is not None)
+        for location, source in sources.items():
+            if any(place[: len(location)] == location for place in self._left_out):
+                sources[location] = f"default, for that of {source} is wrong"
         credentials = self._credentials() if to_sync else Credentials()
         token = None
         if settings is not None:
@@ -313,6 +318,7 @@ class _Loader:
             where = self._source(place)
             self._problems.append(described(place, detail["type"], detail["msg"], where))
             self._unusable.add(str(place[0]))
+            self._left_out.append(place)
             remove(values, place)
         with suppress(ValidationError):
             return Settings.model_validate(values) if leave_out else None

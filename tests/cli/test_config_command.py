@@ -49,6 +49,15 @@ def test_every_problem_is_told_with_78(write, syncd, syncd_json):
     assert "is not valid TOML" in syncd("config", "check")[2]
 
 
+def test_a_default_is_not_said_to_come_from_the_file_that_has_it_wrong(write, syncd_json):
+    path = write("[upload]\nworkers = 3\nmethod = 4\n")
+    code, told = syncd_json("config", "show", "--json")
+    assert code == 78
+    found = {one["setting"]: (one["value"], one["source"]) for one in told}
+    assert found["upload.workers"] == (3, str(path))
+    assert found["upload.method"] == ("auto", f"default, for that of {path} is wrong")
+
+
 def test_the_key_is_needed_only_while_no_daemon_has_it(desk, write, syncd, monkeypatch):
     write("")
     monkeypatch.delenv("AYMARA_AI_API_KEY")
