@@ -128,7 +128,7 @@ def once(
         finally:
             components.uploader.stop(drain_seconds if stop.is_set() else 0.0)
             with suppress(Aborted):
-                # What a storage took at the end is sent, too.
+                # Uploads that a storage took at the end count as sent, too.
                 components.confirmer.step()
             components.stop.set()
         try:

@@ -21,7 +21,7 @@ JsonObject = dict[str, Any]
 _LOOKED_AT = 1000
 #: Columns of a status with the blanks after it, and of a uuid.
 _STATUS, _UUID = 12, 36
-#: What a line may have beside status, uuid and path, and the columns that it takes.
+#: The facts that a line may show beside status, uuid and path, and the columns that they take.
 _FACTS = {"size time": 29, "size": 11, "none": 0}
 
 
