@@ -1,9 +1,11 @@
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import tzlocal
 from hypothesis import settings
 
 from syncd import offers
@@ -55,3 +57,20 @@ def store(tmp_path, new_state):
     opened.open(0.0)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def set_zone(monkeypatch):
+    """Yield the function that sets the local time zone for the rest of the test."""
+
+    def read_anew():
+        time.tzset()
+        tzlocal.reload_localzone()
+
+    def set_zone(name):
+        monkeypatch.setenv("TZ", name)
+        read_anew()
+
+    yield set_zone
+    monkeypatch.undo()
+    read_anew()

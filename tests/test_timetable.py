@@ -1,7 +1,6 @@
 """The timetable of the bandwidth, in a zone with summer time."""
 
 import re
-import time
 from datetime import datetime
 
 import pytest
@@ -13,14 +12,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
-def berlin(monkeypatch):
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
-    tzlocal.reload_localzone()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-    tzlocal.reload_localzone()
+def berlin(set_zone):
+    set_zone("Europe/Berlin")
 
 
 def at(text, when):

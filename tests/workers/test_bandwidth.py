@@ -5,7 +5,6 @@ import time
 from functools import partial
 
 import pytest
-import tzlocal
 
 from syncd.files_api import Bandwidth, FilesClient
 from syncd.state import limits
@@ -75,7 +74,8 @@ def test_a_limit_outlives_a_restart_while_its_time_lasts(store):
     assert over.in_force == (None, "configuration")
 
 
-def test_a_timetable_is_followed_also_when_the_clock_is_set(store, in_utc):
+def test_a_timetable_is_followed_also_when_the_clock_is_set(store, set_zone):
+    set_zone("UTC")
     site = Control(store, "08:00 1MiB/s, 19:00 off", now=1_800_000_000.0 // 86_400 * 86_400)
     assert site.step() == 8 * HOUR
     assert site.in_force == (None, "timetable")
@@ -85,17 +85,6 @@ def test_a_timetable_is_followed_also_when_the_clock_is_set(store, in_utc):
     site.now -= HOUR
     assert site.step() == HOUR
     assert site.in_force == (None, "timetable")
-
-
-@pytest.fixture
-def in_utc(monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    tzlocal.reload_localzone()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-    tzlocal.reload_localzone()
 
 
 @pytest.fixture
