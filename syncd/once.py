@@ -126,11 +126,13 @@ def once(
         except Aborted:
             left = "it was interrupted"
         finally:
-            components.uploader.stop(drain_seconds if stop.is_set() else 0.0)
-            with suppress(Aborted):
-                # Uploads that a storage took at the end count as sent, too.
-                components.confirmer.step()
-            components.stop.set()
+            try:
+                components.uploader.stop(drain_seconds if stop.is_set() else 0.0)
+                with suppress(Aborted):
+                    # Uploads that a storage took at the end count as sent, too.
+                    components.confirmer.step()
+            finally:
+                components.stop.set()
         try:
             components.store.back_up_if_due(time.time())
         except StateError as error:
