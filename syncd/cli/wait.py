@@ -156,6 +156,8 @@ class _Outcome:
         if is_late:
             return TIMED_OUT
         if self._waiting.key_refused or (self._not_synced and self._is_key_refused()):
+            # A file that still settles says nothing of the key.
+            complain("the key is refused, and nothing is sent (syncd doctor)")
             return KEY_REFUSED_CODE
         return NOT_WELL if self._not_synced or self._waiting.troubles else WELL
 
