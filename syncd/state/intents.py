@@ -92,8 +92,8 @@ class _New(NamedTuple):
 _NEW = """
   SELECT json_group_array(json_array(
     id, folder, hex(path), generation, inode, size, mtime_ns, ctime_ns))
-  FROM files WHERE id IN (SELECT value FROM json_each(?))
-    AND status = 'ready' AND sha256 IS NULL AND inode IS NOT NULL
+  FROM (SELECT value AS asked FROM json_each(?)) CROSS JOIN files ON files.id = asked
+  WHERE status = 'ready' AND sha256 IS NULL AND inode IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM copies WHERE file_id = files.id AND copies.status <> 'gone')
     AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id)
 """
