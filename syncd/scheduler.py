@@ -17,10 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.jobstores.base import JobLookupError
@@ -29,6 +29,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from syncd.exceptions import ShortageError, StateWriteError
 from syncd.files_api import Aborted
 from syncd.state.backoff import backoff_seconds
+from syncd.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Scheduler:
         self._running: set[_Repeated] = set()
         self._stopping = False
         self._jobs: BackgroundScheduler | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
 
     def add(
         self,
@@ -118,7 +119,7 @@ class Scheduler:
         """Run every step once, at once or after its own while, and then again and again."""
         # It reports each run that found others still going: for us, an ordinary case.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._pool = ThreadPoolExecutor(len(self._steps) + 1, thread_name_prefix="syncd-step")
+        self._threads = Threads("syncd-step", kept=SIDE_BY_SIDE)
         self._jobs = BackgroundScheduler(
             executors={"default": DebugExecutor()},
             job_defaults={"coalesce": True, "misfire_grace_time": None},
@@ -144,14 +145,14 @@ class Scheduler:
         with self._changed:
             self._stopping = True
             self._waiting.clear()
-        if self._jobs is None or self._pool is None:
+        if self._jobs is None or self._threads is None:
             return []
         self._jobs.shutdown(wait=False)
         with self._changed:
             self._changed.wait_for(lambda: not self._running, seconds)
             hung = [step.name for step in self._running]
-        self._pool.shutdown(wait=not hung)
-        self._jobs = self._pool = None
+        self._threads.shutdown(wait=not hung)
+        self._jobs = self._threads = None
         return hung
 
     def wake(self, *names: str, within: float = 0.0) -> None:
@@ -224,10 +225,10 @@ class Scheduler:
     def _begin(self, step: _Repeated, now: float) -> None:
         step.is_waiting, step.woken, step.running_since = False, False, now
         self._running.add(step)
-        if self._pool is None:
+        if self._threads is None:
             raise AssertionError(step.name)
         try:
-            self._pool.submit(self._run, step)
+            self._threads.submit(partial(self._run, step))
         except (RuntimeError, MemoryError):
             # No thread is to be had. It stays queued, for the next that is free.
             level = logging.DEBUG if any(other.runs for other in self._running) else logging.ERROR
