@@ -1,15 +1,19 @@
 """The client alone, without ledger and disk: `python tests/benchmarks/client.py`.
 
 Each round runs every side, as a process of its own, against the sink in a process of its own. The
-sides: this tree's client; the same client over httpx's stock transport; with `--old DIR`, the
-client of another tree (`git archive main | tar x -C DIR`); and the official client, if it is
-installed (see peer.py). Its threads share one client, as its users' would; ours have one each.
+sides: this tree's client; the same client over httpx's stock transport; an event loop with as many
+connections as the others have threads, without a deadline, a stop flag or checks of the answer:
+less than it would cost in earnest; with `--old DIR`, the client of another tree
+(`git archive main | tar x -C DIR`); and the official client, if it is installed (see peer.py). Its
+threads share one client, as its users' would; ours have one each.
 
 Figures are medians: files a second, CPU seconds for 1,000 requests without the start of the
 interpreter, and both against this tree's, round by round.
 """
 
 import argparse
+import asyncio
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,6 +24,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
@@ -69,7 +74,14 @@ def official(url):
     return sender
 
 
-SIDES = {"this tree": ours, "old tree": ours, "stock transport": stock, "official client": official}
+LOOP = "event loop"
+SIDES = {
+    "this tree": ours,
+    "old tree": ours,
+    "stock transport": stock,
+    "official client": official,
+    LOOP: None,
+}
 
 
 def work(side, url, threads, requests, size):
@@ -96,6 +108,44 @@ def work(side, url, threads, requests, size):
     wall, cpu = time.perf_counter(), time.process_time()
     for thread in running:
         thread.join()
+    print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
+
+
+async def loop(url, connections, requests, size):
+    """Do as `work` does, on an event loop."""
+    from syncd.files_api.framing import multipart
+
+    place = urlsplit(url)
+    start = asyncio.Barrier(connections + 1)
+
+    async def run():
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        with tempfile.TemporaryFile() as file:
+            file.write(os.urandom(size))
+            file.flush()
+            for number in range(1 + requests // connections):
+                content = os.pread(file.fileno(), size, 0)
+                hashlib.sha256(content).hexdigest()
+                framing = multipart("a.bin", "application/octet-stream")
+                head = (
+                    f"POST /v2/files/-/uploads HTTP/1.1\r\nhost: {place.netloc}\r\n"
+                    f"x-api-key: benchmark\r\ncontent-length: {framing.length(size)}\r\n"
+                    f"content-type: {framing.content_type}\r\n\r\n"
+                )
+                writer.write(head.encode() + framing.head + content + framing.tail)
+                await writer.drain()
+                answer = await reader.readuntil(b"\r\n\r\n")
+                length = answer.partition(b"content-length: ")[2].partition(b"\r")[0]
+                json.loads(await reader.readexactly(int(length)))
+                if not number:
+                    await start.wait()
+        writer.close()
+
+    async with asyncio.TaskGroup() as running:
+        for _ in range(connections):
+            running.create_task(run())
+        await start.wait()
+        wall, cpu = time.perf_counter(), time.process_time()
     print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]))
 
 
@@ -135,10 +185,13 @@ def main():
     parser.add_argument("--url", help="of a sink that runs already")
     parser.add_argument("--work", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.work == LOOP:
+        asyncio.run(loop(options.url, options.threads[0], options.requests, options.bytes))
+        return
     if options.work:
         work(options.work, options.url, options.threads[0], options.requests, options.bytes)
         return
-    sides = {"this tree": TREE, "old tree": options.old, "stock transport": TREE}
+    sides = {"this tree": TREE, "old tree": options.old, "stock transport": TREE, LOOP: TREE}
     if importlib.util.find_spec("aymara_ai"):
         sides["official client"] = TREE
     sides = {side: tree for side, tree in sides.items() if tree}
