@@ -76,9 +76,11 @@ class Inotify(InotifyFD):
         except Exception as error:
             log.exception("watchdog failed on an event; its folder is watched anew")
             with self._lock:
-                # An overflow is told of no directory: it may be any tree's.
-                told_of = self._watch_for_wd.get(event.wd)
-                watches = [told_of] if told_of else list(self._watch_for_wd.values())
+                watches = list(self._watch_for_wd.values())
+                # An overflow is told of no directory: it may be any tree's. Of one that is not
+                # watched any more, nobody needs to know.
+                if event.wd != -1:
+                    watches = [watch for watch in watches if watch.wd == event.wd]
                 trees = {id_: t for watch in watches for id_, t in watch.callbacks.items()}
             for tree in trees.values():
                 if isinstance(tree, WatchedTree):

@@ -371,6 +371,26 @@ def test_a_failure_over_one_folders_event_has_that_one_watched_anew(
     assert until(lambda: b"again" in first.hints.take())
 
 
+@pytest.mark.row(9)
+def test_a_failure_over_a_directory_that_is_watched_no_more_concerns_no_folder(
+    several, root, monkeypatch, until
+):
+    first, second, third = several
+    tried = threading.Event()
+
+    def end_and_fail(event):
+        first._inotify._watch_for_wd.pop(event.wd, None)
+        tried.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(first._emitter.tree, "on_event", end_and_fail)
+    root.joinpath("a", "file").write_bytes(b"x")
+    assert tried.wait(5)
+    root.joinpath("b", "file").write_bytes(b"x")
+    assert until(lambda: b"file" in second.hints.take())
+    assert second.check() == third.check() == ""
+
+
 @pytest.mark.row(7)
 def test_an_overflow_has_every_folder_that_shares_the_instance_scanned(several):
     several[0]._inotify.handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))
