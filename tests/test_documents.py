@@ -19,7 +19,7 @@ from syncd.config.variables import EVENT_VARIABLES, variables
 from syncd.emulator import faults
 from syncd.emulator.personalities import PERSONALITIES
 from syncd.metrics import HISTOGRAMS, TALLIES
-from syncd.report.listing_csv import COLUMNS
+from syncd.report.listing_csv import KEYS
 from syncd.server import exposition
 from syncd.server.listener import Listener
 from syncd.state import holds, manifest
@@ -169,7 +169,7 @@ def test_every_key_and_word_of_the_manifest_is_explained():
     section = OPERATIONS.split("\n### The manifest\n")[1].split("\n## ")[0]
     first = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
     explained = [name for cell in first for name in re.findall(r"`(\w+)`", cell)]
-    assert set(explained) == {*COLUMNS, *(word.value for word in manifest.Word)}
+    assert set(explained) == {*KEYS, *(word.value for word in manifest.Word)}
 
 
 def test_every_metric_is_explained_and_each_that_is_explained_exists():

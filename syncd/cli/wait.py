@@ -22,7 +22,7 @@ from syncd.log import printable
 from syncd.once import KEY_REFUSED_CODE
 from syncd.report import folder_paths, why
 from syncd.report.folder_paths import FolderPath
-from syncd.report.listing_csv import COLUMNS
+from syncd.report.listing_csv import KEYS
 from syncd.state import holds, unfinished, views
 from syncd.state.database.connection import Database
 from syncd.state.database.lock import lock_holder
@@ -206,7 +206,7 @@ class _Outcome:
     def _unknown(self, place: FolderPath) -> JsonObject:
         """Return the entry of a file that is named, and that the table does not know."""
         story = self._story(place) or why.missing(place)
-        entry = dict.fromkeys(COLUMNS) | {key: story[key] for key in COLUMNS if key in story}
+        entry = dict.fromkeys(KEYS) | {key: story[key] for key in KEYS if key in story}
         if entry["status"] != Word.SYNCED:
             entry["error"] = story["rule"] or story["explanation"]
         path = {"path_b64": None} | path_members(place.path)

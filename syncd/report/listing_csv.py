@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 JsonObject = dict[str, Any]
-COLUMNS = (
+#: The keys of the manifest, in the order of the columns.
+KEYS = (
     *("folder", "path", "path_b64", "status", "size", "sha256", "file_uuid", "remote_file_path"),
     *("content_type", "processing_status", "frame_count", "attempts", "next_attempt_at"),
     *("error", "synced_at", "changed_at"),
@@ -19,7 +20,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 def lines(entries: Iterable[JsonObject]) -> Iterator[str]:
     """Yield the header, and the line of each entry of the manifest."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer = csv.DictWriter(text, KEYS, lineterminator="\r\n")
     writer.writeheader()
     yield text.getvalue()
     for entry in entries:

@@ -55,8 +55,8 @@ class Wanted:
 
 #: When a file was synced; if it is not, when it changed, or something was last done for it.
 _TIME = """
-  CASE WHEN word = 'synced' THEN coalesce(live.live_at, f.changed_at)
-  ELSE max(f.changed_at, coalesce(wish.sent_at, 0), coalesce((
+  CASE WHEN word = 'synced' THEN coalesce(known.live_at, f.changed_at)
+  ELSE max(f.changed_at, coalesce(newest.sent_at, 0), coalesce((
     SELECT max(at) FROM history WHERE history.folder = f.folder AND history.path = f.path), 0)) END
 """
 #: By indexes, every file with such a time, and some others.
@@ -71,7 +71,7 @@ _SINCE = [
 _LIFE = " ".join(["", *Word, ""])
 _ORDERS = {
     Order.PATH: "f.folder {way}, f.path {way}",
-    Order.SIZE: "coalesce(live.size, -1) {other_way}, f.folder, f.path",
+    Order.SIZE: "coalesce(known.size, -1) {other_way}, f.folder, f.path",
     Order.TIME: f"{_TIME} {{other_way}}, f.folder, f.path",
     Order.STATUS: f"instr('{_LIFE}', ' ' || word || ' ') {{way}}, f.folder, f.path",
 }

@@ -33,8 +33,8 @@ def foreseen(
     """
     chosen = " UNION ".join(candidates(_TOLD) or ())
     rows = db.conn.execute(
-        f"SELECT f.id, f.folder, f.path, f.size, {WORD} AS word, live.status = 'live' AS has_live, "
-        f"live.size AS live_size {ROWS} WHERE f.id IN ({chosen}) ORDER BY f.folder, f.path"
+        f"SELECT f.id, f.folder, f.path, f.size, {WORD} AS word, known.size AS known_size, "
+        f"known.status = 'live' AS has_live {ROWS} WHERE f.id IN ({chosen}) ORDER BY f.folder, f.path"
     ).fetchall()
     deleting = [row["id"] for row in rows if row["word"] == Word.DELETING]
     moved = awaiting_rename(db, deleting, policies, time.time())
@@ -50,8 +50,8 @@ def foreseen(
             continue
         elif kind == Word.DELETING:
             kind = "move" if row["id"] in moved else "delete"
-        size = row["live_size"] if kind in ("delete", "move") else row["size"]
-        yield Foreseen(kind, row["folder"], row["path"], size or row["live_size"] or 0)
+        size = row["known_size"] if kind in ("delete", "move") else row["size"]
+        yield Foreseen(kind, row["folder"], row["path"], size or row["known_size"] or 0)
 
 
 def ignored(db: Database, folders: Collection[str]) -> int:

@@ -227,7 +227,7 @@ def _lines(
 
 
 def _document(row: sqlite3.Row) -> JsonObject:
-    """Return a line with the keys of `ls --json`, and what else a hook may want to know."""
+    """Return an event as hooks are told of it: the keys of `ls --json`, and what else it says."""
     is_failed = row["event"] == "failed"
     error = error_text(
         row["error_message"], row["error_status"], row["error_code"], row["error_request_id"]

@@ -39,22 +39,23 @@ class Word(enum.StrEnum):
     IGNORED = "ignored"
 
 
-#: A file, its newest wish (the copy that is under way, or failed, or live) and the copy by which
-#: it is known: the live one; where there is none, one that is kept, or one on its way out.
+#: A file with two of its copies, which may be one: the `newest` that it is to have (under way,
+#: failed or live), and the one by which it is `known` (live; where none is, one that is kept, or
+#: one on its way out).
 ROWS = """
   FROM files AS f LEFT JOIN decisions AS d ON d.file_id = f.id
-  LEFT JOIN copies AS wish ON wish.id = (
+  LEFT JOIN copies AS newest ON newest.id = (
     SELECT id FROM copies WHERE file_id = f.id AND status <> 'gone'
     ORDER BY status IN ('retiring', 'released'), id DESC LIMIT 1)
-  LEFT JOIN copies AS live ON live.id = (
+  LEFT JOIN copies AS known ON known.id = (
     SELECT id FROM copies WHERE file_id = f.id AND (status IN ('live', 'released')
       OR (status = 'retiring' AND live_at IS NOT NULL AND f.status = 'missing'))
     ORDER BY status = 'live' DESC, id DESC LIMIT 1)
 """
 _SENDING_HELD = f"""
   EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-    AND scope IN ('{EVERYWHERE}', coalesce(wish.workspace_uuid, '{holds.workspace(None)}'),
-                  'copy ' || wish.id))
+    AND scope IN ('{EVERYWHERE}', coalesce(newest.workspace_uuid, '{holds.workspace(None)}'),
+                  'copy ' || newest.id))
 """
 _DELETING_HELD = f"""
   EXISTS (SELECT 1 FROM holds WHERE {holds.STOPS_DELETIONS}
@@ -68,21 +69,21 @@ WORD = f"""
     WHEN f.status = 'consumed' THEN 'synced'
     WHEN f.status = 'missing' THEN CASE
       WHEN d.verdict = 'kept' THEN 'ignored'
-      WHEN f.confirmed_at IS NOT NULL AND (wish.id IS NULL OR wish.status = 'released')
+      WHEN f.confirmed_at IS NOT NULL AND (newest.id IS NULL OR newest.status = 'released')
         THEN 'deleted'
-      WHEN d.verdict = 'held' OR (d.verdict IS NULL AND wish.delete_sent_at IS NULL
+      WHEN d.verdict = 'held' OR (d.verdict IS NULL AND newest.delete_sent_at IS NULL
         AND {_DELETING_HELD}) THEN 'held'
       ELSE 'deleting' END
     WHEN d.verdict = 'held' AND EXISTS (
       SELECT 1 FROM holds WHERE id = d.hold_id AND stops = 'deletions') THEN 'held'
-    WHEN live.status = 'live' AND live.sha256 = f.sha256 THEN 'synced'
-    WHEN d.verdict = 'held' AND (wish.id IS NULL OR wish.status = 'live') THEN 'held'
-    WHEN d.verdict = 'forgotten' AND (wish.id IS NULL OR wish.status = 'live') THEN 'ignored'
-    WHEN wish.status = 'processing' THEN 'processing'
-    WHEN wish.status = 'failed' THEN 'failed'
-    WHEN wish.status = 'sending' AND wish.in_flight THEN 'uploading'
+    WHEN known.status = 'live' AND known.sha256 = f.sha256 THEN 'synced'
+    WHEN d.verdict = 'held' AND (newest.id IS NULL OR newest.status = 'live') THEN 'held'
+    WHEN d.verdict = 'forgotten' AND (newest.id IS NULL OR newest.status = 'live') THEN 'ignored'
+    WHEN newest.status = 'processing' THEN 'processing'
+    WHEN newest.status = 'failed' THEN 'failed'
+    WHEN newest.status = 'sending' AND newest.in_flight THEN 'uploading'
     WHEN {_SENDING_HELD} THEN 'held'
-    WHEN wish.status = 'sending' THEN 'uploading'
+    WHEN newest.status = 'sending' THEN 'uploading'
     WHEN {holds.paused("f.folder")} THEN 'held'
     ELSE 'queued'
   END
@@ -90,11 +91,11 @@ WORD = f"""
 COLUMNS = f"""
   f.folder, f.path, {WORD} AS word, f.status AS file_status, f.error AS file_error,
   f.attempts AS file_attempts, f.due_at AS file_due_at, f.changed_at,
-  live.size, live.sha256, live.file_uuid, live.remote_file_path, live.content_type,
-  live.frame_count, live.live_at, live.status AS live_status,
-  live.processing_status AS live_processing_status, wish.processing_status,
-  wish.status AS wish_status, wish.attempts, wish.due_at,
-  wish.error_status, wish.error_code, wish.error_message, wish.error_request_id
+  known.size, known.sha256, known.file_uuid, known.remote_file_path, known.content_type,
+  known.frame_count, known.live_at, known.status AS known_status,
+  known.processing_status AS known_processing_status, newest.processing_status,
+  newest.status AS newest_status, newest.attempts, newest.due_at,
+  newest.error_status, newest.error_code, newest.error_message, newest.error_request_id
 """
 
 
@@ -202,7 +203,7 @@ def failures(db: Database, number: int) -> list[JsonObject]:
     """Return the newest failures: which file, its error and request id, and what kind it is."""
     rows = db.conn.execute(
         f"SELECT {COLUMNS} {ROWS} WHERE {_of_word(db, Word.FAILED)} "
-        "ORDER BY max(coalesce(wish.sent_at, 0), f.changed_at) DESC LIMIT :rows",
+        "ORDER BY max(coalesce(newest.sent_at, 0), f.changed_at) DESC LIMIT :rows",
         {"word": Word.FAILED, "rows": number},
     )
     wanted = ("folder", "path", "path_b64", "error", "processing_status")
@@ -217,7 +218,8 @@ def failures(db: Database, number: int) -> list[JsonObject]:
 
 
 def entry(row: sqlite3.Row) -> JsonObject:
-    is_file = row["wish_status"] in (None, "live", "released")
+    # Without an upload under way, tries are counted on the file: it may not even be readable.
+    counts_file = row["newest_status"] in (None, "live", "released")
     return {
         "folder": row["folder"],
         **path_members(row["path"]),
@@ -227,9 +229,9 @@ def entry(row: sqlite3.Row) -> JsonObject:
         "file_uuid": row["file_uuid"],
         "remote_file_path": row["remote_file_path"],
         "content_type": row["content_type"],
-        "processing_status": row["processing_status"] or row["live_processing_status"],
+        "processing_status": row["processing_status"] or row["known_processing_status"],
         "frame_count": row["frame_count"],
-        "attempts": row["file_attempts"] if is_file else row["attempts"],
+        "attempts": row["file_attempts"] if counts_file else row["attempts"],
         "next_attempt_at": timestamp(_next_attempt(row)),
         "error": row["file_error"] or _error(row),
         "synced_at": timestamp(row["live_at"]),

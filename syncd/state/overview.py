@@ -23,7 +23,7 @@ _SIMPLE_WORDS = {
 }
 #: Since when a file waits: since the intent to send it, or since it was due first.
 _WAITING_SINCE = """
-  CASE WHEN wish.status IN ('planned', 'sending') THEN wish.created_at
+  CASE WHEN newest.status IN ('planned', 'sending') THEN newest.created_at
     WHEN f.waits_since >= f.changed_at THEN f.waits_since ELSE f.due_at END
 """
 

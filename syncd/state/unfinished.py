@@ -22,7 +22,7 @@ _STOPPED = f"""
     OR (f.path > CAST(p.path || '/' AS BLOB) AND f.path < CAST(p.path || '0' AS BLOB))))
   OR EXISTS (SELECT 1 FROM holds AS h WHERE h.released_at IS NULL AND (
     (h.reason = '{ROOT_MISSING}' AND h.scope = f.folder)
-    OR (h.stops = 'sending' AND h.scope IN ('{holds.EVERYWHERE}', 'copy ' || wish.id)
+    OR (h.stops = 'sending' AND h.scope IN ('{holds.EVERYWHERE}', 'copy ' || newest.id)
       AND h.reason NOT IN ({_HEALING}))))
 """
 #: SQL for files whose folder is paused until a person resumes it.
