@@ -357,14 +357,28 @@ def _asked(question: Question) -> Command:
 
     def ask(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
         _refuse_too_early(components.gate)
-        try:
-            yield question(components.clients[2], arguments)
-        except SyncdError as error:
-            if isinstance(error.__cause__, RateLimitedError):
-                components.gate.failed(error.__cause__)
-            raise
+        yield question(components.clients[2], arguments)
 
     return ask
+
+
+def obeyed(gate: Gate, told: Iterator[JsonObject]) -> Iterator[JsonObject]:
+    """Yield what a command does; if the service asks it to wait, all requests wait so long."""
+    try:
+        yield from told
+    except SyncdError as error:
+        for failure in (error, error.__cause__):
+            if isinstance(failure, FilesApiError) and _asks_to_wait(failure):
+                gate.failed(failure)
+        raise
+
+
+def _asks_to_wait(error: FilesApiError) -> bool:
+    return isinstance(error, RateLimitedError) or error.retry_after is not None
+
+
+def _obedient(command: Command) -> Command:
+    return lambda components, arguments: obeyed(components.gate, command(components, arguments))
 
 
 def _refuse_too_early(gate: Gate) -> None:
@@ -376,16 +390,19 @@ def _refuse_too_early(gate: Gate) -> None:
 QUESTIONS: dict[str, Question] = {"frames": frames, "processing": processing}
 #: By the name under which the command line and the control socket know them.
 COMMANDS: dict[str, Command] = {
-    "retry": retry,
-    "fetch": fetch,
-    "adopt": adopt,
-    "look": look,
-    "probe": probe,
-    "verify": verify,
-    "limit": limit,
-    "pause": pause,
-    "resume": resume,
-    "deletes.approve": approve_deletions,
-    "deletes.reject": reject_deletions,
-    **{name: _asked(question) for name, question in QUESTIONS.items()},
+    name: _obedient(command)
+    for name, command in {
+        "retry": retry,
+        "fetch": fetch,
+        "adopt": adopt,
+        "look": look,
+        "probe": probe,
+        "verify": verify,
+        "limit": limit,
+        "pause": pause,
+        "resume": resume,
+        "deletes.approve": approve_deletions,
+        "deletes.reject": reject_deletions,
+        **{name: _asked(question) for name, question in QUESTIONS.items()},
+    }.items()
 }

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from syncd import components as composition, mounts
+from syncd.commands import obeyed
 from syncd.config import loading as configuration
 from syncd.disk import Fingerprint
 from syncd.exceptions import StateError, StateWriteError
@@ -215,7 +216,7 @@ class Engine:
 
     def _adopt(self) -> None:
         self._scan()
-        for _ in self.parts.adopter.adopt():
+        for _ in obeyed(self.parts.gate, self.parts.adopter.adopt()):
             pass
 
     @property

@@ -13,7 +13,7 @@ from syncd.components import opened
 from syncd.config import loading as configuration
 from syncd.emulator import Emulator
 from syncd.exceptions import ForeignStateError, StateError
-from syncd.files_api import NewFile, token_of
+from syncd.files_api import NewFile, RateLimitedError, token_of
 from syncd.repair.adopt import AdoptError
 from syncd.state import holds, manifest, rollback
 
@@ -115,6 +115,20 @@ def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
         assert synced.manifest(parts) == synced.before
         assert synced.command(parts, "verify")["findings"] == []
     assert synced.mutations() == sent
+
+
+@pytest.mark.parametrize("name", ["adopt", "verify"])
+def test_a_wait_that_the_service_asks_a_command_for_holds_for_all_requests(synced, name):
+    with synced.parts() as parts:
+        assert parts.gate.seconds_paused() == 0.0
+        rule = {"match": "GET /v2/files", "action": {"status": 429, "retry_after": 600}}
+        url = f"{synced.emulator.url}/_emulator/faults"
+        urlopen(Request(url, json.dumps([rule]).encode(), method="PUT"), timeout=5).close()
+        with pytest.raises(RateLimitedError):
+            synced.command(parts, name)
+        assert parts.gate.seconds_paused() > 500.0
+    with synced.parts() as parts:
+        assert parts.gate.seconds_paused() > 500.0, "a restart forgets it"
 
 
 @pytest.mark.long
