@@ -69,10 +69,7 @@ _EXPECTED_IN = (
 def expected_in(
     db: Database, folder: str, parents: Iterable[bytes], *, skips: bool, limit: int
 ) -> dict[bytes, set[Entry]]:
-    """Return what the listing of each of `parents` shows while nothing changes.
-
-    Of each, `limit` files at most.
-    """
+    """Return what a listing of each parent shows while nothing changes: `limit` files at most."""
     parameters: dict[str, object] = {"folder": folder, "skips": skips, "limit": limit}
     return {
         parent: set(_plain(db, _EXPECTED_IN, parameters | {"parent": parent})) for parent in parents
