@@ -44,14 +44,15 @@ class Known(NamedTuple):
         return self.status in (FileStatus.INELIGIBLE, FileStatus.CONSUMED)
 
 
-#: A file as a listing shows it: path, inode, size, mtime_ns and ctime_ns; and 1 where a scan that
-#: finds exactly that has nothing to record.
-Entry = tuple[bytes, int | None, int | None, int | None, int | None, int]
+#: A file as a listing shows it: path, inode, size, mtime_ns and ctime_ns. From the table, the inode
+#: is None where a scan has something to record even if it finds exactly that.
+Entry = tuple[bytes, int | None, int | None, int | None, int | None]
 
 _KNOWN = "SELECT id, path, status, inode, size, mtime_ns, ctime_ns, is_skipped FROM files "
 
 _EXPECTED = (
-    "path, inode, size, mtime_ns, ctime_ns, status = 'ready' OR (:skips AND is_skipped) FROM files"
+    "path, iif(status = 'ready' OR (:skips AND is_skipped), inode, NULL), size, mtime_ns, ctime_ns "
+    "FROM files"
 )
 
 #: The files whose absence would be news. A drop folder leaves behind far more that are gone, and no
@@ -59,16 +60,20 @@ _EXPECTED = (
 _STANDING = f"({STANDING}) AND folder = :folder"
 
 
-def expected_in(db: Database, folder: str, parent: bytes, *, skips: bool, limit: int) -> set[Entry]:
-    """Return what a listing of `parent` shows while nothing changes, of `limit` files at most."""
-    return set(
-        _plain(
-            db,
-            f"SELECT {_EXPECTED} INDEXED BY files_standing WHERE {_STANDING} "
-            "AND parent = :parent LIMIT :limit",
-            {"folder": folder, "parent": parent, "skips": skips, "limit": limit},
-        )
-    )
+_EXPECTED_IN = (
+    f"SELECT {_EXPECTED} INDEXED BY files_standing WHERE {_STANDING} "
+    "AND parent = :parent LIMIT :limit"
+)
+
+
+def expected_in(
+    db: Database, folder: str, parents: Iterable[bytes], *, skips: bool, limit: int
+) -> dict[bytes, set[Entry]]:
+    """Return what a listing of each parent shows while nothing changes: `limit` files at most."""
+    parameters: dict[str, object] = {"folder": folder, "skips": skips, "limit": limit}
+    return {
+        parent: set(_plain(db, _EXPECTED_IN, parameters | {"parent": parent})) for parent in parents
+    }
 
 
 def expected_at(

@@ -9,9 +9,10 @@ is eligible may still be too large.
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import cache
 
 from syncd import disk, relocation
 from syncd.descent import Descent
@@ -142,16 +143,19 @@ class Rules:
             return _ELIGIBLE
         return RuleVerdict(True, f"max_size {self._max_size} (it has {size} bytes)")
 
-    def surely_let_in(self, names: Sequence[bytes], largest: int, files: "IgnoreFiles") -> bool:
-        """Return whether it is certain that files of these names are eligible, wherever they stand.
+    def surely_let_in(
+        self, prefix: bytes, paths: Iterable[bytes], sizes: Iterable[int], files: "IgnoreFiles"
+    ) -> bool:
+        """Return whether it is certain that these files of one directory are eligible.
 
-        `largest` is the most bytes that one of them has. Where it is not certain, each is judged.
+        Their paths begin with `prefix`. Where it is not certain, each is judged.
         """
-        if files or self._exclude.lines or self._include.lines or self.of_size(largest).excluded:
+        if files or self._exclude.lines or self._include.lines:
             return False
-        text = b"\0".join((b"", *names, b"")).lower()
-        suspects = _SUSPECTS if self._hidden else _SUSPECTS_OR_HIDDEN
-        return suspects.search(text) is None
+        if self._max_size is not None and max(sizes) > self._max_size:
+            return False
+        text = b"\0".join((b"", *paths, b"")).replace(b"\0" + prefix, b"\0").lower()
+        return _suspects(hidden=self._hidden).search(text) is None
 
     def excludes_directory(self, directory: bytes) -> bool:
         """Return whether `directory` or one above is excluded; UnreadableError as `verdict`."""
@@ -339,22 +343,40 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[bytes]:
 
 
 _JUNK = _compiled(JUNK)
-_JUNK_ONE_BY_ONE = {pattern: _compiled([pattern]) for pattern in JUNK}
 
 
-def _suspect(pattern: str) -> str:
-    """Return an expression for names in lower case between NULs; it finds at least each match."""
-    begins = "" if pattern.startswith("*") else "\0"
-    ends = "" if pattern.endswith("*") else "\0"
-    literals = (re.escape(literal) for literal in pattern.lower().strip("*").split("*"))
-    return begins + r"[^\0]*".join(literals) + ends
+def _suspect(pattern: str) -> list[str]:
+    """Return an expression, in its parts, for names in lower case between NULs.
+
+    It finds at least each match.
+    """
+    begins = [] if pattern.startswith("*") else ["\0"]
+    ends = [] if pattern.endswith("*") else ["\0"]
+    first, *others = (
+        [re.escape(sign) for sign in literal] for literal in pattern.lower().strip("*").split("*")
+    )
+    return [*begins, *first, *(part for more in others for part in (r"[^\0]*", *more)), *ends]
 
 
-#: Finds names that may be junk or ours, and those that may be hidden as well.
-_OF_OURS = [_suspect(IGNORE_FILE), _suspect(".syncd-*")]
-_SUSPECTS = re.compile("|".join([*map(_suspect, JUNK), *_OF_OURS]).encode())
-_SUSPECTS_OR_HIDDEN = re.compile("|".join([*map(_suspect, JUNK), _suspect(".*")]).encode())
+def _any_of(expressions: Iterable[list[str]]) -> str:
+    """Return the expression that finds each, with what they begin with in common said once.
+
+    One after another they would all be tried at each name of a folder.
+    """
+    rests: dict[str, list[list[str]]] = {}
+    for expression in expressions:
+        if not expression:
+            return ""
+        rests.setdefault(expression[0], []).append(expression[1:])
+    return "(?:" + "|".join(first + _any_of(rest) for first, rest in rests.items()) + ")"
+
+
+@cache
+def _suspects(*, hidden: bool) -> re.Pattern[bytes]:
+    """Return what finds names that may be junk or ours; or hidden, unless those are wanted."""
+    dotted = [IGNORE_FILE, ".syncd-*"] if hidden else [".*"]
+    return re.compile(_any_of(map(_suspect, (*JUNK, *dotted))).encode())
 
 
 def _junk_pattern(name: bytes) -> str:
-    return next(p for p, compiled in _JUNK_ONE_BY_ONE.items() if compiled.fullmatch(name))
+    return next(pattern for pattern in JUNK if _compiled([pattern]).fullmatch(name))

@@ -1,6 +1,6 @@
 """The files of one directory as the table knows them, for a comparison with its listing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from syncd.state import scan_index
 from syncd.state.database.store import Store
@@ -18,29 +18,47 @@ class KnownDirectory:
     not grow with the directory.
     """
 
-    def __init__(self, store: Store, folder: str, directory: bytes, *, skips: bool) -> None:
-        """`skips`: whether what was there before the first scan is left out until it changes."""
+    def __init__(
+        self, store: Store, folder: str, directory: bytes, expected: set[Entry], *, skips: bool
+    ) -> None:
+        """`expected` is what the table tells of the first of its files."""
         self._store = store
         self._folder = folder
         self._directory = directory
         self._skips = skips
-        self._expected = store.read(
-            scan_index.expected_in, folder, directory, skips=skips, limit=ROWS
-        )
+        self._expected = expected
         self._is_small = len(self._expected) < ROWS
         self._judged: set[bytes] = set()
         #: rows that are added from now on are not compared
         self._last_id = 0 if self._is_small else store.read(scan_index.last_id)
         self._met = bytearray(self._last_id // 8 + 1)
 
+    @classmethod
+    def read(
+        cls, store: Store, folder: str, directories: Iterable[bytes], *, skips: bool
+    ) -> "dict[bytes, KnownDirectory]":
+        """Return what the table knows of these directories, in one look at it.
+
+        `skips`: whether what was there before the first scan is left out until it changes.
+        """
+        found = store.read(scan_index.expected_in, folder, directories, skips=skips, limit=ROWS)
+        return {
+            directory: cls(store, folder, directory, expected, skips=skips)
+            for directory, expected in found.items()
+        }
+
     def unchanged(self, listed: set[Entry]) -> set[Entry]:
         """Return those of the listed files that the table knows as exactly that."""
         if self._is_small:
-            return listed & self._expected
+            # Mostly all of them: to compare is cheaper than to select.
+            return listed if listed == self._expected else listed & self._expected
         return listed & self._ids(listed).keys()
 
     def meet_unchanged(self, entries: set[Entry]) -> None:
         """Note that the listing has these files, which are as the table knows them."""
+        if self._is_small and len(entries) == len(self._expected):
+            self._expected = set()
+            return
         if self._is_small:
             self._expected -= entries
             return

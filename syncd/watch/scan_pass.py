@@ -9,9 +9,10 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from syncd import disk, mounts
@@ -38,7 +39,13 @@ log = logging.getLogger(__name__)
 
 #: Entries of a directory that are compared at a time.
 ENTRIES = 1000
+#: Directories of which the table is asked at a time.
+TOGETHER = 8
 _ENCODING = sys.getfilesystemencoding()
+#: The bits of a mode that say whether it is a file, a directory or something else.
+_KIND = 0o170000
+_PATH: Callable[[Entry], bytes] = itemgetter(0)
+_SIZE: Callable[[Entry], int] = itemgetter(2)
 
 
 @dataclass(slots=True)
@@ -86,6 +93,8 @@ class ScanPass:
     batch: list[Observation] = field(default_factory=list)
     #: known files that were not found so far
     nominated: list[bytes] = field(default_factory=list)
+    #: the devices met, and whether their filesystems make up inodes
+    inventing: dict[int, bool] = field(default_factory=dict)
     #: whether only the directories that events do not cover are scanned
     in_parts: bool = False
 
@@ -117,7 +126,7 @@ class ScanPass:
                 self.waiting.append((directory, above))
                 self._visit_all()
                 if directory not in self.listed and directory not in self.report.unreadable:
-                    self._nominate(self._known(directory))
+                    self._nominate(self._known([directory])[directory])
             self._look_again()
             self._flush()
         except _EndedEarlyError:
@@ -132,14 +141,18 @@ class ScanPass:
     def _visit_all(self) -> None:
         with Descent(self.folder.path) as descent:
             while self.waiting:
-                directory, above = self.waiting.pop()
                 # A part may be waiting twice: in its turn, and from the part above it.
-                if directory not in self.listed and directory not in self.report.unreadable:
-                    self._visit(directory, above, descent)
+                together = dict(reversed(self.waiting[-TOGETHER:]))
+                del self.waiting[-TOGETHER:]
+                known = self._known(together)
+                for directory, above in together.items():
+                    if directory not in self.listed and directory not in self.report.unreadable:
+                        self._visit(directory, above, known.pop(directory), descent)
 
-    def _visit(self, directory: bytes, above: IgnoreFiles, descent: Descent) -> None:
+    def _visit(
+        self, directory: bytes, above: IgnoreFiles, known: KnownDirectory, descent: Descent
+    ) -> None:
         """List one directory to its end, and compare it with what is known of it."""
-        known = self._known(directory)
         try:
             descriptor = descent.enter(directory)
             if self._is_covered(descriptor, directory):
@@ -176,7 +189,7 @@ class ScanPass:
         prefix = directory + b"/" if directory else b""
         unchanged = self._unchanged(batch, prefix, known, files, device)
         self.report.files += len(unchanged)
-        self.report.size += sum(entry[2] or 0 for entry in unchanged)
+        self.report.size += sum(map(_SIZE, unchanged))
         if len(unchanged) == len(batch):
             return
         met = {entry[0] for entry in unchanged}
@@ -204,7 +217,7 @@ class ScanPass:
         Most of a scan's time is spent here, so files are compared as sets; anything unusual is left
         to be judged one by one.
         """
-        if mounts.invents(device):
+        if self._invents(device):
             return set()
         try:
             listed: set[Entry] = {
@@ -214,22 +227,29 @@ class ScanPass:
                     status.st_size,
                     status.st_mtime_ns,
                     status.st_ctime_ns,
-                    1,
                 )
                 for entry in batch
                 if entry.is_file(follow_symlinks=False)
                 # The mode decides: the entry's type may be of something that stood there before.
-                and stat.S_ISREG((status := entry.stat(follow_symlinks=False)).st_mode)
+                and (status := entry.stat(follow_symlinks=False)).st_mode & _KIND == stat.S_IFREG
                 and status.st_dev == device
             }
         except OSError:
             return set()
         unchanged = known.unchanged(listed)
-        names = [entry[0][len(prefix) :] for entry in unchanged]
-        if names and not self.rules.surely_let_in(names, max(e[2] or 0 for e in unchanged), files):
+        if unchanged and not self.rules.surely_let_in(
+            prefix, map(_PATH, unchanged), map(_SIZE, unchanged), files
+        ):
             return set()
         known.meet_unchanged(unchanged)
         return unchanged
+
+    def _invents(self, device: int) -> bool:
+        """Return what `mounts` knows; the root's parts are compared anyway, at the end."""
+        known = self.inventing.get(device)
+        if known is None:
+            known = self.inventing[device] = mounts.invents(device)
+        return known
 
     def _is_covered(self, descriptor: int, directory: bytes) -> bool:
         """Note a directory that events do not cover; return whether it can be left to them."""
@@ -326,9 +346,9 @@ class ScanPass:
             return
         if not verdict.excluded:
             if not self._is_beneath_unreadable(parent):
-                self._nominate(self._known(parent))
+                self._nominate(self._known([parent])[parent])
             return
-        for row in self._known(parent).unmet():
+        for row in self._known([parent])[parent].unmet():
             found = _ineligible(row.path, row, f"{EXCLUDED}{verdict.rule}")
             if found.observation is not None:
                 self._add(found.observation)
@@ -342,9 +362,9 @@ class ScanPass:
             directory = disk.split(directory)[0]
         return directory in unreadable
 
-    def _known(self, directory: bytes) -> KnownDirectory:
+    def _known(self, directories: Iterable[bytes]) -> dict[bytes, KnownDirectory]:
         skips = self.folder.skip_existing
-        return KnownDirectory(self.store, self.folder.name, directory, skips=skips)
+        return KnownDirectory.read(self.store, self.folder.name, directories, skips=skips)
 
     def _add(self, observation: Observation) -> None:
         self.batch.append(observation)

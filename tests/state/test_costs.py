@@ -257,7 +257,7 @@ def test_files_that_are_gone_make_no_scan_and_no_pass_dearer(store, status):
                 add_file(db, b"%d/a" % (at + number), status=status)
             return [
                 steps(
-                    db, lambda db: scan_index.expected_in(db, "f", b"d", skips=False, limit=1000)
+                    db, lambda db: scan_index.expected_in(db, "f", [b"d"], skips=False, limit=1000)
                 ),
                 steps(db, lambda db: scan_index.in_directory(db, "f", b"d")),
                 steps(db, lambda db: scan_index.next_directories(db, "f", b"", 1000)),

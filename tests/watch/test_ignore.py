@@ -141,12 +141,15 @@ def test_names_are_let_in_together_only_where_each_alone_is(hidden):
     for name in names:
         among = [b"a.mp4", name, b"z"]
         alone = not judge.entry(name, is_dir=False).excluded
-        assert judge.surely_let_in(among, 1, ()) <= alone, name
-    assert judge.surely_let_in([b"a", b"a.tmp.mp4", b"part", b"caf\xe9"], 1, ())
+        for prefix in (b"", b".in/x.part/"):
+            paths = [prefix + one for one in among]
+            assert judge.surely_let_in(prefix, paths, [1], ()) <= alone, name
+            paths = [prefix + one for one in (b"a", b"a.tmp.mp4", b"part", b"caf\xe9")]
+            assert judge.surely_let_in(prefix, paths, [1], ())
 
 
 @pytest.mark.parametrize(
     "settings", [{"max_size": 5}, {"exclude": ("b",)}, {"include": ("b",)}], ids=str
 )
 def test_names_are_judged_one_by_one_where_a_setting_may_exclude_them(settings):
-    assert not rules(**settings).surely_let_in([b"a"], 6, ())
+    assert not rules(**settings).surely_let_in(b"", [b"a"], [1, 6], ())

@@ -295,7 +295,7 @@ def test_directories_that_could_not_be_watched_are_polled_and_no_others(place, u
     monkeypatch.setattr(
         scan_index,
         "expected_in",
-        lambda db, f, d, **k: listed.append(d) or expected_in(db, f, d, **k),
+        lambda db, f, d, **k: listed.extend(d) or expected_in(db, f, d, **k),
     )
     place.later(6)
     place.watched.scan_if_due()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from syncd import disk, mounts
+from syncd.state import scan_index
 from syncd.state.lifecycle import FileStatus
+from syncd.watch.scan_pass import ScanPass
 from syncd.watch.standing import RootState
 
 
@@ -50,6 +52,42 @@ def test_a_scan_of_an_unchanged_tree_writes_nothing(place):
     report = place.scan()
     assert (report.files, report.directories, report.changed) == (3, 3, 0)
     assert place.commits == before
+
+
+def test_a_scan_asks_the_table_for_several_directories_at_a_time(place, monkeypatch):
+    place.synced(*(b"%d/a" % number for number in range(20)))
+    asked = []
+    expected_in = scan_index.expected_in
+    monkeypatch.setattr(
+        scan_index,
+        "expected_in",
+        lambda db, folder, parents, **more: (
+            asked.append(len(parents)) or expected_in(db, folder, parents, **more)
+        ),
+    )
+    assert place.scan().changed == 0
+    assert (sum(asked), max(asked)) == (21, 8)
+    assert len(asked) <= 5
+
+
+def test_what_changes_after_the_table_was_asked_is_judged_by_a_look_of_its_own(place, monkeypatch):
+    place.synced(*(b"%d/a" % number for number in range(5)))
+    known = ScanPass._known
+
+    def asked(self, directories):
+        found = known(self, directories)
+        if b"3" in found:
+            monkeypatch.undo()
+            place.root.joinpath("3/a").rename(place.root / "3/b")
+            place.write("4/a", b"longer")
+            place.look(b"3/a", b"3/b", b"4/a")
+        return found
+
+    monkeypatch.setattr(ScanPass, "_known", asked)
+    assert place.scan().changed == 0
+    there = (b"0/a", b"1/a", b"2/a", b"3/b", b"4/a")
+    assert place.statuses() == {b"3/a": "missing"} | dict.fromkeys(there, "ready")
+    assert place.files()[b"4/a"].size == 6
 
 
 def test_mirroring_that_is_turned_on_begins_with_the_first_whole_scan(place, monkeypatch):
