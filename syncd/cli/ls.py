@@ -99,8 +99,9 @@ def ls(
     """List files: all of them, or those that each PATH means.
 
     PATH is a folder's name, a file, a directory with everything beneath it, or a glob ('**' crosses
-    directories); as on disk, or as it is listed. Size, SHA-256 and uuid are those of the remote copy
-    by which a file is known. Deleted files are listed by --status deleted, or by their own PATH.
+    directories); as on disk, or as it is listed. Size, SHA-256 and uuid are those of the remote
+    copy by which a file is known. Deleted files are listed by --status deleted, or by their own
+    PATH.
 
     --since counts from when a file was synced; if it is not synced, from when it changed, or
     something was last tried.

@@ -34,7 +34,8 @@ def foreseen(
     chosen = " UNION ".join(candidates(_TOLD) or ())
     rows = db.conn.execute(
         f"SELECT f.id, f.folder, f.path, f.size, {WORD} AS word, known.size AS known_size, "
-        f"known.status = 'live' AS has_live {ROWS} WHERE f.id IN ({chosen}) ORDER BY f.folder, f.path"
+        f"known.status = 'live' AS has_live {ROWS} WHERE f.id IN ({chosen}) "
+        "ORDER BY f.folder, f.path"
     ).fetchall()
     deleting = [row["id"] for row in rows if row["word"] == Word.DELETING]
     moved = awaiting_rename(db, deleting, policies, time.time())
