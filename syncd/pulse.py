@@ -109,7 +109,7 @@ class Pulse:
         ]
         gate, now = components.gate, time.time()
         rate = self._meter.note(rates.SentTotals(*components.uploader.transfers.sent()))
-        asked = gate.seconds_paused()
+        asked = gate.seconds_resting()
         if (
             asked
             or gate.refused

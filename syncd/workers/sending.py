@@ -86,7 +86,7 @@ class Sending:
     def _reserve(
         self, client: FilesClient, group: Sequence[tuple[File, Copy]]
     ) -> dict[int, FileUpload | None]:
-        pauses = self.gate.pauses
+        rests = self.gate.rests
         try:
             created = self._create(client, group)
         except FilesApiError as error:
@@ -97,7 +97,7 @@ class Sending:
                     self.failures.unsent(copy)
             else:
                 for number, (file, copy) in enumerate(group):
-                    self.failures.record(file, copy, error, pauses, tell_gate=number == 0)
+                    self.failures.record(file, copy, error, rests, tell_gate=number == 0)
             return {file.id: None for file, _ in group}
         return {file.id: made for (file, _), made in zip(group, created, strict=True)}
 
@@ -184,7 +184,7 @@ class Sending:
         descriptor: int,
         reserved: FileUpload | None,
     ) -> SentCopy | None:
-        pauses = self.gate.pauses
+        rests = self.gate.rests
         with self.transfers.under_way(file, copy.size) as transfer:
             source = UploadSource(
                 fd=descriptor,
@@ -196,7 +196,7 @@ class Sending:
             try:
                 answer = self._transfer(client, file, copy, source, transfer, reserved)
             except FilesApiError as error:
-                self.failures.record(file, copy, error, pauses)
+                self.failures.record(file, copy, error, rests)
                 return None
         self.gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
         if answer.file_uuid is None:
@@ -269,12 +269,12 @@ class Sending:
         """Send the content; a storage that asks to wait keeps the record that was reserved."""
         began = self.clock()
         while True:
-            pauses = self.gate.pauses
+            rests = self.gate.rests
             try:
                 client.put(url, source, content_type=copy.content_type, on_answer=on_answer)
             except RateLimitedError as error:
                 self.failures.overloaded(error)
-                self.gate.failed(error, pauses=pauses)
+                self.gate.failed(error, rests=rests)
                 pause = max(self.gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
                 if self.clock() + pause > began + RESERVED_SECONDS or self.stop.wait(pause):
                     raise
