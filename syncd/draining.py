@@ -71,7 +71,7 @@ class Drain:
             return True
         if components.gate.state == "unreachable" or not components.gate.may_send():
             return False
-        held = components.uploader.held_folders()
+        held = components.uploader.closed_folders()
         return bool(components.store.read(due.uploads, now, 1, only=folders, without=held))
 
 

@@ -373,7 +373,7 @@ def _what_stops(components: Components) -> str:
 
 def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> PassProgress:
     stalled_before = time.time() - stalled_after
-    held = components.uploader.held_folders()
+    held = components.uploader.closed_folders()
     counts = components.store.read(
         due.outstanding,
         now=time.time(),
