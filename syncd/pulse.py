@@ -54,8 +54,8 @@ class Pulse:
         self._digested: tuple[Config, dict[str, str]] | None = None
         #: what the service manager was told last
         self._summary = ""
-        #: what was paused at the last beat
-        self._paused = frozenset[str]()
+        #: the folders that were at a standstill at the last beat
+        self._at_standstill = frozenset[str]()
 
     def disturbed(self) -> None:
         """Let ages count from now on: the daemon stood still, or waits as it was asked to."""
@@ -116,11 +116,11 @@ class Pulse:
             or gate.quota_used_up
             or gate.workspaces.closed
             or gate.refusals.held
-            # Work that a pause stopped gets its whole time limit once the pause is over.
-            or self._paused - gate.paused
+            # Work that a hold stopped gets its whole time limit once the hold is over.
+            or self._at_standstill - gate.at_standstill
         ):
             self.disturbed()
-        self._paused = gate.paused
+        self._at_standstill = gate.at_standstill
         return Heartbeat(
             version=__version__,
             pid=os.getpid(),

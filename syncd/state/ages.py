@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
+from syncd.state.holds import standstill
 from syncd.state.manifest import ROWS, WORD
 from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
@@ -77,14 +78,14 @@ LIMITS: Mapping[AwaitedWork, Limit] = {
 }
 _TRIED = f"(c.attempts >= {MANY_TRIES} OR c.refusals >= {MANY_REFUSALS})"
 _OPEN = "c.status NOT IN ('live', 'gone')"
-_PAUSED = holds.paused("f.folder")
-#: A missing file may be one of a paused folder under a new name, which is not hashed meanwhile.
+_AT_STANDSTILL = standstill.condition("f.folder")
+#: A missing file may have a new name in a folder at a standstill, where nothing is hashed.
 _MAY_HAVE_MOVED = f"""
   EXISTS (SELECT 1 FROM files AS new WHERE new.sha256 IS NULL AND new.size = f.size
-    AND new.status IN ('ready', 'settling') AND {holds.paused("new.folder")})
+    AND new.status IN ('ready', 'settling') AND {standstill.condition("new.folder")})
 """
 _HELD_DELETING = f"""
-  ({_PAUSED}
+  ({holds.paused("f.folder")}
     OR EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
     OR (EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
         AND scope IN ('*', f.folder))
@@ -103,14 +104,14 @@ _QUERIES: Mapping[AwaitedWork, str] = {
       SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS tired,
         f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
-        AND f.waits_since >= f.changed_at AND f.waits_since < :limit AND NOT {_PAUSED}
+        AND f.waits_since >= f.changed_at AND f.waits_since < :limit AND NOT {_AT_STANDSTILL}
       UNION ALL
       SELECT f.path, c.created_at, c.due_at, {_TRIED},
         c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'planned' AND {_OPEN} AND f.folder = :folder AND f.status = 'ready'
         AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
-        AND (c.created_at < :limit OR {_TRIED}) AND NOT {_PAUSED}
+        AND (c.created_at < :limit OR {_TRIED}) AND NOT {_AT_STANDSTILL}
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
           AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
     """,

@@ -13,7 +13,7 @@ from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.database.schema import LARGE_BYTES
 from syncd.state.files import File
-from syncd.state.holds import pauses
+from syncd.state.holds import pauses, standstill
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
 
@@ -31,12 +31,12 @@ def uploads(
 
     Each folder has its own limit, so that a new file in one does not wait for a hundred thousand in
     another, and so has each size, so that a note does not wait for a hundred videos. Leave out the
-    paused folders, the folders `without`, all but those in `only`, the small or large files of a
-    folder that has `enough` of them, and the ids in `taken`.
+    folders at a standstill, the folders `without`, all but those in `only`, the small or large
+    files of a folder that has `enough` of them, and the ids in `taken`.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    without = {*without, *pauses.scopes(db)}
+    without = {*without, *standstill.scopes(db)}
     names = [
         name
         for (name,) in db.conn.execute("SELECT name FROM folders")
@@ -93,9 +93,9 @@ def looks(db: Database, now: float, folder: str, limit: int) -> list[File]:
 def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
     """Return whether a file of the folders `only` will have settled by `until`.
 
-    Files that are open for writing do not count, nor do those of paused folders.
+    Files that are open for writing do not count, nor do those of folders at a standstill.
     """
-    paused = pauses.scopes(db)
+    stopped = standstill.scopes(db)
     return any(
         db.value(
             "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
@@ -103,7 +103,7 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
             (name, until),
         )
         for name in only
-        if not pauses.covers(paused, name)
+        if not standstill.covers(stopped, name)
     )
 
 
@@ -310,7 +310,7 @@ def outstanding(
     A copy that failed `attempts` times counts as failed, and so does any work in the folders
     `without`. With `deletions`, the pass also waits for files whose grace period is not over; it
     always waits for files on which a person decided. It does not wait for a held upload, for work
-    that follows one, for what a pause stops, or for a video that was stored before
+    that follows one, for what a standstill or a pause stops, or for a video that was stored before
     `stalled_before`. If the pass is for the folders `only`, other folders count only towards the
     synced files.
     """
@@ -321,12 +321,14 @@ def outstanding(
         "stalled": stalled_before,
         "later": now + SHORT_SECONDS,
     }
-    paused = pauses.scopes(db)
+    stopped, paused = standstill.scopes(db), pauses.scopes(db)
     for status, folder, number, decided in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
-        if pauses.covers(paused, folder):
-            held += number if status != FileStatus.MISSING else decided
+        if status == FileStatus.MISSING and standstill.covers(paused, folder):
+            held += decided
+        elif status != FileStatus.MISSING and standstill.covers(stopped, folder):
+            held += number
         elif status == FileStatus.READY and folder in without:
             failed += number
         elif status == FileStatus.MISSING and not deletions:
@@ -338,8 +340,10 @@ def outstanding(
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        if pauses.covers(paused, folder) and status in (CopyStatus.PLANNED, CopyStatus.RETIRING):
-            held += number if planned else 0
+        if planned and standstill.covers(stopped, folder):
+            held += number
+            continue
+        if status == CopyStatus.RETIRING and standstill.covers(paused, folder):
             continue
         gives_up = tired and status != CopyStatus.SENDING
         if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
@@ -357,7 +361,7 @@ def outstanding(
     ):
         failed += number if only is None or folder in only else 0
     for folder, number in db.conn.execute(_STOPPED_WORK):
-        if (only is None or folder in only) and not pauses.covers(paused, folder):
+        if (only is None or folder in only) and not standstill.covers(stopped, folder):
             waiting -= number
             held += number
     synced = copies.count_live(db) - int(db.value(_LIVE_AND_NOT_SYNCED, limits))

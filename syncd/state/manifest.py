@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
-from syncd.state.holds import EVERYWHERE, decisions
+from syncd.state.holds import EVERYWHERE, decisions, standstill
 from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 
@@ -84,7 +84,7 @@ WORD = f"""
     WHEN newest.status = 'sending' AND newest.in_flight THEN 'uploading'
     WHEN {_SENDING_HELD} THEN 'held'
     WHEN newest.status = 'sending' THEN 'uploading'
-    WHEN {holds.paused("f.folder")} THEN 'held'
+    WHEN {standstill.condition("f.folder")} THEN 'held'
     ELSE 'queued'
   END
 """

@@ -7,7 +7,7 @@ from syncd.state import ages, copies, echo, history, holds, manifest
 from syncd.state.ages import Clocks, Timing
 from syncd.state.database.connection import Database
 from syncd.state.folders import obstacles
-from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses
+from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses, standstill
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.texts import JsonObject, hold_object, shown, timestamp
@@ -88,7 +88,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         key = (row["folder"], row["status"], row["at_rest"])
         counted[key] = counted.get(key, 0) + row["number"]
         yield row["folder"], Word(row["word"]), row["number"], row["since"]
-    held, resting = holds.is_held(db, "sending", EVERYWHERE), pauses.scopes(db)
+    held, stopped = holds.is_held(db, "sending", EVERYWHERE), standstill.scopes(db)
     # In the order of an index, so that nothing is sorted.
     groups = db.conn.execute(
         "SELECT folder, status, count(*) AS number, count(due_at) AS due, min(due_at) AS since "
@@ -98,7 +98,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         status = FileStatus(name)
         for at_rest, all_of_them in ((1, number - waiting), (0, waiting)):
             if status is FileStatus.READY and not at_rest:
-                word = Word.HELD if held or folder in resting else Word.QUEUED
+                word = Word.HELD if held or folder in stopped else Word.QUEUED
             else:
                 word = _SIMPLE_WORDS.get(status, Word.SYNCED)
             if others := all_of_them - counted.get((folder, status, at_rest), 0):

@@ -28,7 +28,7 @@ from syncd.files_api import (
 from syncd.state import holds
 from syncd.state.backoff import LONGEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.database.store import Store, read_fact, set_fact
-from syncd.state.holds import pauses
+from syncd.state.holds import pauses, standstill
 from syncd.state.manual_retry import try_unanswered_again
 from syncd.workers.gate_holds import QUOTA_REST_SECONDS, GateHolds
 from syncd.workers.pace import Pace
@@ -93,8 +93,8 @@ class Gate:
         self._asked_until = 0.0
         #: whether the key is known to belong to the ledger's organization; requests wait for it
         self.organization_known = True
-        #: the folders that a person has paused, and `EVERYWHERE` if everything is
-        self.paused = self.store.read(pauses.scopes)
+        #: the folders at a standstill, by a pause for example; `EVERYWHERE` if all are
+        self.at_standstill = self.store.read(standstill.scopes)
         #: whether the state was checked for being an older copy of itself; requests wait for it
         self.checked = True
         # A hold that an earlier process placed stands until an answer says otherwise.
@@ -163,17 +163,17 @@ class Gate:
         return self.refusals.admits(workspace, file_id)
 
     def see_pauses(self) -> None:
-        """End the pauses whose time has come, and take up which are in force."""
+        """End the pauses whose time has come, and take up which folders are at a standstill."""
         now = self.clock()
         if self.store.read(pauses.is_end_due, now):
             self.look_at_clock()
             for scope in self.store.write(pauses.end_due, now):
                 log.info("the pause of %s is over", "everything" if scope == "*" else scope)
-        self.paused = self.store.read(pauses.scopes)
+        self.at_standstill = self.store.read(standstill.scopes)
 
-    def is_paused(self, folder: str) -> bool:
-        """Return whether a person has paused a folder, alone or with everything."""
-        return pauses.covers(self.paused, folder)
+    def is_at_standstill(self, folder: str) -> bool:
+        """Return whether a folder is at a standstill, alone or with everything."""
+        return standstill.covers(self.at_standstill, folder)
 
     def claim(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
         """Let a file be sent next, as the probe if something is broken; False if it has to wait."""

@@ -97,7 +97,7 @@ class Preparation:
 
     def admits(self, file: File) -> bool:
         """Return whether the gate lets a file be sent now."""
-        if self.gate.is_paused(file.folder):
+        if self.gate.is_at_standstill(file.folder):
             return False
         root = self.roots.get(file.folder)
         workspace = root.workspace_uuid if root else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncd import disk
-from syncd.exceptions import FileChangedError, PausedError, ShortageError, UnreadableError
+from syncd.exceptions import FileChangedError, ShortageError, StandstillError, UnreadableError
 from syncd.files_api import (
     Answer,
     FilesApiError,
@@ -168,7 +168,7 @@ class Sending:
             self.failures.unsent(copy)
             self.preparation.record_unsendable(file, error)
             return None
-        except PausedError:
+        except StandstillError:
             self.failures.unsent(copy)
             return None
         except ShortageError:
@@ -210,22 +210,22 @@ class Sending:
     def _moved(self, transfer: Transfer, sent: int) -> None:
         self.transfers.moved(transfer, sent)
         if sent < transfer.size:
-            self._refuse_paused(transfer.folder)
+            self._refuse_at_standstill(transfer.folder)
 
     def _rested(self, transfer: Transfer, seconds: float) -> None:
         transfer.rested += seconds
-        self._refuse_paused(transfer.folder)
+        self._refuse_at_standstill(transfer.folder)
 
-    def _refuse_paused(self, folder: str) -> None:
-        """Raise PausedError if a folder is paused: its last byte has not left."""
-        if self.gate.is_paused(folder):
-            raise PausedError(f"{folder} is paused")
+    def _refuse_at_standstill(self, folder: str) -> None:
+        """Raise StandstillError if a folder is at a standstill: its last byte has not left."""
+        if self.gate.is_at_standstill(folder):
+            raise StandstillError(f"{folder} is at a standstill")
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
-        self._refuse_paused(file.folder)
+        self._refuse_at_standstill(file.folder)
         if not self.preparation.is_at_home(file):
             raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
 
