@@ -57,7 +57,7 @@ class Pulse:
         #: the folders that were at a standstill at the last beat
         self._at_standstill = frozenset[str]()
 
-    def disturbed(self) -> None:
+    def restart_ages(self) -> None:
         """Let ages count from now on: the daemon stood still, or waits as it was asked to."""
         self._undisturbed_since = time.time()
 
@@ -119,7 +119,7 @@ class Pulse:
             # Work that a hold stopped gets its whole time limit once the hold is over.
             or self._at_standstill - gate.at_standstill
         ):
-            self.disturbed()
+            self.restart_ages()
         self._at_standstill = gate.at_standstill
         return Heartbeat(
             version=__version__,
@@ -146,7 +146,7 @@ class Pulse:
             progress_at=components.uploader.progress_at,
             undisturbed_since=self._undisturbed_since,
             bandwidth=components.bandwidth.in_force.shown(),
-            pace=asdict(_pace(config)),
+            pace=asdict(_timing(config)),
             troubles=[
                 trouble for trouble in (*hung, *troubles, *_slow(steps), *failing) if trouble
             ],
@@ -181,7 +181,7 @@ def _durations(steps: list[StepReport]) -> list[tuple[str, float]]:
     ]
 
 
-def _pace(config: Config) -> Timing:
+def _timing(config: Config) -> Timing:
     folders = config.folders
     return Timing(
         settle={folder.name: folder.settle_seconds for folder in folders},
