@@ -141,7 +141,7 @@ def once(
         tally = _tally(components, wait_deletions=wait_deletions, stalled_after=stalled_after)
         held = components.store.read(holds.open_holds)
         _tell_pauses(held)
-        named = sum(hold.affects for hold in held if hold.reason in holds.NAMING)
+        named = sum(hold.affects for hold in held if hold.reason in holds.NAMING_FILES)
         tally = replace(tally, held=tally.held + named)
         report(tally)
         if components.store.failed:
