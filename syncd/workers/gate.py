@@ -152,8 +152,10 @@ class Gate:
             storage = self.storage.until if self.storage_tripped else 0.0
             return max(self._shut_until, storage, self.monotonic()) - self.monotonic()
 
-    def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
+    def admits(self, file_id: int, *, folder: str, workspace: str | None, presigned: bool) -> bool:
         """Return whether a file may be sent now; while something is broken, only the probe may."""
+        if self.is_at_standstill(folder):
+            return False
         if not self.may_send() or workspace in self.workspaces.closed:
             return False
         if self.tripped and not self._probe.has(file_id):
