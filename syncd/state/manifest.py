@@ -229,6 +229,7 @@ def entry(row: sqlite3.Row) -> JsonObject:
         "file_uuid": row["file_uuid"],
         "remote_file_path": row["remote_file_path"],
         "content_type": row["content_type"],
+        # Until the service says something of the newest copy, what it said of the known one.
         "processing_status": row["processing_status"] or row["known_processing_status"],
         "frame_count": row["frame_count"],
         "attempts": row["file_attempts"] if counts_file else row["attempts"],
