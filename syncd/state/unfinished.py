@@ -25,7 +25,7 @@ _HALTED = f"""
     OR (h.stops = 'sending' AND h.scope IN ('{holds.EVERYWHERE}', 'copy ' || newest.id)
       AND h.reason NOT IN ({_HEALING}))))
 """
-#: SQL for files whose folder is at a standstill that has no end, as a pause until `resume` has.
+#: SQL for files whose folder is at a standstill that no time ends, such as a pause until `resume`.
 _ENDLESS = standstill.condition("f.folder", and_also="until IS NULL")
 
 

@@ -25,8 +25,9 @@ def condition(folder: str, *, and_also: str = "1") -> str:
     return (
         f"(EXISTS (SELECT 1 FROM {_HOLDS} AND stops = 'folder' "
         f"AND scope IN ('{EVERYWHERE}', {folder}) AND {and_also}) "
-        f"OR EXISTS (SELECT 1 FROM {_HOLDS} AND stops = 'sending' "
-        f"AND scope = '{sending_of('')}' || {folder} AND {and_also}))"
+        # Not for each file anew: SQLite reads this once for a whole query.
+        f"OR {folder} IN (SELECT substr(scope, {len(sending_of('')) + 1}) FROM {_HOLDS} "
+        f"AND stops = 'sending' AND {and_also}))"
     )
 
 
