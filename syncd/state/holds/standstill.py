@@ -39,6 +39,6 @@ def scopes(db: Database) -> frozenset[str]:
     )
 
 
-def covers(scopes: Collection[str], folder: str) -> bool:
-    """Say whether scopes, which may hold `EVERYWHERE`, include a folder."""
-    return folder in scopes or EVERYWHERE in scopes
+def covers(stopped: Collection[str], folder: str) -> bool:
+    """Say whether scopes, of which one may be `EVERYWHERE`, include a folder."""
+    return folder in stopped or EVERYWHERE in stopped
