@@ -382,7 +382,7 @@ def _obedient(command: Command) -> Command:
 
 
 def _refuse_too_early(gate: Gate) -> None:
-    if wait := gate.seconds_paused():
+    if wait := gate.seconds_resting():
         raise SyncdError(f"the service asked to wait: ask again in {span(wait + 1)}")
 
 

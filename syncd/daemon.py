@@ -285,7 +285,7 @@ class Daemon:
             seen_at, stood_still = boottime(), boottime() - seen_at - TICK_SECONDS
             if stood_still > STOOD_STILL_SECONDS:
                 log.warning("stood still for %.0f s; every folder is scanned", stood_still)
-                self._pulse.disturbed()
+                self._pulse.restart_ages()
                 self._components.watch.ask_scans(f"the daemon stood still for {stood_still:.0f} s")
             self._scheduler.nudge()
             tell_repeats()

@@ -71,8 +71,8 @@ class Drain:
             return True
         if components.gate.state == "unreachable" or not components.gate.may_send():
             return False
-        held = components.uploader.held_folders()
-        return bool(components.store.read(due.uploads, now, 1, only=folders, without=held))
+        closed = components.uploader.closed_folders()
+        return bool(components.store.read(due.uploads, now, 1, only=folders, closed=closed))
 
 
 def end_in_time(drain_seconds: Callable[[], float], stop: threading.Event) -> None:

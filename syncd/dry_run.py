@@ -75,9 +75,9 @@ def _foresee(components: Components, looking_at: Callable[[str], None]) -> Fores
     for name in components.policies:
         # As the deleter does before the first of them would be deleted.
         store.write(deletions.review, folder=name, now=time.time())
-    held = components.uploader.held_folders()
+    closed = components.uploader.closed_folders()
     kinds = {name: Kind() for name in KINDS}
-    for file in store.read(lambda db: [*foreseen.foreseen(db, components.policies, held)]):
+    for file in store.read(lambda db: [*foreseen.foreseen(db, components.policies, closed)]):
         kind = kinds[file.kind]
         kind.files += 1
         kind.bytes += file.size

@@ -12,7 +12,7 @@ SyncdError
 ├── DiskError              a file cannot be read as it should be
 │   ├── FileChangedError   it is no longer what it was when it was looked at
 │   └── UnreadableError    it is there, or may be, and cannot be read
-├── PausedError            a person has paused the folder of a file that is being sent
+├── StandstillError        a hold, such as a pause, stops the folder of a file that is being sent
 ├── ShortageError          this process is out of open files or memory: it says nothing of any file
 └── FilesApiError          a call to the Files API failed (see `syncd.files_api.errors`)
 
@@ -83,8 +83,8 @@ class UnreadableError(DiskError):
     """The file is there, or may be, and cannot be read."""
 
 
-class PausedError(SyncdError):
-    """A person has paused the folder: the transfer is dropped before its last byte."""
+class StandstillError(SyncdError):
+    """A hold, such as a pause, stops the folder: the transfer is dropped before its last byte."""
 
 
 class ShortageError(SyncdError):

@@ -80,7 +80,7 @@ class Heartbeat:
     undisturbed_since: float = 0.0
     #: the limit on the bandwidth, as `status` shows it
     bandwidth: dict[str, Any] | None = None
-    #: how long things take by the configuration (`state.ages.Pace`)
+    #: how long things take by the configuration: `state.ages.Timing`, under an older name
     pace: dict[str, Any] = field(default_factory=dict)
     #: steps that hang, or fail again and again, for a person
     troubles: list[str] = field(default_factory=list)

@@ -34,7 +34,7 @@ PATIENT_ATTEMPTS = 5
 HOOK_ATTEMPTS = 3
 #: Seconds without a byte or an outcome after which a pass gives up; it does not wait for what the
 #: service processes.
-STANDING_SECONDS = 600.0
+STUCK_SECONDS = 600.0
 #: Seconds, beside ten times the longest `settle_seconds`, after which files that do not settle are
 #: left to the next pass: they are open, or change all the time.
 SETTLING_SECONDS = 60.0
@@ -141,7 +141,7 @@ def once(
         tally = _tally(components, wait_deletions=wait_deletions, stalled_after=stalled_after)
         held = components.store.read(holds.open_holds)
         _tell_pauses(held)
-        named = sum(hold.affects for hold in held if hold.reason in holds.NAMING)
+        named = sum(hold.affects for hold in held if hold.reason in holds.NAMING_FILES)
         tally = replace(tally, held=tally.held + named)
         report(tally)
         if components.store.failed:
@@ -305,7 +305,7 @@ class _Patience:
         here = (tally.synced, tally.waiting, tally.failed, progress_at)
         if here != self._before or tally.processing:
             self._before, self._moved_at = here, now
-        if now - self._moved_at > STANDING_SECONDS:
+        if now - self._moved_at > STUCK_SECONDS:
             return "nothing has moved for ten minutes (syncd status, syncd ls)"
         # While files still get through, those that settle may just not have had their turn.
         stands = now - self._moved_at > STILL_SECONDS
@@ -373,14 +373,13 @@ def _what_stops(components: Components) -> str:
 
 def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> PassProgress:
     stalled_before = time.time() - stalled_after
-    held = components.uploader.held_folders()
     counts = components.store.read(
         due.outstanding,
         now=time.time(),
         attempts=PATIENT_ATTEMPTS,
         deletions=wait_deletions,
         only=components.policies,
-        without=held,
+        closed=components.uploader.closed_folders(),
         stalled_before=stalled_before,
     )
     sending = tuple(

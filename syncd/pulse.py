@@ -54,10 +54,10 @@ class Pulse:
         self._digested: tuple[Config, dict[str, str]] | None = None
         #: what the service manager was told last
         self._summary = ""
-        #: what was paused at the last beat
-        self._paused = frozenset[str]()
+        #: the folders that were at a standstill at the last beat
+        self._at_standstill = frozenset[str]()
 
-    def disturbed(self) -> None:
+    def restart_ages(self) -> None:
         """Let ages count from now on: the daemon stood still, or waits as it was asked to."""
         self._undisturbed_since = time.time()
 
@@ -109,18 +109,18 @@ class Pulse:
         ]
         gate, now = components.gate, time.time()
         rate = self._meter.note(rates.SentTotals(*components.uploader.transfers.sent()))
-        asked = gate.seconds_paused()
+        asked = gate.seconds_resting()
         if (
             asked
             or gate.refused
             or gate.quota_used_up
             or gate.workspaces.closed
             or gate.refusals.held
-            # Work that a pause stopped gets its whole time limit once the pause is over.
-            or self._paused - gate.paused
+            # Work that a hold stopped gets its whole time limit once the hold is over.
+            or self._at_standstill - gate.at_standstill
         ):
-            self.disturbed()
-        self._paused = gate.paused
+            self.restart_ages()
+        self._at_standstill = gate.at_standstill
         return Heartbeat(
             version=__version__,
             pid=os.getpid(),
@@ -146,7 +146,7 @@ class Pulse:
             progress_at=components.uploader.progress_at,
             undisturbed_since=self._undisturbed_since,
             bandwidth=components.bandwidth.in_force.shown(),
-            pace=asdict(_pace(config)),
+            pace=asdict(_timing(config)),
             troubles=[
                 trouble for trouble in (*hung, *troubles, *_slow(steps), *failing) if trouble
             ],
@@ -181,7 +181,7 @@ def _durations(steps: list[StepReport]) -> list[tuple[str, float]]:
     ]
 
 
-def _pace(config: Config) -> Timing:
+def _timing(config: Config) -> Timing:
     folders = config.folders
     return Timing(
         settle={folder.name: folder.settle_seconds for folder in folders},

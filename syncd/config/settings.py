@@ -22,9 +22,9 @@ from syncd.config.values import (
     Bandwidth,
     Count,
     Duration,
-    Grace,
     Percent,
     Size,
+    Span,
     Workers,
     WorkspaceUuid,
     checked_proxy,
@@ -107,7 +107,7 @@ class ProcessingSettings(_Section):
 class DeletionSettings(_Section):
     """How sure syncd makes itself before it deletes."""
 
-    grace_seconds: Grace = 60
+    grace_seconds: Span = 60
     #: a person is asked before more than so many files of a folder, and more than this part of
     #: them, are deleted within an hour; and before more than `hold_max` in any case
     hold_files: Count = 20
@@ -181,14 +181,14 @@ class FolderSettings(_Section):
     watch: Literal["auto", "native", "polling"] = "auto"
     settle_seconds: float = Field(default=5, ge=0, le=YEAR_SECONDS)
     rescan_seconds: float = Field(default=300, gt=0, le=YEAR_SECONDS)
-    grace_seconds: Grace = 60
+    grace_seconds: Span = 60
     mirror_deletions: bool = True
-    #: as in `Deletions`; None where it is off, `load` fills in the default
+    #: as in `DeletionSettings`; None where it is off, `load` fills in the default
     hold_files: Count = None
     hold_percent: Percent = None
     hold_max: Count = None
     #: for how many seconds the old copy of a changed file is kept
-    superseded_grace: Grace = 0
+    superseded_grace: Span = 0
     #: whether new content is held where most of the folder changes within an hour
     hold_changes: bool = False
     #: relative to `path`: a file without which the folder is not the right one

@@ -23,7 +23,7 @@ def _seconds(value: Any) -> Any:
     return parse_seconds(value) if isinstance(value, str) else value
 
 
-def _grace(seconds: float) -> float:
+def _span(seconds: float) -> float:
     if not 0 <= seconds <= YEAR_SECONDS:
         raise ValueError(f"must be from 0 to {YEAR_SECONDS:.0f} seconds (a year)")
     return seconds
@@ -57,8 +57,9 @@ WorkspaceUuid = Annotated[str, AfterValidator(_uuid)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 #: Seconds, more than none; text with a unit, or a number.
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-#: Seconds, a year at most; and limits that `"off"` turns off (None).
-Grace = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_grace)]
+#: Seconds, from none to a year, as a number alone; text with a unit is refused.
+Span = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_span)]
+#: Limits that `"off"` turns off (None).
 Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_limit)]
 Percent = Annotated[Annotated[float, Field(ge=0, le=100)] | None, BeforeValidator(_limit)]
 

@@ -14,7 +14,7 @@ from syncd.exceptions import NoStateError
 from syncd.heartbeat import FolderHealth, Heartbeat
 from syncd.report.rates import Rate, sending
 from syncd.state import ages, hooks, overview, receipts, views
-from syncd.state.ages import AwaitedWork, Clocks, Timing
+from syncd.state.ages import AgeStarts, AwaitedWork, Timing
 from syncd.state.binding import bound_to
 from syncd.state.confirming import SIZES
 from syncd.state.database.connection import Database
@@ -111,13 +111,13 @@ def _known(db: Database, now: float, beat: Heartbeat | None) -> JsonObject:
     facts["last_pass"] = read_fact(db, LAST_ONCE, json.loads)
     if beat is None:
         return overview.overview(db, now) | facts | {"overdue": []}
-    clocks = Clocks(beat.undisturbed_since, beat.progress_at)
-    known = overview.overview(db, now, pace=Timing(**beat.pace), clocks=clocks) | facts
-    known["overdue"] += _standing_transfers(beat, now)
+    starts = AgeStarts(beat.undisturbed_since, beat.progress_at)
+    known = overview.overview(db, now, timing=Timing(**beat.pace), starts=starts) | facts
+    known["overdue"] += _stuck_transfers(beat, now)
     return known
 
 
-def _standing_transfers(beat: Heartbeat, now: float) -> Iterator[JsonObject]:
+def _stuck_transfers(beat: Heartbeat, now: float) -> Iterator[JsonObject]:
     """Yield each transfer that has not moved a byte for too long, as `ages.overdue` does."""
     for transfer in beat.transfers:
         moved_at = max(transfer.moved_at or transfer.since, beat.undisturbed_since)
@@ -273,7 +273,7 @@ def _reasons(known: JsonObject, now: float) -> Iterator[Reason]:
 
 #: A standstill in these states keeps syncd from its job; in any other only those files suffer.
 _IN_THE_WAY = (AwaitedWork.SETTLING, AwaitedWork.QUEUED, AwaitedWork.FAILING, AwaitedWork.UPLOADING)
-_STANDING = {
+_OVERDUE = {
     AwaitedWork.SETTLING: "should have settled",
     AwaitedWork.QUEUED: "wait to be sent, and nothing moves",
     AwaitedWork.FAILING: "could not be sent so far",
@@ -299,7 +299,7 @@ def _overdue(entry: JsonObject, now: float) -> str:
     error = f": {entry['error']}" if entry["error"] else ""
     files = counted(entry["files"], "file")
     command = f"syncd why {argument(os.fsencode(entry['folder']) + b'/' + name)}"
-    return f"{files} {_STANDING[entry['state']]}: {path}{since}{error}{again} ({command})"
+    return f"{files} {_OVERDUE[entry['state']]}: {path}{since}{error}{again} ({command})"
 
 
 def _holds(known: JsonObject, stops: str) -> Iterator[Reason]:

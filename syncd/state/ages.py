@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
+from syncd.state.holds import standstill
 from syncd.state.manifest import ROWS, WORD
 from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
@@ -49,8 +50,8 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """The times from which ages count (seconds since the epoch).
+class AgeStarts:
+    """The times at which ages start to count (seconds since the epoch).
 
     Ages do not grow while the daemon starts, sleeps, or waits because the service asked for it.
     `progress_at` is when the queue last advanced, or None if that is unknown.
@@ -63,73 +64,73 @@ class Clocks:
 Limit = Callable[[Timing, str, float], float]
 #: By state: the seconds that a file may stay in it, given its folder and the scan's duration.
 LIMITS: Mapping[AwaitedWork, Limit] = {
-    AwaitedWork.SETTLING: lambda pace, folder, scan: (
-        max(10 * pace.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
+    AwaitedWork.SETTLING: lambda timing, folder, scan: (
+        max(10 * timing.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
     ),
-    AwaitedWork.QUEUED: lambda _pace, _folder, _scan: QUEUE_SECONDS,
-    AwaitedWork.FAILING: lambda _pace, _folder, _scan: DUE_SECONDS,
-    AwaitedWork.UPLOADING: lambda _pace, _folder, _scan: TRANSFER_SECONDS,
-    AwaitedWork.IN_DOUBT: lambda pace, _folder, _scan: pace.resend_after + 2 * LOOK_SECONDS,
-    AwaitedWork.PROCESSING: lambda pace, _folder, _scan: pace.stalled_after,
-    AwaitedWork.DELETING: lambda pace, folder, _scan: (
-        pace.grace.get(folder, 60.0) + 2 * pace.rescan.get(folder, 300.0)
+    AwaitedWork.QUEUED: lambda _timing, _folder, _scan: QUEUE_SECONDS,
+    AwaitedWork.FAILING: lambda _timing, _folder, _scan: DUE_SECONDS,
+    AwaitedWork.UPLOADING: lambda _timing, _folder, _scan: TRANSFER_SECONDS,
+    AwaitedWork.IN_DOUBT: lambda timing, _folder, _scan: timing.resend_after + 2 * LOOK_SECONDS,
+    AwaitedWork.PROCESSING: lambda timing, _folder, _scan: timing.stalled_after,
+    AwaitedWork.DELETING: lambda timing, folder, _scan: (
+        timing.grace.get(folder, 60.0) + 2 * timing.rescan.get(folder, 300.0)
     ),
 }
 _TRIED = f"(c.attempts >= {MANY_TRIES} OR c.refusals >= {MANY_REFUSALS})"
 _OPEN = "c.status NOT IN ('live', 'gone')"
-_PAUSED = holds.paused("f.folder")
-#: A missing file may be one of a paused folder under a new name, which is not hashed meanwhile.
+_AT_STANDSTILL = standstill.condition("f.folder")
+#: A missing file may have a new name in a folder at a standstill, where nothing is hashed.
 _MAY_HAVE_MOVED = f"""
   EXISTS (SELECT 1 FROM files AS new WHERE new.sha256 IS NULL AND new.size = f.size
-    AND new.status IN ('ready', 'settling') AND {holds.paused("new.folder")})
+    AND new.status IN ('ready', 'settling') AND {standstill.condition("new.folder")})
 """
 _HELD_DELETING = f"""
-  ({_PAUSED}
+  ({holds.paused("f.folder")}
     OR EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id AND verdict IN ('held', 'kept'))
     OR (EXISTS (SELECT 1 FROM holds WHERE stops = 'deletions' AND released_at IS NULL
         AND scope IN ('*', f.folder))
       AND NOT EXISTS (SELECT 1 FROM decisions WHERE file_id = f.id)))
 """
-#: By state: its overdue files, since when, the next try, whether they are `tired` (overdue at any
-#: age), and the last error. A file must have entered the state before `:limit`.
+#: By state: its overdue files, since when, the next try, whether they are `often_tried` (overdue
+#: at any age), and the last error. A file must have entered the state before `:limit`.
 _QUERIES: Mapping[AwaitedWork, str] = {
     AwaitedWork.SETTLING: """
-      SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS tired, NULL AS error_message,
-        NULL AS error_status
+      SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS often_tried,
+        NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'settling' AND NOT f.is_open
         AND (f.changed_at < :limit OR f.changed_at > :future)
     """,
     AwaitedWork.FAILING: f"""
-      SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS tired,
+      SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS often_tried,
         f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
-        AND f.waits_since >= f.changed_at AND f.waits_since < :limit AND NOT {_PAUSED}
+        AND f.waits_since >= f.changed_at AND f.waits_since < :limit AND NOT {_AT_STANDSTILL}
       UNION ALL
       SELECT f.path, c.created_at, c.due_at, {_TRIED},
         c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'planned' AND {_OPEN} AND f.folder = :folder AND f.status = 'ready'
         AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
-        AND (c.created_at < :limit OR {_TRIED}) AND NOT {_PAUSED}
+        AND (c.created_at < :limit OR {_TRIED}) AND NOT {_AT_STANDSTILL}
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
           AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
     """,
     AwaitedWork.IN_DOUBT: f"""
-      SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at, 0 AS tired,
-        c.error_message, c.error_status
+      SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at,
+        0 AS often_tried, c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'sending' AND NOT c.in_flight AND {_OPEN} AND f.folder = :folder
         AND coalesce(c.doubted_at, c.sent_at) < :limit AND NOT EXISTS (SELECT 1 FROM holds
           WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
     """,
     AwaitedWork.PROCESSING: f"""
-      SELECT f.path, c.stored_at AS since, c.due_at AS next_at, 0 AS tired, c.error_message,
+      SELECT f.path, c.stored_at AS since, c.due_at AS next_at, 0 AS often_tried, c.error_message,
         c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
     """,
     AwaitedWork.DELETING: f"""
-      SELECT f.path, f.missing_since AS since, f.due_at AS next_at, 0 AS tired,
+      SELECT f.path, f.missing_since AS since, f.due_at AS next_at, 0 AS often_tried,
         NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
         AND f.due_at IS NOT NULL AND f.missing_since < :limit AND NOT {_HELD_DELETING}
@@ -146,7 +147,7 @@ _QUERIES: Mapping[AwaitedWork, str] = {
 }
 
 
-def overdue(db: Database, now: float, *, pace: Timing, clocks: Clocks) -> list[JsonObject]:
+def overdue(db: Database, now: float, *, timing: Timing, starts: AgeStarts) -> list[JsonObject]:
     """Return the overdue files, one object per folder and state, with the oldest file.
 
     Each has state, folder, files, path, since, next_at (when the last of them is tried again) and
@@ -156,19 +157,19 @@ def overdue(db: Database, now: float, *, pace: Timing, clocks: Clocks) -> list[J
     found: list[JsonObject] = []
     for row in db.conn.execute("SELECT name, last_scan_seconds FROM folders").fetchall():
         for state in _QUERIES:
-            limit = LIMITS[state](pace, row["name"], row["last_scan_seconds"] or 0.0)
-            found += _of_state(db, now, row["name"], state, limit, clocks)
-        found += _standing(db, now, row["name"], clocks)
+            limit = LIMITS[state](timing, row["name"], row["last_scan_seconds"] or 0.0)
+            found += _of_state(db, now, row["name"], state, limit, starts)
+        found += _stuck_queue(db, now, row["name"], starts)
     return found
 
 
 def _of_state(
-    db: Database, now: float, folder: str, state: AwaitedWork, limit: float, clocks: Clocks
+    db: Database, now: float, folder: str, state: AwaitedWork, limit: float, starts: AgeStarts
 ) -> Iterator[JsonObject]:
     # A short limit applies only once the daemon has been undisturbed for that long.
-    counts = now - clocks.undisturbed_since >= min(limit, DUE_SECONDS)
+    counts = now - starts.undisturbed_since >= min(limit, DUE_SECONDS)
     rows = db.conn.execute(
-        f"WITH late AS (SELECT * FROM ({_QUERIES[state]}) WHERE tired OR :counts) "
+        f"WITH late AS (SELECT * FROM ({_QUERIES[state]}) WHERE often_tried OR :counts) "
         "SELECT *, (SELECT max(next_at) FROM late) AS last_at, count(*) AS number, min(since) "
         "FROM late",
         {"folder": folder, "limit": now - limit, "future": now + limit, "counts": counts},
@@ -181,9 +182,9 @@ def _of_state(
             )
 
 
-def _standing(db: Database, now: float, folder: str, clocks: Clocks) -> Iterator[JsonObject]:
+def _stuck_queue(db: Database, now: float, folder: str, starts: AgeStarts) -> Iterator[JsonObject]:
     """Yield the folder's queue if it is stuck: nothing is sent, and no upload ended."""
-    moved_at = max(clocks.progress_at or now, clocks.undisturbed_since)
+    moved_at = max(starts.progress_at or now, starts.undisturbed_since)
     if now - moved_at < QUEUE_SECONDS:
         return
     row = db.conn.execute(

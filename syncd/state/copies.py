@@ -59,7 +59,7 @@ class Copy(NamedTuple):
     #: how often the service refused this content, and when it first did
     refusals: int = 0
     refused_at: float | None = None
-    #: whether syncd deletes it once it is released
+    #: for how long syncd does not delete it once it is released
     kept: Keep = Keep.NO
     #: when newer content of its path went live in the same workspace
     superseded_at: float | None = None

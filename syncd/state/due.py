@@ -13,7 +13,7 @@ from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.database.schema import LARGE_BYTES
 from syncd.state.files import File
-from syncd.state.holds import pauses
+from syncd.state.holds import pauses, standstill
 from syncd.state.lifecycle import CopyStatus, FileStatus
 
 
@@ -23,7 +23,7 @@ def uploads(
     limit: int,
     *,
     only: Collection[str] | None = None,
-    without: Collection[str] = (),
+    closed: Collection[str] = (),
     enough: Collection[tuple[str, bool]] = (),
     taken: Collection[int] = (),
 ) -> list[File]:
@@ -31,16 +31,16 @@ def uploads(
 
     Each folder has its own limit, so that a new file in one does not wait for a hundred thousand in
     another, and so has each size, so that a note does not wait for a hundred videos. Leave out the
-    paused folders, the folders `without`, all but those in `only`, the small or large files of a
-    folder that has `enough` of them, and the ids in `taken`.
+    folders at a standstill, the folders `closed`, all but those in `only`, the small or large
+    files of a folder that has `enough` of them, and the ids in `taken`.
     """
     if holds.is_held(db, "sending", holds.EVERYWHERE):
         return []
-    without = {*without, *pauses.scopes(db)}
+    left_out = {*closed, *standstill.scopes(db)}
     names = [
         name
         for (name,) in db.conn.execute("SELECT name FROM folders")
-        if name not in without and (only is None or name in only)
+        if name not in left_out and (only is None or name in only)
     ]
     ids = [
         file_id
@@ -56,11 +56,11 @@ def uploads(
 
 
 #: SQL that joins a file with the part that contains it, if that part is stopped.
-_STOPPED = """
+_IN_STOPPED_PART = """
   parts.is_stopped AND parts.folder = files.folder AND (parts.path = x'' OR (
     files.path > CAST(parts.path || '/' AS BLOB) AND files.path < CAST(parts.path || '0' AS BLOB)))
 """
-_AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_STOPPED})"
+_AT_HOME = f"AND NOT EXISTS (SELECT 1 FROM parts WHERE {_IN_STOPPED_PART})"
 
 
 def _uploads_of(db: Database, folder: str, now: float, limit: int, *, is_large: bool) -> list[int]:
@@ -93,9 +93,9 @@ def looks(db: Database, now: float, folder: str, limit: int) -> list[File]:
 def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
     """Return whether a file of the folders `only` will have settled by `until`.
 
-    Files that are open for writing do not count, nor do those of paused folders.
+    Files that are open for writing do not count, nor do those of folders at a standstill.
     """
-    paused = pauses.scopes(db)
+    stopped = standstill.scopes(db)
     return any(
         db.value(
             "SELECT 1 FROM files WHERE status = 'settling' AND folder = ? AND due_at <= ? "
@@ -103,7 +103,7 @@ def is_settling(db: Database, until: float, only: Collection[str]) -> bool:
             (name, until),
         )
         for name in only
-        if not pauses.covers(paused, name)
+        if not standstill.covers(stopped, name)
     )
 
 
@@ -250,19 +250,20 @@ _IS_OPEN = """
       (copies.due_at > :later AND copies.attempts = 0)
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
 """
-#: `held` is true if an upload of the same file is held; `counted` if its file counts without the
-#: copy: it is due by itself, or another copy of it is to be sent.
+#: `is_given_up` is true if a pass waits no longer: it was tried often enough, or is processed for
+#: too long; `is_held` if an upload of the same file is held; `is_file_counted` if its file counts
+#: without the copy: it is due by itself, or another copy of it is to be sent.
 _OPEN_COPIES = f"""
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
-      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS tired,
+      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS is_given_up,
     file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
-        WHERE released_at IS NULL AND scope LIKE 'copy %')) AS held,
+        WHERE released_at IS NULL AND scope LIKE 'copy %')) AS is_held,
     (files.due_at IS NOT NULL AND files.status IN ('settling', 'ready')) OR
       (copies.status = 'retiring' AND EXISTS (SELECT 1 FROM copies AS other WHERE other.file_id =
-        copies.file_id AND other.status IN ('planned', 'sending'))) AS counted,
+        copies.file_id AND other.status IN ('planned', 'sending'))) AS is_file_counted,
     count(DISTINCT file_id)
   FROM copies JOIN files ON files.id = file_id
   WHERE {_IS_OPEN}
@@ -285,12 +286,12 @@ _LIVE_AND_NOT_SYNCED = f"""
 
 
 #: Files and copies that cannot advance because their part is stopped.
-_STOPPED_WORK = f"""
+_WORK_OF_STOPPED_PARTS = f"""
   WITH waiting (word) AS (VALUES ('settling'), ('ready'))
   SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
-    ON files.status = word AND {_STOPPED} AND due_at IS NOT NULL GROUP BY 1
+    ON files.status = word AND {_IN_STOPPED_PART} AND due_at IS NOT NULL GROUP BY 1
   UNION ALL SELECT files.folder, count(*) FROM copies CROSS JOIN files ON files.id = file_id
-    CROSS JOIN parts ON {_STOPPED} WHERE copies.status = 'planned'
+    CROSS JOIN parts ON {_IN_STOPPED_PART} WHERE copies.status = 'planned'
     AND copies.due_at IS NOT NULL GROUP BY 1
 """
 
@@ -302,67 +303,73 @@ def outstanding(
     attempts: int,
     deletions: bool,
     only: Collection[str] | None = None,
-    without: Collection[str] = (),
+    closed: Collection[str] = (),
     stalled_before: float = 0.0,
 ) -> Outstanding:
     """Count synced files, files that a pass still waits for, and files that it gives up on.
 
-    A copy that failed `attempts` times counts as failed, and so does any work in the folders
-    `without`. With `deletions`, the pass also waits for files whose grace period is not over; it
-    always waits for files on which a person decided. It does not wait for a held upload, for work
-    that follows one, for what a pause stops, or for a video that was stored before
-    `stalled_before`. If the pass is for the folders `only`, other folders count only towards the
-    synced files.
+    A copy that failed `attempts` times counts as failed, and so does what waits to be sent in the
+    folders `closed`, whose workspace takes nothing. With `deletions`, the pass also waits for files
+    whose grace period is not over; it always waits for files on which a person decided. It does not
+    wait for a held upload, for work that follows one, for what a standstill or a pause stops, or
+    for a video that was stored before `stalled_before`. If the pass is for the folders `only`,
+    other folders count only towards the synced files.
     """
-    waiting = failed = settling = processing = held = twice = 0
+    waiting = failed = settling = processing = held = counted_twice = 0
     limits = {
         "attempts": attempts,
         "refused": min(attempts, REFUSED_ATTEMPTS),
         "stalled": stalled_before,
         "later": now + SHORT_SECONDS,
     }
-    paused = pauses.scopes(db)
+    stopped, paused = standstill.scopes(db), pauses.scopes(db)
     for status, folder, number, decided in db.conn.execute(_DUE_FILES):
         if only is not None and folder not in only:
             continue
-        if pauses.covers(paused, folder):
-            held += number if status != FileStatus.MISSING else decided
-        elif status == FileStatus.READY and folder in without:
+        if status == FileStatus.MISSING and standstill.covers(paused, folder):
+            held += decided
+        elif status != FileStatus.MISSING and standstill.covers(stopped, folder):
+            held += number
+        elif status == FileStatus.READY and folder in closed:
             failed += number
         elif status == FileStatus.MISSING and not deletions:
             waiting += decided
         else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
-    for status, folder, tired, is_held, is_counted, number in db.conn.execute(_OPEN_COPIES, limits):
+    for status, folder, is_given_up, is_held, is_file_counted, number in db.conn.execute(
+        _OPEN_COPIES, limits
+    ):
         if only is not None and folder not in only:
             continue
         planned = status == CopyStatus.PLANNED
-        if pauses.covers(paused, folder) and status in (CopyStatus.PLANNED, CopyStatus.RETIRING):
-            held += number if planned else 0
+        if planned and standstill.covers(stopped, folder):
+            held += number
             continue
-        gives_up = tired and status != CopyStatus.SENDING
-        if gives_up or status == CopyStatus.FAILED or (planned and folder in without):
+        if status == CopyStatus.RETIRING and standstill.covers(paused, folder):
+            continue
+        gives_up = is_given_up and status != CopyStatus.SENDING
+        if gives_up or status == CopyStatus.FAILED or (planned and folder in closed):
             failed += number
         elif status == CopyStatus.PROCESSING:
             waiting += number
             processing += number
         elif planned or not is_held:
             waiting += number
-            twice += number if is_counted and folder not in without else 0
+            counted_twice += number if is_file_counted and folder not in closed else 0
         elif status == CopyStatus.SENDING:
             held += number
     for folder, number in db.conn.execute(
         "SELECT folder, count(*) FROM files WHERE status = 'unreadable' GROUP BY folder"
     ):
         failed += number if only is None or folder in only else 0
-    for folder, number in db.conn.execute(_STOPPED_WORK):
-        if (only is None or folder in only) and not pauses.covers(paused, folder):
+    for folder, number in db.conn.execute(_WORK_OF_STOPPED_PARTS):
+        if (only is None or folder in only) and not standstill.covers(stopped, folder):
             waiting -= number
             held += number
     synced = copies.count_live(db) - int(db.value(_LIVE_AND_NOT_SYNCED, limits))
     # Each file counts once; a pass goes on as long as anything at all waits.
-    waiting = max(waiting - twice, min(waiting, 1))
+    waiting = max(waiting - counted_twice, min(waiting, 1))
     return Outstanding(synced, waiting, failed, settling, processing, held)
 
 

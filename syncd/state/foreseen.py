@@ -24,9 +24,9 @@ class Foreseen(NamedTuple):
 
 
 def foreseen(
-    db: Database, policies: Mapping[str, Policy], held: Collection[str]
+    db: Database, policies: Mapping[str, Policy], closed: Collection[str]
 ) -> Iterator[Foreseen]:
-    """Yield what would be done, by folder and path; nothing is sent in the folders `held`.
+    """Yield what would be done, by folder and path; nothing is sent in the folders `closed`.
 
     The kinds are send, replace, delete, move, held, failed and processing. A file to be moved may
     be one to be sent under its new name, if the content is the same.
@@ -46,7 +46,7 @@ def foreseen(
         kind = str(row["word"])
         if kind in _TO_SEND:
             kind = "replace" if row["has_live"] else "send"
-            kind = "held" if row["folder"] in held else kind
+            kind = "held" if row["folder"] in closed else kind
         elif kind == Word.DELETING and not policy.mirrors:
             continue
         elif kind == Word.DELETING:

@@ -12,7 +12,7 @@ from syncd.state.apply_plan import advance, supersede
 from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.files import File
-from syncd.state.holds import changes, pauses
+from syncd.state.holds import changes, standstill
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.state.planner import LOCAL, Act, plan
 from syncd.state.verbs import Verbs
@@ -150,7 +150,7 @@ class Intents(Verbs):
         """
         if len(intents) < 2 or holds.is_lost(db):
             return {}
-        paused = pauses.scopes(db)
+        stopped = standstill.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
         rows = json.loads(db.value(_NEW, (ids,)))
         found = {row[0]: _New(*row) for row in rows}
@@ -163,7 +163,7 @@ class Intents(Verbs):
                 new is not None
                 and new.fingerprint == offer.fingerprint
                 and new.folder in self.policies
-                and not pauses.covers(paused, new.folder)
+                and not standstill.covers(stopped, new.folder)
                 and offer.sha256 not in known
                 and offer.method != PROBE
             ):
@@ -183,7 +183,7 @@ class Intents(Verbs):
             or file.sha256 not in (None, offer.sha256)
         ):
             return Declined.CHANGED
-        if pauses.is_paused(db, file.folder):
+        if standstill.covers(standstill.scopes(db), file.folder):
             return Declined.LATER
         known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
         hashed = file._replace(**known)

@@ -45,12 +45,16 @@ class CopyStatus(enum.StrEnum):
     GONE = "gone"
     #: kept remotely, no longer mirrored
     RELEASED = "released"
-    #: refused for good, or failed in processing
+    #: refused for good, without an object; or failed in processing, with an object that is never
+    #: live: its `processing_status` is "failed", which stays when the copy is released or retires
     FAILED = "failed"
 
 
 class Keep(enum.IntEnum):
-    """For how long syncd does not delete a copy that it released."""
+    """For how long syncd does not delete a copy that it released: the column `kept` of `copies`.
+
+    `Verdict.KEPT` is about a file, and is the decision by which its copies are released.
+    """
 
     NO = 0
     #: for ever: it was taken up by its token alone, is of an earlier root, or of a folder that is
@@ -67,7 +71,7 @@ class Verdict(enum.StrEnum):
     HELD = "held"
     #: do what was held: delete the copies of a missing file, or send the new content
     APPROVED = "approved"
-    #: missing, and its remote copies are kept
+    #: missing, and its remote copies are kept; by a person it can be taken back, unlike a `Keep`
     KEPT = "kept"
     #: it is not sent until it changes
     FORGOTTEN = "forgotten"

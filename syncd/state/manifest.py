@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
-from syncd.state.holds import EVERYWHERE, decisions
+from syncd.state.holds import EVERYWHERE, decisions, standstill
 from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 
 
@@ -84,7 +84,7 @@ WORD = f"""
     WHEN newest.status = 'sending' AND newest.in_flight THEN 'uploading'
     WHEN {_SENDING_HELD} THEN 'held'
     WHEN newest.status = 'sending' THEN 'uploading'
-    WHEN {holds.paused("f.folder")} THEN 'held'
+    WHEN {standstill.condition("f.folder")} THEN 'held'
     ELSE 'queued'
   END
 """
@@ -229,6 +229,7 @@ def entry(row: sqlite3.Row) -> JsonObject:
         "file_uuid": row["file_uuid"],
         "remote_file_path": row["remote_file_path"],
         "content_type": row["content_type"],
+        # Until the service says something of the newest copy, what it said of the known one.
         "processing_status": row["processing_status"] or row["known_processing_status"],
         "frame_count": row["frame_count"],
         "attempts": row["file_attempts"] if counts_file else row["attempts"],

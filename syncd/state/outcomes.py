@@ -285,7 +285,11 @@ class Outcomes(Verbs):
         return copies.existing(db, copy.id).status
 
     def processing_failed(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
-        """Record that the service could not process a video; its object stays for now."""
+        """Record that the service could not process a video.
+
+        Its object stays until another copy of its file is live, a newer one failed likewise, or the
+        file is gone.
+        """
         copy = _asked_for(db, copy_id)
         if copy is None:
             return
@@ -315,7 +319,10 @@ def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
 
 
 def _asked_for(db: Database, copy_id: int) -> Copy | None:
-    """Return a copy that the service is asked for; None if it is another one's turn by now."""
+    """Return a copy whose object the service was asked for, unless its status is by now another.
+
+    That is one being processed, or one released or retiring that may become live again.
+    """
     copy = copies.get(db, copy_id)
     asked_for = (CopyStatus.PROCESSING, CopyStatus.RELEASED, CopyStatus.RETIRING)
     return copy if copy and copy.status in asked_for else None

@@ -4,10 +4,10 @@ import sqlite3
 from collections.abc import Iterator
 
 from syncd.state import ages, copies, echo, history, holds, manifest
-from syncd.state.ages import Clocks, Timing
+from syncd.state.ages import AgeStarts, Timing
 from syncd.state.database.connection import Database
 from syncd.state.folders import obstacles
-from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses
+from syncd.state.holds import EVERYWHERE, Hold, decisions, missing, pauses, standstill
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import ROWS, WORD, Word
 from syncd.state.texts import JsonObject, hold_object, shown, timestamp
@@ -29,14 +29,14 @@ _WAITING_SINCE = """
 
 
 def overview(
-    db: Database, now: float, *, pace: Timing | None = None, clocks: Clocks | None = None
+    db: Database, now: float, *, timing: Timing | None = None, starts: AgeStarts | None = None
 ) -> JsonObject:
     """Return what the table knows of `status --json`: folders, counts, holds, failures, echo.
 
     A folder has name, path, counts, bytes_left (of files to be sent), missing (files on which
     nothing is decided yet), oldest_queued_seconds, last_scan_at and directories; the newest
-    failures have the members that `manifest.failures` names. What is `overdue` by `pace` and
-    `clocks` has those that `ages.overdue` names.
+    failures have the members that `manifest.failures` names. What is `overdue` by `timing` and
+    `starts` has those that `ages.overdue` names.
     """
     folders = {row["name"]: _folder(row) for row in db.conn.execute("SELECT * FROM folders")}
     total: dict[str, int] = {}
@@ -56,7 +56,7 @@ def overview(
         "counts": total,
         "holds": [hold_object(hold) for hold in holds.open_holds(db) if not hold.is_over(now)],
         "failures": manifest.failures(db, FAILURES) if total.get(Word.FAILED) else [],
-        "overdue": ages.overdue(db, now, pace=pace or Timing(), clocks=clocks or Clocks()),
+        "overdue": ages.overdue(db, now, timing=timing or Timing(), starts=starts or AgeStarts()),
         "unanswered": unanswered(db),
         "paused": paused(db, now),
         "echo": echo.summary(db),
@@ -70,25 +70,25 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
     Most of a million files are counted by an index alone: only missing ones, and those with work
     under way, are looked at one by one.
     """
-    scoped = db.value(
+    is_held_in_part = db.value(
         "SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL AND scope <> ? "
         "AND scope NOT LIKE 'copy %'",
         (EVERYWHERE,),
     )
     few = "WHERE f.status = 'missing' OR f.id IN (SELECT file_id FROM copies WHERE status NOT IN "
     few += "('live', 'gone') UNION SELECT file_id FROM decisions)"
-    # Only their copies tell which files a workspace's hold concerns.
+    # Only their copies tell which files a hold on sending concerns that is not on everything.
     rows = db.conn.execute(
         f"SELECT f.folder, f.status, f.due_at IS NULL AS at_rest, {WORD} AS word, "
-        f"count(*) AS number, min({_WAITING_SINCE}) AS since {ROWS} {'' if scoped else few} "
-        "GROUP BY 1, 2, 3, 4"
+        f"count(*) AS number, min({_WAITING_SINCE}) AS since {ROWS} "
+        f"{'' if is_held_in_part else few} GROUP BY 1, 2, 3, 4"
     )
     counted: dict[tuple[str, str, int], int] = {}
     for row in rows:
         key = (row["folder"], row["status"], row["at_rest"])
         counted[key] = counted.get(key, 0) + row["number"]
         yield row["folder"], Word(row["word"]), row["number"], row["since"]
-    held, resting = holds.is_held(db, "sending", EVERYWHERE), pauses.scopes(db)
+    held, stopped = holds.is_held(db, "sending", EVERYWHERE), standstill.scopes(db)
     # In the order of an index, so that nothing is sorted.
     groups = db.conn.execute(
         "SELECT folder, status, count(*) AS number, count(due_at) AS due, min(due_at) AS since "
@@ -98,7 +98,7 @@ def _counted(db: Database) -> Iterator[tuple[str, Word, int, float | None]]:
         status = FileStatus(name)
         for at_rest, all_of_them in ((1, number - waiting), (0, waiting)):
             if status is FileStatus.READY and not at_rest:
-                word = Word.HELD if held or folder in resting else Word.QUEUED
+                word = Word.HELD if held or folder in stopped else Word.QUEUED
             else:
                 word = _SIMPLE_WORDS.get(status, Word.SYNCED)
             if others := all_of_them - counted.get((folder, status, at_rest), 0):

@@ -329,6 +329,7 @@ def _tidy(copies: Sequence[Copy], *, keep: Copy) -> Action:
 
 
 def _can_be_live_again(copy: Copy) -> bool:
+    # Not the copy's status, which is lost when it retires or is released: what the service said.
     if copy.processing_status == "failed":
         return False
     # A video that retired while it was processed was never proven usable.

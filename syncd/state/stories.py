@@ -54,7 +54,7 @@ def past(db: Database, folder: str, path: bytes) -> list[JsonObject]:
 
 
 def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
-    scopes = {EVERYWHERE, folder, holds.of_folder(folder)}
+    scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
     for copy in every:
         scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
-from syncd.state.holds import ROOT_MISSING
+from syncd.state.holds import ROOT_MISSING, standstill
 from syncd.state.manifest import COLUMNS, ROWS, WORD, Word, entry, ids_of_words
 from syncd.state.selected import Selected, holding
 from syncd.state.texts import JsonObject
@@ -17,7 +17,7 @@ PENDING = (Word.SETTLING, Word.QUEUED, Word.UPLOADING, Word.PROCESSING, Word.HEL
 #: The reasons of holds on sending that may end by themselves: syncd tries again from time to time.
 _HEALING = ", ".join(f"'{reason}'" for reason in (holds.QUOTA, holds.FORBIDDEN, holds.REFUSED))
 #: SQL for files whose folder, part or whole sending is stopped until a person acts.
-_STOPPED = f"""
+_HALTED = f"""
   EXISTS (SELECT 1 FROM parts AS p WHERE p.is_stopped AND p.folder = f.folder AND (p.path = x''
     OR (f.path > CAST(p.path || '/' AS BLOB) AND f.path < CAST(p.path || '0' AS BLOB))))
   OR EXISTS (SELECT 1 FROM holds AS h WHERE h.released_at IS NULL AND (
@@ -25,11 +25,8 @@ _STOPPED = f"""
     OR (h.stops = 'sending' AND h.scope IN ('{holds.EVERYWHERE}', 'copy ' || newest.id)
       AND h.reason NOT IN ({_HEALING}))))
 """
-#: SQL for files whose folder is paused until a person resumes it.
-_PAUSED = f"""
-  EXISTS (SELECT 1 FROM holds AS h WHERE h.released_at IS NULL AND h.reason = '{holds.PAUSED}'
-    AND h.until IS NULL AND h.scope IN ('{holds.EVERYWHERE}', f.folder))
-"""
+#: SQL for files whose folder is at a standstill that no time ends, such as a pause until `resume`.
+_ENDLESS = standstill.condition("f.folder", and_also="until IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +51,10 @@ def unfinished(db: Database, selection: Selection, *, up_to: int) -> Unfinished:
     _choose(db, selection)
     words = ", ".join(f"'{word}'" for word in PENDING)
     rows = db.conn.execute(
-        "SELECT word, stopped OR (word = 'held' AND (verdict = 'held' OR paused)) "
+        "SELECT word, halted OR (word = 'held' AND (verdict = 'held' OR endless)) "
         "AS blocked, "
-        f"count(*) AS number, folder, min(path) AS path FROM (SELECT {WORD} AS word, {_STOPPED} "
-        f"AS stopped, {_PAUSED} AS paused, coalesce(d.verdict, '') AS verdict, f.folder, f.path "
+        f"count(*) AS number, folder, min(path) AS path FROM (SELECT {WORD} AS word, {_HALTED} "
+        f"AS halted, {_ENDLESS} AS endless, coalesce(d.verdict, '') AS verdict, f.folder, f.path "
         f"{ROWS} WHERE f.id IN ({ids_of_words(PENDING)}) AND is_chosen(f.folder, f.path) "
         f"AND f.id <= :up_to AND f.status <> 'missing' AND word IN ({words})) GROUP BY 1, 2",
         {"up_to": up_to},

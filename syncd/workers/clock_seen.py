@@ -1,7 +1,8 @@
 """Notices that the wall clock was set, by comparing it with a clock that nobody can set.
 
-Whatever counts the time that passes is then moved, here and nowhere else: grace periods, due times,
-and the ends of pauses and limits.
+Grace periods then restart, and due times and the ends of pauses and limits move with the clock,
+here and nowhere else. Times that are past stay as they were noted, such as `stored_at`, from which
+`stalled_after` counts: such an age grows or shrinks with the jump.
 """
 
 import logging

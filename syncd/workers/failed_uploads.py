@@ -52,19 +52,19 @@ class FailedUploads:
         file: File,
         copy: Copy,
         error: FilesApiError,
-        pauses: int,
+        rests: int,
         *,
         tell_gate: bool = True,
     ) -> None:
         """Record what a failure means.
 
-        `pauses` is what the gate had counted when the request was made. The gate is told once of a
+        `rests` is what the gate had counted when the request was made. The gate is told once of a
         request that was for several files.
         """
         failure = Failure(error.message, error.status, error.code, error.request_id)
         if not isinstance(error, Aborted):
             self.overloaded(error)
-            self._tell_gate(file, copy, error, pauses, tell_gate=tell_gate)
+            self._tell_gate(file, copy, error, rests, tell_gate=tell_gate)
         is_final = self._record(file, copy, error, failure)
         if not isinstance(error, Aborted):
             RETRIES.add(file.folder)
@@ -87,13 +87,13 @@ class FailedUploads:
             )
 
     def _tell_gate(
-        self, file: File, copy: Copy, error: FilesApiError, pauses: int, *, tell_gate: bool
+        self, file: File, copy: Copy, error: FilesApiError, rests: int, *, tell_gate: bool
     ) -> None:
         at_storage = error.operation == "put" and not isinstance(error, RateLimitedError)
         if at_storage:
             self.gate.not_stored(file.id, error)
         if tell_gate and (not at_storage or error.retry_after is not None):
-            self.gate.failed(error, pauses=pauses)
+            self.gate.failed(error, rests=rests)
         if isinstance(error, ForbiddenError) and not at_storage:
             self.gate.workspaces.suspect(copy.workspace_uuid)
 

@@ -2,6 +2,9 @@
 
 A refused key stops every request that changes something, and places a hold. An answer that asks
 for patience slows all requests. While the service is unreachable, one file at a time probes it.
+
+While all requests wait for the service, they *rest*. A *pause* is something else: a person's hold
+on a folder, or on everything, which the gate ends once its time has come.
 """
 
 import json
@@ -25,7 +28,7 @@ from syncd.files_api import (
 from syncd.state import holds
 from syncd.state.backoff import LONGEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.database.store import Store, read_fact, set_fact
-from syncd.state.holds import pauses
+from syncd.state.holds import pauses, standstill
 from syncd.state.manual_retry import try_unanswered_again
 from syncd.workers.gate_holds import QUOTA_REST_SECONDS, GateHolds
 from syncd.workers.pace import Pace
@@ -36,8 +39,8 @@ from syncd.workers.workspace_access import WorkspaceAccess
 
 log = logging.getLogger(__name__)
 
-#: The fact that keeps a pause across a restart.
-PAUSE = "rest"
+#: The fact that keeps a rest across a restart.
+REST = "rest"
 #: Seconds between two probes of a key that was refused.
 KEY_PROBE_SECONDS = 30.0
 
@@ -45,15 +48,15 @@ KEY_PROBE_SECONDS = 30.0
 NOT_ABOUT_THE_FILE = (RateLimitedError, UnauthorizedError, QuotaError)
 
 
-class _Pause(NamedTuple):
-    """How long all requests pause, and how long the service asked them to: epoch seconds."""
+class _Rest(NamedTuple):
+    """Until when all requests rest, and until when the service asked them to: epoch seconds."""
 
     until: float
     asked: float
     failures: int
 
     @classmethod
-    def parse(cls, text: str) -> "_Pause":
+    def parse(cls, text: str) -> "_Rest":
         known = json.loads(text)
         return cls(float(known["until"]), float(known["asked"]), int(known["failures"]))
 
@@ -70,7 +73,7 @@ class Gate:
     monotonic: Callable[[], float]
     #: tells a person what to do about a refused key
     key_remedy: str = "put a valid key where it comes from"
-    #: notices that the clock was set, before a pause ends
+    #: notices that the clock was set, before a person's pause ends
     look_at_clock: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -78,8 +81,8 @@ class Gate:
         self._lock = threading.Lock()
         self._failures = 0
         self._throttled = 0
-        #: how many pauses have begun; a request notes this and passes it to `failed`
-        self.pauses = 0
+        #: how many rests have begun; a request notes this and passes it to `failed`
+        self.rests = 0
         self._shut_until = 0.0
         self._cause: FilesApiError | None = None
         self._probe, self.storage = Probe(self.monotonic), StorageOutage(self.monotonic)
@@ -90,15 +93,15 @@ class Gate:
         self._asked_until = 0.0
         #: whether the key is known to belong to the ledger's organization; requests wait for it
         self.organization_known = True
-        #: the folders that a person has paused, and `EVERYWHERE` if everything is
-        self.paused = self.store.read(pauses.scopes)
+        #: the folders at a standstill, by a pause for example; `EVERYWHERE` if all are
+        self.at_standstill = self.store.read(standstill.scopes)
         #: whether the state was checked for being an older copy of itself; requests wait for it
         self.checked = True
         # A hold that an earlier process placed stands until an answer says otherwise.
         self.refused = bool(self._holds.scopes(holds.KEY_REFUSED))
         self._quota_until = self.monotonic() if self._holds.scopes(holds.QUOTA) else 0.0
         self.last_success_at: float | None = None
-        self._resume_pause(self.store.read(read_fact, PAUSE, _Pause.parse))
+        self._resume_rest(self.store.read(read_fact, REST, _Rest.parse))
 
     @property
     def state(self) -> str:
@@ -127,8 +130,8 @@ class Gate:
         lasts = "; this does not mend itself (syncd doctor)" if self._cause.is_lasting else ""
         return f"{self._cause.text}{lasts}"
 
-    def seconds_paused(self) -> float:
-        """Return the seconds for which requests still pause because the service asked for it."""
+    def seconds_resting(self) -> float:
+        """Return the seconds for which requests still rest because the service asked for it."""
         with self._lock:
             until = max(self._asked_until, self._shut_until if self._throttled else 0.0)
             return max(0.0, until - self.monotonic())
@@ -149,8 +152,10 @@ class Gate:
             storage = self.storage.until if self.storage_tripped else 0.0
             return max(self._shut_until, storage, self.monotonic()) - self.monotonic()
 
-    def admits(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
+    def admits(self, file_id: int, *, folder: str, workspace: str | None, presigned: bool) -> bool:
         """Return whether a file may be sent now; while something is broken, only the probe may."""
+        if self.is_at_standstill(folder):
+            return False
         if not self.may_send() or workspace in self.workspaces.closed:
             return False
         if self.tripped and not self._probe.has(file_id):
@@ -160,17 +165,17 @@ class Gate:
         return self.refusals.admits(workspace, file_id)
 
     def see_pauses(self) -> None:
-        """End the pauses whose time has come, and take up which are in force."""
+        """End the pauses whose time has come, and take up which folders are at a standstill."""
         now = self.clock()
         if self.store.read(pauses.is_end_due, now):
             self.look_at_clock()
             for scope in self.store.write(pauses.end_due, now):
                 log.info("the pause of %s is over", "everything" if scope == "*" else scope)
-        self.paused = self.store.read(pauses.scopes)
+        self.at_standstill = self.store.read(standstill.scopes)
 
-    def is_paused(self, folder: str) -> bool:
-        """Return whether a person has paused a folder, alone or with everything."""
-        return pauses.covers(self.paused, folder)
+    def is_at_standstill(self, folder: str) -> bool:
+        """Return whether a folder is at a standstill, alone or with everything."""
+        return standstill.covers(self.at_standstill, folder)
 
     def claim(self, workspace: str | None, file_id: int, *, presigned: bool) -> bool:
         """Let a file be sent next, as the probe if something is broken; False if it has to wait."""
@@ -231,7 +236,7 @@ class Gate:
         return self.seconds_shut() == 0.0
 
     def try_now(self) -> None:
-        """End every pause, except for one that the service itself asked for."""
+        """End every rest, except for one that the service itself asked for."""
         with self._lock:
             # A single further failure makes all requests wait again.
             self._failures = min(self._failures, TRIPPED_AFTER - 1)
@@ -239,7 +244,7 @@ class Gate:
             self.storage.until = self.monotonic()
             self._quota_until = min(self._quota_until, self.monotonic())
         self.refusals.try_now()
-        self._keep_pause()
+        self._keep_rest()
 
     @property
     def quota_used_up(self) -> bool:
@@ -258,16 +263,16 @@ class Gate:
             self.last_success_at = self.clock()
         if tripped:
             log.info("the Files API answers again")
-            self._keep_pause()
+            self._keep_rest()
             self._try_unanswered()
         if refused:
             log.info("the Files API accepts the key again")
             self._holds.release(holds.KEY_REFUSED)
 
-    def failed(self, error: FilesApiError, *, pauses: int | None = None) -> None:
+    def failed(self, error: FilesApiError, *, rests: int | None = None) -> None:
         """Record a failed request, and draw the consequences for all others.
 
-        `pauses` is the gate's count from when the request was made: many answers to one burst
+        `rests` is the gate's count from when the request was made: many answers to one burst
         count as one demand to wait. Raise `error` again if it is `Aborted`: a call cut short by
         the stop says nothing about the service or the file, and ends the step that made it.
         """
@@ -281,7 +286,7 @@ class Gate:
             isinstance(error, ServerError)
             and (error.retry_after is not None or error.status == 503)
         ):
-            self._slow_down(error, stale=pauses is not None and pauses != self.pauses)
+            self._slow_down(error, stale=rests is not None and rests != self.rests)
         elif isinstance(error, RefusedError) and (
             error.is_the_services or error.operation != "list"
         ):
@@ -297,12 +302,12 @@ class Gate:
         if not stale:
             with self._lock:
                 self._throttled += asked is None
-                self.pauses += 1
+                self.rests += 1
                 throttled = self._throttled
-            pause = backoff_seconds(throttled, asked=asked)
-            self._shut(pause, asked=asked is not None)
+            seconds = backoff_seconds(throttled, asked=asked)
+            self._shut(seconds, asked=asked is not None)
             if isinstance(error, RateLimitedError):
-                self.pace.refused(pause)
+                self.pace.refused(seconds)
         if isinstance(error, ServerError):
             self._missed(error)
 
@@ -325,22 +330,22 @@ class Gate:
             if asked:
                 self._asked_until = max(self._asked_until, until)
         if longer:
-            self._keep_pause()
+            self._keep_rest()
 
-    def _keep_pause(self) -> None:
-        """Record how long all requests pause, so that a restart does not cut it short."""
+    def _keep_rest(self) -> None:
+        """Record how long all requests rest, so that a restart does not cut it short."""
         with self._lock:
             now, clock = self.monotonic(), self.clock()
-            pause = _Pause(
+            rest = _Rest(
                 until=clock + max(self._shut_until - now, 0.0),
                 asked=clock + max(self._asked_until - now, 0.0),
                 failures=self._failures,
             )
         with suppress(StateError):
             # The caller need not wait: if this is lost, a restart asks a little too early.
-            self.store.submit(set_fact, PAUSE, json.dumps(pause._asdict()))
+            self.store.submit(set_fact, REST, json.dumps(rest._asdict()))
 
-    def _resume_pause(self, kept: _Pause | None) -> None:
+    def _resume_rest(self, kept: _Rest | None) -> None:
         if kept is None:
             return
         now, clock = self.monotonic(), self.clock()

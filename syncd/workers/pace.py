@@ -39,8 +39,8 @@ class Pace:
         """Count a request that was served."""
         self._successes.append(self._monotonic())
 
-    def refused(self, pause: float) -> None:
-        """Go slower from the end of `pause` seconds on: a request of now was one too many."""
+    def refused(self, rest: float) -> None:
+        """Go slower from the end of `rest` seconds on: a request of now was one too many."""
         with self._lock:
             now = self._monotonic()
             lately = [at for at in self._successes.copy() if at > max(now - LATELY, self._since)]
@@ -50,7 +50,7 @@ class Pace:
                 self._cut = DEEP_CUT if now - self._since < HELD_SECONDS else CUT
                 self._too_much = max(served if is_new else self._rate(now), SLOWEST)
             # A service that refuses everything reveals no rate.
-            self._since = self._next_turn = now + pause
+            self._since = self._next_turn = now + rest
 
     def seconds_until_turn(self) -> float:
         """Take the next turn, and return the seconds until then."""

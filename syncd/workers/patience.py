@@ -12,7 +12,7 @@ AGAIN_SECONDS, LONGEST_SECONDS = 5.0, 3600.0
 class Patience:
     """Waits longer each time that a listing breaks off after it has shown something.
 
-    The first time does not count. When a service shows nothing, the gate's pauses are enough.
+    The first time does not count. When a service shows nothing, the gate's rests are enough.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -97,11 +97,14 @@ class Preparation:
 
     def admits(self, file: File) -> bool:
         """Return whether the gate lets a file be sent now."""
-        if self.gate.is_paused(file.folder):
-            return False
         root = self.roots.get(file.folder)
         workspace = root.workspace_uuid if root else None
-        return self.gate.admits(workspace, file.id, presigned=self._needs_storage(file))
+        return self.gate.admits(
+            file.id,
+            folder=file.folder,
+            workspace=workspace,
+            presigned=self._needs_storage(file),
+        )
 
     def _needs_storage(self, file: File) -> bool:
         """Return whether a file waits for a storage that takes nothing, judged by its name."""

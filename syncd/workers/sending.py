@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncd import disk
-from syncd.exceptions import FileChangedError, PausedError, ShortageError, UnreadableError
+from syncd.exceptions import FileChangedError, ShortageError, StandstillError, UnreadableError
 from syncd.files_api import (
     Answer,
     FilesApiError,
@@ -86,7 +86,7 @@ class Sending:
     def _reserve(
         self, client: FilesClient, group: Sequence[tuple[File, Copy]]
     ) -> dict[int, FileUpload | None]:
-        pauses = self.gate.pauses
+        rests = self.gate.rests
         try:
             created = self._create(client, group)
         except FilesApiError as error:
@@ -97,7 +97,7 @@ class Sending:
                     self.failures.unsent(copy)
             else:
                 for number, (file, copy) in enumerate(group):
-                    self.failures.record(file, copy, error, pauses, tell_gate=number == 0)
+                    self.failures.record(file, copy, error, rests, tell_gate=number == 0)
             return {file.id: None for file, _ in group}
         return {file.id: made for (file, _), made in zip(group, created, strict=True)}
 
@@ -168,7 +168,7 @@ class Sending:
             self.failures.unsent(copy)
             self.preparation.record_unsendable(file, error)
             return None
-        except PausedError:
+        except StandstillError:
             self.failures.unsent(copy)
             return None
         except ShortageError:
@@ -184,7 +184,7 @@ class Sending:
         descriptor: int,
         reserved: FileUpload | None,
     ) -> SentCopy | None:
-        pauses = self.gate.pauses
+        rests = self.gate.rests
         with self.transfers.under_way(file, copy.size) as transfer:
             source = UploadSource(
                 fd=descriptor,
@@ -196,7 +196,7 @@ class Sending:
             try:
                 answer = self._transfer(client, file, copy, source, transfer, reserved)
             except FilesApiError as error:
-                self.failures.record(file, copy, error, pauses)
+                self.failures.record(file, copy, error, rests)
                 return None
         self.gate.sent(copy.workspace_uuid, presigned=copy.method == "presigned")
         if answer.file_uuid is None:
@@ -210,22 +210,22 @@ class Sending:
     def _moved(self, transfer: Transfer, sent: int) -> None:
         self.transfers.moved(transfer, sent)
         if sent < transfer.size:
-            self._refuse_paused(transfer.folder)
+            self._refuse_at_standstill(transfer.folder)
 
     def _rested(self, transfer: Transfer, seconds: float) -> None:
         transfer.rested += seconds
-        self._refuse_paused(transfer.folder)
+        self._refuse_at_standstill(transfer.folder)
 
-    def _refuse_paused(self, folder: str) -> None:
-        """Raise PausedError if a folder is paused: its last byte has not left."""
-        if self.gate.is_paused(folder):
-            raise PausedError(f"{folder} is paused")
+    def _refuse_at_standstill(self, folder: str) -> None:
+        """Raise StandstillError if a folder is at a standstill: its last byte has not left."""
+        if self.gate.is_at_standstill(folder):
+            raise StandstillError(f"{folder} is at a standstill")
 
     def _gatekeeper(self, file: File, copy: Copy, descriptor: int, digest: str) -> None:
         """Decide whether the last chunk may go: only if what was read is what was promised."""
         if digest != copy.sha256 or disk.fingerprint(descriptor) != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed while it was sent")
-        self._refuse_paused(file.folder)
+        self._refuse_at_standstill(file.folder)
         if not self.preparation.is_at_home(file):
             raise FileChangedError(f"{file.shown}: its folder was replaced while it was sent")
 
@@ -269,12 +269,12 @@ class Sending:
         """Send the content; a storage that asks to wait keeps the record that was reserved."""
         began = self.clock()
         while True:
-            pauses = self.gate.pauses
+            rests = self.gate.rests
             try:
                 client.put(url, source, content_type=copy.content_type, on_answer=on_answer)
             except RateLimitedError as error:
                 self.failures.overloaded(error)
-                self.gate.failed(error, pauses=pauses)
+                self.gate.failed(error, rests=rests)
                 pause = max(self.gate.seconds_shut(), SHORTEST_ASKED_SECONDS)
                 if self.clock() + pause > began + RESERVED_SECONDS or self.stop.wait(pause):
                     raise

@@ -207,9 +207,9 @@ class Uploader:
         most = max(HANDED_OUT // max(len(self.roots), 1), LEAST_HANDED_OUT)
         enough = self._handed_out.kinds(more_than=most // 4)
         suspected = self._handed_out.suspects > 0
-        held = self.held_folders()
+        closed = self.closed_folders()
         for file in self.store.read(
-            due.uploads, now, most, only=self.roots, without=held, enough=enough, taken=taken
+            due.uploads, now, most, only=self.roots, closed=closed, enough=enough, taken=taken
         ):
             # A file that may have crashed syncd goes alone, so that a second crash proves it.
             goes_alone = file.crashes > 0 and suspected
@@ -224,7 +224,7 @@ class Uploader:
         self._queue.allow(min(limit, self._most))
         self._start_threads()
 
-    def held_folders(self) -> list[str]:
+    def closed_folders(self) -> list[str]:
         """Return the folders whose workspace takes nothing now."""
         closed, refusals = self.gate.workspaces.closed, self.gate.refusals
         closed |= {name for name in refusals.held if not refusals.may_probe(name)}

@@ -262,7 +262,7 @@ def test_a_daemon_fetches_with_its_own_key_workspace_and_patience(store, service
     class Gate:
         rested, failures = 0.0, []
 
-        def seconds_paused(self):
+        def seconds_resting(self):
             return self.rested
 
         def failed(self, error):

@@ -176,7 +176,7 @@ def test_frames_are_not_downloaded_into_a_watch_folder(synced, service, syncd):
 
 def test_a_daemon_asks_only_at_a_time_that_the_service_allows():
     class Gate:
-        def seconds_paused(self):
+        def seconds_resting(self):
             return 30.0
 
     from syncd.commands import COMMANDS

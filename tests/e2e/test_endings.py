@@ -149,7 +149,7 @@ def test_a_pass_gives_up_only_once_nothing_has_moved_for_a_while(monkeypatch):
     assert gives_up(PassProgress(2, 1, 0, settling=1), 1.0) == "", "a file got through"
     assert gives_up(half_settle) == ""
     assert gives_up(half_settle) == "", "something else waits as well"
-    monkeypatch.setattr(once, "STANDING_SECONDS", 0.0)
+    monkeypatch.setattr(once, "STUCK_SECONDS", 0.0)
     assert "nothing has moved" in gives_up(half_settle)
     assert gives_up(PassProgress(1, 2, 0, processing=1)) == ""
     assert gives_up(half_settle, 2.0) == "", "a byte moved"

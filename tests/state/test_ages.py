@@ -5,7 +5,7 @@ import pytest
 from syncd.disk import Fingerprint
 from syncd.report import status
 from syncd.state import ages, holds, observations, overview
-from syncd.state.ages import AwaitedWork, Clocks, Timing
+from syncd.state.ages import AgeStarts, AwaitedWork, Timing
 from syncd.state.holds import pauses
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.observations import Observation, Seen, Settling
@@ -60,9 +60,11 @@ class Desk:
     def hold(self, stops, scope):
         self.do(holds.place, stops=stops, scope=scope, reason="r", message="m", now=self.now)
 
-    def overdue(self, **clocks):
-        clocks = Clocks(**clocks)
-        found = self.store.read(lambda db: ages.overdue(db, self.now, pace=Timing(), clocks=clocks))
+    def overdue(self, **starts):
+        starts = AgeStarts(**starts)
+        found = self.store.read(
+            lambda db: ages.overdue(db, self.now, timing=Timing(), starts=starts)
+        )
         return [(entry["state"], entry["path"], entry["files"]) for entry in found]
 
 

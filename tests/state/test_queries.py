@@ -35,7 +35,7 @@ ASKED = {
     "many missing": lambda db: DELETIONS.review(db, "f", NOW),
     "nothing decided": missing.undecided,
     "how far a pass is": lambda db: due.outstanding(
-        db, now=NOW, attempts=5, deletions=True, without=["g"]
+        db, now=NOW, attempts=5, deletions=True, closed=["g"]
     ),
     "one line on how things stand": overview.summary,
 }

@@ -73,7 +73,7 @@ class Machine:
     def stands(self):
         """Whether pause and limit are in force; they are so together."""
         self.step()
-        is_paused = self.gate.is_paused("f")
+        is_paused = self.gate.is_at_standstill("f")
         (hold,) = self.store.read(pauses.open_pauses) or (None,)
         if hold is None or hold.is_span:
             assert is_paused == (self.bandwidth.in_force.rate == 5000)

@@ -177,16 +177,16 @@ def test_a_storage_that_asks_to_wait_keeps_the_record_that_was_reserved(shop, mo
 @pytest.mark.row(89)
 def test_a_burst_of_requests_to_wait_is_one_pause_as_long_as_asked(shop):
     gate, limited = shop.gate, RateLimitedError("slow", operation="upload", retry_after=1.0)
-    before = gate.pauses
+    before = gate.rests
     for _ in range(8):
-        gate.failed(limited, pauses=before)
+        gate.failed(limited, rests=before)
     assert gate.seconds_shut() == pytest.approx(1.0)
     shop.now += 0.5
-    gate.failed(limited, pauses=before)
+    gate.failed(limited, rests=before)
     assert gate.seconds_shut() == pytest.approx(0.5), "an answer to what was asked before"
     shop.now += 0.6
     assert gate.may_send()
-    gate.failed(limited, pauses=gate.pauses)
+    gate.failed(limited, rests=gate.rests)
     assert gate.seconds_shut() == pytest.approx(1.0), "each pause as asked, however many came"
 
 

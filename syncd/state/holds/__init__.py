@@ -44,13 +44,13 @@ MANY_CHANGED = "many_changed"
 #: The reason of the hold on a folder, or on everything, that a person has paused.
 PAUSED = "paused"
 #: The reasons of holds that stop the files they name, and no others.
-NAMING = (MANY_MISSING, MORE_MISSING, REMOTE_GONE, MANY_CHANGED)
-_NAMING = ", ".join(f"'{reason}'" for reason in NAMING)
+NAMING_FILES = (MANY_MISSING, MORE_MISSING, REMOTE_GONE, MANY_CHANGED)
+_NAMING_FILES = ", ".join(f"'{reason}'" for reason in NAMING_FILES)
 #: The reasons of holds that speak of one service, and of no other.
 OF_SERVICE = (KEY_REFUSED, UNPROVEN, QUOTA, FORBIDDEN, REFUSED, UNCHECKED, OTHER_INSTANCE)
 #: SQL for the holds that stop a folder's deletions whole.
 STOPS_DELETIONS = (
-    f"stops IN ('deletions', 'folder') AND released_at IS NULL AND reason NOT IN ({_NAMING})"
+    f"stops IN ('deletions', 'folder') AND released_at IS NULL AND reason NOT IN ({_NAMING_FILES})"
 )
 #: How many of the affected paths a hold names.
 FIRST = 10
@@ -84,6 +84,7 @@ class Hold:
     message: str
     affects: int
     first: list[str]
+    #: what settles it; the first may be a sentence that says what to do, and no command
     commands: list[str]
     since: float
     #: the directory that holds all it affects; None where nobody looked
@@ -151,7 +152,7 @@ def _folder_of(hold: Hold) -> str:
     """Return the folder that a hold is about; empty for none."""
     if hold.stops != "sending":
         return "" if hold.scope == EVERYWHERE else hold.scope.partition("/")[0]
-    name = hold.scope.removeprefix(of_folder(""))
+    name = hold.scope.removeprefix(sending_of(""))
     return "" if name == hold.scope else name
 
 
@@ -218,8 +219,11 @@ def stops_deletions(db: Database, folder: str) -> bool:
     return row is not None
 
 
-def of_folder(folder: str) -> str:
-    """Return the scope of a folder's files where sending is held; deletions have its name."""
+def sending_of(folder: str) -> str:
+    """Return the scope of a hold on sending that concerns one folder.
+
+    A hold that stops its deletions, or all of it, has the folder's name as its scope.
+    """
     return f"folder {folder}"
 
 

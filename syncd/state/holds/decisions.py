@@ -36,7 +36,7 @@ from syncd.units import counted
 
 Decided = Literal["approved", "rejected"]
 #: The reasons of holds that a person decides on.
-_REVIEWED = (*holds.NAMING, ROOT_REPLACED)
+_REVIEWED = (*holds.NAMING_FILES, ROOT_REPLACED)
 #: Seconds between an approval and the first deletion: until then all of it can be taken back.
 UNDO_SECONDS = 10.0
 #: The commands of a hold that can be decided on.
@@ -159,9 +159,10 @@ def stale(db: Database, folder: str) -> list[Hold]:
     """Return a folder's open holds of which not as many files are left as they say."""
     rows = db.conn.execute(
         "SELECT id FROM holds WHERE released_at IS NULL AND scope IN (?, ?) "
-        f"AND reason IN ({', '.join('?' * len(holds.NAMING))}) AND affects <> (SELECT count(*) "
-        "FROM decisions WHERE hold_id = holds.id AND verdict = 'held')",
-        (folder, holds.of_folder(folder), *holds.NAMING),
+        f"AND reason IN ({', '.join('?' * len(holds.NAMING_FILES))}) "
+        "AND affects <> (SELECT count(*) FROM decisions "
+        "WHERE hold_id = holds.id AND verdict = 'held')",
+        (folder, holds.sending_of(folder), *holds.NAMING_FILES),
     )
     ids = {row[0] for row in rows}
     return [hold for hold in holds.open_holds(db) if hold.id in ids]
@@ -252,7 +253,7 @@ def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[
 def folder_of(hold: Hold) -> str:
     """Return the folder whose files a hold names."""
     if hold.stops == "sending":
-        return hold.scope.removeprefix(holds.of_folder(""))
+        return hold.scope.removeprefix(holds.sending_of(""))
     return hold.scope.partition("/")[0]
 
 

@@ -5,12 +5,13 @@ that was placed for a span of time has its end moved whenever the clock is set; 
 until a time ends when the clock shows it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from syncd.state import history
 from syncd.state.database.connection import Database
 from syncd.state.holds import EVERYWHERE, PAUSED, Hold, open_holds, place, release
+from syncd.state.holds.standstill import covers
 from syncd.state.texts import argument
 from syncd.units import clock
 
@@ -106,11 +107,6 @@ def scopes(db: Database) -> frozenset[str]:
         (PAUSED,),
     )
     return frozenset(row[0] for row in rows)
-
-
-def covers(paused: Collection[str], folder: str) -> bool:
-    """Say whether the scopes that are paused include a folder."""
-    return folder in paused or EVERYWHERE in paused
 
 
 def is_paused(db: Database, folder: str) -> bool:
