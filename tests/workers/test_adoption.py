@@ -120,15 +120,15 @@ def test_a_lost_ledger_is_rebuilt_and_not_a_byte_is_sent(synced):
 @pytest.mark.parametrize("name", ["adopt", "verify"])
 def test_a_wait_that_the_service_asks_a_command_for_holds_for_all_requests(synced, name):
     with synced.parts() as parts:
-        assert parts.gate.seconds_paused() == 0.0
+        assert parts.gate.seconds_resting() == 0.0
         rule = {"match": "GET /v2/files", "action": {"status": 429, "retry_after": 600}}
         url = f"{synced.emulator.url}/_emulator/faults"
         urlopen(Request(url, json.dumps([rule]).encode(), method="PUT"), timeout=5).close()
         with pytest.raises(RateLimitedError):
             synced.command(parts, name)
-        assert parts.gate.seconds_paused() > 500.0
+        assert parts.gate.seconds_resting() > 500.0
     with synced.parts() as parts:
-        assert parts.gate.seconds_paused() > 500.0, "a restart forgets it"
+        assert parts.gate.seconds_resting() > 500.0, "a restart forgets it"
 
 
 @pytest.mark.long
