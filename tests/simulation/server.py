@@ -350,6 +350,7 @@ class Service:
             ahead_seconds=self.ahead_seconds,
             echo=self.echo,
             tells_sizes=self.traits.tells_sizes,
+            tells_states=self.traits.tells_states,
             names_uploaders=self.names_uploaders,
         )
 

@@ -2,18 +2,23 @@
 
 import pytest
 
-from syncd.state import after_upload, due, overview, scan_index
+from syncd.state import after_upload, due, overview, polls, scan_index
 from syncd.state.deletions import Deletions
 from syncd.state.holds import missing
 from syncd.state.planner import Limits, Policy
 
 NOW = 1000.0
 DELETIONS = Deletions(policies={"f": Policy(limits=Limits(files=0))})
+LISTED = polls.Answered([None, "w"], NOW)
 ASKED = {
     "uploads": lambda db: (inserted(db), due.uploads(db, NOW, 10)),
     "next upload": lambda db: due.next_upload(db, NOW),
-    "polls": lambda db: due.polls(db, NOW, 10),
-    "next poll": lambda db: due.next_poll(db, NOW),
+    "polls": lambda db: polls.due(db, NOW, 10),
+    "next poll": lambda db: polls.next_due(db, NOW),
+    "polls beside listings": lambda db: polls.due(db, NOW, 10, LISTED),
+    "next poll beside listings": lambda db: polls.next_due(db, NOW, LISTED),
+    "pending videos": lambda db: polls.pending(db, NOW),
+    "videos of a page": lambda db: polls.shown(db, "w", ["u"]),
     "missing": lambda db: due.missing(db, NOW, "f", 10),
     "deletions": lambda db: due.deletions(db, NOW, 10, missing=True),
     "next deletion": lambda db: due.next_deletion(db, NOW),
