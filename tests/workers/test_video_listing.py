@@ -336,7 +336,7 @@ def test_each_workspace_has_a_listing_of_its_own(cinema, video):
 
 def test_a_file_that_a_listing_shows_in_another_workspace_counts_as_not_shown(cinema):
     cinema.pending(MANY, WORKSPACE)
-    cinema.relist(workspace_uuid=OTHER_WORKSPACE, processing_status="completed")
+    cinema.relist(workspace_uuid=OTHER_WORKSPACE)
     asked = cinema.poll(10)
     assert asked["status"] >= MANY
     assert cinema.by_status() == {CopyStatus.PROCESSING: MANY}
