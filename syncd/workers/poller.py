@@ -67,13 +67,11 @@ class Poller:
         are_many = len(videos) == self.options.listed_from
         if are_many and self.listing.follow():
             return 0.0
-        done = {copy.id: copy for copy in self.listing.take_done()}
-        for copy in (done | {copy.id: copy for copy in videos}).values():
+        for copy in {copy.id: copy for copy in (*self.listing.done(), *videos)}.values():
             if self.gate.seconds_shut_for_all():
                 return 0.0
             self.look(copy)
-            is_done = copy.id in done and self.listing.learn(copy)
-            is_last = is_done or copy.status is CopyStatus.RELEASED
+            is_last = self.listing.learn(copy) or copy.status is CopyStatus.RELEASED
             if self.pause(1.0 / (ASKS_PER_SECOND if is_last else self.options.polls_per_second)):
                 return None
         if are_many or self.listing.has_done:

@@ -146,24 +146,27 @@ class VideoListing:
             if course.is_due(self.clock()) and not self.gate.seconds_shut_for_all()
         )
 
-    def take_done(self) -> list[Copy]:
+    def done(self) -> list[Copy]:
         """Return some videos to ask for because a listing showed them to be done."""
         ids = list(self._done)[: self.options.listed_from]
-        for copy_id in ids:
-            del self._done[copy_id]
         found = self.store.read(lambda db: [copies.get(db, copy_id) for copy_id in ids])
-        return [copy for copy in found if copy and copy.status is CopyStatus.PROCESSING]
+        done = [copy for copy in found if copy and copy.status is CopyStatus.PROCESSING]
+        for copy_id in {*ids} - {copy.id for copy in done}:
+            del self._done[copy_id]
+        return done
 
     def learn(self, copy: Copy) -> bool:
-        """Learn from the answer about a video that a listing showed to be done; return if it is."""
+        """Learn from the answer about a video; return whether a listing rightly showed it done."""
+        if copy.id not in self._done:
+            return False
+        workspace = self._done.pop(copy.id)
         after = self.store.read(copies.get, copy.id)
-        course = self._courses[copy.workspace_uuid]
         if after is None or after.status is not CopyStatus.PROCESSING:
-            course.failures = 0
+            self._courses[workspace].failures = 0
             return True
         if after.error_message is None:
             word = after.processing_status or "processing"
-            self._rest(copy.workspace_uuid, course, f"it showed a video as done that is {word}")
+            self._rest(workspace, f"it showed a video as done that is {word}")
         return False
 
     def _pending(self, now: float) -> dict[str | None, int]:
@@ -190,12 +193,12 @@ class VideoListing:
                     break
         except FilesApiError as error:
             self.gate.failed(error)
-            self._rest(workspace, course, str(error))
+            self._rest(workspace, str(error))
             return False
         if balance.pays:
             self._plan(course, began, balance)
         else:
-            self._rest(workspace, course, _why(balance))
+            self._rest(workspace, _why(balance))
         return False
 
     def _record(
@@ -228,8 +231,9 @@ class VideoListing:
         rare = max(self.options.first_poll_seconds, min(rare, self.options.max_poll_seconds / 2))
         course.read_at, course.wait = began, max(least, rare)
 
-    def _rest(self, workspace: str | None, course: _Course, why: str) -> None:
+    def _rest(self, workspace: str | None, why: str) -> None:
         """Ask for the videos of a workspace one by one, for a while that grows each time."""
+        course = self._courses[workspace]
         seconds = min(REST_SECONDS * 4.0**course.failures, LONGEST_REST_SECONDS)
         course.is_followed, course.wait = False, 0.0
         course.failures = min(course.failures + 1, 10)
