@@ -189,7 +189,6 @@ def test_a_video_that_a_listing_shows_as_done_is_live_by_its_own_status(cinema, 
     assert cinema.by_status() == {CopyStatus.PROCESSING: MANY - 1, CopyStatus.LIVE: 1}
 
 
-@pytest.mark.long
 def test_videos_that_are_done_are_asked_for_faster_than_those_that_may_be(cinema, monkeypatch):
     cinema.pending(3 * MANY)
     cinema.relist(processing_status="completed")
@@ -210,7 +209,6 @@ def test_a_listing_that_says_completed_makes_nothing_live_and_is_believed_no_mor
     assert asked["status"] >= MANY
 
 
-@pytest.mark.long
 def test_a_listing_that_says_failed_makes_nothing_fail(cinema):
     cinema.pending(MANY)
     cinema.relist(processing_status="failed")
@@ -257,7 +255,6 @@ def test_a_video_that_no_listing_shows_is_gone_only_by_two_answers_of_its_own(ci
     assert cinema.by_status()[CopyStatus.PROCESSING] == MANY - 1
 
 
-@pytest.mark.long
 def test_a_service_that_lists_no_states_is_asked_for_each_video(serve):
     cinema = serve("no-states")
     cinema.pending(MANY)
@@ -323,7 +320,6 @@ def test_objects_of_others_in_between_do_no_harm(cinema, video):
     assert cinema.by_status() == {CopyStatus.PROCESSING: MANY - 1, CopyStatus.LIVE: 1}
 
 
-@pytest.mark.long
 def test_a_listing_that_does_not_pay_is_tried_again_ever_more_rarely(cinema, monkeypatch):
     cinema.limit(0.25)
     cinema.pending(MANY)
@@ -340,7 +336,6 @@ def test_a_listing_that_does_not_pay_is_tried_again_ever_more_rarely(cinema, mon
     assert rests[1] >= 240
 
 
-@pytest.mark.long
 def test_each_workspace_has_a_listing_of_its_own(cinema, video):
     some = cinema.pending(MANY, WORKSPACE)
     more = cinema.pending(MANY, OTHER_WORKSPACE)
@@ -351,7 +346,6 @@ def test_each_workspace_has_a_listing_of_its_own(cinema, video):
     assert cinema.by_status()[CopyStatus.PROCESSING] == 2 * MANY - 2
 
 
-@pytest.mark.long
 def test_a_file_that_a_listing_shows_in_another_workspace_counts_as_not_shown(cinema):
     cinema.pending(MANY, WORKSPACE)
     cinema.relist(workspace_uuid=OTHER_WORKSPACE)
@@ -382,7 +376,6 @@ def test_stalled_videos_are_followed_by_no_listing_and_asked_for_once_an_hour(ci
     assert cinema.poll(3000)["status"] == 0
 
 
-@pytest.mark.long
 def test_a_service_that_cannot_be_reached_is_not_listed_again_and_again(cinema, monkeypatch):
     cinema.pending(MANY)
     tried = []
