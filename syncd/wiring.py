@@ -24,7 +24,8 @@ from syncd.workers.emptied_folder import EmptiedFolder
 from syncd.workers.gate import Gate
 from syncd.workers.hooks import Hook
 from syncd.workers.organization_check import OrganizationCheck
-from syncd.workers.poller import Poller, PollOptions
+from syncd.workers.poll_options import PollOptions
+from syncd.workers.poller import Poller
 from syncd.workers.preparation import SourceRoot, UploadOptions
 from syncd.workers.receipts import ReceiptFolder, Receipts
 from syncd.workers.reconciler import ReconcileOptions, Reconciler

@@ -29,6 +29,8 @@ class Personality:
     list_seconds: float = 0.0
     #: whether `file_size_bytes` is shown
     tells_sizes: bool = True
+    #: whether a file's record shows its `processing_status`; FileStatus always does
+    tells_states: bool = True
     #: whether `video_metadata` is shown
     tells_video_metadata: bool = True
     #: whether times name their zone
@@ -52,6 +54,7 @@ PERSONALITIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "no-echo": {"echo": "none"},
         "no-sizes": {"tells_sizes": False},
         "no-video-metadata": {"tells_video_metadata": False},
+        "no-states": {"tells_states": False},
         "no-zone": {"tells_zone": False},
         "delete-204": {"second_delete": 204},
         "delete-404": {"second_delete": 404},
@@ -63,6 +66,7 @@ PERSONALITIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "refuses_limit": False,
             "list_seconds": 0.2,
             "tells_sizes": False,
+            "tells_states": False,
             "tells_video_metadata": False,
             "tells_zone": False,
             "second_delete": 204,

@@ -46,7 +46,7 @@ class Records:
             "file_url": self._url(request, "GET", stored) if has_url else None,
             "original_file_url": self._echoed(stored) or stored.remote_uri,
             "remote_file_path": self._path(stored),
-            "processing_status": stored.processing_status,
+            "processing_status": stored.processing_status if self.traits.tells_states else None,
             "video_metadata": stored.metadata() if self.traits.tells_video_metadata else None,
             "uploaded_by_uuid": None,
             **self._times(stored),

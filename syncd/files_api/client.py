@@ -26,6 +26,7 @@ from syncd.files_api.listing import (
     ReadPage,
     Since,
     Take,
+    newest_pages,
     read_listing,
     walk,
 )
@@ -248,6 +249,18 @@ class FilesClient:
         """
         read_page = self._reading(workspace_uuid=workspace_uuid, **per_call)
         return read_listing(read_page, take, since=since, most_pages=most_pages)
+
+    def newest_pages(
+        self,
+        *,
+        workspace_uuid: str | None = None,
+        file_type: str | None = None,
+        limit: int = PAGE_ITEMS,
+        **per_call: Unpack[PerCall],
+    ) -> Iterator[Sequence[FileDetail]]:
+        """Yield pages, newest files first if the list has an order; an absence proves nothing."""
+        read_page = self._reading(workspace_uuid=workspace_uuid, file_type=file_type, **per_call)
+        return newest_pages(read_page, limit)
 
     def _reading(self, **query: Any) -> ReadPage:
         return lambda limit, offset: self.list(limit=limit, offset=offset, **query)

@@ -181,6 +181,27 @@ def walk(
                 yield item
 
 
+def newest_pages(read_page: ReadPage, limit: int) -> Iterator[Sequence[FileDetail]]:
+    """Yield pages as they are read, the newest files first if the first page shows an order.
+
+    Others upload and delete meanwhile, so a file may come twice, or not at all: a file that comes
+    is there, and one that does not come may be.
+    """
+    page = read_page(limit, 0)
+    yield page.items
+    size, order = len(page.items), _Order()
+    order.note(page.items)
+    if order.oldest_first:
+        for offset in range(page.count - size, 0, -size):
+            yield read_page(size, offset).items
+        return
+    offset = size
+    while page.items and offset < page.count:
+        page = read_page(limit, offset)
+        yield page.items
+        offset += len(page.items)
+
+
 def read_listing(
     read_page: ReadPage,
     take: Take,

@@ -139,22 +139,6 @@ def next_upload(db: Database, now: float) -> float | None:
     return _earliest(db, now, files_status="ready", copies_status="planned")
 
 
-def polls(db: Database, now: float, limit: int) -> list[Copy]:
-    """Return the processing and released copies to ask for, the longest due first."""
-    return copies.where(
-        db,
-        "status IN ('processing', 'released') AND due_at <= ? AND consumed_at IS NULL "
-        "ORDER BY due_at LIMIT ?",
-        (now, limit),
-    )
-
-
-def next_poll(db: Database, now: float) -> float | None:
-    """Return when the next of these copies is due."""
-    due = (_earliest(db, now, copies_status=status) for status in ("processing", "released"))
-    return min((at for at in due if at is not None), default=None)
-
-
 def missing(db: Database, now: float, folder: str, limit: int) -> list[File]:
     """Return a folder's missing files whose grace period is over; none if deletions are held.
 

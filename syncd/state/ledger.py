@@ -32,7 +32,7 @@ from syncd.state.intents import (
     rename_sources,
 )
 from syncd.state.lifecycle import CopyStatus, Keep
-from syncd.state.outcomes import Arrival, Outcomes, Stored
+from syncd.state.outcomes import Arrival, Outcomes, Progress, Stored
 from syncd.state.texts import storable
 from syncd.state.verbs import NO_FAILURE, Failure
 
@@ -47,6 +47,7 @@ __all__ = [
     "Intent",
     "Ledger",
     "Offer",
+    "Progress",
     "Stored",
     "abandon_all",
     "recover",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from syncd.state import copies, files, history
 from syncd.state.apply_plan import advance, let_go, make_live, policy_of_before
 from syncd.state.attempts import kind_of
+from syncd.state.batches import batched, values
 from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.files import File
@@ -44,6 +45,17 @@ class Arrival(NamedTuple):
     stored: Stored
     now: float
     look: float
+
+
+class Progress(NamedTuple):
+    """How far a listing showed a video to be, by its copy's id.
+
+    `look_at` is when to ask for it again; None if that stays, because no look was due.
+    """
+
+    copy_id: int
+    processing_status: str
+    look_at: float | None
 
 
 class _Only(NamedTuple):
@@ -238,6 +250,18 @@ class Outcomes(Verbs):
             "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
         )
         copies.update(db, copy_id, **values)
+
+    def still_processing_all(self, db: Database, shown: Sequence[Progress]) -> None:
+        """Record videos that a listing showed unfinished: a look at each of which one was due."""
+        for some in batched(shown):
+            db.conn.execute(
+                "UPDATE copies SET attempts = attempts + (new.column3 IS NOT NULL), "
+                "due_at = coalesce(new.column3, due_at), processing_status = new.column2, "
+                f"{', '.join(f'{column} = NULL' for column in NO_FAILURE)} "
+                f"FROM ({values(some)}) AS new "
+                "WHERE copies.id = new.column1 AND copies.status = 'processing'",
+                [value for row in some for value in row],
+            )
 
     def completed(
         self,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 from syncd.files_api import (
@@ -82,16 +82,13 @@ class Confirmation:
         """Read the newest pages; objects that are not on them are asked for one by one."""
         by_uuid = {copy.file_uuid: copy for copy in copies}
         told: dict[int, Told] = {}
-        offset = 0
-        for _ in range(1 + len(copies) // LISTED_FROM // 2):
-            page = self.client.list(workspace_uuid=workspace, limit=PAGE_ITEMS, offset=offset)
-            ours = [(by_uuid.pop(item.file_uuid, None), item) for item in page.items]
+        pages = self.client.newest_pages(workspace_uuid=workspace, limit=PAGE_ITEMS)
+        for items in islice(pages, 1 + len(copies) // LISTED_FROM // 2):
+            ours = [(by_uuid.pop(item.file_uuid, None), item) for item in items]
             said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
             # A listing may keep sizes back that a look at the object tells.
             told |= {key: what for key, what in said.items() if what is not Told.NO_SIZE}
-            offset += len(page.items)
-            keeps_back = Told.NO_SIZE in said.values()
-            if keeps_back or not by_uuid or not page.items or offset >= page.count:
+            if Told.NO_SIZE in said.values() or not by_uuid:
                 break
         return told
 

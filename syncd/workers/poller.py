@@ -9,8 +9,8 @@ from syncd.exceptions import StateError
 from syncd.files_api import FileDetail, FilesApiError, FilesClient, NotFoundError, ProcessingStatus
 from syncd.log import fields
 from syncd.metrics import PROCESSING_SECONDS
-from syncd.state import due, files
-from syncd.state.backoff import backoff_seconds, poll_seconds
+from syncd.state import files, polls
+from syncd.state.backoff import backoff_seconds
 from syncd.state.copies import Copy
 from syncd.state.database.store import Store
 from syncd.state.ledger import Failure, Ledger
@@ -18,29 +18,18 @@ from syncd.state.lifecycle import CopyStatus
 from syncd.units import counted
 from syncd.workers.gate import Gate
 from syncd.workers.key_check import may_list
+from syncd.workers.poll_options import PollOptions
+from syncd.workers.video_listing import VideoListing
 
 log = logging.getLogger(__name__)
 
 #: A larger number of frames is a mistake of the service.
 MOST_FRAMES = 1 << 53
-#: Copies looked at in one step at most: the next step comes at once while more are due.
-BATCH = 50
-#: The limit on requests for released copies, however many are taken up again.
+#: The limit on the last look at each copy: at a released one that is taken up again, and at a video
+#: that a listing rightly showed to be done. A look that finds a video unfinished takes longer.
 ASKS_PER_SECOND = 50.0
-
-
-@dataclass(frozen=True, slots=True)
-class PollOptions:
-    """How often to look, in seconds; `polls_per_second` bounds all looks together."""
-
-    first_poll_seconds: float = 2.0
-    max_poll_seconds: float = 60.0
-    polls_per_second: float = 5.0
-    #: a video in processing for longer is looked at once an hour
-    stalled_after_seconds: float = 86_400.0
-
-
-STALLED_POLL_SECONDS = 3600.0
+#: Seconds that a step takes at least while listings are read.
+FOLLOWED_STEP_SECONDS = 1.0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,22 +45,43 @@ class Poller:
     #: waits so many seconds; returns True if the daemon is to stop
     pause: Callable[[float], bool]
 
+    def __post_init__(self) -> None:
+        self.listing = VideoListing(
+            store=self.store,
+            ledger=self.ledger,
+            client=self.client,
+            gate=self.gate,
+            options=self.options,
+            clock=self.clock,
+            pause=self.pause,
+        )
+
     def step(self) -> float | None:
         """Look at each video that is due; return the seconds until the next one is."""
         if shut := self.gate.seconds_shut_for_all():
             return shut
+        if self.listing.read():
+            return None
         now = self.clock()
-        videos = self.store.read(due.polls, now, BATCH)
-        for copy in videos:
-            self.look(copy)
-            is_released = copy.status is CopyStatus.RELEASED
-            if self.pause(
-                1.0 / (ASKS_PER_SECOND if is_released else self.options.polls_per_second)
-            ):
-                return None
-        if len(videos) == BATCH:
+        videos = self.store.read(polls.due, now, self.options.listed_from, self.listing.answered)
+        are_many = len(videos) == self.options.listed_from
+        if are_many and self.listing.follow():
             return 0.0
-        next_at = self.store.read(due.next_poll, now)
+        for copy in {copy.id: copy for copy in (*self.listing.done(), *videos)}.values():
+            if self.gate.seconds_shut_for_all():
+                return 0.0
+            self.look(copy)
+            is_last = self.listing.learn(copy) or copy.status is CopyStatus.RELEASED
+            if self.pause(1.0 / (ASKS_PER_SECOND if is_last else self.options.polls_per_second)):
+                return None
+        if are_many or self.listing.has_done:
+            return 0.0
+        answered = self.listing.answered
+        # Each commit wakes this step, and a look through thousands of rows takes a while.
+        if answered.workspaces and self.pause(FOLLOWED_STEP_SECONDS):
+            return None
+        times = (self.store.read(polls.next_due, now, answered), self.listing.next_at)
+        next_at = min((at for at in times if at is not None), default=None)
         return None if next_at is None else max(next_at - self.clock(), 0.0)
 
     def look(self, copy: Copy) -> None:
@@ -114,7 +124,8 @@ class Poller:
         if status.processing_status == "failed":
             self._failed(copy, status)
         else:
-            look_at = self.clock() + self._wait(copy)
+            now = self.clock()
+            look_at = now + self.options.wait(copy, now)
             word = status.processing_status or "processing"
             self.store.write(self.ledger.still_processing, copy.id, word, look_at, None)
 
@@ -131,15 +142,6 @@ class Poller:
             video_metadata=copy.video_metadata,
         )
         log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
-
-    def _wait(self, copy: Copy) -> float:
-        options = self.options
-        age = self.clock() - (copy.stored_at or copy.created_at)
-        if copy.status is CopyStatus.PROCESSING and age > options.stalled_after_seconds:
-            return STALLED_POLL_SECONDS
-        return poll_seconds(
-            copy.attempts + 1, first=options.first_poll_seconds, longest=options.max_poll_seconds
-        )
 
     def _completed(self, copy: Copy, status: ProcessingStatus, detail: FileDetail) -> None:
         metadata = detail.video_metadata or {}
@@ -209,7 +211,9 @@ class Poller:
         self._put_off(copy, failure, error.retry_after)
 
     def _put_off(self, copy: Copy, failure: Failure, asked: float | None) -> None:
-        wait = max(self._wait(copy), backoff_seconds(copy.attempts + 1, asked=asked))
+        wait = max(
+            self.options.wait(copy, self.clock()), backoff_seconds(copy.attempts + 1, asked=asked)
+        )
         look_at = self.clock() + wait
         word = copy.processing_status or "processing"
         self.store.write(self.ledger.still_processing, copy.id, word, look_at, failure)

@@ -238,6 +238,25 @@ def test_every_file_is_yielded_once_though_the_pages_shift():
     assert stable <= set(found)
 
 
+@pytest.mark.parametrize("count", [0, 1, 10, 25, 30])
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_newest_pages_come_first_and_each_file_is_on_one(count, newest_first):
+    remote = Remote(count, newest_first=newest_first)
+    pages = list(listings.newest_pages(remote.read_page, 10))
+    assert {item.file_uuid for page in pages for item in page} == {
+        f.file_uuid for f in remote.files
+    }
+    assert len(pages) == max(-(-count // 10), 1)
+    if not newest_first and count > 10:
+        # The first page shows the order; the newest files follow.
+        assert pages[1][-1] == detail(count)
+
+
+def test_newest_pages_end_where_a_service_ignores_the_offset_and_shows_nothing():
+    pages = listings.newest_pages(lambda *_: FilePage(items=(), count=1000), 10)
+    assert list(pages) == [()]
+
+
 def test_a_walk_can_begin_further_on():
     remote = Remote(30)
     assert list(walk(remote.read_page, 7, 12)) == remote.files[12:]

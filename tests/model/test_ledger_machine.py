@@ -22,7 +22,7 @@ from syncd.disk import Fingerprint
 from syncd.state import attempts, copies, files, holds
 from syncd.state.copies import Copy
 from syncd.state.deletions import Deletions
-from syncd.state.ledger import Elsewhere, Failure, Ledger, Offer, Stored, recover
+from syncd.state.ledger import Elsewhere, Failure, Ledger, Offer, Progress, Stored, recover
 from syncd.state.lifecycle import ARROWS, CopyStatus, FileStatus
 from syncd.state.observations import Observation, Seen, Settling, record
 from syncd.state.planner import LOCAL, Act, Policy, plan
@@ -277,7 +277,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Videos
 
-    @rule(place=_places, outcome=st.sampled_from(("completed", "failed", "gone", "later")))
+    @rule(
+        place=_places, outcome=st.sampled_from(("completed", "failed", "gone", "later", "listed"))
+    )
     def polled(self, place, outcome):
         copy = self.pick(place, CopyStatus.PROCESSING)
         if copy is None:
@@ -290,6 +292,9 @@ class LedgerMachine(RuleBasedStateMachine):
         elif outcome == "gone":
             self.remote.pop(copy.file_uuid, None)
             self.do(self.ledger.gone_remotely, copy.id, self.now)
+        elif outcome == "listed":
+            shown = [Progress(copy.id, "processing", self.now + 2)]
+            self.do(self.ledger.still_processing_all, shown)
         else:
             self.do(self.ledger.still_processing, copy.id, "processing", self.now + 2, FAILURE)
 

@@ -39,6 +39,7 @@ def detail(
     ahead_seconds: float,
     echo: bool,
     tells_sizes: bool,
+    tells_states: bool,
     names_uploaders: bool,
 ) -> FileDetail:
     """Return what a listing shows; of a sent name the last segment, if there is an `echo`."""
@@ -54,5 +55,5 @@ def detail(
         original_file_url=item.remote_uri or name,
         remote_file_path=f"files/{item.file_uuid}/{name or 'content'}{directory}",
         uploaded_by_uuid=UPLOADERS[item.owner] if names_uploaders else None,
-        processing_status=processed,
+        processing_status=processed if tells_states else None,
     )

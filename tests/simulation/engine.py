@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -29,6 +30,7 @@ from syncd.state.database import schema, store as storage
 from syncd.state.database.store import Store
 from syncd.state.database.writer import Writer, _Job
 from syncd.workers import clock_seen
+from syncd.workers.poll_options import PollOptions
 
 FOLDER = "f"
 GRACE_SECONDS = 60.0
@@ -158,14 +160,18 @@ class Engine:
         between: Callable[[str], None],
         hints: Callable[[], list[tuple[bytes, bool]]],
         lapse: Callable[[float], None] = lambda _seconds: None,
+        listed_from: int = PollOptions().listed_from,
     ) -> None:
         """`lapse` lets the time pass for which an upload waits."""
         self._service, self._clock, self._hints = service, clock, hints
         self.store = SimulatedStore(base / "state", between)
         self.store.open(clock())
         self.parts = composition.build(config, self.store, clock=clock)
-        for waiting in (self.parts.poller, self.parts.deleter, self.parts.confirmer):
+        poller = self.parts.poller
+        for waiting in (poller, poller.listing, self.parts.deleter, self.parts.confirmer):
             waiting.pause = lambda _: False
+        poller.options = replace(poller.options, listed_from=listed_from)
+        poller.listing.options = poller.options
         stop = self.parts.uploader._stop
 
         def wait(seconds: float) -> bool:
@@ -182,7 +188,7 @@ class Engine:
             "settle": self.parts.reconciler.step,
             "upload": self._upload,
             "confirm": self.parts.confirmer.step,
-            "poll": self.parts.poller.step,
+            "poll": self._poll,
             "delete": self.parts.deleter.step,
             "take": self.parts.after_upload.step,
             "adopt": self._adopt,
@@ -208,6 +214,11 @@ class Engine:
         for watched in self.parts.watch.folders.values():
             watched.look_hints()
         self.parts.watch.look_due()
+
+    def _poll(self) -> None:
+        # It wants to run at once when it has found a listing to read.
+        if self.parts.poller.step() == 0.0:
+            self.parts.poller.step()
 
     def _upload(self) -> None:
         uploader = self.parts.uploader

@@ -31,7 +31,7 @@ from syncd.files_api import (
     UnauthorizedError,
     UnprocessableError,
 )
-from syncd.files_api.listing import MOST_PAGES, read_listing, walk
+from syncd.files_api.listing import MOST_PAGES, newest_pages, read_listing, walk
 
 from . import answers
 from .objects import FOREIGN, OURS, Object, Violation, Weather
@@ -350,6 +350,7 @@ class Service:
             ahead_seconds=self.ahead_seconds,
             echo=self.echo,
             tells_sizes=self.traits.tells_sizes,
+            tells_states=self.traits.tells_states,
             names_uploaders=self.names_uploaders,
         )
 
@@ -362,7 +363,9 @@ class Service:
         self._there("get_frames", file_uuid)
         return FileFrames(file_uuid=file_uuid, frame_count=3, frame_urls=())
 
-    def list(self, *, workspace_uuid=None, limit=None, offset=None, **_) -> FilePage:
+    def list(
+        self, *, workspace_uuid=None, file_type=None, limit=None, offset=None, **_
+    ) -> FilePage:
         self._enter("list", mutates=False)
         self.listings += 1
         self._refuse_key("list")
@@ -371,6 +374,8 @@ class Service:
             self._shift()
         now = self.clock()
         there = [o for o in self.objects.values() if o.there and o.visible_at <= now]
+        if file_type is not None:
+            there = [o for o in there if o.is_video == (file_type == "video")]
         there.sort(key=self._place, reverse=self.traits.order == "newest")
         count = len(there) + (self.rng.random() < self.weather.miscount)
         start = offset or 0
@@ -393,6 +398,12 @@ class Service:
 
     def list_all(self, *, workspace_uuid=None, limit=None, **_) -> Iterator[FileDetail]:
         return walk(lambda size, offset: self.list(limit=size, offset=offset), limit)
+
+    def newest_pages(self, *, workspace_uuid=None, file_type=None, **_):
+        def read_page(size: int, offset: int) -> FilePage:
+            return self.list(limit=size, offset=offset, file_type=file_type)
+
+        return newest_pages(read_page, self.page_items)
 
     def read_listing(
         self,

@@ -3,7 +3,7 @@
 import pytest
 
 from syncd.disk import Fingerprint
-from syncd.state import after_upload, due, overview, scan_index
+from syncd.state import after_upload, due, overview, polls, scan_index
 from syncd.state.deletions import Deletions
 from syncd.state.holds import missing
 from syncd.state.ledger import Arrival, Intent, Ledger, Offer, Stored
@@ -16,13 +16,18 @@ OFFERS = [
     Offer(number, Fingerprint(1, 1, 1, 1), "0" * 64, "text/plain", "direct") for number in (1, 2)
 ]
 ARRIVALS = [Arrival(number, Stored(f"uuid-{number}"), NOW, NOW) for number in (1, 2)]
+LISTED = polls.Answered([None, "w"], NOW)
 ASKED = {
     "several intents": lambda db: LEDGER._ordinary(db, [Intent(offer, NOW) for offer in OFFERS]),
     "several outcomes": lambda db: LEDGER._ordinary_arrivals(db, ARRIVALS),
     "uploads": lambda db: (inserted(db), due.uploads(db, NOW, 10)),
     "next upload": lambda db: due.next_upload(db, NOW),
-    "polls": lambda db: due.polls(db, NOW, 10),
-    "next poll": lambda db: due.next_poll(db, NOW),
+    "polls": lambda db: polls.due(db, NOW, 10),
+    "next poll": lambda db: polls.next_due(db, NOW),
+    "polls beside listings": lambda db: polls.due(db, NOW, 10, LISTED),
+    "next poll beside listings": lambda db: polls.next_due(db, NOW, LISTED),
+    "pending videos": lambda db: polls.pending(db, NOW),
+    "videos of a page": lambda db: polls.shown(db, "w", ["u"]),
     "missing": lambda db: due.missing(db, NOW, "f", 10),
     "deletions": lambda db: due.deletions(db, NOW, 10, missing=True),
     "next deletion": lambda db: due.next_deletion(db, NOW),

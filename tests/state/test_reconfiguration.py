@@ -4,7 +4,7 @@ import pytest
 
 from syncd.disk import Fingerprint
 from syncd.identity import RootIdentity
-from syncd.state import attempts, copies, due, files, folders, holds, reconfiguration
+from syncd.state import attempts, copies, due, files, folders, holds, polls, reconfiguration
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.lifecycle import FileStatus
@@ -101,11 +101,11 @@ def test_a_folder_that_is_configured_no_more_releases_its_copies(known):
     known.policies["f"] = kept
     assert known.see("f", b"1").status is FileStatus.READY
     assert known.statuses("f") == ["released", "released"]
-    (asked,) = known.do(due.polls, 1e6, 10)
+    (asked,) = known.do(polls.due, 1e6, 10)
     ledger = Ledger(policies=known.policies, instance="i")
     facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
     assert known.do(ledger.completed, asked.id, 1e6, **facts) == "live"
-    assert known.do(due.polls, 1e6, 10) == []
+    assert known.do(polls.due, 1e6, 10) == []
 
 
 def test_a_copy_that_others_deleted_while_it_was_released_is_gone_and_its_file_sent_again(known):
@@ -113,7 +113,7 @@ def test_a_copy_that_others_deleted_while_it_was_released_is_gone_and_its_file_s
     known.release_removed()
     known.policies["f"] = kept
     known.see("f", b"1")
-    (asked,) = known.do(due.polls, 1e6, 10)
+    (asked,) = known.do(polls.due, 1e6, 10)
     known.do(Ledger(policies=known.policies, instance="i").gone_remotely, asked.id, 1e6)
     assert known.statuses("f") == ["gone", "released"]
     assert [file.path for file in known.do(due.uploads, 1e6, 10)] == [b"1"]
@@ -124,12 +124,12 @@ def test_a_released_copy_whose_file_changed_before_it_was_found_stays_released(k
     known.release_removed()
     known.policies["f"] = kept
     file = known.see("f", b"1")
-    (asked,) = known.do(due.polls, 1e6, 10)
+    (asked,) = known.do(polls.due, 1e6, 10)
     known.do(files.update, file.id, sha256="b" * 64)
     facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
     ledger = Ledger(policies=known.policies, instance="i")
     assert known.do(ledger.completed, asked.id, 1e6, **facts) == "released"
-    assert known.do(due.polls, 1e6, 10) == []
+    assert known.do(polls.due, 1e6, 10) == []
 
 
 @pytest.mark.row(70)

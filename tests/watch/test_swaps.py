@@ -8,7 +8,7 @@ from watch_place import POLICIES
 
 from syncd import mounts
 from syncd.mounts import Mount
-from syncd.state import due
+from syncd.state import polls
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.workers.clock_seen import ClockWatch
@@ -133,7 +133,7 @@ def test_a_directory_that_was_moved_to_another_disk_and_linked_keeps_its_copies(
     work(swaps)
     assert swaps.files()[b"d/x"].status == "ready"
     # They are taken up again as soon as the service says that it still has them.
-    assert len(swaps.store.read(lambda db: due.polls(db, swaps.now(), 9))) == 2
+    assert len(swaps.store.read(lambda db: polls.due(db, swaps.now(), 9))) == 2
 
 
 @pytest.mark.row(5)

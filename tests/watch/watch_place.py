@@ -2,7 +2,7 @@ import itertools
 import os
 import time
 
-from syncd.state import copies, due, files, holds
+from syncd.state import copies, files, holds, polls
 from syncd.state.copies import Copy
 from syncd.state.ledger import Ledger, Offer, Stored
 from syncd.state.planner import Policy
@@ -119,7 +119,7 @@ class Place:
         """Let the service have all the released copies that it is asked for."""
         ledger = Ledger(policies=POLICIES, instance=self.store.instance)
         facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
-        for copy in self.store.read(lambda db: due.polls(db, self.now(), 100)):
+        for copy in self.store.read(lambda db: polls.due(db, self.now(), 100)):
             self.store.write(lambda db, c=copy: ledger.completed(db, c.id, self.now(), **facts))
 
     def copies(self):

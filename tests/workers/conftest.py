@@ -20,7 +20,8 @@ from syncd.workers.confirmer import Confirmer, ConfirmOptions
 from syncd.workers.deleter import Deleter, MirroredFolder
 from syncd.workers.gate import Gate
 from syncd.workers.organization_check import OrganizationCheck
-from syncd.workers.poller import Poller, PollOptions
+from syncd.workers.poll_options import PollOptions
+from syncd.workers.poller import Poller
 from syncd.workers.preparation import SourceRoot, UploadOptions
 from syncd.workers.reconciler import ReconcileOptions, Reconciler
 from syncd.workers.uploader import Uploader

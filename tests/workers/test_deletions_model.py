@@ -20,7 +20,7 @@ from syncd import disk, identity
 from syncd.disk import Fingerprint, Found, Sight
 from syncd.files_api import ServerError
 from syncd.identity import RootIdentity, View
-from syncd.state import due, files, holds, manifest, scan_index
+from syncd.state import due, files, holds, manifest, polls, scan_index
 from syncd.state.database import migrations
 from syncd.state.database.connection import Database
 from syncd.state.deletions import Deletions
@@ -456,7 +456,7 @@ class World:
                 stored = Stored(uuid, "r", "completed")
                 self.ledger.stored(self.store.db, begun.id, stored, self.now, look=self.now)
         facts = {"remote_file_path": None, "frame_count": None, "video_metadata": None}
-        for copy in due.polls(self.store.db, self.now, 10):
+        for copy in polls.due(self.store.db, self.now, 10):
             # A copy that was released is taken up again once the service says that it has it.
             if copy.file_uuid in self.remote:
                 self.ledger.completed(self.store.db, copy.id, self.now, **facts)

@@ -45,6 +45,7 @@ TABLE = {
     "last-segment": ("name", {}),
     "no-echo": ("none", {}),
     "no-sizes": ("name", {"sizes": "url"}),
+    "no-states": ("name", {}),
     "no-video-metadata": ("name", {"video_metadata": False}),
     "no-zone": ("name", {}),
     "delete-204": ("name", {"second_delete": 204}),
