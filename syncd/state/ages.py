@@ -124,8 +124,8 @@ _QUERIES: Mapping[AwaitedWork, str] = {
           WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
     """,
     AwaitedWork.PROCESSING: f"""
-      SELECT f.path, c.stored_at AS since, c.due_at AS next_at, 0 AS often_tried, c.error_message,
-        c.error_status
+      SELECT f.path, c.stored_at AS since, c.due_at AS next_at,
+        c.attempts >= {MANY_TRIES} AS often_tried, c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
     """,

@@ -127,6 +127,18 @@ def test_each_state_is_overdue_past_its_limit_and_not_before(desk, state):
         assert desk.overdue(undisturbed_since=desk.now - 30, **progress) == [], "clocks stand still"
 
 
+def test_a_video_is_overdue_also_where_the_service_asks_to_wait_again_and_again(desk):
+    desk.see(b"a")
+    copy, since = desk.store_it(b"a", "processing"), desk.now
+    failure = Failure("Service Unavailable", 503)
+    for _ in range(5):
+        desk.do(desk.ledger.still_processing, copy.id, "pending", desk.now, failure)
+    desk.now = since + 24 * HOUR - 2
+    assert desk.overdue(undisturbed_since=desk.now - 30) == []
+    desk.now += 4
+    assert desk.overdue(undisturbed_since=desk.now - 30) == [(AwaitedWork.PROCESSING, "a", 1)]
+
+
 @pytest.mark.parametrize("scope", ["f", holds.EVERYWHERE])
 @pytest.mark.parametrize("state", [AwaitedWork.QUEUED, AwaitedWork.FAILING, AwaitedWork.DELETING])
 def test_what_is_paused_is_not_overdue_and_what_goes_on_is(desk, state, scope):
