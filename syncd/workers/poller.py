@@ -25,9 +25,11 @@ log = logging.getLogger(__name__)
 
 #: A larger number of frames is a mistake of the service.
 MOST_FRAMES = 1 << 53
-#: The limit on the last look at each copy: at a released one that is taken up again, and at a video
-#: that a listing rightly showed to be done. A look that finds a video unfinished takes longer.
+#: The limit on requests for released copies, however many are taken up again.
 ASKS_PER_SECOND = 50.0
+#: Times `polls_per_second` at which videos are asked for that a listing rightly showed to be done:
+#: that look is the last one at each.
+DONE_FACTOR = 10.0
 #: Seconds that a step takes at least while listings are read.
 FOLLOWED_STEP_SECONDS = 1.0
 
@@ -71,8 +73,7 @@ class Poller:
             if self.gate.seconds_shut_for_all():
                 return 0.0
             self.look(copy)
-            is_last = self.listing.learn(copy) or copy.status is CopyStatus.RELEASED
-            if self.pause(1.0 / (ASKS_PER_SECOND if is_last else self.options.polls_per_second)):
+            if self.pause(1.0 / self._rate_after(copy)):
                 return None
         if are_many or self.listing.has_done:
             return 0.0
@@ -83,6 +84,14 @@ class Poller:
         times = (self.store.read(polls.next_due, now, answered), self.listing.next_at)
         next_at = min((at for at in times if at is not None), default=None)
         return None if next_at is None else max(next_at - self.clock(), 0.0)
+
+    def _rate_after(self, copy: Copy) -> float:
+        """Learn from a look at a copy; return how many like it may follow within a second."""
+        if self.listing.learn(copy):
+            return DONE_FACTOR * self.options.polls_per_second
+        if copy.status is CopyStatus.RELEASED:
+            return ASKS_PER_SECOND
+        return self.options.polls_per_second
 
     def look(self, copy: Copy) -> None:
         """Ask for a video, or for a copy whose content its file holds again.

@@ -392,3 +392,15 @@ def test_a_service_that_cannot_be_reached_is_not_listed_again_and_again(cinema, 
 def test_a_clock_that_is_set_back_keeps_no_listing_waiting():
     course = _Course(is_followed=True, read_at=1000.0, wait=30.0)
     assert [course.is_due(now) for now in (1000, 1029, 1030, 900)] == [False, False, True, True]
+
+
+@pytest.mark.long
+def test_videos_that_are_done_are_asked_for_at_ten_times_the_rate_at_most(cinema, video):
+    for file in cinema.pending(MANY):
+        cinema.process(file, video)
+    cinema.limit(0.5)
+    waits, sleep = [], cinema.poller.pause
+    cinema.poller.pause = lambda seconds: (waits.append(seconds), sleep(seconds))[1]
+    cinema.poll(120)
+    assert cinema.by_status() == {CopyStatus.LIVE: MANY}
+    assert min(waits) == pytest.approx(0.2)
