@@ -17,6 +17,7 @@ from syncd.files_api import (
     FilesClient,
     NotFoundError,
     RateLimitedError,
+    ServerError,
     UnauthorizedError,
 )
 from syncd.repair.adopt import AdoptError
@@ -374,7 +375,9 @@ def obeyed(gate: Gate, told: Iterator[JsonObject]) -> Iterator[JsonObject]:
 
 
 def _asks_to_wait(error: FilesApiError) -> bool:
-    return isinstance(error, RateLimitedError) or error.retry_after is not None
+    return isinstance(error, RateLimitedError) or (
+        isinstance(error, ServerError) and error.retry_after is not None
+    )
 
 
 def _obedient(command: Command) -> Command:

@@ -6,7 +6,7 @@ folder, and syncd never deletes it.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +38,7 @@ _LOOK = "the same command looks it up first"
 _AGAIN = "--again has it fetched anyway, and it may then be there twice"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Fetching:
     """Registers URLs at the service, in one workspace."""
 
@@ -48,6 +48,8 @@ class Fetching:
     clock: Callable[[], float]
     #: told of a failure that meets every request to the service
     failed: Callable[[FilesApiError], object] = lambda _: None
+    #: the failure that ended the asking
+    _asked: FilesApiError | None = field(default=None, init=False)
 
     def run(self, urls: Sequence[str], *, again: bool) -> Iterator[JsonObject]:
         """Yield how far it is and, last, what became of each URL, in their order.
@@ -61,11 +63,13 @@ class Fetching:
             try:
                 files.append(self._fetch(url, again=again))
             except FilesApiError as error:
-                self.failed(error)
                 if not files:
                     raise
+                self._asked = error
+            if self._asked is not None:
+                self.failed(self._asked)
                 rest = len(urls) - len(files)
-                files += [_failed(f"it was not asked for: {error.text}")] * rest
+                files += [_failed(f"it was not asked for: {self._asked.text}")] * rest
                 break
         yield {"files": files}
 
@@ -94,6 +98,8 @@ class Fetching:
                 raise
             return _failed(f"it was not registered: {error.text}")
         except FilesApiError as error:
+            if error.retry_after is not None:
+                self._asked = error
             return _failed(f"{error.text.rstrip('.')}; it may be registered all the same: {_LOOK}")
         if made.file_uuid is None:
             return _failed(f"the answer names no uuid; it may be registered all the same: {_LOOK}")

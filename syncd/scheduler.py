@@ -171,6 +171,9 @@ class Scheduler:
 
     def nudge(self) -> None:
         """Run each step that is late by the monotonic clock; called every second or so."""
+        if self._threads is not None:
+            with suppress(RuntimeError, MemoryError):
+                self._threads.start_missing()
         late = self._monotonic() - LATE_SECONDS
         for step in self._steps.values():
             if step.running_since is None and step.due_at < late:

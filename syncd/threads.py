@@ -36,6 +36,18 @@ class Threads:
                 self._changed.notify()
                 return
             self._alive += 1
+        self._start()
+
+    def start_missing(self) -> None:
+        """Start a thread for calls that found none; raise as `submit` does."""
+        with self._changed:
+            if self._ended or len(self._calls) <= self._idle:
+                return
+            self._alive += 1
+        self._start()
+
+    def _start(self) -> None:
+        """Start a thread that is counted already; count it no more if that fails."""
         name = f"{self._name}_{next(self._numbers)}"
         try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
@@ -59,7 +71,8 @@ class Threads:
         finally:
             with self._changed:
                 self._alive -= 1
-                self._changed.notify_all()
+                if self._ended:
+                    self._changed.notify_all()
 
     def _next(self) -> Callable[[], object] | None:
         """Wait for a call; return None if this thread is to end."""

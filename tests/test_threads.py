@@ -80,3 +80,20 @@ def test_an_end_does_not_wait_for_a_call_that_hangs():
     go.set()
     some.shutdown(wait=True)
     assert not alive()
+
+
+def test_calls_that_found_no_thread_at_all_run_once_there_is_one(monkeypatch):
+    some, ran = Threads("some", kept=1), threading.Event()
+
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            some.submit(ran.set)
+        with pytest.raises(RuntimeError):
+            some.start_missing()
+    some.start_missing()
+    assert ran.wait(5)
+    some.shutdown(wait=True)

@@ -24,8 +24,9 @@ from syncd.workers.poll_options import PollOptions
 
 log = logging.getLogger(__name__)
 
-#: States in which the service has ended its work on a video.
+#: States in which the service has ended its work on a video, and all that are known.
 _ENDED = ("completed", "failed")
+_KNOWN = ("pending", "processing", *_ENDED)
 #: A page counts as one request, and as one more for so many files on it.
 FILES_A_REQUEST = 50
 #: Files of a page, and pages of a listing, at most.
@@ -37,6 +38,11 @@ SHARE = 0.2
 MOST_DONE = 1000
 #: The first rest of a listing that does not pay, in seconds, and the longest.
 REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3600.0
+#: Samples in a row, of videos that a listing shows unfinished, that are done: one may have ended
+#: since the page was read.
+MOST_MISSED = 2
+#: Seconds that a reading counts as at most, whatever the clock says.
+LONGEST_READING_SECONDS = 300.0
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +56,9 @@ class _Course:
     #: times in a row that it did not pay, and until when it rests
     failures: int = 0
     rests_until: float = -math.inf
+    #: when a sample was taken last, and how many in a row were done
+    sampled_at: float = math.inf
+    missed: int = 0
 
     def is_due(self, now: float) -> bool:
         """Return whether it is to be read; a clock that was set back is no reason to wait."""
@@ -60,27 +69,32 @@ class _Course:
 class _Balance:
     """What one reading costs and saves, in requests."""
 
-    #: videos that would be asked for, and those of them that a page told of
+    #: videos that would be asked for, those of them that a page showed, and told the state of
     wanted: int
+    shown: int = 0
     told: int = 0
     pages: int = 0
     cost: float = 0.0
     #: the cost of the last pages, which told of none
     barren: float = 0.0
     done: int = 0
-    #: whether a video of ours was shown without a state
-    is_mute: bool = False
 
-    def add_page(self, files: int, told: int) -> None:
+    def add_page(self, files: int, shown: int, told: int) -> None:
         cost = 1 + files / FILES_A_REQUEST
         self.pages += 1
+        self.shown += shown
         self.told += told
         self.cost += cost
         self.barren = 0.0 if told else self.barren + cost
 
     @property
+    def is_mute(self) -> bool:
+        """Whether videos were shown, and none with a state that is known."""
+        return bool(self.shown) and not self.told
+
+    @property
     def pays(self) -> bool:
-        return self.told > self.cost and not self.is_mute
+        return self.told > self.cost
 
     @property
     def may_pay(self) -> bool:
@@ -107,6 +121,8 @@ class VideoListing:
         self._courses: dict[str | None, _Course] = {}
         #: videos that a listing showed to be done, by id, with their workspaces
         self._done: dict[int, str | None] = {}
+        #: videos that a listing showed unfinished, asked for all the same, with their workspaces
+        self._samples: dict[int, str | None] = {}
 
     @property
     def answered(self) -> Answered:
@@ -135,6 +151,7 @@ class VideoListing:
             rests = now < course.rests_until <= now + LONGEST_REST_SECONDS
             if number >= self.options.listed_from and not course.is_followed and not rests:
                 course.is_followed, course.read_at = True, -math.inf
+                course.sampled_at, course.missed = now, 0
                 added = True
         return added
 
@@ -158,8 +175,10 @@ class VideoListing:
     def learn(self, copy: Copy) -> bool:
         """Learn from the answer about a video; return whether a listing rightly showed it done."""
         if copy.id not in self._done:
+            self._learn_from_sample(copy)
             return False
         workspace = self._done.pop(copy.id)
+        self._samples.pop(copy.id, None)
         after = self.store.read(copies.get, copy.id)
         if after is None or after.status is not CopyStatus.PROCESSING:
             self._courses[workspace].failures = 0
@@ -168,6 +187,21 @@ class VideoListing:
             word = after.processing_status or "processing"
             self._rest(workspace, f"it showed a video as done that is {word}")
         return False
+
+    def _learn_from_sample(self, copy: Copy) -> None:
+        """Stop following a listing that shows videos unfinished which are done."""
+        if copy.id not in self._samples:
+            return
+        workspace = self._samples.pop(copy.id)
+        after = self.store.read(copies.get, copy.id)
+        course = self._courses[workspace]
+        if after is None or after.status is not CopyStatus.PROCESSING:
+            course.missed += 1
+        elif after.error_message is None:
+            course.missed = 0
+        if course.missed >= MOST_MISSED and course.is_followed:
+            course.missed = 0
+            self._rest(workspace, "it shows videos as unfinished that are done")
 
     def _pending(self, now: float) -> dict[str | None, int]:
         """Count the videos by workspace, without those that are rarely asked for."""
@@ -186,7 +220,7 @@ class VideoListing:
                 limit=min(max(balance.wanted, FEWEST_FILES), MOST_FILES),
             ):
                 self.gate.succeeded()
-                self._record(workspace, files, balance, began + self.options.max_poll_seconds)
+                self._record(workspace, files, balance, began)
                 if self.pause(1.0 / self.options.polls_per_second):
                     return True
                 if not balance.may_pay or self.gate.seconds_shut_for_all():
@@ -202,34 +236,53 @@ class VideoListing:
         return False
 
     def _record(
-        self, workspace: str | None, files: Sequence[FileDetail], balance: _Balance, soon: float
+        self, workspace: str | None, files: Sequence[FileDetail], balance: _Balance, began: float
     ) -> None:
         """Note what a page tells of videos of ours, in one commit; add it to the balance."""
-        shown = {
-            file.file_uuid: file.processing_status for file in files if _is_in(file, workspace)
-        }
-        now, told, unfinished = self.clock(), 0, []
-        for copy in self.store.read(polls.shown, workspace, list(shown)):
-            word, due_at = shown[copy.file_uuid or ""], copy.due_at or 0.0
-            balance.is_mute |= not word
-            told += due_at <= soon
+        words = _words(files, workspace)
+        now, soon = self.clock(), began + self.options.max_poll_seconds
+        seen = told = 0
+        unfinished: list[tuple[Copy, Progress]] = []
+        for copy in self.store.read(polls.shown, workspace, list(words)):
+            word, due_at = words[copy.file_uuid or ""], copy.due_at or 0.0
+            seen += due_at <= soon
+            told += due_at <= soon and word in _KNOWN
             if word in _ENDED:
                 balance.done += 1
                 if len(self._done) < MOST_DONE:
                     self._done[copy.id] = workspace
-            elif word and (due_at <= now or word != copy.processing_status):
+            elif word in _KNOWN and (due_at <= now or word != copy.processing_status):
                 look_at = now + self.options.wait(copy, now) if due_at <= now else None
-                unfinished.append(Progress(copy.id, word, look_at))
-        if unfinished:
-            self.store.write(self.ledger.still_processing_all, unfinished)
-        balance.add_page(len(files), told)
+                unfinished.append((copy, Progress(copy.id, word or "", look_at)))
+        self._put_off(workspace, unfinished, began)
+        balance.add_page(len(files), seen, told)
+
+    def _put_off(
+        self, workspace: str | None, unfinished: Sequence[tuple[Copy, Progress]], began: float
+    ) -> None:
+        """Put the looks at unfinished videos off; now and then, all but one, to see if it is so."""
+        course = self._courses[workspace]
+        due = [copy for copy, _ in unfinished if (copy.due_at or 0.0) <= began]
+        sample = None
+        # A clock that was set back is no reason to wait.
+        if (
+            due
+            and not course.sampled_at <= began < course.sampled_at + self.options.max_poll_seconds
+        ):
+            sample = min(due, key=lambda copy: copy.due_at or 0.0).id
+            self._samples[sample], course.sampled_at = workspace, began
+        rest = [what for copy, what in unfinished if copy.id != sample]
+        if rest:
+            self.store.write(self.ledger.still_processing_all, rest)
 
     def _plan(self, course: _Course, began: float, balance: _Balance) -> None:
         """Set when to read again: the later, the longer it is, and the longer nothing gets done."""
         least = balance.pages / (SHARE * self.options.polls_per_second)
         rare = 0.0 if balance.done else course.wait * 1.5
         rare = max(self.options.first_poll_seconds, min(rare, self.options.max_poll_seconds / 2))
-        course.read_at, course.wait = began, max(least, rare)
+        took = min(max(self.clock() - began, 0.0), LONGEST_READING_SECONDS)
+        # A slow listing must leave time to ask for what it showed.
+        course.read_at, course.wait = began, took + max(least, rare, took * (1 / SHARE - 1))
 
     def _rest(self, workspace: str | None, why: str) -> None:
         """Ask for the videos of a workspace one by one, for a while that grows each time."""
@@ -238,8 +291,21 @@ class VideoListing:
         course.is_followed, course.wait = False, 0.0
         course.failures = min(course.failures + 1, 10)
         course.rests_until = self.clock() + seconds
-        self._done = {i: name for i, name in self._done.items() if name != workspace}
+        for known in (self._done, self._samples):
+            for copy_id in [i for i, name in known.items() if name == workspace]:
+                del known[copy_id]
         log.info("videos are asked for one by one for %s, not by a listing: %s", span(seconds), why)
+
+
+def _words(files: Sequence[FileDetail], workspace: str | None) -> dict[str, str | None]:
+    """Return the states of a page's files by uuid; None where it tells none, or two."""
+    words: dict[str, str | None] = {}
+    for file in files:
+        if _is_in(file, workspace):
+            word = file.processing_status
+            is_same = words.setdefault(file.file_uuid, word) == word
+            words[file.file_uuid] = word if is_same else None
+    return words
 
 
 def _is_in(file: FileDetail, workspace: str | None) -> bool:
@@ -250,6 +316,6 @@ def _is_in(file: FileDetail, workspace: str | None) -> bool:
 
 def _why(balance: _Balance) -> str:
     if balance.is_mute:
-        return "it tells no states"
+        return "it tells no states that are known"
     videos, pages = counted(balance.told, "video"), counted(balance.pages, "page")
     return f"{pages} told of {videos} of {balance.wanted}"

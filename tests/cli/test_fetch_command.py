@@ -226,6 +226,19 @@ def test_a_refused_key_and_a_wait_that_is_asked_for_end_the_call(alone, syncd):
     assert len(alone.sent) == 3
 
 
+def test_a_503_that_asks_to_wait_ends_the_call_and_is_obeyed(alone, syncd):
+    alone.answers = [(503, b"", ("retry-after", "600"))]
+    code, _, err = syncd("fetch", URL, "https://host.example/2")
+    assert code == 1
+    assert "may be registered all the same" in err
+    assert "was not asked for" in err
+    assert len(alone.sent) == 1
+    code, _, err = syncd("fetch", "https://host.example/3")
+    assert code == 1
+    assert "asked to wait: ask again in" in err
+    assert len(alone.sent) == 1
+
+
 def test_it_waits_for_the_end_of_processing(alone, syncd):
     alone.answers = [created(1), told("pending"), (503, b""), told("processing")]
     alone.answer = told("completed")

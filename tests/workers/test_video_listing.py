@@ -404,3 +404,43 @@ def test_videos_that_are_done_are_asked_for_at_ten_times_the_rate_at_most(cinema
     cinema.poll(120)
     assert cinema.by_status() == {CopyStatus.LIVE: MANY}
     assert min(waits) == pytest.approx(0.2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("word", ["processing", "pending", "COMPLETED", "uploaded"])
+def test_videos_that_are_done_go_live_though_a_listing_never_shows_it(cinema, video, word):
+    for file in cinema.pending(MANY):
+        cinema.process(file, video)
+    cinema.relist(processing_status=word)
+    cinema.poll(600)
+    assert cinema.by_status() == {CopyStatus.LIVE: MANY}
+
+
+@pytest.mark.long
+def test_a_foreign_object_with_our_uuid_keeps_no_video_from_going_live(cinema, video):
+    for file in cinema.pending(MANY):
+        cinema.process(file, video)
+    read = cinema.client.newest_pages
+    foreign = {"workspace_uuid": OTHER_WORKSPACE, "processing_status": "processing"}
+    cinema.client.newest_pages = lambda **how: (
+        (*page, *(replace(item, **foreign) for item in page)) for page in read(**how)
+    )
+    cinema.poll(600)
+    assert cinema.by_status() == {CopyStatus.LIVE: MANY}
+
+
+@pytest.mark.long
+def test_a_slow_listing_leaves_time_to_ask_for_what_it_shows(cinema, video):
+    for file in cinema.pending(4 * MANY):
+        cinema.process(file, video)
+    read = cinema.client.newest_pages
+
+    def slow(**how):
+        for page in read(**how):
+            cinema.now += 30.0
+            yield page
+
+    cinema.client.newest_pages = slow
+    asked = cinema.poll(120)
+    assert cinema.by_status() == {CopyStatus.LIVE: 4 * MANY}
+    assert asked["list"] <= 2
