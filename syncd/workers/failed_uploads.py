@@ -22,7 +22,8 @@ from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger
 from syncd.state.texts import error_text
 from syncd.workers.concurrency import Concurrency
-from syncd.workers.gate import NOT_ABOUT_THE_FILE, Gate
+from syncd.workers.gate import Gate
+from syncd.workers.refusals import NOT_ABOUT_THE_FILE
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,8 @@
 
 A refused key stops every request that changes something, and places a hold. An answer that asks
 for patience slows all requests. While the service is unreachable, one file at a time probes it.
-
-While all requests wait for the service, they *rest*. A *pause* is something else: a person's hold
-on a folder, or on everything, which the gate ends once its time has come.
+While all requests wait for the service, they *rest*; a *pause* is a person's hold, which the gate
+ends once its time has come.
 """
 
 import json
@@ -30,6 +29,7 @@ from syncd.state.backoff import LONGEST_ASKED_SECONDS, backoff_seconds
 from syncd.state.database.store import Store, read_fact, set_fact
 from syncd.state.holds import pauses, standstill
 from syncd.state.manual_retry import try_unanswered_again
+from syncd.units import span
 from syncd.workers.gate_holds import QUOTA_REST_SECONDS, GateHolds
 from syncd.workers.pace import Pace
 from syncd.workers.probe import TRIPPED_AFTER, Probe
@@ -43,9 +43,8 @@ log = logging.getLogger(__name__)
 REST = "rest"
 #: Seconds between two probes of a key that was refused.
 KEY_PROBE_SECONDS = 30.0
-
-#: Refusals that say nothing about the file: its copy stays planned, and no try is counted.
-NOT_ABOUT_THE_FILE = (RateLimitedError, UnauthorizedError, QuotaError)
+#: Seconds from which on a wait that the service asks for is logged.
+TOLD_SECONDS = 60.0
 
 
 class _Rest(NamedTuple):
@@ -79,8 +78,7 @@ class Gate:
     def __post_init__(self) -> None:
         self._holds = GateHolds(self.store, self.clock, self.key_remedy)
         self._lock = threading.Lock()
-        self._failures = 0
-        self._throttled = 0
+        self._failures = self._throttled = 0
         #: how many rests have begun; a request notes this and passes it to `failed`
         self.rests = 0
         self._shut_until = 0.0
@@ -305,7 +303,8 @@ class Gate:
                 self.rests += 1
                 throttled = self._throttled
             seconds = backoff_seconds(throttled, asked=asked)
-            self._shut(seconds, asked=asked is not None)
+            if self._shut(seconds, asked=asked is not None) and seconds >= TOLD_SECONDS:
+                log.warning("the service asks to wait: no request for %s: %s", span(seconds), error)
             if isinstance(error, RateLimitedError):
                 self.pace.refused(seconds)
         if isinstance(error, ServerError):
@@ -323,7 +322,8 @@ class Gate:
         elif failures == TRIPPED_AFTER:
             log.warning("the Files API cannot be reached; waiting for it: %s", error)
 
-    def _shut(self, seconds: float, *, asked: bool = False) -> None:
+    def _shut(self, seconds: float, *, asked: bool = False) -> bool:
+        """Make all requests wait for so many seconds; return whether that is longer than before."""
         until = self.monotonic() + seconds
         with self._lock:
             longer, self._shut_until = until > self._shut_until, max(self._shut_until, until)
@@ -331,6 +331,7 @@ class Gate:
                 self._asked_until = max(self._asked_until, until)
         if longer:
             self._keep_rest()
+        return longer
 
     def _keep_rest(self) -> None:
         """Record how long all requests rest, so that a restart does not cut it short."""

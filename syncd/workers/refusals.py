@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from syncd.files_api import FilesApiError
+from syncd.files_api import FilesApiError, QuotaError, RateLimitedError, UnauthorizedError
 from syncd.state import holds
 from syncd.state.backoff import backoff_seconds
 from syncd.state.database.store import Store, Transaction
@@ -19,6 +19,8 @@ from syncd.workers.probe import Probe
 
 log = logging.getLogger(__name__)
 
+#: Refusals that say nothing about the file: its copy stays planned, and no try is counted.
+NOT_ABOUT_THE_FILE = (RateLimitedError, UnauthorizedError, QuotaError)
 #: Different files in a row that are refused alike, after which no file is to blame.
 ALIKE = 10
 _ADVICE = (

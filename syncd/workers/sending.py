@@ -25,8 +25,9 @@ from syncd.state.database.store import Store, Transaction
 from syncd.state.files import File
 from syncd.state.ledger import Failure, Ledger, Stored
 from syncd.workers.failed_uploads import FailedUploads
-from syncd.workers.gate import NOT_ABOUT_THE_FILE, Gate
+from syncd.workers.gate import Gate
 from syncd.workers.preparation import Preparation, Prepared
+from syncd.workers.refusals import NOT_ABOUT_THE_FILE
 from syncd.workers.transfers import Transfer, Transfers
 
 #: Seconds for which a reserved record is kept for a storage that asks to wait: a presigned URL is

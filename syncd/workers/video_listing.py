@@ -1,9 +1,9 @@
 """Reads how far many videos are from a listing, so that only those that are done are asked for.
 
 A listing decides whom to ask next, and nothing else: a video goes live or fails on the answer to a
-request for it alone, and one that no page shows is asked for like before. A listing that does not
-pay rests for a while: one that is refused, shows no states, is contradicted by the answer to such a
-request, or is long because of other objects.
+request for it alone. One that no page shows is asked for like before, and now and then one that is
+shown unfinished. A listing that does not pay rests for a while: one that is refused, shows no
+states, is contradicted by the answer to such a request, or is long because of other objects.
 """
 
 import logging

@@ -203,3 +203,10 @@ def test_a_hold_whose_release_failed_to_commit_is_released_later(shop, monkeypat
 
 def fails_to_commit(*_, **__):
     raise StateWriteError("I/O error")
+
+
+def test_a_long_wait_that_the_service_asks_for_is_logged_once(shop, caplog):
+    door = gate(shop)
+    for seconds in (5.0, 3600.0, 3600.0, 60.0):
+        door.failed(asked(seconds))
+    assert caplog.text.count("the service asks to wait: no request for 60 min") == 1
