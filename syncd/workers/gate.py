@@ -2,8 +2,7 @@
 
 A refused key stops every request that changes something, and places a hold. An answer that asks
 for patience slows all requests. While the service is unreachable, one file at a time probes it.
-While all requests wait for the service, they *rest*; a *pause* is a person's hold, which the gate
-ends once its time has come.
+While all requests wait for the service, they *rest*; a *pause* is a hold that a person placed.
 """
 
 import json
