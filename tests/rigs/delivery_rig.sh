@@ -20,7 +20,7 @@ line "python3 -m venv /tmp/build && /tmp/build/bin/pip wheel -q --no-deps -w /op
   && ln -s /opt/syncd/bin/syncd /usr/bin/syncd" >"$scratch/wheel.log" 2>&1 \
   || { cat "$scratch/wheel.log"; give_up "the wheel cannot be installed"; }
 check "the wheel holds what init prints" line \
-  "syncd init --prometheus-rules | grep -q SyncdDown && ls /opt/syncd/lib/python3*/site-packages/syncd/deploy/systemd/drop-ins/backoff.conf"
+  "syncd init --prometheus-rules | grep -q SyncdDown && syncd init --systemd --drop-in backoff | grep -q RestartSteps"
 
 ### A unit of the system's manager, for a folder whose files are moved by their owner
 
@@ -35,7 +35,7 @@ after_upload = "move"
 move_to = "/home/admin/sent"
 settle_seconds = 1
 TOML
-check "the documented commands print a unit and start it" line "$export_rig; $(block own-unit | sed 's/sudo //g; s/restart syncd/enable --now syncd/')"
+check "the documented commands print a unit and start it" line "$export_rig; $(block own-unit | sed 's/sudo //g')"
 check "systemd-analyze verify has nothing to say" is "" inside bash -c 'systemd-analyze verify --man=no syncd.service 2>&1'
 check "it runs as the folder's owner" is admin line 'ps -o user= -p $(systemctl show --value -p MainPID syncd)'
 line "runuser -u admin -- sh -c 'printf %s moved >/home/admin/in/a.txt'"
