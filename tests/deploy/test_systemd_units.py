@@ -198,12 +198,12 @@ def test_a_folder_of_roots_that_a_group_may_read_is_read_through_that_group(unit
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         top = Path(name)
         top.chmod(0o755)
-        drop = of(top / "drop", 0, grp.getgrnam("www-data").gr_gid, 0o2750)
+        drop = of(top / "drop", 0, grp.getgrnam("daemon").gr_gid, 0o2750)
         monkeypatch.setattr(obstacles, "programs", list)
         file = top / "syncd.toml"
         file.write_text(f'[[folders]]\npath = "{drop}"\n')
         text, lines = unit(None, config=file)
-        assert values(lines, "SupplementaryGroups") == ["www-data"]
+        assert values(lines, "SupplementaryGroups") == ["daemon"]
         assert values(lines, "DynamicUser") == ["yes"]
         assert "--drop-in group" not in text
 
