@@ -56,9 +56,10 @@ def kubernetes(config: Config, kind: str) -> Iterator[str]:
 def _sharded(claims: list[str]) -> Iterator[str]:
     last = containers.SHARDS - 1
     yield (
-        f"- Claims that must exist: {', '.join(claims)}. ReadWriteMany, if the pods run on several "
-        f"nodes; with the directories shard-0 to shard-{last} in each."
+        f"- Claims that must exist: {', '.join(claims)} (ReadWriteMany, if the pods run on several "
+        "nodes)."
     )
+    yield f"- In each claim, a directory for each pod: shard-0 to shard-{last}."
     yield "- WORKSPACE-OF-SHARD-N: the uuid of a workspace for each shard."
     yield "- For more shards, raise `replicas` and add their files to the ConfigMap."
     yield f"- Size: {containers.LARGE_STATE_SIZE} of state serves a million files in each shard."

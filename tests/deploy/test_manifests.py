@@ -276,7 +276,7 @@ def head(out):
         (
             ["--kubernetes", "sharded"],
             [
-                "Claims that must exist: drop, drop-2, drop-3.",
+                "Claims that must exist: drop, drop-2, drop-3 (",
                 "ReadWriteMany",
                 "WORKSPACE-OF-SHARD",
             ],
