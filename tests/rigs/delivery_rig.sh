@@ -42,7 +42,26 @@ line "runuser -u admin -- sh -c 'printf %s moved >/home/admin/in/a.txt'"
 check "a file in a home of mode 0700 arrives" eventually 30 has_one moved
 check "and is moved, which its unit allows" eventually 20 line "test -e /home/admin/sent/a.txt && ! test -e /home/admin/in/a.txt"
 check "it may write nowhere else" line '! nsenter -t $(systemctl show --value -p MainPID syncd) -m -- touch /home/admin/other'
-line "systemctl disable -q --now syncd"
+
+### A folder of root's that a group may read, and the documented removal
+
+line "systemctl stop syncd; groupadd media; install -d -g media -m 2750 /srv/media
+  (umask 027; printf %s grouped >/srv/media/g.txt)
+  cat >/etc/syncd/syncd.toml" <<'TOML'
+[state]
+directory = "/var/lib/syncd-media"
+[[folders]]
+path = "/srv/media"
+settle_seconds = 1
+TOML
+check "the same commands print a unit for the group's folder" line "$export_rig; $(block own-unit | sed 's/sudo //g') && systemctl restart syncd"
+check "the file that only the group may read arrives" eventually 30 has_one grouped
+check "a printed drop-in is installed by its first line" line \
+  "syncd init --systemd --drop-in backoff | install -D -m 644 /dev/stdin /etc/systemd/system/syncd.service.d/backoff.conf"
+check "the state lies in /var/lib/private" line 'test -L /var/lib/syncd-media && test -e /var/lib/private/syncd-media/state.db'
+check "removed as documented, the state stays and nothing else does" line \
+  'systemctl disable -q --now syncd && rm -r /etc/systemd/system/syncd.service* && systemctl daemon-reload \
+    && test -e /var/lib/private/syncd-media/state.db && ! systemctl cat syncd 2>/dev/null'
 
 ### A unit of a user's own manager
 
