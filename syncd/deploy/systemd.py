@@ -105,9 +105,10 @@ def drop_in(name: str, *, user: bool) -> str:
     """Return a shipped drop-in, below the commands that install it."""
     option, sudo = ("--user ", "") if user else ("", "sudo ")
     place = f"{_place(user=user)}/syncd.service.d/{name}.conf"
+    command = ["syncd", "init", "--systemd", *option.split(), "--drop-in", name]
     install = f"{sudo}install -D -m 644 /dev/stdin {place}"
     lines = [
-        f"syncd init --systemd {option}--drop-in {name} | {install}",
+        f"{' '.join(command)} | {install}",
         f"{sudo}systemctl {option}daemon-reload && {sudo}systemctl {option}restart syncd",
     ]
     return "".join(f"# {line}\n" for line in lines) + shipped.read(f"drop-ins/{name}.conf")

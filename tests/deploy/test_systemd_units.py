@@ -17,6 +17,9 @@ from syncd.deploy import access, obstacles, shipped, systemd
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
+IS_OPEN, WHO, REACHES = systemd._is_open, systemd._who, access.reaches
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """An empty directory to work in, without variables of ours."""
@@ -28,8 +31,15 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(systemd, "_is_open", lambda path: path.name != "private")
     monkeypatch.setattr(systemd, "_who", lambda path: path.name)
     monkeypatch.setattr(obstacles, "programs", lambda: [Path("/opt/syncd")])
-    monkeypatch.setattr(obstacles.access, "reaches", lambda path, *_: path.name != "private")
+    monkeypatch.setattr(access, "reaches", lambda path, *_: path.name != "private")
     return tmp_path
+
+
+def unpatched(monkeypatch):
+    """Let modes and owners count as they are."""
+    monkeypatch.setattr(systemd, "_is_open", IS_OPEN)
+    monkeypatch.setattr(systemd, "_who", WHO)
+    monkeypatch.setattr(access, "reaches", REACHES)
 
 
 @pytest.fixture
@@ -194,7 +204,7 @@ def of(path, user, group, mode):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 def test_a_folder_of_roots_that_a_group_may_read_is_read_through_that_group(unit, monkeypatch):
-    monkeypatch.undo()
+    unpatched(monkeypatch)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         top = Path(name)
         top.chmod(0o755)
@@ -202,6 +212,7 @@ def test_a_folder_of_roots_that_a_group_may_read_is_read_through_that_group(unit
         monkeypatch.setattr(obstacles, "programs", list)
         file = top / "syncd.toml"
         file.write_text(f'[[folders]]\npath = "{drop}"\n')
+        file.chmod(0o644)
         text, lines = unit(None, config=file)
         assert values(lines, "SupplementaryGroups") == ["daemon"]
         assert values(lines, "DynamicUser") == ["yes"]
@@ -212,7 +223,7 @@ def test_a_folder_of_roots_that_a_group_may_read_is_read_through_that_group(unit
 def test_a_folder_that_root_alone_may_read_is_refused_with_both_remedies(
     place, monkeypatch, capsys
 ):
-    monkeypatch.undo()
+    unpatched(monkeypatch)
     drop = of(place / "drop", 0, 0, 0o700)
     file = place / "syncd.toml"
     file.write_text(f'[[folders]]\npath = "{drop}"\n')
