@@ -314,7 +314,7 @@ def test_every_promise_in_short_leads_to_the_sentences_that_spell_it_out():
 
 
 def test_the_example_for_compose_fits_the_image_and_leaves_time_to_drain():
-    (compose,) = (yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml")
+    compose = yaml.safe_load(documents.marked()["compose"])
     service = compose["services"]["syncd"]
     key_file = service["environment"]["AYMARA_AI_API_KEY_FILE"]
     assert Path(key_file).name in service["secrets"]
@@ -322,6 +322,13 @@ def test_the_example_for_compose_fits_the_image_and_leaves_time_to_drain():
     assert [mount.split(":")[1] for mount in service["volumes"]] == ["/data", "/state"]
     drain = float(service["environment"]["SYNCD_UPLOAD__DRAIN_SECONDS"])
     assert drain < float(service["stop_grace_period"].removesuffix("s"))
+
+
+def test_the_example_for_prometheus_has_the_job_that_rules_and_dashboard_ask_for():
+    (job,) = yaml.safe_load(documents.marked()["scrape"])["scrape_configs"]
+    for name in ("systemd/syncd.rules.yml", "systemd/grafana.json"):
+        asked = re.findall(r'\bjob=\\?"(\w+)', documents.text(name))
+        assert {*asked} == {job["job_name"]}
 
 
 def test_every_action_is_pinned_by_commit_and_names_its_release():

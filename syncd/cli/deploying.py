@@ -2,15 +2,16 @@
 
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import click
 
 from syncd.cli.lines import complain
 from syncd.cli.options import Options
 from syncd.config.credentials import KEY_FILE_VARIABLE
+from syncd.config.locations import default_state_directory
 from syncd.config.settings import Config
-from syncd.deploy import containers, environment, shipped, systemd, yaml
+from syncd.deploy import containers, environment, notes, shipped, systemd, yaml
 from syncd.exceptions import ConfigError
 from syncd.log import printable
 
@@ -34,26 +35,28 @@ def text(options: Options, what: str, *, user: bool) -> str:
         if what != "systemd" or not config.file or os.environ.get(name)
     ]
     for name in withheld:
-        complain(f"{name} is left out, since it may hold a secret; set it where syncd will run")
+        complain(
+            f"{environment.setting(name)} is left out, since it may hold a secret; set {name} "
+            "where syncd will run"
+        )
     if what == "systemd":
+        for warning in systemd.warnings(config, os.environ, user=user):
+            complain(f"warning: {warning}")
         unit = systemd.user_unit if user else systemd.system_unit
         return unit(config, os.environ)
+    if config.state.directory != default_state_directory(os.environ):
+        complain(
+            f"[state] directory = {printable(str(config.state.directory))} is not used: the state "
+            f"lies in {containers.place_of_state(what)}"
+        )
     return _manifest(config, what)
 
 
-def _notes(config: Config, key_file: str, project: dict[str, Any]) -> Iterator[str]:
-    """Yield the comments above a project of Compose."""
-    user = project["services"]["syncd"].get("user", str(containers.USER)).partition(":")[0]
-    yield f"# User {user} must be allowed to read the folders and {printable(key_file)}.\n"
-    if user != str(containers.USER):
-        image = containers.USER
-        yield (
-            "# Rootless podman: leave out `user`, `depends_on` and the service `state`, and add\n"
-            f'# userns_mode: "keep-id:uid={image},gid={image}"\n'
-        )
-    if config.server.listen and config.server.token_file is None:
-        token = containers.COMPOSE_TOKEN
-        yield f"# openssl rand -hex 16 > {token}   # {user} must be allowed to read it, too\n"
+def drop_in(name: str, *, user: bool) -> str:
+    """Return a shipped drop-in, below the commands that install it."""
+    if user and name not in systemd.USER_DROP_INS:
+        raise click.UsageError(f"--drop-in {name}: a service of yours reads what you may read")
+    return systemd.drop_in(name, user=user)
 
 
 def _manifest(config: Config, what: str) -> str:
@@ -61,7 +64,11 @@ def _manifest(config: Config, what: str) -> str:
     if what == "compose":
         key_file = str(Path(given).absolute()) if given else "./aymara-api-key"
         project = containers.compose(config, key_file)
-        return "".join([*_notes(config, key_file, project), yaml.dump(project)])
-    key_file = printable(shlex.quote(given or "aymara-api-key"))
-    documents = [yaml.dump(each) for each in containers.kubernetes(config, what)]
-    return f"# {containers.secret_command(config, key_file)}\n" + "---\n".join(documents)
+        head = [*notes.compose(config, key_file, project)]
+        documents = [project]
+    else:
+        documents = containers.kubernetes(config, what)
+        command = containers.secret_command(config, shlex.quote(given or "aymara-api-key"))
+        head = [command, *notes.kubernetes(config, what)]
+    text = notes.with_images("---\n".join(yaml.dump(each) for each in documents))
+    return "".join(f"# {printable(line)}\n" for line in head) + text

@@ -1,6 +1,5 @@
 """The command that serves a Files API on this machine: `emulator`."""
 
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -49,8 +48,13 @@ class _Address(click.ParamType[Any]):
 
 class _Emulator(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with suppress(click.ClickException), formatter.section("Personalities"):
-            formatter.write_text(", ".join(load_emulator().PERSONALITIES))
+        heading = "Personalities"
+        try:
+            text = ", ".join(load_emulator().PERSONALITIES)
+        except click.ClickException as error:
+            heading, text = "Not installed", error.message
+        with formatter.section(heading):
+            formatter.write_text(text)
 
 
 @click.command(cls=_Emulator)

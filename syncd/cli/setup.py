@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from syncd.cli.options import F, Options, common, pass_options
+from syncd.deploy import shipped
 from syncd.log import printable
 
 DEFAULT = Path("syncd.toml")
@@ -25,10 +26,10 @@ path = "drop"               # the folder to watch; relative to this file
 # max_size = "5GiB"         # larger files are left out; without it there is no limit
 # existing = "upload"       # or "skip": what is there at the very first scan is left out
 # watch = "auto"            # or "native", "polling"
-# settle_seconds = 5        # a file is sent when it has been quiet for so long; 0 where it is
-#                           # renamed in when it is finished
+# settle_seconds = 5        # a file is sent when it has been quiet for this long; 0 where it
+#                           # is renamed in when it is finished
 # rescan_seconds = 300
-# grace_seconds = 60        # a file must be gone for so long before it is deleted remotely
+# grace_seconds = 60        # a file must be gone for this long before it is deleted remotely
 # workspace_uuid = "123e4567-e89b-12d3-a456-426614174000"
 # mirror_deletions = true   # false: what is deleted here stays there
 # marker = ".syncd-root"    # a file without which the folder is not there: for mounts
@@ -65,7 +66,7 @@ path = "drop"               # the folder to watch; relative to this file
 #                               # "new" sends them again, "adopt" takes up what is there
 
 [upload]
-# workers = "auto"              # as many transfers at a time as pay, up to 64; or a number
+# workers = "auto"              # as many parallel transfers as raise throughput (up to 64)
 # method = "auto"               # or "direct", "presigned"
 # direct_max = "32MiB"          # auto: larger files go presigned
 # token = true                  # false: names are sent as they are
@@ -83,7 +84,7 @@ path = "drop"               # the folder to watch; relative to this file
 # grace_seconds = 60
 # hold_files = 20               # more deletions an hour, and more than hold_percent, are held
 # hold_percent = 20             # "off" turns a limit off
-# hold_max = 1000               # more than so many always are
+# hold_max = 1000               # more than this always are
 # remote_gone = "hold"          # or "reupload", "forget"
 
 [server]
@@ -96,7 +97,7 @@ path = "drop"               # the folder to watch; relative to this file
 # webhook = "https://..."       # gets a JSON document when not all is well, and when it is again
 # command = ["/usr/local/bin/alert"]   # gets the same on its standard input
 # ping_url = "https://..."      # called every minute while all is well
-# after_seconds = 60            # a cause that ends within so many seconds is not told
+# after_seconds = 60            # problems that clear within this time are not reported
 
 # [[hooks]]                     # tells a command or a URL of each file, as JSON
 # on = "synced"                 # or "failed", "deleted"
@@ -112,7 +113,7 @@ path = "drop"               # the folder to watch; relative to this file
 
 def _prints(name: str, text: str) -> Callable[[F], F]:
     """Return an option that prints something in place of writing a configuration."""
-    return click.option(f"--{name}", "what", flag_value=name, help=text)
+    return click.option(f"--{name}", is_flag=True, help=text)
 
 
 @click.command()
@@ -120,6 +121,11 @@ def _prints(name: str, text: str) -> Callable[[F], F]:
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 @_prints("systemd", "Print a unit of systemd for the configuration that is in force.")
 @click.option("--user", is_flag=True, help="With --systemd: a unit for your own service manager.")
+@click.option(
+    "--drop-in",
+    type=click.Choice(shipped.drop_ins()),
+    help="With --systemd: print a drop-in for the unit, and no unit.",
+)
 @_prints("compose", "Print a project of Docker Compose for it.")
 @click.option(
     "--kubernetes",
@@ -135,19 +141,23 @@ def _prints(name: str, text: str) -> Callable[[F], F]:
 @pass_options
 def init(
     options: Options,
+    /,
     file: Path | None,
     *,
     force: bool,
-    what: str | None,
     user: bool,
-    kubernetes: str | None,
+    drop_in: str | None,
+    **printed: bool | str | None,
 ) -> None:
     """Write a commented configuration to FILE (./syncd.toml), or print what deploys one."""
-    if user and what != "systemd":
-        raise click.UsageError("--user goes with --systemd")
-    if what and kubernetes:
-        raise click.UsageError(f"--{what} and --kubernetes: give only one of them")
-    if not (what or kubernetes):
+    given = [name for name, value in printed.items() if value]
+    if len(given) > 1:
+        words = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{words}: give only one of them")
+    for option, is_given in (("user", user), ("drop-in", drop_in)):
+        if is_given and not printed["systemd"]:
+            raise click.UsageError(f"--{option} goes with --systemd")
+    if not given:
         _write(options, file, force=force)
         return
     if file or force:
@@ -155,7 +165,13 @@ def init(
     # Only here: a new configuration needs none of it.
     from syncd.cli import deploying  # noqa: PLC0415
 
-    click.echo(deploying.text(options, kubernetes or what or "", user=user), nl=False)
+    what = str(printed["kubernetes"] or given[0].replace("_", "-"))
+    text = (
+        deploying.drop_in(drop_in, user=user)
+        if drop_in
+        else deploying.text(options, what, user=user)
+    )
+    click.echo(text, nl=False)
 
 
 def _write(options: Options, file: Path | None, *, force: bool) -> None:

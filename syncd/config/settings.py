@@ -82,7 +82,7 @@ class State(_Section):
 class Upload(_Section):
     """How files are sent."""
 
-    #: transfers at a time; `"auto"` (None) is for as many as pay
+    #: parallel transfers; `"auto"` (None) is for as many as raise throughput
     workers: Workers = None
     resend_after_seconds: float = Field(default=120, ge=0, le=YEAR_SECONDS)
     drain_seconds: float = Field(default=10, ge=0, le=DAY_SECONDS)

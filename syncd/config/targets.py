@@ -56,7 +56,7 @@ class AlertSettings(Section):
     command: Words = ()
     #: called while all is well
     ping_url: Url | None = None
-    #: a cause that ends within so many seconds is not told
+    #: problems that clear within this time are not reported
     after_seconds: float = Field(default=60, ge=0, le=86_400)
 
     _command = field_validator("command")(_checked_words)

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from syncd import __version__
 from syncd.config.credentials import KEY_FILE_VARIABLE
 from syncd.config.settings import Config
 from syncd.deploy import access, environment
 
-IMAGE = f"syncd:{__version__}"
+#: What `docker build -t syncd .` makes.
+IMAGE = "syncd"
+#: Stands for the image of the program beside it.
+PROGRAM = "your-program"
 PORT = 8766
 #: The user of the image.
 USER = 10_001
@@ -24,6 +26,10 @@ DRAIN_SECONDS, GRACE_SECONDS = 60, 90
 KINDS = ("deployment", "job", "statefulset", "sharded", "daemonset")
 _SCRATCH = ("deployment", "job")
 SHARDS = 2
+#: Sizes of the claims. A state of 4 GiB, with its backups, serves a million files.
+STATE_SIZE, LARGE_STATE_SIZE, FOLDER_SIZE = "1Gi", "4Gi", "10Gi"
+#: The directory of a node with the state, in a DaemonSet.
+NODE_STATE = "/var/lib/syncd"
 
 
 def compose(config: Config, key_file: str) -> dict[str, Any]:
@@ -107,9 +113,10 @@ def kubernetes(config: Config, kind: str) -> list[dict[str, Any]]:
     elif kind == "deployment":
         spec = {"replicas": 1, **spec}
     elif kind in ("statefulset", "sharded"):
-        claims = [_claim("state", "1Gi", "ReadWriteOncePod")]
+        size = LARGE_STATE_SIZE if kind == "sharded" else STATE_SIZE
+        claims = [_claim("state", size, "ReadWriteOncePod")]
         if kind == "statefulset":
-            claims += [_claim(drop, "10Gi", "ReadWriteOncePod") for drop, *_ in _drops(config)]
+            claims += [_claim(drop, FOLDER_SIZE, "ReadWriteOncePod") for drop, *_ in drops(config)]
         replicas = SHARDS if kind == "sharded" else 1
         spec = {"replicas": replicas, "serviceName": name, **spec, "volumeClaimTemplates": claims}
     kinds = {"job": ("batch/v1", "Job"), "deployment": ("apps/v1", "Deployment")}
@@ -121,6 +128,13 @@ def kubernetes(config: Config, kind: str) -> list[dict[str, Any]]:
     texts = {f"shard-{n}.toml": _shard(n) for n in range(SHARDS)}
     shards = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "syncd-shards"}}
     return [shards | {"data": texts}, work]
+
+
+def place_of_state(kind: str) -> str:
+    """Return where the state lies, in words, whatever the configuration says."""
+    if kind == "daemonset":
+        return f"the directory {NODE_STATE} of each node"
+    return "the volume `state`"
 
 
 def secret_command(config: Config, key_file: str) -> str:
@@ -148,21 +162,21 @@ def _pod(config: Config, kind: str) -> dict[str, Any]:
     else:
         # Always makes it a sidecar: it starts before the program, and ends after it.
         pod["initContainers"] = [container | {"restartPolicy": "Always"}]
-        mounts = [{"name": name, "mountPath": str(path)} for name, path, _ in _drops(config)]
-        pod["containers"] = [{"name": "producer", "image": "your-program", "volumeMounts": mounts}]
+        mounts = [{"name": name, "mountPath": str(path)} for name, path, _ in drops(config)]
+        pod["containers"] = [{"name": "producer", "image": PROGRAM, "volumeMounts": mounts}]
     if kind == "job":
         pod["restartPolicy"] = "Never"
     if kind in _SCRATCH:
-        volumes += [{"name": name, "emptyDir": {}} for name, *_ in _drops(config)]
+        volumes += [{"name": name, "emptyDir": {}} for name, *_ in drops(config)]
         volumes.append({"name": "state", "emptyDir": {}})
     elif kind == "daemonset":
         pod["initContainers"] = [_owner_of_state()]
-        volumes += [_host(name, str(path), "Directory") for name, path, _ in _drops(config)]
-        volumes.append(_host("state", "/var/lib/syncd", "DirectoryOrCreate"))
+        volumes += [_host(name, str(path), "Directory") for name, path, _ in drops(config)]
+        volumes.append(_host("state", NODE_STATE, "DirectoryOrCreate"))
     elif kind == "sharded":
         volumes += [
             {"name": name, "persistentVolumeClaim": {"claimName": name}}
-            for name, *_ in _drops(config)
+            for name, *_ in drops(config)
         ]
         volumes.append({"name": "shards", "configMap": {"name": "syncd-shards"}})
     return pod | {"volumes": volumes}
@@ -187,7 +201,7 @@ def _container(config: Config, kind: str) -> dict[str, Any]:
         {"name": "secrets", "mountPath": SECRETS, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
     ]
-    for name, path, writes in _drops(config):
+    for name, path, writes in drops(config):
         mount = {"name": name, "mountPath": str(path), "readOnly": not writes}
         if kind == "sharded":
             mount["subPathExpr"] = "shard-$(POD_INDEX)"
@@ -270,7 +284,7 @@ def _places(config: Config) -> Iterator[tuple[Path, bool]]:
     yield from seen.items()
 
 
-def _drops(config: Config) -> list[tuple[str, Path, bool]]:
+def drops(config: Config) -> list[tuple[str, Path, bool]]:
     """Return the volumes of those directories: name, path, and whether syncd writes there."""
     return [
         (f"drop-{number}" if number > 1 else "drop", path, writes)

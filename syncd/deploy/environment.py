@@ -43,6 +43,12 @@ def withheld(config: Config) -> list[str]:
     return [name for name, is_secret in secret.items() if is_secret]
 
 
+def setting(variable: str) -> str:
+    """Return a variable's setting as a message names it: `[alerts] webhook`."""
+    section, _, key = variable.removeprefix("SYNCD_").lower().partition("__")
+    return f"[{section}] {key}" if key else f"[[{section}]]"
+
+
 def folders(config: Config, *, any_root: bool = False) -> dict[str, str]:
     """Return the variable that names the folders; `any_root` takes what is at each path."""
     listed = [_folder(config, folder) for folder in config.folders]

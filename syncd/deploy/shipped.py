@@ -6,6 +6,12 @@ from pathlib import Path
 _PLACES = (Path(__file__).parent / "systemd", Path(__file__).parents[2] / "systemd")
 
 
+def drop_ins() -> list[str]:
+    """Return the names of the shipped drop-ins."""
+    found = (path.stem for place in _PLACES for path in (place / "drop-ins").glob("*.conf"))
+    return sorted({*found})
+
+
 def read(name: str) -> str:
     """Return the text of a shipped file, by its path beneath `systemd/`."""
     place = next((place for place in _PLACES if (place / name).exists()), _PLACES[0])

@@ -1,15 +1,20 @@
 """The unit of systemd for one configuration, made from the unit that syncd ships."""
 
+import grp
 import os
 import pwd
 import re
 import shlex
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from syncd.config.credentials import KEY_FILE_VARIABLE, TOKEN_CREDENTIAL, TOKEN_FILE_VARIABLE
+from syncd.config.credentials import (
+    KEY_FILE_VARIABLE,
+    KEY_VARIABLE,
+    TOKEN_CREDENTIAL,
+    TOKEN_FILE_VARIABLE,
+)
 from syncd.config.loading import SANDBOX_VARIABLE
 from syncd.config.locations import (
     FOLDERS_VARIABLE,
@@ -20,7 +25,7 @@ from syncd.config.locations import (
     default_state_directory,
 )
 from syncd.config.settings import Config
-from syncd.deploy import environment, shipped
+from syncd.deploy import access, environment, obstacles, shipped
 from syncd.exceptions import ConfigError
 
 _PROGRAM, _FILE = "/opt/syncd/bin/syncd", "/etc/syncd/syncd.toml"
@@ -34,6 +39,8 @@ _OWN = re.compile(
 #: Variables that hold a path.
 _PATHS = (STATE_VARIABLE, "SYNCD_WATCH", "SYNCD_API__CA_FILE")
 _HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
+#: A service of one's own needs no other: it reads what its user may read.
+USER_DROP_INS = ("backoff",)
 _TEMPORARY = tuple(map(Path, ("/tmp", "/var/tmp")))  # noqa: S108
 
 
@@ -49,6 +56,7 @@ def system_unit(config: Config, environ: Mapping[str, str]) -> str:
         "DynamicUser": ["no" if owner else "yes"],
         "LoadCredential": [*_credentials(environ)],
     }
+    groups = [_group_name(group) for group in sorted(_groups(config))]
     writable = [*_written(config)]
     if state and beneath is None:
         given |= {"StateDirectory": [], "StateDirectoryMode": []}
@@ -56,18 +64,23 @@ def system_unit(config: Config, environ: Mapping[str, str]) -> str:
     else:
         given["StateDirectory"] = [_escaped(beneath or "syncd")]
     named = [folder.path for folder in config.folders]
-    used = [*named, *writable, _program(), *filter(None, [config.file])]
+    used = [*named, *writable, *obstacles.programs(), *filter(None, [config.file])]
+    # A drop-in for what the unit has already would only mislead.
+    needless = ["group"] if owner or groups else []
     if _any_beneath(used, _HOMES):
         given["ProtectHome"] = ["read-only"]
+        needless.append("home")
     if _any_beneath(used, _TEMPORARY):
         given["PrivateTmp"] = ["no"]
     text = _adapted(shipped.read("syncd.service"), config, (_PROGRAM, _FILE))
-    text = _with(text, given)
-    more = [*_environment(config, environ), *_secret_files(config)]
+    text = _without_drop_ins(_with(text, given), needless)
+    more = [f"SupplementaryGroups={group}" for group in groups]
+    more += [*_environment(config, environ), *_secret_files(config)]
     # Without the dash the service would not start while one of them is away.
     more += [f"ReadWritePaths={_quoted(f'-{path}')}" for path in dict.fromkeys(writable)]
     # Without a name in the configuration, others than the service look elsewhere.
-    return _head(config, user="", state=None if state else _STATES / "syncd") + _added(text, more)
+    head = _head(config, environ, user="", state=None if state else _STATES / "syncd")
+    return head + _added(text, more)
 
 
 def user_unit(config: Config, environ: Mapping[str, str]) -> str:
@@ -78,15 +91,42 @@ def user_unit(config: Config, environ: Mapping[str, str]) -> str:
     more = [*_environment(config, environ)]
     if environ.get("XDG_STATE_HOME") and not environ.get(STATE_VARIABLE):
         more.append(_variable(STATE_VARIABLE, str(config.state.directory)))
-    return _head(config, user="--user ") + _added(text, more)
+    return _head(config, environ, user="--user ") + _added(text, more)
 
 
-def _head(config: Config, *, user: str, state: Path | None = None) -> str:
+def warnings(config: Config, environ: Mapping[str, str], *, user: bool) -> Iterator[str]:
+    """Yield what would keep the unit from starting."""
+    if user:
+        return obstacles.of_user(config)
+    return obstacles.of_system(config, _owner(config, environ), _groups(config))
+
+
+def drop_in(name: str, *, user: bool) -> str:
+    """Return a shipped drop-in, below the commands that install it."""
+    option, sudo = ("--user ", "") if user else ("", "sudo ")
+    place = f"{_place(user=user)}/syncd.service.d/{name}.conf"
+    command = ["syncd", "init", "--systemd", *option.split(), "--drop-in", name]
+    install = f"{sudo}install -D -m 644 /dev/stdin {place}"
+    lines = [
+        f"{' '.join(command)} | {install}",
+        f"{sudo}systemctl {option}daemon-reload && {sudo}systemctl {option}restart syncd",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + shipped.read(f"drop-ins/{name}.conf")
+
+
+def _place(*, user: bool) -> str:
+    return "~/.config/systemd/user" if user else "/etc/systemd/system"
+
+
+def _head(
+    config: Config, environ: Mapping[str, str], *, user: str, state: Path | None = None
+) -> str:
     """Return the comment that says how to install the unit."""
-    place = "~/.config/systemd/user" if user else "/etc/systemd/system"
+    place = _place(user=bool(user))
     option = f" -c {shlex.quote(str(config.file))}" if config.file else ""
     call = f"syncd{option} init --systemd {user}".rstrip()
     lines = [
+        *_key_command(environ, is_user=bool(user)),
         f"{call} > {place}/syncd.service",
         *(['sudo loginctl enable-linger "$USER"'] if user else []),
         f"systemctl {user}daemon-reload && systemctl {user}enable --now syncd",
@@ -94,6 +134,21 @@ def _head(config: Config, *, user: str, state: Path | None = None) -> str:
     if state:
         lines.append(f"{STATE_VARIABLE}={shlex.quote(str(state))} syncd{option} status")
     return "".join(f"# {line}\n" for line in lines)
+
+
+def _key_command(environ: Mapping[str, str], *, is_user: bool) -> Iterator[str]:
+    """Yield the command that makes the key's file, unless it is there."""
+    file = "~/.config/syncd/aymara-api-key" if is_user else _KEY_FILE
+    given = environ.get(KEY_FILE_VARIABLE)
+    place = Path(given).absolute() if given else Path(file).expanduser()
+    try:
+        place.lstat()
+    except FileNotFoundError:
+        shown = shlex.quote(str(place)) if given else file
+        yield f'install -D -m 600 /dev/stdin {shown} <<< "${KEY_VARIABLE}"'
+    except OSError:
+        # It may be there: writing to it anew could lose a key.
+        return
 
 
 def _adapted(text: str, config: Config, shown: tuple[str, str]) -> str:
@@ -127,6 +182,13 @@ def _with(text: str, given: Mapping[str, list[str]]) -> str:
         lines = "".join(f"{key}={value}\n" for value in values)
         before, *rest = re.split(rf"^{key}=.*\n", text, flags=re.MULTILINE)
         text = before + lines + "".join(rest)
+    return text
+
+
+def _without_drop_ins(text: str, names: list[str]) -> str:
+    """Return a unit without the comments that name these drop-ins."""
+    for name in names:
+        text = re.sub(rf"^#.*--drop-in {name}\b.*\n", "", text, flags=re.MULTILINE)
     return text
 
 
@@ -198,14 +260,15 @@ def _owner(config: Config, environ: Mapping[str, str]) -> str:
     needed |= {
         folder.path: "read"
         for folder in config.folders
-        if folder.path not in needed and not _is_open(folder.path)
+        if folder.path not in needed and not _is_open(folder.path) and not _group(folder.path)
     }
     owners = {path: _who(path) for path in needed}
     for path, owner in owners.items():
         if owner == "root":
+            group = " or a group (chgrp)" if needed[path] == "read" else ""
             raise ConfigError(
-                f"{path} can be {needed[path]} by root alone, and syncd does not run as root; "
-                "give it to another user (chown)"
+                f"{path} can be {needed[path]} by root alone, and the service does not run as "
+                f"root; give it to another user (chown){group}"
             )
     if len({*owners.values()}) > 1:
         whose = ", ".join(f"{path} to {owner}" for path, owner in owners.items())
@@ -214,6 +277,32 @@ def _owner(config: Config, environ: Mapping[str, str]) -> str:
             "configuration for each user"
         )
     return next(iter(owners.values()), "")
+
+
+def _groups(config: Config) -> set[int]:
+    """Return the groups through which the service reads folders of root's."""
+    return {
+        group
+        for folder in config.folders
+        if not _is_open(folder.path) and (group := _group(folder.path))
+    }
+
+
+def _group(path: Path) -> int:
+    """Return the group that may list a directory of root's; 0 where it takes root."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    is_readable = access.reaches(path, None, {status.st_gid})
+    return status.st_gid if status.st_uid == 0 and is_readable else 0
+
+
+def _group_name(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
 
 
 def _who(path: Path) -> str:
@@ -231,14 +320,7 @@ def _who(path: Path) -> str:
 
 def _is_open(path: Path) -> bool:
     """Whether every user may list a directory; one that is not there counts as open."""
-    try:
-        modes = [place.stat().st_mode for place in (path, *path.parents)]
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    is_reachable = all(mode & stat.S_IXOTH for mode in modes)
-    return is_reachable and bool(modes[0] & stat.S_IROTH)
+    return access.reaches(path, None, frozenset()) is not False
 
 
 def _any_beneath(paths: list[Path], places: tuple[Path, ...]) -> bool:

@@ -48,7 +48,7 @@ class SourceRoot:
 class UploadOptions:
     """How to send; sizes in bytes, times in seconds."""
 
-    #: transfers at a time; None for as many as pay
+    #: parallel transfers; None for as many as raise throughput
     workers: int | None = 8
     method: str = "auto"
     direct_max: int = 32 << 20

@@ -236,6 +236,19 @@ def test_the_emulator_names_its_extra_when_packages_are_missing(syncd, monkeypat
     assert "pip install 'syncd[emulator]'" in err
 
 
+def test_the_emulators_help_lists_personalities_or_names_the_extra(syncd, monkeypatch):
+    def missing(_):
+        raise ModuleNotFoundError("No module named 'av'", name="av")
+
+    from syncd.cli import emulator
+
+    assert "newest-first" in syncd("emulator", "--help")[1].partition("Personalities:")[2]
+    monkeypatch.setattr(emulator, "import_module", missing)
+    code, out, _ = syncd("emulator", "--help")
+    assert (code, "Personalities:" in out) == (0, False)
+    assert "pip install 'syncd[emulator]'" in " ".join(out.split())
+
+
 def test_the_demo_names_its_extra_when_packages_are_missing(syncd, monkeypatch):
     def missing(_):
         raise ModuleNotFoundError("No module named 'av'", name="av")

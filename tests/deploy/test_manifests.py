@@ -5,9 +5,11 @@ import json
 import os
 import tomllib
 
+import documents
 import pytest
 import yaml
 
+from syncd import __version__
 from syncd.cli import group as cli
 from syncd.config import loading
 from syncd.config.settings import Settings
@@ -225,7 +227,13 @@ def test_no_secret_stands_in_a_manifest(init, monkeypatch, capsys, tmp_path):
     out, err = capsys.readouterr()
     assert "a-secret" not in out + err
     assert "**" not in out
-    assert "SYNCD_ALERTS__WEBHOOK is left out" in err
+    assert "[alerts] webhook is left out" in err
+    assert "set SYNCD_ALERTS__WEBHOOK" in err
+    assert "# - [alerts] webhook is left out, since it may hold a secret: set SYNCD_ALERTS__" in out
+    assert cli.call(["init", "--compose"]) == 0
+    assert (
+        "# [alerts] webhook is left out, since it may hold a secret: set" in capsys.readouterr().out
+    )
 
 
 def test_the_alert_rules_are_printed_as_they_are_shipped(capsys):
@@ -237,6 +245,71 @@ def test_the_alert_rules_are_printed_as_they_are_shipped(capsys):
 def test_the_dashboard_is_printed_as_it_is_shipped(capsys):
     assert cli.call(["init", "--grafana"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "syncd"
+
+
+def test_the_printed_image_is_the_one_that_the_documented_command_builds(init):
+    operations = documents.text(".github/OPERATIONS.md")
+    for words in (["--compose"], ["--daemonset"], ["--kubernetes"], ["--kubernetes", "sharded"]):
+        _, out = init(*words)
+        images = [
+            line.strip(" -") for line in out.splitlines() if line.strip(" -")[:7] == "image: "
+        ]
+        ours = [line for line in images if "your-program" not in line]
+        assert ours
+        for line in ours:
+            image, comment = line.removeprefix("image: ").split("  # ")
+            assert f"docker build -t {image} ." in operations
+            assert f"    image: {image}\n" in operations
+            assert comment.endswith(f"HOST/{image}:{__version__}")
+
+
+def head(out):
+    return [line for line in out.splitlines() if line.startswith("# ")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kubernetes"], ["your-program", "1Gi of state", "10Gi for each folder"]),
+        (["--kubernetes", "deployment"], ["your-program"]),
+        (["--kubernetes", "job"], ["your-program"]),
+        (
+            ["--kubernetes", "sharded"],
+            [
+                "Claims that must exist: drop, drop-2, drop-3 (",
+                "ReadWriteMany",
+                "WORKSPACE-OF-SHARD",
+            ],
+        ),
+        (["--daemonset"], ["/srv/drop, /srv/out, /srv/sent: must be on each node"]),
+    ],
+)
+def test_the_head_of_a_manifest_says_what_to_replace_and_what_must_be_there(init, words, said):
+    _, out = init(*words)
+    text = "\n".join(head(out))
+    assert [part for part in ["image: syncd", *said] if part not in text] == []
+
+
+def test_the_state_of_a_shard_has_room_for_a_million_files(init):
+    (_, work), _ = init("--kubernetes", "sharded")
+    (state,) = work["spec"]["volumeClaimTemplates"]
+    assert state["spec"]["resources"]["requests"]["storage"] == "4Gi"
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["--compose"], "the volume `state`"),
+        (["--kubernetes"], "the volume `state`"),
+        (["--daemonset"], "the directory /var/lib/syncd of each node"),
+    ],
+)
+def test_a_state_directory_that_a_manifest_does_not_use_is_named(tmp_path, capsys, words, place):
+    file = tmp_path / "syncd.toml"
+    file.write_text('[[folders]]\npath = "/srv/drop"\n[state]\ndirectory = "/mnt/fast"\n')
+    assert cli.call(["-c", str(file), "init", *words]) == 0
+    said = capsys.readouterr().err
+    assert said == f"syncd: [state] directory = /mnt/fast is not used: the state lies in {place}\n"
 
 
 def test_text_that_looks_like_something_else_stays_text():

@@ -20,7 +20,7 @@ line "python3 -m venv /tmp/build && /tmp/build/bin/pip wheel -q --no-deps -w /op
   && ln -s /opt/syncd/bin/syncd /usr/bin/syncd" >"$scratch/wheel.log" 2>&1 \
   || { cat "$scratch/wheel.log"; give_up "the wheel cannot be installed"; }
 check "the wheel holds what init prints" line \
-  "syncd init --prometheus-rules | grep -q SyncdDown && ls /opt/syncd/lib/python3*/site-packages/syncd/deploy/systemd/drop-ins/backoff.conf"
+  "syncd init --prometheus-rules | grep -q SyncdDown && syncd init --systemd --drop-in backoff | grep -q RestartSteps"
 
 ### A unit of the system's manager, for a folder whose files are moved by their owner
 
@@ -35,14 +35,33 @@ after_upload = "move"
 move_to = "/home/admin/sent"
 settle_seconds = 1
 TOML
-check "the documented commands print a unit and start it" line "$export_rig; $(block own-unit | sed 's/sudo //g; s/restart syncd/enable --now syncd/')"
+check "the documented commands print a unit and start it" line "$export_rig; $(block own-unit | sed 's/sudo //g')"
 check "systemd-analyze verify has nothing to say" is "" inside bash -c 'systemd-analyze verify --man=no syncd.service 2>&1'
 check "it runs as the folder's owner" is admin line 'ps -o user= -p $(systemctl show --value -p MainPID syncd)'
 line "runuser -u admin -- sh -c 'printf %s moved >/home/admin/in/a.txt'"
 check "a file in a home of mode 0700 arrives" eventually 30 has_one moved
 check "and is moved, which its unit allows" eventually 20 line "test -e /home/admin/sent/a.txt && ! test -e /home/admin/in/a.txt"
 check "it may write nowhere else" line '! nsenter -t $(systemctl show --value -p MainPID syncd) -m -- touch /home/admin/other'
-line "systemctl disable -q --now syncd"
+
+### A folder of root's that a group may read, and the documented removal
+
+line "systemctl stop syncd; groupadd media; install -d -g media -m 2750 /srv/media
+  (umask 027; printf %s grouped >/srv/media/g.txt)
+  cat >/etc/syncd/syncd.toml" <<'TOML'
+[state]
+directory = "/var/lib/syncd-media"
+[[folders]]
+path = "/srv/media"
+settle_seconds = 1
+TOML
+check "the same commands print a unit for the group's folder" line "$export_rig; $(block own-unit | sed 's/sudo //g') && systemctl restart syncd"
+check "the file that only the group may read arrives" eventually 30 has_one grouped
+check "a printed drop-in is installed by its first line" line \
+  "syncd init --systemd --drop-in backoff | install -D -m 644 /dev/stdin /etc/systemd/system/syncd.service.d/backoff.conf"
+check "the state lies in /var/lib/private" line 'test -L /var/lib/syncd-media && test -e /var/lib/private/syncd-media/state.db'
+check "removed as documented, the state stays and nothing else does" line \
+  'systemctl disable -q --now syncd && rm -r /etc/systemd/system/syncd.service* && systemctl daemon-reload \
+    && test -e /var/lib/private/syncd-media/state.db && ! systemctl cat syncd 2>/dev/null'
 
 ### A unit of a user's own manager
 
