@@ -15,11 +15,10 @@ from syncd.fetching import Fetching
 from syncd.files_api import (
     FilesApiError,
     FilesClient,
-    NotFoundError,
     RateLimitedError,
     ServerError,
-    UnauthorizedError,
 )
+from syncd.questions import QUESTIONS, Question
 from syncd.repair.adopt import AdoptError
 from syncd.state import history, hooks, limits, overview
 from syncd.state.batches import batched
@@ -37,8 +36,6 @@ from syncd.workers.service_probe import ServiceProbe
 JsonObject = dict[str, Any]
 #: Takes the components and its arguments; yields its progress and its result.
 Command = Callable[[Components, JsonObject], Iterator[JsonObject]]
-#: Takes a client and its arguments; returns what the service answers, and changes nothing.
-Question = Callable[[FilesClient, JsonObject], JsonObject]
 
 
 def retry(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
@@ -318,41 +315,6 @@ def _see_whose_key_it_is(components: Components) -> None:
         raise AdoptError(f"{UNPROVEN_MESSAGE}; {UNPROVEN_REMEDY}")
 
 
-def frames(client: FilesClient, arguments: JsonObject) -> JsonObject:
-    """Return the frames of a video: `urls`, each valid for 30 minutes, and their `count`.
-
-    SyncdError if there are none, in the service's words.
-    """
-    file_uuid = arguments["file_uuid"]
-    try:
-        found = client.get_frames(file_uuid)
-    except UnauthorizedError:
-        raise
-    except NotFoundError as error:
-        raise SyncdError(f"the service has no file {file_uuid}: {error.text}") from error
-    except FilesApiError as error:
-        raise SyncdError(f"the frames of {file_uuid} cannot be listed: {error.text}") from error
-    return {"urls": found.frame_urls, "count": found.frame_count}
-
-
-def processing(client: FilesClient, arguments: JsonObject) -> JsonObject:
-    """Return the status of `file_uuids`, and why processing failed, by uuid."""
-    return {"files": {uuid: _processed(client, uuid) for uuid in arguments["file_uuids"]}}
-
-
-def _processed(client: FilesClient, file_uuid: str) -> JsonObject:
-    try:
-        told = client.get_status(file_uuid)
-    except NotFoundError:
-        return {"processing_status": "failed", "error": "the service has no such file any more"}
-    except UnauthorizedError:
-        raise
-    except FilesApiError as error:
-        raise SyncdError(f"the status of {file_uuid} cannot be asked: {error.text}") from error
-    reason = told.error_message if told.processing_status == "failed" else None
-    return {"processing_status": told.processing_status, "error": reason}
-
-
 def _asked(question: Question) -> Command:
     """Return the command by which a daemon asks the service, at a time that the service allows."""
 
@@ -389,8 +351,6 @@ def _refuse_too_early(gate: Gate) -> None:
         raise SyncdError(f"the service asked to wait: ask again in {span(wait + 1)}")
 
 
-#: Requests that only ask the service; without a daemon, they need neither lock nor state.
-QUESTIONS: dict[str, Question] = {"frames": frames, "processing": processing}
 #: By the name under which the command line and the control socket know them.
 COMMANDS: dict[str, Command] = {
     name: _obedient(command)

@@ -14,7 +14,7 @@ from typing import Any
 
 from syncd.cli.options import Options
 from syncd.clients import make_client
-from syncd.commands import COMMANDS, QUESTIONS
+from syncd.commands import COMMANDS
 from syncd.components import opened
 from syncd.config.loading import Config
 from syncd.disk import short_path
@@ -27,6 +27,7 @@ from syncd.exceptions import (
 )
 from syncd.files_api import StopFlag
 from syncd.liveness import SOCKET_NAME
+from syncd.questions import QUESTIONS
 from syncd.state import views
 from syncd.state.binding import bound_to
 from syncd.state.database.owner import refuse_to_read

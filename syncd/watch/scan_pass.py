@@ -246,10 +246,9 @@ class ScanPass:
 
     def _invents(self, device: int) -> bool:
         """Return what `mounts` knows; the root's parts are compared anyway, at the end."""
-        known = self.inventing.get(device)
-        if known is None:
-            known = self.inventing[device] = mounts.invents(device)
-        return known
+        if device not in self.inventing:
+            self.inventing[device] = mounts.invents(device)
+        return self.inventing[device]
 
     def _is_covered(self, descriptor: int, directory: bytes) -> bool:
         """Note a directory that events do not cover; return whether it can be left to them."""

@@ -3,10 +3,10 @@ import time
 
 import pytest
 
-from syncd.commands import QUESTIONS
 from syncd.emulator import Emulator
 from syncd.emulator.video import make_video
 from syncd.files_api import FilesClient, UploadSource
+from syncd.questions import QUESTIONS
 from syncd.state.ledger import Failure, Offer, Stored
 
 KEY = "canary-key-000111"
