@@ -11,7 +11,7 @@ from syncd.report.findings import Finding, bad
 from syncd.report.status import stopped
 from syncd.state import holds, views
 from syncd.state.database.store import lock_holder
-from syncd.state.holds import EVERYWHERE, PAUSED, ROOT_MISSING, ROOT_REPLACED, Hold
+from syncd.state.holds import EVERYWHERE, NAMING_FILES, PAUSED, ROOT_MISSING, ROOT_REPLACED, Hold
 from syncd.state.texts import hold_object
 
 _OF_ROOTS = (ROOT_MISSING, ROOT_REPLACED)
@@ -20,7 +20,7 @@ _OF_ROOTS = (ROOT_MISSING, ROOT_REPLACED)
 def open_holds(config: Config) -> list[Hold]:
     """Return the open holds that stop sending, a folder, or something everywhere; no pause.
 
-    One on a single upload does not count, nor one on deletions that names the files.
+    One on a single upload does not count, nor one that stops only the files that it names.
     """
     try:
         known = views.read(config.state.directory, holds.open_holds)
@@ -32,7 +32,7 @@ def open_holds(config: Config) -> list[Hold]:
 
 
 def _counts(hold: Hold) -> bool:
-    if hold.reason == PAUSED or hold.scope.startswith("copy "):
+    if hold.reason in (PAUSED, *NAMING_FILES) or hold.scope.startswith("copy "):
         return False
     return hold.stops != "deletions" or hold.scope == EVERYWHERE or hold.reason in _OF_ROOTS
 
