@@ -106,6 +106,9 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     Says what will be deleted, and asks. The files it names are deleted ten seconds later, and no
     others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
     approved; a folder whose name is a number is given by its path.
+
+    If another folder or disk stands in a folder's place, an approval makes it the folder, and the
+    remote copies of the files that it lacks are deleted after the grace period.
     """
     config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "approved"))

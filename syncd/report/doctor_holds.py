@@ -47,11 +47,11 @@ def is_replaced(known: Sequence[Hold], folder: str) -> bool:
 def examine_hold(hold: Hold, directory: Path) -> Finding:
     """Return what an open hold stops, and what ends it."""
     about_root = hold.reason in _OF_ROOTS
-    fix = hold.commands[0] if hold.commands else "syncd status tells more"
+    fix = hold.commands[0] if hold.commands else "see `syncd status`"
     if about_root:
         fix = f"mount the right disk, or put the right folder back: it then ends by itself ({fix})"
     if lock_holder(directory) is None:
-        fix += "; no daemon is running: syncd run or syncd once looks again"
+        fix += "; no daemon is running: `syncd run` or `syncd once` looks again"
     name = f"folder {hold.scope}" if about_root else f"hold {hold.id}"
     what = f"{stopped(hold_object(hold))} is held ({hold.reason}): {hold.message}"
     return bad(printable(name), printable(what), printable(fix))

@@ -40,6 +40,10 @@ _MEND_RULES = "mend that file of rules or remove it; it is read again at the nex
 _CHANGE_RULES = "change the rule that is named, or rename it"
 
 
+_AWAY = {
+    holds.ROOT_MISSING: "Its folder, or a disk within it, is not there",
+    holds.ROOT_REPLACED: "Another folder or disk is in the place of its own",
+}
 _OF_VERDICTS = {
     "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
     "approved": "It is gone here, and its remote deletion was approved.",
@@ -143,10 +147,7 @@ def _known(story: JsonObject, place: FolderPath, config: Config, *, running: boo
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
     if away := out_of_sight(story):
-        explanation += (
-            f" The folder, or the disk that it is on, is not there, or another one is ({away}): "
-            "what is told of the disk is what was seen last."
-        )
+        explanation += f" {_AWAY[away]} ({away}): what is told of the disk is what was last seen."
     return story | {
         "root": texts.shown(place.root),
         "rule": rule(place, config),

@@ -353,6 +353,8 @@ class Root:
         # What belongs to a disk within it was not compared.
         if likeness is None or likeness.known != affects:
             return "the remote copies of the synced files that are not in it are then deleted"
+        if not likeness.missing:
+            return "it lacks none of the synced files"
         return (
             f"{len(likeness.missing):,} of {counted(affects, 'synced file')} are not in it: their "
             "remote copies are then deleted"

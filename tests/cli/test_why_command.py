@@ -265,7 +265,9 @@ def test_of_a_file_whose_folder_is_away_the_disk_is_told_as_it_was_last_seen(
     assert "is synced" in out
     assert ("on disk" in out, "last seen" in out) == (not unseen, unseen)
     told = syncd_json("why", "f/disk/x", "--json")[1]
-    assert (f"is not there, or another one is ({reason})" in told["explanation"]) is unseen
+    assert (
+        f"({reason}): what is told of the disk is what was last seen" in told["explanation"]
+    ) is (unseen)
     assert ("findmnt --target d" in told["advice"]) is unseen
 
 
