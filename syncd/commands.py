@@ -28,6 +28,7 @@ from syncd.state.holds.decisions import Decided, Decision, ReviewError
 from syncd.state.limits import Limit
 from syncd.state.texts import shown
 from syncd.units import moment, rate, span
+from syncd.watch.likeness import lacking
 from syncd.workers.clock_seen import ClockWatch
 from syncd.workers.gate import Gate
 from syncd.workers.organization_check import UNPROVEN_MESSAGE, UNPROVEN_REMEDY
@@ -287,7 +288,13 @@ def _decide_one(
     hold = components.store.read(decisions.find, hold_id)
     folder = decisions.folder_of(hold)
     watched = components.watch.folders.get(folder)
-    decision = components.store.write(decisions.decide, hold_id, verdict, now, up_to=newest, by=by)
+    lacks = None
+    if watched and verdict == "approved" and not decisions.names_files(hold):
+        lacks = lacking(components.store.read, folder, watched.folder.path, hold.scope)
+    number = None if lacks is None else len(lacks.missing)
+    decision = components.store.write(
+        decisions.decide, hold_id, verdict, now, up_to=newest, by=by, lacking=number
+    )
     # If the root is not accepted, the next look at it holds it again.
     if hold.reason == ROOT_REPLACED and not (watched and watched.take_root(hold.scope)):
         raise ReviewError(f"there is no folder {hold.scope} now that could be taken for it")

@@ -44,12 +44,12 @@ promtool = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(promtool is None, reason="promtool is not installed")
 
 
-def served():
+def served(status=STATUS):
     """Return what /metrics answers once something of each kind has happened."""
     metrics.REQUESTS.add("put", "200")
     metrics.REQUEST_SECONDS.add("put", by=0.1)
     standing = StateCollector(
-        status=lambda: STATUS, doubts=lambda: 0, steps=lambda: [STEP], free_bytes=lambda: 1
+        status=lambda: status, doubts=lambda: 0, steps=lambda: [STEP], free_bytes=lambda: 1
     )
     return generate_latest(registry(standing)).decode()
 
@@ -85,6 +85,19 @@ def test_every_metric_and_label_of_the_rules_is_served():
     for name, label, value in asked:
         selector = f'{label}="{value}"' if label else ""
         assert re.search(rf"^{name}(\{{[^}}]*{selector}[^}}]*\}})? ", told, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("reason", ["root_replaced: another one", "paused: by me", "paused"])
+def test_a_replaced_folder_counts_as_held_and_a_pause_does_not(reason):
+    hold = {"stops": "folder", "scope": "drop", "reason": reason}
+    told = served(STATUS | {"holds": [hold]})
+    assert f'syncd_holds{{stops="folder"}} {float(reason[0] == "r")}' in told
+
+
+def test_the_alert_on_what_is_held_asks_for_folders_too():
+    rule = RULES.read_text().partition("SyncdDeletionsHeld")[2].partition("- alert")[0]
+    stops = re.search(r'syncd_holds\{stops=~"([a-z|]+)"\}', rule)
+    assert set(stops[1].split("|")) == {"deletions", "folder"}
 
 
 @needs_promtool

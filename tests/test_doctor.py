@@ -18,14 +18,19 @@ import pytest
 from syncd import cli, heartbeat, liveness, log
 from syncd.config import loading as configuration
 from syncd.config.digest import digests
+from syncd.disk import Fingerprint
 from syncd.emulator import Emulator
 from syncd.exceptions import ConfigError
 from syncd.files_api.errors import PROXY_REFUSED
 from syncd.mounts import Mount
 from syncd.report import doctor, doctor_folders, doctor_state, findings
-from syncd.state import echo, folders, hooks
+from syncd.state import echo, files, folders, holds, hooks
 from syncd.state.database import directory
 from syncd.state.database.store import Store
+from syncd.state.holds import REPLACE
+from syncd.state.ledger import Ledger, Offer, Stored
+from syncd.state.observations import Observation, Seen, Settling, record
+from syncd.state.planner import Policy
 
 KEY = "a-key-of-the-doctor"
 
@@ -440,6 +445,77 @@ def test_a_daemon_that_does_not_report_is_told(examine, store, home):
     found, code = examine()
     assert code == 1
     assert found["daemon"].text == f"process {os.getpid()} has the state, and does not report"
+
+
+def synced(store, path=b"a"):
+    """Have the folder `drop` hold a file that was synced."""
+    ledger = Ledger(policies={"drop": Policy()}, instance=store.instance)
+    seen = Observation(path, Seen.PRESENT, Fingerprint(1, 7, 1, 1), None)
+    settling = Settling(settle_seconds=0.0, grace_seconds=60.0)
+
+    def work(db):
+        folders.note(db, "drop", b"/drop", 1.0)
+        record(db, "drop", [seen], settling=settling, policies={"drop": Policy()}, now=1.0)
+        file = files.find(db, "drop", path)
+        offer = Offer(file.id, file.fingerprint, "a" * 64, "text/plain", "direct", vacated=())
+        copy = ledger.begin(db, offer, 2.0)
+        uuid = "00000000-0000-4000-8000-000000000001"
+        ledger.stored(db, copy.id, Stored(uuid, "remote", "completed"), 3.0, look=4.0)
+
+    store.write(work)
+
+
+def test_a_folder_that_had_files_is_not_to_be_made_anew(examine, store, home):
+    synced(store)
+    (home / "drop").rmdir()
+    found, _ = examine()
+    fix = found["folder drop"].fix
+    assert fix == "mount it, or bring it back; nothing is deleted meanwhile"
+
+
+REPLACED = {"stops": "folder", "scope": "drop", "reason": "root_replaced"}
+REFUSED = {"stops": "sending", "scope": "*", "reason": "key_refused"}
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.usefixtures("answering")
+def test_what_is_held_is_not_well_whether_a_daemon_runs_or_not(examine, store, home, runs):
+    advice = ["findmnt --target /mnt", REPLACE]
+    store.write(holds.place, **REPLACED, message="another one", commands=advice, now=1.0)
+    store.write(holds.place, **REFUSED, message="no: put a valid key", now=1.0)
+    paused = {"stops": "folder", "scope": "*", "reason": "paused"}
+    store.write(holds.place, **paused, message="paused", commands=["syncd resume"], now=1.0)
+    if runs:
+        beat = heartbeat.Heartbeat(doctor.__version__, os.getpid(), 0.0, time.time())
+        heartbeat.write(home / "state", beat)
+    else:
+        store.close()
+    found, code = examine()
+    assert code == 1
+    replaced = found["folder drop"]
+    assert (replaced.good, "root_replaced" in replaced.text) == (False, True)
+    assert replaced.fix.startswith("mount the right disk")
+    assert "approve" not in replaced.fix
+    assert ("no daemon is running" in replaced.fix) is not runs
+    assert found["hold 2"].text == "sending is held (key_refused): no: put a valid key"
+    # It is not examined as if it were the right one, and a pause is no finding.
+    assert "root of drop" not in found
+    assert "hold 3" not in found
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_folders_of_a_daemon_that_got_them_by_its_command_line_are_examined(
+    examine, store, home
+):
+    store.write(folders.note, "drop", bytes(home / "drop"), 1.0)
+    health = heartbeat.FolderHealth(watch="native")
+    beat = heartbeat.Heartbeat(
+        doctor.__version__, os.getpid(), 0.0, time.time(), folders={"drop": health}
+    )
+    heartbeat.write(home / "state", beat)
+    assert examine(SYNCD_WATCH=None)[0]["folder drop"].good
+    store.write(holds.place, **REPLACED, message="another one", now=1.0)
+    assert examine(SYNCD_WATCH=None)[0]["folder drop"].good is False
 
 
 def test_a_folder_that_is_not_there_is_told_and_nothing_is_said_of_deleting(examine, home):

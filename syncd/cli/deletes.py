@@ -17,7 +17,7 @@ from syncd.cli.render import ago, as_advice
 from syncd.config.loading import Config
 from syncd.log import printable
 from syncd.offers import offered
-from syncd.report import folder_paths
+from syncd.report import folder_paths, replaced
 from syncd.state import manifest, overview, views
 from syncd.state.database.store import Transaction, lock_holder
 from syncd.state.holds import Hold, decisions
@@ -106,21 +106,19 @@ def approve(options: Options, what: str, *, yes: bool, as_json: bool) -> None:
     Says what will be deleted, and asks. The files it names are deleted ten seconds later, and no
     others; until then `reject` takes all of it back. By FOLDER (name or path) every hold on it is
     approved; a folder whose name is a number is given by its path.
+
+    If another folder or disk stands in a folder's place, an approval makes it the folder, and the
+    remote copies of the files that it lacks are deleted after the grace period.
     """
     config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "approved"))
     for hold, _ in chosen:
-        _announce(hold)
+        _announce(hold, config)
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("nothing was approved: without a terminal to ask on, add --yes")
         confirm("Approve it?", otherwise="nothing was approved")
-    _decide(
-        options,
-        "deletes.approve",
-        {"holds": [(hold.id, newest) for hold, newest in chosen]},
-        as_json=as_json,
-    )
+    _decide(options, "deletes.approve", chosen, as_json=as_json)
 
 
 @deletes.command(short_help="Keep the remote copies of what a hold names.")
@@ -136,8 +134,7 @@ def reject(options: Options, what: str, *, as_json: bool) -> None:
     """
     config = options.look()
     chosen = views.read(config.state.directory, lambda db: _chosen(db, config, what, "rejected"))
-    holds = [(hold.id, newest) for hold, newest in chosen]
-    _decide(options, "deletes.reject", {"holds": holds}, as_json=as_json)
+    _decide(options, "deletes.reject", chosen, as_json=as_json)
 
 
 def _chosen(
@@ -160,9 +157,14 @@ def _chosen(
     return [(hold, decisions.newest(db, hold.id)) for hold in found]
 
 
-def _announce(hold: Hold) -> None:
+def _announce(hold: Hold, config: Config) -> None:
     """Say on standard error what an approval does; standard output is for the result."""
-    click.echo(f"hold {hold.id}: {_does(hold, printable(decisions.folder_of(hold)))}", err=True)
+    folder = printable(decisions.folder_of(hold))
+    does = _does(hold, folder)
+    if not decisions.names_files(hold):
+        does = f"the folder that is at the path of {folder} now is taken for the right one; "
+        does += replaced.foretold(config, hold)
+    click.echo(f"hold {hold.id}: {does}", err=True)
     if decisions.names_files(hold):
         for path in hold.first:
             click.echo(f"  {printable(path)}", err=True)
@@ -180,8 +182,6 @@ def _more(hold_id: int, affects: int, shown: int, *, named: bool) -> str:
 def _does(hold: Hold, folder: str) -> str:
     files = counted(hold.affects, "file")
     match hold.reason:
-        case "root_replaced" if not decisions.names_files(hold):
-            return f"the folder that is at the path of {folder} now is taken for the right one"
         case "root_replaced":
             return (
                 f"the folder that is at the path of {folder} now is taken for the right one, and "
@@ -195,31 +195,33 @@ def _does(hold: Hold, folder: str) -> str:
             return f"the remote copies of {files} of {folder} will be deleted:"
 
 
-def _decide(options: Options, command: str, arguments: JsonObject, *, as_json: bool) -> None:
-    result = perform(options, command, arguments)
+def _decide(
+    options: Options, command: str, chosen: list[tuple[Hold, int]], *, as_json: bool
+) -> None:
+    result = perform(options, command, {"holds": [(hold.id, newest) for hold, newest in chosen]})
     if as_json:
         print_json(result, indent=2)
         return
+    config = options.look()
+    whole = {hold.id for hold, _ in chosen if not decisions.names_files(hold)}
     for item in result["holds"]:
-        click.echo(_said(item, result["verdict"]))
+        click.echo(_said(item, result["verdict"], config if item["id"] in whole else None))
         if item["undo"]:
             click.echo(offered(f"to undo it: {item['undo']}"))
-    if lock_holder(options.look().state.directory) is None:
+    if lock_holder(config.state.directory) is None:
         said = "no daemon is running: `syncd run` or `syncd once` carries it out"
         click.echo(offered(said), err=True)
 
 
-def _said(item: JsonObject, verdict: str) -> str:
+def _said(item: JsonObject, verdict: str, config: Config | None) -> str:
     where = f"hold {item['id']} of {printable(item['folder'])} ({item['reason']})"
     number = item["files"]
     files = counted(number, "file")
     approved = verdict == "approved"
+    if config is not None:
+        fate = replaced.told(config, item["folder"], number)
+        return f"{where}: the folder that is there now is taken for the right one; {fate}"
     match item["reason"]:
-        case "root_replaced" if not number:
-            return (
-                f"{where}: the folder that is there now is taken for the right one; what is "
-                "missing in it shows with the next scan, and is held again if it is much"
-            )
         case "remote_gone" if approved:
             return f"{where}: {files} left alone until changed"
         case "many_changed" if not approved:

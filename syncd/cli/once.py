@@ -16,7 +16,9 @@ from syncd.config.loading import Config
 from syncd.log import is_journal, printable
 from syncd.offers import offered
 from syncd.once import Passed, PassProgress, once as make_one_pass
+from syncd.report.status import stopped
 from syncd.signals import Signals
+from syncd.state.holds import EVERYWHERE
 from syncd.state.past import Did
 from syncd.units import counted, size
 
@@ -130,7 +132,10 @@ def _summary(passed: Passed) -> Iterator[str]:
         yield f"and {more:,} more (syncd ls --status failed)"
     for hold in passed.holds[:NAMED]:
         files = f", {counted(hold['affects'], 'file')}" if hold["affects"] else ""
-        yield f"held: {hold['stops']} of {hold['scope']}{files}: {printable(hold['reason'])}"
+        what = stopped(hold)
+        if hold["scope"] == EVERYWHERE and hold["stops"] != "folder":
+            what += " of everything"
+        yield f"held: {printable(what)}{files}: {printable(hold['reason'])}"
 
 
 def _done(did: Did) -> str:

@@ -15,6 +15,7 @@ from syncd.log import printable
 from syncd.offers import offered
 from syncd.report.rates import sending_text
 from syncd.report.status import stopped
+from syncd.report.why import out_of_sight
 from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
 from syncd.state.texts import seconds
@@ -312,7 +313,8 @@ def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         yield "watched", story["watched"]
     file = story["file"]
     if file["size"] is not None:
-        place = "last seen" if file["status"] == "missing" else "on disk"
+        unseen = file["status"] == "missing" or out_of_sight(story)
+        place = "last seen" if unseen else "on disk"
         yield place, f"{size(file['size'])}, changed {_ago(file['changed_at'], now)}"
     if file["sha256"]:
         yield "sha256", file["sha256"]

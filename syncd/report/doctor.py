@@ -3,15 +3,20 @@
 It only looks: it takes no lock, writes nothing, and makes one cheap call to the service.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
 
 from syncd import __version__, heartbeat
 from syncd.clients import make_client
 from syncd.config.loading import Config
-from syncd.exceptions import ConfigError
+from syncd.config.settings import FolderSettings
+from syncd.exceptions import ConfigError, StateError
 from syncd.files_api import Answer, FilesApiError, StopFlag, UnauthorizedError
 from syncd.log import printable
 from syncd.report.doctor_folders import (
@@ -20,11 +25,15 @@ from syncd.report.doctor_folders import (
     examine_receipts,
     examine_taking_away,
 )
+from syncd.report.doctor_holds import examine_hold, is_replaced, open_holds
 from syncd.report.doctor_state import examine_state
 from syncd.report.doctor_targets import examine_targets
 from syncd.report.findings import Finding, bad, unchecked
 from syncd.report.status import tried_again
 from syncd.state import views
+from syncd.state.database.store import lock_holder
+from syncd.state.holds import ROOT_MISSING
+from syncd.state.scan_index import ever_held
 
 #: Seconds by which this clock may differ from the service's: presigned URLs and waits depend on it.
 SKEW_SECONDS = 60.0
@@ -62,8 +71,17 @@ def examine(
         yield unchecked("state", "[state] is bad")
     else:
         yield from examine_state(config, is_daemons=beat is not None)
-    for folder in config.folders:
-        yield from examine_folder(folder)
+    held = [] if "state" in config.unusable else open_holds(config)
+    examined = config.folders or _watched_by_daemon(config)
+    for hold in held:
+        # Each folder that is examined is looked at below.
+        if hold.reason != ROOT_MISSING or hold.scope not in {folder.name for folder in examined}:
+            yield examine_hold(hold, config.state.directory)
+    for folder in examined:
+        if is_replaced(held, folder.name):
+            # It is another folder, and how that one is matters to nobody.
+            continue
+        yield from examine_folder(folder, has_files=_has_files(config, folder.name))
         if folder.after_upload != "keep" and "state" not in config.unusable:
             yield from examine_taking_away(folder, config.state.directory)
         if "state" not in config.unusable:
@@ -73,6 +91,29 @@ def examine(
     else:
         yield unchecked("alerts", "the configuration is bad")
     yield from examine_limits(config)
+
+
+def _watched_by_daemon(config: Config) -> list[FolderSettings]:
+    """Return the folders that came with the command line of the daemon that works here."""
+    directory = config.state.directory
+    beat = heartbeat.read(directory)
+    if "state" in config.unusable or beat is None or lock_holder(directory) is None:
+        return []
+    with suppress(StateError):
+        roots = views.read(directory, views.roots)
+        return [
+            FolderSettings(path=Path(os.fsdecode(root)), name=name)
+            for name, root in roots.items()
+            if name in beat.folders
+        ]
+    return []
+
+
+def _has_files(config: Config, folder: str) -> bool:
+    """Return whether anything in a folder was ever to be sent, as far as the state tells."""
+    with suppress(StateError):
+        return views.read(config.state.directory, partial(ever_held, folder=folder, directory=b""))
+    return False
 
 
 def _seen_by_daemon(config: Config, problems: list[str], now: float) -> heartbeat.Heartbeat | None:

@@ -33,15 +33,19 @@ EXAMPLE = ".syncd-root"
 LEAST_FILES = 256
 
 
-def examine_folder(folder: FolderSettings) -> Iterator[Finding]:
-    """Yield whether a folder can be read, and how it is watched and recognized."""
+def examine_folder(folder: FolderSettings, *, has_files: bool) -> Iterator[Finding]:
+    """Yield whether a folder can be read, and how it is watched and recognized.
+
+    If it `has_files` that were synced, a new directory in its place would be another folder.
+    """
     name, shown = f"folder {printable(folder.name)}", printable(str(folder.path))
     try:
         root = identify(folder.place, os.fsencode(folder.marker))
         unreadable, unruly = _looked_through(folder)
     except OSError as error:
-        is_there = not isinstance(error, FileNotFoundError)
-        fix = f"let user {os.getuid()} read it" if is_there else "mount it or make it"
+        fix = f"let user {os.getuid()} read it"
+        if isinstance(error, FileNotFoundError):
+            fix = "mount it, or bring it back" if has_files else "mount it or make it"
         yield bad(name, f"{shown}: {error.strerror}", f"{fix}; nothing is deleted meanwhile")
         return
     if unreadable:
@@ -77,7 +81,8 @@ def _known_by(folder: FolderSettings, root: RootIdentity) -> Finding:
         return bad(name, text, fix)
     inode = f", inode {root.inode}" if root.inode else ""
     marker = f", marker {printable(folder.marker)}" if folder.marker else ""
-    return Finding(name, good=True, text=f"known by {printable(root.filesystem)}{inode}{marker}")
+    traits = f"{printable(root.filesystem)}{inode}{marker}"
+    return Finding(name, good=True, text=f"can be told apart from other directories by {traits}")
 
 
 def examine_taking_away(folder: FolderSettings, state: Path) -> Iterator[Finding]:

@@ -131,7 +131,10 @@ class Resumed(TypedDict):
 
 
 class Decision(TypedDict):
-    """A hold that was decided on, and the command that takes that back."""
+    """A hold that was decided on, and the command that takes that back.
+
+    `files` counts those that the hold named; else those that the approved folder lacks.
+    """
 
     id: int
     reason: str

@@ -13,7 +13,7 @@ from syncd.config.loading import Config, FolderSettings
 from syncd.exceptions import UnreadableError
 from syncd.log import printable
 from syncd.report.folder_paths import FolderPath, KnownFolder
-from syncd.state import stories, texts
+from syncd.state import holds, stories, texts
 from syncd.state.database.store import Transaction
 from syncd.state.ledger import QUARANTINE_CRASHES
 from syncd.state.manifest import Word
@@ -40,6 +40,10 @@ _MEND_RULES = "mend that file of rules or remove it; it is read again at the nex
 _CHANGE_RULES = "change the rule that is named, or rename it"
 
 
+_AWAY = {
+    holds.ROOT_MISSING: "Its folder, or a disk within it, is not there",
+    holds.ROOT_REPLACED: "Another folder or disk is in the place of its own",
+}
 _OF_VERDICTS = {
     "kept": "It is gone here; its remote copy is kept, and no longer mirrored.",
     "approved": "It is gone here, and its remote deletion was approved.",
@@ -115,6 +119,8 @@ def outside(path: Path, known: Sequence[KnownFolder]) -> JsonObject:
 def _known(story: JsonObject, place: FolderPath, config: Config, *, running: bool) -> JsonObject:
     word = Word(story["status"])
     explanation = _EXPLANATIONS[word]
+    if word is Word.HELD:
+        explanation = _held(story) or explanation
     if word is Word.DELETED and not any(copy["file_uuid"] for copy in story["copies"]):
         explanation = "It is gone here, and nothing of it was ever stored remotely."
     if word is not Word.SYNCED:
@@ -140,12 +146,43 @@ def _known(story: JsonObject, place: FolderPath, config: Config, *, running: boo
         explanation += " Its previous content is still live."
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
+    if away := out_of_sight(story):
+        explanation += f" {_AWAY[away]} ({away}): what is told of the disk is what was last seen."
     return story | {
         "root": texts.shown(place.root),
         "rule": rule(place, config),
         "explanation": explanation,
         "advice": list(_advice(word, story, place, config, running=running)),
     }
+
+
+def _held(story: JsonObject) -> str:
+    """Say which holds a held file waits for; empty if none is known."""
+    is_missing, of_file = story["file"]["status"] == "missing", story["file"]["hold_id"]
+    stopping = ("deletions" if is_missing else "sending", "folder")
+    codes = [
+        _code(hold)
+        for hold in story["holds"]
+        if hold["id"] == of_file
+        or (hold["stops"] in stopping and _code(hold) not in holds.NAMING_FILES)
+    ]
+    return f"It waits for the end of a hold: {', '.join(codes)}." if codes else ""
+
+
+def _code(hold: JsonObject) -> str:
+    code: str = hold["reason"].partition(":")[0]
+    return code
+
+
+def out_of_sight(story: JsonObject) -> str:
+    """Return the reason of a hold by which the file cannot be seen now; empty if there is none."""
+    for hold in story["holds"]:
+        code = _code(hold)
+        if code == holds.ROOT_MISSING or (
+            code == holds.ROOT_REPLACED and hold["stops"] == "folder"
+        ):
+            return code
+    return ""
 
 
 def _moved(history: Sequence[JsonObject]) -> str:
@@ -193,7 +230,7 @@ def _advice(
         yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
     elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
         yield _CHANGE_RULES
-    for hold in story["holds"] if word is Word.HELD else ():
+    for hold in story["holds"] if word is Word.HELD or out_of_sight(story) else ():
         yield from hold["commands"]
 
 

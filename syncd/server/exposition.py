@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from syncd.metrics import HISTOGRAMS, TALLIES
 from syncd.scheduler import StepReport
 from syncd.state.ages import AwaitedWork
+from syncd.state.holds import PAUSED
 from syncd.state.manifest import Word
 
 JsonObject = dict[str, Any]
@@ -54,8 +55,13 @@ class StateCollector(Collector):
             yield GaugeMetricFamily(name, about, float(value))
         yield from self._folders(facts["folders"])
         yield from self._service(facts["api"])
-        holds = GaugeMetricFamily("syncd_holds", "Open holds.", labels=["stops"])
-        held = Counter(hold["stops"] for hold in facts["holds"])
+        holds = GaugeMetricFamily("syncd_holds", "Open holds but pauses.", labels=["stops"])
+        held = Counter(
+            hold["stops"]
+            for hold in facts["holds"]
+            # A pause is what a person wants: it has a metric of its own, and no alert.
+            if hold["reason"].partition(":")[0] != PAUSED
+        )
         for stops in ("sending", "deletions", "folder"):
             holds.add_metric([stops], held[stops])
         yield holds

@@ -11,7 +11,7 @@ from syncd.state.deletions import evidence_text
 from syncd.state.files import File
 from syncd.state.holds import EVERYWHERE, Hold
 from syncd.state.manifest import COLUMNS, ROWS, entry
-from syncd.state.texts import JsonObject, error_text, hold_object, timestamp
+from syncd.state.texts import JsonObject, error_text, hold_object, shown, timestamp
 
 #: A record that a broken attempt left behind is made after the copy that is sent again.
 _LAST_SENT = "status = 'planned', coalesce(sent_at, created_at), id"
@@ -28,7 +28,7 @@ def story(db: Database, folder: str, path: bytes) -> JsonObject | None:
         "file": _file_object(file),
         "copies": [_copy_object(copy) for copy in every],
         "holds": [
-            hold_object(hold) for hold in holds.open_holds(db) if _bears(hold, folder, every)
+            hold_object(hold) for hold in holds.open_holds(db) if _bears(hold, folder, path, every)
         ],
         "history": past(db, folder, path),
     }
@@ -53,8 +53,11 @@ def past(db: Database, folder: str, path: bytes) -> list[JsonObject]:
     return [dict(line) | {"at": timestamp(line["at"])} for line in lines]
 
 
-def _bears(hold: Hold, folder: str, every: list[Copy]) -> bool:
+def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
     scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
+    # What is mounted in the folder has holds of its own.
+    parts = path.split(b"/")
+    scopes |= {f"{folder}/{shown(b'/'.join(parts[:end]))}" for end in range(1, len(parts))}
     for copy in every:
         scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes

@@ -4,6 +4,7 @@ That is asked of a different directory; of the known one, whether its disk is as
 """
 
 import os
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,13 +13,16 @@ from syncd import disk
 from syncd.disk import Found
 from syncd.identity import View, part_of
 from syncd.state import scan_index
-from syncd.state.database.store import Store
+from syncd.state.database.store import Store, Transaction
 from syncd.state.folders import Part
 from syncd.state.planner import Limits
-from syncd.state.scan_index import Latest
+from syncd.state.scan_index import Latest, Synced
+from syncd.state.texts import shown
 from syncd.watch.folder import WatchFolder
 
 BATCH = 1000
+#: Runs a query on the state.
+Read = Callable[[Callable[[Transaction], list[Synced]]], list[Synced]]
 #: How many of the files that changed last tell whether a disk is as it was earlier.
 LATEST = 100
 #: The most by which clocks that stamp one filesystem may differ, in nanoseconds.
@@ -34,6 +38,8 @@ class Likeness:
     there: int = 0
     #: the ids of those that are missing
     missing: list[int] = field(default_factory=list)
+    #: how many could not be looked at
+    unreadable: int = 0
     #: whether a file is older than known: then it is from a backup
     is_older: bool = False
 
@@ -51,19 +57,30 @@ class Likeness:
         )
 
 
-def compare(store: Store, folder: WatchFolder, view: View, part: bytes) -> Likeness:
-    """Look for each synced file of a `part` of the folder; nothing is read."""
+def lacking(read: Read, name: str, root: bytes, scope: str) -> Likeness | None:
+    """Look for each synced file beneath the part of a folder that a hold of that `scope` is about.
+
+    Return None if the scope does not tell which part that is.
+    """
+    text = scope.removeprefix(name).removeprefix("/")
+    part = os.fsencode(text)
+    return compare(read, name, root, (part,), part) if shown(part) == text else None
+
+
+def compare(read: Read, name: str, root: bytes, parts: Collection[bytes], part: bytes) -> Likeness:
+    """Look for each synced file of a `part` of the folder of that name; nothing is read of them."""
     found, after = Likeness(), b""
     while True:
-        batch = partial(scan_index.synced_in, folder=folder.name, directory=part, limit=BATCH)
-        known = store.read(batch, after=after)
+        batch = partial(scan_index.synced_in, folder=name, directory=part, limit=BATCH)
+        known = read(partial(batch, after=after))
         if not known:
             return found
         after = known[-1].path
-        here = {file.path: file for file in known if part_of(view.parts, file.path) == part}
-        for path, sight in sorted(disk.look(folder.path, here).items()):
+        here = {file.path: file for file in known if part_of(parts, file.path) == part}
+        for path, sight in sorted(disk.look(root, here).items()):
             file, mark = here[path], sight.fingerprint
             found.known += 1
+            found.unreadable += sight.found is Found.UNREADABLE
             if sight.found is Found.ABSENT:
                 found.missing.append(file.id)
             elif mark is not None:

@@ -25,6 +25,7 @@ from syncd.state.folders import Part
 from syncd.state.holds import ROOT_MISSING, ROOT_REPLACED, Stops, decisions
 from syncd.state.observations import Observation, Settling
 from syncd.state.texts import shown
+from syncd.units import counted
 from syncd.watch.folder import WatchFolder
 from syncd.watch.likeness import Likeness, compare, is_put_back
 from syncd.watch.standing import RootState, Standing
@@ -66,7 +67,9 @@ class Root:
         view = self._view()
         unsure, standing = self.store.read(self._compare_with_known, view)
         for part in unsure:
-            likeness = compare(self.store, self.folder, view, part)
+            likeness = compare(
+                self.store.read, self.folder.name, self.folder.path, view.parts, part
+            )
             seen = view.parts[part]
             # If the disk changed during the comparison, the next check compares again.
             if seen is not None and self._view() == view:
@@ -300,22 +303,25 @@ class Root:
 
     def _place(self, db: Transaction, key: _Key, part: bytes, view: View) -> None:
         stops, scope, reason = key
-        seen, message = view.parts[part], self._message(key, part, view)
+        seen = view.parts[part]
         if seen is not None and stops == "deletions":
+            message = self._message(key, part, view)
             self._name_missing(db, key, message, self._compared[part, seen].missing)
             return
+        affects = scan_index.count_synced_in(db, self.folder.name, part)
+        message = self._message(key, part, view, affects)
         synced = scan_index.synced_in(db, self.folder.name, part, b"", holds.FIRST)
         where = self._where(part)
-        commands = [f"ls -la {where}", f"findmnt --target {where}"]
+        commands = [f"findmnt --target {where}", f"ls -la {where}"]
         if seen is not None:
-            commands[0] = "syncd deletes approve {id}"
+            commands.append(holds.REPLACE)
         is_new = holds.place(
             db,
             stops=stops,
             scope=scope,
             reason=reason,
             message=message,
-            affects=scan_index.count_synced_in(db, self.folder.name, part),
+            affects=affects,
             first=[shown(file.path) for file in synced],
             commands=commands,
             now=self.clock(),
@@ -338,7 +344,23 @@ class Root:
         where = self.folder.path + b"/" + part if part else self.folder.path
         return shlex.quote(os.fsdecode(where))
 
-    def _message(self, key: _Key, part: bytes, view: View) -> str:
+    def _lacks(self, part: bytes, view: View, affects: int) -> str:
+        """Say what an approval of another directory does to the files that it lacks."""
+        if not self.policies[self.folder.name].mirrors:
+            return "no remote copy of what it lacks is deleted"
+        seen = view.parts[part]
+        likeness = self._compared.get((part, seen)) if seen is not None else None
+        # What belongs to a disk within it was not compared.
+        if likeness is None or likeness.known != affects:
+            return "the remote copies of the synced files that are not in it are then deleted"
+        if not likeness.missing:
+            return "it lacks none of the synced files"
+        return (
+            f"{len(likeness.missing):,} of {counted(affects, 'synced file')} are not in it: their "
+            "remote copies are then deleted"
+        )
+
+    def _message(self, key: _Key, part: bytes, view: View, affects: int = 0) -> str:
         where, error = self._where(part), view.errors.get(part)
         match key[0], key[2]:
             case _, "root_missing" if self.folder.marker and not part and error == _NOT_THERE:
@@ -355,15 +377,17 @@ class Root:
             case "folder", _ if part in self._put_back:
                 return (
                     f"{where} is as it was earlier: files that changed last are missing or older "
-                    "in it, as in a backup, a clone or a snapshot of its disk; nothing in it is "
-                    "sent, taken away or deleted: put the right one back, or approve this one: "
-                    "its files are sent then, and the synced files that it lacks count as missing"
+                    "in it, as in a backup, a clone or a snapshot of its disk: nothing in it is "
+                    "sent, taken away or deleted; put the right disk back, and this hold ends by "
+                    "itself; approve this one only if it is meant to replace the other: its files "
+                    f"are then sent, and {self._lacks(part, view, affects)}"
                 )
             case "folder", _:
                 return (
                     f"{where} is not the folder that it was, or not the disk: nothing in it is "
-                    "sent, taken away or deleted; put the right one back, or approve this one: "
-                    "the synced files that it lacks then count as missing"
+                    "sent, taken away or deleted; mount the right disk there, or put the right "
+                    "folder back, and this hold ends by itself; approve this one only if it is "
+                    f"meant to replace the old one: {self._lacks(part, view, affects)}"
                 )
             case _:
                 return (

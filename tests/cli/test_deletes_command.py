@@ -191,6 +191,50 @@ def test_another_root_is_taken_once_it_is_approved(held, syncd):
     assert reopen(held).store.read(lambda db: folders.parts(db, "f")[b""].identity) == taken
 
 
+@pytest.mark.long
+@pytest.mark.row(65)
+@pytest.mark.parametrize("lacks", [2, 1, 0])
+def test_the_approval_of_another_root_tells_how_many_files_it_lacks(
+    desk, syncd, monkeypatch, lacks
+):
+    monkeypatch.setenv("AYMARA_AI_API_KEY", "key-of-the-test")
+    for number in range(2):
+        desk.sync(b"%d" % number, number)
+    (desk.home / "f").rename(desk.home / "away")
+    (desk.home / "f").mkdir()
+    for number in range(lacks, 2):
+        (desk.home / "f" / str(number)).write_text("other content")
+    hold = {"stops": "folder", "scope": "f", "reason": "root_replaced", "affects": 2}
+    desk.do(holds.place, **hold, message="another one", now=desk.now)
+    desk.store.close()
+    code, _, err = syncd("deletes", "approve", "1")
+    assert code == 2
+    fate = f"{lacks} synced files are not in it: their remote copies will be deleted"
+    foretold = {
+        2: fate.replace("2 ", "2 of 2 "),
+        1: "1 of 2 synced files is not in it: their remote copies will be deleted",
+        0: "all 2 synced files are in it, some with other content",
+    }
+    assert foretold[lacks] in err
+    code, out, _ = syncd("deletes", "approve", "--yes", "1")
+    assert code == 0
+    if lacks:
+        assert fate.replace("1 synced files are", "1 synced file is") in out
+    files = f"{lacks} file" + ("" if lacks == 1 else "s")
+    assert f"hold 1 (root_replaced), {files}" in syncd("log")[1]
+
+
+@pytest.mark.row(65)
+def test_a_folder_that_deletes_nothing_remotely_says_so_when_another_root_is_approved(desk, syncd):
+    desk.sync(b"a", 1)
+    path = desk.home / "syncd.toml"
+    path.write_text(path.read_text().replace('"f"', '"f"\nmirror_deletions = false', 1))
+    hold = {"stops": "folder", "scope": "f", "reason": "root_replaced", "affects": 1}
+    desk.do(holds.place, **hold, message="another one", now=desk.now)
+    desk.store.close()
+    assert "no remote copy of what it lacks will be deleted" in syncd("deletes", "approve", "1")[2]
+
+
 @pytest.mark.row(65)
 def test_what_stops_a_folder_whole_offers_no_list_of_files(held, syncd):
     hold = {"stops": "folder", "scope": "f", "reason": "root_replaced", "affects": 22}

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from syncd.state import copies
+from syncd.state import copies, holds
 from syncd.state.ledger import Declined, Failure, Offer
 from syncd.state.observations import Seen
 
@@ -240,6 +240,49 @@ def test_the_command_that_helps_is_one_for_bash_whatever_the_name(desk, syncd_js
     command = command.removeprefix("syncd retry ").removesuffix(" (sends it once more as it is)")
     said = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, check=True)
     assert said.stdout == os.fsencode(desk.home / "f") + b"/" + name
+
+
+@pytest.mark.parametrize(
+    ("stops", "scope", "reason", "unseen"),
+    [
+        ("deletions", "f", "root_missing", True),
+        ("folder", "f", "root_replaced", True),
+        ("folder", "f/disk", "root_replaced", True),
+        ("deletions", "f/disk", "root_missing", True),
+        # It is synced, and only what it lacks is held.
+        ("deletions", "f", "root_replaced", False),
+        ("folder", "f/dis", "root_replaced", False),
+        ("folder", "f", "paused", False),
+    ],
+)
+def test_of_a_file_whose_folder_is_away_the_disk_is_told_as_it_was_last_seen(
+    desk, syncd, syncd_json, stops, scope, reason, unseen
+):
+    desk.sync(b"disk/x")
+    hold = {"stops": stops, "scope": scope, "reason": reason}
+    desk.do(holds.place, **hold, message="m", commands=["findmnt --target d"], now=desk.now)
+    out = syncd("why", "f/disk/x")[1]
+    assert "is synced" in out
+    assert ("on disk" in out, "last seen" in out) == (not unseen, unseen)
+    told = syncd_json("why", "f/disk/x", "--json")[1]
+    assert (
+        f"({reason}): what is told of the disk is what was last seen" in told["explanation"]
+    ) is (unseen)
+    assert ("findmnt --target d" in told["advice"]) is unseen
+
+
+@pytest.mark.parametrize(
+    ("stops", "scope", "reason"),
+    [("sending", "*", "key_refused"), ("folder", "f", "paused")],
+)
+def test_of_a_held_file_the_hold_is_named(desk, syncd_json, stops, scope, reason):
+    desk.see(b"waits")
+    desk.do(holds.place, stops=stops, scope=scope, reason=reason, message="m", now=desk.now)
+    named = {"stops": "deletions", "scope": "f", "reason": "many_missing"}
+    desk.do(holds.place, **named, message="of others", now=desk.now)
+    told = syncd_json("why", "f/waits", "--json")[1]
+    assert told["status"] == "held"
+    assert told["explanation"].startswith(f"It waits for the end of a hold: {reason}.")
 
 
 def test_of_a_directory_and_a_glob_the_open_files_are_told(desk, syncd, syncd_json):

@@ -167,7 +167,39 @@ def test_beneath_a_replaced_root_nothing_is_recorded(place, tmp_path):
         3,
         ["a", "b", "d/c"],
     )
-    assert hold.commands[0] == f"syncd deletes approve {hold.id}"
+
+
+@pytest.mark.row(6)
+@pytest.mark.row(65)
+def test_the_first_advice_on_a_replaced_root_deletes_nothing(place, tmp_path):
+    place.synced(*FILES)
+    replaced(place, tmp_path, ())
+    place.write(b"a", b"another a")
+    place.scan()
+    hold = place.holds()["root_replaced"]
+    assert "mount the right disk" in hold.message
+    assert "2 of 3 synced files are not in it: their remote copies are then deleted" in hold.message
+    # A command that can be typed begins with syncd, and is marked as such.
+    assert not any(command.startswith("syncd ") for command in hold.commands)
+    assert hold.commands[0] == f"findmnt --target {place.root}"
+    assert hold.commands[-1].endswith(f": syncd deletes approve {hold.id}")
+    # The number follows the folder.
+    place.write(b"b")
+    place.scan()
+    assert "1 of 3 synced files are not in it" in place.holds()["root_replaced"].message
+    place.write(b"d/c")
+    place.scan()
+    assert "it lacks none of the synced files" in place.holds()["root_replaced"].message
+
+
+def test_where_nothing_is_mirrored_an_approval_is_said_to_delete_nothing(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(POLICIES, "f", Policy(mirror_deletions=False))
+    place.synced(*FILES)
+    replaced(place, tmp_path, ())
+    place.scan()
+    assert "no remote copy of what it lacks is deleted" in place.holds()["root_replaced"].message
 
 
 @pytest.mark.row(65)

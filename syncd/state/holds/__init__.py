@@ -54,6 +54,9 @@ STOPS_DELETIONS = (
 )
 #: How many of the affected paths a hold names.
 FIRST = 10
+#: The last advice of a hold on a folder in whose place another one is. It is no command, for that
+#: deletes what the other one lacks.
+REPLACE = "only if this one is meant to replace the old one: syncd deletes approve {id}"
 
 
 #: The scope of the workspace that a key has where none is named.
@@ -120,8 +123,8 @@ def place(
     """Open a hold, or bring the open one up to date; return whether it is new.
 
     The history says so of a new one, unless it `is_told` later.
-    `{id}` in a `syncd deletes` command stands for the hold's id, and `{files}` at the beginning of
-    the message for the number of files.
+    `{id}` in a `syncd deletes` command, or in `REPLACE`, stands for the hold's id, and `{files}` at
+    the beginning of the message for the number of files.
     """
     facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
     known = db.conn.execute(
@@ -311,7 +314,7 @@ def _where(db: Database, condition: str, parameters: Sequence[object] = ()) -> l
             commands=[
                 # Other commands hold paths, which may have braces.
                 command.replace("{id}", str(row["id"]))
-                if command.startswith("syncd deletes ")
+                if command.startswith("syncd deletes ") or command == REPLACE
                 else command
                 for command in json.loads(row["commands"])
             ],

@@ -71,7 +71,10 @@ class ReviewError(SyncdError):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict that was carried out: on which hold, and on how many files."""
+    """A verdict that was carried out: on which hold, and on how many files.
+
+    They are those that the hold names; or, if it names none, those that the approved folder lacks.
+    """
 
     hold: Hold
     verdict: Decided
@@ -271,15 +274,17 @@ def decide(
     *,
     up_to: int | None = None,
     by: str = "",
+    lacking: int | None = None,
 ) -> Decision:
     """Carry a verdict out, or change the one there was, in the caller's transaction.
 
     It reaches the files that the hold names, up to the row `up_to`; for what it named since there
     is a new hold. What is approved is deleted `UNDO_SECONDS` later, after a last look. The history
-    of the folder says `by` whom.
+    of the folder says `by` whom. Of a hold that names no files, `lacking` says how many synced
+    files the folder lacks that is approved, if that is known.
     """
     hold = decidable(db, hold_id, verdict, up_to=up_to)
-    number = 0
+    number = lacking
     if names_files(hold):
         number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
     elif verdict == "rejected":
@@ -288,10 +293,12 @@ def decide(
             f"its place; bring the right one back, and hold {hold_id} ends by itself"
         )
     holds.decide(db, hold_id, verdict, now)
-    what = f"hold {hold_id} ({hold.reason}), {counted(number, 'file')}"
+    what = f"hold {hold_id} ({hold.reason})"
+    if number is not None:
+        what += f", {counted(number, 'file')}"
     history.note(db, verdict, now, folder=folder_of(hold), detail=what, by=by)
     _split(db, hold, now)
-    return Decision(hold, verdict, number)
+    return Decision(hold, verdict, number or 0)
 
 
 def _outcomes(reason: str) -> tuple[Verdict, Verdict | None]:
