@@ -130,9 +130,11 @@ class UploadQueue:
                 self._changed.notify_all()
 
     def _take(self) -> File | None:
+        # Large files leave one thread to the others, however few may work.
+        most = max(min(self._large_at_once, self._limit - 1), 1)
         for name, sizes in self._folders.items():
             for large, waiting in sizes.items():
-                if not large or len(self._large) < self._large_at_once:
+                if not large or len(self._large) < most:
                     return self._taken(name, waiting, large=large)
         return None
 

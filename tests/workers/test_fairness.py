@@ -135,6 +135,18 @@ def test_few_large_files_go_at_a_time_and_small_ones_pass_them():
     assert len(queue) == 5
 
 
+@pytest.mark.parametrize("limit", [2, 4])
+def test_large_files_leave_a_thread_to_small_ones_however_few_may_work(limit):
+    queue = UploadQueue(limit=limit)
+    queue.open()
+    for number in range(8):
+        queue.put(a_file(number, "f", size=33 << 20))
+    got = [queue.get_now() for _ in range(limit)]
+    assert [file is None for file in got] == [False] * (limit - 1) + [True]
+    queue.put(a_file(9, "f"))
+    assert queue.get_now().id == 9
+
+
 def test_a_small_file_is_handed_out_though_hundreds_of_large_ones_are_due_longer(store):
     drop(store, "f", 300, due_at=1.0)
     store.write(lambda db: db.conn.execute(f"UPDATE files SET size = {33 << 20} WHERE id > 1"))
