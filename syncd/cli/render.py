@@ -15,9 +15,9 @@ from syncd.log import printable
 from syncd.offers import offered
 from syncd.report.rates import sending_text
 from syncd.report.status import stopped
-from syncd.report.why import out_of_sight
 from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
+from syncd.state.stories import out_of_sight
 from syncd.state.texts import seconds
 from syncd.units import clock, counted, rate, size, span
 

@@ -146,7 +146,7 @@ def _known(story: JsonObject, place: FolderPath, config: Config, *, running: boo
         explanation += " Its previous content is still live."
     if word is Word.FAILED and story["file_uuid"]:
         explanation += " Its previous content stays live."
-    if away := out_of_sight(story):
+    if away := stories.out_of_sight(story):
         explanation += f" {_AWAY[away]} ({away}): what is told of the disk is what was last seen."
     return story | {
         "root": texts.shown(place.root),
@@ -161,28 +161,12 @@ def _held(story: JsonObject) -> str:
     is_missing, of_file = story["file"]["status"] == "missing", story["file"]["hold_id"]
     stopping = ("deletions" if is_missing else "sending", "folder")
     codes = [
-        _code(hold)
+        stories.code_of(hold)
         for hold in story["holds"]
         if hold["id"] == of_file
-        or (hold["stops"] in stopping and _code(hold) not in holds.NAMING_FILES)
+        or (hold["stops"] in stopping and stories.code_of(hold) not in holds.NAMING_FILES)
     ]
     return f"It waits for the end of a hold: {', '.join(codes)}." if codes else ""
-
-
-def _code(hold: JsonObject) -> str:
-    code: str = hold["reason"].partition(":")[0]
-    return code
-
-
-def out_of_sight(story: JsonObject) -> str:
-    """Return the reason of a hold by which the file cannot be seen now; empty if there is none."""
-    for hold in story["holds"]:
-        code = _code(hold)
-        if code == holds.ROOT_MISSING or (
-            code == holds.ROOT_REPLACED and hold["stops"] == "folder"
-        ):
-            return code
-    return ""
 
 
 def _moved(history: Sequence[JsonObject]) -> str:
@@ -230,7 +214,7 @@ def _advice(
         yield f"syncd deletes approve {story['file']['hold_id']} (deletes it after all)"
     elif word is Word.IGNORED and not (story["file"]["verdict"] or story["file"]["is_skipped"]):
         yield _CHANGE_RULES
-    for hold in story["holds"] if word is Word.HELD or out_of_sight(story) else ():
+    for hold in story["holds"] if word is Word.HELD or stories.out_of_sight(story) else ():
         yield from hold["commands"]
 
 

@@ -53,6 +53,23 @@ def past(db: Database, folder: str, path: bytes) -> list[JsonObject]:
     return [dict(line) | {"at": timestamp(line["at"])} for line in lines]
 
 
+def code_of(hold: JsonObject) -> str:
+    """Return the reason of a hold as it is told: what stands before its words."""
+    code: str = hold["reason"].partition(":")[0]
+    return code
+
+
+def out_of_sight(story: JsonObject) -> str:
+    """Return the reason of a hold by which the file cannot be seen now; empty if there is none."""
+    for hold in story["holds"]:
+        code = code_of(hold)
+        if code == holds.ROOT_MISSING or (
+            code == holds.ROOT_REPLACED and hold["stops"] == "folder"
+        ):
+            return code
+    return ""
+
+
 def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
     scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
     # What is mounted in the folder has holds of its own.
