@@ -1,4 +1,4 @@
-"""What commands only ask the service: without a daemon, this needs neither lock nor state."""
+"""Questions to the service, which change nothing: they need neither lock nor state."""
 
 from collections.abc import Callable
 from typing import Any

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -24,6 +25,16 @@ def until(condition, seconds=5.0):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@contextmanager
+def no_thread_to_be_had(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        yield
 
 
 def test_calls_run_side_by_side_and_only_so_many_threads_stay():
@@ -58,14 +69,8 @@ def test_an_idle_thread_runs_the_next_call():
 def test_a_call_that_finds_no_thread_waits_for_one_that_is_free(monkeypatch):
     some, go, ran = Threads("some", kept=1), threading.Event(), threading.Event()
     some.submit(partial(go.wait, 5))
-
-    def no_thread(_):
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(RuntimeError):
-            some.submit(ran.set)
+    with no_thread_to_be_had(monkeypatch), pytest.raises(RuntimeError):
+        some.submit(ran.set)
     assert not ran.is_set()
     go.set()
     assert ran.wait(5)
@@ -84,12 +89,7 @@ def test_an_end_does_not_wait_for_a_call_that_hangs():
 
 def test_calls_that_found_no_thread_at_all_run_once_there_is_one(monkeypatch):
     some, ran = Threads("some", kept=1), threading.Event()
-
-    def no_thread(_):
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", no_thread)
+    with no_thread_to_be_had(monkeypatch):
         with pytest.raises(RuntimeError):
             some.submit(ran.set)
         with pytest.raises(RuntimeError):

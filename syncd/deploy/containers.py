@@ -9,7 +9,7 @@ from syncd.config.credentials import KEY_FILE_VARIABLE
 from syncd.config.settings import Config
 from syncd.deploy import access, environment
 
-#: What `docker build -t syncd .` makes.
+#: The image that `docker build -t syncd .` makes.
 IMAGE = "syncd"
 #: Stands for the image of the program beside it.
 PROGRAM = "your-program"

@@ -1,4 +1,4 @@
-"""What the approval of another folder does, in the place of the one that was synced."""
+"""The effect of approving another folder in the place of the one that was synced, in words."""
 
 from functools import partial
 

@@ -72,7 +72,7 @@ def out_of_sight(story: JsonObject) -> str:
 
 def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
     scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
-    # What is mounted in the folder has holds of its own.
+    # A disk that is mounted in the folder has holds of its own.
     parts = path.split(b"/")
     scopes |= {f"{folder}/{shown(b'/'.join(parts[:end]))}" for end in range(1, len(parts))}
     for copy in every:

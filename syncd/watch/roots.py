@@ -350,7 +350,7 @@ class Root:
             return "no remote copy of what it lacks is deleted"
         seen = view.parts[part]
         likeness = self._compared.get((part, seen)) if seen is not None else None
-        # What belongs to a disk within it was not compared.
+        # Files on a disk within it were not compared.
         if likeness is None or likeness.known != affects:
             return "the remote copies of the synced files that are not in it are then deleted"
         if not likeness.missing:

@@ -67,7 +67,7 @@ class _Course:
 
 @dataclass(slots=True)
 class _Balance:
-    """What one reading costs and saves, in requests."""
+    """The requests that one reading costs, and those that it saves."""
 
     #: videos that would be asked for, those of them that a page showed, and told the state of
     wanted: int
