@@ -7,7 +7,7 @@ a thread seldom waits for a commit. Files are sent in the order of their intents
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from syncd.exceptions import ShortageError, StateError
 from syncd.files_api import FilesClient, FileUpload
 from syncd.log import fields
 from syncd.metrics import UPLOAD_SECONDS, UPLOADED_BYTES, UPLOADED_FILES
+from syncd.one_cpu import ONE_CPU
 from syncd.state import confirming
 from syncd.state.database.store import Store
 from syncd.state.files import File
@@ -69,6 +70,10 @@ class UploadThread:
 
     def run(self) -> None:
         """Take files until told to end."""
+        with ONE_CPU.shared():
+            self._run()
+
+    def _run(self) -> None:
         client = self.make_client()
         try:
             while True:
@@ -78,7 +83,9 @@ class UploadThread:
                     if (first := self.queue.get()) is None:
                         break
                 try:
-                    self._bring_up(client, first)
+                    # A longer file takes few turns for its bytes: the more CPUs, the better.
+                    with nullcontext() if first.size <= SMALL_BYTES else ONE_CPU.left():
+                        self._bring_up(client, first)
                 except Exception as error:
                     self.handed_out.failed(first, error)
                 finally:

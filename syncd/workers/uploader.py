@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from syncd.exceptions import ShortageError
 from syncd.files_api import FilesClient, StopFlag
+from syncd.one_cpu import ONE_CPU
 from syncd.state import due
 from syncd.state.database.store import Store
 from syncd.state.holds import pauses
@@ -184,6 +185,7 @@ class Uploader:
 
     def step(self) -> float | None:
         """Hand out what is due while there is room; return the seconds until more may be."""
+        ONE_CPU.follow()
         self._handed_out.clear_unknown()
         self.gate.end_quota_rest()
         self.gate.see_pauses()

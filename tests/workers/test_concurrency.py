@@ -5,8 +5,11 @@ import time
 import pytest
 
 from syncd import disk
+from syncd.one_cpu import OneCpu
+from syncd.workers import upload_thread, uploader
 from syncd.workers.concurrency import AGAIN_SECONDS, FEWEST, FIRST, MOST, Concurrency
 from syncd.workers.preparation import SourceRoot, UploadOptions
+from syncd.workers.upload_queue import SMALL_BYTES
 from syncd.workers.uploader import Uploader
 
 
@@ -174,3 +177,21 @@ def test_a_thread_that_has_to_rest_first_records_what_it_sent(auto):
         assert not auto.uploader.busy
     finally:
         auto.uploader.stop(30)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_threads_share_a_cpu_but_for_what_is_long(auto, monkeypatch):
+    real, cpus = disk.open_beneath, {}
+
+    def open_beneath(root, path):
+        cpus[path] = os.sched_getaffinity(0)
+        return real(root, path)
+
+    monkeypatch.setattr(disk, "open_beneath", open_beneath)
+    monkeypatch.setattr(uploader, "ONE_CPU", together := OneCpu())
+    monkeypatch.setattr(upload_thread, "ONE_CPU", together)
+    auto.drop("short", b"short")
+    auto.drop("long", b"x" * (SMALL_BYTES + 1))
+    auto.upload()
+    assert len(cpus[b"short"]) == 1
+    assert cpus[b"long"] == os.sched_getaffinity(0)

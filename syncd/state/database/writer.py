@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from syncd.exceptions import DamagedStateError, StateWriteError
+from syncd.one_cpu import ONE_CPU
 from syncd.state.database import schema
 from syncd.state.database.connection import Database
 from syncd.state.database.savepoint import is_of_the_disk, savepoint
@@ -139,10 +140,11 @@ class Writer:
         self.failed = True
 
     def _run(self) -> None:
-        while (jobs := self._gather()) is not None:
-            self.last_alive = time.monotonic()
-            if jobs:
-                self._commit(jobs)
+        with ONE_CPU.shared():
+            while (jobs := self._gather()) is not None:
+                self.last_alive = time.monotonic()
+                if jobs:
+                    self._commit(jobs)
 
     def _gather(self) -> list[_Job] | None:
         """Wait for work, then take all that is there; None at the end."""
