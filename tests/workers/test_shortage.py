@@ -14,12 +14,13 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.observations import Seen
-from syncd.workers.preparation import UploadOptions
+from syncd.workers.preparation import KEPT_BYTES, UploadOptions
 from syncd.workers.sending import Sending
 
 #: The stages of an upload, from the disk to the table.
 ON_THE_WAY = {
     "opening": (disk, "open_beneath"),
+    "reading": (disk, "content"),
     "hashing": (disk, "sha256"),
     "the intent": (Ledger, "begin"),
     "sending": (FilesClient, "upload"),
@@ -38,6 +39,7 @@ def fails(monkeypatch, owner, name, error, times=2):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(owner, name, call)
+    return lambda: left[0] < times
 
 
 def heals(shop, *names):
@@ -58,10 +60,12 @@ def test_an_upload_that_fails_in_any_way_takes_no_thread_and_is_made_later(
     shop, monkeypatch, where, error
 ):
     shop.prove_echo()
-    fails(monkeypatch, *ON_THE_WAY[where], error)
+    has_failed = fails(monkeypatch, *ON_THE_WAY[where], error)
     shop.uploader._most = 1
-    shop.drop("bad", b"bad")
+    # A small file is hashed as it is read.
+    shop.drop("bad", bytes(KEPT_BYTES + 1) if where == "hashing" else b"bad")
     shop.upload()
+    assert has_failed()
     shop.drop("good", b"good")
     shop.upload()
     assert not shop.uploader.busy or shop.uploader._handed_out.unknown

@@ -9,7 +9,7 @@ from syncd import disk
 from syncd.files_api import FilesClient
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers.preparation import UploadOptions
+from syncd.workers.preparation import KEPT_BYTES, UploadOptions
 
 #: How a video begins that is none further on.
 BEGUN = b"\0\0\0\x10ftypisom"
@@ -377,6 +377,35 @@ def test_a_file_that_the_disk_fails_to_read_is_unreadable_and_keeps_nobody_else_
     shop.notice("bad")
     shop.upload()
     assert len(shop.live()) == 2
+
+
+def test_a_small_file_is_read_once_and_sent_as_it_was_hashed(shop, monkeypatch):
+    real, read = os.pread, []
+
+    def pread(descriptor, count, offset):
+        read.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        return real(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    shop.drop("small", b"x" * KEPT_BYTES)
+    shop.drop("larger", b"y" * (KEPT_BYTES + 1))
+    shop.upload()
+    assert read.count("small") == 1
+    assert read.count("larger") > 2
+    assert {shop.copy(name).status for name in ("small", "larger")} == {CopyStatus.LIVE}
+    assert set(shop.live().values()) == {
+        sha256(b"x" * KEPT_BYTES).hexdigest(),
+        sha256(b"y" * (KEPT_BYTES + 1)).hexdigest(),
+    }
+
+
+@pytest.mark.row(2)
+def test_a_disk_that_returns_a_small_file_in_parts_is_read_to_the_end(shop, monkeypatch):
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 2), offset))
+    shop.drop("a", b"abcde")
+    shop.upload()
+    assert list(shop.live().values()) == [sha256(b"abcde").hexdigest()]
 
 
 def test_the_log_has_the_name_as_it_is_shown_and_counts_in_words(shop, caplog):
