@@ -30,7 +30,9 @@ from syncd.workers.upload_queue import SMALL_BYTES, UploadQueue
 log = logging.getLogger(__name__)
 
 #: The most files of a thread in one batch, and of all threads together.
-BATCH, BATCHED = 16, 128
+BATCH, BATCHED = 64, 256
+#: The files of a batch before anything is known of how long they take.
+FIRST_BATCH = 4
 #: Seconds that a batch may take.
 BATCH_SECONDS = 0.5
 #: The part of its time that a transfer may wait for the bandwidth and still count as a measure.
@@ -65,8 +67,8 @@ class UploadThread:
     on_limit: Callable[[], None]
     #: outcomes that are being committed
     _recorded: "list[tuple[SentCopy, Future[str]]]" = field(default_factory=list, init=False)
-    #: seconds that a small file took lately
-    _seconds: float = field(default=0.0, init=False)
+    #: seconds that a file took lately; None before the first
+    _seconds: float | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Take files until told to end."""
@@ -124,7 +126,9 @@ class UploadThread:
 
     def _batch_size(self) -> int:
         most = min(BATCH, BATCHED // self.concurrency.limit)
-        return min(most, int(BATCH_SECONDS / self._seconds)) if self._seconds else most
+        if self._seconds is None:
+            return min(most, FIRST_BATCH)
+        return min(most, int(BATCH_SECONDS / max(self._seconds, 1e-3)))
 
     def _hashed(self, file: File, opened: ExitStack) -> Hashed | None:
         ready = None
@@ -202,7 +206,8 @@ class UploadThread:
 
     def _measure(self, sent: SentCopy) -> None:
         """Learn from a transfer how many should go at a time, and how many in a batch."""
-        self._seconds = (self._seconds + sent.seconds) / 2
+        before = sent.seconds if self._seconds is None else self._seconds
+        self._seconds = (before + sent.seconds) / 2
         if sent.transfer.rested > RESTED_PART * sent.seconds:
             # Its speed is that of the limit, and says nothing of the service.
             return

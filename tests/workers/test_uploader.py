@@ -10,6 +10,7 @@ from syncd.files_api import FilesClient
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
 from syncd.workers.preparation import KEPT_BYTES, UploadOptions
+from syncd.workers.upload_thread import FIRST_BATCH
 
 #: How a video begins that is none further on.
 BEGUN = b"\0\0\0\x10ftypisom"
@@ -397,6 +398,25 @@ def test_a_small_file_is_read_once_and_sent_as_it_was_hashed(shop, monkeypatch):
         sha256(b"x" * KEPT_BYTES).hexdigest(),
         sha256(b"y" * (KEPT_BYTES + 1)).hexdigest(),
     }
+
+
+def test_a_batch_is_small_until_it_is_known_how_long_a_file_takes(shop, monkeypatch):
+    shop.prove_echo()
+    real, promised = FilesClient.upload, []
+
+    def upload(*args, **kwargs):
+        promised.append(sum(copy.in_flight for copy in shop.copies()))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(FilesClient, "upload", upload)
+    shop.uploader._queue.allow(1)
+    monkeypatch.setattr(shop.uploader, "_allow", lambda: None)
+    for number in range(60):
+        shop.drop(f"{number}", b"%d" % number)
+    shop.upload()
+    assert len(shop.live()) == 60
+    assert promised[0] <= 2 * FIRST_BATCH, "those that are sent, and the next"
+    assert max(promised) > 2 * FIRST_BATCH
 
 
 @pytest.mark.row(2)
