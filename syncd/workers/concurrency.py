@@ -23,7 +23,7 @@ REQUEST_BYTES = 1 << 16
 class Concurrency:
     """A limit that doubles while that pays, and halves when the service has too much to do.
 
-    The transfers that began since it was set tell what it achieves: with as many at a time, and
+    The transfers that ran mostly since it was set tell what it achieves: with as many at a time, and
     each at the speed that was seen. Thread-safe; times are on `monotonic`.
     """
 
@@ -51,8 +51,8 @@ class Concurrency:
             return False
         with self._lock:
             now = self._monotonic()
-            if now - seconds < self._since:
-                # It ran beside another number of transfers.
+            if now - seconds / 2 < self._since:
+                # It ran beside another number of transfers for most of its time.
                 return False
             self._speeds.append((size + REQUEST_BYTES) / max(seconds, 1e-6))
             before = self.limit

@@ -1,3 +1,4 @@
+import heapq
 import os
 import threading
 import time
@@ -45,6 +46,20 @@ def test_the_limit_doubles_while_the_answers_are_as_quick():
     assert line.concurrency.limit == FIRST
     assert line.send(far, 8) == MOST
     assert line.now < 1.0, "a few round trips are enough"
+
+
+def test_each_round_of_answers_doubles_the_limit():
+    line = Line()
+    # Each answer takes a second, and one transfer follows another a moment later.
+    ends = [(1.0 + number / 1000, number) for number in range(line.concurrency.limit)]
+    while line.concurrency.limit < MOST:
+        line.now, number = heapq.heappop(ends)
+        line.concurrency.finished(4096, 1.0)
+        heapq.heappush(ends, (line.now + 1.001, number))
+        for number in range(len(ends), line.concurrency.limit):
+            heapq.heappush(ends, (line.now + 1.0 + number / 1000, number))
+    # The first is judged by two rounds, because four transfers say little.
+    assert line.now < 6
 
 
 def test_no_more_go_at_a_time_than_make_the_whole_faster():
