@@ -23,8 +23,8 @@ REQUEST_BYTES = 1 << 16
 class Concurrency:
     """A limit that doubles while that pays, and halves when the service has too much to do.
 
-    The transfers that ran mostly since it was set tell what it achieves: with as many at a time, and
-    each at the speed that was seen. Thread-safe; times are on `monotonic`.
+    The transfers that spent most of their time under it tell what it achieves: with as many at a
+    time, and each at the speed that was seen. Thread-safe; times are on `monotonic`.
     """
 
     def __init__(self, fixed: int | None, monotonic: Callable[[], float]) -> None:
