@@ -67,7 +67,9 @@ class UploadThread:
     on_limit: Callable[[], None]
     #: outcomes that are being committed
     _recorded: "list[tuple[SentCopy, Future[str]]]" = field(default_factory=list, init=False)
-    #: seconds that a file took lately; None before the first
+    #: when the thread began what it does for its batch, and the next
+    _since: float = field(default=0.0, init=False)
+    #: seconds that a file took lately to send; None before the first
     _seconds: float | None = field(default=None, init=False)
 
     def run(self) -> None:
@@ -98,6 +100,7 @@ class UploadThread:
 
     def _bring_up(self, client: FilesClient, first: File) -> None:
         """Upload a file, and others that may go with it."""
+        self._since = self.clock()
         batch: _Batch | None = self._prepare(first)
         while batch is not None:
             more = self.queue.next_of(first.folder)
@@ -106,6 +109,7 @@ class UploadThread:
                 sent = self._send(client, batch.prepared)
             self._settle()
             self._recorded += sent
+            self._since = self.clock()
             batch = following
 
     # Before
@@ -170,6 +174,7 @@ class UploadThread:
             if (sent := self._sent(client, one, reserved.get(one.file.id))) is None:
                 continue
             answered.append(sent)
+            self._measure(sent, (self.clock() - self._since) / (number + 1))
             if self.clock() - since > OUTCOME_SECONDS:
                 recorded += self._record(answered)
                 answered, since = [], self.clock()
@@ -201,18 +206,21 @@ class UploadThread:
         if sent is None:
             self.handed_out.finished(ready.file.id)
             return None
-        self._measure(sent)
         return sent
 
-    def _measure(self, sent: SentCopy) -> None:
-        """Learn from a transfer how many should go at a time, and how many in a batch."""
+    def _measure(self, sent: SentCopy, seconds_each: float) -> None:
+        """Learn from a transfer how many should go at a time, and how many in a batch.
+
+        The thread has spent `seconds_each` on this file and those of its batch before it: where
+        threads wait for the interpreter or for commits, more of them make nothing faster.
+        """
         before = sent.seconds if self._seconds is None else self._seconds
         self._seconds = (before + sent.seconds) / 2
         if sent.transfer.rested > RESTED_PART * sent.seconds:
             # Its speed is that of the limit, and says nothing of the service.
             return
         if self.queue.at_work >= self.concurrency.limit and self.concurrency.finished(
-            sent.copy.size, sent.seconds
+            sent.copy.size, seconds_each
         ):
             self.on_limit()
 

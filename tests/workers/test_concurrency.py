@@ -6,6 +6,7 @@ import time
 import pytest
 
 from syncd import disk
+from syncd.files_api import FilesClient
 from syncd.one_cpu import OneCpu
 from syncd.workers import upload_thread, uploader
 from syncd.workers.concurrency import AGAIN_SECONDS, FEWEST, FIRST, MOST, Concurrency
@@ -143,6 +144,25 @@ def test_threads_are_started_as_they_are_needed(auto):
     finally:
         auto.uploader.stop(30)
     assert len(auto.live()) == 11
+
+
+def test_a_thread_counts_all_the_time_that_its_files_take(auto, monkeypatch):
+    def slowed(real, seconds):
+        def call(*args, **kwargs):
+            auto.now += seconds
+            return real(*args, **kwargs)
+
+        return call
+
+    judged = []
+    concurrency = auto.uploader._concurrency
+    monkeypatch.setattr(concurrency, "finished", lambda *transfer: judged.append(transfer))
+    monkeypatch.setattr(concurrency, "limit", 1)
+    monkeypatch.setattr(disk, "open_beneath", slowed(disk.open_beneath, 3.0))
+    monkeypatch.setattr(FilesClient, "upload", slowed(FilesClient.upload, 1.0))
+    auto.drop("a", b"a")
+    auto.upload()
+    assert judged == [(1, 4.0)], "threads that wait for each other are no faster"
 
 
 @pytest.mark.row(78)
