@@ -29,8 +29,9 @@ from syncd.workers.upload_queue import SMALL_BYTES, UploadQueue
 
 log = logging.getLogger(__name__)
 
-#: The most files of a thread in one batch, and of all threads together.
-BATCH, BATCHED = 64, 256
+#: The most files of a thread in one batch, and so of one request that reserves objects for them;
+#: and of all threads together.
+BATCH, BATCHED = 50, 200
 #: The files of a batch before anything is known of how long they take.
 FIRST_BATCH = 4
 #: Seconds that a batch may take.
