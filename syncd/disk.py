@@ -338,14 +338,6 @@ def sha256(
     return digest.hexdigest()
 
 
-def content(descriptor: int, size: int) -> bytes | None:
-    """Return the content of a small file; None unless one read gets exactly `size` bytes."""
-    with suppress(OSError):
-        read = os.pread(descriptor, size + 1, 0)
-        return read if len(read) == size else None
-    return None
-
-
 def fingerprint(descriptor: int) -> Fingerprint:
     """Return the fingerprint of an open file."""
     return Fingerprint.of(os.fstat(descriptor))

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -149,7 +149,7 @@ class Preparation:
         before = disk.fingerprint(descriptor)
         if before != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed")
-        content = disk.content(descriptor, before.size) if before.size <= KEPT_BYTES else None
+        content = small_content(descriptor, before.size)
         digest = file.sha256 or self._digest(descriptor, before.size, content, reading)
         if digest is None:
             return None
@@ -257,6 +257,15 @@ class Preparation:
         ):
             self._proven.add(is_video)
         return is_video in self._proven
+
+
+def small_content(descriptor: int, size: int) -> bytes | None:
+    """Return the content of a small file; None unless one read gets exactly `size` bytes."""
+    if size <= KEPT_BYTES:
+        with suppress(OSError):
+            read = os.pread(descriptor, size + 1, 0)
+            return read if len(read) == size else None
+    return None
 
 
 def _reader(descriptor: int, content: bytes | None) -> Callable[[int, int], bytes]:

@@ -19,7 +19,7 @@ _plan = Ledger._plan
 _token = Ledger._token
 _settle = Ledger.settle
 _confirm_missing = Deletions.confirm_missing
-_offer = Preparation._offer
+_read = Preparation._read
 _step = Reconciler.step
 _insert = copies.insert
 _fits = Search._fits
@@ -154,9 +154,9 @@ def judge_no_deletes_anew(self, db, retiring, now):
 
 
 def trust_the_inode(self, file, descriptor, reading):
-    offer = _offer(self, file, descriptor, reading)
-    if offer is None or file.sha256 is not None:
-        return offer
+    hashed = _read(self, file, descriptor, reading)
+    if hashed is None or file.sha256 is not None:
+        return hashed
     moved = self.store.read(
         lambda db: files.where(
             db,
@@ -164,7 +164,9 @@ def trust_the_inode(self, file, descriptor, reading):
             (file.fingerprint.inode, file.size),
         )
     )
-    return replace(offer, sha256=moved[0].sha256) if moved else offer
+    if not moved:
+        return hashed
+    return hashed._replace(offer=replace(hashed.offer, sha256=moved[0].sha256))
 
 
 def share(self, db, offer, now):

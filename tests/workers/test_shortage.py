@@ -14,13 +14,14 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.observations import Seen
+from syncd.workers import preparation
 from syncd.workers.preparation import KEPT_BYTES, UploadOptions
 from syncd.workers.sending import Sending
 
 #: The stages of an upload, from the disk to the table.
 ON_THE_WAY = {
     "opening": (disk, "open_beneath"),
-    "reading": (disk, "content"),
+    "reading": (preparation, "small_content"),
     "hashing": (disk, "sha256"),
     "the intent": (Ledger, "begin"),
     "sending": (FilesClient, "upload"),
