@@ -1,6 +1,7 @@
 """The documents in which commands report with `--json`, as types: `schemas` lists them.
 
-A key may be added at any time; none is removed or changed within a major version.
+A key may be added at any time; none is removed or changed within a major version. A type that the
+engine has a class for is called `...Document`; its schema leaves that suffix out.
 """
 
 from typing import Any, Literal, NotRequired
@@ -35,7 +36,7 @@ class Entry(TypedDict):
     changed_at: Time | None
 
 
-class Hold(TypedDict):
+class HoldDocument(TypedDict):
     """A hold: work that is stopped on purpose; the reason is a code, then words."""
 
     id: int
@@ -130,7 +131,7 @@ class Status(TypedDict):
     counts: dict[Word, int]
     transfers: list[Transfer]
     sending: Sending
-    holds: list[Hold]
+    holds: list[HoldDocument]
     paused: list[Paused]
     bandwidth: Bandwidth | None
     api: Api
@@ -172,7 +173,7 @@ class Story(TypedDict):
     changed_at: NotRequired[Time | None]
     file: NotRequired[dict[str, Any]]
     copies: NotRequired[list[dict[str, Any]]]
-    holds: NotRequired[list[Hold]]
+    holds: NotRequired[list[HoldDocument]]
     history: NotRequired[list[Past]]
     #: beneath a directory or a glob: all files, those not at rest by status, the first of them
     files: NotRequired[int]

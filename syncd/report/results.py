@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from syncd.report.documents import Entry, Hold, Paused, Time
+from syncd.report.documents import Entry, HoldDocument, Paused, Time
 
 
 class Frame(TypedDict):
@@ -176,7 +176,7 @@ class Passed(TypedDict):
     failed: int
     held: int
     failures: list[Entry]
-    holds: list[Hold]
+    holds: list[HoldDocument]
 
 
 class Foreseen(TypedDict):
@@ -198,7 +198,7 @@ class Foresight(TypedDict):
     failed: Foreseen
     processing: Foreseen
     ignored: int
-    holds: list[Hold]
+    holds: list[HoldDocument]
     unseen: list[str]
 
 
