@@ -109,7 +109,7 @@ class Bandwidth(TypedDict):
     until: Time | None
 
 
-class Api(TypedDict):
+class ApiDocument(TypedDict):
     """The service, and why it is not reached."""
 
     base_url: str
@@ -134,7 +134,7 @@ class Status(TypedDict):
     holds: list[HoldDocument]
     paused: list[Paused]
     bandwidth: Bandwidth | None
-    api: Api
+    api: ApiDocument
 
 
 class Past(TypedDict):
