@@ -101,7 +101,7 @@ class Paused(TypedDict):
     until: Time | None
 
 
-class Bandwidth(TypedDict):
+class BandwidthDocument(TypedDict):
     """The limit on all uploads together, and who set it; null for none, or for no end."""
 
     bytes_per_second: int | None
@@ -133,7 +133,7 @@ class Status(TypedDict):
     sending: Sending
     holds: list[HoldDocument]
     paused: list[Paused]
-    bandwidth: Bandwidth | None
+    bandwidth: BandwidthDocument | None
     api: ApiDocument
 
 

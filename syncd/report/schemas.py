@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from syncd.report.documents import Bandwidth, Entry, Examination, Review, Status, Story
+from syncd.report.documents import BandwidthDocument, Entry, Examination, Review, Status, Story
 from syncd.report.results import (
     Adopted,
     Checked,
@@ -37,7 +37,7 @@ DOCUMENTS: dict[str, Any] = {
     "retry": Tried,
     "pause": Pauses,
     "resume": Resumed,
-    "limit": Bandwidth,
+    "limit": BandwidthDocument,
     "deletes approve": Decisions,
     "deletes reject": Decisions,
     "log": Logged,
