@@ -49,7 +49,7 @@ class HoldDocument(TypedDict):
     commands: list[str]
 
 
-class Daemon(TypedDict):
+class DaemonDocument(TypedDict):
     """The daemon that holds the state."""
 
     running: bool
@@ -126,7 +126,7 @@ class Status(TypedDict):
     version: str
     well: bool
     reasons: list[str]
-    daemon: Daemon
+    daemon: DaemonDocument
     folders: list[Folder]
     counts: dict[Word, int]
     transfers: list[Transfer]
