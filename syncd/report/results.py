@@ -130,7 +130,7 @@ class Resumed(TypedDict):
     paused: list[Paused]
 
 
-class Decision(TypedDict):
+class DecisionDocument(TypedDict):
     """A hold that was decided on, and the command that takes that back.
 
     `files` counts those that the hold named; else those that the approved folder lacks.
@@ -147,7 +147,7 @@ class Decisions(TypedDict):
     """`deletes approve` and `deletes reject`."""
 
     verdict: Literal["approved", "rejected"]
-    holds: list[Decision]
+    holds: list[DecisionDocument]
 
 
 class Logged(TypedDict):
