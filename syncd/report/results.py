@@ -179,7 +179,7 @@ class Passed(TypedDict):
     holds: list[HoldDocument]
 
 
-class Foreseen(TypedDict):
+class ForeseenDocument(TypedDict):
     """Files with which a pass would do the same."""
 
     files: int
@@ -190,13 +190,13 @@ class Foreseen(TypedDict):
 class Foresight(TypedDict):
     """`once --dry-run`: what a pass would do, and what could not be looked at."""
 
-    send: Foreseen
-    replace: Foreseen
-    delete: Foreseen
-    move: Foreseen
-    held: Foreseen
-    failed: Foreseen
-    processing: Foreseen
+    send: ForeseenDocument
+    replace: ForeseenDocument
+    delete: ForeseenDocument
+    move: ForeseenDocument
+    held: ForeseenDocument
+    failed: ForeseenDocument
+    processing: ForeseenDocument
     ignored: int
     holds: list[HoldDocument]
     unseen: list[str]
