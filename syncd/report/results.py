@@ -187,7 +187,7 @@ class ForeseenDocument(TypedDict):
     first: list[str]
 
 
-class Foresight(TypedDict):
+class ForesightDocument(TypedDict):
     """`once --dry-run`: what a pass would do, and what could not be looked at."""
 
     send: ForeseenDocument

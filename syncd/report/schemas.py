@@ -8,7 +8,7 @@ from syncd.report.results import (
     Checked,
     Decisions,
     Fetched,
-    Foresight,
+    ForesightDocument,
     Frame,
     Logged,
     NewInstance,
@@ -42,7 +42,7 @@ DOCUMENTS: dict[str, Any] = {
     "deletes reject": Decisions,
     "log": Logged,
     "once": Passed,
-    "once --dry-run": Foresight,
+    "once --dry-run": ForesightDocument,
     "config check": Checked,
     "config show": list[Setting],
 }
