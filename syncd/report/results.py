@@ -31,7 +31,7 @@ class Fetched(TypedDict):
     error: str | None
 
 
-class Kept(TypedDict):
+class KeptDocument(TypedDict):
     """A copy that syncd does not delete."""
 
     file_uuid: str
@@ -72,7 +72,7 @@ class Verified(TypedDict):
     counts: dict[str, int]
     incomplete: list[str]
     unread: dict[str, int]
-    kept: list[Kept]
+    kept: list[KeptDocument]
     released: int
     retiring: int
     in_doubt: int
