@@ -162,7 +162,7 @@ class Logged(TypedDict):
     detail: str | None
 
 
-class Passed(TypedDict):
+class PassedDocument(TypedDict):
     """`once`: what the pass did, what there is now, and why it does not exit with 0."""
 
     exit_code: int
