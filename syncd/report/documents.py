@@ -83,7 +83,7 @@ class Transfer(TypedDict):
     since: Time
 
 
-class Sending(TypedDict):
+class SendingDocument(TypedDict):
     """How much is left to send, how fast that goes, and how long it takes."""
 
     files_left: int
@@ -130,7 +130,7 @@ class Status(TypedDict):
     folders: list[Folder]
     counts: dict[Word, int]
     transfers: list[Transfer]
-    sending: Sending
+    sending: SendingDocument
     holds: list[HoldDocument]
     paused: list[Paused]
     bandwidth: BandwidthDocument | None
