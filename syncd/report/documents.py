@@ -74,7 +74,7 @@ class Folder(TypedDict):
     oldest_queued_seconds: float | None
 
 
-class Transfer(TypedDict):
+class TransferDocument(TypedDict):
     """An upload under way."""
 
     path: str
@@ -129,7 +129,7 @@ class Status(TypedDict):
     daemon: DaemonDocument
     folders: list[Folder]
     counts: dict[Word, int]
-    transfers: list[Transfer]
+    transfers: list[TransferDocument]
     sending: SendingDocument
     holds: list[HoldDocument]
     paused: list[Paused]
