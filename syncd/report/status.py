@@ -58,11 +58,7 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
     now = time.time()
     pid = lock_holder(directory)
     beat = heartbeat.read(directory) if pid is not None else None
-    try:
-        known = views.read(directory, lambda db: _known(db, now, beat))
-    except NoStateError:
-        known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
-        known |= {"no_state": True, "overdue": [], "unanswered": (0, 0.0), "paused": []}
+    known = _read(directory, now, beat)
     holds = known["holds"] = [_with_next_try(hold, beat, now) for hold in known["holds"]]
     in_the_way = [
         *_other_service(known, pid, base_url),
@@ -90,6 +86,14 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         "sizes": known.get("sizes"),
         "last_pass_at": timestamp((known.get("last_pass") or {}).get("ended_at")),
     }
+
+
+def _read(directory: Path, now: float, beat: Heartbeat | None) -> JsonObject:
+    try:
+        return views.read(directory, lambda db: _known(db, now, beat))
+    except NoStateError:
+        known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
+        return known | {"no_state": True, "overdue": [], "unanswered": (0, 0.0), "paused": []}
 
 
 def _known(db: Database, now: float, beat: Heartbeat | None) -> JsonObject:
