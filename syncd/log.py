@@ -59,7 +59,7 @@ def configure(
     stream = stream or sys.stderr
     environ = os.environ if environ is None else environ
     chosen = _chosen(style, stream, environ)
-    handler: logging.Handler = _Stream(stream)
+    handler: logging.Handler = _StreamHandler(stream)
     if chosen == "journal" and is_journal(stream, environ):
         handler = _JournalHandler(stream)
     colours = chosen == "text" and stream.isatty() and not environ.get("NO_COLOR")
@@ -178,7 +178,7 @@ class _Repeats(logging.Filter):
 _repeats = _Repeats()
 
 
-class _Stream(logging.StreamHandler[TextIO]):
+class _StreamHandler(logging.StreamHandler[TextIO]):
     """Writes lines; a stream that is closed, full or broken is no reason to stop."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -186,7 +186,7 @@ class _Stream(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-class _JournalHandler(_Stream):
+class _JournalHandler(_StreamHandler):
     """Hands records to the journal with their fields; as lines where it takes none."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -17,6 +17,7 @@ from syncd.report import rates
 from syncd.scheduler import StepReport
 from syncd.state import overview
 from syncd.state.ages import Timing
+from syncd.workers.gate import Gate
 
 #: Seconds between two written beats at rest, when nobody can ask for the last one.
 BEAT_SECONDS = 10.0
@@ -102,25 +103,10 @@ class Pulse:
 
     def _heartbeat(self, running: Running, hung: list[str], troubles: Iterable[str]) -> Heartbeat:
         config, components, steps = running
-        failing = [
-            f"{report.name} failed {report.failures} times in a row"
-            for report in steps
-            if report.failures > 1
-        ]
         gate, now = components.gate, time.time()
         rate = self._meter.note(rates.SentTotals(*components.uploader.transfers.sent()))
         asked = gate.seconds_resting()
-        if (
-            asked
-            or gate.refused
-            or gate.quota_used_up
-            or gate.workspaces.closed
-            or gate.refusals.held
-            # Work that a hold stopped gets its whole time limit once the hold is over.
-            or self._at_standstill - gate.at_standstill
-        ):
-            self.restart_ages()
-        self._at_standstill = gate.at_standstill
+        self._restart_ages_while_closed(gate, asked)
         return Heartbeat(
             version=__version__,
             pid=os.getpid(),
@@ -148,9 +134,25 @@ class Pulse:
             bandwidth=components.bandwidth.in_force.shown(),
             pace=asdict(_timing(config)),
             troubles=[
-                trouble for trouble in (*hung, *troubles, *_slow(steps), *failing) if trouble
+                trouble
+                for trouble in (*hung, *troubles, *_slow(steps), *_failing(steps))
+                if trouble
             ],
         )
+
+    def _restart_ages_while_closed(self, gate: Gate, asked_seconds: float) -> None:
+        """Let ages start anew while the gate, or a rest of `asked_seconds`, keeps work back."""
+        if (
+            asked_seconds
+            or gate.refused
+            or gate.quota_used_up
+            or gate.workspaces.closed
+            or gate.refusals.held
+            # Work that a hold stopped gets its whole time limit once the hold is over.
+            or self._at_standstill - gate.at_standstill
+        ):
+            self.restart_ages()
+        self._at_standstill = gate.at_standstill
 
 
 def _hung(running: Running) -> list[str]:
@@ -171,6 +173,12 @@ def _slow(steps: list[StepReport]) -> list[str]:
         f"{name} has been running for {seconds:.0f} s: its disk or the service is silent"
         for name, seconds in _durations(steps)
         if name not in _FEEDING_STEPS and seconds > SLOW_SECONDS
+    ]
+
+
+def _failing(steps: list[StepReport]) -> list[str]:
+    return [
+        f"{step.name} failed {step.failures} times in a row" for step in steps if step.failures > 1
     ]
 
 

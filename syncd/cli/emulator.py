@@ -1,5 +1,7 @@
 """The command that serves a Files API on this machine: `emulator`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -129,7 +131,7 @@ def emulator(
         raise click.BadParameter("must look like https://host", param_hint="--public-url")
     log.configure(level="debug" if options.verbosity else "info")
     host, port = listen
-    try:
+    with _failures_in_words(data, f"{host}:{port}"):
         package.serve(
             host=host,
             port=port,
@@ -143,6 +145,13 @@ def emulator(
             public_url=public_url,
             personality=personality,
         )
+
+
+@contextmanager
+def _failures_in_words(data: Path, address: str) -> Iterator[None]:
+    """Turn what keeps the emulator from serving into an error of the command line."""
+    try:
+        yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except ModuleNotFoundError as error:
@@ -150,7 +159,7 @@ def emulator(
     except ConnectionError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        where = f"keep data in {data}" if error.filename else f"listen on {host}:{port}"
+        where = f"keep data in {data}" if error.filename else f"listen on {address}"
         raise click.ClickException(f"cannot {where}: {error.strerror or error}") from error
 
 

@@ -1,6 +1,5 @@
 """`log`, what was done: the history, also as it goes on. It needs no daemon and no key."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,30 +90,10 @@ def _wanted(options: Options, paths: Sequence[str]) -> Wanted:
     is about the folder as a whole.
     """
     # These need all of the settings.
-    from syncd.cli.selection import arguments  # noqa: PLC0415
-    from syncd.config.locations import current_directory  # noqa: PLC0415
-    from syncd.report.folder_paths import folders, within  # noqa: PLC0415
-    from syncd.state.selected import Selected, holding  # noqa: PLC0415
+    from syncd.cli.selection import remembered_arguments  # noqa: PLC0415
+    from syncd.state.selected import holding  # noqa: PLC0415
 
-    config = options.look()
-    known, meant = views.read(
-        config.state.directory,
-        lambda db: (
-            found := folders(config, db),
-            arguments(paths, found, db, current_directory()),
-        ),
-    )
-    selected = []
-    for argument in meant:
-        # A path of which nothing is left but its history is in no table.
-        places = [argument.place] if argument.place else within(os.fsencode(argument.given), known)
-        guessed = [Selected(place.folder, place.path) for place in places]
-        if not (some := [*argument.selected] or guessed):
-            names = ", ".join(printable(folder.name) for folder in known) or "none yet"
-            raise click.UsageError(
-                f"no file or folder {printable(argument.given)!r}; known folders are: {names}"
-            )
-        selected += some
+    selected = remembered_arguments(paths, options.look())
     holds = holding(selected)
     theirs = {one.folder for one in selected} | {""}
     whole = {one.folder for one in selected if not one.path and one.matches is None}

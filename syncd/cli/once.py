@@ -74,39 +74,53 @@ def once(
         options.offer_known_folders(config.state.directory, (f.place for f in config.folders))
     signals = Signals()
     signals.listen()
+    with _progress(config, options) as show:
+        passed = _pass(config, signals, show, wait_deletions=wait_deletions)
+    _print_result(passed, options, as_json=as_json)
+    if signals.stop.is_set():
+        click.echo("interrupted; the next pass goes on from here", err=True)
+    elif passed.code == 1:
+        click.echo(offered("`syncd status` and `syncd ls` say more"), err=True)
+    return passed.code
+
+
+def _pass(
+    config: Config,
+    signals: Signals,
+    show: Callable[[PassProgress], None],
+    *,
+    wait_deletions: bool,
+) -> Passed:
+    """Make one pass, `show` how it goes on, and return how it ended."""
     last = PassProgress(0, 0, 0)
     passed: Passed | None = None
+
+    def report(tally: PassProgress) -> None:
+        nonlocal last
+        last = tally
+        show(tally)
 
     def tell(told: Passed) -> None:
         nonlocal passed
         passed = told
 
-    with _progress(config, options) as show:
+    code = make_one_pass(
+        config,
+        stop=signals.stop,
+        hurry=signals.hurry,
+        wait_deletions=wait_deletions,
+        report=report,
+        tell=tell,
+    )
+    return passed or Passed(code, "the state cannot be relied on", last, Did(0, 0, 0, 0), [], [])
 
-        def report(tally: PassProgress) -> None:
-            nonlocal last
-            last = tally
-            show(tally)
 
-        code = make_one_pass(
-            config,
-            stop=signals.stop,
-            hurry=signals.hurry,
-            wait_deletions=wait_deletions,
-            report=report,
-            tell=tell,
-        )
-    passed = passed or Passed(code, "the state cannot be relied on", last, Did(0, 0, 0, 0), [], [])
+def _print_result(passed: Passed, options: Options, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(passed), indent=2)
     elif passed.code or any(passed.did) or options.verbosity or sys.stdout.isatty():
         for line in _summary(passed):
             click.echo(folded(line, sys.stdout))
-    if signals.stop.is_set():
-        click.echo("interrupted; the next pass goes on from here", err=True)
-    elif code == 1:
-        click.echo(offered("`syncd status` and `syncd ls` say more"), err=True)
-    return code
 
 
 def _document(passed: Passed) -> JsonObject:

@@ -1,5 +1,8 @@
 """`schema`: the JSON Schema of what a command prints with `--json`."""
 
+import json
+import re
+
 import click
 
 from syncd.cli import completion
@@ -27,4 +30,6 @@ def schema(command: tuple[str, ...]) -> None:
     name = " ".join(command)
     if name not in DOCUMENTS:
         raise click.UsageError(f"there are schemas for {', '.join(DOCUMENTS)}, and not for {name}")
-    print_json(TypeAdapter(DOCUMENTS[name]).json_schema(), indent=2)
+    text = json.dumps(TypeAdapter(DOCUMENTS[name]).json_schema())
+    # Code is generated from schemas: names of types stay as published, without the suffix of ours.
+    print_json(json.loads(re.sub(r'(?<=\w)Document"', '"', text)), indent=2)

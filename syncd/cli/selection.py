@@ -76,6 +76,31 @@ def known_arguments(
     return views.read(config.state.directory, read)
 
 
+def remembered_arguments(given: Iterable[str | os.PathLike[str]], config: Config) -> list[Selected]:
+    """Return what arguments select of the history, also where nothing else is left of a path.
+
+    Raise UsageError for one that can be in no folder, and NoStateError where there is no state.
+    """
+
+    def read(db: Database) -> tuple[list[KnownFolder], list[Argument]]:
+        known = folders(config, db)
+        return known, arguments(given, known, db, current_directory())
+
+    known, meant = views.read(config.state.directory, read)
+    selected: list[Selected] = []
+    for argument in meant:
+        # A path of which nothing is left but its history is in no table.
+        places = [argument.place] if argument.place else within(os.fsencode(argument.given), known)
+        guessed = [Selected(place.folder, place.path) for place in places]
+        if not (some := [*argument.selected] or guessed):
+            names = ", ".join(printable(folder.name) for folder in known) or "none yet"
+            raise click.UsageError(
+                f"no file or folder {printable(argument.given)!r}; known folders are: {names}"
+            )
+        selected += some
+    return selected
+
+
 def _is_directory(argument: Argument) -> bool:
     place = argument.place
     return not argument.is_pattern and (place is None or os.path.isdir(place.absolute))  # noqa: PTH112

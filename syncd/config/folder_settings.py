@@ -10,7 +10,7 @@ from typing import Any
 from syncd.config.locations import BASE_URLS
 from syncd.config.settings import FolderSettings, Settings
 from syncd.config.targets import named
-from syncd.places import look, nested
+from syncd.places import Place, look, nested
 
 #: The time that a file which has settled needs to be sent, at the end.
 SPARE_SECONDS = 3.0
@@ -69,11 +69,7 @@ def _segment(path: Path) -> str:
 def conflicts(settings: Settings, where: str) -> Iterator[str]:
     """Yield what is wrong between folders that are each right; they are configured at `where`."""
     folders = settings.folders
-    for name, count in Counter(folder.name for folder in folders).items():
-        if name == "*":
-            yield f"{where}: a folder cannot have the name '*'; give it another one"
-        if count > 1:
-            yield f"{where}: {count} folders have the name {name!r}; give each its own name"
+    yield from _bad_names(folders, where)
     state = look(settings.state.directory)
     places = {folder.path: look(folder.path) for folder in folders}
     by_path = nested([os.fsencode(places[folder.path].real) for folder in folders])
@@ -97,15 +93,31 @@ def conflicts(settings: Settings, where: str) -> Iterator[str]:
                 f"{folder.path} overlap; set [state] directory (SYNCD_STATE__DIRECTORY) to a "
                 "place outside"
             )
+    known = [*places.items(), (settings.state.directory, state)]
+    yield from _overlapping_targets(folders, known, where)
+
+
+def _bad_names(folders: Sequence[FolderSettings], where: str) -> Iterator[str]:
+    for name, count in Counter(folder.name for folder in folders).items():
+        if name == "*":
+            yield f"{where}: a folder cannot have the name '*'; give it another one"
+        if count > 1:
+            yield f"{where}: {count} folders have the name {name!r}; give each its own name"
+
+
+def _overlapping_targets(
+    folders: Sequence[FolderSettings], places: Sequence[tuple[Path, Place]], where: str
+) -> Iterator[str]:
+    """Yield each `move_to` and `receipts` that is not outside every one of `places`."""
     for folder in folders:
         receipts = None if isinstance(folder.receipts, bool) else folder.receipts
         for setting, path in (("move_to", folder.move_to), ("receipts", receipts)):
             target = look(path) if path else None
-            for place in (*places, settings.state.directory):
-                if target and target.overlaps(places.get(place, state)):
+            for at, place in places:
+                if target and target.overlaps(place):
                     yield (
                         f"{where}: the folder {folder.path}: {setting} = {path} overlaps with "
-                        f"{place}; name a place outside every watch folder"
+                        f"{at}; name a place outside every watch folder"
                     )
 
 

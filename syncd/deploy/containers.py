@@ -43,10 +43,7 @@ def compose(config: Config, key_file: str) -> dict[str, Any]:
     files = {"aymara-api-key": (KEY_FILE_VARIABLE, Path(key_file)), **_files(config)}
     if config.server.listen:
         files.setdefault("token", (_TOKEN_VARIABLE, Path(COMPOSE_TOKEN)))
-        variables["SYNCD_SERVER__LISTEN"] = f"0.0.0.0:{config.server.port or PORT}"
-        # Other containers call it by the name of the service.
-        hosts = dict.fromkeys((*config.server.allowed_hosts, "syncd"))
-        variables["SYNCD_SERVER__ALLOWED_HOSTS"] = json.dumps([*hosts])
+        variables |= _listening(config)
     variables |= {variable: f"/run/secrets/{name}" for name, (variable, _) in files.items()}
     secrets = {
         name: {"file": key_file if name == "aymara-api-key" else _beside(path)}
@@ -75,6 +72,15 @@ def compose(config: Config, key_file: str) -> dict[str, Any]:
         services["state"] = _state_of_another(user, group)
     project = {"services": services, "secrets": secrets, "volumes": {"state": {}}}
     return {key: _without_interpolation(value) for key, value in project.items()}
+
+
+def _listening(config: Config) -> dict[str, str]:
+    # Other containers call it by the name of the service.
+    hosts = dict.fromkeys((*config.server.allowed_hosts, "syncd"))
+    return {
+        "SYNCD_SERVER__LISTEN": f"0.0.0.0:{config.server.port or PORT}",
+        "SYNCD_SERVER__ALLOWED_HOSTS": json.dumps([*hosts]),
+    }
 
 
 def _state_of_another(user: int, group: int) -> dict[str, Any]:
@@ -184,6 +190,28 @@ def _pod(config: Config, kind: str) -> dict[str, Any]:
 
 def _container(config: Config, kind: str) -> dict[str, Any]:
     port = config.server.port or PORT
+    alive = {"httpGet": {"path": "/healthz", "port": "http"}}
+    return {
+        "name": "syncd",
+        "image": IMAGE,
+        "env": _environment(config, kind, port),
+        "ports": [{"name": "http", "containerPort": port}],
+        "startupProbe": {**alive, "periodSeconds": 2, "failureThreshold": 60},
+        "livenessProbe": {**alive, "periodSeconds": 30, "timeoutSeconds": 5},
+        "resources": {"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": _mounts(config, kind),
+    }
+
+
+def _environment(config: Config, kind: str, port: int) -> list[dict[str, Any]]:
     variables = _variables(config) | environment.folders(config, any_root=kind in _SCRATCH)
     variables |= {
         KEY_FILE_VARIABLE: f"{SECRETS}/api-key",
@@ -195,7 +223,18 @@ def _container(config: Config, kind: str) -> dict[str, Any]:
         # Nodes may have equal files; each keeps its state as long as its folders.
         variables["SYNCD_STATE__ON_NEW"] = "new"
     variables |= {variable: f"{SECRETS}/{name}" for name, (variable, _) in _files(config).items()}
-    named: list[dict[str, Any]] = [{"name": n, "value": value} for n, value in variables.items()]
+    named = [{"name": n, "value": value} for n, value in variables.items()]
+    if kind != "sharded":
+        return named
+    index = "metadata.labels['apps.kubernetes.io/pod-index']"
+    return [
+        {"name": "POD_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+        {"name": "SYNCD_CONFIG", "value": "/etc/syncd/shard-$(POD_INDEX).toml"},
+        *(v for v in named if v["name"] != "SYNCD_API__WORKSPACE_UUID"),
+    ]
+
+
+def _mounts(config: Config, kind: str) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"name": "state", "mountPath": "/state"},
         {"name": "secrets", "mountPath": SECRETS, "readOnly": True},
@@ -209,32 +248,8 @@ def _container(config: Config, kind: str) -> dict[str, Any]:
             mount["mountPropagation"] = "HostToContainer"
         mounts.append(mount)
     if kind == "sharded":
-        index = "metadata.labels['apps.kubernetes.io/pod-index']"
-        named = [
-            {"name": "POD_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
-            {"name": "SYNCD_CONFIG", "value": "/etc/syncd/shard-$(POD_INDEX).toml"},
-            *(v for v in named if v["name"] != "SYNCD_API__WORKSPACE_UUID"),
-        ]
         mounts.append({"name": "shards", "mountPath": "/etc/syncd", "readOnly": True})
-    alive = {"httpGet": {"path": "/healthz", "port": "http"}}
-    return {
-        "name": "syncd",
-        "image": IMAGE,
-        "env": named,
-        "ports": [{"name": "http", "containerPort": port}],
-        "startupProbe": {**alive, "periodSeconds": 2, "failureThreshold": 60},
-        "livenessProbe": {**alive, "periodSeconds": 30, "timeoutSeconds": 5},
-        "resources": {"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumeMounts": mounts,
-    }
+    return mounts
 
 
 def _owner_of_state() -> dict[str, Any]:

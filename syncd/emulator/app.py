@@ -56,13 +56,7 @@ class App:
         self._late: set[asyncio.Task[None]] = set()
         self._routes = Starlette(
             routes=[
-                Route("/v2/files/-/uploads", endpoints.upload, methods=["POST"]),
-                Route("/v2/files", endpoints.create, methods=["POST"]),
-                Route("/v2/files", endpoints.list, methods=["GET"]),
-                Route("/v2/files/{file_uuid}", endpoints.get, methods=["GET"]),
-                Route("/v2/files/{file_uuid}", endpoints.delete, methods=["DELETE"]),
-                Route("/v2/files/{file_uuid}/status", endpoints.status, methods=["GET"]),
-                Route("/v2/files/{file_uuid}/frames", endpoints.frames, methods=["GET"]),
+                *endpoints.routes(),
                 *storage.routes(),
                 Route(OPENAPI, self._openapi, methods=["GET"]),
                 Route(HEALTH, _health, methods=["GET"]),

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from syncd.emulator import checks, multipart
 from syncd.emulator.answers import Refusal, invalid, too_large
@@ -37,6 +38,18 @@ class Endpoints:
     traits: Personality
     process: Callable[[StoredObject | None], None]
     fetch: Callable[[StoredObject], None]
+
+    def routes(self) -> Sequence[Route]:
+        """Return the paths of the Files API."""
+        return [
+            Route("/v2/files/-/uploads", self.upload, methods=["POST"]),
+            Route("/v2/files", self.create, methods=["POST"]),
+            Route("/v2/files", self.list, methods=["GET"]),
+            Route("/v2/files/{file_uuid}", self.get, methods=["GET"]),
+            Route("/v2/files/{file_uuid}", self.delete, methods=["DELETE"]),
+            Route("/v2/files/{file_uuid}/status", self.status, methods=["GET"]),
+            Route("/v2/files/{file_uuid}/frames", self.frames, methods=["GET"]),
+        ]
 
     async def upload(self, request: Request) -> Response:
         """POST /v2/files/-/uploads: one multipart part `file`."""

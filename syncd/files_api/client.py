@@ -48,6 +48,10 @@ from syncd.trust import TlsFiles
 
 T = TypeVar("T")
 
+_CLEARTEXT = (
+    "the key would go to {} in clear text, for anybody on the way to read: use https://, or set "
+    "[api] allow_cleartext = true (SYNCD_API__ALLOW_CLEARTEXT=true)"
+)
 _SECRET = re.compile(r"[!-~]+")
 
 
@@ -86,21 +90,11 @@ class FilesClient:
         self._base = checked_base_url(base_url)
         self._page_items = PAGE_ITEMS
         if self.is_cleartext and not allow_cleartext:
-            raise ConfigError(
-                f"the key would go to {self.base_url} in clear text, for anybody on the way to "
-                "read: use https://, or set [api] allow_cleartext = true "
-                "(SYNCD_API__ALLOW_CLEARTEXT=true)"
-            )
+            raise ConfigError(_CLEARTEXT.format(self.base_url))
         proxy_url = checked_proxy(proxy) if proxy else None
         self._sender = Sender(
             base=self._base,
-            headers={
-                "accept": "application/json",
-                "accept-encoding": "identity",
-                "user-agent": f"syncd/{__version__}",
-                **_credentials(api_key, bearer_token),
-                **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
-            },
+            headers=_headers(api_key, bearer_token, sandbox),
             secrets=Secrets([api_key, bearer_token, proxy_url.password if proxy_url else None]),
             storage=StorageRules(self._base, storage_hosts),
             timeout_seconds=timeout_seconds,
@@ -330,6 +324,16 @@ def _transport(proxy: httpx.URL | None, files: TlsFiles) -> httpx.BaseTransport:
     from syncd.files_api.proxied import ProxiedTransport  # noqa: PLC0415
 
     return ProxiedTransport(proxy, files)
+
+
+def _headers(api_key: str | None, bearer_token: str | None, sandbox: bool | None) -> dict[str, str]:
+    return {
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": f"syncd/{__version__}",
+        **_credentials(api_key, bearer_token),
+        **({} if sandbox is None else {"x-use-sandbox": str(sandbox)}),
+    }
 
 
 def _credentials(api_key: str | None, bearer_token: str | None) -> dict[str, str]:

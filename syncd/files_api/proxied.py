@@ -58,7 +58,7 @@ class ProxiedTransport(Transport):
         context = self._tls_context() if url.scheme == "https" else None
         pool = self._pools.get(url.scheme) or self._new_pool(url.scheme, context)
         response = _translated(lambda: pool.handle_request(raw))
-        body = _Body(cast("Iterable[bytes]", response.stream))
+        body = _ProxiedBody(cast("Iterable[bytes]", response.stream))
         return httpx.Response(response.status, headers=response.headers, stream=body)
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class _Stream(httpcore.NetworkStream):
         return self._stream
 
 
-class _Body(httpx.SyncByteStream):
+class _ProxiedBody(httpx.SyncByteStream):
     def __init__(self, stream: Iterable[bytes]) -> None:
         self._stream = stream
         self._parts = iter(stream)

@@ -169,25 +169,9 @@ class Sender:
         per_call: PerCall,
     ) -> httpx.Request:
         url = self._url(operation, per_call)
-        headers: dict[str, str] = {}
-        extra = per_call.get("extra_body", {})
-        content: httpx.SyncByteStream
-        if operation.frame is not None:
-            if source is None:
-                raise ValueError(f"{operation.name} needs a source")
-            framing = operation.frame({name: str(value) for name, value in extra.items()})
-            headers["content-type"] = framing.content_type
-            headers["content-length"] = str(framing.length(source.size))
-            content = FileBody(source, framing, exchange, self._bandwidth)
-        elif operation.json is not None:
-            body = json.dumps({**operation.json, **extra}).encode()
-            headers["content-type"] = "application/json"
-            headers["content-length"] = str(len(body))
-            content = BytesBody(body, exchange)
-        else:
-            if extra:
-                raise ValueError(f"{operation.name} has no body")
-            content = BytesBody(b"", exchange)
+        content, headers = self._content(
+            operation, source, exchange, per_call.get("extra_body", {})
+        )
         headers |= {**operation.headers, **_checked(per_call.get("extra_headers", {}))}
         timeout = exchange.timeout_seconds
         limits = {"connect": min(self._connect_seconds, timeout), "read": timeout}
@@ -205,6 +189,28 @@ class Sender:
         for name, value in headers.items():
             request.headers[name] = value
         return request
+
+    def _content(
+        self,
+        operation: Operation[Any],
+        source: UploadSource | None,
+        exchange: Exchange,
+        extra: Mapping[str, Any],
+    ) -> tuple[httpx.SyncByteStream, dict[str, str]]:
+        """Return the body of a request, and the headers that describe it."""
+        if operation.frame is not None:
+            if source is None:
+                raise ValueError(f"{operation.name} needs a source")
+            framing = operation.frame({name: str(value) for name, value in extra.items()})
+            content_type, length = framing.content_type, framing.length(source.size)
+            body = FileBody(source, framing, exchange, self._bandwidth)
+            return body, _described(content_type, length)
+        if operation.json is not None:
+            text = json.dumps({**operation.json, **extra}).encode()
+            return BytesBody(text, exchange), _described("application/json", len(text))
+        if extra:
+            raise ValueError(f"{operation.name} has no body")
+        return BytesBody(b"", exchange), {}
 
     def _url(self, operation: Operation[Any], per_call: PerCall) -> httpx.URL:
         extra = per_call.get("extra_query", {})
@@ -226,6 +232,10 @@ class Sender:
     def _learn(self, _host: str, address: str) -> None:
         """Note where the service itself is; nothing keeps us from going there."""
         self._storage.learn(address)
+
+
+def _described(content_type: str, length: int) -> dict[str, str]:
+    return {"content-type": content_type, "content-length": str(length)}
 
 
 @lru_cache(maxsize=16)

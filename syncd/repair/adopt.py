@@ -5,7 +5,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -93,21 +93,7 @@ class Adopter:
         counts: Counter[str] = Counter()
         others: Counter[str] = Counter()
         unread: list[str] = []
-        lost: list[int] = []
-        self.store.write(adoption.forget_all_listed)
-        for workspace in self._workspaces():
-            yield {"step": "reading the listing", "workspace": workspace}
-            try:
-                listed, comparison = self._read(workspace, others)
-            except ForbiddenError:
-                if any(policy.workspace_uuid == workspace for policy in self.policies.values()):
-                    raise
-                # A former one, closed to this key: its copies stay as the ledger has them.
-                unread.append(str(workspace))
-                continue
-            counts["listed"] += listed
-            counts["known"] += comparison.known
-            lost += [claim.copy_id for claim in comparison.missing(workspace, retiring=True)]
+        lost = yield from self._read_all(counts, others, unread)
         # From here on things change: whatever cuts it short, nothing is sent before it is done.
         self.store.write(self._hold)
         self._spare_what_may_be_taken_away()
@@ -167,6 +153,27 @@ class Adopter:
         return sorted(known, key=str)
 
     # The listing
+
+    def _read_all(
+        self, counts: Counter[str], others: Counter[str], unread: list[str]
+    ) -> Generator[JsonObject, None, list[int]]:
+        """Read every workspace's listing; return the ids of the copies that are missing there."""
+        lost: list[int] = []
+        self.store.write(adoption.forget_all_listed)
+        for workspace in self._workspaces():
+            yield {"step": "reading the listing", "workspace": workspace}
+            try:
+                listed, comparison = self._read(workspace, others)
+            except ForbiddenError:
+                if any(policy.workspace_uuid == workspace for policy in self.policies.values()):
+                    raise
+                # A former one, closed to this key: its copies stay as the ledger has them.
+                unread.append(str(workspace))
+                continue
+            counts["listed"] += listed
+            counts["known"] += comparison.known
+            lost += [claim.copy_id for claim in comparison.missing(workspace, retiring=True)]
+        return lost
 
     def _read(self, workspace: str | None, others: Counter[str]) -> tuple[int, Comparison]:
         """Read a listing to its end; note what of it is ours, and count what is others'."""

@@ -71,6 +71,15 @@ def examine(
         yield unchecked("state", "[state] is bad")
     else:
         yield from examine_state(config, is_daemons=beat is not None)
+    yield from _holds_and_folders(config)
+    if not config.unusable & {"state", "alerts", "hooks", "api"}:
+        yield from examine_targets(config)
+    else:
+        yield unchecked("alerts", "the configuration is bad")
+    yield from examine_limits(config)
+
+
+def _holds_and_folders(config: Config) -> Iterator[Finding]:
     held = [] if "state" in config.unusable else open_holds(config)
     examined = config.folders or _watched_by_daemon(config)
     for hold in held:
@@ -86,11 +95,6 @@ def examine(
             yield from examine_taking_away(folder, config.state.directory)
         if "state" not in config.unusable:
             yield from examine_receipts(folder, config.state.directory)
-    if not config.unusable & {"state", "alerts", "hooks", "api"}:
-        yield from examine_targets(config)
-    else:
-        yield unchecked("alerts", "the configuration is bad")
-    yield from examine_limits(config)
 
 
 def _watched_by_daemon(config: Config) -> list[FolderSettings]:

@@ -141,11 +141,7 @@ def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
     except StateError as error:
         yield bad("database", str(error), "ask as the user that syncd runs as")
         return
-    if verdict != "ok":
-        fix = backups.how_to_restore(config.state.directory / schema.FILE_NAME, time.time())
-        yield bad("database", f"damaged: {verdict}", fix)
-    else:
-        yield Finding("database", good=True, text="whole")
+    yield _wholeness(config, verdict)
     # Beside a daemon, this shell need not know which service it is.
     is_unsure = is_daemons or "api" in config.unusable
     if theirs is not None and not is_unsure:
@@ -163,6 +159,13 @@ def _database(config: Config, *, is_daemons: bool) -> Iterator[Finding]:
         text = "the service tells none: a presigned upload is believed on the storage's word"
         fix = 'nothing is taken away by after_upload; method = "direct" needs no such word'
         yield bad("sizes", text, fix, 0)
+
+
+def _wholeness(config: Config, verdict: str) -> Finding:
+    if verdict == "ok":
+        return Finding("database", good=True, text="whole")
+    fix = backups.how_to_restore(config.state.directory / schema.FILE_NAME, time.time())
+    return bad("database", f"damaged: {verdict}", fix)
 
 
 def _examine_database(

@@ -1,6 +1,7 @@
 """The documents in which commands report with `--json`, as types: `schemas` lists them.
 
-A key may be added at any time; none is removed or changed within a major version.
+A key may be added at any time; none is removed or changed within a major version. A type that the
+engine has a class for is called `...Document`; its schema leaves that suffix out.
 """
 
 from typing import Any, Literal, NotRequired
@@ -35,7 +36,7 @@ class Entry(TypedDict):
     changed_at: Time | None
 
 
-class Hold(TypedDict):
+class HoldDocument(TypedDict):
     """A hold: work that is stopped on purpose; the reason is a code, then words."""
 
     id: int
@@ -48,7 +49,7 @@ class Hold(TypedDict):
     commands: list[str]
 
 
-class Daemon(TypedDict):
+class DaemonDocument(TypedDict):
     """The daemon that holds the state."""
 
     running: bool
@@ -73,7 +74,7 @@ class Folder(TypedDict):
     oldest_queued_seconds: float | None
 
 
-class Transfer(TypedDict):
+class TransferDocument(TypedDict):
     """An upload under way."""
 
     path: str
@@ -82,7 +83,7 @@ class Transfer(TypedDict):
     since: Time
 
 
-class Sending(TypedDict):
+class SendingDocument(TypedDict):
     """How much is left to send, how fast that goes, and how long it takes."""
 
     files_left: int
@@ -100,7 +101,7 @@ class Paused(TypedDict):
     until: Time | None
 
 
-class Bandwidth(TypedDict):
+class BandwidthDocument(TypedDict):
     """The limit on all uploads together, and who set it; null for none, or for no end."""
 
     bytes_per_second: int | None
@@ -108,7 +109,7 @@ class Bandwidth(TypedDict):
     until: Time | None
 
 
-class Api(TypedDict):
+class ApiDocument(TypedDict):
     """The service, and why it is not reached."""
 
     base_url: str
@@ -125,15 +126,15 @@ class Status(TypedDict):
     version: str
     well: bool
     reasons: list[str]
-    daemon: Daemon
+    daemon: DaemonDocument
     folders: list[Folder]
     counts: dict[Word, int]
-    transfers: list[Transfer]
-    sending: Sending
-    holds: list[Hold]
+    transfers: list[TransferDocument]
+    sending: SendingDocument
+    holds: list[HoldDocument]
     paused: list[Paused]
-    bandwidth: Bandwidth | None
-    api: Api
+    bandwidth: BandwidthDocument | None
+    api: ApiDocument
 
 
 class Past(TypedDict):
@@ -172,7 +173,7 @@ class Story(TypedDict):
     changed_at: NotRequired[Time | None]
     file: NotRequired[dict[str, Any]]
     copies: NotRequired[list[dict[str, Any]]]
-    holds: NotRequired[list[Hold]]
+    holds: NotRequired[list[HoldDocument]]
     history: NotRequired[list[Past]]
     #: beneath a directory or a glob: all files, those not at rest by status, the first of them
     files: NotRequired[int]

@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from syncd.report.documents import Entry, Hold, Paused, Time
+from syncd.report.documents import Entry, HoldDocument, Paused, Time
 
 
 class Frame(TypedDict):
@@ -31,7 +31,7 @@ class Fetched(TypedDict):
     error: str | None
 
 
-class Kept(TypedDict):
+class KeptDocument(TypedDict):
     """A copy that syncd does not delete."""
 
     file_uuid: str
@@ -72,7 +72,7 @@ class Verified(TypedDict):
     counts: dict[str, int]
     incomplete: list[str]
     unread: dict[str, int]
-    kept: list[Kept]
+    kept: list[KeptDocument]
     released: int
     retiring: int
     in_doubt: int
@@ -130,7 +130,7 @@ class Resumed(TypedDict):
     paused: list[Paused]
 
 
-class Decision(TypedDict):
+class DecisionDocument(TypedDict):
     """A hold that was decided on, and the command that takes that back.
 
     `files` counts those that the hold named; else those that the approved folder lacks.
@@ -147,7 +147,7 @@ class Decisions(TypedDict):
     """`deletes approve` and `deletes reject`."""
 
     verdict: Literal["approved", "rejected"]
-    holds: list[Decision]
+    holds: list[DecisionDocument]
 
 
 class Logged(TypedDict):
@@ -162,7 +162,7 @@ class Logged(TypedDict):
     detail: str | None
 
 
-class Passed(TypedDict):
+class PassedDocument(TypedDict):
     """`once`: what the pass did, what there is now, and why it does not exit with 0."""
 
     exit_code: int
@@ -176,10 +176,10 @@ class Passed(TypedDict):
     failed: int
     held: int
     failures: list[Entry]
-    holds: list[Hold]
+    holds: list[HoldDocument]
 
 
-class Foreseen(TypedDict):
+class ForeseenDocument(TypedDict):
     """Files with which a pass would do the same."""
 
     files: int
@@ -187,18 +187,18 @@ class Foreseen(TypedDict):
     first: list[str]
 
 
-class Foresight(TypedDict):
+class ForesightDocument(TypedDict):
     """`once --dry-run`: what a pass would do, and what could not be looked at."""
 
-    send: Foreseen
-    replace: Foreseen
-    delete: Foreseen
-    move: Foreseen
-    held: Foreseen
-    failed: Foreseen
-    processing: Foreseen
+    send: ForeseenDocument
+    replace: ForeseenDocument
+    delete: ForeseenDocument
+    move: ForeseenDocument
+    held: ForeseenDocument
+    failed: ForeseenDocument
+    processing: ForeseenDocument
     ignored: int
-    holds: list[Hold]
+    holds: list[HoldDocument]
     unseen: list[str]
 
 

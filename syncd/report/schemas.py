@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from syncd.report.documents import Bandwidth, Entry, Examination, Review, Status, Story
+from syncd.report.documents import BandwidthDocument, Entry, Examination, Review, Status, Story
 from syncd.report.results import (
     Adopted,
     Checked,
     Decisions,
     Fetched,
-    Foresight,
+    ForesightDocument,
     Frame,
     Logged,
     NewInstance,
-    Passed,
+    PassedDocument,
     Pauses,
     Resumed,
     Setting,
@@ -37,12 +37,12 @@ DOCUMENTS: dict[str, Any] = {
     "retry": Tried,
     "pause": Pauses,
     "resume": Resumed,
-    "limit": Bandwidth,
+    "limit": BandwidthDocument,
     "deletes approve": Decisions,
     "deletes reject": Decisions,
     "log": Logged,
-    "once": Passed,
-    "once --dry-run": Foresight,
+    "once": PassedDocument,
+    "once --dry-run": ForesightDocument,
     "config check": Checked,
     "config show": list[Setting],
 }

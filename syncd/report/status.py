@@ -58,11 +58,7 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
     now = time.time()
     pid = lock_holder(directory)
     beat = heartbeat.read(directory) if pid is not None else None
-    try:
-        known = views.read(directory, lambda db: _known(db, now, beat))
-    except NoStateError:
-        known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
-        known |= {"no_state": True, "overdue": [], "unanswered": (0, 0.0), "paused": []}
+    known = _read(directory, now, beat)
     holds = known["holds"] = [_with_next_try(hold, beat, now) for hold in known["holds"]]
     in_the_way = [
         *_other_service(known, pid, base_url),
@@ -75,11 +71,7 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         "well": not reasons,
         "reasons": reasons,
         "obstacles": in_the_way,
-        "daemon": {
-            "running": pid is not None,
-            "pid": pid or None,
-            "since": timestamp(beat.since) if beat else None,
-        },
+        "daemon": _daemon(pid, beat),
         "folders": list(_folders(known["folders"], beat)),
         "counts": known["counts"],
         "transfers": _transfers(beat),
@@ -87,20 +79,21 @@ def status(directory: Path, *, base_url: str) -> JsonObject:
         "holds": holds,
         "paused": known["paused"],
         "bandwidth": beat.bandwidth if beat else None,
-        "api": {
-            "base_url": known.get("base_url") or base_url,
-            "state": beat.api_state if beat else "unknown",
-            "echo": known["echo"],
-            "last_success_at": timestamp(beat.last_success_at) if beat else None,
-            "cause": (beat.api_cause or None) if beat else None,
-            "next_try_at": timestamp(beat.api_next_try_at) if beat else None,
-        },
+        "api": _api(known, beat, base_url),
         "failures": known["failures"],
         "overdue": [late | {"reason": _overdue(late, now)} for late in known["overdue"]],
         "waits": "; ".join(_waits(known, beat, now)),
         "sizes": known.get("sizes"),
         "last_pass_at": timestamp((known.get("last_pass") or {}).get("ended_at")),
     }
+
+
+def _read(directory: Path, now: float, beat: Heartbeat | None) -> JsonObject:
+    try:
+        return views.read(directory, lambda db: _known(db, now, beat))
+    except NoStateError:
+        known = {"folders": [], "counts": {}, "holds": [], "failures": [], "echo": "unknown"}
+        return known | {"no_state": True, "overdue": [], "unanswered": (0, 0.0), "paused": []}
 
 
 def _known(db: Database, now: float, beat: Heartbeat | None) -> JsonObject:
@@ -145,6 +138,26 @@ def _waits(known: JsonObject, beat: Heartbeat | None, now: float) -> Iterator[st
         until = since + Timing(**beat.pace).resend_after + ages.LOOK_SECONDS
         uploads = f"{counted(number, 'upload')} without a sure answer"
         yield f"{uploads} looked for, tried again by {clock(max(until, now))}"
+
+
+def _daemon(pid: int | None, beat: Heartbeat | None) -> JsonObject:
+    return {
+        "running": pid is not None,
+        "pid": pid or None,
+        "since": timestamp(beat.since) if beat else None,
+    }
+
+
+def _api(known: JsonObject, beat: Heartbeat | None, base_url: str) -> JsonObject:
+    """Return how the service is; `base_url` is the one to name if the state knows none."""
+    return {
+        "base_url": known.get("base_url") or base_url,
+        "state": beat.api_state if beat else "unknown",
+        "echo": known["echo"],
+        "last_success_at": timestamp(beat.last_success_at) if beat else None,
+        "cause": (beat.api_cause or None) if beat else None,
+        "next_try_at": timestamp(beat.api_next_try_at) if beat else None,
+    }
 
 
 def _with_next_try(hold: JsonObject, beat: Heartbeat | None, now: float) -> JsonObject:

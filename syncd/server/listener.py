@@ -146,14 +146,14 @@ class Listener:
 
     def _readyz(self, _request: Request) -> Response:
         ready = not self._status.get()["obstacles"]
-        return _Json({"ready": ready}, 200 if ready else 503)
+        return _AsciiJsonResponse({"ready": ready}, 200 if ready else 503)
 
     def _metrics(self, request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": media_type})
 
     def _status_json(self, _request: Request) -> Response:
-        return _Json(status.contract(self._status.get()))
+        return _AsciiJsonResponse(status.contract(self._status.get()))
 
     def _page_json(self, _request: Request) -> Response:
         """Answer everything that the page shows: the document, what helps, and the last day."""
@@ -162,7 +162,7 @@ class Listener:
             "now": texts.timestamp(time.time()),
             "failures": page_document.failures(facts, self._config()),
         }
-        return _Json(facts | self._lately.get() | more)
+        return _AsciiJsonResponse(facts | self._lately.get() | more)
 
     def _ls_json(self, request: Request) -> Response:
         asked = request.query_params
@@ -171,23 +171,23 @@ class Listener:
             after = _cursor(asked["after"]) if asked.get("after") else None
             wanted = _wanted(asked)
         except ValueError:
-            return _Json({"error": "after, limit or status has an invalid value"}, 400)
+            return _AsciiJsonResponse({"error": "after, limit or status has an invalid value"}, 400)
         if not 1 <= limit <= LONGEST_PAGE:
-            return _Json({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
+            return _AsciiJsonResponse({"error": f"limit must be 1 to {LONGEST_PAGE}"}, 400)
         if not self._looks.acquire(timeout=TURN_SECONDS):
-            return _Json({"error": "other searches are running; try again"}, 503)
+            return _AsciiJsonResponse({"error": "other searches are running; try again"}, 503)
         try:
             files, last = self._look(after, limit, wanted)
         finally:
             self._looks.release()
-        return _Json({"files": files, "next": _cursor_text(last) if last else None})
+        return _AsciiJsonResponse({"files": files, "next": _cursor_text(last) if last else None})
 
     def _ls_csv(self, request: Request) -> Response:
         """Answer every file as CSV, page by page: a million rows are never in memory."""
         try:
             wanted = _wanted(request.query_params)
         except ValueError:
-            return _Json({"error": "status has an invalid value"}, 400)
+            return _AsciiJsonResponse({"error": "status has an invalid value"}, 400)
         return StreamingResponse(
             _joined(listing_csv.lines(self._all(wanted))),
             media_type="text/csv",
@@ -219,15 +219,15 @@ class Listener:
                 else asked.get("path", "").encode()
             )
         except ValueError:
-            return _Json({"error": "path_b64 is not Base64"}, 400)
+            return _AsciiJsonResponse({"error": "path_b64 is not Base64"}, 400)
         folder = next((f for f in config.folders if f.name == asked.get("folder")), None)
         if folder is None or not path:
-            return _Json({"error": "give a folder, and a path in it"}, 404)
+            return _AsciiJsonResponse({"error": "give a folder, and a path in it"}, 404)
         place = FolderPath(folder.name, folder.place, path)
         found = views.read(self._directory, lambda db: why.of_file(place, config, db, running=True))
         if found is None:
-            return _Json({"error": "there is no such file"}, 404)
-        return _Json(found)
+            return _AsciiJsonResponse({"error": "there is no such file"}, 404)
+        return _AsciiJsonResponse(found)
 
     @property
     def _directory(self) -> Path:
@@ -241,7 +241,7 @@ class Listener:
         return disk.f_bavail * disk.f_frsize
 
 
-class _Json(JSONResponse):
+class _AsciiJsonResponse(JSONResponse):
     """JSON in pure ASCII, so that no file name can send control characters to a terminal."""
 
     def render(self, content: Any) -> bytes:
@@ -268,7 +268,7 @@ class _Fresh:
 
 
 def _unavailable(_request: Request, error: Exception) -> Response:
-    return _Json({"error": str(error)}, 503)
+    return _AsciiJsonResponse({"error": str(error)}, 503)
 
 
 def _wanted(asked: Mapping[str, str]) -> dict[str, str | None]:

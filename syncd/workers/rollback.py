@@ -14,6 +14,7 @@ from syncd.files_api import (
     FileDetail,
     FilesApiError,
     FilesClient,
+    Listing,
     UnauthorizedError,
 )
 from syncd.state import audit, due, echo, holds, rollback, tokens
@@ -168,6 +169,16 @@ class RollbackCheck:
         except _PutBackError as found:
             return f"{found} was sent by this instance, and its ledger does not know it", ""
         self.gate.succeeded()
+        return self._gone(workspace, listing, comparison, last_commit)
+
+    def _gone(
+        self,
+        workspace: str | None,
+        listing: Listing,
+        comparison: Comparison,
+        last_commit: float,
+    ) -> tuple[str, str]:
+        """Return the recent live copy that a listing lacks, or why it proves nothing."""
         # Copies that were sent since the oldest listed file must be listed; after a whole listing,
         # recent ones as well, even if it shows nothing.
         shown_since = math.inf

@@ -31,6 +31,7 @@ def test_a_schema_names_the_keys_and_refuses_no_further_ones(syncd, name):
     assert code == 0
     assert schema["type"] in ("object", "array")
     assert 'additionalProperties": false' not in out
+    assert 'Document"' not in out
 
 
 def test_another_name_is_refused_with_those_that_there_are(syncd):
@@ -44,3 +45,11 @@ def test_the_schema_of_status_describes_its_document(desk, syncd_json):
     _, schema = syncd_json("schema", "status")
     _, document = syncd_json("status", "--json")
     assert schema["required"] == list(document)
+
+
+def test_a_schema_calls_types_by_their_plain_names(syncd_json):
+    _, schema = syncd_json("schema", "why")
+    assert schema["title"] == "Story"
+    assert {*schema["$defs"]} == {"Hold", "Past", "Word"}
+    assert schema["$defs"]["Hold"]["title"] == "Hold"
+    assert schema["properties"]["holds"]["items"] == {"$ref": "#/$defs/Hold"}
