@@ -171,7 +171,7 @@ class AfterUpload:
 
     def _take_confirmed(self, found: Sequence[tuple[File, Copy]]) -> None:
         """Take away the files that the service confirms to hold whole."""
-        told: Mapping[int, Told] = {}
+        told: Mapping[int, Told | None] = {}
         asked_at = float("-inf")
         for index, (file, copy) in enumerate(found):
             if self.stopped():

@@ -15,6 +15,7 @@ from syncd.files_api import (
     NotFoundError,
     RefusedError,
 )
+from syncd.files_api.listing import PAGE_ITEMS as MOST_PAGE_ITEMS
 from syncd.state.copies import Copy
 from syncd.workers.gate import Gate
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 #: From so many objects of one workspace on, a listing is read before each is asked for.
 LISTED_FROM = 3
+#: Items of a page, at least: it has room for others' objects beside all that are looked for.
 PAGE_ITEMS = 100
 #: States that a video reaches only after its bytes arrived.
 _ARRIVED = ("processing", "completed")
@@ -53,18 +55,21 @@ class Confirmation:
     client: FilesClient
     gate: Gate
 
-    def ask(self, wanted: Iterable[Copy]) -> Mapping[int, Told]:
-        """Return the answer about each copy, by id; copies that got no answer are left out."""
-        told: dict[int, Told] = {}
+    def ask(self, wanted: Iterable[Copy], *, alone: int | None = None) -> Mapping[int, Told | None]:
+        """Return the answer about each copy, by id; None about one that got none.
+
+        Copies that no listing shows are asked for one by one, at most `alone` of them; those beyond
+        are left out, and so are those that were not asked for because the service asks to wait.
+        """
+        told: dict[int, Told | None] = {}
         by_workspace = sorted(wanted, key=lambda copy: copy.workspace_uuid or "")
         for workspace, group in groupby(by_workspace, key=lambda copy: copy.workspace_uuid):
             copies = list(group)
             if len(copies) >= LISTED_FROM:
                 told |= self._try(partial(self._listed, workspace, copies)) or {}
-            for copy in copies:
-                if copy.id not in told and not self.gate.seconds_shut_for_all():
-                    said = self._try(partial(self._one, copy))
-                    told |= {} if said is None else {copy.id: said}
+            for copy in [copy for copy in copies if copy.id not in told][:alone]:
+                if not self.gate.seconds_shut_for_all():
+                    told[copy.id] = self._try(partial(self._one, copy))
         return told
 
     def _try(self, look: Callable[[], T]) -> T | None:
@@ -82,8 +87,10 @@ class Confirmation:
         """Read the newest pages; objects that are not on them are asked for one by one."""
         by_uuid = {copy.file_uuid: copy for copy in copies}
         told: dict[int, Told] = {}
-        pages = self.client.newest_pages(workspace_uuid=workspace, limit=PAGE_ITEMS)
-        for items in islice(pages, 1 + len(copies) // LISTED_FROM // 2):
+        size = max(min(2 * len(copies), MOST_PAGE_ITEMS), PAGE_ITEMS)
+        most = 1 + len(copies) * PAGE_ITEMS // size // LISTED_FROM // 2
+        pages = self.client.newest_pages(workspace_uuid=workspace, limit=size)
+        for items in islice(pages, most):
             ours = [(by_uuid.pop(item.file_uuid, None), item) for item in items]
             said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
             # A listing may keep sizes back that a look at the object tells.

@@ -23,10 +23,13 @@ from syncd.workers.key_check import may_list
 
 log = logging.getLogger(__name__)
 
-#: Copies confirmed in one step at most, and steps a second: they share the service with uploads.
-BATCH, STEPS_PER_SECOND = 400, 4.0
+#: Copies confirmed in one step at most, those of them that no listing shows, and steps a second:
+#: they share the service with uploads.
+BATCH, ALONE, STEPS_PER_SECOND = 4000, 100, 4.0
 #: Seconds between two looks at the same copy, at least and at most.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 30.0
+#: Answers that prove that the bytes arrived.
+_ARRIVED = (Told.WHOLE, Told.PROCESSED)
 _UNCONFIRMED = "the storage took it, and the service does not hold it"
 _NO_STORAGE = (
     "something took it that gave no ETag, as a portal or a proxy in the storage's place, and the "
@@ -66,25 +69,24 @@ class Confirmer:
         now = self.clock()
         found = self.store.read(confirming.due, now, BATCH)
         if found:
-            self._record(found, self._confirmation.ask(found))
+            self._record(found, self._confirmation.ask(found, alone=ALONE))
             # Copies that storages take meanwhile are confirmed together.
             if self.pause(1.0 / STEPS_PER_SECOND):
                 return None
         next_at = self.store.read(confirming.next_due)
         return None if next_at is None else max(next_at - self.clock(), 0.0)
 
-    def _record(self, found: list[Copy], told: Mapping[int, Told]) -> None:
+    def _record(self, found: list[Copy], told: Mapping[int, Told | None]) -> None:
         """Record the answers; all whole copies share one commit."""
-        whole = [copy for copy in found if told.get(copy.id) is Told.WHOLE]
-        arrived = [copy for copy in found if told.get(copy.id) in (Told.WHOLE, Told.PROCESSED)]
-        if arrived:
-            self._note_sizes(whole)
+        asked = [(copy, told[copy.id]) for copy in found if copy.id in told]
+        if arrived := [copy for copy, said in asked if said in _ARRIVED]:
+            self._note_sizes([copy for copy, said in asked if said is Told.WHOLE])
             self._live(arrived)
-        if untold := [copy for copy in found if copy.id not in told]:
-            self._look_later(untold, LONGEST_LOOK_SECONDS)
-        for copy in found:
-            if copy.id in told and copy not in arrived:
-                self._not_whole(copy, told[copy.id])
+        if unanswered := [copy for copy, said in asked if said is None]:
+            self._look_later(unanswered, LONGEST_LOOK_SECONDS)
+        for copy, said in asked:
+            if said is not None and said not in _ARRIVED:
+                self._not_whole(copy, said)
 
     def _note_sizes(self, whole: list[Copy]) -> None:
         if not self._tells_sizes and any(not copy.is_video for copy in whole):

@@ -2,12 +2,15 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from syncd.files_api import Aborted, AbortedUnsent, UnprocessableError
 from syncd.state import confirming, manifest
 from syncd.state.lifecycle import CopyStatus
+from syncd.workers import confirmer
+from syncd.workers.confirmation import Confirmation, Told
 from syncd.workers.confirmer import LONGEST_LOOK_SECONDS
 from syncd.workers.preparation import UploadOptions
 
@@ -291,6 +294,57 @@ def test_one_that_cannot_be_asked_for_keeps_no_other_waiting(shop):
     shop.now += 31
     shop.confirmer.step()
     assert shop.copy("a").status is CopyStatus.LIVE
+
+
+class Shelf:
+    """A service that holds objects of one size, and counts what it is asked; newest first."""
+
+    def __init__(self, number, *, listed=True):
+        self.copies = [
+            SimpleNamespace(id=n, file_uuid=f"{n}", size=1, workspace_uuid=None, is_video=False)
+            for n in range(number)
+        ]
+        self.listed = listed
+        self.pages = self.gets = 0
+
+    def newest_pages(self, *, workspace_uuid, limit):
+        for end in range(len(self.copies), 0, -limit):
+            self.pages += 1
+            shown = self.copies[max(end - limit, 0) : end] if self.listed else []
+            yield [self.get(copy.file_uuid, asked=False) for copy in reversed(shown)]
+
+    def get(self, file_uuid, *, asked=True):
+        self.gets += asked
+        return SimpleNamespace(
+            file_uuid=file_uuid, file_size_bytes=1, processing_status=None, file_url=None
+        )
+
+
+def test_thousands_of_copies_are_confirmed_by_a_few_large_pages(shop):
+    shelf = Shelf(4000)
+    told = Confirmation(client=shelf, gate=shop.gate).ask(shelf.copies)
+    assert set(told.values()) == {Told.WHOLE}
+    assert len(told) == 4000
+    assert (shelf.pages, shelf.gets) == (4, 0)
+
+
+def test_few_of_those_that_no_listing_shows_are_asked_for_at_a_time(shop):
+    shelf = Shelf(60, listed=False)
+    told = Confirmation(client=shelf, gate=shop.gate).ask(shelf.copies, alone=20)
+    assert (shelf.gets, list(told)) == (20, list(range(20)))
+
+
+def test_those_that_were_not_asked_for_are_due_at_once(shop, monkeypatch):
+    monkeypatch.setattr(confirmer, "ALONE", 2)
+    real, asked = shop.client.get, []
+    monkeypatch.setattr(shop.client, "get", lambda uuid: asked.append(uuid) or real(uuid))
+    monkeypatch.setattr(shop.client, "newest_pages", lambda **_: iter(()))
+    for name in "abcd":
+        shop.drop(name, name.encode())
+    shop.upload()
+    assert len(asked) == 2
+    shop.confirmer.step()
+    assert {shop.copy(name).status for name in "abcd"} == {CopyStatus.LIVE}
 
 
 @pytest.mark.long
