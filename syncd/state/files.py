@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from syncd.disk import Fingerprint, split
@@ -110,41 +110,66 @@ def where(
     return [from_row(row) for row in rows]
 
 
-def insert(
-    db: Database,
-    *,
+def known_paths(db: Database, folder: str, paths: Sequence[bytes]) -> set[bytes]:
+    """Return those of some paths that have a row."""
+    found: set[bytes] = set()
+    for some in batched(paths):
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT path FROM files WHERE folder = ? AND path IN ({marks})"
+        found.update(path for (path,) in db.conn.execute(query, (folder, *some)))
+    return found
+
+
+def insert(db: Database, *, folder: str, **values: Any) -> int:
+    """Add a row for a path never seen before, as `insert_all` does; return its id."""
+    insert_all(db, folder, [values])
+    return int(db.conn.execute("SELECT last_insert_rowid()").fetchone()[0])
+
+
+def insert_all(db: Database, folder: str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Add rows for paths never seen before; return how many.
+
+    Each has `path`, `status`, `fingerprint` and `changed_at`, and may have `due_at`, `error`,
+    `settling_since`, `is_open` and `is_skipped`.
+    """
+    added = [_new(folder, **row) for row in rows]
+    for some in batched(added):
+        db.conn.execute(_INSERT + values(some), [value for row in some for value in row])
+    return len(added)
+
+
+_INSERT = (
+    "INSERT INTO files (folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
+    "changed_at, due_at, error, settling_since, is_open, is_skipped) "
+)
+
+
+def _new(
     folder: str,
+    *,
     path: bytes,
     status: FileStatus,
     fingerprint: Fingerprint | None,
     changed_at: float,
-    due_at: float | None,
+    due_at: float | None = None,
     error: str | None = None,
     settling_since: float | None = None,
     is_open: bool = False,
     is_skipped: bool = False,
-) -> int:
-    """Add a row for a path never seen before; return its id."""
-    mark = fingerprint
-    cursor = db.conn.execute(
-        "INSERT INTO files (folder, path, parent, status, inode, size, mtime_ns, ctime_ns, "
-        "changed_at, due_at, error, settling_since, is_open, is_skipped) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            folder,
-            path,
-            split(path)[0],
-            status,
-            *((mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns) if mark else (None,) * 4),
-            changed_at,
-            due_at,
-            None if error is None else storable(error),
-            settling_since,
-            is_open,
-            is_skipped,
-        ),
+) -> tuple[Any, ...]:
+    return (
+        folder,
+        path,
+        split(path)[0],
+        status,
+        *(fingerprint or (None,) * 4),
+        changed_at,
+        due_at,
+        None if error is None else storable(error),
+        settling_since,
+        is_open,
+        is_skipped,
     )
-    return int(cursor.lastrowid or 0)
 
 
 def update(db: Database, file_id: int, **values: Any) -> None:

@@ -2,7 +2,8 @@
 
 import enum
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,12 +97,27 @@ def record(
 
     try:
         with savepoint(db):
-            return sum(map(write, seen))
+            new, known = _new_and_known(db, folder, seen)
+            rows = [_new_row(each, settling, now, skip_before) for each in new]
+            return files.insert_all(db, folder, filter(None, rows)) + sum(map(write, known))
     except Exception as error:
         if is_of_the_disk(error):
             raise
     # A savepoint costs as much as a row, so only a failed batch pays for one per row.
     return sum(_alone(db, folder, observation, write) for observation in seen)
+
+
+def _new_and_known(
+    db: Database, folder: str, seen: Sequence[Observation]
+) -> tuple[list[Observation], list[Observation]]:
+    """Part the observations of paths that have no row, each seen once, from the others."""
+    known = files.known_paths(db, folder, [each.path for each in seen])
+    times = Counter(each.path for each in seen)
+    is_new = {path for path, number in times.items() if number == 1} - known
+    return (
+        [each for each in seen if each.path in is_new],
+        [each for each in seen if each.path not in is_new],
+    )
 
 
 def _alone(
@@ -143,7 +159,8 @@ def _record(
 ) -> bool:
     file = files.find(db, folder, observation.path)
     if file is None:
-        return _insert_new(db, folder, observation, settling, now, skip_before)
+        row = _new_row(observation, settling, now, skip_before)
+        return row is not None and files.insert(db, folder=folder, **row) > 0
     match observation.seen:
         case Seen.PRESENT:
             values = _present(file, observation, settling, now)
@@ -195,14 +212,10 @@ def _want_again(db: Database, file: File) -> None:
     )
 
 
-def _insert_new(
-    db: Database,
-    folder: str,
-    observation: Observation,
-    settling: Settling,
-    now: float,
-    skip_before: float | None,
-) -> bool:
+def _new_row(
+    observation: Observation, settling: Settling, now: float, skip_before: float | None
+) -> dict[str, Any] | None:
+    """Return the columns of a path never seen before; None if it needs no row."""
     mark = observation.fingerprint
     if observation.seen is Seen.PRESENT and mark:
         values = _quiet(observation, mark, settling, now)
@@ -214,9 +227,8 @@ def _insert_new(
         values["due_at"] = now + backoff_seconds(1)
     else:
         # A missing or excluded file that was never synced needs no row.
-        return False
-    files.insert(db, folder=folder, path=observation.path, fingerprint=mark, **values)
-    return True
+        return None
+    return values | {"path": observation.path, "fingerprint": mark}
 
 
 def _changed_at(fingerprint: Fingerprint) -> float:
