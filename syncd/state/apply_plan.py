@@ -80,7 +80,7 @@ def _apply(
         case Act.DROP:
             copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=action.reason)
         case Act.RETIRE:
-            retire(db, copy, now, reason=action.reason)
+            retire_unless_kept(db, copy, now, reason=action.reason)
         case Act.RELEASE:
             kept = copy.kept or policy.keeps(file)
             copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason, kept=kept)
@@ -89,7 +89,7 @@ def _apply(
             raise AssertionError(action)
 
 
-def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
+def retire_unless_kept(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
     """Mark a copy for its soft delete, with `facts` for other columns.
 
     This can be undone until the first DELETE is committed. A kept copy is released instead.
@@ -105,7 +105,9 @@ def let_go(
     db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
 ) -> None:
     """Retire a stored copy that is no longer needed, or release it if the folder `empties`."""
-    retire(db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts)
+    retire_unless_kept(
+        db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts
+    )
 
 
 def make_live(

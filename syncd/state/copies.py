@@ -216,7 +216,7 @@ def set_evidence(db: Database, evidence: Sequence[tuple[int, str]]) -> None:
 
 
 def retire_all(db: Database, ids: Sequence[int], now: float, *, reason: str) -> None:
-    """Mark live copies for their soft delete, as `retire` does."""
+    """Mark live copies for their soft delete, as `retire_unless_kept` does."""
     changed = db.conn.execute(
         "UPDATE copies SET status = 'retiring', in_flight = 0, due_at = ?, attempts = 0, "
         "reason = ? WHERE status = 'live' AND id IN (SELECT value FROM json_each(?))",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from syncd.files_api import FilesApiError
 from syncd.state import attempts, copies, files
-from syncd.state.apply_plan import make_live, retire
+from syncd.state.apply_plan import make_live, retire_unless_kept
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Intent, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
@@ -48,7 +48,9 @@ def sweep(self):
                         status=CopyStatus.SENDING, file_uuid=None, in_flight=False, kept=False
                     ),
                 )
-                retire(db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid)
+                retire_unless_kept(
+                    db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid
+                )
 
     self.store.write(record)
     return soon
@@ -134,7 +136,7 @@ def believe_the_storage(db, taken):
 
 def retire_at_once(self, db, file, offer, now):
     for copy in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
-        retire(db, copy, now, reason="planted: a newer one will come")
+        retire_unless_kept(db, copy, now, reason="planted: a newer one will come")
     return _plan(self, db, file, offer, now)
 
 
