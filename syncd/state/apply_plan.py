@@ -101,7 +101,7 @@ def retire_unless_kept(db: Database, copy: Copy, now: float, *, reason: str, **f
     copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
 
 
-def let_go(
+def retire_or_release(
     db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
 ) -> None:
     """Retire a stored copy that is no longer needed, or release it if the folder `empties`."""
@@ -142,7 +142,7 @@ def supersede(
     """
     for other in others:
         if other.status is CopyStatus.LIVE:
-            let_go(db, other, now, reason=reason, empties=empties)
+            retire_or_release(db, other, now, reason=reason, empties=empties)
         is_rival = other.live_at is not None and other.workspace_uuid == by.workspace_uuid
         if is_rival and other.superseded_at is None:
             copies.update(db, other.id, superseded_at=now)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Collection, Sequence
 
 from syncd.state import attempts, copies, files, history
-from syncd.state.apply_plan import advance, let_go
+from syncd.state.apply_plan import advance, retire_or_release
 from syncd.state.attempts import Attempt
 from syncd.state.backoff import backoff_seconds, refusal_seconds
 from syncd.state.copies import Copy
@@ -271,7 +271,7 @@ class Ledger(Intents, Outcomes):
         if wanted:
             return self.stored(db, row.id, stored, now, look=look)
         policy = self.policies.get(file.folder)
-        let_go(
+        retire_or_release(
             db,
             row,
             now,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from syncd.state import copies, files, history
-from syncd.state.apply_plan import advance, let_go, make_live, policy_of_before
+from syncd.state.apply_plan import advance, make_live, policy_of_before, retire_or_release
 from syncd.state.attempts import kind_of
 from syncd.state.batches import batched, values
 from syncd.state.copies import Copy
@@ -214,7 +214,7 @@ class Outcomes(Verbs):
             history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
         elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
-            let_go(db, copy, now, reason=reason, empties=empties, **facts)
+            retire_or_release(db, copy, now, reason=reason, empties=empties, **facts)
         else:
             make_live(db, copy, now, others=others, empties=empties, **facts)
             history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
