@@ -151,7 +151,7 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.workspace_uuid != policy.workspace_uuid:
             # A new workspace is a new folder: copies in the old one stay there.
-            act = _let_go(copy, processing=False)
+            act = _release_or_drop(copy, processing=False)
             if act is not None:
                 return Action(act, copy, _MOVED)
     elsewhere = [copy for copy in copies if copy not in here]
@@ -171,7 +171,7 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
-def _let_go(copy: Copy, *, processing: bool = True) -> Act | None:
+def _release_or_drop(copy: Copy, *, processing: bool = True) -> Act | None:
     """Return the action that keeps a stored copy, or drops one that has no stored object."""
     match copy.status:
         case CopyStatus.LIVE:
@@ -298,7 +298,7 @@ def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
 
 def _plan_unmirrored(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
-        if (act := _let_go(copy)) is not None:
+        if (act := _release_or_drop(copy)) is not None:
             return Action(act, copy, "the file is no longer mirrored")
     if (last := _last_to_keep(file, copies)) is not None and last.delete_sent_at is None:
         # It retires because the file was missing; a successor at the path is no reason to delete.
