@@ -49,7 +49,7 @@ __all__ = [
     "Offer",
     "Progress",
     "Stored",
-    "abandon_all",
+    "put_all_in_doubt",
     "recover",
     "rename_sources",
 ]
@@ -117,7 +117,7 @@ class Ledger(Intents, Outcomes):
         """Record the object that was reserved for a copy, before its content is sent."""
         copies.update(db, copy_id, file_uuid=file_uuid)
 
-    def abandon(self, db: Database, file_id: int, now: float) -> None:
+    def put_in_doubt(self, db: Database, file_id: int, now: float) -> None:
         """Put a file's requests in doubt whose outcome could not be recorded."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now "
@@ -365,10 +365,10 @@ def recover(db: Database, now: float) -> int:
         f"UPDATE copies SET due_at = :due_at WHERE status = 'planned' AND file_id IN {suspects}",
         known,
     )
-    return abandon_all(db, now)
+    return put_all_in_doubt(db, now)
 
 
-def abandon_all(db: Database, now: float) -> int:
+def put_all_in_doubt(db: Database, now: float) -> int:
     """Put in doubt, or have deleted once more, what is in flight while nobody is at work."""
     return db.conn.execute(
         "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now WHERE in_flight = 1",
