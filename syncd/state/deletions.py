@@ -255,7 +255,7 @@ class Deletions:
             )
             advance(db, before.file_id, self.policies, now)
 
-    def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
+    def delete_again(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
         """Let DELETEs be sent again that were promised, and may or may not have been sent."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = ?, doubted_at = ? WHERE status = 'retiring' "

@@ -127,7 +127,7 @@ class Deleter:
         """Allow requests again that were in flight when their last commit failed."""
         if not self._unknown:
             return
-        self.store.write(self.deletions.abandon, self._unknown, self.clock())
+        self.store.write(self.deletions.delete_again, self._unknown, self.clock())
         self._unknown.clear()
 
     def _look_again(self) -> None:
