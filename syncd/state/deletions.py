@@ -48,7 +48,7 @@ class _Known(NamedTuple):
         some = [copy if other.id == copy.id else other for other in self.copies]
         return self._replace(copies=some)
 
-    def is_asked_for(self, copy: Copy) -> bool:
+    def is_needed_again(self, copy: Copy) -> bool:
         """Return whether the file holds the content of a retiring copy again."""
         action = plan(self.file, self.copies, self.policy)
         return action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id
@@ -158,7 +158,7 @@ class Deletions:
 
     # Before a DELETE
 
-    def asked_for(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
+    def needed_again(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
         """Return those retiring copies whose file holds their content again."""
         known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
         return [
@@ -166,7 +166,7 @@ class Deletions:
             for copy in retiring
             if (one := known.get(copy.file_id)) is not None
             and not self._is_anothers(one)
-            and one.is_asked_for(copy)
+            and one.is_needed_again(copy)
         ]
 
     def begin_delete(self, db: Database, retiring: Sequence[Copy], now: float) -> list[Copy]:
@@ -337,7 +337,7 @@ def _is_settled(known: _Known, now: float) -> bool:
 
 def _not_before(known: _Known, copy: Copy, now: float) -> float:
     """Return from when on a retiring copy may be deleted, or is to be judged anew."""
-    if known.is_asked_for(copy):
+    if known.is_needed_again(copy):
         return now + 10.0
     if copy.delete_sent_at is None and (keep_until := _keep_until(known, copy)) > now:
         return keep_until

@@ -313,7 +313,7 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         if delete_sent:
             assert desk.do(desk.deletions.begin_delete, [copy], desk.now)
         desk.see(b"a", 1)
-        assert bool(desk.do(desk.deletions.asked_for, [desk.copy(copy)])) is not delete_sent
+        assert bool(desk.do(desk.deletions.needed_again, [desk.copy(copy)])) is not delete_sent
         desk.answer(copy)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
