@@ -125,7 +125,7 @@ class Ledger(Intents, Outcomes):
             {"now": now, "file": file_id},
         )
 
-    def refused(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
+    def refused_for_good(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service refused this content for good."""
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
@@ -161,7 +161,7 @@ class Ledger(Intents, Outcomes):
             return False
         if copy.file_uuid is not None:
             self._give_up_reserved(db, copy, now)
-        self.refused(db, copy.id, failure, now)
+        self.refused_for_good(db, copy.id, failure, now)
         if not of_content:
             copies.update(db, copy.id, due_at=now + REFUSED_SECONDS)
         return True

@@ -78,7 +78,7 @@ class Desk:
     def refuse(self, path, message="too large", **seen):
         copy = self.begin(self.see(path, **seen))
         failure = Failure(message, 413, "file.too_large", "req-7")
-        self.do(self.ledger.refused, copy.id, failure, self.now)
+        self.do(self.ledger.refused_for_good, copy.id, failure, self.now)
         return copy
 
     def miss(self, path, *, confirm=False):

@@ -204,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def refused(self, place):
         copy = self.pick(place, CopyStatus.SENDING, in_flight=True)
         if copy and copy.file_uuid is None:
-            self.do(self.ledger.refused, copy.id, FAILURE, self.now)
+            self.do(self.ledger.refused_for_good, copy.id, FAILURE, self.now)
 
     @rule(place=_places, arrived=st.booleans())
     def unanswered(self, place, arrived):

@@ -164,7 +164,7 @@ def test_a_refused_content_is_failed_and_only_a_change_sends_the_file_again(desk
     file = desk.see(b"a")
     copy = desk.begin(file)
     failure = Failure("too large", 413, "file.too_large", "req-1")
-    desk.do(desk.ledger.refused, copy.id, failure, desk.now)
+    desk.do(desk.ledger.refused_for_good, copy.id, failure, desk.now)
     assert desk.begin(file) is Declined.SETTLED
     kept = desk.copy(copy)
     assert (kept.status, kept.error_message, kept.error_request_id) == (
