@@ -133,7 +133,7 @@ class Ledger(Intents, Outcomes):
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self.policies, now)
 
-    def turned_away(
+    def judge_refusal(
         self,
         db: Database,
         copy_id: int,
