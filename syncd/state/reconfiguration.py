@@ -48,7 +48,7 @@ def release_removed(db: Database, folder: str, policies: Policies, now: float) -
 
 
 def _holds(db: Database, folder: str) -> list[Hold]:
-    scopes = (folder, holds.sending_of(folder))
+    scopes = (folder, holds.sending_scope(folder))
     return [
         hold
         for hold in holds.open_holds(db)

@@ -71,7 +71,7 @@ def out_of_sight(story: JsonObject) -> str:
 
 
 def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
-    scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
+    scopes = {EVERYWHERE, folder, holds.sending_scope(folder)}
     # A disk that is mounted in the folder has holds of its own.
     parts = path.split(b"/")
     scopes |= {f"{folder}/{shown(b'/'.join(parts[:end]))}" for end in range(1, len(parts))}

@@ -155,7 +155,7 @@ def _folder_of(hold: Hold) -> str:
     """Return the folder that a hold is about; empty for none."""
     if hold.stops != "sending":
         return "" if hold.scope == EVERYWHERE else hold.scope.partition("/")[0]
-    name = hold.scope.removeprefix(sending_of(""))
+    name = hold.scope.removeprefix(sending_scope(""))
     return "" if name == hold.scope else name
 
 
@@ -222,7 +222,7 @@ def stops_deletions(db: Database, folder: str) -> bool:
     return row is not None
 
 
-def sending_of(folder: str) -> str:
+def sending_scope(folder: str) -> str:
     """Return the scope of a hold on sending that concerns one folder.
 
     A hold that stops its deletions, or all of it, has the folder's name as its scope.

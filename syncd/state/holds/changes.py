@@ -45,7 +45,7 @@ def hold(db: Database, file: File, now: float) -> bool:
         db,
         [file.id],
         stops="sending",
-        scope=holds.sending_of(file.folder),
+        scope=holds.sending_scope(file.folder),
         reason=MANY_CHANGED,
         message="most of the folder changed within an hour; the previous remote copies stay: if "
         "that is right, approve it, and the new content is sent; else reject it, and these files "

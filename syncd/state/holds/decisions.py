@@ -165,7 +165,7 @@ def stale(db: Database, folder: str) -> list[Hold]:
         f"AND reason IN ({', '.join('?' * len(holds.NAMING_FILES))}) "
         "AND affects <> (SELECT count(*) FROM decisions "
         "WHERE hold_id = holds.id AND verdict = 'held')",
-        (folder, holds.sending_of(folder), *holds.NAMING_FILES),
+        (folder, holds.sending_scope(folder), *holds.NAMING_FILES),
     )
     ids = {row[0] for row in rows}
     return [hold for hold in holds.open_holds(db) if hold.id in ids]
@@ -256,7 +256,7 @@ def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[
 def folder_of(hold: Hold) -> str:
     """Return the folder whose files a hold names."""
     if hold.stops == "sending":
-        return hold.scope.removeprefix(holds.sending_of(""))
+        return hold.scope.removeprefix(holds.sending_scope(""))
     return hold.scope.partition("/")[0]
 
 
