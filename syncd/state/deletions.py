@@ -165,7 +165,7 @@ class Deletions:
             copy
             for copy in retiring
             if (one := known.get(copy.file_id)) is not None
-            and not self._is_anothers(one)
+            and not self._is_left_to_another_pass(one)
             and one.is_needed_again(copy)
         ]
 
@@ -186,7 +186,7 @@ class Deletions:
             copy = one.copy(asked.id) if one else None
             if one is None or copy is None or one.file.folder in paused or not _is_retiring(copy):
                 continue
-            if self._is_anothers(one):
+            if self._is_left_to_another_pass(one):
                 copies.update(db, copy.id, due_at=now + ANOTHER_PASS_SECONDS)
                 continue
             if copy.superseded_at is not None and copy.superseded_at > now:
@@ -201,7 +201,7 @@ class Deletions:
         copies.promise_deletes(db, [copy.id for copy in begun], now)
         return begun
 
-    def _is_anothers(self, known: _Known) -> bool:
+    def _is_left_to_another_pass(self, known: _Known) -> bool:
         """Return whether a mirrored file is left to passes that know the policy of its folder."""
         is_mirrored = known.file.present and known.file.status is not FileStatus.INELIGIBLE
         return is_mirrored and known.file.folder not in self.policies
