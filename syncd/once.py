@@ -357,7 +357,7 @@ def _what_stops(components: Components) -> str:
         return "the state cannot be relied on"
     if ways_on := components.store.read(predecessor.ways_on):
         return "another instance has sent these files: say with {}, or {}".format(*ways_on)
-    if components.store.read(holds.is_lost):
+    if components.store.read(holds.is_ledger_incomplete):
         return "nothing is sent before `syncd adopt` has run (syncd status)"
     if components.organization_check.unproven:
         return "the key may be of another organization (syncd status)"

@@ -175,7 +175,7 @@ class Deletions:
         Only retiring copies that nothing needs, and only where no other request for their path is
         under way: of one file, one at a time.
         """
-        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+        if holds.is_ledger_incomplete(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
             copies.put_off_deletes(db, [copy.id for copy in retiring], now + 10.0)
             return []
         paused = pauses.scopes(db)
@@ -221,7 +221,7 @@ class Deletions:
 
         Each is given as it was before the promise, and judged as if there were none.
         """
-        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+        if holds.is_ledger_incomplete(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
             return set()
         paused = pauses.scopes(db)
         known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}

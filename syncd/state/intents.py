@@ -148,7 +148,7 @@ class Intents(Verbs):
         `begin` would do with each of them nothing but plan a copy: the file is as it was offered,
         nothing of it is known, and no other file has a copy with its content.
         """
-        if len(intents) < 2 or holds.is_lost(db):
+        if len(intents) < 2 or holds.is_ledger_incomplete(db):
             return {}
         stopped = standstill.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
@@ -173,7 +173,7 @@ class Intents(Verbs):
 
     def begin(self, db: Database, offer: Offer, now: float) -> Begun:
         """Commit the intent to send `offer`: return its copy, `sending`, or why there is none."""
-        if holds.is_lost(db):
+        if holds.is_ledger_incomplete(db):
             return Declined.LATER
         file = files.get(db, offer.file_id)
         if (

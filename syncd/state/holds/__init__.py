@@ -201,7 +201,7 @@ def is_held(db: Database, stops: Stops, scope: str) -> bool:
     return row is not None
 
 
-def is_lost(db: Database) -> bool:
+def is_ledger_incomplete(db: Database) -> bool:
     """Say whether the ledger does not know all that is ours: then no request changes anything."""
     return (
         db.conn.execute(
