@@ -65,8 +65,10 @@ class Poller:
         if self.listing.read():
             return None
         now = self.clock()
-        videos = self.store.read(polls.due, now, self.options.listed_from, self.listing.answered)
-        are_many = len(videos) == self.options.listed_from
+        videos = self.store.read(
+            polls.due, now, self.options.listing_threshold, self.listing.answered
+        )
+        are_many = len(videos) == self.options.listing_threshold
         if are_many and self.listing.follow():
             return 0.0
         for copy in {copy.id: copy for copy in (*self.listing.done(), *videos)}.values():

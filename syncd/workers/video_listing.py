@@ -149,7 +149,7 @@ class VideoListing:
         for workspace, number in self._pending(now).items():
             course = self._courses.setdefault(workspace, _Course())
             rests = now < course.rests_until <= now + LONGEST_REST_SECONDS
-            if number >= self.options.listed_from and not course.is_followed and not rests:
+            if number >= self.options.listing_threshold and not course.is_followed and not rests:
                 course.is_followed, course.read_at = True, -math.inf
                 course.sampled_at, course.missed = now, 0
                 added = True
@@ -165,7 +165,7 @@ class VideoListing:
 
     def done(self) -> list[Copy]:
         """Return some videos to ask for because a listing showed them to be done."""
-        ids = list(self._done)[: self.options.listed_from]
+        ids = list(self._done)[: self.options.listing_threshold]
         found = self.store.read(lambda db: [copies.get(db, copy_id) for copy_id in ids])
         done = [copy for copy in found if copy and copy.status is CopyStatus.PROCESSING]
         for copy_id in {*ids} - {copy.id for copy in done}:
@@ -210,7 +210,7 @@ class VideoListing:
     def _read(self, workspace: str | None, course: _Course) -> bool:
         began = self.clock()
         balance = _Balance(self._pending(began).get(workspace, 0))
-        if balance.wanted < self.options.listed_from:
+        if balance.wanted < self.options.listing_threshold:
             course.is_followed = False
             return False
         try:
