@@ -61,7 +61,7 @@ def pending(db: Database, until: float) -> dict[str | None, int]:
     return dict(rows)
 
 
-def shown(db: Database, workspace: str | None, uuids: Sequence[str]) -> list[Copy]:
+def processing_among(db: Database, workspace: str | None, uuids: Sequence[str]) -> list[Copy]:
     """Return the copies in processing that are among the objects `uuids` of a workspace."""
     # The plus has SQLite use the index of uuids, and not that of the status.
     return copies.where(

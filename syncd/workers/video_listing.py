@@ -243,7 +243,7 @@ class VideoListing:
         now, soon = self.clock(), began + self.options.max_poll_seconds
         seen = told = 0
         unfinished: list[tuple[Copy, Progress]] = []
-        for copy in self.store.read(polls.shown, workspace, list(words)):
+        for copy in self.store.read(polls.processing_among, workspace, list(words)):
             word, due_at = words[copy.file_uuid or ""], copy.due_at or 0.0
             seen += due_at <= soon
             told += due_at <= soon and word in _KNOWN
