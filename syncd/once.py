@@ -51,7 +51,7 @@ MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class PassProgress(due.Outstanding):
+class PassProgress(due.PassCounts):
     """How a pass stands: files by what became of them, and the transfers in flight."""
 
     sending: tuple[TransferReport, ...] = ()
@@ -374,7 +374,7 @@ def _what_stops(components: Components) -> str:
 def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> PassProgress:
     stalled_before = time.time() - stalled_after
     counts = components.store.read(
-        due.outstanding,
+        due.pass_counts,
         now=time.time(),
         attempts=PATIENT_ATTEMPTS,
         deletions=wait_deletions,

@@ -203,8 +203,8 @@ REFUSED_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Outstanding:
-    """The progress of a pass, in files."""
+class PassCounts:
+    """What became of files by now, as a pass of `syncd once` counts them."""
 
     synced: int
     waiting: int
@@ -280,7 +280,7 @@ _WORK_OF_STOPPED_PARTS = f"""
 """
 
 
-def outstanding(
+def pass_counts(
     db: Database,
     *,
     now: float,
@@ -289,7 +289,7 @@ def outstanding(
     only: Collection[str] | None = None,
     closed: Collection[str] = (),
     stalled_before: float = 0.0,
-) -> Outstanding:
+) -> PassCounts:
     """Count synced files, files that a pass still waits for, and files that it gives up on.
 
     A copy that failed `attempts` times counts as failed, and so does what waits to be sent in the
@@ -354,7 +354,7 @@ def outstanding(
     synced = copies.count_live(db) - int(db.value(_LIVE_AND_NOT_SYNCED, limits))
     # Each file counts once; a pass goes on as long as anything at all waits.
     waiting = max(waiting - counted_twice, min(waiting, 1))
-    return Outstanding(synced, waiting, failed, settling, processing, held)
+    return PassCounts(synced, waiting, failed, settling, processing, held)
 
 
 def _earliest(

@@ -546,7 +546,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
 
     def waiting():
         return desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=5, deletions=False)
         ).waiting
 
     assert waiting() == 1, "one file"
@@ -558,7 +558,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
 def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(desk):
     def counts(**asked):
         asked = {"attempts": 2, "deletions": False} | asked
-        told = desk.store.read(lambda db: due.outstanding(db, now=desk.now, **asked))
+        told = desk.store.read(lambda db: due.pass_counts(db, now=desk.now, **asked))
         return told.synced, told.waiting, told.failed
 
     desk.sync(b"live")
@@ -580,7 +580,7 @@ def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(de
 def test_a_file_with_a_live_copy_counts_as_synced_only_while_that_has_its_content(desk):
     def counts():
         told = desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=2, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=2, deletions=False)
         )
         return told.synced, told.waiting, told.failed, told.held
 
@@ -602,7 +602,7 @@ def test_a_file_with_a_live_copy_counts_as_synced_only_while_that_has_its_conten
 def test_a_file_whose_upload_was_broken_off_waits_once_beside_the_record_it_left(desk):
     def waiting():
         return desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=5, deletions=False)
         ).waiting
 
     for number, name in enumerate((b"a", b"b")):

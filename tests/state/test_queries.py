@@ -39,7 +39,7 @@ ASKED = {
     "holds that are not up to date": lambda db: DELETIONS.is_review_due(db, "f"),
     "many missing": lambda db: DELETIONS.review(db, "f", NOW),
     "nothing decided": missing.undecided,
-    "how far a pass is": lambda db: due.outstanding(
+    "how far a pass is": lambda db: due.pass_counts(
         db, now=NOW, attempts=5, deletions=True, closed=["g"]
     ),
     "one line on how things stand": overview.summary,

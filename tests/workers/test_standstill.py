@@ -50,7 +50,7 @@ def test_its_files_are_held_and_nobody_waits_for_them(shop, hold):
     assert shop.store.read(manifest.word, file.id) is Word.HELD
     assert shop.store.read(overview.overview, shop.now)["counts"] == {"held": 1, "settling": 1}
     assert not shop.store.read(due.is_settling, shop.now, ["f"])
-    left = shop.store.read(due.outstanding, now=shop.now, attempts=5, deletions=True)
+    left = shop.store.read(due.pass_counts, now=shop.now, attempts=5, deletions=True)
     assert (left.waiting, left.failed, left.held) == (0, 0, 2)
     left = shop.store.read(unfinished.unfinished, [("f", b"a")], up_to=file.id)
     assert (left.going, left.blocked) == ({}, 1)
