@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from syncd.state import due, files, manifest, overview, unfinished
+from syncd.state import awaited, due, files, manifest, overview
 from syncd.state.holds import EVERYWHERE, place, release, sending_scope, standstill
 from syncd.state.intents import Declined
 from syncd.state.lifecycle import FileStatus
@@ -52,7 +52,7 @@ def test_its_files_are_held_and_nobody_waits_for_them(shop, hold):
     assert not shop.store.read(due.is_settling, shop.now, ["f"])
     left = shop.store.read(due.pass_counts, now=shop.now, attempts=5, deletions=True)
     assert (left.waiting, left.failed, left.held) == (0, 0, 2)
-    left = shop.store.read(unfinished.unfinished, [("f", b"a")], up_to=file.id)
+    left = shop.store.read(awaited.count, [("f", b"a")], up_to=file.id)
     assert (left.going, left.blocked) == ({}, 1)
 
 
