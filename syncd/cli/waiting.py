@@ -178,7 +178,7 @@ class Waiting:
 
         def read(db: Database) -> Awaited:
             if self.up_to is None:
-                self.up_to = awaited.newest(db)
+                self.up_to = awaited.last_file_id(db)
             return awaited.count(db, self.selection, up_to=self.up_to)
 
         return views.read(self._directory, read)

@@ -41,7 +41,7 @@ class Awaited:
     example: tuple[str, bytes] | None = None
 
 
-def newest(db: Database) -> int:
+def last_file_id(db: Database) -> int:
     """Return the greatest id of a file; files that are seen first later get greater ones."""
     return int(db.value("SELECT coalesce(max(id), 0) FROM files"))
 
