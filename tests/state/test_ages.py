@@ -15,7 +15,7 @@ POLICIES = {"f": Policy()}
 HOUR = 3600.0
 
 
-class Desk:
+class AgingDesk:
     def __init__(self, store):
         self.store, self.now = store, 1_000_000.0
         self.ledger = Ledger(policies=POLICIES, instance=store.instance)
@@ -70,7 +70,7 @@ class Desk:
 
 @pytest.fixture
 def desk(store):
-    return Desk(store)
+    return AgingDesk(store)
 
 
 def settling(desk):

@@ -24,7 +24,7 @@ SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
 UUID = "00000000-0000-4000-8000-00000000000"
 
 
-class Desk:
+class LedgerDesk:
     """A store with two folders, and verbs that fill in what a test does not care for."""
 
     def __init__(self, store):
@@ -84,7 +84,7 @@ class Desk:
 
 @pytest.fixture
 def desk(store):
-    return Desk(store)
+    return LedgerDesk(store)
 
 
 def test_the_intent_is_committed_before_anything_is_sent(desk):

@@ -15,7 +15,7 @@ POLICIES = {"f": Policy()}
 SHA = "ab" * 32
 
 
-class Desk:
+class RetryDesk:
     def __init__(self, store):
         self.now = 1000.0
         self.adopt(store)
@@ -82,7 +82,7 @@ class Desk:
 def desk(tmp_path):
     store = Store(tmp_path / "state")
     store.open(0.0)
-    desk = Desk(store)
+    desk = RetryDesk(store)
     yield desk
     desk.store.close()
 
