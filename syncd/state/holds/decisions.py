@@ -260,7 +260,7 @@ def folder_of(hold: Hold) -> str:
     return hold.scope.partition("/")[0]
 
 
-def newest(db: Database, hold_id: int) -> int:
+def last_named(db: Database, hold_id: int) -> int:
     """Return the number of the row that a hold named last: what it names later has a higher one."""
     row = db.conn.execute("SELECT max(id) FROM decisions WHERE hold_id = ?", (hold_id,))
     return int(row.fetchone()[0] or 0)
@@ -286,7 +286,9 @@ def decide(
     hold = decidable(db, hold_id, verdict, up_to=up_to)
     number = lacking
     if names_files(hold):
-        number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
+        number = _carry_out(
+            db, hold, verdict, now, last_named(db, hold_id) if up_to is None else up_to
+        )
     elif verdict == "rejected":
         raise ReviewError(
             f"nothing beneath {folder_of(hold)} is taken for deleted while another folder is in "
@@ -329,7 +331,7 @@ def _reached(
         "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
         f"WHERE hold_id = ? AND decisions.id <= ? AND decisions.verdict IS NOT ? {condition} "
         f"AND (decisions.verdict = 'held' OR {_CHANGEABLE})",
-        (hold.id, newest(db, hold.id) if up_to is None else up_to, _outcome(hold, verdict)),
+        (hold.id, last_named(db, hold.id) if up_to is None else up_to, _outcome(hold, verdict)),
     ).fetchall()
 
 
