@@ -96,7 +96,7 @@ def once(
     """
     drain_seconds = config.upload.drain_seconds
     with opened(config) as components, _interruptible(components, stop, hurry, drain_seconds):
-        newest, began = components.store.read(past.newest), time.time()
+        last_number, began = components.store.read(past.last_number), time.time()
         # The user wants it now: failures of the last pass are no reason to wait.
         components.store.write(forget_backoff, time.time())
         if components.hooks:
@@ -149,7 +149,7 @@ def once(
         if stop.is_set() and not left:
             left = "it was interrupted"
         code, left = _ended(components, tally, left, is_held=bool(held))
-        did = components.store.read(past.did, newest, began)
+        did = components.store.read(past.did, last_number, began)
         failures = [*islice(_failures(components), MOST_FAILURES)] if tally.failed else []
         tell(Passed(code, left, tally, did, failures, [hold_object(hold) for hold in held]))
         return code

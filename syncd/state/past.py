@@ -44,7 +44,7 @@ def before(db: Database, first: int, wanted: Wanted, *, since: float = 0.0) -> L
     return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
 
 
-def newest(db: Database) -> int:
+def last_number(db: Database) -> int:
     """Return the number of the newest line that there ever was."""
     return int(db.value("SELECT seq FROM sqlite_sequence WHERE name = 'history'") or 0)
 
