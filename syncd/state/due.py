@@ -234,13 +234,13 @@ _IS_OPEN = """
       (copies.due_at > :later AND copies.attempts = 0)
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
 """
-#: `is_given_up` is true if a pass waits no longer: it was tried often enough, or is processed for
+#: `is_over_limit` is true if a pass waits no longer: it was tried often enough, or is processed for
 #: too long; `is_held` if an upload of the same file is held; `is_file_counted` if its file counts
 #: without the copy: it is due by itself, or another copy of it is to be sent.
 _OPEN_COPIES = f"""
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
-      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS is_given_up,
+      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS is_over_limit,
     file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
@@ -321,7 +321,7 @@ def pass_counts(
         else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
-    for status, folder, is_given_up, is_held, is_file_counted, number in db.conn.execute(
+    for status, folder, is_over_limit, is_held, is_file_counted, number in db.conn.execute(
         _OPEN_COPIES, limits
     ):
         if only is not None and folder not in only:
@@ -332,8 +332,8 @@ def pass_counts(
             continue
         if status == CopyStatus.RETIRING and standstill.covers(paused, folder):
             continue
-        gives_up = is_given_up and status != CopyStatus.SENDING
-        if gives_up or status == CopyStatus.FAILED or (planned and folder in closed):
+        is_given_up = is_over_limit and status != CopyStatus.SENDING
+        if is_given_up or status == CopyStatus.FAILED or (planned and folder in closed):
             failed += number
         elif status == CopyStatus.PROCESSING:
             waiting += number
