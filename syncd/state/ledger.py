@@ -93,11 +93,11 @@ class Ledger(Intents, Outcomes):
         if copy.in_doubt and file.crashes >= QUARANTINE_CRASHES:
             again_at = now + QUARANTINE_SECONDS
         if copy.file_uuid is not None:
-            self._give_up_reserved(db, copy, now)
+            self._retire_reserved(db, copy, now)
         copies.move(db, copy, CopyStatus.PLANNED, due_at=max(again_at or now, now), **values)
         advance(db, copy.file_id, self.policies, now)
 
-    def _give_up_reserved(self, db: Database, copy: Copy, now: float) -> None:
+    def _retire_reserved(self, db: Database, copy: Copy, now: float) -> None:
         """Retire the object that was reserved for a copy; the copy itself stays."""
         # The next attempt has a token of its own; this one stays with its object.
         copies.update(db, copy.id, file_uuid=None)
@@ -160,7 +160,7 @@ class Ledger(Intents, Outcomes):
             self.not_sent(db, copy.id, now, failure=failure, again_at=again_at)
             return False
         if copy.file_uuid is not None:
-            self._give_up_reserved(db, copy, now)
+            self._retire_reserved(db, copy, now)
         self.refused_for_good(db, copy.id, failure, now)
         if not of_content:
             copies.update(db, copy.id, due_at=now + REFUSED_SECONDS)
