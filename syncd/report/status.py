@@ -271,7 +271,7 @@ def _reasons(known: JsonObject, now: float) -> Iterator[Reason]:
         yield Reason("failed", f"{counted(failed, 'file')} failed (syncd ls --status failed)")
 
 
-#: A standstill in these states keeps syncd from its job; in any other only those files suffer.
+#: Overdue in these states keeps syncd from its job; in any other only those files suffer.
 _IN_THE_WAY = (
     OverdueState.SETTLING,
     OverdueState.QUEUED,

@@ -18,7 +18,7 @@ from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 MANY_TRIES, MANY_REFUSALS = 5, 3
 #: Seconds within which a queue must advance, and other due work must be done.
 QUEUE_SECONDS = DUE_SECONDS = 600.0
-#: Seconds without a byte after which a transfer has stalled.
+#: Seconds without a byte after which a transfer is overdue.
 TRANSFER_SECONDS = 300.0
 #: Seconds between two looks for an upload that got no answer.
 LOOK_SECONDS = 30.0

@@ -230,7 +230,7 @@ class Ledger(Intents, Outcomes):
         whole: bool,
         look: float,
     ) -> str | None:
-        """Record an object that turned up after its request was given up; return its status.
+        """Record what a late look found of an unanswered attempt; return its status.
 
         If nothing of its file is live or on its way, it becomes the copy; else it retires, as does
         a record without content. None if the ledger knows the object.
