@@ -104,7 +104,7 @@ def retire_unless_kept(db: Database, copy: Copy, now: float, *, reason: str, **f
 def retire_or_release(
     db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
 ) -> None:
-    """Retire a stored copy that is no longer needed, or release it if the folder `empties`."""
+    """Retire a copy that is no longer needed; release it if it is kept or the folder `empties`."""
     retire_unless_kept(
         db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts
     )

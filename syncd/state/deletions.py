@@ -159,7 +159,7 @@ class Deletions:
     # Before a DELETE
 
     def needed_again(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
-        """Return those retiring copies whose file holds their content again."""
+        """Return the retiring copies whose file holds their content again: GET them first."""
         known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
         return [
             copy

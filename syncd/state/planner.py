@@ -38,7 +38,7 @@ class Act(enum.StrEnum):
     # Actions that are applied to the table at once:
     #: forget a copy that has no stored object
     DROP = "drop"
-    #: soft-delete a copy
+    #: soft-delete a copy; a kept copy is released instead, and so is each in a folder that empties
     RETIRE = "retire"
     #: keep a copy remotely and mirror it no longer
     RELEASE = "release"
