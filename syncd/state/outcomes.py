@@ -242,14 +242,18 @@ class Outcomes(Verbs):
         copies.update(db, copy_id, due_at=look_at)
 
     def still_processing(
-        self, db: Database, copy_id: int, status: str, look_at: float, failure: Failure | None
+        self, db: Database, asked: Copy, status: str, look_at: float, failure: Failure | None
     ) -> None:
-        """Record a look at a video that is not finished, or that got no answer."""
+        """Record a look at a video that is not finished, or at a copy that got no answer.
+
+        Nothing is recorded if the copy's status is by now another than when it was `asked` for.
+        """
         values = failure.columns() if failure else {"processing_status": status, **NO_FAILURE}
+        names = ", ".join(f"{name} = ?" for name in ("due_at", *values))
         db.conn.execute(
-            "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
+            f"UPDATE copies SET attempts = attempts + 1, {names} WHERE id = ? AND status = ?",
+            (look_at, *values.values(), asked.id, asked.status),
         )
-        copies.update(db, copy_id, **values)
 
     def still_processing_all(self, db: Database, shown: Sequence[Progress]) -> None:
         """Record videos that a listing showed unfinished: a look at each of which one was due."""

@@ -138,7 +138,7 @@ class Poller:
             now = self.clock()
             look_at = now + self.options.wait(copy, now)
             word = status.processing_status or "processing"
-            self.store.write(self.ledger.still_processing, copy.id, word, look_at, None)
+            self.store.write(self.ledger.still_processing, copy, word, look_at, None)
 
     def _found(self, copy: Copy, detail: FileDetail) -> None:
         """Record that a released copy, which its file holds the content of again, is there."""
@@ -227,7 +227,7 @@ class Poller:
         )
         look_at = self.clock() + wait
         word = copy.processing_status or "processing"
-        self.store.write(self.ledger.still_processing, copy.id, word, look_at, failure)
+        self.store.write(self.ledger.still_processing, copy, word, look_at, failure)
 
     def _shown(self, copy: Copy) -> str:
         file = self.store.read(files.get, copy.file_id)

@@ -296,7 +296,7 @@ class LedgerMachine(RuleBasedStateMachine):
             shown = [Progress(copy.id, "processing", self.now + 2)]
             self.do(self.ledger.still_processing_all, shown)
         else:
-            self.do(self.ledger.still_processing, copy.id, "processing", self.now + 2, FAILURE)
+            self.do(self.ledger.still_processing, copy, "processing", self.now + 2, FAILURE)
 
     # Deletions
 

@@ -4,7 +4,7 @@ import pytest
 
 from syncd.disk import Fingerprint
 from syncd.report import status
-from syncd.state import ages, holds, observations, overview
+from syncd.state import ages, copies, holds, observations, overview
 from syncd.state.ages import AgeStarts, OverdueState, Timing
 from syncd.state.holds import pauses
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
@@ -50,7 +50,7 @@ class AgingDesk:
         copy = self.begin(path)
         stored = Stored("00000000-0000-4000-8000-000000000001", "r", status)
         self.do(self.ledger.stored, copy.id, stored, self.now, look=self.now)
-        return copy
+        return self.store.read(lambda db: copies.existing(db, copy.id))
 
     def fail(self, path, times, status=500):
         for _ in range(times):
@@ -132,7 +132,7 @@ def test_a_video_is_overdue_also_where_the_service_asks_to_wait_again_and_again(
     copy, since = desk.store_it(b"a", "processing"), desk.now
     failure = Failure("Service Unavailable", 503)
     for _ in range(5):
-        desk.do(desk.ledger.still_processing, copy.id, "pending", desk.now, failure)
+        desk.do(desk.ledger.still_processing, copy, "pending", desk.now, failure)
     desk.now = since + 24 * HOUR - 2
     assert desk.overdue(undisturbed_since=desk.now - 30) == []
     desk.now += 4
