@@ -355,15 +355,15 @@ def recover(db: Database, now: float) -> int:
         "(SELECT file_id FROM copies WHERE in_flight = 1 AND status = 'sending')"
     )
     suspects = "(SELECT id FROM files WHERE crashes >= :crashes)"
-    known = {"crashes": QUARANTINE_CRASHES, "due_at": now + QUARANTINE_SECONDS}
+    parameters = {"crashes": QUARANTINE_CRASHES, "due_at": now + QUARANTINE_SECONDS}
     db.conn.execute(
         "UPDATE files SET due_at = :due_at "
         "WHERE crashes >= :crashes AND due_at IS NOT NULL AND status = 'ready'",
-        known,
+        parameters,
     )
     db.conn.execute(
         f"UPDATE copies SET due_at = :due_at WHERE status = 'planned' AND file_id IN {suspects}",
-        known,
+        parameters,
     )
     return put_all_in_doubt(db, now)
 

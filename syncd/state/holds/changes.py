@@ -32,8 +32,8 @@ def hold(db: Database, file: File, now: float) -> bool:
     """Hold the new content of `file` if most of its folder changed within the hour."""
     if file.verdict is Verdict.APPROVED or not _supersedes(db, file):
         return False
-    known = {"folder": file.folder, "since": now - WINDOW_SECONDS}
-    changed = db.conn.execute(f"SELECT count(*) {_CHANGED}", known).fetchone()[0]
+    parameters = {"folder": file.folder, "since": now - WINDOW_SECONDS}
+    changed = db.conn.execute(f"SELECT count(*) {_CHANGED}", parameters).fetchone()[0]
     synced = db.conn.execute(
         "SELECT count(*) FROM (SELECT 1 FROM files WHERE folder = ? AND EXISTS (SELECT 1 "
         "FROM copies WHERE file_id = files.id AND copies.status = 'live') LIMIT ?)",

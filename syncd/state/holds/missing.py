@@ -98,13 +98,13 @@ def review(
         _release(db, folder, MORE_MISSING, now)
         return
     shown = _open(db, folder, MANY_MISSING)
-    known = {"folder": folder, **_times(now), **_marks(neighbours)}
+    parameters = {"folder": folder, **_times(now), **_marks(neighbours)}
     unnamed = [
         row[0]
         for row in db.conn.execute(
             f"SELECT id FROM files WHERE id IN ({_UNNAMED}) "
             f"AND NOT EXISTS ({_new_name(neighbours)})",
-            known,
+            parameters,
         )
     ]
     deleted = 0 if policy.limits.are_off else _deleted_lately(db, folder, now)
