@@ -60,8 +60,8 @@ class Attempt(NamedTuple):
 
         The time of sending is not known after the clock was set back.
         """
-        known = self.sent_at > OLD_SECONDS
-        return self.looks >= 2 or (known and now > self.sent_at + OLD_SECONDS)
+        is_time_known = self.sent_at > OLD_SECONDS
+        return self.looks >= 2 or (is_time_known and now > self.sent_at + OLD_SECONDS)
 
     @property
     def kind(self) -> str:

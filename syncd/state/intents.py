@@ -185,13 +185,13 @@ class Intents(Verbs):
             return Declined.CHANGED
         if standstill.covers(standstill.scopes(db), file.folder):
             return Declined.LATER
-        known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
-        hashed = file._replace(**known)
+        values: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
+        hashed = file._replace(**values)
         # The ordinary case, a new file or new content, is decided on what was read just now.
         action = plan(hashed, copies.of_file(db, file.id), self.policies[file.folder])
         if action.act is not Act.UPLOAD:
             if action.act in LOCAL or file.sha256 is None:
-                files.update(db, file.id, **known)
+                files.update(db, file.id, **values)
             action = advance(db, file.id, self.policies, now)
         if action.act is Act.UPLOAD:
             return self._begin_new(db, file, hashed, offer, now)
@@ -210,16 +210,16 @@ class Intents(Verbs):
             # A cut before somebody has looked must leave the file due, and its content
             # unknown: only so does the copy that it may bring along wait for it.
             return Elsewhere(tuple(source for _, source in sources))
-        known = {"sha256": offer.sha256, "attempts": 0, "error": None} if not file.sha256 else {}
+        values = {"sha256": offer.sha256, "attempts": 0, "error": None} if not file.sha256 else {}
         hold_changes = self.policies[file.folder].hold_changes
         if sources or hold_changes:
-            files.update(db, file.id, **known)
-            known = {}
+            files.update(db, file.id, **values)
+            values = {}
         if self._take_over(db, hashed, offer, sources, now):
             return Declined.SETTLED
         if hold_changes and changes.hold(db, hashed, now):
             return Declined.SETTLED
-        files.update(db, file.id, due_at=None, **known)
+        files.update(db, file.id, due_at=None, **values)
         return self._plan(db, hashed, offer, now)
 
     def _send_again(self, db: Database, file: File, copy: Copy, offer: Offer, now: float) -> Copy:
@@ -347,8 +347,8 @@ def rename_sources(
     Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
     Whether the old path is vacant must be seen on the disk.
     """
-    known = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
-    if db.value(known, (sha256,)) is None:
+    query = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
+    if db.value(query, (sha256,)) is None:
         return []
     found: dict[int, Copy] = {}
     # Don't sort many files of equal content: take the few that are missing, then the first.

@@ -127,12 +127,12 @@ def place(
     the beginning of the message for the number of files.
     """
     facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
-    known = db.conn.execute(
+    updated = db.conn.execute(
         "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ? "
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
         (*facts, stops, scope, reason),
     ).rowcount
-    if not known:
+    if not updated:
         db.conn.execute(
             "INSERT INTO holds (message, affects, first, commands, stops, scope, reason, since) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -140,7 +140,7 @@ def place(
         )
         if is_told:
             tell(db, open_id(db, stops=stops, scope=scope, reason=reason), now)
-    return not known
+    return not updated
 
 
 def tell(db: Database, hold_id: int | None, now: float) -> None:

@@ -106,8 +106,8 @@ def name(
     place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
     if is_new := holds.open_id(db, **place) is None:
         holds.place(db, **place, message=message, commands=commands, now=now, is_told=False)
-    known = holds.existing(db, holds.open_id(db, **place))
-    hold_id = known.id
+    hold = holds.existing(db, holds.open_id(db, **place))
+    hold_id = hold.id
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
         "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
@@ -128,11 +128,11 @@ def name(
             "AND file_id NOT IN (SELECT value FROM json_each(?))",
             (hold_id, json.dumps(list(file_ids))),
         )
-    if only or len(named) > 1 or known.affects < FIRST:
+    if only or len(named) > 1 or hold.affects < FIRST:
         recount(db, hold_id)
     else:
         # Files that come one by one are counted one by one.
-        holds.note_files(db, known, affects=known.affects + len(named))
+        holds.note_files(db, hold, affects=hold.affects + len(named))
     if is_new and is_told:
         holds.tell(db, hold_id, now)
     return holds.existing(db, hold_id)
