@@ -50,7 +50,7 @@ def _is_not_asked_for(copy: Copy, now: float) -> bool:
     return copy.due_at is None or (is_kept_for_now and copy.due_at > now)
 
 
-def is_settled(file: File, known: Sequence[Copy], policy: Policy, now: float) -> bool:
+def is_up_to_date(file: File, known: Sequence[Copy], policy: Policy, now: float) -> bool:
     """Return whether `advance` would leave a file with these `known` copies as it is."""
     action = plan(file, known, policy)
     return (

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from syncd.state import copies, files, history, holds
-from syncd.state.apply_plan import Policies, advance, is_settled, policy_of_before
+from syncd.state.apply_plan import Policies, advance, is_up_to_date, policy_of_before
 from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.files import File
@@ -179,7 +179,7 @@ class Deletions:
             copies.put_off_deletes(db, [copy.id for copy in retiring], now + 10.0)
             return []
         paused = pauses.scopes(db)
-        cases = self._settled(db, retiring, now)
+        cases = self._up_to_date(db, retiring, now)
         begun: list[Copy] = []
         for asked in retiring:
             one = cases.get(asked.file_id)
@@ -206,14 +206,14 @@ class Deletions:
         is_mirrored = case.file.present and case.file.status is not FileStatus.INELIGIBLE
         return is_mirrored and case.file.folder not in self.policies
 
-    def _settled(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Case]:
+    def _up_to_date(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Case]:
         """Return the cases of the copies' files, once nothing local is due for them."""
         cases = {one.file.id: one for one in self._cases(db, (c.file_id for c in retiring))}
-        unsettled = [one for one in cases.values() if one.is_kept or not _is_settled(one, now)]
-        for one in unsettled:
+        outdated = [one for one in cases.values() if one.is_kept or not _is_up_to_date(one, now)]
+        for one in outdated:
             self._keep_unmirrored(db, one)
             advance(db, one.file.id, self.policies, now)
-        cases |= {one.file.id: one for one in self._cases(db, (one.file.id for one in unsettled))}
+        cases |= {one.file.id: one for one in self._cases(db, (one.file.id for one in outdated))}
         return cases
 
     def still_deletable(self, db: Database, retiring: Sequence[Copy], now: float) -> set[int]:
@@ -279,7 +279,7 @@ class Deletions:
             ],
         )
         for one in cases.values():
-            if not _is_settled(one, now):
+            if not _is_up_to_date(one, now):
                 advance(db, one.file.id, self.policies, now)
 
     def delete_failed(
@@ -330,9 +330,9 @@ def _only_retires(case: _Case, now: float) -> bool:
     )
 
 
-def _is_settled(case: _Case, now: float) -> bool:
+def _is_up_to_date(case: _Case, now: float) -> bool:
     """Return whether nothing local is due for a file."""
-    return is_settled(case.file, case.copies, case.policy, now)
+    return is_up_to_date(case.file, case.copies, case.policy, now)
 
 
 def _not_before(case: _Case, copy: Copy, now: float) -> float:
