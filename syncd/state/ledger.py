@@ -207,7 +207,7 @@ class Ledger(Intents, Outcomes):
         Another attempt of the copy that is still unanswered stays so.
         """
         copy = copies.existing(db, copy_id)
-        attempts.settle(db, attempt.token)
+        attempts.forget(db, attempt.token)
         if copy.token != attempt.token:
             attempts.leave(db, copy, now)
             copies.update(
@@ -235,7 +235,7 @@ class Ledger(Intents, Outcomes):
         If nothing of its file is live or on its way, it becomes the copy; else it retires, as does
         a record without content. None if the ledger knows the object.
         """
-        attempts.settle(db, attempt.token)
+        attempts.forget(db, attempt.token)
         if copies.where(db, "file_uuid = ?", (stored.file_uuid,)):
             return None
         copy = copies.get(db, attempt.copy_id)
