@@ -201,7 +201,7 @@ class Ledger(Intents, Outcomes):
             )
         advance(db, file.id, self.policies, now)
 
-    def settle(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
+    def attempt_found(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
         """Record that the object of one of a doubtful copy's attempts was found.
 
         Another attempt of the copy that is still unanswered stays so.

@@ -236,7 +236,7 @@ class Reconciler:
         def record(db: Transaction) -> str:
             self._note_found(db, attempt, item)
             self._release(db, copy, now)
-            self.ledger.settle(db, copy.id, attempt, now)
+            self.ledger.attempt_found(db, copy.id, attempt, now)
             if stored is None:
                 self.ledger.reserved(db, copy.id, item.file_uuid)
                 return "reserved"

@@ -232,7 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt = mine[other % len(mine)]
         self.settled.add(attempt.token)
         was_old = attempt.is_old(self.now)
-        self.do(self.ledger.settle, copy.id, attempt, self.now)
+        self.do(self.ledger.attempt_found, copy.id, attempt, self.now)
         self.arrives(copy)
         found = self.store.read(lambda db: copies.get(db, copy.id))
         assert found.token == attempt.token

@@ -17,7 +17,7 @@ from syncd.workers.search import Search, SearchResult
 _begin = Ledger.begin
 _plan = Ledger._plan
 _token = Ledger._token
-_settle = Ledger.settle
+_attempt_found = Ledger.attempt_found
 _confirm_missing = Deletions.confirm_missing
 _offer = Preparation._offer
 _step = Reconciler.step
@@ -66,7 +66,7 @@ def share_one_token(self, db, file, offer, now):
 
 
 def leave_the_found_unanswered(self, db, copy_id, attempt, now):
-    _settle(self, db, copy_id, attempt, now)
+    _attempt_found(self, db, copy_id, attempt, now)
     if attempt.token.startswith("sy2-"):
         attempts.leave(db, copies.existing(db, copy_id), now)
 
