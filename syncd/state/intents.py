@@ -51,7 +51,7 @@ class Declined(enum.StrEnum):
     #: the row has changed meanwhile; the file comes up again
     CHANGED = "changed"
     #: nothing needs sending
-    SETTLED = "settled"
+    NEEDLESS = "needless"
     #: its time has not come, or a request for the path is under way
     LATER = "later"
 
@@ -196,8 +196,8 @@ class Intents(Verbs):
         if action.act is Act.UPLOAD:
             return self._begin_new(db, file, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
-            settled = action.act is Act.NOTHING
-            return Declined.SETTLED if settled else Declined.LATER
+            is_needless = action.act is Act.NOTHING
+            return Declined.NEEDLESS if is_needless else Declined.LATER
         copy = action.copy
         if copy.due_at is not None and copy.due_at > now:
             return Declined.LATER
@@ -216,9 +216,9 @@ class Intents(Verbs):
             files.update(db, file.id, **values)
             values = {}
         if self._take_over(db, hashed, offer, sources, now):
-            return Declined.SETTLED
+            return Declined.NEEDLESS
         if hold_changes and changes.hold(db, hashed, now):
-            return Declined.SETTLED
+            return Declined.NEEDLESS
         files.update(db, file.id, due_at=None, **values)
         return self._plan(db, hashed, offer, now)
 

@@ -173,7 +173,7 @@ def share(self, db, offer, now):
     file = files.get(db, offer.file_id)
     if file and rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, None):
         files.update(db, file.id, sha256=offer.sha256, due_at=None)
-        return Declined.SETTLED
+        return Declined.NEEDLESS
     return _begin(self, db, offer, now)
 
 

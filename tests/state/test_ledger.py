@@ -165,7 +165,7 @@ def test_a_refused_content_is_failed_and_only_a_change_sends_the_file_again(desk
     copy = desk.begin(file)
     failure = Failure("too large", 413, "file.too_large", "req-1")
     desk.do(desk.ledger.refused_for_good, copy.id, failure, desk.now)
-    assert desk.begin(file) is Declined.SETTLED
+    assert desk.begin(file) is Declined.NEEDLESS
     kept = desk.copy(copy)
     assert (kept.status, kept.error_message, kept.error_request_id) == (
         "failed",
@@ -360,7 +360,7 @@ def test_a_rename_moves_the_copy_without_traffic(desk):
     old, copy = desk.sync(b"old", mark=1)
     desk.see(b"old", seen=Seen.MISSING)
     new = desk.see(b"new", 1)
-    assert desk.begin(new, vacated={old.id}) is Declined.SETTLED
+    assert desk.begin(new, vacated={old.id}) is Declined.NEEDLESS
     assert desk.copy(copy).file_id == new.id
     assert desk.file(old) is None
     assert desk.file(new).due_at is None
@@ -386,7 +386,7 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     assert [file.id for file in desk.do(due.uploads, desk.now, 10)] == [moved.id]
     desk.see(b"old", seen=Seen.MISSING)
     assert desk.do(awaiting_rename, [old.id], POLICIES, desk.now)
-    assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
+    assert desk.begin(moved, vacated={old.id}) is Declined.NEEDLESS
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
 
 
@@ -425,7 +425,7 @@ def test_a_rename_over_a_synced_file_retires_what_was_there(desk):
     _, replaced = desk.sync(b"final", B, 2, mark=2)
     desk.see(b"draft", seen=Seen.MISSING)
     final = desk.see(b"final", 1)
-    assert desk.begin(final, A, vacated={source.id}) is Declined.SETTLED
+    assert desk.begin(final, A, vacated={source.id}) is Declined.NEEDLESS
     assert desk.copy(kept).file_id == final.id
     assert (desk.copy(kept).status, desk.copy(replaced).status) == ("live", "retiring")
 
