@@ -22,7 +22,7 @@ from syncd.state.files import File
 from syncd.state.holds import decisions, missing, pauses
 from syncd.state.ledger import Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.state.planner import GONE, LOCAL, Act, Policy, is_superseded, plan
+from syncd.state.planner import FILE_GONE, LOCAL, Act, Policy, is_superseded, plan
 
 #: Seconds for which a pass over some folders leaves the copies of the others alone.
 ANOTHER_PASS_SECONDS = 600.0
@@ -144,7 +144,7 @@ class Deletions:
             ],
         )
         retiring = {one.file.id: one.copies[0].id for one in cases if _only_retires(one, now)}
-        copies.retire_all(db, list(retiring.values()), now, reason=GONE)
+        copies.retire_all(db, list(retiring.values()), now, reason=FILE_GONE)
         for one in cases:
             if one.file.id not in retiring:
                 advance(db, one.file.id, self.policies, now)

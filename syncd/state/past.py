@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from syncd.state.database.connection import Database
-from syncd.state.planner import GONE
+from syncd.state.planner import FILE_GONE
 from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: Lines that are read at once.
@@ -71,7 +71,7 @@ def did(db: Database, last: int, began: float) -> Did:
     ).fetchone()
     deleted: int = db.value(
         "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
-        (last, GONE),
+        (last, FILE_GONE),
     )
     return Did(sent[0], sent[1], sent[2], deleted)
 

@@ -45,7 +45,7 @@ class Act(enum.StrEnum):
 
 
 #: Why the copies of a missing file retire.
-GONE = "the file is gone"
+FILE_GONE = "the file is gone"
 _MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.RELEASE})
 
@@ -225,13 +225,13 @@ def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
-                return Action(Act.RETIRE, copy, GONE)
+                return Action(Act.RETIRE, copy, FILE_GONE)
             case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED and not copy.kept:
                 return Action(Act.RETIRE, copy, "the file is gone, and is not kept after all")
             case CopyStatus.FAILED if copy.file_uuid is not None:
-                return Action(Act.RETIRE, copy, GONE)
+                return Action(Act.RETIRE, copy, FILE_GONE)
             case CopyStatus.PLANNED | CopyStatus.FAILED:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case _:
                 continue
     return Action(Act.NOTHING)
@@ -244,9 +244,9 @@ def _plan_kept(file: File, copies: Sequence[Copy]) -> Action:
             case CopyStatus.LIVE:
                 return Action(Act.RELEASE, copy, "the file is gone, and its copy is kept")
             case CopyStatus.PLANNED:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case CopyStatus.FAILED if copy.file_uuid is None:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case _:
                 continue
     if (last := _last_to_keep(file, copies)) is not None:
