@@ -44,7 +44,7 @@ class Act(enum.StrEnum):
     RELEASE = "release"
 
 
-#: Why the copies of a missing file retire.
+#: Why the copies of a missing file retire; the history has it, and deletions are counted by it.
 FILE_GONE = "the file is gone"
 _MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.RELEASE})
