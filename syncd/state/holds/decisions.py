@@ -103,10 +103,10 @@ def name(
     Nothing is deleted or sent of a file before the hold that names it ends. What a rule decided,
     or a person under another hold, gives way to the new question.
     """
-    place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
-    if is_new := holds.open_id(db, **place) is None:
-        holds.place(db, **place, message=message, commands=commands, now=now, is_told=False)
-    hold = holds.existing(db, holds.open_id(db, **place))
+    key: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
+    if is_new := holds.open_id(db, **key) is None:
+        holds.place(db, **key, message=message, commands=commands, now=now, is_told=False)
+    hold = holds.existing(db, holds.open_id(db, **key))
     hold_id = hold.id
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
@@ -373,8 +373,8 @@ def _split(db: Database, hold: Hold, now: float) -> None:
     ).fetchall()
     if late:
         db.conn.execute("DELETE FROM decisions WHERE hold_id = ? AND verdict = 'held'", (hold.id,))
-        place: dict[str, Any] = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
-        name(db, [row[0] for row in late], **place, message=hold.message, now=now)
+        key: dict[str, Any] = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
+        name(db, [row[0] for row in late], **key, message=hold.message, now=now)
 
 
 def is_changeable(db: Database, hold_id: int) -> bool:
