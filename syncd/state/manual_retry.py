@@ -139,7 +139,7 @@ class Retrying:
         match copy.status:
             case CopyStatus.PLANNED | CopyStatus.PROCESSING | CopyStatus.RETIRING:
                 copies.update(db, copy.id, due_at=now, attempts=0)
-            case CopyStatus.SENDING if self._release(db, copy, now):
+            case CopyStatus.SENDING if self._end_echo_hold(db, copy, now):
                 attempts.leave(db, copy, now)
                 copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
                 history.add(db, file, "retried", now, copy=copy, detail="sent again on request")
@@ -155,7 +155,8 @@ class Retrying:
                 return False
         return True
 
-    def _release(self, db: Database, copy: Copy, now: float) -> bool:
+    def _end_echo_hold(self, db: Database, copy: Copy, now: float) -> bool:
+        """End the hold on an upload that may neither be found nor sent; return if there was one."""
         return copy.file_uuid is None and holds.release(
             db, stops="sending", scope=f"copy {copy.id}", reason=holds.NO_ECHO, now=now
         )
