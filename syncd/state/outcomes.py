@@ -80,7 +80,7 @@ _ONLY = """
       AND other.status <> 'gone' AND other.id <> copies.id)
 """
 #: The uuids, of those asked for with their copies' ids, that another copy has.
-_TAKEN = """
+_UUIDS_OF_OTHERS = """
   SELECT json_group_array(json_extract(value, '$[1]')) FROM json_each(?) WHERE EXISTS (
     SELECT 1 FROM copies WHERE file_uuid = json_extract(value, '$[1]')
       AND id <> json_extract(value, '$[0]'))
@@ -146,16 +146,16 @@ class Outcomes(Verbs):
         rows = json.loads(db.value(_ONLY, (ids,)))
         found = {row[0]: _Only(*row) for row in rows}
         uuids = json.dumps([(arrival.copy_id, arrival.stored.file_uuid) for arrival in arrivals])
-        taken = set(json.loads(db.value(_TAKEN, (uuids,))))
+        used_uuids = set(json.loads(db.value(_UUIDS_OF_OTHERS, (uuids,))))
         ordinary = {}
         for number, (copy_id, stored, _, _) in enumerate(arrivals):
             only = found.get(copy_id)
-            if only is None or stored.is_processing or stored.file_uuid in taken:
+            if only is None or stored.is_processing or stored.file_uuid in used_uuids:
                 continue
             policy = self.policies.get(only.folder)
             if policy is None or policy.workspace_uuid == only.workspace_uuid:
                 ordinary[number] = found.pop(copy_id)
-                taken.add(stored.file_uuid)
+                used_uuids.add(stored.file_uuid)
         return ordinary
 
     def stored(self, db: Database, copy_id: int, stored: Stored, now: float, *, look: float) -> str:
