@@ -218,10 +218,11 @@ class PassCounts:
 
 #: Counts by status and folder, in the order of the index, which skips rows that are not due.
 _DUE_FILES = """
-  WITH waiting (word) AS (VALUES ('settling'), ('ready'), ('missing'))
-  SELECT word, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
+  WITH waiting (file_status) AS (VALUES ('settling'), ('ready'), ('missing'))
+  SELECT file_status, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
   FROM waiting CROSS JOIN folders
-  CROSS JOIN files ON files.status = word AND folder = name AND due_at IS NOT NULL GROUP BY 1, 2
+  CROSS JOIN files ON files.status = file_status AND folder = name AND due_at IS NOT NULL
+  GROUP BY 1, 2
 """
 #: A pass does not wait for a superseded copy that is kept for longer than this many seconds.
 SHORT_SECONDS = 60.0
@@ -259,9 +260,9 @@ _HAS_LIVE = (
 )
 #: Files that have a live copy, and yet are gone, or have other content, or wait, or are held.
 _LIVE_AND_NOT_SYNCED = f"""
-  WITH due (word) AS (VALUES ('settling'), ('ready'), ('missing'), ('unreadable'))
+  WITH due (file_status) AS (VALUES ('settling'), ('ready'), ('missing'), ('unreadable'))
   SELECT count(*) FROM (
-    SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = word
+    SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = file_status
       AND folder = name AND due_at IS NOT NULL AND {_HAS_LIVE.format("files.id")}
     UNION SELECT file_id FROM decisions
       WHERE verdict = 'held' AND {_HAS_LIVE.format("decisions.file_id")}
@@ -271,9 +272,9 @@ _LIVE_AND_NOT_SYNCED = f"""
 
 #: Files and copies that cannot advance because their part is stopped.
 _WORK_OF_STOPPED_PARTS = f"""
-  WITH waiting (word) AS (VALUES ('settling'), ('ready'))
+  WITH waiting (file_status) AS (VALUES ('settling'), ('ready'))
   SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
-    ON files.status = word AND {_IN_STOPPED_PART} AND due_at IS NOT NULL GROUP BY 1
+    ON files.status = file_status AND {_IN_STOPPED_PART} AND due_at IS NOT NULL GROUP BY 1
   UNION ALL SELECT files.folder, count(*) FROM copies CROSS JOIN files ON files.id = file_id
     CROSS JOIN parts ON {_IN_STOPPED_PART} WHERE copies.status = 'planned'
     AND copies.due_at IS NOT NULL GROUP BY 1
