@@ -89,24 +89,26 @@ def _apply(
             raise AssertionError(action)
 
 
-def retire_unless_kept(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
-    """Mark a copy for its soft delete, with `facts` for other columns.
+def retire_unless_kept(
+    db: Database, copy: Copy, now: float, *, reason: str, **columns: Any
+) -> None:
+    """Mark a copy for its soft delete, and set other `columns`.
 
     This can be undone until the first DELETE is committed. A kept copy is released instead.
     """
     if copy.kept:
-        facts |= {"kept": copy.kept}
-        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
+        columns |= {"kept": copy.kept}
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **columns)
         return
-    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
+    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **columns)
 
 
 def retire_or_release(
-    db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
+    db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **columns: Any
 ) -> None:
     """Retire a copy that is no longer needed; release it if it is kept or the folder `empties`."""
     retire_unless_kept(
-        db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts
+        db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **columns
     )
 
 
@@ -118,9 +120,9 @@ def make_live(
     others: Iterable[Copy],
     empties: bool = False,
     reason: str | None = None,
-    **facts: Any,
+    **columns: Any,
 ) -> None:
-    """Make `copy` the live copy of its file, with `facts` for other columns.
+    """Make `copy` the live copy of its file, and set other `columns`.
 
     `others` are the file's other copies: `copy` supersedes them in this transaction.
     """
@@ -130,7 +132,7 @@ def make_live(
     values |= {"superseded_at": None, "delete_sent_at": None}
     # Its file is mirrored again, like any other.
     values["kept"] = copy.kept if copy.kept is Keep.ALWAYS else Keep.NO
-    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
+    copies.move(db, copy, CopyStatus.LIVE, **values, **columns)
 
 
 def supersede(

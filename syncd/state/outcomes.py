@@ -175,7 +175,7 @@ class Outcomes(Verbs):
         if file.crashes:
             files.update(db, file.id, crashes=0)
         self._note_samples(db, [(kind_of(copy.method, is_video=copy.is_video), copy.id)])
-        facts: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "file_uuid": stored.file_uuid,
             "remote_file_path": stored.remote_file_path,
             "processing_status": stored.processing_status,
@@ -183,15 +183,15 @@ class Outcomes(Verbs):
             **NO_FAILURE,
         }
         if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
-            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
+            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **columns)
             copy = copy._replace(file_uuid=stored.file_uuid)
             history.add(db, file, "stored", now, copy=copy)
             advance(db, file.id, self.policies, now)
             return CopyStatus.PROCESSING
-        return self._arrive(db, file, copy, now, facts)
+        return self._arrive(db, file, copy, now, columns)
 
     def _arrive(
-        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+        self, db: Database, file: File, copy: Copy, now: float, columns: Mapping[str, Any]
     ) -> str:
         """Make a copy that is stored whole live, or retire it; return its new status."""
         others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
@@ -209,15 +209,15 @@ class Outcomes(Verbs):
                 due_at=None,
                 reason="it is no longer mirrored",
                 kept=copy.kept or (policy.keeps(file) if policy else Keep.NO),
-                **facts,
+                **columns,
             )
-            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(columns, copy)))
         elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
-            retire_or_release(db, copy, now, reason=reason, empties=empties, **facts)
+            retire_or_release(db, copy, now, reason=reason, empties=empties, **columns)
         else:
-            make_live(db, copy, now, others=others, empties=empties, **facts)
-            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            make_live(db, copy, now, others=others, empties=empties, **columns)
+            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(columns, copy)))
             if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
                 # The ordinary case: nothing else is known of this file, so nothing is left to do.
                 return CopyStatus.LIVE
@@ -277,11 +277,11 @@ class Outcomes(Verbs):
         frame_count: int | None,
         video_metadata: str | None,
     ) -> str:
-        """Record a video's facts and make it live; return the copy's new status."""
+        """Record what is known of a video and make it live; return the copy's new status."""
         copy = _asked_for(db, copy_id)
         if copy is None:
             return "gone"
-        facts: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "processing_status": "completed",
             "frame_count": frame_count,
             "video_metadata": video_metadata,
@@ -290,13 +290,13 @@ class Outcomes(Verbs):
         }
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.PROCESSING:
-            return self._take_up(db, file, copy, now, facts)
+            return self._take_up(db, file, copy, now, columns)
         kind = kind_of(copy.method, is_video=copy.is_video, processed=True)
         self._note_samples(db, [(kind, copy.id)])
-        return self._arrive(db, file, copy, now, facts)
+        return self._arrive(db, file, copy, now, columns)
 
     def _take_up(
-        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+        self, db: Database, file: File, copy: Copy, now: float, columns: Mapping[str, Any]
     ) -> str:
         """Make a released or retiring copy live that was just found, if it is still wanted."""
         if copy.status is CopyStatus.RELEASED:
@@ -307,7 +307,7 @@ class Outcomes(Verbs):
             policy = self.policies.get(file.folder) or policy_of_before(db, file.folder)
             empties = policy.empties
             why = {"reason": action.reason, "evidence": None}
-            make_live(db, copy, now, others=others, empties=empties, **why, **facts)
+            make_live(db, copy, now, others=others, empties=empties, **why, **columns)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
             advance(db, file.id, self.policies, now)
         return copies.existing(db, copy.id).status
@@ -324,9 +324,9 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copy.status is CopyStatus.PROCESSING:
             copies.move(db, copy, CopyStatus.FAILED)
-        facts = {"processing_status": "failed", **failure.columns()}
+        columns = {"processing_status": "failed", **failure.columns()}
         due_at = now if copy.status is CopyStatus.RETIRING else None
-        copies.update(db, copy.id, due_at=due_at, **facts)
+        copies.update(db, copy.id, due_at=due_at, **columns)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self.policies, now)
 
@@ -342,8 +342,8 @@ class Outcomes(Verbs):
         return remote.record(db, copy_id, self.policies, now)
 
 
-def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
-    return {"file_uuid": facts.get("file_uuid", copy.file_uuid)}
+def _uuid_of(columns: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
+    return {"file_uuid": columns.get("file_uuid", copy.file_uuid)}
 
 
 def _asked_for(db: Database, copy_id: int) -> Copy | None:

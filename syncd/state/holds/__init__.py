@@ -126,17 +126,17 @@ def place(
     `{id}` in a `syncd deletes` command, or in `REPLACE`, stands for the hold's id, and `{files}` at
     the beginning of the message for the number of files.
     """
-    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
+    columns = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
     updated = db.conn.execute(
         "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ? "
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
-        (*facts, stops, scope, reason),
+        (*columns, stops, scope, reason),
     ).rowcount
     if not updated:
         db.conn.execute(
             "INSERT INTO holds (message, affects, first, commands, stops, scope, reason, since) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*facts, stops, scope, reason, now),
+            (*columns, stops, scope, reason, now),
         )
         if is_told:
             tell(db, open_id(db, stops=stops, scope=scope, reason=reason), now)
