@@ -317,8 +317,8 @@ class Intents(Verbs):
             db.conn.execute("DELETE FROM files WHERE id = ?", (source.id,))
             return
         # An older copy was taken; the newest one retires only after two looks, like any other.
-        mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
-        if source.present and not copies.where(db, mirrored, (source.id,)):
+        unretired = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
+        if source.present and not copies.where(db, unretired, (source.id,)):
             files.update(db, source.id, status=FileStatus.MISSING, missing_since=None, due_at=now)
         advance(db, source.id, self.policies, now)
 
