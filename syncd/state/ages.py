@@ -113,7 +113,7 @@ _QUERIES: Mapping[OverdueState, str] = {
         AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
         AND (c.created_at < :limit OR {_TRIED}) AND NOT {_AT_STANDSTILL}
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-          AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
+          AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace_scope(None)}')))
     """,
     OverdueState.IN_DOUBT: f"""
       SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at,

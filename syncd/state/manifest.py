@@ -54,7 +54,7 @@ ROWS = """
 """
 _SENDING_HELD = f"""
   EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-    AND scope IN ('{EVERYWHERE}', coalesce(newest.workspace_uuid, '{holds.workspace(None)}'),
+    AND scope IN ('{EVERYWHERE}', coalesce(newest.workspace_uuid, '{holds.workspace_scope(None)}'),
                   'copy ' || newest.id))
 """
 _DELETING_HELD = f"""

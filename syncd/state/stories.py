@@ -76,7 +76,7 @@ def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
     parts = path.split(b"/")
     scopes |= {f"{folder}/{shown(b'/'.join(parts[:end]))}" for end in range(1, len(parts))}
     for copy in every:
-        scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
+        scopes |= {holds.workspace_scope(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes
 
 

@@ -163,7 +163,7 @@ def test_what_is_held_is_not_overdue(desk, state):
     if state is OverdueState.DELETING:
         desk.hold("deletions", "f")
     else:
-        desk.hold("sending", holds.workspace(None))
+        desk.hold("sending", holds.workspace_scope(None))
     desk.now += 10 * HOUR
     assert desk.overdue(progress_at=since) == []
 

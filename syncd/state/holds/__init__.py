@@ -63,7 +63,7 @@ REPLACE = "only if this one is meant to replace the old one: syncd deletes appro
 _DEFAULT_WORKSPACE = "default"
 
 
-def workspace(uuid: str | None) -> str:
+def workspace_scope(uuid: str | None) -> str:
     """Return the scope of a workspace."""
     return uuid or _DEFAULT_WORKSPACE
 
