@@ -106,7 +106,9 @@ class Poller:
             raise
         except Exception as error:
             log.error(
-                "%s: unexpected failure, looked at again later", self._shown(copy), exc_info=error
+                "%s: unexpected failure, looked at again later",
+                self._shown_path(copy),
+                exc_info=error,
             )
             self._put_off(copy, Failure(f"unexpected failure: {type(error).__name__}"), None)
 
@@ -152,7 +154,7 @@ class Poller:
             frame_count=copy.frame_count,
             video_metadata=copy.video_metadata,
         )
-        log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
+        log.info("%s: found again, %s, %s", self._shown_path(copy), became, copy.file_uuid)
 
     def _completed(self, copy: Copy, status: ProcessingStatus, detail: FileDetail) -> None:
         metadata = detail.video_metadata or {}
@@ -170,7 +172,7 @@ class Poller:
         )
         if copy.status is CopyStatus.PROCESSING and copy.stored_at is not None:
             PROCESSING_SECONDS.observe(seconds=max(now - copy.stored_at, 0.0))
-        path = self._shown(copy)
+        path = self._shown_path(copy)
         log.info(
             "%s: %s, %s (processed%s)",
             path,
@@ -191,14 +193,14 @@ class Poller:
         except FilesApiError as error:
             self.gate.failed(error)
             # The copy is whole; a missing count is no reason to hold it back.
-            log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
+            log.warning("%s: its frames could not be counted: %s", self._shown_path(copy), error)
             return None
 
     def _failed(self, copy: Copy, status: ProcessingStatus) -> None:
         failure = Failure(status.error_message or "the service could not process it")
         now = self.clock()
         self.store.write(self.ledger.processing_failed, copy.id, failure, now)
-        path = self._shown(copy)
+        path = self._shown_path(copy)
         log.error(
             "%s: processing failed: %s",
             path,
@@ -214,7 +216,7 @@ class Poller:
             self._later(copy, error)
             return
         now = self.clock()
-        log.warning("%s: %s is gone remotely", self._shown(copy), copy.file_uuid)
+        log.warning("%s: %s is gone remotely", self._shown_path(copy), copy.file_uuid)
         self.store.write(self.ledger.gone_remotely, copy.id, now)
 
     def _later(self, copy: Copy, error: FilesApiError) -> None:
@@ -229,6 +231,6 @@ class Poller:
         word = copy.processing_status or "processing"
         self.store.write(self.ledger.still_processing, copy, word, look_at, failure)
 
-    def _shown(self, copy: Copy) -> str:
+    def _shown_path(self, copy: Copy) -> str:
         file = self.store.read(files.get, copy.file_id)
         return file.shown if file else "?"
