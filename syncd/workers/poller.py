@@ -139,8 +139,8 @@ class Poller:
         else:
             now = self.clock()
             look_at = now + self.options.wait(copy, now)
-            word = status.processing_status or "processing"
-            self.store.write(self.ledger.still_processing, copy, word, look_at, None)
+            state = status.processing_status or "processing"
+            self.store.write(self.ledger.still_processing, copy, state, look_at, None)
 
     def _found(self, copy: Copy, detail: FileDetail) -> None:
         """Record that a released copy, which its file holds the content of again, is there."""
@@ -228,8 +228,8 @@ class Poller:
             self.options.wait(copy, self.clock()), backoff_seconds(copy.attempts + 1, asked=asked)
         )
         look_at = self.clock() + wait
-        word = copy.processing_status or "processing"
-        self.store.write(self.ledger.still_processing, copy, word, look_at, failure)
+        state = copy.processing_status or "processing"
+        self.store.write(self.ledger.still_processing, copy, state, look_at, failure)
 
     def _shown_path(self, copy: Copy) -> str:
         file = self.store.read(files.get, copy.file_id)

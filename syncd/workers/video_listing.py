@@ -184,8 +184,8 @@ class VideoListing:
             self._courses[workspace].failures = 0
             return True
         if after.error_message is None:
-            word = after.processing_status or "processing"
-            self._rest(workspace, f"it showed a video as done that is {word}")
+            state = after.processing_status or "processing"
+            self._rest(workspace, f"it showed a video as done that is {state}")
         return False
 
     def _learn_from_sample(self, copy: Copy) -> None:
@@ -239,21 +239,21 @@ class VideoListing:
         self, workspace: str | None, files: Sequence[FileDetail], balance: _Balance, began: float
     ) -> None:
         """Note what a page tells of videos of ours, in one commit; add it to the balance."""
-        words = _words(files, workspace)
+        states = _states(files, workspace)
         now, soon = self.clock(), began + self.options.max_poll_seconds
         seen = told = 0
         unfinished: list[tuple[Copy, Progress]] = []
-        for copy in self.store.read(polls.processing_among, workspace, list(words)):
-            word, due_at = words[copy.file_uuid or ""], copy.due_at or 0.0
+        for copy in self.store.read(polls.processing_among, workspace, list(states)):
+            state, due_at = states[copy.file_uuid or ""], copy.due_at or 0.0
             seen += due_at <= soon
-            told += due_at <= soon and word in _KNOWN
-            if word in _ENDED:
+            told += due_at <= soon and state in _KNOWN
+            if state in _ENDED:
                 balance.done += 1
                 if len(self._done) < MOST_DONE:
                     self._done[copy.id] = workspace
-            elif word in _KNOWN and (due_at <= now or word != copy.processing_status):
+            elif state in _KNOWN and (due_at <= now or state != copy.processing_status):
                 look_at = now + self.options.wait(copy, now) if due_at <= now else None
-                unfinished.append((copy, Progress(copy.id, word or "", look_at)))
+                unfinished.append((copy, Progress(copy.id, state or "", look_at)))
         self._put_off(workspace, unfinished, began)
         balance.add_page(len(files), seen, told)
 
@@ -297,15 +297,15 @@ class VideoListing:
         log.info("videos are asked for one by one for %s, not by a listing: %s", span(seconds), why)
 
 
-def _words(files: Sequence[FileDetail], workspace: str | None) -> dict[str, str | None]:
+def _states(files: Sequence[FileDetail], workspace: str | None) -> dict[str, str | None]:
     """Return the states of a page's files by uuid; None where it tells none, or two."""
-    words: dict[str, str | None] = {}
+    states: dict[str, str | None] = {}
     for file in files:
         if _is_in(file, workspace):
-            word = file.processing_status
-            is_same = words.setdefault(file.file_uuid, word) == word
-            words[file.file_uuid] = word if is_same else None
-    return words
+            state = file.processing_status
+            is_same = states.setdefault(file.file_uuid, state) == state
+            states[file.file_uuid] = state if is_same else None
+    return states
 
 
 def _is_in(file: FileDetail, workspace: str | None) -> bool:
