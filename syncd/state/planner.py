@@ -77,17 +77,17 @@ class Limits:
         """Whether nothing is ever held."""
         return self.most is None and (self.files is None or self.percent is None)
 
-    def are_exceeded(self, lost: int, of: int) -> bool:
-        """Return whether `lost` of `of` synced files are too many to go on without asking."""
-        if self.most is not None and lost > self.most:
+    def are_exceeded(self, missing: int, of: int) -> bool:
+        """Return whether `missing` of `of` synced files are too many to go on without asking."""
+        if self.most is not None and missing > self.most:
             return True
         if self.files is None or self.percent is None:
             return False
-        return lost > max(self.files, of * self.percent / 100)
+        return missing > max(self.files, of * self.percent / 100)
 
-    def enough(self, lost: int) -> int:
-        """Return how many synced files there must be for `lost` of them not to be held."""
-        return max(lost, ceil(lost * 100 / self.percent)) if self.percent else lost
+    def enough(self, missing: int) -> int:
+        """Return how many synced files there must be for `missing` of them not to be held."""
+        return max(missing, ceil(missing * 100 / self.percent)) if self.percent else missing
 
 
 @dataclass(frozen=True, slots=True)
