@@ -6,9 +6,12 @@
 | poll    | nothing                         | GET     | `completed`, ...     | asked again    |
 
 The verbs before an upload are in `syncd.state.intents`, those after it in `syncd.state.outcomes`;
-here is what to do when an upload fails. Deletions have a module of their own,
-`syncd.state.deletions`. The verbs run on the writer's thread. Each reads the rows anew and decides
-on what they say then.
+here are those for uploads that failed or got no answer, and for files that cannot be sent. Modules
+of their own have `syncd.state.confirming`, `syncd.state.deletions` and `syncd.state.after_upload`.
+
+The verbs run on the writer's thread. Each reads the rows anew, decides on what they say then, and
+names the status that it relies on where it updates a row. The recipe for a verb is in the
+architecture page.
 """
 
 import json
@@ -64,7 +67,7 @@ MANY_REFUSALS, MANY_REFUSALS_SECONDS, REFUSED_SECONDS = 5, 3600.0, 86_400.0
 
 
 class Ledger(Intents, Outcomes):
-    """All verbs, with those for uploads that fail, and for files that cannot be sent."""
+    """All verbs around an upload."""
 
     def not_sent(
         self,
