@@ -20,7 +20,7 @@ from syncd.repair.verify import Verifier
 from syncd.state import hooks, reconfiguration
 from syncd.state.database.store import Store
 from syncd.state.holds import pauses
-from syncd.state.ledger import Ledger, abandon_all
+from syncd.state.ledger import Ledger, put_all_in_doubt
 from syncd.state.manual_retry import Retrying
 from syncd.state.planner import Policy
 from syncd.timetable import Timetable
@@ -166,7 +166,7 @@ def settle_changes(components: Components, *, removed_too: bool) -> None:
     This comes before any work, because requests that were left without an outcome are in doubt.
     """
     store, policies = components.store, components.policies
-    store.write(abandon_all, time.time())
+    store.write(put_all_in_doubt, time.time())
     named = {hook.name for hook in components.hooks}
     if named != store.read(hooks.names):
         store.write(hooks.configure, named)
@@ -219,7 +219,7 @@ def opened(config: Config, *, applies: bool = True) -> Iterator[Components]:
         if applies:
             settle_changes(components, removed_too=not config.folders_are_chosen)
         else:
-            store.write(abandon_all, time.time())
+            store.write(put_all_in_doubt, time.time())
         try:
             yield components
         finally:

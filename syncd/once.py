@@ -51,7 +51,7 @@ MOST_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class PassProgress(due.Outstanding):
+class PassProgress(due.PassCounts):
     """How a pass stands: files by what became of them, and the transfers in flight."""
 
     sending: tuple[TransferReport, ...] = ()
@@ -96,7 +96,7 @@ def once(
     """
     drain_seconds = config.upload.drain_seconds
     with opened(config) as components, _interruptible(components, stop, hurry, drain_seconds):
-        newest, began = components.store.read(past.newest), time.time()
+        last_number, began = components.store.read(past.last_number), time.time()
         # The user wants it now: failures of the last pass are no reason to wait.
         components.store.write(forget_backoff, time.time())
         if components.hooks:
@@ -149,7 +149,7 @@ def once(
         if stop.is_set() and not left:
             left = "it was interrupted"
         code, left = _ended(components, tally, left, is_held=bool(held))
-        did = components.store.read(past.did, newest, began)
+        did = components.store.read(past.did, last_number, began)
         failures = [*islice(_failures(components), MOST_FAILURES)] if tally.failed else []
         tell(Passed(code, left, tally, did, failures, [hold_object(hold) for hold in held]))
         return code
@@ -357,7 +357,7 @@ def _what_stops(components: Components) -> str:
         return "the state cannot be relied on"
     if ways_on := components.store.read(predecessor.ways_on):
         return "another instance has sent these files: say with {}, or {}".format(*ways_on)
-    if components.store.read(holds.is_lost):
+    if components.store.read(holds.is_ledger_incomplete):
         return "nothing is sent before `syncd adopt` has run (syncd status)"
     if components.organization_check.unproven:
         return "the key may be of another organization (syncd status)"
@@ -374,7 +374,7 @@ def _what_stops(components: Components) -> str:
 def _tally(components: Components, *, wait_deletions: bool, stalled_after: float) -> PassProgress:
     stalled_before = time.time() - stalled_after
     counts = components.store.read(
-        due.outstanding,
+        due.pass_counts,
         now=time.time(),
         attempts=PATIENT_ATTEMPTS,
         deletions=wait_deletions,

@@ -338,7 +338,7 @@ def test_the_page_reads_the_document_failures_with_what_helps_and_the_last_day(s
         offer = Offer(file.id, file.fingerprint, "a" * 64, "text/plain", "direct", vacated=())
         ledger = Ledger(policies={"drop": Policy()}, instance=store.instance)
         copy = ledger.begin(db, offer, now)
-        ledger.refused(db, copy.id, Failure("no", status=415, request_id="req-1"), now)
+        ledger.refused_for_good(db, copy.id, Failure("no", status=415, request_id="req-1"), now)
         sync(db, store.instance, b"a.txt", 1, now - 3600)
         sync(db, store.instance, b"z<script>.mp4", 2, now - 60)
         sync(db, store.instance, b"b/c.txt", 3, now - 90_000)

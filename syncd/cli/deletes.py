@@ -154,7 +154,7 @@ def _chosen(
         found = [decisions.decidable(db, int(what), verdict)]
     else:
         found = decisions.of_folder(db, folder_name(what, known), verdict)
-    return [(hold, decisions.newest(db, hold.id)) for hold in found]
+    return [(hold, decisions.last_named(db, hold.id)) for hold in found]
 
 
 def _announce(hold: Hold, config: Config) -> None:

@@ -62,7 +62,7 @@ def log(
     """
     directory = options.glance().state_directory
     wanted = _wanted(options, paths) if paths else _everything
-    last = views.read(directory, past.newest)
+    last = views.read(directory, past.last_number)
     write = partial(_write, as_json=as_json)
     newest = FOLLOWED_LINES if follow and lines is None and since is None else lines
     if newest is None:
@@ -142,7 +142,7 @@ def _write_new(
 ) -> int:
     """Write what is new; a state that is just being made, or restored, is waited for."""
     try:
-        if (newest := views.read(directory, past.newest)) < last:
+        if (newest := views.read(directory, past.last_number)) < last:
             complain("the state was replaced by an earlier one: going on with its next line")
             return newest
         return _write_all(directory, wanted, write, last=last)

@@ -23,12 +23,12 @@ from syncd.once import KEY_REFUSED_CODE
 from syncd.report import folder_paths, why
 from syncd.report.folder_paths import FolderPath
 from syncd.report.listing_csv import KEYS
-from syncd.state import holds, unfinished, views
+from syncd.state import awaited, holds, views
+from syncd.state.awaited import Selection
 from syncd.state.database.connection import Database
 from syncd.state.database.lock import lock_holder
 from syncd.state.manifest import Word
 from syncd.state.texts import argument, path_members
-from syncd.state.unfinished import Selection
 from syncd.units import counted, parse_seconds, span
 
 JsonObject = dict[str, Any]
@@ -171,7 +171,7 @@ class _Outcome:
             def read(
                 db: Database, after: tuple[str, bytes] = after, up_to: int = up_to
             ) -> list[tuple[tuple[str, bytes], JsonObject]]:
-                return unfinished.page(db, selection, up_to=up_to, after=after, limit=PAGE_FILES)
+                return awaited.page(db, selection, up_to=up_to, after=after, limit=PAGE_FILES)
 
             if not (page := views.read(self._directory, read)):
                 return

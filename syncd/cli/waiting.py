@@ -20,12 +20,12 @@ from syncd.once import KEY_REFUSED_CODE, once
 from syncd.report import status
 from syncd.report.status import Reason
 from syncd.signals import Signals
-from syncd.state import unfinished, views
+from syncd.state import awaited, views
+from syncd.state.awaited import Awaited
 from syncd.state.database.connection import Database
 from syncd.state.database.lock import lock_holder
 from syncd.state.holds import PAUSED
 from syncd.state.texts import argument
-from syncd.state.unfinished import Unfinished
 from syncd.units import counted, span
 from syncd.watch.standing import RootState
 
@@ -64,7 +64,7 @@ class Waiting:
         self,
         options: Options,
         config: Config,
-        selection: unfinished.Selection,
+        selection: awaited.Selection,
         *,
         timeout: float | None,
         show: Callable[[str], None],
@@ -173,13 +173,13 @@ class Waiting:
             for directory, why in found["unreadable"].items():
                 self.troubles[f"{name}/{directory}".rstrip("/")] = f"cannot be scanned: {why}"
 
-    def _left(self) -> Unfinished:
+    def _left(self) -> Awaited:
         """Return what of the selection is not at rest."""
 
-        def read(db: Database) -> Unfinished:
+        def read(db: Database) -> Awaited:
             if self.up_to is None:
-                self.up_to = unfinished.newest(db)
-            return unfinished.unfinished(db, self.selection, up_to=self.up_to)
+                self.up_to = awaited.last_file_id(db)
+            return awaited.count(db, self.selection, up_to=self.up_to)
 
         return views.read(self._directory, read)
 
@@ -197,7 +197,7 @@ class Waiting:
             usual = min(max(passed, SHORTEST_SECONDS), LONGEST_SECONDS)
             self._pause(max(usual, REST_LOOKS * took))
 
-    def _report(self, left: Unfinished) -> None:
+    def _report(self, left: Awaited) -> None:
         words = ", ".join(f"{number:,} {word}" for word, number in left.going.items())
         text = f"waiting for {counted(sum(left.going.values()), 'file')}: {words}"
         self._show(text)

@@ -112,7 +112,7 @@ class Adopter:
         }
 
     def _hold(self, db: Transaction) -> None:
-        if not holds.is_lost(db):
+        if not holds.is_ledger_incomplete(db):
             hold_everything(db, "`syncd adopt` has not come to its end", self.clock())
 
     def _finish(self, counts: Counter[str], by: str) -> None:

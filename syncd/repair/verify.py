@@ -149,7 +149,7 @@ class Verifier:
         A folder that this configuration lacks is left as it is: it may be another's.
         """
         is_ours = claim.folder in self.policies or claim.status == CopyStatus.RELEASED
-        if is_ours and not self.store.read(holds.is_lost):
+        if is_ours and not self.store.read(holds.is_ledger_incomplete):
             now = self.clock()
             self.store.write(self.ledger.gone_remotely, copy_id=claim.copy_id, now=now)
 

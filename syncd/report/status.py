@@ -14,7 +14,7 @@ from syncd.exceptions import NoStateError
 from syncd.heartbeat import FolderHealth, Heartbeat
 from syncd.report.rates import Rate, sending
 from syncd.state import ages, hooks, overview, receipts, views
-from syncd.state.ages import AgeStarts, AwaitedWork, Timing
+from syncd.state.ages import AgeStarts, OverdueState, Timing
 from syncd.state.binding import bound_to
 from syncd.state.confirming import SIZES
 from syncd.state.database.connection import Database
@@ -116,7 +116,7 @@ def _stuck_transfers(beat: Heartbeat, now: float) -> Iterator[JsonObject]:
         moved_at = max(transfer.moved_at or transfer.since, beat.undisturbed_since)
         if now - moved_at >= ages.TRANSFER_SECONDS:
             yield {
-                "state": AwaitedWork.UPLOADING,
+                "state": OverdueState.UPLOADING,
                 "folder": transfer.folder,
                 "files": 1,
                 "path": transfer.path,
@@ -284,16 +284,21 @@ def _reasons(known: JsonObject, now: float) -> Iterator[Reason]:
         yield Reason("failed", f"{counted(failed, 'file')} failed (syncd ls --status failed)")
 
 
-#: A standstill in these states keeps syncd from its job; in any other only those files suffer.
-_IN_THE_WAY = (AwaitedWork.SETTLING, AwaitedWork.QUEUED, AwaitedWork.FAILING, AwaitedWork.UPLOADING)
+#: Overdue in these states keeps syncd from its job; in any other only those files suffer.
+_IN_THE_WAY = (
+    OverdueState.SETTLING,
+    OverdueState.QUEUED,
+    OverdueState.FAILING,
+    OverdueState.UPLOADING,
+)
 _OVERDUE = {
-    AwaitedWork.SETTLING: "should have settled",
-    AwaitedWork.QUEUED: "wait to be sent, and nothing moves",
-    AwaitedWork.FAILING: "could not be sent so far",
-    AwaitedWork.UPLOADING: "is being sent, and no byte moves",
-    AwaitedWork.IN_DOUBT: "got no answer, and cannot be looked up",
-    AwaitedWork.PROCESSING: "still processed by the service",
-    AwaitedWork.DELETING: "not deleted remotely so far",
+    OverdueState.SETTLING: "should have settled",
+    OverdueState.QUEUED: "wait to be sent, and nothing moves",
+    OverdueState.FAILING: "could not be sent so far",
+    OverdueState.UPLOADING: "is being sent, and no byte moves",
+    OverdueState.IN_DOUBT: "got no answer, and cannot be looked up",
+    OverdueState.PROCESSING: "still processed by the service",
+    OverdueState.DELETING: "not deleted remotely so far",
 }
 
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from syncd.metrics import HISTOGRAMS, TALLIES
 from syncd.scheduler import StepReport
-from syncd.state.ages import AwaitedWork
+from syncd.state.ages import OverdueState
 from syncd.state.holds import PAUSED
 from syncd.state.manifest import Word
 
@@ -127,7 +127,7 @@ class StateCollector(Collector):
         for entry in facts.get("overdue", ()):
             files[entry["folder"], entry["state"]] += entry["files"]
         for folder in facts["folders"]:
-            for state in AwaitedWork:
+            for state in OverdueState:
                 family.add_metric([folder["name"], state], files[folder["name"], state])
         return family
 

@@ -15,7 +15,7 @@ JsonObject = dict[str, Any]
 def lately(db: Database, now: float) -> JsonObject:
     """Return the files that were synced last, and the last day in parts."""
     return {
-        "recent": activity.newest(db),
+        "recent": activity.last_synced(db),
         "day": activity.last_day(db, now),
         "day_part_seconds": activity.PART_SECONDS,
     }

@@ -11,7 +11,7 @@ NEWEST, LINES = 10, 1000
 _SYNCED = "FROM history CROSS JOIN copies USING (file_uuid) WHERE (event = 'deleted') = 0"
 
 
-def newest(db: Database) -> list[JsonObject]:
+def last_synced(db: Database) -> list[JsonObject]:
     """Return the files that were synced last, the newest first, each with its last time."""
     rows = db.conn.execute(
         f"""

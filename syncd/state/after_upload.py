@@ -41,7 +41,7 @@ def due(
     Leave out the files `without` and the directories `parents`. Return none while the folder is
     paused, or while the ledger has lost something: what it calls live may be gone.
     """
-    if holds.is_lost(db) or pauses.is_paused(db, folder):
+    if holds.is_ledger_incomplete(db) or pauses.is_paused(db, folder):
         return []
     found = files.where(
         db,

@@ -18,7 +18,7 @@ from syncd.state.texts import JsonObject, error_text, path_members, timestamp
 MANY_TRIES, MANY_REFUSALS = 5, 3
 #: Seconds within which a queue must advance, and other due work must be done.
 QUEUE_SECONDS = DUE_SECONDS = 600.0
-#: Seconds without a byte after which a transfer has stalled.
+#: Seconds without a byte after which a transfer is overdue.
 TRANSFER_SECONDS = 300.0
 #: Seconds between two looks for an upload that got no answer.
 LOOK_SECONDS = 30.0
@@ -26,8 +26,8 @@ LOOK_SECONDS = 30.0
 LEAST_SETTLING_SECONDS = 60.0
 
 
-class AwaitedWork(enum.StrEnum):
-    """The work that an overdue file waits for."""
+class OverdueState(enum.StrEnum):
+    """The state that an overdue file has been in for too long."""
 
     SETTLING = "settling"
     QUEUED = "queued"
@@ -63,16 +63,16 @@ class AgeStarts:
 
 Limit = Callable[[Timing, str, float], float]
 #: By state: the seconds that a file may stay in it, given its folder and the scan's duration.
-LIMITS: Mapping[AwaitedWork, Limit] = {
-    AwaitedWork.SETTLING: lambda timing, folder, scan: (
+LIMITS: Mapping[OverdueState, Limit] = {
+    OverdueState.SETTLING: lambda timing, folder, scan: (
         max(10 * timing.settle.get(folder, 5.0), LEAST_SETTLING_SECONDS) + scan
     ),
-    AwaitedWork.QUEUED: lambda _timing, _folder, _scan: QUEUE_SECONDS,
-    AwaitedWork.FAILING: lambda _timing, _folder, _scan: DUE_SECONDS,
-    AwaitedWork.UPLOADING: lambda _timing, _folder, _scan: TRANSFER_SECONDS,
-    AwaitedWork.IN_DOUBT: lambda timing, _folder, _scan: timing.resend_after + 2 * LOOK_SECONDS,
-    AwaitedWork.PROCESSING: lambda timing, _folder, _scan: timing.stalled_after,
-    AwaitedWork.DELETING: lambda timing, folder, _scan: (
+    OverdueState.QUEUED: lambda _timing, _folder, _scan: QUEUE_SECONDS,
+    OverdueState.FAILING: lambda _timing, _folder, _scan: DUE_SECONDS,
+    OverdueState.UPLOADING: lambda _timing, _folder, _scan: TRANSFER_SECONDS,
+    OverdueState.IN_DOUBT: lambda timing, _folder, _scan: timing.resend_after + 2 * LOOK_SECONDS,
+    OverdueState.PROCESSING: lambda timing, _folder, _scan: timing.stalled_after,
+    OverdueState.DELETING: lambda timing, folder, _scan: (
         timing.grace.get(folder, 60.0) + 2 * timing.rescan.get(folder, 300.0)
     ),
 }
@@ -93,14 +93,14 @@ _HELD_DELETING = f"""
 """
 #: By state: its overdue files, since when, the next try, whether they are `often_tried` (overdue
 #: at any age), and the last error. A file must have entered the state before `:limit`.
-_QUERIES: Mapping[AwaitedWork, str] = {
-    AwaitedWork.SETTLING: """
+_QUERIES: Mapping[OverdueState, str] = {
+    OverdueState.SETTLING: """
       SELECT f.path, f.changed_at AS since, f.due_at AS next_at, 0 AS often_tried,
         NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'settling' AND NOT f.is_open
         AND (f.changed_at < :limit OR f.changed_at > :future)
     """,
-    AwaitedWork.FAILING: f"""
+    OverdueState.FAILING: f"""
       SELECT f.path, f.waits_since AS since, f.due_at AS next_at, 0 AS often_tried,
         f.error AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'ready' AND f.due_at IS NOT NULL
@@ -113,9 +113,9 @@ _QUERIES: Mapping[AwaitedWork, str] = {
         AND c.error_message IS NOT NULL AND coalesce(c.error_status, 0) NOT IN (401, 402, 429)
         AND (c.created_at < :limit OR {_TRIED}) AND NOT {_AT_STANDSTILL}
         AND NOT EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-          AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace(None)}')))
+          AND scope IN ('*', coalesce(c.workspace_uuid, '{holds.workspace_scope(None)}')))
     """,
-    AwaitedWork.IN_DOUBT: f"""
+    OverdueState.IN_DOUBT: f"""
       SELECT f.path, coalesce(c.doubted_at, c.sent_at) AS since, c.due_at AS next_at,
         0 AS often_tried, c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
@@ -123,13 +123,13 @@ _QUERIES: Mapping[AwaitedWork, str] = {
         AND coalesce(c.doubted_at, c.sent_at) < :limit AND NOT EXISTS (SELECT 1 FROM holds
           WHERE stops = 'sending' AND released_at IS NULL AND scope IN ('*', 'copy ' || c.id))
     """,
-    AwaitedWork.PROCESSING: f"""
+    OverdueState.PROCESSING: f"""
       SELECT f.path, c.stored_at AS since, c.due_at AS next_at,
         c.attempts >= {MANY_TRIES} AS often_tried, c.error_message, c.error_status
       FROM copies c JOIN files f ON f.id = c.file_id
       WHERE c.status = 'processing' AND {_OPEN} AND f.folder = :folder AND c.stored_at < :limit
     """,
-    AwaitedWork.DELETING: f"""
+    OverdueState.DELETING: f"""
       SELECT f.path, f.missing_since AS since, f.due_at AS next_at, 0 AS often_tried,
         NULL AS error_message, NULL AS error_status
       FROM files f WHERE f.folder = :folder AND f.status = 'missing' AND f.confirmed_at IS NULL
@@ -164,7 +164,7 @@ def overdue(db: Database, now: float, *, timing: Timing, starts: AgeStarts) -> l
 
 
 def _of_state(
-    db: Database, now: float, folder: str, state: AwaitedWork, limit: float, starts: AgeStarts
+    db: Database, now: float, folder: str, state: OverdueState, limit: float, starts: AgeStarts
 ) -> Iterator[JsonObject]:
     # A short limit applies only once the daemon has been undisturbed for that long.
     counts = now - starts.undisturbed_since >= min(limit, DUE_SECONDS)
@@ -198,11 +198,11 @@ def _stuck_queue(db: Database, now: float, folder: str, starts: AgeStarts) -> It
             "SELECT count(*) FROM files WHERE status = 'ready' AND folder = ? AND due_at <= ?",
             (folder, now),
         )
-        yield _entry(AwaitedWork.QUEUED, folder, number, row["path"], row["due_at"], None)
+        yield _entry(OverdueState.QUEUED, folder, number, row["path"], row["due_at"], None)
 
 
 def _entry(
-    state: AwaitedWork,
+    state: OverdueState,
     folder: str,
     number: int,
     path: bytes,

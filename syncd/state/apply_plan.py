@@ -50,7 +50,7 @@ def _is_not_asked_for(copy: Copy, now: float) -> bool:
     return copy.due_at is None or (is_kept_for_now and copy.due_at > now)
 
 
-def is_settled(file: File, known: Sequence[Copy], policy: Policy, now: float) -> bool:
+def is_up_to_date(file: File, known: Sequence[Copy], policy: Policy, now: float) -> bool:
     """Return whether `advance` would leave a file with these `known` copies as it is."""
     action = plan(file, known, policy)
     return (
@@ -80,7 +80,7 @@ def _apply(
         case Act.DROP:
             copies.move(db, copy, CopyStatus.GONE, due_at=None, gone_at=now, reason=action.reason)
         case Act.RETIRE:
-            retire(db, copy, now, reason=action.reason)
+            retire_unless_kept(db, copy, now, reason=action.reason)
         case Act.RELEASE:
             kept = copy.kept or policy.keeps(file)
             copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=action.reason, kept=kept)
@@ -89,23 +89,27 @@ def _apply(
             raise AssertionError(action)
 
 
-def retire(db: Database, copy: Copy, now: float, *, reason: str, **facts: Any) -> None:
-    """Mark a copy for its soft delete, with `facts` for other columns.
+def retire_unless_kept(
+    db: Database, copy: Copy, now: float, *, reason: str, **columns: Any
+) -> None:
+    """Mark a copy for its soft delete, and set other `columns`.
 
     This can be undone until the first DELETE is committed. A kept copy is released instead.
     """
     if copy.kept:
-        facts |= {"kept": copy.kept}
-        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **facts)
+        columns |= {"kept": copy.kept}
+        copies.move(db, copy, CopyStatus.RELEASED, due_at=None, reason=reason, **columns)
         return
-    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **facts)
+    copies.move(db, copy, CopyStatus.RETIRING, due_at=now, attempts=0, reason=reason, **columns)
 
 
-def let_go(
-    db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **facts: Any
+def retire_or_release(
+    db: Database, copy: Copy, now: float, *, reason: str, empties: bool, **columns: Any
 ) -> None:
-    """Retire a stored copy that is no longer needed, or release it if the folder `empties`."""
-    retire(db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **facts)
+    """Retire a copy that is no longer needed; release it if it is kept or the folder `empties`."""
+    retire_unless_kept(
+        db, copy._replace(kept=copy.kept or Keep(empties)), now, reason=reason, **columns
+    )
 
 
 def make_live(
@@ -116,9 +120,9 @@ def make_live(
     others: Iterable[Copy],
     empties: bool = False,
     reason: str | None = None,
-    **facts: Any,
+    **columns: Any,
 ) -> None:
-    """Make `copy` the live copy of its file, with `facts` for other columns.
+    """Make `copy` the live copy of its file, and set other `columns`.
 
     `others` are the file's other copies: `copy` supersedes them in this transaction.
     """
@@ -128,7 +132,7 @@ def make_live(
     values |= {"superseded_at": None, "delete_sent_at": None}
     # Its file is mirrored again, like any other.
     values["kept"] = copy.kept if copy.kept is Keep.ALWAYS else Keep.NO
-    copies.move(db, copy, CopyStatus.LIVE, **values, **facts)
+    copies.move(db, copy, CopyStatus.LIVE, **values, **columns)
 
 
 def supersede(
@@ -140,7 +144,7 @@ def supersede(
     """
     for other in others:
         if other.status is CopyStatus.LIVE:
-            let_go(db, other, now, reason=reason, empties=empties)
+            retire_or_release(db, other, now, reason=reason, empties=empties)
         is_rival = other.live_at is not None and other.workspace_uuid == by.workspace_uuid
         if is_rival and other.superseded_at is None:
             copies.update(db, other.id, superseded_at=now)

@@ -60,8 +60,8 @@ class Attempt(NamedTuple):
 
         The time of sending is not known after the clock was set back.
         """
-        known = self.sent_at > OLD_SECONDS
-        return self.looks >= 2 or (known and now > self.sent_at + OLD_SECONDS)
+        is_time_known = self.sent_at > OLD_SECONDS
+        return self.looks >= 2 or (is_time_known and now > self.sent_at + OLD_SECONDS)
 
     @property
     def kind(self) -> str:
@@ -96,16 +96,16 @@ def every(db: Database) -> list[Attempt]:
     ]
 
 
-def settle(db: Database, token: str) -> bool:
-    """Record that the object of an attempt was found; return whether it was looked for."""
-    return db.conn.execute("DELETE FROM unanswered WHERE token = ?", (token,)).rowcount > 0
+def forget(db: Database, token: str) -> None:
+    """Look for an attempt no more: its object was found, or its last look is over."""
+    db.conn.execute("DELETE FROM unanswered WHERE token = ?", (token,))
 
 
 def looked(db: Database, attempt: Attempt, now: float) -> None:
     """Record that an attempt was not found by a late look; after the last one it is forgotten."""
     looks = attempt.looks + 1
     if looks >= len(LATE_LOOKS):
-        settle(db, attempt.token)
+        forget(db, attempt.token)
         return
     wait = LATE_LOOKS[looks] - LATE_LOOKS[looks - 1]
     db.conn.execute(

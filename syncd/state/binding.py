@@ -81,7 +81,7 @@ def bound_to(db: Database) -> str | None:
 
 def has_reached(db: Database) -> bool:
     """Return whether the service may hold anything of this ledger's."""
-    return holds.is_lost(db) or bool(
+    return holds.is_ledger_incomplete(db) or bool(
         db.value(
             "SELECT 1 FROM copies WHERE file_uuid IS NOT NULL OR status = 'sending' "
             "UNION ALL SELECT 1 FROM unanswered "

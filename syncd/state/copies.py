@@ -32,9 +32,12 @@ class Copy(NamedTuple):
     method: str
     sent_name: str | None = None
     remote_file_path: str | None = None
+    #: tries of what its status waits for: sends, looks at a video, or DELETEs
     attempts: int = 0
+    #: when something is due of it; None if nothing is by itself
     due_at: float | None = None
     sent_at: float | None = None
+    #: when its first DELETE was promised
     delete_sent_at: float | None = None
     reason: str | None = None
     error_status: int | None = None
@@ -46,6 +49,7 @@ class Copy(NamedTuple):
     video_metadata: str | None = None
     created_at: float = 0.0
     stored_at: float | None = None
+    #: when it went live last; None if it never was live
     live_at: float | None = None
     gone_at: float | None = None
     #: why a missing file's copy was retired, as JSON
@@ -216,7 +220,7 @@ def set_evidence(db: Database, evidence: Sequence[tuple[int, str]]) -> None:
 
 
 def retire_all(db: Database, ids: Sequence[int], now: float, *, reason: str) -> None:
-    """Mark live copies for their soft delete, as `retire` does."""
+    """Mark live copies for their soft delete, as `retire_unless_kept` does."""
     changed = db.conn.execute(
         "UPDATE copies SET status = 'retiring', in_flight = 0, due_at = ?, attempts = 0, "
         "reason = ? WHERE status = 'live' AND id IN (SELECT value FROM json_each(?))",

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from syncd.state import copies, files, history, holds
-from syncd.state.apply_plan import Policies, advance, is_settled, policy_of_before
+from syncd.state.apply_plan import Policies, advance, is_up_to_date, policy_of_before
 from syncd.state.copies import Copy
 from syncd.state.database.connection import Database
 from syncd.state.files import File
 from syncd.state.holds import decisions, missing, pauses
 from syncd.state.ledger import Failure
 from syncd.state.lifecycle import CopyStatus, FileStatus, Verdict
-from syncd.state.planner import GONE, LOCAL, Act, Policy, is_superseded, plan
+from syncd.state.planner import FILE_GONE, LOCAL, Act, Policy, is_superseded, plan
 
 #: Seconds for which a pass over some folders leaves the copies of the others alone.
 ANOTHER_PASS_SECONDS = 600.0
@@ -30,8 +30,8 @@ ANOTHER_PASS_SECONDS = 600.0
 _TO_RETIRE = (CopyStatus.LIVE, CopyStatus.PROCESSING, CopyStatus.SENDING, CopyStatus.FAILED)
 
 
-class _Known(NamedTuple):
-    """A file, its copies that are not gone, and what its folder's configuration says of them."""
+class _Case(NamedTuple):
+    """A file to be judged: its copies that are not gone, and what its folder's settings say."""
 
     file: File
     copies: list[Copy]
@@ -43,12 +43,12 @@ class _Known(NamedTuple):
         """Return one of its copies; None if it is gone, or another file's by now."""
         return next((copy for copy in self.copies if copy.id == copy_id), None)
 
-    def instead(self, copy: Copy) -> "_Known":
-        """Return the same facts, with `copy` in place of the one with its id."""
+    def instead(self, copy: Copy) -> "_Case":
+        """Return the same case, with `copy` in place of the one with its id."""
         some = [copy if other.id == copy.id else other for other in self.copies]
         return self._replace(copies=some)
 
-    def is_asked_for(self, copy: Copy) -> bool:
+    def is_needed_again(self, copy: Copy) -> bool:
         """Return whether the file holds the content of a retiring copy again."""
         action = plan(self.file, self.copies, self.policy)
         return action.act is Act.ASK and action.copy is not None and action.copy.id == copy.id
@@ -82,15 +82,15 @@ class Deletions:
         decisions.refresh(db, folder, now)
         missing.review(db, folder, self.policies[folder], self.neighbours(folder), now)
 
-    def _known(self, db: Database, file_ids: Iterable[int]) -> list[_Known]:
-        """Return what is known of files, in the order asked."""
+    def _cases(self, db: Database, file_ids: Iterable[int]) -> list[_Case]:
+        """Return the cases of files, in the order asked."""
         wanted = list(dict.fromkeys(file_ids))
         some, ids = "(SELECT value FROM json_each(?))", (json.dumps(wanted),)
         rows = {file.id: file for file in files.where(db, f"id IN {some}", ids)}
         of_file: dict[int, list[Copy]] = {file_id: [] for file_id in rows}
         for copy in copies.where(db, f"file_id IN {some} AND status <> 'gone' ORDER BY id", ids):
             of_file[copy.file_id].append(copy)
-        known = {
+        rules = {
             name: (
                 self.policies.get(name) or policy_of_before(db, name),
                 holds.stops_deletions(db, name),
@@ -98,9 +98,9 @@ class Deletions:
             for name in {file.folder for file in rows.values()}
         }
         return [
-            _Known(file, of_file[file.id], policy, is_stopped or file.verdict is Verdict.HELD)
+            _Case(file, of_file[file.id], policy, is_stopped or file.verdict is Verdict.HELD)
             for file in (rows[file_id] for file_id in wanted if file_id in rows)
-            for policy, is_stopped in [known[file.folder]]
+            for policy, is_stopped in [rules[file.folder]]
         ]
 
     # A missing file
@@ -113,17 +113,17 @@ class Deletions:
         `checks` are what the look made sure of. A file that is not missing any more, whose grace is
         not over, or whose deletion is held keeps its first look.
         """
-        known = [one for one in self._known(db, file_ids) if _is_to_be_confirmed(one, now)]
-        if not known:
+        cases = [one for one in self._cases(db, file_ids) if _is_to_be_confirmed(one, now)]
+        if not cases:
             return
-        known = [self._keep_unmirrored(db, one) for one in known]
-        proofs = {one.file.id: _evidence(one.file, now, checks) for one in known}
+        cases = [self._keep_unmirrored(db, one) for one in cases]
+        proofs = {one.file.id: _evidence(one.file, now, checks) for one in cases}
         files.confirm_all(db, list(proofs), now)
         copies.want_no_more(
             db,
             [
                 i
-                for i, one in zip(proofs, known, strict=True)
+                for i, one in zip(proofs, cases, strict=True)
                 if one.file.verdict is not Verdict.KEPT
             ],
         )
@@ -131,7 +131,7 @@ class Deletions:
             db,
             [
                 (copy.id, json.dumps(proofs[one.file.id]))
-                for one in known
+                for one in cases
                 for copy in one.copies
                 if _is_to_retire(one, copy)
             ],
@@ -140,33 +140,33 @@ class Deletions:
             db,
             [
                 history.line(one.file, "missing", now, detail=evidence_text(proofs[one.file.id]))
-                for one in known
+                for one in cases
             ],
         )
-        retiring = {one.file.id: one.copies[0].id for one in known if _only_retires(one, now)}
-        copies.retire_all(db, list(retiring.values()), now, reason=GONE)
-        for one in known:
+        retiring = {one.file.id: one.copies[0].id for one in cases if _only_retires(one, now)}
+        copies.retire_all(db, list(retiring.values()), now, reason=FILE_GONE)
+        for one in cases:
             if one.file.id not in retiring:
                 advance(db, one.file.id, self.policies, now)
 
-    def _keep_unmirrored(self, db: Database, known: _Known) -> _Known:
+    def _keep_unmirrored(self, db: Database, case: _Case) -> _Case:
         """Keep what is stored of a missing file whose folder's deletions are mirrored no more."""
-        if known.file.status is not FileStatus.MISSING or known.policy.mirrors:
-            return known
-        files.update(db, known.file.id, verdict=Verdict.KEPT)
-        return known._replace(file=files.existing(db, known.file.id))
+        if case.file.status is not FileStatus.MISSING or case.policy.mirrors:
+            return case
+        files.update(db, case.file.id, verdict=Verdict.KEPT)
+        return case._replace(file=files.existing(db, case.file.id))
 
     # Before a DELETE
 
-    def asked_for(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
-        """Return those retiring copies whose file holds their content again."""
-        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
+    def needed_again(self, db: Database, retiring: Sequence[Copy]) -> list[Copy]:
+        """Return the retiring copies whose file holds their content again: GET them first."""
+        cases = {one.file.id: one for one in self._cases(db, (c.file_id for c in retiring))}
         return [
             copy
             for copy in retiring
-            if (one := known.get(copy.file_id)) is not None
-            and not self._is_anothers(one)
-            and one.is_asked_for(copy)
+            if (one := cases.get(copy.file_id)) is not None
+            and not self._is_left_to_another_pass(one)
+            and one.is_needed_again(copy)
         ]
 
     def begin_delete(self, db: Database, retiring: Sequence[Copy], now: float) -> list[Copy]:
@@ -175,18 +175,18 @@ class Deletions:
         Only retiring copies that nothing needs, and only where no other request for their path is
         under way: of one file, one at a time.
         """
-        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+        if holds.is_ledger_incomplete(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
             copies.put_off_deletes(db, [copy.id for copy in retiring], now + 10.0)
             return []
         paused = pauses.scopes(db)
-        known = self._settled(db, retiring, now)
+        cases = self._up_to_date(db, retiring, now)
         begun: list[Copy] = []
         for asked in retiring:
-            one = known.get(asked.file_id)
+            one = cases.get(asked.file_id)
             copy = one.copy(asked.id) if one else None
             if one is None or copy is None or one.file.folder in paused or not _is_retiring(copy):
                 continue
-            if self._is_anothers(one):
+            if self._is_left_to_another_pass(one):
                 copies.update(db, copy.id, due_at=now + ANOTHER_PASS_SECONDS)
                 continue
             if copy.superseded_at is not None and copy.superseded_at > now:
@@ -197,37 +197,37 @@ class Deletions:
                 copies.update(db, copy.id, due_at=not_before)
                 continue
             begun.append(_promised(copy, now))
-            known[asked.file_id] = one.instead(begun[-1])
+            cases[asked.file_id] = one.instead(begun[-1])
         copies.promise_deletes(db, [copy.id for copy in begun], now)
         return begun
 
-    def _is_anothers(self, known: _Known) -> bool:
+    def _is_left_to_another_pass(self, case: _Case) -> bool:
         """Return whether a mirrored file is left to passes that know the policy of its folder."""
-        is_mirrored = known.file.present and known.file.status is not FileStatus.INELIGIBLE
-        return is_mirrored and known.file.folder not in self.policies
+        is_mirrored = case.file.present and case.file.status is not FileStatus.INELIGIBLE
+        return is_mirrored and case.file.folder not in self.policies
 
-    def _settled(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Known]:
-        """Return what is known of the copies' files, once nothing local is due for them."""
-        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
-        unsettled = [one for one in known.values() if one.is_kept or not _is_settled(one, now)]
-        for one in unsettled:
+    def _up_to_date(self, db: Database, retiring: Sequence[Copy], now: float) -> dict[int, _Case]:
+        """Return the cases of the copies' files, once nothing local is due for them."""
+        cases = {one.file.id: one for one in self._cases(db, (c.file_id for c in retiring))}
+        outdated = [one for one in cases.values() if one.is_kept or not _is_up_to_date(one, now)]
+        for one in outdated:
             self._keep_unmirrored(db, one)
             advance(db, one.file.id, self.policies, now)
-        known |= {one.file.id: one for one in self._known(db, (one.file.id for one in unsettled))}
-        return known
+        cases |= {one.file.id: one for one in self._cases(db, (one.file.id for one in outdated))}
+        return cases
 
     def still_deletable(self, db: Database, retiring: Sequence[Copy], now: float) -> set[int]:
         """Return the ids of promised copies that may be deleted by what the tables say by now.
 
         Each is given as it was before the promise, and judged as if there were none.
         """
-        if holds.is_lost(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
+        if holds.is_ledger_incomplete(db) or holds.is_held(db, "deletions", holds.EVERYWHERE):
             return set()
         paused = pauses.scopes(db)
-        known = {one.file.id: one for one in self._known(db, (c.file_id for c in retiring))}
+        cases = {one.file.id: one for one in self._cases(db, (c.file_id for c in retiring))}
         found = set[int]()
         for before in retiring:
-            one = known.get(before.file_id)
+            one = cases.get(before.file_id)
             copy = one.copy(before.id) if one else None
             if one is None or copy is None or not copy.in_flight or one.file.folder in paused:
                 continue
@@ -255,7 +255,7 @@ class Deletions:
             )
             advance(db, before.file_id, self.policies, now)
 
-    def abandon(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
+    def delete_again(self, db: Database, copy_ids: Iterable[int], now: float) -> None:
         """Let DELETEs be sent again that were promised, and may or may not have been sent."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = ?, doubted_at = ? WHERE status = 'retiring' "
@@ -268,18 +268,18 @@ class Deletions:
     def deleted(self, db: Database, gone: Sequence[Copy], now: float) -> None:
         """Record that the service has soft-deleted copies, or never knew them."""
         copies.gone_all(db, gone, now)
-        known = {one.file.id: one for one in self._known(db, (copy.file_id for copy in gone))}
+        cases = {one.file.id: one for one in self._cases(db, (copy.file_id for copy in gone))}
         history.add_all(
             db,
             [
                 history.line(
-                    known[copy.file_id].file, "deleted", now, copy=copy, detail=copy.reason or ""
+                    cases[copy.file_id].file, "deleted", now, copy=copy, detail=copy.reason or ""
                 )
                 for copy in gone
             ],
         )
-        for one in known.values():
-            if not _is_settled(one, now):
+        for one in cases.values():
+            if not _is_up_to_date(one, now):
                 advance(db, one.file.id, self.policies, now)
 
     def delete_failed(
@@ -304,64 +304,64 @@ def _promised(copy: Copy, now: float) -> Copy:
     )
 
 
-def _is_to_be_confirmed(known: _Known, now: float) -> bool:
+def _is_to_be_confirmed(case: _Case, now: float) -> bool:
     """Return whether a second look at a file can let its copies retire."""
-    file = known.file
+    file = case.file
     is_due = file.due_at is not None and file.due_at <= now
     is_missing = file.status is FileStatus.MISSING and file.confirmed_at is None
-    return is_missing and is_due and not known.is_held
+    return is_missing and is_due and not case.is_held
 
 
-def _is_to_retire(known: _Known, copy: Copy) -> bool:
+def _is_to_retire(case: _Case, copy: Copy) -> bool:
     """Return whether a copy retires once its file is found missing for good."""
-    verdict = known.file.verdict
+    verdict = case.file.verdict
     is_unkept = copy.status is CopyStatus.RELEASED and verdict is Verdict.APPROVED
     return verdict is not Verdict.KEPT and (copy.status in _TO_RETIRE or is_unkept)
 
 
-def _only_retires(known: _Known, now: float) -> bool:
+def _only_retires(case: _Case, now: float) -> bool:
     """Return whether `advance` lets a file's one copy retire, and does nothing else."""
-    confirmed = known.file._replace(confirmed_at=now, due_at=None)
+    confirmed = case.file._replace(confirmed_at=now, due_at=None)
     return (
-        len(known.copies) == 1
-        and known.copies[0].status is CopyStatus.LIVE
-        and not known.copies[0].kept
-        and plan(confirmed, known.copies, known.policy).act is Act.RETIRE
+        len(case.copies) == 1
+        and case.copies[0].status is CopyStatus.LIVE
+        and not case.copies[0].kept
+        and plan(confirmed, case.copies, case.policy).act is Act.RETIRE
     )
 
 
-def _is_settled(known: _Known, now: float) -> bool:
+def _is_up_to_date(case: _Case, now: float) -> bool:
     """Return whether nothing local is due for a file."""
-    return is_settled(known.file, known.copies, known.policy, now)
+    return is_up_to_date(case.file, case.copies, case.policy, now)
 
 
-def _not_before(known: _Known, copy: Copy, now: float) -> float:
+def _not_before(case: _Case, copy: Copy, now: float) -> float:
     """Return from when on a retiring copy may be deleted, or is to be judged anew."""
-    if known.is_asked_for(copy):
+    if case.is_needed_again(copy):
         return now + 10.0
-    if copy.delete_sent_at is None and (keep_until := _keep_until(known, copy)) > now:
+    if copy.delete_sent_at is None and (keep_until := _keep_until(case, copy)) > now:
         return keep_until
-    if any(other.in_flight for other in known.copies):
+    if any(other.in_flight for other in case.copies):
         return now + 1.0
-    is_needed = not is_superseded(copy, known.copies) and not _is_needless(copy, known)
+    is_needed = not is_superseded(copy, case.copies) and not _is_needless(copy, case)
     return now + 10.0 if is_needed else now
 
 
-def _keep_until(known: _Known, copy: Copy) -> float:
+def _keep_until(case: _Case, copy: Copy) -> float:
     """Return until when a superseded copy is kept, for those who still use its uuid."""
     if copy.superseded_at is None or copy.live_at is None:
         return 0.0
-    return copy.superseded_at + known.policy.superseded_grace
+    return copy.superseded_at + case.policy.superseded_grace
 
 
-def _is_needless(copy: Copy, known: _Known) -> bool:
+def _is_needless(copy: Copy, case: _Case) -> bool:
     """Return whether a copy is needless, though nothing newer is stored: its file is gone, for one.
 
     What a person or a rule keeps outweighs a DELETE that got no answer.
     """
-    file = known.file
+    file = case.file
     is_missing = file.status is FileStatus.MISSING
-    if is_missing and known.is_held:
+    if is_missing and case.is_held:
         return False
     if copy.live_at is None or not copy.wanted:
         return True

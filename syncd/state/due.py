@@ -203,8 +203,8 @@ REFUSED_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Outstanding:
-    """The progress of a pass, in files."""
+class PassCounts:
+    """What became of files by now, as a pass of `syncd once` counts them."""
 
     synced: int
     waiting: int
@@ -218,10 +218,11 @@ class Outstanding:
 
 #: Counts by status and folder, in the order of the index, which skips rows that are not due.
 _DUE_FILES = """
-  WITH waiting (word) AS (VALUES ('settling'), ('ready'), ('missing'))
-  SELECT word, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
+  WITH waiting (file_status) AS (VALUES ('settling'), ('ready'), ('missing'))
+  SELECT file_status, name, count(*), sum(EXISTS (SELECT 1 FROM decisions WHERE file_id = files.id))
   FROM waiting CROSS JOIN folders
-  CROSS JOIN files ON files.status = word AND folder = name AND due_at IS NOT NULL GROUP BY 1, 2
+  CROSS JOIN files ON files.status = file_status AND folder = name AND due_at IS NOT NULL
+  GROUP BY 1, 2
 """
 #: A pass does not wait for a superseded copy that is kept for longer than this many seconds.
 SHORT_SECONDS = 60.0
@@ -234,13 +235,13 @@ _IS_OPEN = """
       (copies.due_at > :later AND copies.attempts = 0)
       OR file_id IN (SELECT file_id FROM decisions WHERE verdict = 'held')))
 """
-#: `is_given_up` is true if a pass waits no longer: it was tried often enough, or is processed for
+#: `is_over_limit` is true if a pass waits no longer: it was tried often enough, or is processed for
 #: too long; `is_held` if an upload of the same file is held; `is_file_counted` if its file counts
 #: without the copy: it is due by itself, or another copy of it is to be sent.
 _OPEN_COPIES = f"""
   SELECT copies.status, folder,
     CASE WHEN copies.status = 'processing' THEN stored_at < :stalled
-      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS is_given_up,
+      ELSE copies.attempts >= iif(refusals > 0, :refused, :attempts) END AS is_over_limit,
     file_id IN (
       SELECT file_id FROM copies WHERE id IN (
         SELECT CAST(substr(scope, 6) AS INTEGER) FROM holds
@@ -259,9 +260,9 @@ _HAS_LIVE = (
 )
 #: Files that have a live copy, and yet are gone, or have other content, or wait, or are held.
 _LIVE_AND_NOT_SYNCED = f"""
-  WITH due (word) AS (VALUES ('settling'), ('ready'), ('missing'), ('unreadable'))
+  WITH due (file_status) AS (VALUES ('settling'), ('ready'), ('missing'), ('unreadable'))
   SELECT count(*) FROM (
-    SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = word
+    SELECT files.id FROM due CROSS JOIN folders CROSS JOIN files ON files.status = file_status
       AND folder = name AND due_at IS NOT NULL AND {_HAS_LIVE.format("files.id")}
     UNION SELECT file_id FROM decisions
       WHERE verdict = 'held' AND {_HAS_LIVE.format("decisions.file_id")}
@@ -271,16 +272,16 @@ _LIVE_AND_NOT_SYNCED = f"""
 
 #: Files and copies that cannot advance because their part is stopped.
 _WORK_OF_STOPPED_PARTS = f"""
-  WITH waiting (word) AS (VALUES ('settling'), ('ready'))
+  WITH waiting (file_status) AS (VALUES ('settling'), ('ready'))
   SELECT files.folder, count(*) FROM waiting CROSS JOIN parts CROSS JOIN files
-    ON files.status = word AND {_IN_STOPPED_PART} AND due_at IS NOT NULL GROUP BY 1
+    ON files.status = file_status AND {_IN_STOPPED_PART} AND due_at IS NOT NULL GROUP BY 1
   UNION ALL SELECT files.folder, count(*) FROM copies CROSS JOIN files ON files.id = file_id
     CROSS JOIN parts ON {_IN_STOPPED_PART} WHERE copies.status = 'planned'
     AND copies.due_at IS NOT NULL GROUP BY 1
 """
 
 
-def outstanding(
+def pass_counts(
     db: Database,
     *,
     now: float,
@@ -289,7 +290,7 @@ def outstanding(
     only: Collection[str] | None = None,
     closed: Collection[str] = (),
     stalled_before: float = 0.0,
-) -> Outstanding:
+) -> PassCounts:
     """Count synced files, files that a pass still waits for, and files that it gives up on.
 
     A copy that failed `attempts` times counts as failed, and so does what waits to be sent in the
@@ -321,7 +322,7 @@ def outstanding(
         else:
             waiting += number
             settling += number if status == FileStatus.SETTLING else 0
-    for status, folder, is_given_up, is_held, is_file_counted, number in db.conn.execute(
+    for status, folder, is_over_limit, is_held, is_file_counted, number in db.conn.execute(
         _OPEN_COPIES, limits
     ):
         if only is not None and folder not in only:
@@ -332,8 +333,8 @@ def outstanding(
             continue
         if status == CopyStatus.RETIRING and standstill.covers(paused, folder):
             continue
-        gives_up = is_given_up and status != CopyStatus.SENDING
-        if gives_up or status == CopyStatus.FAILED or (planned and folder in closed):
+        is_given_up = is_over_limit and status != CopyStatus.SENDING
+        if is_given_up or status == CopyStatus.FAILED or (planned and folder in closed):
             failed += number
         elif status == CopyStatus.PROCESSING:
             waiting += number
@@ -354,7 +355,7 @@ def outstanding(
     synced = copies.count_live(db) - int(db.value(_LIVE_AND_NOT_SYNCED, limits))
     # Each file counts once; a pass goes on as long as anything at all waits.
     waiting = max(waiting - counted_twice, min(waiting, 1))
-    return Outstanding(synced, waiting, failed, settling, processing, held)
+    return PassCounts(synced, waiting, failed, settling, processing, held)
 
 
 def _earliest(

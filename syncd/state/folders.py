@@ -144,7 +144,7 @@ def note_scan(
     )
 
 
-def is_mirrored(db: Database, name: str, path: bytes) -> bool:
+def is_absence_believed(db: Database, name: str, path: bytes) -> bool:
     """Return whether the absence of the file at `path` is new and can be believed.
 
     Deletions must have been mirrored at the last complete scan, and every filesystem on the way to

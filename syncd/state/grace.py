@@ -51,8 +51,8 @@ def restart_beneath(db: Database, folder: str, part: bytes, now: float, *, confi
     to be deleted.
     """
     first, beyond = scan_index.range_beneath(part)
-    known = {"now": now, "folder": folder, "first": first, "beyond": beyond}
-    known["confirmed"] = confirmed
+    parameters = {"now": now, "folder": folder, "first": first, "beyond": beyond}
+    parameters["confirmed"] = confirmed
     db.conn.execute(
         "UPDATE files SET missing_since = NULL, confirmed_at = NULL, removal_seen = 0, "
         "due_at = CASE WHEN due_at IS NOT NULL OR confirmed_at IS NOT NULL THEN :now END "
@@ -60,26 +60,26 @@ def restart_beneath(db: Database, folder: str, part: bytes, now: float, *, confi
         "AND (confirmed_at IS NULL OR (:confirmed AND EXISTS (SELECT 1 FROM copies "
         "WHERE file_id = files.id AND copies.status NOT IN ('live', 'gone') "
         "AND copies.status = 'retiring')))",
-        known,
+        parameters,
     )
     db.conn.execute(
         "UPDATE decisions SET due_at = :now WHERE due_at IS NOT NULL AND file_id IN (SELECT id "
         "FROM files WHERE folder = :folder AND status = 'missing' AND missing_since IS NULL "
         "AND path > :first AND path < :beyond)",
-        known,
+        parameters,
     )
 
 
 def begin(db: Database, file_ids: Sequence[int], now: float, seconds: float) -> None:
     """Record the first look that found files missing: their grace period of `seconds` begins."""
-    known = {"now": now, "due_at": now + seconds, "ids": json.dumps(file_ids)}
+    parameters = {"now": now, "due_at": now + seconds, "ids": json.dumps(file_ids)}
     ids = "(SELECT value FROM json_each(:ids))"
     db.conn.execute(
         "UPDATE files SET missing_since = :now, "
         f"due_at = CASE WHEN due_at IS NOT NULL THEN :due_at END WHERE id IN {ids}",
-        known,
+        parameters,
     )
     db.conn.execute(
         f"UPDATE decisions SET due_at = :due_at WHERE due_at IS NOT NULL AND file_id IN {ids}",
-        known,
+        parameters,
     )

@@ -109,11 +109,11 @@ def prune(db: Database, now: float, *, limit: int = -1) -> int:
     """Forget what is older than it is kept for, but no more than `limit` rows; return how many."""
     forgotten = 0
     attempts.prune(db, now)
-    known = {"long_ago": now - DELETIONS_KEPT_SECONDS, "ago": now - KEPT_SECONDS}
+    parameters = {"long_ago": now - DELETIONS_KEPT_SECONDS, "ago": now - KEPT_SECONDS}
     for table, condition in _FORGOTTEN:
         forgotten += db.conn.execute(
             f"DELETE FROM {table} WHERE id IN "
             f"(SELECT id FROM {table} WHERE {condition} LIMIT :most)",
-            known | {"most": max(limit - forgotten, 0) if limit >= 0 else -1},
+            parameters | {"most": max(limit - forgotten, 0) if limit >= 0 else -1},
         ).rowcount
     return forgotten

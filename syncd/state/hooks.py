@@ -82,15 +82,15 @@ class Batch(NamedTuple):
 
 def configure(db: Database, names: Collection[str]) -> None:
     """Keep track of the hooks with these `names` and no others; a new one is told no past."""
-    known = json.dumps(sorted(names))
+    wanted = json.dumps(sorted(names))
     for table, column in (("hook_paths", "hook"), ("hooks", "name")):
         db.conn.execute(
-            f"DELETE FROM {table} WHERE {column} NOT IN (SELECT value FROM json_each(?))", (known,)
+            f"DELETE FROM {table} WHERE {column} NOT IN (SELECT value FROM json_each(?))", (wanted,)
         )
     db.conn.execute(
         "INSERT OR IGNORE INTO hooks (name, told) "
         "SELECT value, (SELECT coalesce(max(id), 0) FROM history) FROM json_each(?)",
-        (known,),
+        (wanted,),
     )
 
 
@@ -115,7 +115,7 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     if row is None or now < row["due_at"] <= latest:
         return Batch([], set(), read_to, row["due_at"] if row else None)
     told = row["told"]
-    known = {
+    parameters = {
         "hook": hook,
         "on": on,
         "now": now,
@@ -129,9 +129,11 @@ def batch(db: Database, hook: str, on: str, now: float, *, read_to: int) -> Batc
     after = max(told, read_to)
     limit = max(min(BATCH_LINES, MOST_ASIDE - len(aside)), 0)
     newest = db.value("SELECT coalesce(max(id), 0) FROM history")
-    again = _lines(db, _AGAIN, known, is_aside=True)
+    again = _lines(db, _AGAIN, parameters, is_aside=True)
     new = _lines(
-        db, f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}", known | {"after": after}
+        db,
+        f"WHERE h.id > :after AND {_TOLD} ORDER BY h.id LIMIT {limit}",
+        parameters | {"after": after},
     )
     is_all = len(new) < limit
     later = [path["due_at"] for path in aside if path["due_at"] > now]
@@ -218,9 +220,9 @@ def _told(db: Database, hook: str) -> int:
 
 
 def _lines(
-    db: Database, condition: str, known: dict[str, Any], *, is_aside: bool = False
+    db: Database, condition: str, parameters: dict[str, Any], *, is_aside: bool = False
 ) -> list[HookLine]:
-    rows = db.conn.execute(f"{_LINES} {condition}", known)
+    rows = db.conn.execute(f"{_LINES} {condition}", parameters)
     return [
         HookLine(row["id"], row["folder"], row["path"], is_aside, _document(row)) for row in rows
     ]

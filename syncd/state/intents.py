@@ -51,7 +51,7 @@ class Declined(enum.StrEnum):
     #: the row has changed meanwhile; the file comes up again
     CHANGED = "changed"
     #: nothing needs sending
-    SETTLED = "settled"
+    NEEDLESS = "needless"
     #: its time has not come, or a request for the path is under way
     LATER = "later"
 
@@ -148,7 +148,7 @@ class Intents(Verbs):
         `begin` would do with each of them nothing but plan a copy: the file is as it was offered,
         nothing of it is known, and no other file has a copy with its content.
         """
-        if len(intents) < 2 or holds.is_lost(db):
+        if len(intents) < 2 or holds.is_ledger_incomplete(db):
             return {}
         stopped = standstill.scopes(db)
         ids = json.dumps([offer.file_id for offer, _ in intents])
@@ -173,7 +173,7 @@ class Intents(Verbs):
 
     def begin(self, db: Database, offer: Offer, now: float) -> Begun:
         """Commit the intent to send `offer`: return its copy, `sending`, or why there is none."""
-        if holds.is_lost(db):
+        if holds.is_ledger_incomplete(db):
             return Declined.LATER
         file = files.get(db, offer.file_id)
         if (
@@ -185,19 +185,19 @@ class Intents(Verbs):
             return Declined.CHANGED
         if standstill.covers(standstill.scopes(db), file.folder):
             return Declined.LATER
-        known: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
-        hashed = file._replace(**known)
+        values: dict[str, Any] = {"sha256": offer.sha256, "attempts": 0, "error": None}
+        hashed = file._replace(**values)
         # The ordinary case, a new file or new content, is decided on what was read just now.
         action = plan(hashed, copies.of_file(db, file.id), self.policies[file.folder])
         if action.act is not Act.UPLOAD:
             if action.act in LOCAL or file.sha256 is None:
-                files.update(db, file.id, **known)
+                files.update(db, file.id, **values)
             action = advance(db, file.id, self.policies, now)
         if action.act is Act.UPLOAD:
             return self._begin_new(db, file, hashed, offer, now)
         if action.act is not Act.SEND or action.copy is None:
-            settled = action.act is Act.NOTHING
-            return Declined.SETTLED if settled else Declined.LATER
+            is_needless = action.act is Act.NOTHING
+            return Declined.NEEDLESS if is_needless else Declined.LATER
         copy = action.copy
         if copy.due_at is not None and copy.due_at > now:
             return Declined.LATER
@@ -210,16 +210,16 @@ class Intents(Verbs):
             # A cut before somebody has looked must leave the file due, and its content
             # unknown: only so does the copy that it may bring along wait for it.
             return Elsewhere(tuple(source for _, source in sources))
-        known = {"sha256": offer.sha256, "attempts": 0, "error": None} if not file.sha256 else {}
+        values = {"sha256": offer.sha256, "attempts": 0, "error": None} if not file.sha256 else {}
         hold_changes = self.policies[file.folder].hold_changes
         if sources or hold_changes:
-            files.update(db, file.id, **known)
-            known = {}
+            files.update(db, file.id, **values)
+            values = {}
         if self._take_over(db, hashed, offer, sources, now):
-            return Declined.SETTLED
+            return Declined.NEEDLESS
         if hold_changes and changes.hold(db, hashed, now):
-            return Declined.SETTLED
-        files.update(db, file.id, due_at=None, **known)
+            return Declined.NEEDLESS
+        files.update(db, file.id, due_at=None, **values)
         return self._plan(db, hashed, offer, now)
 
     def _send_again(self, db: Database, file: File, copy: Copy, offer: Offer, now: float) -> Copy:
@@ -317,8 +317,8 @@ class Intents(Verbs):
             db.conn.execute("DELETE FROM files WHERE id = ?", (source.id,))
             return
         # An older copy was taken; the newest one retires only after two looks, like any other.
-        mirrored = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
-        if source.present and not copies.where(db, mirrored, (source.id,)):
+        unretired = "file_id = ? AND status IN ('planned', 'sending', 'processing', 'live') LIMIT 1"
+        if source.present and not copies.where(db, unretired, (source.id,)):
             files.update(db, source.id, status=FileStatus.MISSING, missing_since=None, due_at=now)
         advance(db, source.id, self.policies, now)
 
@@ -347,8 +347,8 @@ def rename_sources(
     Live ones, and retiring ones whose DELETE was not sent; those of files known missing first.
     Whether the old path is vacant must be seen on the disk.
     """
-    known = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
-    if db.value(known, (sha256,)) is None:
+    query = "SELECT 1 FROM copies WHERE sha256 = ? AND status IN ('live', 'retiring') LIMIT 1"
+    if db.value(query, (sha256,)) is None:
         return []
     found: dict[int, Copy] = {}
     # Don't sort many files of equal content: take the few that are missing, then the first.

@@ -6,16 +6,19 @@
 | poll    | nothing                         | GET     | `completed`, ...     | asked again    |
 
 The verbs before an upload are in `syncd.state.intents`, those after it in `syncd.state.outcomes`;
-here is what to do when an upload fails. Deletions have a module of their own,
-`syncd.state.deletions`. The verbs run on the writer's thread. Each reads the rows anew and decides
-on what they say then.
+here are those for uploads that failed or got no answer, and for files that cannot be sent. Modules
+of their own have `syncd.state.confirming`, `syncd.state.deletions` and `syncd.state.after_upload`.
+
+The verbs run on the writer's thread. Each reads the rows anew, decides on what they say then, and
+names the status that it relies on where it updates a row. The recipe for a verb is in the
+architecture page.
 """
 
 import json
 from collections.abc import Collection, Sequence
 
 from syncd.state import attempts, copies, files, history
-from syncd.state.apply_plan import advance, let_go
+from syncd.state.apply_plan import advance, retire_or_release
 from syncd.state.attempts import Attempt
 from syncd.state.backoff import backoff_seconds, refusal_seconds
 from syncd.state.copies import Copy
@@ -49,7 +52,7 @@ __all__ = [
     "Offer",
     "Progress",
     "Stored",
-    "abandon_all",
+    "put_all_in_doubt",
     "recover",
     "rename_sources",
 ]
@@ -64,7 +67,7 @@ MANY_REFUSALS, MANY_REFUSALS_SECONDS, REFUSED_SECONDS = 5, 3600.0, 86_400.0
 
 
 class Ledger(Intents, Outcomes):
-    """All verbs, with those for uploads that fail, and for files that cannot be sent."""
+    """All verbs around an upload."""
 
     def not_sent(
         self,
@@ -93,11 +96,11 @@ class Ledger(Intents, Outcomes):
         if copy.in_doubt and file.crashes >= QUARANTINE_CRASHES:
             again_at = now + QUARANTINE_SECONDS
         if copy.file_uuid is not None:
-            self._give_up_reserved(db, copy, now)
+            self._retire_reserved(db, copy, now)
         copies.move(db, copy, CopyStatus.PLANNED, due_at=max(again_at or now, now), **values)
         advance(db, copy.file_id, self.policies, now)
 
-    def _give_up_reserved(self, db: Database, copy: Copy, now: float) -> None:
+    def _retire_reserved(self, db: Database, copy: Copy, now: float) -> None:
         """Retire the object that was reserved for a copy; the copy itself stays."""
         # The next attempt has a token of its own; this one stays with its object.
         copies.update(db, copy.id, file_uuid=None)
@@ -117,7 +120,7 @@ class Ledger(Intents, Outcomes):
         """Record the object that was reserved for a copy, before its content is sent."""
         copies.update(db, copy_id, file_uuid=file_uuid)
 
-    def abandon(self, db: Database, file_id: int, now: float) -> None:
+    def put_in_doubt(self, db: Database, file_id: int, now: float) -> None:
         """Put a file's requests in doubt whose outcome could not be recorded."""
         db.conn.execute(
             "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now "
@@ -125,7 +128,7 @@ class Ledger(Intents, Outcomes):
             {"now": now, "file": file_id},
         )
 
-    def refused(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
+    def refused_for_good(self, db: Database, copy_id: int, failure: Failure, now: float) -> None:
         """Record that the service refused this content for good."""
         copy = copies.existing(db, copy_id)
         file = files.existing(db, copy.file_id)
@@ -133,7 +136,7 @@ class Ledger(Intents, Outcomes):
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self.policies, now)
 
-    def turned_away(
+    def judge_refusal(
         self,
         db: Database,
         copy_id: int,
@@ -160,8 +163,8 @@ class Ledger(Intents, Outcomes):
             self.not_sent(db, copy.id, now, failure=failure, again_at=again_at)
             return False
         if copy.file_uuid is not None:
-            self._give_up_reserved(db, copy, now)
-        self.refused(db, copy.id, failure, now)
+            self._retire_reserved(db, copy, now)
+        self.refused_for_good(db, copy.id, failure, now)
         if not of_content:
             copies.update(db, copy.id, due_at=now + REFUSED_SECONDS)
         return True
@@ -201,13 +204,13 @@ class Ledger(Intents, Outcomes):
             )
         advance(db, file.id, self.policies, now)
 
-    def settle(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
+    def attempt_found(self, db: Database, copy_id: int, attempt: Attempt, now: float) -> None:
         """Record that the object of one of a doubtful copy's attempts was found.
 
         Another attempt of the copy that is still unanswered stays so.
         """
         copy = copies.existing(db, copy_id)
-        attempts.settle(db, attempt.token)
+        attempts.forget(db, attempt.token)
         if copy.token != attempt.token:
             attempts.leave(db, copy, now)
             copies.update(
@@ -230,12 +233,12 @@ class Ledger(Intents, Outcomes):
         whole: bool,
         look: float,
     ) -> str | None:
-        """Record an object that turned up after its request was given up; return its status.
+        """Record what a late look found of an unanswered attempt; return its status.
 
         If nothing of its file is live or on its way, it becomes the copy; else it retires, as does
         a record without content. None if the ledger knows the object.
         """
-        attempts.settle(db, attempt.token)
+        attempts.forget(db, attempt.token)
         if copies.where(db, "file_uuid = ?", (stored.file_uuid,)):
             return None
         copy = copies.get(db, attempt.copy_id)
@@ -271,7 +274,7 @@ class Ledger(Intents, Outcomes):
         if wanted:
             return self.stored(db, row.id, stored, now, look=look)
         policy = self.policies.get(file.folder)
-        let_go(
+        retire_or_release(
             db,
             row,
             now,
@@ -355,20 +358,20 @@ def recover(db: Database, now: float) -> int:
         "(SELECT file_id FROM copies WHERE in_flight = 1 AND status = 'sending')"
     )
     suspects = "(SELECT id FROM files WHERE crashes >= :crashes)"
-    known = {"crashes": QUARANTINE_CRASHES, "due_at": now + QUARANTINE_SECONDS}
+    parameters = {"crashes": QUARANTINE_CRASHES, "due_at": now + QUARANTINE_SECONDS}
     db.conn.execute(
         "UPDATE files SET due_at = :due_at "
         "WHERE crashes >= :crashes AND due_at IS NOT NULL AND status = 'ready'",
-        known,
+        parameters,
     )
     db.conn.execute(
         f"UPDATE copies SET due_at = :due_at WHERE status = 'planned' AND file_id IN {suspects}",
-        known,
+        parameters,
     )
-    return abandon_all(db, now)
+    return put_all_in_doubt(db, now)
 
 
-def abandon_all(db: Database, now: float) -> int:
+def put_all_in_doubt(db: Database, now: float) -> int:
     """Put in doubt, or have deleted once more, what is in flight while nobody is at work."""
     return db.conn.execute(
         "UPDATE copies SET in_flight = 0, due_at = :now, doubted_at = :now WHERE in_flight = 1",

@@ -54,7 +54,7 @@ ROWS = """
 """
 _SENDING_HELD = f"""
   EXISTS (SELECT 1 FROM holds WHERE stops = 'sending' AND released_at IS NULL
-    AND scope IN ('{EVERYWHERE}', coalesce(newest.workspace_uuid, '{holds.workspace(None)}'),
+    AND scope IN ('{EVERYWHERE}', coalesce(newest.workspace_uuid, '{holds.workspace_scope(None)}'),
                   'copy ' || newest.id))
 """
 _DELETING_HELD = f"""
@@ -125,10 +125,10 @@ _CANDIDATES = {
 
 def word(db: Database, file_id: int) -> Word:
     """Return the word for one file; KeyError if there is no such row."""
-    known = db.value(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,))
-    if known is None:
+    found = db.value(f"SELECT {WORD} {ROWS} WHERE f.id = ?", (file_id,))
+    if found is None:
         raise KeyError(file_id)
-    return Word(known)
+    return Word(found)
 
 
 def entries(db: Database, *, status: str | None = None) -> Iterator[JsonObject]:
@@ -264,8 +264,8 @@ def ids_of_words(words: Iterable[Word]) -> str:
 
 
 def _next_attempt(row: sqlite3.Row) -> float | None:
-    known = [at for at in (row["file_due_at"], row["due_at"]) if at is not None]
-    return max(known, default=None)
+    times = [at for at in (row["file_due_at"], row["due_at"]) if at is not None]
+    return max(times, default=None)
 
 
 def _error(row: sqlite3.Row) -> str | None:

@@ -88,8 +88,8 @@ class Retrying:
     ) -> int:
         """Let all that waits for its next try be due now; return how many files that are.
 
-        With `failed`, files that were refused for good are planned again, too. `all_planned` counts
-        every planned copy as waiting, as while a quota is used up.
+        With `failed`, files that were refused for good or failed in processing are planned again,
+        too. `all_planned` counts every planned copy as waiting, as while a quota is used up.
         """
         open_copies = f"{_WAITING} AND status NOT IN ('live', 'gone')"
         tried = db.value(
@@ -105,8 +105,8 @@ class Retrying:
         db.conn.execute(f"UPDATE files SET due_at = :now WHERE {_WAITING_FILES}", {"now": now})
         db.conn.execute("UPDATE files SET crashes = 0 WHERE crashes > 0")
         if failed:
-            refused = copies.where(db, "status = 'failed' AND status NOT IN ('live', 'gone')")
-            tried += sum(self.file(db, file_id, now) for file_id in {c.file_id for c in refused})
+            failures = copies.where(db, "status = 'failed' AND status NOT IN ('live', 'gone')")
+            tried += sum(self.file(db, file_id, now) for file_id in {c.file_id for c in failures})
         return int(tried)
 
     def file(self, db: Database, file_id: int, now: float) -> bool:
@@ -139,7 +139,7 @@ class Retrying:
         match copy.status:
             case CopyStatus.PLANNED | CopyStatus.PROCESSING | CopyStatus.RETIRING:
                 copies.update(db, copy.id, due_at=now, attempts=0)
-            case CopyStatus.SENDING if self._release(db, copy, now):
+            case CopyStatus.SENDING if self._end_echo_hold(db, copy, now):
                 attempts.leave(db, copy, now)
                 copies.move(db, copy, CopyStatus.PLANNED, due_at=now, attempts=0, **NO_FAILURE)
                 history.add(db, file, "retried", now, copy=copy, detail="sent again on request")
@@ -155,7 +155,8 @@ class Retrying:
                 return False
         return True
 
-    def _release(self, db: Database, copy: Copy, now: float) -> bool:
+    def _end_echo_hold(self, db: Database, copy: Copy, now: float) -> bool:
+        """End the hold on an upload that may neither be found nor sent; return if there was one."""
         return copy.file_uuid is None and holds.release(
             db, stops="sending", scope=f"copy {copy.id}", reason=holds.NO_ECHO, now=now
         )

@@ -172,11 +172,13 @@ def _record(
                 after_upload.look_now(db, file, now)
                 values = None
         case Seen.MISSING:
-            mirrored = policies[folder].mirrors and folders.is_mirrored(db, folder, file.path)
+            mirrors = policies[folder].mirrors and folders.is_absence_believed(
+                db, folder, file.path
+            )
             if file.status is FileStatus.MISSING:
                 values = _missing_again(db, file, observation, settling, now)
             else:
-                values = _missing(db, file, observation, settling, now, mirrored=mirrored)
+                values = _missing(db, file, observation, settling, now, mirrors=mirrors)
         case Seen.UNREADABLE:
             values = _unreadable(file, observation, now)
         case Seen.INELIGIBLE:
@@ -318,7 +320,7 @@ def _missing(
     settling: Settling,
     now: float,
     *,
-    mirrored: bool,
+    mirrors: bool,
 ) -> dict[str, Any] | None:
     if not file.present:
         return None
@@ -330,11 +332,11 @@ def _missing(
         "error": None,
     }
     due_at = now + settling.grace_seconds
-    if mirrored and _is_deletion_held(db, file):
+    if mirrors and _is_deletion_held(db, file):
         # A hold already names the file: nothing is due until a person decides.
         return values | {"due_at": _put_off(db, file, due_at)}
     # A file that goes missing while deletions are not mirrored is never deleted later.
-    return values | {"due_at": due_at, "verdict": None if mirrored else Verdict.KEPT}
+    return values | {"due_at": due_at, "verdict": None if mirrors else Verdict.KEPT}
 
 
 def _is_deletion_held(db: Database, file: File) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from syncd.state import copies, files, history
-from syncd.state.apply_plan import advance, let_go, make_live, policy_of_before
+from syncd.state.apply_plan import advance, make_live, policy_of_before, retire_or_release
 from syncd.state.attempts import kind_of
 from syncd.state.batches import batched, values
 from syncd.state.copies import Copy
@@ -80,7 +80,7 @@ _ONLY = """
       AND other.status <> 'gone' AND other.id <> copies.id)
 """
 #: The uuids, of those asked for with their copies' ids, that another copy has.
-_TAKEN = """
+_UUIDS_OF_OTHERS = """
   SELECT json_group_array(json_extract(value, '$[1]')) FROM json_each(?) WHERE EXISTS (
     SELECT 1 FROM copies WHERE file_uuid = json_extract(value, '$[1]')
       AND id <> json_extract(value, '$[0]'))
@@ -146,16 +146,16 @@ class Outcomes(Verbs):
         rows = json.loads(db.value(_ONLY, (ids,)))
         found = {row[0]: _Only(*row) for row in rows}
         uuids = json.dumps([(arrival.copy_id, arrival.stored.file_uuid) for arrival in arrivals])
-        taken = set(json.loads(db.value(_TAKEN, (uuids,))))
+        used_uuids = set(json.loads(db.value(_UUIDS_OF_OTHERS, (uuids,))))
         ordinary = {}
         for number, (copy_id, stored, _, _) in enumerate(arrivals):
             only = found.get(copy_id)
-            if only is None or stored.is_processing or stored.file_uuid in taken:
+            if only is None or stored.is_processing or stored.file_uuid in used_uuids:
                 continue
             policy = self.policies.get(only.folder)
             if policy is None or policy.workspace_uuid == only.workspace_uuid:
                 ordinary[number] = found.pop(copy_id)
-                taken.add(stored.file_uuid)
+                used_uuids.add(stored.file_uuid)
         return ordinary
 
     def stored(self, db: Database, copy_id: int, stored: Stored, now: float, *, look: float) -> str:
@@ -175,7 +175,7 @@ class Outcomes(Verbs):
         if file.crashes:
             files.update(db, file.id, crashes=0)
         self._note_samples(db, [(kind_of(copy.method, is_video=copy.is_video), copy.id)])
-        facts: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "file_uuid": stored.file_uuid,
             "remote_file_path": stored.remote_file_path,
             "processing_status": stored.processing_status,
@@ -183,15 +183,15 @@ class Outcomes(Verbs):
             **NO_FAILURE,
         }
         if stored.is_processing and copy.wanted and file.status is not FileStatus.INELIGIBLE:
-            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **facts)
+            copies.move(db, copy, CopyStatus.PROCESSING, attempts=0, due_at=look, **columns)
             copy = copy._replace(file_uuid=stored.file_uuid)
             history.add(db, file, "stored", now, copy=copy)
             advance(db, file.id, self.policies, now)
             return CopyStatus.PROCESSING
-        return self._arrive(db, file, copy, now, facts)
+        return self._arrive(db, file, copy, now, columns)
 
     def _arrive(
-        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+        self, db: Database, file: File, copy: Copy, now: float, columns: Mapping[str, Any]
     ) -> str:
         """Make a copy that is stored whole live, or retire it; return its new status."""
         others = [other for other in copies.of_file(db, file.id) if other.id != copy.id]
@@ -209,15 +209,15 @@ class Outcomes(Verbs):
                 due_at=None,
                 reason="it is no longer mirrored",
                 kept=copy.kept or (policy.keeps(file) if policy else Keep.NO),
-                **facts,
+                **columns,
             )
-            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            history.add(db, file, "released", now, copy=copy._replace(**_uuid_of(columns, copy)))
         elif newer or file.status is FileStatus.CONSUMED or not copy.wanted:
             reason = "a newer copy is live" if newer else "its file is no longer mirrored"
-            let_go(db, copy, now, reason=reason, empties=empties, **facts)
+            retire_or_release(db, copy, now, reason=reason, empties=empties, **columns)
         else:
-            make_live(db, copy, now, others=others, empties=empties, **facts)
-            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(facts, copy)))
+            make_live(db, copy, now, others=others, empties=empties, **columns)
+            history.add(db, file, "synced", now, copy=copy._replace(**_uuid_of(columns, copy)))
             if not others and file.status is FileStatus.READY and file.sha256 == copy.sha256:
                 # The ordinary case: nothing else is known of this file, so nothing is left to do.
                 return CopyStatus.LIVE
@@ -242,14 +242,18 @@ class Outcomes(Verbs):
         copies.update(db, copy_id, due_at=look_at)
 
     def still_processing(
-        self, db: Database, copy_id: int, status: str, look_at: float, failure: Failure | None
+        self, db: Database, asked: Copy, status: str, look_at: float, failure: Failure | None
     ) -> None:
-        """Record a look at a video that is not finished, or that got no answer."""
+        """Record a look at a video that is not finished, or at a copy that got no answer.
+
+        Nothing is recorded if the copy's status is by now another than when it was `asked` for.
+        """
         values = failure.columns() if failure else {"processing_status": status, **NO_FAILURE}
+        names = ", ".join(f"{name} = ?" for name in ("due_at", *values))
         db.conn.execute(
-            "UPDATE copies SET attempts = attempts + 1, due_at = ? WHERE id = ?", (look_at, copy_id)
+            f"UPDATE copies SET attempts = attempts + 1, {names} WHERE id = ? AND status = ?",
+            (look_at, *values.values(), asked.id, asked.status),
         )
-        copies.update(db, copy_id, **values)
 
     def still_processing_all(self, db: Database, shown: Sequence[Progress]) -> None:
         """Record videos that a listing showed unfinished: a look at each of which one was due."""
@@ -273,11 +277,11 @@ class Outcomes(Verbs):
         frame_count: int | None,
         video_metadata: str | None,
     ) -> str:
-        """Record a video's facts and make it live; return the copy's new status."""
+        """Record what is known of a video and make it live; return the copy's new status."""
         copy = _asked_for(db, copy_id)
         if copy is None:
             return "gone"
-        facts: dict[str, Any] = {
+        columns: dict[str, Any] = {
             "processing_status": "completed",
             "frame_count": frame_count,
             "video_metadata": video_metadata,
@@ -286,13 +290,13 @@ class Outcomes(Verbs):
         }
         file = files.existing(db, copy.file_id)
         if copy.status is not CopyStatus.PROCESSING:
-            return self._take_up(db, file, copy, now, facts)
+            return self._take_up(db, file, copy, now, columns)
         kind = kind_of(copy.method, is_video=copy.is_video, processed=True)
         self._note_samples(db, [(kind, copy.id)])
-        return self._arrive(db, file, copy, now, facts)
+        return self._arrive(db, file, copy, now, columns)
 
     def _take_up(
-        self, db: Database, file: File, copy: Copy, now: float, facts: Mapping[str, Any]
+        self, db: Database, file: File, copy: Copy, now: float, columns: Mapping[str, Any]
     ) -> str:
         """Make a released or retiring copy live that was just found, if it is still wanted."""
         if copy.status is CopyStatus.RELEASED:
@@ -303,7 +307,7 @@ class Outcomes(Verbs):
             policy = self.policies.get(file.folder) or policy_of_before(db, file.folder)
             empties = policy.empties
             why = {"reason": action.reason, "evidence": None}
-            make_live(db, copy, now, others=others, empties=empties, **why, **facts)
+            make_live(db, copy, now, others=others, empties=empties, **why, **columns)
             history.add(db, file, "kept", now, copy=copy, detail=action.reason)
             advance(db, file.id, self.policies, now)
         return copies.existing(db, copy.id).status
@@ -320,9 +324,9 @@ class Outcomes(Verbs):
         file = files.existing(db, copy.file_id)
         if copy.status is CopyStatus.PROCESSING:
             copies.move(db, copy, CopyStatus.FAILED)
-        facts = {"processing_status": "failed", **failure.columns()}
+        columns = {"processing_status": "failed", **failure.columns()}
         due_at = now if copy.status is CopyStatus.RETIRING else None
-        copies.update(db, copy.id, due_at=due_at, **facts)
+        copies.update(db, copy.id, due_at=due_at, **columns)
         history.add(db, file, "failed", now, copy=copy, detail=failure.message)
         advance(db, file.id, self.policies, now)
 
@@ -338,8 +342,8 @@ class Outcomes(Verbs):
         return remote.record(db, copy_id, self.policies, now)
 
 
-def _uuid_of(facts: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
-    return {"file_uuid": facts.get("file_uuid", copy.file_uuid)}
+def _uuid_of(columns: Mapping[str, Any], copy: Copy) -> dict[str, Any]:
+    return {"file_uuid": columns.get("file_uuid", copy.file_uuid)}
 
 
 def _asked_for(db: Database, copy_id: int) -> Copy | None:

@@ -164,7 +164,7 @@ def doubts(db: Database) -> int:
 
 
 def unanswered(db: Database) -> tuple[int, float]:
-    """Return how many uploads got no sure answer, and when the last of them was given up."""
+    """Return how many uploads got no sure answer, and since when the last is in doubt."""
     number, since = db.conn.execute(
         "SELECT count(*), coalesce(max(coalesce(doubted_at, sent_at)), 0) FROM copies "
         "WHERE status NOT IN ('live', 'gone') AND status = 'sending' AND NOT in_flight"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from syncd.state.database.connection import Database
-from syncd.state.planner import GONE
+from syncd.state.planner import FILE_GONE
 from syncd.state.texts import JsonObject, path_members, timestamp
 
 #: Lines that are read at once.
@@ -44,7 +44,7 @@ def before(db: Database, first: int, wanted: Wanted, *, since: float = 0.0) -> L
     return Lines(lines, rows[-1]["id"] if rows else first, len(rows) < BATCH)
 
 
-def newest(db: Database) -> int:
+def last_number(db: Database) -> int:
     """Return the number of the newest line that there ever was."""
     return int(db.value("SELECT seq FROM sqlite_sequence WHERE name = 'history'") or 0)
 
@@ -71,7 +71,7 @@ def did(db: Database, last: int, began: float) -> Did:
     ).fetchone()
     deleted: int = db.value(
         "SELECT count(*) FROM history WHERE id > ? AND event = 'deleted' AND detail = ?",
-        (last, GONE),
+        (last, FILE_GONE),
     )
     return Did(sent[0], sent[1], sent[2], deleted)
 

@@ -38,14 +38,14 @@ class Act(enum.StrEnum):
     # Actions that are applied to the table at once:
     #: forget a copy that has no stored object
     DROP = "drop"
-    #: soft-delete a copy
+    #: soft-delete a copy; a kept copy is released instead, and so is each in a folder that empties
     RETIRE = "retire"
     #: keep a copy remotely and mirror it no longer
     RELEASE = "release"
 
 
-#: Why the copies of a missing file retire.
-GONE = "the file is gone"
+#: Why the copies of a missing file retire; the history has it, and deletions are counted by it.
+FILE_GONE = "the file is gone"
 _MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.RELEASE})
 
@@ -77,17 +77,17 @@ class Limits:
         """Whether nothing is ever held."""
         return self.most is None and (self.files is None or self.percent is None)
 
-    def are_exceeded(self, lost: int, of: int) -> bool:
-        """Return whether `lost` of `of` synced files are too many to go on without asking."""
-        if self.most is not None and lost > self.most:
+    def are_exceeded(self, missing: int, of: int) -> bool:
+        """Return whether `missing` of `of` synced files are too many to go on without asking."""
+        if self.most is not None and missing > self.most:
             return True
         if self.files is None or self.percent is None:
             return False
-        return lost > max(self.files, of * self.percent / 100)
+        return missing > max(self.files, of * self.percent / 100)
 
-    def enough(self, lost: int) -> int:
-        """Return how many synced files there must be for `lost` of them not to be held."""
-        return max(lost, ceil(lost * 100 / self.percent)) if self.percent else lost
+    def enough(self, missing: int) -> int:
+        """Return how many synced files there must be for `missing` of them not to be held."""
+        return max(missing, ceil(missing * 100 / self.percent)) if self.percent else missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     for copy in copies:
         if copy.workspace_uuid != policy.workspace_uuid:
             # A new workspace is a new folder: copies in the old one stay there.
-            act = _let_go(copy, processing=False)
+            act = _release_or_drop(copy, processing=False)
             if act is not None:
                 return Action(act, copy, _MOVED)
     elsewhere = [copy for copy in copies if copy not in here]
@@ -171,7 +171,7 @@ def _plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
             return Action(Act.WAIT, None, f"the file is {file.status}", file.due_at)
 
 
-def _let_go(copy: Copy, *, processing: bool = True) -> Act | None:
+def _release_or_drop(copy: Copy, *, processing: bool = True) -> Act | None:
     """Return the action that keeps a stored copy, or drops one that has no stored object."""
     match copy.status:
         case CopyStatus.LIVE:
@@ -225,13 +225,13 @@ def _plan_missing(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
         match copy.status:
             case CopyStatus.LIVE | CopyStatus.PROCESSING:
-                return Action(Act.RETIRE, copy, GONE)
+                return Action(Act.RETIRE, copy, FILE_GONE)
             case CopyStatus.RELEASED if file.verdict is Verdict.APPROVED and not copy.kept:
                 return Action(Act.RETIRE, copy, "the file is gone, and is not kept after all")
             case CopyStatus.FAILED if copy.file_uuid is not None:
-                return Action(Act.RETIRE, copy, GONE)
+                return Action(Act.RETIRE, copy, FILE_GONE)
             case CopyStatus.PLANNED | CopyStatus.FAILED:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case _:
                 continue
     return Action(Act.NOTHING)
@@ -244,9 +244,9 @@ def _plan_kept(file: File, copies: Sequence[Copy]) -> Action:
             case CopyStatus.LIVE:
                 return Action(Act.RELEASE, copy, "the file is gone, and its copy is kept")
             case CopyStatus.PLANNED:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case CopyStatus.FAILED if copy.file_uuid is None:
-                return Action(Act.DROP, copy, GONE)
+                return Action(Act.DROP, copy, FILE_GONE)
             case _:
                 continue
     if (last := _last_to_keep(file, copies)) is not None:
@@ -298,7 +298,7 @@ def is_superseded(copy: Copy, copies: Iterable[Copy]) -> bool:
 
 def _plan_unmirrored(file: File, copies: Sequence[Copy]) -> Action:
     for copy in copies:
-        if (act := _let_go(copy)) is not None:
+        if (act := _release_or_drop(copy)) is not None:
             return Action(act, copy, "the file is no longer mirrored")
     if (last := _last_to_keep(file, copies)) is not None and last.delete_sent_at is None:
         # It retires because the file was missing; a successor at the path is no reason to delete.

@@ -39,12 +39,12 @@ def due(db: Database, now: float, limit: int, answered: Answered = NONE_ANSWERED
 
 def next_due(db: Database, now: float, answered: Answered = NONE_ANSWERED) -> float | None:
     """Return when the next of these copies is due."""
-    known = {"now": now, "answered": _names(answered)}
+    parameters = {"now": now, "answered": _names(answered)}
     found = (
         db.value(
             f"SELECT due_at FROM copies WHERE status = '{status}' AND due_at > :now "
             f"AND {_NOT_ANSWERED} ORDER BY due_at LIMIT 1",
-            known,
+            parameters,
         )
         for status in ("processing", "released")
     )
@@ -61,7 +61,7 @@ def pending(db: Database, until: float) -> dict[str | None, int]:
     return dict(rows)
 
 
-def shown(db: Database, workspace: str | None, uuids: Sequence[str]) -> list[Copy]:
+def processing_among(db: Database, workspace: str | None, uuids: Sequence[str]) -> list[Copy]:
     """Return the copies in processing that are among the objects `uuids` of a workspace."""
     # The plus has SQLite use the index of uuids, and not that of the status.
     return copies.where(

@@ -48,7 +48,7 @@ def release_removed(db: Database, folder: str, policies: Policies, now: float) -
 
 
 def _holds(db: Database, folder: str) -> list[Hold]:
-    scopes = (folder, holds.sending_of(folder))
+    scopes = (folder, holds.sending_scope(folder))
     return [
         hold
         for hold in holds.open_holds(db)
@@ -64,30 +64,30 @@ def release_all(db: Database, folder: str, now: float) -> None:
     Each file that is in that one, too, is taken up again by its SHA-256. What came from the earlier
     root is never deleted, whatever is in its place: not even what arrives only now.
     """
-    known, reason = {"folder": folder, "now": now}, "'another folder is in its place'"
+    parameters, reason = {"folder": folder, "now": now}, "'another folder is in its place'"
     db.conn.execute(
         "INSERT INTO history (at, folder, path, event, file_uuid, detail) "
         f"SELECT :now, folder, path, 'released', file_uuid, {reason} FROM copies "
         "JOIN files ON files.id = file_id WHERE folder = :folder "
         "AND copies.status IN ('live', 'processing')",
-        known,
+        parameters,
     )
     db.conn.execute(
         "UPDATE copies SET kept = 1 WHERE status NOT IN ('retiring', 'gone') "
         "AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
-        known,
+        parameters,
     )
     db.conn.execute(
         f"UPDATE copies SET status = 'released', due_at = NULL, reason = {reason} WHERE "
         "status IN ('live', 'processing') "
         "AND file_id IN (SELECT id FROM files WHERE folder = :folder)",
-        known,
+        parameters,
     )
     db.conn.execute(
         "UPDATE files SET status = 'settling', due_at = :now, sha256 = NULL, "
         "generation = generation + 1 "
         "WHERE folder = :folder AND status IN ('ready', 'settling', 'unreadable')",
-        known,
+        parameters,
     )
 
 

@@ -14,7 +14,7 @@ def is_needed(db: Database) -> bool:
     service echoes nothing.
     """
     known = echo.echoes(db).values()
-    return has_sent(db) and not holds.is_lost(db) and (not known or any(known))
+    return has_sent(db) and not holds.is_ledger_incomplete(db) and (not known or any(known))
 
 
 def has_sent(db: Database) -> bool:

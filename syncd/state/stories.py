@@ -71,12 +71,12 @@ def out_of_sight(story: JsonObject) -> str:
 
 
 def _bears(hold: Hold, folder: str, path: bytes, every: list[Copy]) -> bool:
-    scopes = {EVERYWHERE, folder, holds.sending_of(folder)}
+    scopes = {EVERYWHERE, folder, holds.sending_scope(folder)}
     # A disk that is mounted in the folder has holds of its own.
     parts = path.split(b"/")
     scopes |= {f"{folder}/{shown(b'/'.join(parts[:end]))}" for end in range(1, len(parts))}
     for copy in every:
-        scopes |= {holds.workspace(copy.workspace_uuid), f"copy {copy.id}"}
+        scopes |= {holds.workspace_scope(copy.workspace_uuid), f"copy {copy.id}"}
     return hold.scope in scopes
 
 

@@ -1,4 +1,4 @@
-"""The base of all verbs of the ledger: whose uploads these are, and how a failure is kept."""
+"""The base of the ledger's verbs, and no verb: whose uploads these are, how a failure is kept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -134,7 +134,7 @@ class Confirmer:
         elif told is Told.NO_SIZE and not copy.error_message and self._learns_none(copy):
             self._live([copy])
         else:
-            self._give_up(copy)
+            self._send_anew(copy)
 
     def _is_believed(self, copy: Copy) -> bool:
         return not self._tells_sizes and self.store.read(confirming.may_be_believed, copy=copy)
@@ -162,7 +162,7 @@ class Confirmer:
         log.warning("the service tells no sizes: uploads are believed on the storage's word")
         return confirming.is_by_storage(copy)
 
-    def _give_up(self, copy: Copy) -> None:
+    def _send_anew(self, copy: Copy) -> None:
         """Retire what was reserved, and have the file sent anew after a pause."""
         now = self.clock()
         file = self.store.read(files.existing, copy.file_id)

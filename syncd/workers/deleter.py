@@ -107,13 +107,13 @@ class Deleter:
         retiring = self.store.read(due.deletions, now, BATCH, missing=missing)
         is_full = len(retiring) == BATCH
         # A missing file holds no content, so there is nothing to ask for.
-        asked_for = [] if missing else self.store.read(self.deletions.asked_for, retiring)
-        for copy in asked_for:
+        needed_again = [] if missing else self.store.read(self.deletions.needed_again, retiring)
+        for copy in needed_again:
             if self.stopped() or self.gate.seconds_shut_for_all():
                 return False
             self.ask(copy)
             self.pause(1.0 / DELETES_PER_SECOND)
-        retiring = [copy for copy in retiring if copy not in asked_for]
+        retiring = [copy for copy in retiring if copy not in needed_again]
         for start in range(0, len(retiring), LAST_LOOKS):
             if self.stopped() or self.gate.seconds_shut_for_all():
                 return False
@@ -127,7 +127,7 @@ class Deleter:
         """Allow requests again that were in flight when their last commit failed."""
         if not self._unknown:
             return
-        self.store.write(self.deletions.abandon, self._unknown, self.clock())
+        self.store.write(self.deletions.delete_again, self._unknown, self.clock())
         self._unknown.clear()
 
     def _look_again(self) -> None:

@@ -111,17 +111,17 @@ class FailedUploads:
             again_at = now + self.gate.seconds_shut()
             self.store.write(record, copy.id, now, failure=failure, again_at=again_at, counts=False)
         elif isinstance(error, RefusedError) and not isinstance(error, ConflictError):
-            return self._turned_away(file, copy, error, failure)
+            return self._judge_refusal(file, copy, error, failure)
         else:
             # The conflict may be with this very copy, if it arrived: look it up.
             self.store.write(self.ledger.doubt, copy.id, failure, now)
         return False
 
-    def _turned_away(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
+    def _judge_refusal(self, file: File, copy: Copy, error: RefusedError, failure: Failure) -> bool:
         now, refusals = self.clock(), self.gate.refusals
         passed_at = refusals.passed_at(copy.workspace_uuid)
         is_final = self.store.write(
-            self.ledger.turned_away,
+            self.ledger.judge_refusal,
             copy.id,
             failure,
             now,

@@ -135,8 +135,8 @@ class Gate:
 
     def next_tries(self) -> dict[str, float]:
         """Return, by the scope of each hold, the seconds until syncd tries again by itself."""
-        tries = {holds.workspace(name): KEY_PROBE_SECONDS for name in self.workspaces.closed}
-        tries |= {holds.workspace(name): wait for name, wait in self.refusals.next_probes()}
+        tries = {holds.workspace_scope(name): KEY_PROBE_SECONDS for name in self.workspaces.closed}
+        tries |= {holds.workspace_scope(name): wait for name, wait in self.refusals.next_probes()}
         if self.refused:
             tries[holds.EVERYWHERE] = KEY_PROBE_SECONDS
         elif self.quota_used_up:

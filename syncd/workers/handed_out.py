@@ -114,11 +114,11 @@ class HandedOut:
         with self._lock:
             unknown = list(self.unknown)
         for file_id in unknown:
-            self._abandon(file_id)
+            self._put_in_doubt(file_id)
             with self._lock:
                 self.unknown.discard(file_id)
             self.finished(file_id)
 
-    def _abandon(self, file_id: int) -> None:
+    def _put_in_doubt(self, file_id: int) -> None:
         now = self.clock()
-        self.store.write(self.ledger.abandon, file_id, now)
+        self.store.write(self.ledger.put_in_doubt, file_id, now)

@@ -112,7 +112,7 @@ class OrganizationCheck:
 
     def _may_be_mistaken(self, db: Transaction) -> bool:
         """Return whether a wrong key would make something read as gone, or be sent once more."""
-        return bool(due.live_samples(db)) or (self.is_bound and holds.is_lost(db))
+        return bool(due.live_samples(db)) or (self.is_bound and holds.is_ledger_incomplete(db))
 
     def _samples(self) -> Iterable[FileDetail]:
         for copy in self.store.read(due.live_samples)[:SAMPLES]:

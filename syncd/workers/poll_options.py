@@ -18,8 +18,8 @@ class PollOptions:
     polls_per_second: float = 5.0
     #: a video in processing for longer is looked at once an hour
     stalled_after_seconds: float = 86_400.0
-    #: from so many copies that are due at once on, a listing is tried before each is asked for
-    listed_from: int = 25
+    #: how many copies must be due at once for a listing to be tried before each is asked for
+    listing_threshold: int = 25
 
     def wait(self, copy: Copy, now: float) -> float:
         """Return the seconds from a look at a copy to the next one."""

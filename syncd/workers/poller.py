@@ -65,8 +65,10 @@ class Poller:
         if self.listing.read():
             return None
         now = self.clock()
-        videos = self.store.read(polls.due, now, self.options.listed_from, self.listing.answered)
-        are_many = len(videos) == self.options.listed_from
+        videos = self.store.read(
+            polls.due, now, self.options.listing_threshold, self.listing.answered
+        )
+        are_many = len(videos) == self.options.listing_threshold
         if are_many and self.listing.follow():
             return 0.0
         for copy in {copy.id: copy for copy in (*self.listing.done(), *videos)}.values():
@@ -104,7 +106,9 @@ class Poller:
             raise
         except Exception as error:
             log.error(
-                "%s: unexpected failure, looked at again later", self._shown(copy), exc_info=error
+                "%s: unexpected failure, looked at again later",
+                self._shown_path(copy),
+                exc_info=error,
             )
             self._put_off(copy, Failure(f"unexpected failure: {type(error).__name__}"), None)
 
@@ -135,8 +139,8 @@ class Poller:
         else:
             now = self.clock()
             look_at = now + self.options.wait(copy, now)
-            word = status.processing_status or "processing"
-            self.store.write(self.ledger.still_processing, copy.id, word, look_at, None)
+            state = status.processing_status or "processing"
+            self.store.write(self.ledger.still_processing, copy, state, look_at, None)
 
     def _found(self, copy: Copy, detail: FileDetail) -> None:
         """Record that a released copy, which its file holds the content of again, is there."""
@@ -150,7 +154,7 @@ class Poller:
             frame_count=copy.frame_count,
             video_metadata=copy.video_metadata,
         )
-        log.info("%s: found again, %s, %s", self._shown(copy), became, copy.file_uuid)
+        log.info("%s: found again, %s, %s", self._shown_path(copy), became, copy.file_uuid)
 
     def _completed(self, copy: Copy, status: ProcessingStatus, detail: FileDetail) -> None:
         metadata = detail.video_metadata or {}
@@ -168,7 +172,7 @@ class Poller:
         )
         if copy.status is CopyStatus.PROCESSING and copy.stored_at is not None:
             PROCESSING_SECONDS.observe(seconds=max(now - copy.stored_at, 0.0))
-        path = self._shown(copy)
+        path = self._shown_path(copy)
         log.info(
             "%s: %s, %s (processed%s)",
             path,
@@ -189,14 +193,14 @@ class Poller:
         except FilesApiError as error:
             self.gate.failed(error)
             # The copy is whole; a missing count is no reason to hold it back.
-            log.warning("%s: its frames could not be counted: %s", self._shown(copy), error)
+            log.warning("%s: its frames could not be counted: %s", self._shown_path(copy), error)
             return None
 
     def _failed(self, copy: Copy, status: ProcessingStatus) -> None:
         failure = Failure(status.error_message or "the service could not process it")
         now = self.clock()
         self.store.write(self.ledger.processing_failed, copy.id, failure, now)
-        path = self._shown(copy)
+        path = self._shown_path(copy)
         log.error(
             "%s: processing failed: %s",
             path,
@@ -212,7 +216,7 @@ class Poller:
             self._later(copy, error)
             return
         now = self.clock()
-        log.warning("%s: %s is gone remotely", self._shown(copy), copy.file_uuid)
+        log.warning("%s: %s is gone remotely", self._shown_path(copy), copy.file_uuid)
         self.store.write(self.ledger.gone_remotely, copy.id, now)
 
     def _later(self, copy: Copy, error: FilesApiError) -> None:
@@ -224,9 +228,9 @@ class Poller:
             self.options.wait(copy, self.clock()), backoff_seconds(copy.attempts + 1, asked=asked)
         )
         look_at = self.clock() + wait
-        word = copy.processing_status or "processing"
-        self.store.write(self.ledger.still_processing, copy.id, word, look_at, failure)
+        state = copy.processing_status or "processing"
+        self.store.write(self.ledger.still_processing, copy, state, look_at, failure)
 
-    def _shown(self, copy: Copy) -> str:
+    def _shown_path(self, copy: Copy) -> str:
         file = self.store.read(files.get, copy.file_id)
         return file.shown if file else "?"

@@ -195,7 +195,7 @@ class Reconciler:
     def _settle(
         self, workspace: str | None, doubts: Sequence[Copy], late: Sequence[Attempt]
     ) -> None:
-        """Look in one listing for doubts without a uuid, and for attempts that were given up.
+        """Look in one listing for doubts without a uuid, and for unanswered attempts.
 
         Late attempts count if they are of the same copies or the listing reaches them anyway.
         """
@@ -236,7 +236,7 @@ class Reconciler:
         def record(db: Transaction) -> str:
             self._note_found(db, attempt, item)
             self._release(db, copy, now)
-            self.ledger.settle(db, copy.id, attempt, now)
+            self.ledger.attempt_found(db, copy.id, attempt, now)
             if stored is None:
                 self.ledger.reserved(db, copy.id, item.file_uuid)
                 return "reserved"
@@ -249,7 +249,7 @@ class Reconciler:
             self._settle_reserved(copy._replace(file_uuid=item.file_uuid))
 
     def _look_late(self, attempt: Attempt, item: FileDetail | None, listing: Listing) -> None:
-        """Record what a look showed of an attempt that was given up."""
+        """Record what a look showed of an unanswered attempt."""
         now = self.clock()
         copy = self.store.read(copies.get, attempt.copy_id)
         if copy is not None and copy.status is CopyStatus.SENDING:

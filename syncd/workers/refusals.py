@@ -143,14 +143,14 @@ class Refusals:
     ) -> None:
         now, where = self.clock(), error.where or error.operation
         message = f"{where} refuses file after file with status {error.status}: {error.message}"
-        log.error("sending to workspace %s is held: %s", holds.workspace(workspace), message)
+        log.error("sending to workspace %s is held: %s", holds.workspace_scope(workspace), message)
 
         def work(db: Transaction) -> None:
             ledger.try_refused_again(db, now, blamed)
             holds.place(
                 db,
                 stops="sending",
-                scope=holds.workspace(workspace),
+                scope=holds.workspace_scope(workspace),
                 reason=holds.REFUSED,
                 message=message,
                 affects=len(blamed),
@@ -173,7 +173,7 @@ class Refusals:
             known.is_held, known.probes = False, 0
         self._try_again(workspace, None if was_held else once)
         if was_held:
-            log.info("workspace %s takes files again", holds.workspace(workspace))
+            log.info("workspace %s takes files again", holds.workspace_scope(workspace))
 
     def release_ended(self, workspace: str | None) -> None:
         """Release a hold that is over: the commit that should have released it failed."""
@@ -189,7 +189,7 @@ class Refusals:
             holds.release(
                 db,
                 stops="sending",
-                scope=holds.workspace(workspace),
+                scope=holds.workspace_scope(workspace),
                 reason=holds.REFUSED,
                 now=now,
             )

@@ -76,7 +76,7 @@ class RollbackCheck:
                 self._hold(found)
                 break
             if unproven:
-                unread.append(f"{holds.workspace(workspace)}: {unproven}")
+                unread.append(f"{holds.workspace_scope(workspace)}: {unproven}")
         self._end("; ".join(unread))
 
     def _end(self, why: str) -> None:

@@ -149,7 +149,7 @@ class VideoListing:
         for workspace, number in self._pending(now).items():
             course = self._courses.setdefault(workspace, _Course())
             rests = now < course.rests_until <= now + LONGEST_REST_SECONDS
-            if number >= self.options.listed_from and not course.is_followed and not rests:
+            if number >= self.options.listing_threshold and not course.is_followed and not rests:
                 course.is_followed, course.read_at = True, -math.inf
                 course.sampled_at, course.missed = now, 0
                 added = True
@@ -165,7 +165,7 @@ class VideoListing:
 
     def done(self) -> list[Copy]:
         """Return some videos to ask for because a listing showed them to be done."""
-        ids = list(self._done)[: self.options.listed_from]
+        ids = list(self._done)[: self.options.listing_threshold]
         found = self.store.read(lambda db: [copies.get(db, copy_id) for copy_id in ids])
         done = [copy for copy in found if copy and copy.status is CopyStatus.PROCESSING]
         for copy_id in {*ids} - {copy.id for copy in done}:
@@ -184,8 +184,8 @@ class VideoListing:
             self._courses[workspace].failures = 0
             return True
         if after.error_message is None:
-            word = after.processing_status or "processing"
-            self._rest(workspace, f"it showed a video as done that is {word}")
+            state = after.processing_status or "processing"
+            self._rest(workspace, f"it showed a video as done that is {state}")
         return False
 
     def _learn_from_sample(self, copy: Copy) -> None:
@@ -210,7 +210,7 @@ class VideoListing:
     def _read(self, workspace: str | None, course: _Course) -> bool:
         began = self.clock()
         balance = _Balance(self._pending(began).get(workspace, 0))
-        if balance.wanted < self.options.listed_from:
+        if balance.wanted < self.options.listing_threshold:
             course.is_followed = False
             return False
         try:
@@ -239,21 +239,21 @@ class VideoListing:
         self, workspace: str | None, files: Sequence[FileDetail], balance: _Balance, began: float
     ) -> None:
         """Note what a page tells of videos of ours, in one commit; add it to the balance."""
-        words = _words(files, workspace)
+        states = _states(files, workspace)
         now, soon = self.clock(), began + self.options.max_poll_seconds
         seen = told = 0
         unfinished: list[tuple[Copy, Progress]] = []
-        for copy in self.store.read(polls.shown, workspace, list(words)):
-            word, due_at = words[copy.file_uuid or ""], copy.due_at or 0.0
+        for copy in self.store.read(polls.processing_among, workspace, list(states)):
+            state, due_at = states[copy.file_uuid or ""], copy.due_at or 0.0
             seen += due_at <= soon
-            told += due_at <= soon and word in _KNOWN
-            if word in _ENDED:
+            told += due_at <= soon and state in _KNOWN
+            if state in _ENDED:
                 balance.done += 1
                 if len(self._done) < MOST_DONE:
                     self._done[copy.id] = workspace
-            elif word in _KNOWN and (due_at <= now or word != copy.processing_status):
+            elif state in _KNOWN and (due_at <= now or state != copy.processing_status):
                 look_at = now + self.options.wait(copy, now) if due_at <= now else None
-                unfinished.append((copy, Progress(copy.id, word or "", look_at)))
+                unfinished.append((copy, Progress(copy.id, state or "", look_at)))
         self._put_off(workspace, unfinished, began)
         balance.add_page(len(files), seen, told)
 
@@ -297,15 +297,15 @@ class VideoListing:
         log.info("videos are asked for one by one for %s, not by a listing: %s", span(seconds), why)
 
 
-def _words(files: Sequence[FileDetail], workspace: str | None) -> dict[str, str | None]:
+def _states(files: Sequence[FileDetail], workspace: str | None) -> dict[str, str | None]:
     """Return the states of a page's files by uuid; None where it tells none, or two."""
-    words: dict[str, str | None] = {}
+    states: dict[str, str | None] = {}
     for file in files:
         if _is_in(file, workspace):
-            word = file.processing_status
-            is_same = words.setdefault(file.file_uuid, word) == word
-            words[file.file_uuid] = word if is_same else None
-    return words
+            state = file.processing_status
+            is_same = states.setdefault(file.file_uuid, state) == state
+            states[file.file_uuid] = state if is_same else None
+    return states
 
 
 def _is_in(file: FileDetail, workspace: str | None) -> bool:

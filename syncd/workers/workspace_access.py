@@ -38,7 +38,7 @@ class WorkspaceAccess:
 
     def judge(self, workspace: str | None, *, refusal: FilesApiError | None) -> None:
         """Hold sending to one workspace for `refusal`; None releases it."""
-        scope = holds.workspace(workspace)
+        scope = holds.workspace_scope(workspace)
         with self._lock:
             self._suspects.discard(workspace)
             was_closed = workspace in self._closed

@@ -28,7 +28,7 @@ def uuid(number):
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
-class Desk:
+class StateDesk:
     """A state directory with the folders f and g, filled through the state's own verbs."""
 
     def __init__(self, home):
@@ -78,7 +78,7 @@ class Desk:
     def refuse(self, path, message="too large", **seen):
         copy = self.begin(self.see(path, **seen))
         failure = Failure(message, 413, "file.too_large", "req-7")
-        self.do(self.ledger.refused, copy.id, failure, self.now)
+        self.do(self.ledger.refused_for_good, copy.id, failure, self.now)
         return copy
 
     def miss(self, path, *, confirm=False):
@@ -114,7 +114,7 @@ def desk(tmp_path, monkeypatch, new_state):
     for name in [name for name in os.environ if name.startswith(("SYNCD_", "AYMARA_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
-    opened = Desk(tmp_path)
+    opened = StateDesk(tmp_path)
     yield opened
     opened.store.close()
 

@@ -139,7 +139,7 @@ def test_what_is_named_after_a_hold_was_shown_is_not_approved_with_it(desk, sync
     lost = [desk.sync(b"%d" % number, number + 1) for number in range(3)]
     for copy in lost[:2]:
         desk.do(desk.ledger.gone_remotely, copy.id, desk.now)
-    newest = desk.store.read(lambda db: decisions.newest(db, 1))
+    newest = desk.store.read(lambda db: decisions.last_named(db, 1))
     desk.do(desk.ledger.gone_remotely, lost[2].id, desk.now)
     decision = desk.do(decisions.decide, 1, "approved", desk.now, up_to=newest)
     assert decision.files == 2

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from syncd.exceptions import StateError
-from syncd.state import manifest, overview, stories, texts, views
+from syncd.state import hooks, manifest, overview, stories, texts, views
 from syncd.state.ledger import Failure
 from syncd.state.manifest import Word
 from syncd.state.observations import Seen
@@ -128,6 +128,14 @@ def test_every_state_of_a_copy_has_a_word(desk):
     desk.refuse(b"failed")
     counts = desk.store.read(lambda db: overview.overview(db, desk.now))["counts"]
     assert counts == {"settling": 1, "synced": 1, "failed": 1}
+
+
+def test_hooks_are_told_the_keys_of_the_manifest_and_a_few_more(desk):
+    desk.do(hooks.configure, ["hook"])
+    desk.arrive(desk.begin(desk.see(b"x")))
+    [line] = desk.do(hooks.batch, "hook", "synced", desk.now, read_to=0).lines
+    assert [key for key in line.document if key in KEYS] == KEYS
+    assert line.document.keys() - set(KEYS) == {"event", "at", "reason", "workspace_uuid"}
 
 
 def test_the_manifest_has_exactly_the_keys_of_the_contract(desk):

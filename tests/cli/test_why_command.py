@@ -199,7 +199,7 @@ def test_the_old_path_of_a_renamed_file_says_where_it_went(desk, syncd, supersed
     offer = desk.see(b"y", mark=3 if superseded else 1)
     sha256 = ("b" if superseded else "a") * 64
     moved = Offer(offer.id, offer.fingerprint, sha256, "text/plain", "direct", (1,))
-    assert desk.do(desk.ledger.begin, moved, desk.now) is Declined.SETTLED
+    assert desk.do(desk.ledger.begin, moved, desk.now) is Declined.NEEDLESS
     code, out, _ = syncd("why", desk.home / "f/x")
     assert code == 0
     assert "It is gone here" in out

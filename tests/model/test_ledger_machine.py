@@ -204,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def refused(self, place):
         copy = self.pick(place, CopyStatus.SENDING, in_flight=True)
         if copy and copy.file_uuid is None:
-            self.do(self.ledger.refused, copy.id, FAILURE, self.now)
+            self.do(self.ledger.refused_for_good, copy.id, FAILURE, self.now)
 
     @rule(place=_places, arrived=st.booleans())
     def unanswered(self, place, arrived):
@@ -232,7 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt = mine[other % len(mine)]
         self.settled.add(attempt.token)
         was_old = attempt.is_old(self.now)
-        self.do(self.ledger.settle, copy.id, attempt, self.now)
+        self.do(self.ledger.attempt_found, copy.id, attempt, self.now)
         self.arrives(copy)
         found = self.store.read(lambda db: copies.get(db, copy.id))
         assert found.token == attempt.token
@@ -296,7 +296,7 @@ class LedgerMachine(RuleBasedStateMachine):
             shown = [Progress(copy.id, "processing", self.now + 2)]
             self.do(self.ledger.still_processing_all, shown)
         else:
-            self.do(self.ledger.still_processing, copy.id, "processing", self.now + 2, FAILURE)
+            self.do(self.ledger.still_processing, copy, "processing", self.now + 2, FAILURE)
 
     # Deletions
 

@@ -133,7 +133,7 @@ def old_copy_first() -> None:
         begun = begin(self, db, offer, now)
         if isinstance(begun, copies.Copy):
             for old in copies.where(db, "file_id = ? AND status = 'live'", (begun.file_id,)):
-                apply_plan.retire(db, old, now, reason="planted", wanted=0)
+                apply_plan.retire_unless_kept(db, old, now, reason="planted", wanted=0)
         return begun
 
     _plant(Ledger, "begin", early)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from syncd.files_api import FilesApiError
 from syncd.state import attempts, copies, files
-from syncd.state.apply_plan import make_live, retire
+from syncd.state.apply_plan import make_live, retire_unless_kept
 from syncd.state.deletions import Deletions
 from syncd.state.ledger import Declined, Intent, Ledger, rename_sources
 from syncd.state.lifecycle import CopyStatus
@@ -17,7 +17,7 @@ from syncd.workers.search import Search, SearchResult
 _begin = Ledger.begin
 _plan = Ledger._plan
 _token = Ledger._token
-_settle = Ledger.settle
+_attempt_found = Ledger.attempt_found
 _confirm_missing = Deletions.confirm_missing
 _read = Preparation._read
 _step = Reconciler.step
@@ -48,7 +48,9 @@ def sweep(self):
                         status=CopyStatus.SENDING, file_uuid=None, in_flight=False, kept=False
                     ),
                 )
-                retire(db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid)
+                retire_unless_kept(
+                    db, stray, now, reason="planted: a stray", file_uuid=item.file_uuid
+                )
 
     self.store.write(record)
     return soon
@@ -64,7 +66,7 @@ def share_one_token(self, db, file, offer, now):
 
 
 def leave_the_found_unanswered(self, db, copy_id, attempt, now):
-    _settle(self, db, copy_id, attempt, now)
+    _attempt_found(self, db, copy_id, attempt, now)
     if attempt.token.startswith("sy2-"):
         attempts.leave(db, copies.existing(db, copy_id), now)
 
@@ -134,7 +136,7 @@ def believe_the_storage(db, taken):
 
 def retire_at_once(self, db, file, offer, now):
     for copy in copies.where(db, "file_id = ? AND status = 'live'", (file.id,)):
-        retire(db, copy, now, reason="planted: a newer one will come")
+        retire_unless_kept(db, copy, now, reason="planted: a newer one will come")
     return _plan(self, db, file, offer, now)
 
 
@@ -173,7 +175,7 @@ def share(self, db, offer, now):
     file = files.get(db, offer.file_id)
     if file and rename_sources(db, file.id, offer.sha256, offer.fingerprint.size, None):
         files.update(db, file.id, sha256=offer.sha256, due_at=None)
-        return Declined.SETTLED
+        return Declined.NEEDLESS
     return _begin(self, db, offer, now)
 
 

@@ -160,7 +160,7 @@ class Engine:
         between: Callable[[str], None],
         hints: Callable[[], list[tuple[bytes, bool]]],
         lapse: Callable[[float], None] = lambda _seconds: None,
-        listed_from: int = PollOptions().listed_from,
+        listing_threshold: int = PollOptions().listing_threshold,
     ) -> None:
         """`lapse` lets the time pass for which an upload waits."""
         self._service, self._clock, self._hints = service, clock, hints
@@ -170,7 +170,7 @@ class Engine:
         poller = self.parts.poller
         for waiting in (poller, poller.listing, self.parts.deleter, self.parts.confirmer):
             waiting.pause = lambda _: False
-        poller.options = replace(poller.options, listed_from=listed_from)
+        poller.options = replace(poller.options, listing_threshold=listing_threshold)
         poller.listing.options = poller.options
         stop = self.parts.uploader._stop
 

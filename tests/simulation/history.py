@@ -133,7 +133,7 @@ class Schedule:
                     between=self._between_starting,
                     hints=self._take_hints,
                     lapse=self._lapse,
-                    listed_from=self.plan.listed_from,
+                    listing_threshold=self.plan.listed_from,
                 )
                 return
             except PowerCut:

@@ -63,7 +63,7 @@ class Plan:
     ahead_seconds: float = 0.0
     after_upload: str = "keep"
     #: so many videos that are due at once are followed by a listing
-    listed_from: int = PollOptions().listed_from
+    listed_from: int = PollOptions().listing_threshold
     #: how the service differs from others
     traits: Personality = field(default_factory=Personality)
     #: commits that a power cut takes with it (none, with synchronous=FULL)
@@ -132,5 +132,5 @@ def plan_for(seed: int) -> Plan:
         names_uploaders=rng.random() < 0.2,
         ahead_seconds=rng.choice((0.0, 0.0, 0.0, -20.0, 20.0)),
         weather=weather,
-        listed_from=rng.choice((1, 2, PollOptions().listed_from)),
+        listed_from=rng.choice((1, 2, PollOptions().listing_threshold)),
     )

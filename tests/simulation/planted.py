@@ -110,7 +110,7 @@ BUGS = {
         seen_as=("one token", "orphan"),
     ),
     "a found attempt stays unanswered": Planted(
-        replaced=((Ledger, "settle", bugs.leave_the_found_unanswered),),
+        replaced=((Ledger, "attempt_found", bugs.leave_the_found_unanswered),),
         plan=replace(LATE, colleagues=0.5),
         seen_as=("not ours", "two objects"),
     ),

@@ -4,8 +4,8 @@ import pytest
 
 from syncd.disk import Fingerprint
 from syncd.report import status
-from syncd.state import ages, holds, observations, overview
-from syncd.state.ages import AgeStarts, AwaitedWork, Timing
+from syncd.state import ages, copies, holds, observations, overview
+from syncd.state.ages import AgeStarts, OverdueState, Timing
 from syncd.state.holds import pauses
 from syncd.state.ledger import Failure, Ledger, Offer, Stored
 from syncd.state.observations import Observation, Seen, Settling
@@ -15,7 +15,7 @@ POLICIES = {"f": Policy()}
 HOUR = 3600.0
 
 
-class Desk:
+class AgingDesk:
     def __init__(self, store):
         self.store, self.now = store, 1_000_000.0
         self.ledger = Ledger(policies=POLICIES, instance=store.instance)
@@ -50,7 +50,7 @@ class Desk:
         copy = self.begin(path)
         stored = Stored("00000000-0000-4000-8000-000000000001", "r", status)
         self.do(self.ledger.stored, copy.id, stored, self.now, look=self.now)
-        return copy
+        return self.store.read(lambda db: copies.existing(db, copy.id))
 
     def fail(self, path, times, status=500):
         for _ in range(times):
@@ -70,7 +70,7 @@ class Desk:
 
 @pytest.fixture
 def desk(store):
-    return Desk(store)
+    return AgingDesk(store)
 
 
 def settling(desk):
@@ -104,12 +104,12 @@ def deleting(desk):
 
 #: How a file comes into each state, and the seconds after which it is overdue.
 STATES = {
-    AwaitedWork.SETTLING: (settling, 60.0),
-    AwaitedWork.QUEUED: (queued, 600.0),
-    AwaitedWork.FAILING: (failing, 600.0),
-    AwaitedWork.IN_DOUBT: (in_doubt, 180.0),
-    AwaitedWork.PROCESSING: (processing, 86_400.0),
-    AwaitedWork.DELETING: (deleting, 660.0),
+    OverdueState.SETTLING: (settling, 60.0),
+    OverdueState.QUEUED: (queued, 600.0),
+    OverdueState.FAILING: (failing, 600.0),
+    OverdueState.IN_DOUBT: (in_doubt, 180.0),
+    OverdueState.PROCESSING: (processing, 86_400.0),
+    OverdueState.DELETING: (deleting, 660.0),
 }
 
 
@@ -119,7 +119,7 @@ def test_each_state_is_overdue_past_its_limit_and_not_before(desk, state):
     since = desk.now
     come_into(desk)
     desk.now = since + limit - 2
-    progress = {"progress_at": since} if state is AwaitedWork.QUEUED else {}
+    progress = {"progress_at": since} if state is OverdueState.QUEUED else {}
     assert desk.overdue(**progress) == []
     desk.now = since + limit + 2
     assert desk.overdue(**progress) == [(state, "a", 1)]
@@ -132,15 +132,17 @@ def test_a_video_is_overdue_also_where_the_service_asks_to_wait_again_and_again(
     copy, since = desk.store_it(b"a", "processing"), desk.now
     failure = Failure("Service Unavailable", 503)
     for _ in range(5):
-        desk.do(desk.ledger.still_processing, copy.id, "pending", desk.now, failure)
+        desk.do(desk.ledger.still_processing, copy, "pending", desk.now, failure)
     desk.now = since + 24 * HOUR - 2
     assert desk.overdue(undisturbed_since=desk.now - 30) == []
     desk.now += 4
-    assert desk.overdue(undisturbed_since=desk.now - 30) == [(AwaitedWork.PROCESSING, "a", 1)]
+    assert desk.overdue(undisturbed_since=desk.now - 30) == [(OverdueState.PROCESSING, "a", 1)]
 
 
 @pytest.mark.parametrize("scope", ["f", holds.EVERYWHERE])
-@pytest.mark.parametrize("state", [AwaitedWork.QUEUED, AwaitedWork.FAILING, AwaitedWork.DELETING])
+@pytest.mark.parametrize(
+    "state", [OverdueState.QUEUED, OverdueState.FAILING, OverdueState.DELETING]
+)
 def test_what_is_paused_is_not_overdue_and_what_goes_on_is(desk, state, scope):
     since = desk.now
     STATES[state][0](desk)
@@ -152,14 +154,16 @@ def test_what_is_paused_is_not_overdue_and_what_goes_on_is(desk, state, scope):
     assert desk.overdue(progress_at=since, undisturbed_since=desk.now) == [], "it begins anew"
 
 
-@pytest.mark.parametrize("state", [AwaitedWork.QUEUED, AwaitedWork.FAILING, AwaitedWork.DELETING])
+@pytest.mark.parametrize(
+    "state", [OverdueState.QUEUED, OverdueState.FAILING, OverdueState.DELETING]
+)
 def test_what_is_held_is_not_overdue(desk, state):
     since = desk.now
     STATES[state][0](desk)
-    if state is AwaitedWork.DELETING:
+    if state is OverdueState.DELETING:
         desk.hold("deletions", "f")
     else:
-        desk.hold("sending", holds.workspace(None))
+        desk.hold("sending", holds.workspace_scope(None))
     desk.now += 10 * HOUR
     assert desk.overdue(progress_at=since) == []
 
@@ -181,7 +185,7 @@ def test_a_file_that_was_tried_again_and_again_is_named_whatever_its_age(desk):
     desk.fail(b"a", 4)
     assert desk.overdue() == []
     desk.fail(b"a", 1)
-    assert desk.overdue() == [(AwaitedWork.FAILING, "a", 1)]
+    assert desk.overdue() == [(OverdueState.FAILING, "a", 1)]
 
 
 def test_ages_count_from_when_a_file_was_due_first_and_not_from_its_next_try(desk):
@@ -193,7 +197,7 @@ def test_ages_count_from_when_a_file_was_due_first_and_not_from_its_next_try(des
     failure = Failure("the storage refuses it", 403)
     desk.do(desk.ledger.not_sent, copy.id, desk.now, failure=failure, again_at=desk.now + HOUR)
     desk.now = since + 601
-    assert desk.overdue() == [(AwaitedWork.FAILING, "a", 1)]
+    assert desk.overdue() == [(OverdueState.FAILING, "a", 1)]
     facts = desk.store.read(lambda db: overview.overview(db, desk.now))
     assert facts["folders"][0]["oldest_queued_seconds"] == 601
 
@@ -208,7 +212,7 @@ def test_a_file_that_was_put_off_again_and_again_waits_since_it_was_due_first(de
         desk.do(desk.ledger.put_off, file.id, desk.now + 60)
         desk.now += 60
     assert desk.now - since > 600
-    assert desk.overdue() == [(AwaitedWork.FAILING, "a", 1)]
+    assert desk.overdue() == [(OverdueState.FAILING, "a", 1)]
 
 
 @pytest.mark.row(79)
@@ -233,7 +237,7 @@ def test_a_delete_that_is_refused_is_named_with_its_cause(desk):
 def test_what_may_have_moved_into_a_paused_folder_waits_for_its_resume(desk):
     deleting(desk)
     desk.now += HOUR
-    assert [state for state, _, _ in desk.overdue()] == [AwaitedWork.DELETING]
+    assert [state for state, _, _ in desk.overdue()] == [OverdueState.DELETING]
     desk.do(lambda db: db.conn.execute("INSERT INTO folders (name, path) VALUES ('p', x'2f70')"))
     moved = Observation(b"moved", Seen.PRESENT, Fingerprint(1, 3, 5, 5))
     settling = Settling(0.0, 60.0)

@@ -261,7 +261,7 @@ def test_files_that_are_gone_make_no_scan_and_no_pass_dearer(store, status):
                 ),
                 steps(db, lambda db: scan_index.in_directory(db, "f", b"d")),
                 steps(db, lambda db: scan_index.next_directories(db, "f", b"", 1000)),
-                steps(db, lambda db: due.outstanding(db, now=NOW, attempts=5, deletions=False)),
+                steps(db, lambda db: due.pass_counts(db, now=NOW, attempts=5, deletions=False)),
             ]
 
         return store.write(fill)

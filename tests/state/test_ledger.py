@@ -24,7 +24,7 @@ SETTLING = Settling(settle_seconds=5.0, grace_seconds=60.0)
 UUID = "00000000-0000-4000-8000-00000000000"
 
 
-class Desk:
+class LedgerDesk:
     """A store with two folders, and verbs that fill in what a test does not care for."""
 
     def __init__(self, store):
@@ -84,7 +84,7 @@ class Desk:
 
 @pytest.fixture
 def desk(store):
-    return Desk(store)
+    return LedgerDesk(store)
 
 
 def test_the_intent_is_committed_before_anything_is_sent(desk):
@@ -164,8 +164,8 @@ def test_a_refused_content_is_failed_and_only_a_change_sends_the_file_again(desk
     file = desk.see(b"a")
     copy = desk.begin(file)
     failure = Failure("too large", 413, "file.too_large", "req-1")
-    desk.do(desk.ledger.refused, copy.id, failure, desk.now)
-    assert desk.begin(file) is Declined.SETTLED
+    desk.do(desk.ledger.refused_for_good, copy.id, failure, desk.now)
+    assert desk.begin(file) is Declined.NEEDLESS
     kept = desk.copy(copy)
     assert (kept.status, kept.error_message, kept.error_request_id) == (
         "failed",
@@ -313,7 +313,7 @@ def test_retirement_is_revoked_by_a_return_until_a_delete_is_committed(desk):
         if delete_sent:
             assert desk.do(desk.deletions.begin_delete, [copy], desk.now)
         desk.see(b"a", 1)
-        assert bool(desk.do(desk.deletions.asked_for, [desk.copy(copy)])) is not delete_sent
+        assert bool(desk.do(desk.deletions.needed_again, [desk.copy(copy)])) is not delete_sent
         desk.answer(copy)
         expected = CopyStatus.RETIRING if delete_sent else CopyStatus.LIVE
         assert desk.copy(copy).status is expected
@@ -360,7 +360,7 @@ def test_a_rename_moves_the_copy_without_traffic(desk):
     old, copy = desk.sync(b"old", mark=1)
     desk.see(b"old", seen=Seen.MISSING)
     new = desk.see(b"new", 1)
-    assert desk.begin(new, vacated={old.id}) is Declined.SETTLED
+    assert desk.begin(new, vacated={old.id}) is Declined.NEEDLESS
     assert desk.copy(copy).file_id == new.id
     assert desk.file(old) is None
     assert desk.file(new).due_at is None
@@ -386,7 +386,7 @@ def test_a_file_whose_content_is_live_elsewhere_stays_due_until_somebody_looked_
     assert [file.id for file in desk.do(due.uploads, desk.now, 10)] == [moved.id]
     desk.see(b"old", seen=Seen.MISSING)
     assert desk.do(awaiting_rename, [old.id], POLICIES, desk.now)
-    assert desk.begin(moved, vacated={old.id}) is Declined.SETTLED
+    assert desk.begin(moved, vacated={old.id}) is Declined.NEEDLESS
     assert desk.do(due.uploads, desk.now + 1000, 10) == []
 
 
@@ -425,7 +425,7 @@ def test_a_rename_over_a_synced_file_retires_what_was_there(desk):
     _, replaced = desk.sync(b"final", B, 2, mark=2)
     desk.see(b"draft", seen=Seen.MISSING)
     final = desk.see(b"final", 1)
-    assert desk.begin(final, A, vacated={source.id}) is Declined.SETTLED
+    assert desk.begin(final, A, vacated={source.id}) is Declined.NEEDLESS
     assert desk.copy(kept).file_id == final.id
     assert (desk.copy(kept).status, desk.copy(replaced).status) == ("live", "retiring")
 
@@ -546,7 +546,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
 
     def waiting():
         return desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=5, deletions=False)
         ).waiting
 
     assert waiting() == 1, "one file"
@@ -558,7 +558,7 @@ def test_a_pass_waits_neither_for_a_held_upload_nor_for_what_goes_only_after_it(
 def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(desk):
     def counts(**asked):
         asked = {"attempts": 2, "deletions": False} | asked
-        told = desk.store.read(lambda db: due.outstanding(db, now=desk.now, **asked))
+        told = desk.store.read(lambda db: due.pass_counts(db, now=desk.now, **asked))
         return told.synced, told.waiting, told.failed
 
     desk.sync(b"live")
@@ -580,7 +580,7 @@ def test_what_a_pass_cannot_bring_further_counts_as_failed_and_not_as_waiting(de
 def test_a_file_with_a_live_copy_counts_as_synced_only_while_that_has_its_content(desk):
     def counts():
         told = desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=2, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=2, deletions=False)
         )
         return told.synced, told.waiting, told.failed, told.held
 
@@ -602,7 +602,7 @@ def test_a_file_with_a_live_copy_counts_as_synced_only_while_that_has_its_conten
 def test_a_file_whose_upload_was_broken_off_waits_once_beside_the_record_it_left(desk):
     def waiting():
         return desk.store.read(
-            lambda db: due.outstanding(db, now=desk.now, attempts=5, deletions=False)
+            lambda db: due.pass_counts(db, now=desk.now, attempts=5, deletions=False)
         ).waiting
 
     for number, name in enumerate((b"a", b"b")):

@@ -110,7 +110,7 @@ def home(tmp_path):
 
 
 def lost(store):
-    return store.read(holds.is_lost)
+    return store.read(holds.is_ledger_incomplete)
 
 
 def message(store):

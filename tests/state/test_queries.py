@@ -27,7 +27,7 @@ ASKED = {
     "polls beside listings": lambda db: polls.due(db, NOW, 10, LISTED),
     "next poll beside listings": lambda db: polls.next_due(db, NOW, LISTED),
     "pending videos": lambda db: polls.pending(db, NOW),
-    "videos of a page": lambda db: polls.shown(db, "w", ["u"]),
+    "videos of a page": lambda db: polls.processing_among(db, "w", ["u"]),
     "missing": lambda db: due.missing(db, NOW, "f", 10),
     "deletions": lambda db: due.deletions(db, NOW, 10, missing=True),
     "next deletion": lambda db: due.next_deletion(db, NOW),
@@ -39,7 +39,7 @@ ASKED = {
     "holds that are not up to date": lambda db: DELETIONS.is_review_due(db, "f"),
     "many missing": lambda db: DELETIONS.review(db, "f", NOW),
     "nothing decided": missing.undecided,
-    "how far a pass is": lambda db: due.outstanding(
+    "how far a pass is": lambda db: due.pass_counts(
         db, now=NOW, attempts=5, deletions=True, closed=["g"]
     ),
     "one line on how things stand": overview.summary,

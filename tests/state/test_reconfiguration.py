@@ -194,7 +194,7 @@ def test_what_another_workspace_refused_is_sent_to_the_right_one(known):
         offer = Offer(file.id, file.fingerprint, A, "video/mp4", "direct", vacated=())
         copy = known.do(ledger.begin, offer, 1e6)
         if uuid is None:
-            known.do(ledger.refused, copy.id, Failure("no such workspace", 404), 1e6)
+            known.do(ledger.refused_for_good, copy.id, Failure("no such workspace", 404), 1e6)
         else:
             known.do(ledger.stored, copy.id, Stored(uuid, "r", "pending"), 1e6, look=1e6)
             known.do(ledger.processing_failed, copy.id, Failure("no frames"), 1e6)

@@ -15,7 +15,7 @@ POLICIES = {"f": Policy()}
 SHA = "ab" * 32
 
 
-class Desk:
+class RetryDesk:
     def __init__(self, store):
         self.now = 1000.0
         self.adopt(store)
@@ -82,7 +82,7 @@ class Desk:
 def desk(tmp_path):
     store = Store(tmp_path / "state")
     store.open(0.0)
-    desk = Desk(store)
+    desk = RetryDesk(store)
     yield desk
     desk.store.close()
 
@@ -101,7 +101,9 @@ def test_all_that_waits_for_its_next_try_is_due_now(desk):
 def test_what_was_refused_for_good_is_tried_again_only_where_that_is_asked_for(desk):
     desk.see(b"a")
     copy = desk.begin(b"a")
-    desk.store.write(lambda db: desk.ledger.refused(db, copy.id, Failure("no", 422), desk.now))
+    desk.store.write(
+        lambda db: desk.ledger.refused_for_good(db, copy.id, Failure("no", 422), desk.now)
+    )
     everything = desk.retrying.all_waiting
     assert desk.store.write(lambda db: everything(db, desk.now, failed=False)) == 0
     assert desk.due() == []
@@ -283,7 +285,7 @@ def test_what_failed_in_a_folder_that_is_not_worked_on_now_keeps_no_other_from_b
     stored = Stored("u", "r", "pending")
     desk.store.write(lambda db: desk.ledger.stored(db, video.id, stored, desk.now, look=0.0))
     desk.store.write(lambda db: desk.ledger.processing_failed(db, video.id, failure, desk.now))
-    desk.store.write(lambda db: desk.ledger.refused(db, refused.id, failure, desk.now))
+    desk.store.write(lambda db: desk.ledger.refused_for_good(db, refused.id, failure, desk.now))
     elsewhere = Retrying(policies={})
     desk.store.write(lambda db: elsewhere.all_waiting(db, desk.now, failed=True))
     assert desk.due() == [b"refused"]

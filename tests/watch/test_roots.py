@@ -261,7 +261,7 @@ def test_the_files_that_it_lacks_are_named_row_by_row(alike, tmp_path):
 @pytest.mark.parametrize("verdict", ["approved", "rejected"])
 def test_a_verdict_on_it_reaches_exactly_the_files_that_were_shown(alike, verdict):
     hold = alike.holds()["root_replaced"]
-    shown = alike.store.read(lambda db: decisions.newest(db, hold.id))
+    shown = alike.store.read(lambda db: decisions.last_named(db, hold.id))
     (alike.root / "e").unlink()
     alike.scan()
     now = alike.now()

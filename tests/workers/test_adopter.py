@@ -334,7 +334,7 @@ def test_a_download_that_breaks_off_ends_the_adoption_and_not_the_hold(shop, los
     again.faults({"match": "GET /_storage/*", "action": "drop_before"})
     with pytest.raises(FilesApiError):
         adopt(again, check=True)
-    assert again.store.read(holds.is_lost)
+    assert again.store.read(holds.is_ledger_incomplete)
     again.faults()
     assert adopt(again, check=True)["live"] == 1
 

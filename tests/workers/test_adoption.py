@@ -150,7 +150,7 @@ def test_an_adoption_that_was_cut_short_is_repeated(synced, monkeypatch, cut):
         with pytest.raises(StateError, match="cut"):
             synced.command(parts, "adopt")
     with synced.parts() as parts:
-        assert parts.store.read(holds.is_lost)
+        assert parts.store.read(holds.is_ledger_incomplete)
         synced.command(parts, "adopt")
         synced.sync(parts)
         assert synced.manifest(parts) == synced.before
@@ -224,7 +224,7 @@ def test_a_folder_that_is_not_there_refuses_adoption(synced):
     with synced.parts() as parts:
         with pytest.raises(AdoptError, match="folder g cannot be compared"):
             synced.command(parts, "adopt")
-        assert parts.store.read(holds.is_lost)
+        assert parts.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.long
@@ -260,7 +260,7 @@ def test_a_lost_ledger_is_not_rebuilt_from_another_organization(synced, is_empty
             synced.command(parts, "adopt")
         if is_empty:
             synced.sync(parts)
-        assert parts.store.read(holds.is_lost)
+        assert parts.store.read(holds.is_ledger_incomplete)
     assert synced.mutations() == sent
     with synced.parts() as parts:
         assert synced.command(parts, "adopt")["live"] == 2 * len(NAMES)
@@ -344,7 +344,7 @@ def test_a_state_that_was_put_back_is_noticed_before_anything_is_sent_or_deleted
     with synced.parts() as parts:
         assert not parts.gate.may_send()
         synced.sync(parts)
-        assert parts.store.read(holds.is_lost)
+        assert parts.store.read(holds.is_ledger_incomplete)
         assert synced.mutations() == sent
         assert synced.command(parts, "adopt")["live"] == 1
         synced.sync(parts)
@@ -359,7 +359,7 @@ def test_a_recent_live_copy_that_is_gone_shows_that_the_state_was_put_back(synce
         parts.clients[0].delete(synced.before["f", "a.txt"][1])
     with synced.parts() as parts:
         synced.sync(parts)
-        assert parts.store.read(holds.is_lost)
+        assert parts.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.long
@@ -368,7 +368,7 @@ def test_a_state_that_was_not_put_back_goes_on_after_one_look(synced):
     with synced.parts() as parts:
         parts.reconciler.step()
         assert parts.gate.may_send()
-        assert not parts.store.read(holds.is_lost)
+        assert not parts.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.long
@@ -383,7 +383,7 @@ def test_a_later_attempt_that_somebody_made_up_is_no_evidence(synced):
         client.create([NewFile(local_file_path=forged)])
     with synced.parts() as parts:
         parts.reconciler.step()
-        assert not parts.store.read(holds.is_lost)
+        assert not parts.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.long

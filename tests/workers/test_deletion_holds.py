@@ -620,7 +620,7 @@ def test_a_hold_whose_last_file_was_deleted_by_others_ends(full):
 def test_one_pass_waits_for_what_was_approved_and_not_for_what_is_held(full):
     def waiting():
         return full.store.read(
-            lambda db: due.outstanding(db, now=full.now, attempts=5, deletions=False)
+            lambda db: due.pass_counts(db, now=full.now, attempts=5, deletions=False)
         ).waiting
 
     lose_directory(full)
@@ -753,7 +753,7 @@ def test_changes_of_most_of_a_folder_are_held_before_the_first_is_sent(guarded):
     (hold,) = guarded.store.read(holds.open_holds)
     assert (hold.stops, hold.reason, hold.affects) == ("sending", "many_changed", 10)
     tally = guarded.store.read(
-        lambda db: due.outstanding(db, now=guarded.now, attempts=5, deletions=False)
+        lambda db: due.pass_counts(db, now=guarded.now, attempts=5, deletions=False)
     )
     assert (tally.synced, tally.waiting) == (len(before) - 10, 0), "the held ones count as held"
     assert guarded.live() == before

@@ -815,7 +815,7 @@ def _approved_whatever_is_missing(monkeypatch):
 
 def _kept_where_nothing_is_mirrored(monkeypatch):
     monkeypatch.setattr(Deletions, "_keep_unmirrored", lambda _self, _db, known: known)
-    monkeypatch.setattr("syncd.state.deletions._Known.is_kept", False)
+    monkeypatch.setattr("syncd.state.deletions._Case.is_kept", False)
 
 
 def _freed_at_once(monkeypatch):

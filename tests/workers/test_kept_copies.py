@@ -175,7 +175,7 @@ def asked_for(patient):
 
 
 def outstanding(shop):
-    return shop.store.read(due.outstanding, now=shop.now, attempts=5, deletions=False)
+    return shop.store.read(due.pass_counts, now=shop.now, attempts=5, deletions=False)
 
 
 def test_an_answer_that_fails_is_asked_for_again_soon_and_until_then_the_file_waits(asked_for):

@@ -108,7 +108,7 @@ def test_nothing_is_taken_away(shop, scope):
 def test_a_pass_does_not_wait_for_it(shop, scope):
     shop.drop("a", b"a")
     pause(shop, scope)
-    left = shop.store.read(due.outstanding, now=shop.now, attempts=5, deletions=True)
+    left = shop.store.read(due.pass_counts, now=shop.now, attempts=5, deletions=True)
     assert (left.waiting, left.failed, left.held) == (0, 0, 1)
 
 

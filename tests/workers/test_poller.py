@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 from syncd.emulator.video import make_video
-from syncd.files_api import NotFoundError, ProcessingStatus, RateLimitedError
+from syncd.files_api import NotFoundError, ProcessingStatus, RateLimitedError, ServerError
 from syncd.state.lifecycle import CopyStatus
+from syncd.state.observations import Seen
 
 
 @pytest.fixture
@@ -106,6 +107,29 @@ class Answering:
 
     def __getattr__(self, name):
         return getattr(self._client, name)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_look_leaves_a_video_alone_that_retired_while_it_was_asked_for(shop, is_answered):
+    shop.drop("v.mp4", b"v")
+    shop.upload()
+    assert shop.copy("v.mp4").status is CopyStatus.PROCESSING
+    retired = []
+
+    def get_status(file_uuid):
+        (shop.root / "v.mp4").unlink()
+        file = shop.notice("v.mp4", Seen.MISSING)
+        shop.now = file.due_at
+        shop.store.write(shop.deletions.confirm_missing, [file.id], shop.now)
+        retired.append(shop.copy("v.mp4"))
+        if not is_answered:
+            raise ServerError("no answer", operation="get_status", status=503)
+        return ProcessingStatus(file_uuid=file_uuid, processing_status="processing")
+
+    shop.poller.client = Answering(shop.client, get_status=get_status)
+    shop.poller.look(shop.copy("v.mp4"))
+    assert retired == [shop.copy("v.mp4")]
+    assert (retired[0].status, retired[0].due_at) == (CopyStatus.RETIRING, shop.now)
 
 
 @pytest.mark.long

@@ -287,7 +287,7 @@ def test_a_delete_that_is_refused_is_left_to_the_next_pass_after_five_tries(shop
 
     def waiting():
         counts = shop.store.read(
-            lambda db: due.outstanding(db, now=shop.now, attempts=5, deletions=True)
+            lambda db: due.pass_counts(db, now=shop.now, attempts=5, deletions=True)
         )
         return (counts.waiting, counts.failed)
 

@@ -161,7 +161,7 @@ def test_what_is_stopped_is_neither_due_nor_waited_for(dropped, part, waits):
     def waiting():
         return dropped.store.read(
             lambda db: (
-                due.outstanding(db, attempts=1, deletions=False, now=dropped.now).waiting,
+                due.pass_counts(db, attempts=1, deletions=False, now=dropped.now).waiting,
                 len(due.uploads(db, dropped.now, 9)),
             )
         )

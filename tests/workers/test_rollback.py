@@ -169,7 +169,7 @@ def test_an_object_shown_before_a_listing_breaks_off_is_evidence(shop, pages, se
     pages.fails_at, pages.error = 2, failing(ServerError, status=504)
     check.step()
     assert gate.checked
-    assert shop.store.read(holds.is_lost)
+    assert shop.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.row(67)
@@ -208,7 +208,7 @@ def test_where_the_order_is_unknown_the_whole_listing_is_compared(shop, pages, i
     check, gate = starting(shop, pages)
     check.step()
     assert gate.checked
-    assert shop.store.read(holds.is_lost) == is_gone
+    assert shop.store.read(holds.is_ledger_incomplete) == is_gone
 
 
 @pytest.mark.row(67)
@@ -217,7 +217,7 @@ def test_an_empty_listing_shows_that_what_the_ledger_has_live_is_gone(shop, page
         shop.client.delete(shop.copy(f"{number}.txt").file_uuid)
     check, _ = starting(shop, pages)
     check.step()
-    assert shop.store.read(holds.is_lost)
+    assert shop.store.read(holds.is_ledger_incomplete)
 
 
 @pytest.mark.row(67)
@@ -233,7 +233,7 @@ def test_in_a_shared_workspace_only_our_own_objects_are_evidence(shop, pages, is
     check, gate = starting(shop, pages)
     check.step()
     assert gate.checked
-    assert shop.store.read(holds.is_lost) == is_put_back
+    assert shop.store.read(holds.is_ledger_incomplete) == is_put_back
 
 
 def forget(db, token):

@@ -4,15 +4,15 @@ import itertools
 
 import pytest
 
-from syncd.state import due, files, manifest, overview, unfinished
-from syncd.state.holds import EVERYWHERE, place, release, sending_of, standstill
+from syncd.state import awaited, due, files, manifest, overview
+from syncd.state.holds import EVERYWHERE, place, release, sending_scope, standstill
 from syncd.state.intents import Declined
 from syncd.state.lifecycle import FileStatus
 from syncd.state.manifest import Word
 from tests.workers.test_deleter import lose
 from tests.workers.test_paused import offer
 
-KINDS = [("folder", "f"), ("folder", EVERYWHERE), ("sending", sending_of("f"))]
+KINDS = [("folder", "f"), ("folder", EVERYWHERE), ("sending", sending_scope("f"))]
 HOLDS = [
     pytest.param({"stops": stops, "scope": scope, "reason": reason}, id=f"{reason} {stops} {scope}")
     for reason, (stops, scope) in itertools.product(standstill.REASONS, KINDS)
@@ -50,9 +50,9 @@ def test_its_files_are_held_and_nobody_waits_for_them(shop, hold):
     assert shop.store.read(manifest.word, file.id) is Word.HELD
     assert shop.store.read(overview.overview, shop.now)["counts"] == {"held": 1, "settling": 1}
     assert not shop.store.read(due.is_settling, shop.now, ["f"])
-    left = shop.store.read(due.outstanding, now=shop.now, attempts=5, deletions=True)
+    left = shop.store.read(due.pass_counts, now=shop.now, attempts=5, deletions=True)
     assert (left.waiting, left.failed, left.held) == (0, 0, 2)
-    left = shop.store.read(unfinished.unfinished, [("f", b"a")], up_to=file.id)
+    left = shop.store.read(awaited.count, [("f", b"a")], up_to=file.id)
     assert (left.going, left.blocked) == ({}, 1)
 
 
@@ -69,7 +69,7 @@ def test_a_hold_on_sending_alone_lets_deletions_go_on(shop, hold):
 
 
 def test_a_folder_whose_name_reads_like_the_scope_of_another_stops_no_other(store):
-    hold = {"stops": "folder", "scope": sending_of("f"), "reason": standstill.REASONS[0]}
+    hold = {"stops": "folder", "scope": sending_scope("f"), "reason": standstill.REASONS[0]}
     store.write(lambda db: place(db, **hold, message="m", now=1.0))
     assert store.read(lambda db: db.value(f"SELECT {standstill.condition(repr('f'))}")) == 0
     assert not standstill.covers(store.read(standstill.scopes), "f")

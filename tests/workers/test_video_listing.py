@@ -23,7 +23,7 @@ from syncd.workers.video_listing import _Course
 from tests.workers.conftest import KEY, OURS, Shop
 
 WORKSPACE, OTHER_WORKSPACE = (f"00000000-0000-4000-8000-00000000000{n}" for n in "12")
-FEW, MANY = PollOptions().listed_from - 1, 30
+FEW, MANY = PollOptions().listing_threshold - 1, 30
 
 
 class Cinema(Shop):

@@ -77,8 +77,8 @@ def advance_to(db: Database, least: int) -> None:
     missing = least - progress(db)
     if missing <= 0:
         return
-    known = db.conn.execute(
+    updated = db.conn.execute(
         "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'history'", (missing,)
     ).rowcount
-    if not known:
+    if not updated:
         db.conn.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('history', ?)", (missing,))

@@ -109,7 +109,7 @@ class Store:
                 loss = f"the state database in {self.directory} is gone"
             elif known is not None and own == known.id and here.progress < known.progress:
                 loss = f"an older state database was put into {self.directory}"
-            if loss and not holds.is_lost(db):
+            if loss and not holds.is_ledger_incomplete(db):
                 hold_everything(db, loss, now)
             return here
 
@@ -145,7 +145,7 @@ class Store:
         """
         if self.displaced:
             return
-        here = self.read(lambda db: None if holds.is_lost(db) else _here(db))
+        here = self.read(lambda db: None if holds.is_ledger_incomplete(db) else _here(db))
         if here is None or here == self._remembered:
             return
         try:
@@ -177,7 +177,7 @@ class Store:
 
         Raise DamagedStateError when the database is damaged: no copy of it displaces a good one.
         """
-        if backups.is_due(self.directory, now) and not self.read(holds.is_lost):
+        if backups.is_due(self.directory, now) and not self.read(holds.is_ledger_incomplete):
             try:
                 self.read(lambda db: schema.refuse_damaged(db, self._path))
             except DamagedStateError as error:

@@ -63,7 +63,7 @@ REPLACE = "only if this one is meant to replace the old one: syncd deletes appro
 _DEFAULT_WORKSPACE = "default"
 
 
-def workspace(uuid: str | None) -> str:
+def workspace_scope(uuid: str | None) -> str:
     """Return the scope of a workspace."""
     return uuid or _DEFAULT_WORKSPACE
 
@@ -126,21 +126,21 @@ def place(
     `{id}` in a `syncd deletes` command, or in `REPLACE`, stands for the hold's id, and `{files}` at
     the beginning of the message for the number of files.
     """
-    facts = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
-    known = db.conn.execute(
+    columns = (message, affects, json.dumps(list(first[:FIRST])), json.dumps(list(commands)))
+    updated = db.conn.execute(
         "UPDATE holds SET message = ?, affects = ?, first = ?, commands = ? "
         "WHERE stops = ? AND scope = ? AND reason = ? AND released_at IS NULL",
-        (*facts, stops, scope, reason),
+        (*columns, stops, scope, reason),
     ).rowcount
-    if not known:
+    if not updated:
         db.conn.execute(
             "INSERT INTO holds (message, affects, first, commands, stops, scope, reason, since) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*facts, stops, scope, reason, now),
+            (*columns, stops, scope, reason, now),
         )
         if is_told:
             tell(db, open_id(db, stops=stops, scope=scope, reason=reason), now)
-    return not known
+    return not updated
 
 
 def tell(db: Database, hold_id: int | None, now: float) -> None:
@@ -155,7 +155,7 @@ def _folder_of(hold: Hold) -> str:
     """Return the folder that a hold is about; empty for none."""
     if hold.stops != "sending":
         return "" if hold.scope == EVERYWHERE else hold.scope.partition("/")[0]
-    name = hold.scope.removeprefix(sending_of(""))
+    name = hold.scope.removeprefix(sending_scope(""))
     return "" if name == hold.scope else name
 
 
@@ -201,7 +201,7 @@ def is_held(db: Database, stops: Stops, scope: str) -> bool:
     return row is not None
 
 
-def is_lost(db: Database) -> bool:
+def is_ledger_incomplete(db: Database) -> bool:
     """Say whether the ledger does not know all that is ours: then no request changes anything."""
     return (
         db.conn.execute(
@@ -222,7 +222,7 @@ def stops_deletions(db: Database, folder: str) -> bool:
     return row is not None
 
 
-def sending_of(folder: str) -> str:
+def sending_scope(folder: str) -> str:
     """Return the scope of a hold on sending that concerns one folder.
 
     A hold that stops its deletions, or all of it, has the folder's name as its scope.

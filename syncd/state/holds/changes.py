@@ -32,8 +32,8 @@ def hold(db: Database, file: File, now: float) -> bool:
     """Hold the new content of `file` if most of its folder changed within the hour."""
     if file.verdict is Verdict.APPROVED or not _supersedes(db, file):
         return False
-    known = {"folder": file.folder, "since": now - WINDOW_SECONDS}
-    changed = db.conn.execute(f"SELECT count(*) {_CHANGED}", known).fetchone()[0]
+    parameters = {"folder": file.folder, "since": now - WINDOW_SECONDS}
+    changed = db.conn.execute(f"SELECT count(*) {_CHANGED}", parameters).fetchone()[0]
     synced = db.conn.execute(
         "SELECT count(*) FROM (SELECT 1 FROM files WHERE folder = ? AND EXISTS (SELECT 1 "
         "FROM copies WHERE file_id = files.id AND copies.status = 'live') LIMIT ?)",
@@ -45,7 +45,7 @@ def hold(db: Database, file: File, now: float) -> bool:
         db,
         [file.id],
         stops="sending",
-        scope=holds.sending_of(file.folder),
+        scope=holds.sending_scope(file.folder),
         reason=MANY_CHANGED,
         message="most of the folder changed within an hour; the previous remote copies stay: if "
         "that is right, approve it, and the new content is sent; else reject it, and these files "

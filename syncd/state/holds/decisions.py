@@ -103,11 +103,11 @@ def name(
     Nothing is deleted or sent of a file before the hold that names it ends. What a rule decided,
     or a person under another hold, gives way to the new question.
     """
-    place: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
-    if is_new := holds.open_id(db, **place) is None:
-        holds.place(db, **place, message=message, commands=commands, now=now, is_told=False)
-    known = holds.existing(db, holds.open_id(db, **place))
-    hold_id = known.id
+    key: dict[str, Any] = {"stops": stops, "scope": scope, "reason": reason}
+    if is_new := holds.open_id(db, **key) is None:
+        holds.place(db, **key, message=message, commands=commands, now=now, is_told=False)
+    hold = holds.existing(db, holds.open_id(db, **key))
+    hold_id = hold.id
     named = [(hold_id, file_id) for file_id in file_ids]
     db.conn.executemany(
         "INSERT INTO decisions (hold_id, file_id, verdict, due_at) "
@@ -128,11 +128,11 @@ def name(
             "AND file_id NOT IN (SELECT value FROM json_each(?))",
             (hold_id, json.dumps(list(file_ids))),
         )
-    if only or len(named) > 1 or known.affects < FIRST:
+    if only or len(named) > 1 or hold.affects < FIRST:
         recount(db, hold_id)
     else:
         # Files that come one by one are counted one by one.
-        holds.note_files(db, known, affects=known.affects + len(named))
+        holds.note_files(db, hold, affects=hold.affects + len(named))
     if is_new and is_told:
         holds.tell(db, hold_id, now)
     return holds.existing(db, hold_id)
@@ -165,7 +165,7 @@ def stale(db: Database, folder: str) -> list[Hold]:
         f"AND reason IN ({', '.join('?' * len(holds.NAMING_FILES))}) "
         "AND affects <> (SELECT count(*) FROM decisions "
         "WHERE hold_id = holds.id AND verdict = 'held')",
-        (folder, holds.sending_of(folder), *holds.NAMING_FILES),
+        (folder, holds.sending_scope(folder), *holds.NAMING_FILES),
     )
     ids = {row[0] for row in rows}
     return [hold for hold in holds.open_holds(db) if hold.id in ids]
@@ -256,11 +256,11 @@ def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[
 def folder_of(hold: Hold) -> str:
     """Return the folder whose files a hold names."""
     if hold.stops == "sending":
-        return hold.scope.removeprefix(holds.sending_of(""))
+        return hold.scope.removeprefix(holds.sending_scope(""))
     return hold.scope.partition("/")[0]
 
 
-def newest(db: Database, hold_id: int) -> int:
+def last_named(db: Database, hold_id: int) -> int:
     """Return the number of the row that a hold named last: what it names later has a higher one."""
     row = db.conn.execute("SELECT max(id) FROM decisions WHERE hold_id = ?", (hold_id,))
     return int(row.fetchone()[0] or 0)
@@ -286,7 +286,9 @@ def decide(
     hold = decidable(db, hold_id, verdict, up_to=up_to)
     number = lacking
     if names_files(hold):
-        number = _carry_out(db, hold, verdict, now, newest(db, hold_id) if up_to is None else up_to)
+        number = _carry_out(
+            db, hold, verdict, now, last_named(db, hold_id) if up_to is None else up_to
+        )
     elif verdict == "rejected":
         raise ReviewError(
             f"nothing beneath {folder_of(hold)} is taken for deleted while another folder is in "
@@ -329,7 +331,7 @@ def _reached(
         "SELECT decisions.id, file_id FROM decisions JOIN files ON files.id = file_id "
         f"WHERE hold_id = ? AND decisions.id <= ? AND decisions.verdict IS NOT ? {condition} "
         f"AND (decisions.verdict = 'held' OR {_CHANGEABLE})",
-        (hold.id, newest(db, hold.id) if up_to is None else up_to, _outcome(hold, verdict)),
+        (hold.id, last_named(db, hold.id) if up_to is None else up_to, _outcome(hold, verdict)),
     ).fetchall()
 
 
@@ -371,8 +373,8 @@ def _split(db: Database, hold: Hold, now: float) -> None:
     ).fetchall()
     if late:
         db.conn.execute("DELETE FROM decisions WHERE hold_id = ? AND verdict = 'held'", (hold.id,))
-        place: dict[str, Any] = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
-        name(db, [row[0] for row in late], **place, message=hold.message, now=now)
+        key: dict[str, Any] = {"stops": hold.stops, "scope": hold.scope, "reason": hold.reason}
+        name(db, [row[0] for row in late], **key, message=hold.message, now=now)
 
 
 def is_changeable(db: Database, hold_id: int) -> bool:

@@ -98,18 +98,18 @@ def review(
         _release(db, folder, MORE_MISSING, now)
         return
     shown = _open(db, folder, MANY_MISSING)
-    known = {"folder": folder, **_times(now), **_marks(neighbours)}
+    parameters = {"folder": folder, **_times(now), **_marks(neighbours)}
     unnamed = [
         row[0]
         for row in db.conn.execute(
             f"SELECT id FROM files WHERE id IN ({_UNNAMED}) "
             f"AND NOT EXISTS ({_new_name(neighbours)})",
-            known,
+            parameters,
         )
     ]
     deleted = 0 if policy.limits.are_off else _deleted_lately(db, folder, now)
-    lost = len(unnamed) + _named(db, folder) + deleted
-    if not _are_too_many(db, folder, policy.limits, lost, deleted):
+    missing = len(unnamed) + _named(db, folder) + deleted
+    if not _are_too_many(db, folder, policy.limits, missing, deleted):
         if shown is None:
             _release(db, folder, MORE_MISSING, now)
         return
@@ -148,15 +148,15 @@ def _hold(
         log.warning("%s: deletions are held: %s missing", folder, counted(len(file_ids), "file"))
 
 
-def _are_too_many(db: Database, folder: str, limits: Limits, lost: int, deleted: int) -> bool:
-    if not limits.are_exceeded(lost, 0):
+def _are_too_many(db: Database, folder: str, limits: Limits, missing: int, deleted: int) -> bool:
+    if not limits.are_exceeded(missing, 0):
         return False
-    enough = limits.enough(lost)
+    enough = limits.enough(missing)
     row = db.conn.execute(
         f"SELECT count(*) FROM (SELECT 1 FROM files WHERE folder = ? AND {STORED} LIMIT ?)",
         (folder, enough),
     ).fetchone()
-    return limits.are_exceeded(lost, int(row[0]) + deleted)
+    return limits.are_exceeded(missing, int(row[0]) + deleted)
 
 
 def _named(db: Database, folder: str) -> int:

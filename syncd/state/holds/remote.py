@@ -73,7 +73,7 @@ def _hold(db: Database, folder: str, file_id: int, now: float) -> None:
         db,
         [file_id],
         stops="sending",
-        scope=holds.sending_of(folder),
+        scope=holds.sending_scope(folder),
         reason=REMOTE_GONE,
         message="files that are still here were deleted remotely, and not by syncd: if that is "
         "right, approve it, and they are left alone until they change; else reject it, and they "

@@ -2,13 +2,13 @@
 
 No answer of the service places or ends such a hold, as it does the gate's. Due work, counts, words,
 ages and the workers take up each reason in `REASONS` from here. The hold `stops` "sending", with
-the scope `sending_of`; a pause stops "folder", for deletions and `after_upload` look for it, too.
+the scope `sending_scope`; a pause stops "folder": deletions and `after_upload` look for it, too.
 """
 
 from collections.abc import Collection
 
 from syncd.state.database.connection import Database
-from syncd.state.holds import EVERYWHERE, PAUSED, sending_of
+from syncd.state.holds import EVERYWHERE, PAUSED, sending_scope
 
 #: The reasons of the holds that do so.
 REASONS = (PAUSED,)
@@ -26,7 +26,7 @@ def condition(folder: str, *, and_also: str = "1") -> str:
         f"(EXISTS (SELECT 1 FROM {_HOLDS} AND stops = 'folder' "
         f"AND scope IN ('{EVERYWHERE}', {folder}) AND {and_also}) "
         # Not for each file anew: SQLite reads this once for a whole query.
-        f"OR {folder} IN (SELECT substr(scope, {len(sending_of('')) + 1}) FROM {_HOLDS} "
+        f"OR {folder} IN (SELECT substr(scope, {len(sending_scope('')) + 1}) FROM {_HOLDS} "
         f"AND stops = 'sending' AND {and_also}))"
     )
 
@@ -35,7 +35,8 @@ def scopes(db: Database) -> frozenset[str]:
     """Return the folders that are at a standstill, and `EVERYWHERE` if all of them are."""
     rows = db.conn.execute(f"SELECT stops, scope FROM {_HOLDS} AND stops <> 'deletions'")
     return frozenset(
-        scope.removeprefix(sending_of("")) if stops == "sending" else scope for stops, scope in rows
+        scope.removeprefix(sending_scope("")) if stops == "sending" else scope
+        for stops, scope in rows
     )
 
 

@@ -30,8 +30,8 @@ _ENDLESS = standstill.condition("f.folder", and_also="until IS NULL")
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """The files of a selection that are not at rest."""
+class Awaited:
+    """The files of a selection that `wait` waits for, because they are not at rest."""
 
     #: how many go on by themselves, by word
     going: dict[Word, int]
@@ -41,13 +41,13 @@ class Unfinished:
     example: tuple[str, bytes] | None = None
 
 
-def newest(db: Database) -> int:
+def last_file_id(db: Database) -> int:
     """Return the greatest id of a file; files that are seen first later get greater ones."""
     return int(db.value("SELECT coalesce(max(id), 0) FROM files"))
 
 
-def unfinished(db: Database, selection: Selection, *, up_to: int) -> Unfinished:
-    """Return what is not at rest among the selected files with an id of at most `up_to`."""
+def count(db: Database, selection: Selection, *, up_to: int) -> Awaited:
+    """Count what is not at rest among the selected files with an id of at most `up_to`."""
     _choose(db, selection)
     words = ", ".join(f"'{word}'" for word in PENDING)
     rows = db.conn.execute(
@@ -60,7 +60,7 @@ def unfinished(db: Database, selection: Selection, *, up_to: int) -> Unfinished:
         {"up_to": up_to},
     ).fetchall()
     going = [row for row in rows if not row["blocked"]]
-    return Unfinished(
+    return Awaited(
         {Word(row["word"]): row["number"] for row in going},
         sum(row["number"] for row in rows if row["blocked"]),
         (going[0]["folder"], going[0]["path"]) if going else None,
