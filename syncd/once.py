@@ -17,11 +17,9 @@ from syncd.files_api import Aborted
 from syncd.heartbeat import TransferReport
 from syncd.log import printable
 from syncd.state import due, folders, holds, hooks, past, predecessor, receipts
-from syncd.state.chosen import Wanted, listing
 from syncd.state.database.store import Transaction, read_fact, set_fact
 from syncd.state.facts import LAST_ONCE
 from syncd.state.holds import Hold
-from syncd.state.manifest import Word
 from syncd.state.manual_retry import forget_backoff
 from syncd.state.texts import hold_object, shown
 from syncd.units import counted
@@ -157,6 +155,10 @@ def once(
 
 def _failures(components: Components) -> Iterator[dict[str, Any]]:
     """Yield each file that failed, also one that is left to the next pass, with its reason."""
+    # Only here: where nothing failed, a pass starts without them.
+    from syncd.state.chosen import Wanted, listing  # noqa: PLC0415
+    from syncd.state.manifest import Word  # noqa: PLC0415
+
     wanted = Wanted(words=frozenset((Word.FAILED, Word.QUEUED)))
     for entry in listing(components.store.read, wanted, time.time()):
         if entry["error"] and entry["folder"] in components.policies:
