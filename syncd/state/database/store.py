@@ -54,7 +54,7 @@ class Store:
         self.writer = Writer(self._path)
         self.writer.refuses = lambda: self.displaced
         self._readers = Readers(self._path)
-        #: the instance file as last written; None before that
+        #: the instance file as last read or written; None before that
         self._remembered: Instance | None = None
         self.instance = ""
         #: what was read last, each with the writer's version before
@@ -121,6 +121,7 @@ class Store:
                 f"{instance.FILE_NAME} to go on with the database as it is"
             )
         self.instance = here.id
+        self._remembered = known
         self.remember()
 
     def _foretell_loss(self) -> None:
