@@ -174,8 +174,9 @@ class Store:
         return True
 
     def back_up_if_due(self, now: float) -> None:
-        """Back the database up once a day, unless the ledger has lost something.
+        """Back the database up once a day, unless the ledger is empty or has lost something.
 
+        A copy of an empty one protects nothing, and the first files would wait a day for their own.
         Raise DamagedStateError when the database is damaged: no copy of it displaces a good one.
         """
         if backups.is_due(self.directory, now) and not self.read(holds.is_lost):
@@ -184,7 +185,8 @@ class Store:
             except DamagedStateError as error:
                 self.writer.refuse_damaged(error)
                 raise
-            backups.make(self._path, now)
+            if self.read(instance.progress):
+                backups.make(self._path, now)
 
     def close(self) -> None:
         """Close everything and release the lock; safe to call twice."""
