@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncd.components import Components, opened
 from syncd.config.loading import Config
@@ -63,8 +63,7 @@ class PassProgress(due.Outstanding):
         return f"{line}, {self.held:,} held" if self.held else line
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """The work that a pass did, and how it ended."""
 
     code: int
