@@ -25,6 +25,8 @@ for words in (
     with suppress(SystemExit):
         cli.main()
     loaded[" ".join(words)] = sorted(sys.modules)
+import syncd.cli.run
+loaded["run"] = sorted(sys.modules)
 sys.stderr.write(json.dumps(loaded))
 """
 #: Packages that only the daemon, or only what sends, needs.
@@ -39,7 +41,7 @@ WATCHING = {"watchdog", "syncd.watch.observer"}
 CONFIGURATION = {"pydantic", "sqlite_utils", "syncd.config.loading"}
 #: Modules that each may have, with some room: versions differ.
 MOST = {"status --alive": 120, "--help": 170, "ls": 230, "status --json": 240}
-MOST |= {"status": 290, "once": 670}
+MOST |= {"status": 290, "once": 670, "run": 800}
 
 
 def test_commands_load_only_what_they_use(tmp_path):
@@ -68,6 +70,7 @@ def test_commands_load_only_what_they_use(tmp_path):
     assert not unwanted(loaded["status --json"], light | {"rich"})
     assert not unwanted(loaded["status"], light | {"syncd.state.ledger"})
     assert not unwanted(loaded["once"], DAEMON | PROXY | {"multiprocessing", "pygments"})
+    assert not unwanted(loaded["run"], {"prometheus_client", "syncd.server.listener"})
     assert {
         name: len(modules) for name, modules in loaded.items() if len(modules) > MOST[name]
     } == {}
