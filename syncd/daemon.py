@@ -21,7 +21,7 @@ from syncd.metrics import RELOADS
 from syncd.pulse import Pulse, Running
 from syncd.reloading import KeyLookout, has_other_listener, needs_rebuild, refuse_move
 from syncd.scheduler import Scheduler, StepReport
-from syncd.server import Control, Listener
+from syncd.server import Control, OptionalListener
 from syncd.signals import Signals
 from syncd.state import history, holds, scan_index
 from syncd.state.database.directory import lost_with_container
@@ -79,7 +79,7 @@ class Daemon:
         self._pulse = Pulse()
         self._scheduler = Scheduler()
         self._alerts: Alerts | None = None
-        self._listener = Listener(config=lambda: self._config, steps=self._step_reports)
+        self._listener = OptionalListener(config=lambda: self._config, steps=self._step_reports)
         self._foreign: ForeignStateError | None = None
         #: the steps that a commit or an event may have given something to do
         self._hinted: list[str] = []

@@ -1,11 +1,10 @@
 """The types of filesystems, and how far each can be trusted: one table for everything. A leaf."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(NamedTuple):
     """The traits of one type; the defaults are those of a local disk."""
 
     #: why changes happen without an event, for a person; empty when inotify reports all of them
@@ -43,10 +42,9 @@ _LAYERED = Traits(
 _SHARE = Traits(
     hidden_changes="shared by a virtual machine's host", is_served=True, evidence=("source",)
 )
-_NETWORK = replace(_SHARE, hidden_changes="a network filesystem", is_network=True)
-_SMB = replace(_NETWORK, renumbers_roots=True, folds_case=True)
-_FUSE = replace(
-    _SHARE,
+_NETWORK = _SHARE._replace(hidden_changes="a network filesystem", is_network=True)
+_SMB = _NETWORK._replace(renumbers_roots=True, folds_case=True)
+_FUSE = _SHARE._replace(
     hidden_changes="changes made behind FUSE give no events",
     invents_inodes=True,
     renumbers_roots=True,
@@ -60,15 +58,15 @@ _TRAITS: Mapping[str, Traits] = {
     "ntfs3": Traits(folds_case=True),
     "vfat": _FAT,
     "msdos": _FAT,
-    "exfat": replace(_FAT, evidence=("uuid",)),
+    "exfat": _FAT._replace(evidence=("uuid",)),
     "overlay": _LAYERED,
-    "aufs": replace(_LAYERED, evidence=LOCAL.evidence),
+    "aufs": _LAYERED._replace(evidence=LOCAL.evidence),
     **dict.fromkeys(("9p", "virtiofs", "vboxsf"), _SHARE),
     **dict.fromkeys(("nfs", "nfs4", "ceph", "afs", "glusterfs", "lustre"), _NETWORK),
     "cifs": _SMB,
     "smb3": _SMB,
-    "fuseblk": replace(_FUSE, folds_case=True),
-    "fuse.sshfs": replace(_FUSE, is_network=True),
+    "fuseblk": _FUSE._replace(folds_case=True),
+    "fuse.sshfs": _FUSE._replace(is_network=True),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncd.components import Components, opened
 from syncd.config.loading import Config
@@ -17,11 +17,9 @@ from syncd.files_api import Aborted
 from syncd.heartbeat import TransferReport
 from syncd.log import printable
 from syncd.state import due, folders, holds, hooks, past, predecessor, receipts
-from syncd.state.chosen import Wanted, listing
 from syncd.state.database.store import Transaction, read_fact, set_fact
 from syncd.state.facts import LAST_ONCE
 from syncd.state.holds import Hold
-from syncd.state.manifest import Word
 from syncd.state.manual_retry import forget_backoff
 from syncd.state.texts import hold_object, shown
 from syncd.units import counted
@@ -65,8 +63,7 @@ class PassProgress(due.PassCounts):
         return f"{line}, {self.held:,} held" if self.held else line
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(NamedTuple):
     """The work that a pass did, and how it ended."""
 
     code: int
@@ -157,6 +154,10 @@ def once(
 
 def _failures(components: Components) -> Iterator[dict[str, Any]]:
     """Yield each file that failed, also one that is left to the next pass, with its reason."""
+    # Only here: where nothing failed, a pass starts without them.
+    from syncd.state.chosen import Wanted, listing  # noqa: PLC0415
+    from syncd.state.manifest import Word  # noqa: PLC0415
+
     wanted = Wanted(words=frozenset((Word.FAILED, Word.QUEUED)))
     for entry in listing(components.store.read, wanted, time.time()):
         if entry["error"] and entry["folder"] in components.policies:

@@ -3,8 +3,8 @@
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from syncd import mounts
 
@@ -12,8 +12,7 @@ from syncd import mounts
 ANSWER_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The target of a path; the path itself if its disk does not answer."""
 
     #: without links

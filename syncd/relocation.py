@@ -17,8 +17,8 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 from syncd import disk, mounts
 from syncd.exceptions import FileChangedError
@@ -134,8 +134,7 @@ def _private(above: int, aside: str) -> Iterator[int]:
         yield inside
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
+class Aside(NamedTuple):
     """A file in its private directory; `above` is the directory that it comes from."""
 
     above: int

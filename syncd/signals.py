@@ -1,8 +1,8 @@
 """The signals that end a command, or have the daemon read its configuration anew."""
 
+import queue
 import signal
 import threading
-from types import FrameType
 
 
 class Signals:
@@ -15,15 +15,23 @@ class Signals:
         self.stop = threading.Event()
         self.hurry = threading.Event()
         self.reload = threading.Event()
+        self._received: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def listen(self, *, reloads: bool = False) -> None:
         """Take the signals over; from the main thread only."""
+        threading.Thread(
+            target=self._heed, args=(reloads,), name="syncd-signals", daemon=True
+        ).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._received)
-        if reloads:
-            signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload.set())
+            # A handler runs within whatever the main thread does. Where that holds the lock of a
+            # flag, to wait for it, setting the flag would wait for ever; this put does not.
+            signal.signal(number, lambda number, _frame: self._received.put(number))
 
-    def _received(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stop.is_set():
-            self.hurry.set()
-        self.stop.set()
+    def _heed(self, reloads: bool) -> None:
+        while True:
+            if self._received.get() == signal.SIGHUP and reloads:
+                self.reload.set()
+                continue
+            if self.stop.is_set():
+                self.hurry.set()
+            self.stop.set()

@@ -1,9 +1,8 @@
 """The timetable of a bandwidth: `off`, `4MiB/s`, or `Mon-Fri 08:00 1MiB/s, 19:00 off`."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncd.units import parse_rate
 
@@ -13,8 +12,7 @@ _ENTRY = re.compile(r"(?:([A-Za-z]+)(?:-([A-Za-z]+))?\s+)?(\d{1,2}):(\d{2})\s+(\
 _LOOK_BACK = timedelta(days=8)
 
 
-@dataclass(frozen=True, slots=True)
-class TimetableEntry:
+class TimetableEntry(NamedTuple):
     """From when on each week a rate holds; None is for no limit."""
 
     days: tuple[str, ...]
@@ -45,8 +43,7 @@ class TimetableEntry:
         return last, after
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(NamedTuple):
     """The rate at each time: always the same, or that of the entry that began to hold last."""
 
     rate: int | None = None

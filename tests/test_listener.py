@@ -22,9 +22,10 @@ from syncd.disk import Fingerprint
 from syncd.exceptions import ConfigError
 from syncd.identity import RootIdentity
 from syncd.scheduler import StepReport
-from syncd.server import Listener, exposition, listener as listener_module, page
+from syncd.server import exposition, listener as listener_module, page
 from syncd.server.exposition import NAMED_STEPS, StateCollector
 from syncd.server.guard import Guard
+from syncd.server.listener import Listener
 from syncd.state import files, folders, holds
 from syncd.state.database.store import Store
 from syncd.state.ledger import Failure, Ledger, Offer, Stored

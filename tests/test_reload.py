@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -292,10 +294,20 @@ def test_sighup_ends_only_what_has_no_reload():
         daemon, once = Signals(), Signals()
         daemon.listen(reloads=True)
         os.kill(os.getpid(), signal.SIGHUP)
-        assert (daemon.reload.is_set(), daemon.stop.is_set()) == (True, False)
+        assert (daemon.reload.wait(5), daemon.stop.is_set()) == (True, False)
         once.listen()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert (once.reload.is_set(), once.stop.is_set()) == (False, True)
+        assert (once.stop.wait(5), once.reload.is_set()) == (True, False)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_that_comes_while_a_flag_is_being_looked_at_ends_all_the_same():
+    """The main thread holds the lock of a flag for a moment whenever it begins to wait for it."""
+    program = (
+        "import signal; from syncd.signals import Signals; signals = Signals(); signals.listen()\n"
+        "with signals.stop._cond: signal.raise_signal(signal.SIGTERM)\n"
+        "assert signals.stop.wait(5)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=10)

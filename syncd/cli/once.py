@@ -16,7 +16,6 @@ from syncd.config.loading import Config
 from syncd.log import is_journal, printable
 from syncd.offers import offered
 from syncd.once import Passed, PassProgress, once as make_one_pass
-from syncd.report.status import stopped
 from syncd.signals import Signals
 from syncd.state.holds import EVERYWHERE
 from syncd.state.past import Did
@@ -144,12 +143,18 @@ def _summary(passed: Passed) -> Iterator[str]:
         yield f"failed: {where}: {printable(failure['error'])}"
     if (more := passed.progress.failed - NAMED) > 0:
         yield f"and {more:,} more (syncd ls --status failed)"
-    for hold in passed.holds[:NAMED]:
-        files = f", {counted(hold['affects'], 'file')}" if hold["affects"] else ""
-        what = stopped(hold)
-        if hold["scope"] == EVERYWHERE and hold["stops"] != "folder":
-            what += " of everything"
-        yield f"held: {printable(what)}{files}: {printable(hold['reason'])}"
+    yield from map(_held, passed.holds[:NAMED])
+
+
+def _held(hold: JsonObject) -> str:
+    # Only here: where nothing is held, a pass starts without it.
+    from syncd.report.status import stopped  # noqa: PLC0415
+
+    files = f", {counted(hold['affects'], 'file')}" if hold["affects"] else ""
+    what = stopped(hold)
+    if hold["scope"] == EVERYWHERE and hold["stops"] != "folder":
+        what += " of everything"
+    return f"held: {printable(what)}{files}: {printable(hold['reason'])}"
 
 
 def _done(did: Did) -> str:

@@ -17,7 +17,6 @@ from syncd.report.rates import sending_text
 from syncd.report.status import stopped
 from syncd.state.confirming import UNTOLD
 from syncd.state.manifest import Word
-from syncd.state.stories import out_of_sight
 from syncd.state.texts import seconds
 from syncd.units import clock, counted, rate, size, span
 
@@ -306,6 +305,9 @@ def brief_view(story: JsonObject, _now: float) -> RenderableType:
 
 
 def _story_rows(story: JsonObject, now: float) -> Iterator[tuple[str, str]]:
+    # Only here: `status` starts without the ledger's verbs.
+    from syncd.state.stories import out_of_sight  # noqa: PLC0415
+
     yield "folder", f"{printable(story['folder'])}  {printable(story['root'])}"
     if story["rule"]:
         yield "rule", printable(story["rule"])

@@ -4,12 +4,10 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 
 from syncd.cli.alive import exit_code
 from syncd.cli.lines import print_json
 from syncd.cli.options import Options, common, pass_options
-from syncd.cli.render import show, status_view
 from syncd.config.locations import Glance
 from syncd.exceptions import ConfigError
 from syncd.report import status as report
@@ -36,11 +34,8 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
     at = options.glance()
     if alive:
         return exit_code(at.state_directory)
-    console = Console(highlight=False)
     if watch:
-        if not console.is_terminal:
-            raise click.UsageError("--watch needs a terminal (docker exec -it); else use --json")
-        _watch(at, console)
+        _watch(at)
         return 0
     facts = report.status(at.state_directory, base_url=at.base_url)
     if not (facts["well"] or facts["daemon"]["running"]):
@@ -50,15 +45,31 @@ def status(options: Options, *, watch: bool, as_json: bool, alive: bool) -> int:
         # `ls --status failed --json` has the failures.
         print_json(report.contract(facts), indent=2)
     else:
-        show(console, status_view(facts, time.time()))
+        _show(facts)
     if options.problems and not facts["daemon"]["running"]:
         return ConfigError.exit_code
     return 0 if facts["well"] else 1
 
 
-def _watch(at: Glance, console: Console) -> None:
-    from rich.live import Live  # noqa: PLC0415 - it starts slowly, and only this needs it
+def _show(facts: JsonObject) -> None:
+    # Only here: what a machine asks for starts without them.
+    from rich.console import Console  # noqa: PLC0415
 
+    from syncd.cli.render import show, status_view  # noqa: PLC0415
+
+    show(Console(highlight=False), status_view(facts, time.time()))
+
+
+def _watch(at: Glance) -> None:
+    # Only here, as above.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    from syncd.cli.render import status_view  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        raise click.UsageError("--watch needs a terminal (docker exec -it); else use --json")
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 #: Reads so many bytes of a file from an offset on, fewer where it ends.
 Read = Callable[[int, int], bytes]
@@ -12,8 +12,7 @@ Read = Callable[[int, int], bytes]
 _MOST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Tracks:
+class _Tracks(NamedTuple):
     """The place where a container describes its tracks, and the marks of each family there."""
 
     find: Callable[[bytes, Read], bytes]

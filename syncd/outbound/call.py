@@ -12,7 +12,6 @@ from syncd.addresses import is_loopback
 from syncd.exceptions import ConfigError
 from syncd.files_api.base_url import checked_proxy
 from syncd.files_api.exchange import DeadlinePassed, Exchange, Interrupted, StopFlag, StopSeen
-from syncd.files_api.proxied import ProxiedTransport
 from syncd.files_api.redaction import Secrets
 from syncd.files_api.transport import EXCHANGE, Transport
 from syncd.outbound.errors import StoppedError, UndeliveredError
@@ -81,11 +80,8 @@ class Call:
         exchange.check()
         # In lower case, as the transport looks for it.
         length = {"content-length": str(len(document))} if document else {}
-        transport = (
-            ProxiedTransport(self._proxy, self._files) if self._proxy else Transport(self._files)
-        )
         with (
-            httpx.Client(transport=transport, timeout=seconds, trust_env=False) as client,
+            httpx.Client(transport=self._transport(), timeout=seconds, trust_env=False) as client,
             client.stream(
                 self._method,
                 self._url,
@@ -95,3 +91,11 @@ class Call:
             ) as answer,
         ):
             return answer.status_code
+
+    def _transport(self) -> httpx.BaseTransport:
+        if self._proxy is None:
+            return Transport(self._files)
+        # Only those behind a proxy need httpcore, whose import takes a tenth of a start.
+        from syncd.files_api.proxied import ProxiedTransport  # noqa: PLC0415
+
+        return ProxiedTransport(self._proxy, self._files)

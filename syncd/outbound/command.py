@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from syncd.config.credentials import (
     KEY_FILE_VARIABLE,
@@ -35,8 +35,7 @@ _WITHHELD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A program with its arguments; exit code 0 is success."""
 
     words: tuple[str, ...]

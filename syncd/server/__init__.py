@@ -5,6 +5,6 @@ optional and read-only: health, metrics and the status page on a TCP port.
 """
 
 from syncd.server.control import Control
-from syncd.server.listener import Listener
+from syncd.server.optional import OptionalListener
 
-__all__ = ["Control", "Listener"]
+__all__ = ["Control", "OptionalListener"]

@@ -7,6 +7,7 @@ it, are not overdue. An age counts from when a file entered its state, never fro
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from syncd.state import holds
 from syncd.state.database.connection import Database
@@ -49,8 +50,7 @@ class Timing:
     stalled_after: float = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class AgeStarts:
+class AgeStarts(NamedTuple):
     """The times at which ages start to count (seconds since the epoch).
 
     Ages do not grow while the daemon starts, sleeps, or waits because the service asked for it.

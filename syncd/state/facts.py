@@ -42,10 +42,10 @@ def read_fact(db: Database, key: str, read: Callable[[str], T]) -> T | None:
 
 
 def set_fact(db: Database, key: str, value: str) -> None:
-    """Keep a fact."""
+    """Keep a fact; one that is known already is no change, and waits for no disk."""
     db.conn.execute(
-        "INSERT INTO service (key, value) VALUES (?, ?) "
-        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        "INSERT INTO service (key, value) VALUES (?, ?) ON CONFLICT (key) "
+        "DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
         (key, value),
     )
 

@@ -6,9 +6,9 @@ made them due, until the next action needs the disk or the network, or nothing i
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from syncd.state.copies import Copy
 from syncd.state.files import File
@@ -50,8 +50,7 @@ _MOVED = "its folder has another workspace now"
 LOCAL = frozenset({Act.DROP, Act.RETIRE, Act.RELEASE})
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One thing to do: to which copy, why, and when (seconds since the epoch; None is now)."""
 
     act: Act
@@ -134,7 +133,7 @@ def plan(file: File, copies: Sequence[Copy], policy: Policy) -> Action:
     """Return the next action for `file`, given its copies that are not gone, oldest first."""
     action = _plan(file, copies, policy)
     if policy.empties and action.act is Act.RETIRE:
-        return replace(action, act=Act.RELEASE)
+        return action._replace(act=Act.RELEASE)
     return action
 
 

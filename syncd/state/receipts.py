@@ -6,7 +6,6 @@ where in it the receipts are written.
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from syncd.state.after_upload import MOVED, TAKEN_AWAY
@@ -28,8 +27,7 @@ _OUTCOMES = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptProgress:
+class ReceiptProgress(NamedTuple):
     """How far the receipts of one folder have come."""
 
     #: the line of the history up to which they are written
@@ -93,7 +91,7 @@ def progress(db: Database, folder: str) -> ReceiptProgress | None:
 
 def note(db: Database, folder: str, progress: ReceiptProgress) -> None:
     """Note how far the receipts of a folder have come."""
-    set_fact(db, _KEY + folder, json.dumps(asdict(progress)))
+    set_fact(db, _KEY + folder, json.dumps(progress._asdict()))
 
 
 def obstacles(db: Database) -> dict[str, str]:

@@ -19,7 +19,7 @@ from playwright.sync_api import Error, expect, sync_playwright
 
 from syncd.config import loading as configuration
 from syncd.identity import RootIdentity
-from syncd.server import Listener
+from syncd.server.listener import Listener
 from syncd.state import folders
 from syncd.state.database.store import Store
 

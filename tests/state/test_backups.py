@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from syncd.exceptions import StateError
-from syncd.state.database import backups
-from syncd.state.database.store import set_fact
+from syncd.state.database import backups, instance
+from syncd.state.database.store import Store, set_fact
+
+
+@pytest.fixture
+def store(store):
+    """A store whose ledger has something in it."""
+    store.write(instance.advance_to, 1)
+    return store
 
 
 def test_a_backup_is_whole_private_and_holds_what_was_committed(store):
@@ -45,3 +52,13 @@ def test_a_backup_that_cannot_be_written_is_an_error_that_names_both_files(store
     (store.directory / "backups").write_text("in the way")
     with pytest.raises(StateError, match=r"cannot back up .*state\.db to .*backups"):
         store.back_up_if_due(0)
+
+
+def test_an_empty_ledger_takes_no_backup_in_the_place_of_a_full_one(tmp_path):
+    with closing(Store(tmp_path)) as store:
+        store.open(0)
+        store.back_up_if_due(0)
+        assert not (tmp_path / "backups").exists()
+        store.write(instance.advance_to, 1)
+        store.back_up_if_due(1)
+    assert len(list((tmp_path / "backups").iterdir())) == 1

@@ -342,6 +342,7 @@ def test_a_backup_is_made_daily_and_two_are_kept(home):
 
 def test_without_room_no_backup_is_made_and_it_is_warned_of(home, monkeypatch, caplog):
     with home.opened() as store:
+        home.sync(store)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 100))
         store.back_up_if_due(DAY)
     assert backup_names(home) == []

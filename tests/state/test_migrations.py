@@ -20,6 +20,19 @@ def test_the_last_migration_is_the_one_by_which_a_current_database_is_known():
     assert STEPS[-1] == schema.LAST_MIGRATION
 
 
+def test_a_new_database_is_made_in_one_commit(tmp_path, monkeypatch):
+    connect, statements = schema._connect, []
+
+    def watched(path):
+        connection = connect(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(schema, "_connect", watched)
+    schema.open_writable(tmp_path / schema.FILE_NAME).close()
+    assert statements.count("COMMIT") == 1
+
+
 def columns(db):
     tables = [
         row[0] for row in db.conn.execute("SELECT name FROM sqlite_master WHERE type='table'")

@@ -1,6 +1,7 @@
 """Whose the state directory is, and what may be in it."""
 
 import os
+from contextlib import closing
 
 import pytest
 
@@ -77,3 +78,19 @@ def test_the_directory_itself_may_be_reached_through_a_link(tmp_path):
     (tmp_path / "state").symlink_to(tmp_path / "private")
     opening(tmp_path / "state")
     assert (tmp_path / "private" / "state.db").exists()
+
+
+def test_a_start_that_finds_all_as_it_was_left_writes_nothing(tmp_path, monkeypatch):
+    def changes():
+        store = Store(tmp_path / "state")
+        with closing(store):
+            store.open(1.0)
+            store.bind("https://a.example", 1.0, sandbox=False, advice="")
+            return store.write(lambda db: db.conn.total_changes)
+
+    assert changes() > 0
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(descriptor) or fsync(descriptor)
+    )
+    assert (changes(), synced) == (0, [])

@@ -4,6 +4,7 @@ Imported when a database is made or upgraded: every other start needs neither th
 """
 
 import sqlite3
+from contextlib import nullcontext
 
 from sqlite_utils import Database, Migrations
 
@@ -15,9 +16,12 @@ from syncd.state.lifecycle import Verdict, arrows_trigger
 migrations = Migrations("syncd")
 
 
-def apply(connection: sqlite3.Connection) -> None:
-    """Apply what is missing, each migration in a transaction."""
-    migrations.apply(Database(connection, execute_plugins=False))
+def apply(connection: sqlite3.Connection, *, is_new: bool = False) -> None:
+    """Apply what is missing, each migration in a transaction; to a new database all in one."""
+    db = Database(connection, execute_plugins=False)
+    # Each commit waits for the disk; but a large database has not the room to be changed at once.
+    with db.atomic() if is_new else nullcontext():
+        migrations.apply(db)
 
 
 @migrations()

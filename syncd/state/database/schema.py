@@ -83,7 +83,8 @@ def quick_check(db: Database) -> str:
 
 def _migrate(db: Database, path: Path) -> None:
     """Bring an older database up to date, each step in a transaction; a backup comes first."""
-    if db.value("PRAGMA user_version"):
+    is_new = not db.value("PRAGMA user_version")
+    if not is_new:
         backups.make(path, time.time())
     else:
         # First, so that what a failed first start leaves is not taken for another program's.
@@ -91,7 +92,7 @@ def _migrate(db: Database, path: Path) -> None:
     # Only here: its import takes longer than all else that opening a database does.
     from syncd.state.database import migrations  # noqa: PLC0415
 
-    migrations.apply(db.conn)
+    migrations.apply(db.conn, is_new=is_new)
 
 
 def is_current(db: Database) -> bool:

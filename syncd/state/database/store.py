@@ -54,7 +54,7 @@ class Store:
         self.writer = Writer(self._path)
         self.writer.refuses = lambda: self.displaced
         self._readers = Readers(self._path)
-        #: the instance file as last written; None before that
+        #: the instance file as last read or written; None before that
         self._remembered: Instance | None = None
         self.instance = ""
         #: what was read last, each with the writer's version before
@@ -121,6 +121,7 @@ class Store:
                 f"{instance.FILE_NAME} to go on with the database as it is"
             )
         self.instance = here.id
+        self._remembered = known
         self.remember()
 
     def _foretell_loss(self) -> None:
@@ -173,8 +174,9 @@ class Store:
         return True
 
     def back_up_if_due(self, now: float) -> None:
-        """Back the database up once a day, unless the ledger has lost something.
+        """Back the database up once a day, unless the ledger is empty or has lost something.
 
+        A copy of an empty one protects nothing, and the first files would wait a day for their own.
         Raise DamagedStateError when the database is damaged: no copy of it displaces a good one.
         """
         if backups.is_due(self.directory, now) and not self.read(holds.is_ledger_incomplete):
@@ -183,7 +185,8 @@ class Store:
             except DamagedStateError as error:
                 self.writer.refuse_damaged(error)
                 raise
-            backups.make(self._path, now)
+            if self.read(instance.progress):
+                backups.make(self._path, now)
 
     def close(self) -> None:
         """Close everything and release the lock; safe to call twice."""

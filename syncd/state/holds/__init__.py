@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from syncd.exceptions import StateError
 from syncd.state import history
@@ -73,8 +72,7 @@ def workspace_of(scope: str) -> str | None:
     return None if scope == _DEFAULT_WORKSPACE else scope
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """One thing stopped, for one scope: a folder's name, a workspace, or `EVERYWHERE`.
 
     What is mounted in a folder has the scope `NAME/PATH`; `stops` is "folder" where all is stopped.

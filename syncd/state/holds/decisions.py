@@ -15,8 +15,7 @@ into the other one for as long as there is something left to change.
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from syncd.exceptions import SyncdError
 from syncd.state import history, holds
@@ -69,8 +68,7 @@ class ReviewError(SyncdError):
     """There is no such hold, or nothing to decide on it; the message says what can be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict that was carried out: on which hold, and on how many files.
 
     They are those that the hold names; or, if it names none, those that the approved folder lacks.

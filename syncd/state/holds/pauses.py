@@ -6,7 +6,6 @@ until a time ends when the clock shows it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from syncd.state import history
 from syncd.state.database.connection import Database
@@ -53,7 +52,7 @@ def move_spans(db: Database, jump: float) -> None:
     """Let each pause that counts a span of time last as long as before the clock jumped."""
     for hold in open_pauses(db):
         if hold.is_span and hold.until is not None:
-            _place(db, hold.scope, replace(hold, until=hold.until + jump, since=hold.since + jump))
+            _place(db, hold.scope, hold._replace(until=hold.until + jump, since=hold.since + jump))
 
 
 def astray(db: Database, roots: Mapping[str, bytes]) -> list[Hold]:
@@ -79,7 +78,7 @@ def follow(db: Database, roots: Mapping[str, bytes], now: float) -> list[str]:
         release(db, stops="folder", scope=hold.scope, reason=PAUSED, now=now)
     went = {hold.id: names.get(hold.root or b"", hold.scope) for hold in moved}
     for hold in moved:
-        _place(db, went[hold.id], replace(hold, root=roots[went[hold.id]]))
+        _place(db, went[hold.id], hold._replace(root=roots[went[hold.id]]))
     return list(went.values())
 
 
