@@ -1,7 +1,4 @@
-"""The tables, made and brought up to date by sqlite-utils' migrations.
-
-Imported when a database is made or upgraded: every other start needs neither this nor sqlite-utils.
-"""
+"""The tables, made and brought up to date by sqlite-utils' migrations: loaded only for that."""
 
 import sqlite3
 from contextlib import nullcontext
