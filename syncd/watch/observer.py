@@ -1,7 +1,7 @@
 """Watches one folder's tree through inotify, and checks that the watching works.
 
-The folders on one filesystem share an inotify instance and its reader. Each folder has a thread of
-its own, the only one that its disk can block.
+The folders on one filesystem share an inotify instance and its two threads, so a disk that hangs
+blocks no folder on another.
 """
 
 import errno
@@ -162,14 +162,10 @@ class FolderObserver:
     def _end(self) -> None:
         emitter, inotify = self._emitter, self._inotify
         self._emitter = self._inotify = None
-        if emitter is not None:
-            emitter.stop()
-            if emitter.ident is not None:
-                emitter.join(JOIN_SECONDS)
+        if emitter is not None and not emitter.end(JOIN_SECONDS):
+            log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
         if inotify is not None:
             self._instances.give_back(inotify, JOIN_SECONDS)
-        if emitter is not None and emitter.is_alive():
-            log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
 
     def _why_polling(self) -> str:
         if self._folder.watch == "polling":
@@ -222,7 +218,7 @@ class FolderObserver:
             return _RETRY if self.trouble and self._monotonic() >= self._retry_at else ""
         if tree.broken:
             return tree.broken
-        if not (self._inotify.is_alive() and self._emitter.is_alive()):
+        if not (self._inotify.works and self._emitter.should_keep_running()):
             return "a thread of the watcher has ended"
         if not tree.watches:
             # After an overflow watchdog sets all watches anew, and only logs that it could not.
