@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from watchdog.observers.inotify_move_event_grouper import PathedInotifyEvent
 
 from syncd import mounts
 from syncd.watch import inotify, observer as observer_module
-from syncd.watch.turns import Pending
+from syncd.watch.turns import Pending, Turns
+from syncd.watch.watched_tree import WatchedTree
 
 
 @pytest.fixture
@@ -190,6 +192,73 @@ def test_a_folder_that_was_stopped_tells_of_nothing_more(several, hang, root, un
     assert not first.hints.take()
 
 
+def a_directory_comes(root):
+    root.joinpath("away").mkdir()
+    for number in range(20):
+        os.mkfifo(root / "away" / f"{number}")
+    root.joinpath("away").rename(root / "a" / "came")
+
+
+def test_a_folder_that_was_stopped_tells_no_more_of_a_directory_that_came(several, hang, root):
+    first, *_ = several
+    is_hanging = hang(first)
+    a_directory_comes(root)
+    assert is_hanging.wait(5)
+    first._emitter.stop()
+    hang.go_on.set()
+    first.stop()
+    assert not first.hints.take()
+
+
+def test_the_files_of_a_directory_that_came_are_told_of_before_later_events(
+    several, hang, root, until, monkeypatch
+):
+    first, *_ = several
+    told, is_hanging = [], hang(first)
+    monkeypatch.setattr(first.hints, "add", lambda path, **_: told.append(path))
+    a_directory_comes(root)
+    assert is_hanging.wait(5)
+    os.mkfifo(root / "a" / "later")
+    assert until(first._emitter.tree.pending.due_at)
+    hang.go_on.set()
+    assert until(lambda: len(told) == 21)
+    assert told[-1] == b"later"
+
+
+def test_an_event_from_before_the_watching_has_begun_is_told_of(observe, root, until, monkeypatch):
+    def make(*args, **settings):
+        tree = WatchedTree(*args, **settings)
+        os.mkfifo(root / "a" / "early")
+        assert until(tree.pending.due_at)
+        return tree
+
+    monkeypatch.setattr(inotify, "WatchedTree", make)
+    assert until(observe(root / "a").hints.take) == {b"early": False}
+
+
+def test_an_event_that_comes_during_a_turn_is_handed_on_in_the_next():
+    turns, again = Turns(), threading.Event()
+
+    class Folder:
+        turns_taken = 0
+
+        def take_turn(self):
+            self.turns_taken += 1
+            if self.turns_taken > 1:
+                again.set()
+                return None
+            turns.ask(self)
+            return time.monotonic() + 60
+
+    turns.start()
+    try:
+        turns.ask(Folder())
+        assert again.wait(5)
+    finally:
+        turns.stop()
+        turns.join(5)
+
+
 def test_a_directory_with_many_files_holds_up_no_other_folder(several, root, until, monkeypatch):
     monkeypatch.setattr(inotify, "AT_ONCE", 2)
     first, second, _ = several
@@ -203,10 +272,7 @@ def test_a_directory_with_many_files_holds_up_no_other_folder(several, root, unt
 
     monkeypatch.setattr(first.hints, "add", has_come)
     monkeypatch.setattr(second.hints, "add", lambda path, **_: told.append(path))
-    root.joinpath("away").mkdir()
-    for number in range(20):
-        os.mkfifo(root / "away" / f"{number}")
-    root.joinpath("away").rename(root / "a" / "came")
+    a_directory_comes(root)
     assert until(lambda: len(told) == 21)
     assert told.index(b"file") <= 2
 
