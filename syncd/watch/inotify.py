@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 WRITES_REST_SECONDS = 0.005
 #: Events of one folder that are handed on before it is another's turn.
 AT_ONCE = 100
+#: Seconds for which a thread that hangs is waited for.
+JOIN_SECONDS = 5.0
 #: Seconds for which one count of the live watches serves every folder.
 COUNTED_SECONDS = 1.0
 
@@ -113,7 +115,7 @@ class Inotify(InotifyFD):
         """Start the other thread."""
         self.turns.start()
 
-    def end(self, seconds: float) -> None:
+    def end(self) -> None:
         """End the threads, as far as they were started, and free what the instance holds."""
         self.turns.stop()
         if self.ident is None:
@@ -123,7 +125,7 @@ class Inotify(InotifyFD):
             self.stop()
         threads = [thread for thread in (self.turns, self) if thread.ident is not None]
         for thread in threads:
-            thread.join(seconds)
+            thread.join(JOIN_SECONDS)
         if any(thread.is_alive() for thread in threads):
             log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
 
@@ -163,13 +165,13 @@ class Instances:
                 try:
                     instance.start()
                 except BaseException:
-                    instance.end(0.0)
+                    instance.end()
                     raise
             self._held[device] = instance, folders + 1
             return instance
 
-    def give_back(self, instance: Inotify, seconds: float) -> None:
-        """End an instance that no folder uses any more, within so many seconds."""
+    def give_back(self, instance: Inotify) -> None:
+        """End an instance that no folder uses any more."""
         with self._lock:
             for device, (held, folders) in self._held.items():
                 if held is instance and folders > 1:
@@ -178,7 +180,7 @@ class Instances:
                 if held is instance:
                     del self._held[device]
                     break
-        instance.end(seconds)
+        instance.end()
 
 
 class Emitter(InotifyEmitter):
@@ -213,10 +215,10 @@ class Emitter(InotifyEmitter):
         """Watch the tree; OSError if its root cannot be."""
         self.on_thread_start()
 
-    def end(self, seconds: float) -> bool:
-        """Hand on no more events; return False if one still is, even after so long."""
+    def end(self) -> bool:
+        """Hand on no more events; return False if one still is, because it hangs."""
         self.stop()
-        return self._turns.leave(self, seconds)
+        return self._turns.leave(self, JOIN_SECONDS)
 
     def take_turn(self) -> float | None:
         """Hand on events that are due; return when more will be, None if no more are there."""

@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds until watching is tried again after it failed.
 RETRY_SECONDS = 60.0
-#: Seconds for which a thread of a watcher that hangs is waited for.
-JOIN_SECONDS = 5.0
 _RETRY = "watching is tried again"
 #: The kernel takes no path of so many bytes.
 _PATH_MAX = 4096
@@ -162,10 +160,10 @@ class FolderObserver:
     def _end(self) -> None:
         emitter, inotify = self._emitter, self._inotify
         self._emitter = self._inotify = None
-        if emitter is not None and not emitter.end(JOIN_SECONDS):
+        if emitter is not None and not emitter.end():
             log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
         if inotify is not None:
-            self._instances.give_back(inotify, JOIN_SECONDS)
+            self._instances.give_back(inotify)
 
     def _why_polling(self) -> str:
         if self._folder.watch == "polling":

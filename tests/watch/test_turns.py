@@ -12,7 +12,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent
 from watchdog.observers.inotify_move_event_grouper import PathedInotifyEvent
 
 from syncd import mounts
-from syncd.watch import inotify, observer as observer_module
+from syncd.watch import inotify
 from syncd.watch.turns import Pending, Turns
 from syncd.watch.watched_tree import WatchedTree
 
@@ -157,7 +157,7 @@ def test_a_folder_that_hangs_holds_up_none_on_another_filesystem(
 def test_beside_a_folder_that_hangs_others_are_stopped_and_started_without_delay(
     several, hang, root, until, monkeypatch, caplog
 ):
-    monkeypatch.setattr(observer_module, "JOIN_SECONDS", 0.05)
+    monkeypatch.setattr(inotify, "JOIN_SECONDS", 0.05)
     first, second, third = several
     is_hanging = hang(first)
     root.joinpath("a", "file").write_bytes(b"x")
