@@ -102,6 +102,16 @@ def test_it_counts_its_live_watches(watching, root, until):
     assert until(lambda: watching.live_watches == 3)
 
 
+def test_counting_a_folders_watches_looks_at_no_others(watching):
+    class Counted(frozenset):
+        def __iter__(self):
+            raise AssertionError("every watch is looked at")
+
+    tree = watching._emitter.tree
+    watching._inotify._counted = time.monotonic() + 60, Counted({*tree.watches, 1000, 1001})
+    assert watching.live_watches == 1
+
+
 def descriptors_open():
     return len(list(Path("/proc/self/fd").iterdir()))
 
