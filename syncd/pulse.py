@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from syncd import __version__, heartbeat, sd_notify
 from syncd.components import Components
@@ -52,7 +52,7 @@ class Pulse:
         self._written_at = 0.0
         self._summary_at = 0.0
         self._meter = rates.Meter()
-        self._digested: tuple[Config, dict[str, str]] | None = None
+        self._configured: tuple[Config, dict[str, str], dict[str, Any]] | None = None
         #: what the service manager was told last
         self._summary = ""
         #: the folders that were at a standstill at the last beat
@@ -84,11 +84,11 @@ class Pulse:
         with suppress(OSError):
             (components.store.directory / heartbeat.FILE_NAME).unlink()
 
-    def _digests_of(self, config: Config) -> dict[str, str]:
-        """Return the digests of a configuration, made once for each."""
-        if self._digested is None or self._digested[0] is not config:
-            self._digested = config, digests(config)
-        return self._digested[1]
+    def _facts_of(self, config: Config) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return the digests and the pace of a configuration, made once for each."""
+        if self._configured is None or self._configured[0] is not config:
+            self._configured = config, digests(config), asdict(_timing(config))
+        return self._configured[1:]
 
     def _tell_summary(self, components: Components) -> None:
         """Tell the service manager how things stand, when that has changed."""
@@ -104,6 +104,7 @@ class Pulse:
     def _heartbeat(self, running: Running, hung: list[str], troubles: Iterable[str]) -> Heartbeat:
         config, components, steps = running
         gate, now = components.gate, time.time()
+        digested, pace = self._facts_of(config)
         rate = self._meter.note(rates.SentTotals(*components.uploader.transfers.sent()))
         asked = gate.seconds_resting()
         self._restart_ages_while_closed(gate, asked)
@@ -122,7 +123,7 @@ class Pulse:
             files_per_second=rate.files,
             bytes_per_second=rate.bytes,
             hung=bool(hung),
-            configuration=self._digests_of(config),
+            configuration=digested,
             api_state=gate.state,
             last_success_at=gate.last_success_at,
             api_cause=gate.cause.removeprefix("not sent: "),
@@ -132,7 +133,7 @@ class Pulse:
             progress_at=components.uploader.progress_at,
             undisturbed_since=self._undisturbed_since,
             bandwidth=components.bandwidth.in_force.shown(),
-            pace=asdict(_timing(config)),
+            pace=pace,
             troubles=[
                 trouble
                 for trouble in (*hung, *troubles, *_slow(steps), *_failing(steps))

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.jobstores.base import JobLookupError
@@ -67,9 +68,11 @@ class _Repeated:
     failures_total: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """How a step fares; times in seconds, on the monotonic clock."""
+class StepReport(NamedTuple):
+    """How a step fares; times in seconds, on the monotonic clock.
+
+    A tuple, because each beat makes one of every step.
+    """
 
     name: str
     runs: int

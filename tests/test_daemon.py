@@ -93,6 +93,21 @@ def test_a_running_daemon_leaves_beats_and_takes_them_away_at_its_end(config):
     assert not heartbeat.is_alive(directory, time.time())
 
 
+def test_a_beat_makes_what_a_configuration_says_once_for_each(running, config, monkeypatch):
+    daemon, _, _ = running
+    monkeypatch.setattr(daemon._pulse, "beat", lambda *_, **__: None)
+
+    def pace():
+        return daemon._pulse._facts_of(daemon._config)[1]
+
+    before = pace()
+    assert before["stalled_after"] == config.processing.stalled_after
+    assert pace() is before
+    slower = config.processing.model_copy(update={"stalled_after": 1.0})
+    monkeypatch.setattr(daemon, "_config", config.model_copy(update={"processing": slower}))
+    assert pace()["stalled_after"] == 1.0
+
+
 @pytest.mark.long
 def test_a_daemon_at_rest_writes_no_beat_and_tells_of_it_when_it_is_asked(running, monkeypatch):
     daemon, parts, _ = running

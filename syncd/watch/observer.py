@@ -1,7 +1,7 @@
 """Watches one folder's tree through inotify, and checks that the watching works.
 
-The folders on one filesystem share an inotify instance and its reader. Each folder has a thread of
-its own, the only one that its disk can block.
+The folders on one filesystem share an inotify instance and its two threads, so a disk that hangs
+blocks no folder on another.
 """
 
 import errno
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds until watching is tried again after it failed.
 RETRY_SECONDS = 60.0
-#: Seconds for which a thread of a watcher that hangs is waited for.
-JOIN_SECONDS = 5.0
 _RETRY = "watching is tried again"
 #: The kernel takes no path of so many bytes.
 _PATH_MAX = 4096
@@ -162,14 +160,10 @@ class FolderObserver:
     def _end(self) -> None:
         emitter, inotify = self._emitter, self._inotify
         self._emitter = self._inotify = None
-        if emitter is not None:
-            emitter.stop()
-            if emitter.ident is not None:
-                emitter.join(JOIN_SECONDS)
-        if inotify is not None:
-            self._instances.give_back(inotify, JOIN_SECONDS)
-        if emitter is not None and emitter.is_alive():
+        if emitter is not None and not emitter.end():
             log.warning("a thread of the watcher hangs, perhaps in a mount that does not answer")
+        if inotify is not None:
+            self._instances.give_back(inotify)
 
     def _why_polling(self) -> str:
         if self._folder.watch == "polling":
@@ -222,7 +216,7 @@ class FolderObserver:
             return _RETRY if self.trouble and self._monotonic() >= self._retry_at else ""
         if tree.broken:
             return tree.broken
-        if not (self._inotify.is_alive() and self._emitter.is_alive()):
+        if not (self._inotify.works and self._emitter.should_keep_running()):
             return "a thread of the watcher has ended"
         if not tree.watches:
             # After an overflow watchdog sets all watches anew, and only logs that it could not.

@@ -12,6 +12,8 @@ from contextlib import suppress
 from watchdog.observers.inotify import InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, Mask, WatchDescriptor
 
+from syncd.watch.turns import Pending
+
 
 class ToldEvent(InotifyEvent):
     """An event that the kernel told of, as against those that are made up for new directories."""
@@ -35,6 +37,8 @@ class WatchedTree(InotifyWatchGroup):
     #: whether the walk makes up events for the files that it meets
     _collects = False
     _made_up: list[InotifyEvent]
+    #: called if events may be there to be handed on
+    on_events: Callable[[], None] | None = None
     #: called with the reason if events were lost or are too many, so that a scan makes up for them
     on_loss: Callable[[str], None] | None = None
     #: called if a directory could not be watched
@@ -44,6 +48,11 @@ class WatchedTree(InotifyWatchGroup):
     out_of_watches = False
     #: why the watching of this tree ended, if known; empty while it goes on
     broken = ""
+
+    def __post_init__(self) -> None:
+        # Before the tree is watched, because events may come from then on.
+        self.pending = self._move_event_grouper = Pending()
+        super().__post_init__()
 
     def on_event(self, event: InotifyEvent) -> None:
         """Take in an event."""
@@ -55,6 +64,8 @@ class WatchedTree(InotifyWatchGroup):
             super().on_event(event)
         finally:
             self._walks_known = self._collects = False
+        if self.on_events is not None:
+            self.on_events()
 
     def on_queue_overflow(self) -> None:
         """Set all watches anew, and ask for a scan of what was missed meanwhile."""

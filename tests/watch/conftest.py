@@ -5,6 +5,11 @@ from contextlib import contextmanager
 import pytest
 from watch_place import Place, wait_for
 
+from syncd.watch.folder import WatchFolder
+from syncd.watch.hints import Hints
+from syncd.watch.inotify import Instances
+from syncd.watch.observer import FolderObserver
+
 
 @pytest.fixture
 def place(store, tmp_path):
@@ -26,6 +31,39 @@ def make_place(store):
     yield make
     for place in made:
         place.watched.observer.stop()
+
+
+@pytest.fixture
+def root(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def observe(root):
+    """Start an observer of a directory, which shares with the others; it has its hints."""
+    instances, started = Instances(), []
+
+    def start(path):
+        path.mkdir()
+        hints = Hints(lambda: None)
+        folder = WatchFolder(path.name, os.fsencode(path), watch="native")
+        observer = FolderObserver(folder=folder, hints=hints, instances=instances)
+        observer.hints = hints
+        observer.start()
+        started.append(observer)
+        return observer
+
+    yield start
+    for observer in started:
+        observer.stop()
+
+
+@pytest.fixture
+def several(observe, root):
+    """Three started observers of folders on one filesystem."""
+    return [observe(root / name) for name in "abc"]
 
 
 @pytest.fixture
