@@ -204,7 +204,10 @@ class VideoListing:
             self._rest(workspace, "it shows videos as unfinished that are done")
 
     def _pending(self, now: float) -> dict[str | None, int]:
-        """Count the videos by workspace, without those that are rarely asked for."""
+        """Count the videos by workspace whose next look is within the longest ordinary wait.
+
+        A stalled one, or one in a long back-off, is due later: no listing is read for it.
+        """
         return self.store.read(polls.pending, now + self.options.max_poll_seconds)
 
     def _read(self, workspace: str | None, course: _Course) -> bool:
