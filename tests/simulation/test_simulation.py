@@ -65,7 +65,7 @@ def test_the_histories_hold_what_they_are_about(base):
     """One in which nothing happens would prove nothing."""
     text = "\n".join(
         line
-        for seed in (3, 4, 7, 8, 9, 14, 15, 16, 25, 26, 30)
+        for seed in (3, 7, 30, 34, 51, 63, 76)
         for line in run(plan_for(seed), base).trace
     )
     for event in (
