@@ -186,13 +186,16 @@ class Ledger(Intents, Outcomes):
             advance(db, copy.file_id, self.policies, now)
         return len(again)
 
-    def absent(self, db: Database, copy_id: int, now: float) -> None:
+    def absent(self, db: Database, looked_for: Copy, now: float) -> None:
         """Record that a copy in doubt was looked for, and not found.
 
         Still wanted, it is sent again under another token; else it is gone. The request that got
-        no answer is remembered: it may be carried out late.
+        no answer is remembered: it may be carried out late. Nothing changes if the copy has gone
+        on since it was `looked_for`: a person may have had it sent again.
         """
-        copy = copies.existing(db, copy_id)
+        copy = copies.existing(db, looked_for.id)
+        if not copy.in_doubt or copy.token != looked_for.token:
+            return
         file = files.existing(db, copy.file_id)
         attempts.leave(db, copy, now)
         if copy.wanted:

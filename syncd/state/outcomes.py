@@ -237,9 +237,15 @@ class Outcomes(Verbs):
         due_at = now if look_at is None else look_at
         copies.update(db, copy_id, in_flight=0, due_at=due_at, doubted_at=now, **failure.columns())
 
-    def look_later(self, db: Database, copy_id: int, look_at: float) -> None:
-        """Put the next look-up of a copy in doubt off until `look_at`."""
-        copies.update(db, copy_id, due_at=look_at)
+    def look_later(self, db: Database, looked_at: Copy, look_at: float) -> None:
+        """Put the next look at a copy off until `look_at`.
+
+        Nothing changes if its status is by now another than when it was `looked_at`.
+        """
+        db.conn.execute(
+            "UPDATE copies SET due_at = ? WHERE id = ? AND status = ?",
+            (look_at, looked_at.id, looked_at.status),
+        )
 
     def still_processing(
         self, db: Database, asked: Copy, status: str, look_at: float, failure: Failure | None

@@ -183,7 +183,7 @@ class Confirmer:
 
         def put_off(db: Transaction) -> None:
             for copy in found:
-                self.ledger.look_later(db, copy.id, at)
+                self.ledger.look_later(db, copy, at)
 
         self.store.write(put_off)
 

@@ -225,7 +225,7 @@ class Deleter:
         for file_id in back:
             observations.doubt_absence(db, file_id, self.policies, now)
         for copy in retiring:
-            self.ledger.look_later(db, copy.id, now + LOOK_AGAIN_SECONDS)
+            self.ledger.look_later(db, copy, now + LOOK_AGAIN_SECONDS)
 
     def _delete(self, may_go: Sequence[tuple[Copy, File]], fresh_until: float) -> None:
         """Commit the intent to delete copies, delete them, and commit the outcome.

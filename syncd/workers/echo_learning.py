@@ -92,7 +92,7 @@ class EchoLearning:
             echo.learn_uploader(db, fact(db, KEY_MARK), shown.uploaded_by_uuid)
             # Doubts that were held for lack of this proof can be looked up now.
             for doubt in due.doubts(db) if what.echo else ():
-                self.ledger.look_later(db, doubt.id, now)
+                self.ledger.look_later(db, doubt, now)
 
         self.store.write(record)
         self._pause_seconds = SHORTEST_SECONDS

@@ -181,7 +181,7 @@ class Reconciler:
             def put_off(db: Transaction) -> None:
                 for copy in due.doubts(db):
                     if copy.id in ids:
-                        self.ledger.look_later(db, copy.id, now + RELOOK_SECONDS)
+                        self.ledger.look_later(db, copy, now + RELOOK_SECONDS)
                 for attempt in late:
                     attempts.put_off(db, attempt, now + HELD_LOOK_SECONDS)
 
@@ -329,7 +329,7 @@ class Reconciler:
 
             def record(db: Transaction) -> None:
                 self._release(db, copy, now)
-                self.ledger.absent(db, copy.id, now)
+                self.ledger.absent(db, copy, now)
 
             self.store.write(record)
         elif not listing.complete:
@@ -339,7 +339,7 @@ class Reconciler:
             self._hold(copy, now)
 
     def _look_again(self, copy: Copy, look_at: float) -> None:
-        self.store.write(self.ledger.look_later, copy.id, look_at)
+        self.store.write(self.ledger.look_later, copy, look_at)
 
     def _is_proven(self, copy: Copy) -> bool:
         """Return whether the copy's object would have been found by its token, had it arrived."""
@@ -350,6 +350,9 @@ class Reconciler:
         path = self._shown_path(copy)
 
         def record(db: Transaction) -> None:
+            if not copies.existing(db, copy.id).in_doubt:
+                # A retry has released it meanwhile.
+                return
             echo.find_sample(db, copy.method, is_video=copy.is_video)
             holds.place(
                 db,
@@ -368,7 +371,7 @@ class Reconciler:
                 ),
                 now=now,
             )
-            self.ledger.look_later(db, copy.id, now + HELD_LOOK_SECONDS)
+            self.ledger.look_later(db, copy, now + HELD_LOOK_SECONDS)
 
         self.store.write(record)
 

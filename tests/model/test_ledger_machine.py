@@ -257,7 +257,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif copy.file_uuid is not None:
             self.do(self.ledger.not_sent, copy.id, self.now)
         else:
-            self.do(self.ledger.absent, copy.id, self.now)
+            self.do(self.ledger.absent, copy, self.now)
             assert copy.token in {a.token for a in self.store.read(attempts.every)}
 
     @rule(place=_places, whole=st.booleans())

@@ -112,7 +112,7 @@ def resent_without_a_look() -> None:
         now = self.clock()
         for copy in doubts:
             if copy.file_uuid is None:
-                self.store.write(lambda db, copy=copy: self.ledger.absent(db, copy.id, now))
+                self.store.write(lambda db, copy=copy: self.ledger.absent(db, copy, now))
             else:
                 self._settle_reserved(copy)
 

@@ -64,9 +64,7 @@ def test_the_same_seed_gives_the_same_history(base):
 def test_the_histories_hold_what_they_are_about(base):
     """One in which nothing happens would prove nothing."""
     text = "\n".join(
-        line
-        for seed in (3, 7, 30, 34, 51, 63, 76)
-        for line in run(plan_for(seed), base).trace
+        line for seed in (3, 7, 30, 34, 51, 63, 76) for line in run(plan_for(seed), base).trace
     )
     for event in (
         "power fails (before commit)",

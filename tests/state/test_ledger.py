@@ -188,7 +188,7 @@ def test_a_doubt_proven_absent_is_sent_again_with_a_token_of_its_own(desk):
     file = desk.see(b"a")
     copy = desk.begin(file)
     desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
-    desk.do(desk.ledger.absent, copy.id, desk.now)
+    desk.do(desk.ledger.absent, copy, desk.now)
     again = desk.begin(file)
     assert again.id == copy.id
     assert again.token != copy.token, "each request has a token of its own"
@@ -217,7 +217,7 @@ def given_up(desk):
     """Return a copy as it was sent, whose request was given up."""
     copy = desk.begin(desk.see(b"a"))
     desk.do(desk.ledger.doubt, copy.id, Failure("no answer"), desk.now)
-    desk.do(desk.ledger.absent, copy.id, desk.now)
+    desk.do(desk.ledger.absent, copy, desk.now)
     return copy
 
 

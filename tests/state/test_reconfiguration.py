@@ -274,7 +274,7 @@ def test_an_upload_that_is_found_late_after_its_root_was_swapped_is_kept(known):
     known.policies["f"] = ANY
     late = known.begin("f", b"3", B)
     known.do(known.ledger.doubt, late.id, Failure("no answer"), 1e6)
-    known.do(known.ledger.absent, late.id, 1e6)
+    known.do(known.ledger.absent, late, 1e6)
     known.do(reconfiguration.release_all, "f", 1e6)
     known.sync("f", b"3", 10, C, 8)
     (attempt,) = known.store.read(attempts.every)

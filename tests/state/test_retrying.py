@@ -247,7 +247,7 @@ def test_a_file_over_which_syncd_ended_three_times_is_left_alone_for_an_hour(des
         copy = desk.begin(b"poison")
         desk.crash()
         assert desk.file(b"poison").crashes == number + 1
-        desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
+        desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c, desk.now))
     assert desk.due() == [b"fine"]
     desk.store.write(lambda db: forget_backoff(db, desk.now))
     assert desk.due() == [b"fine"], "a pass does not end its rest"
@@ -272,7 +272,7 @@ def test_whoever_names_a_file_that_is_left_alone_has_it_tried_now(desk):
     for _ in range(QUARANTINE_CRASHES):
         copy = desk.begin(b"a")
         desk.crash()
-        desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c.id, desk.now))
+        desk.store.write(lambda db, c=copy: desk.ledger.absent(db, c, desk.now))
     assert desk.retry(b"a") == 1
     assert desk.due() == [b"a"]
     assert desk.file(b"a").crashes == 0, "one more end is the first again"

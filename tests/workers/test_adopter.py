@@ -407,7 +407,7 @@ def test_what_a_rolled_back_ledger_has_yet_to_send_and_has_arrived_is_not_sent_t
     shop.drop("a", b"a")
     shop.upload()
     shop.faults()
-    shop.store.write(lambda db: shop.ledger.absent(db, shop.copy("a").id, shop.now))
+    shop.store.write(lambda db: shop.ledger.absent(db, shop.copy("a"), shop.now))
     assert shop.copy("a").status is CopyStatus.PLANNED
     sent = mutations(shop)
     roll_back(shop)

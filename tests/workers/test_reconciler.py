@@ -296,6 +296,29 @@ def test_a_video_found_in_doubt_is_followed_and_not_taken_for_done(shop):
     assert shop.copy("broken.mp4").status is CopyStatus.PROCESSING
 
 
+@pytest.mark.parametrize("echo", ["name", "none"])
+def test_an_upload_that_is_retried_while_it_is_looked_for_is_sent(shop, monkeypatch, echo):
+    if echo == "name":
+        learn_the_echo(shop)
+    doubt(shop, "drop_before")
+    real, due_at = shop.client.list, []
+
+    def retried(**how):
+        """Have a person retry it before the listing is read."""
+        copy = shop.copy("a")
+        if copy.in_doubt:
+            shop.store.write(shop.ledger.not_sent, copy.id, shop.now)
+            due_at.append(shop.copy("a").due_at)
+        return real(**how)
+
+    monkeypatch.setattr(shop.client, "list", retried)
+    for _ in range(3):
+        shop.now += 200
+        shop.reconciler.step()
+    assert (shop.copy("a").status, [shop.copy("a").due_at]) == (CopyStatus.PLANNED, due_at)
+    assert shop.holds() == []
+
+
 @pytest.mark.parametrize("echo", ["none"])
 def test_without_an_echo_nothing_is_sent_twice_and_the_hold_says_why(shop, echo):
     shop.drop("first", b"first")
@@ -316,8 +339,7 @@ def test_the_next_look_is_for_the_doubt_that_is_due_first(shop):
     doubt(shop, "drop_before", "a")
     doubt(shop, "drop_before", "b", b"b")
     for name, seconds in (("a", 50.0), ("b", 20.0)):
-        copy_id, look_at = shop.copy(name).id, shop.now + seconds
-        shop.store.write(lambda db, i=copy_id, at=look_at: shop.ledger.look_later(db, i, at))
+        shop.store.write(shop.ledger.look_later, shop.copy(name), shop.now + seconds)
     assert shop.reconciler.step() == 20.0
 
 
