@@ -14,6 +14,7 @@ from syncd.state.apply_plan import Policies
 from syncd.state.database.store import Store
 from syncd.watch.folder import WatchFolder
 from syncd.watch.inotify import Instances
+from syncd.watch.polling import Polling
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.watched import Watched
 
@@ -66,7 +67,7 @@ class Watch:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stop = threading.Event()
-        instances = Instances()
+        instances, polling = Instances(), Polling()
         #: called with the name of a folder of which there is a hint
         self.on_hint: Callable[[str], None] = lambda _: wake()
         self.folders = {
@@ -76,6 +77,7 @@ class Watch:
                 policies=policies,
                 wake=partial(self._hinted, folder.name),
                 instances=instances,
+                polling=polling,
                 clock=clock,
                 monotonic=time.monotonic,
                 stopped=lambda: self._stop.is_set() or stopped(),

@@ -19,6 +19,7 @@ from syncd.watch.hints import Hints
 from syncd.watch.ignore import IGNORE_FILE, Rules
 from syncd.watch.inotify import Instances
 from syncd.watch.observer import FolderObserver
+from syncd.watch.polling import Polling
 from syncd.watch.roots import Root
 from syncd.watch.scan_pass import ScanReport
 from syncd.watch.scanner import Scanner
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: The share by which the time between two scans varies, so that folders do not scan in step.
 JITTER = 0.1
-#: The largest share of the time that polling takes, and the shortest pause in seconds.
-POLLING_PART, POLLING_SECONDS = 0.05, 5.0
 #: The largest share of the time that scans of a folder take, so that a slow disk with a short
 #: `rescan_seconds` is not at work all the time.
 SCANNING_PART = 0.2
@@ -61,8 +60,10 @@ class Watched:
         monotonic: Callable[[], float],
         stopped: Callable[[], bool],
         instances: Instances | None = None,
+        polling: Polling | None = None,
     ) -> None:
         self.folder = folder
+        self._polling = polling or Polling()
         self._stopped = stopped
         self.hints = Hints(wake, clock=clock)
         self.observer = FolderObserver(
@@ -157,6 +158,9 @@ class Watched:
         is_watched = self.observer.kind == "native" and not (fault or self.observer.trouble)
         if is_right and is_watched and before == (self._seen, self._checked_event_at):
             self._check_seconds = min(2 * self._check_seconds, self.folder.rescan_seconds)
+        elif is_right and self.observer.kind == "polling":
+            # Each of its scans looks at the root as well.
+            self._check_seconds = max(CHECK_SECONDS, self._polling.pause(0.0))
         else:
             self._check_seconds = CHECK_SECONDS
         return self._check_seconds
@@ -255,7 +259,7 @@ class Watched:
         self._scan_at = ended + self._pause(report)
         self._uncovered = report.uncovered
         self._unreadable = list(report.unreadable)
-        self._poll_at = ended + self._polling_pause(report.seconds)
+        self._poll_at = ended + self._polling.pause(report.seconds)
         self._tell_unreadable(report)
         self.last_scan = report
         self._log(report, reason)
@@ -280,7 +284,7 @@ class Watched:
             if report.complete:
                 self._uncovered = list(dict.fromkeys(report.uncovered))
         ended = self._monotonic()
-        self._poll_at = ended + self._polling_pause(ended - began)
+        self._poll_at = ended + self._polling.pause(ended - began)
 
     def _poll_unreadable(self) -> None:
         if not self._unreadable or self.last_scan is None:
@@ -336,15 +340,12 @@ class Watched:
     def _pause(self, report: ScanReport) -> float:
         if report.state is RootState.MISSING:
             return MISSING_SECONDS
-        pause = self.folder.rescan_seconds
-        if self.observer.kind == "polling":
-            pause = min(pause, self._polling_pause(report.seconds))
+        pause, is_polled = self.folder.rescan_seconds, self.observer.kind == "polling"
+        self._polling.note(self.folder.name, is_polled=is_polled)
+        if is_polled:
+            pause = min(pause, self._polling.pause(report.seconds))
         pause = max(pause, report.seconds / SCANNING_PART - report.seconds)
         return pause * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 no secret
-
-    @staticmethod
-    def _polling_pause(seconds: float) -> float:
-        return max(POLLING_SECONDS, seconds / POLLING_PART - seconds)
 
     def _first_text(self, report: ScanReport) -> str:
         found = f"{self.folder.name}: the first scan found"
