@@ -169,7 +169,7 @@ def fetch_urls(
 def pause(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """Pause `folder`, or everything, as `set_pause` says; drop what is on its way in it."""
     result = set_pause(components.store, components.clocks, arguments)
-    components.gate.see_pauses()
+    components.gate.see_standstills()
     yield result
 
 
@@ -196,7 +196,7 @@ def set_pause(store: Store, clocks: ClockWatch, arguments: JsonObject) -> JsonOb
 def resume(components: Components, arguments: JsonObject) -> Iterator[JsonObject]:
     """End the pause of `folder`, or every pause."""
     result = end_pause(components.store, arguments)
-    components.gate.see_pauses()
+    components.gate.see_standstills()
     components.store.changed.set()
     yield result
 
@@ -289,7 +289,7 @@ def _decide_one(
     folder = decisions.folder_of(hold)
     watched = components.watch.folders.get(folder)
     lacks = None
-    if watched and verdict == "approved" and not decisions.names_files(hold):
+    if watched and verdict == "approved" and decisions.is_about_root(hold):
         lacks = lacking(components.store.read, folder, watched.folder.path, hold.scope)
     number = None if lacks is None else len(lacks.missing)
     decision = components.store.write(

@@ -161,11 +161,11 @@ def _announce(hold: Hold, config: Config) -> None:
     """Say on standard error what an approval does; standard output is for the result."""
     folder = printable(decisions.folder_of(hold))
     does = _does(hold, folder)
-    if not decisions.names_files(hold):
+    if decisions.is_about_root(hold):
         does = f"the folder that is at the path of {folder} now is taken for the right one; "
         does += replaced.foretold(config, hold)
     click.echo(f"hold {hold.id}: {does}", err=True)
-    if decisions.names_files(hold):
+    if not decisions.is_about_root(hold):
         for path in hold.first:
             click.echo(f"  {printable(path)}", err=True)
         if more := _more(hold.id, hold.affects, len(hold.first), named=True):
@@ -203,7 +203,7 @@ def _decide(
         print_json(result, indent=2)
         return
     config = options.look()
-    whole = {hold.id for hold, _ in chosen if not decisions.names_files(hold)}
+    whole = {hold.id for hold, _ in chosen if decisions.is_about_root(hold)}
     for item in result["holds"]:
         click.echo(_said(item, result["verdict"], config if item["id"] in whole else None))
         if item["undo"]:

@@ -33,7 +33,8 @@ class Learned(NamedTuple):
     echo: bool
     #: whether the size is the one that was sent; None if it was not told
     sizes: bool | None = None
-    #: by how many seconds creation times are ahead of ours, at least; None if it was not seen
+    #: by how many seconds creation times are ahead of the service's own clock, at least; None if it
+    #: was not seen
     skew: float | None = None
 
 

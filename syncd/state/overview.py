@@ -226,7 +226,7 @@ def _review(db: Database, hold: Hold) -> JsonObject:
         "affects": hold.affects,
         "first": hold.first,
         "parent": hold.parent,
-        "named": decisions.names_files(hold),
+        "named": not decisions.is_about_root(hold),
         "verdict": hold.verdict,
         "decided_at": timestamp(hold.released_at),
         "commands": commands,

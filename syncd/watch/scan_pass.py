@@ -96,7 +96,7 @@ class ScanPass:
     #: the devices met, and whether their filesystems make up inodes
     inventing: dict[int, bool] = field(default_factory=dict)
     #: whether only the directories that events do not cover are scanned
-    in_parts: bool = False
+    only_some: bool = False
 
     def run(self) -> None:
         report = self.report
@@ -112,8 +112,8 @@ class ScanPass:
             return
         report.complete = True
 
-    def run_parts(self, directories: Sequence[bytes]) -> None:
-        self.in_parts = True
+    def run_directories(self, directories: Sequence[bytes]) -> None:
+        self.only_some = True
         try:
             for directory in directories:
                 try:
@@ -257,7 +257,7 @@ class ScanPass:
         covered = self.coverage.has(directory, os.fstat(descriptor))
         if not covered:
             self.report.uncovered.append(directory)
-        return covered and self.in_parts
+        return covered and self.only_some
 
     def _found(
         self, path: bytes, entry: "os.DirEntry[str]", row: Known | None, files: IgnoreFiles

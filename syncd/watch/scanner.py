@@ -49,12 +49,12 @@ class Scanner:
             self._note(report)
         return report
 
-    def scan_parts(
+    def scan_directories(
         self, directories: Sequence[bytes], coverage: Coverage | None = None
     ) -> ScanReport:
         """Scan these directories and those beneath them, without what `coverage` covers."""
         self.rules.forget()
-        return self._pass(coverage, lambda scan: scan.run_parts(directories))
+        return self._pass(coverage, lambda scan: scan.run_directories(directories))
 
     @property
     def ever_ended(self) -> bool:

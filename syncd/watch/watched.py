@@ -212,7 +212,7 @@ class Watched:
         # A file does not wait for the end of a scan.
         directories = [path for path in paths if (root / os.fsdecode(path)).is_dir()]
         with self._scanning if directories else nullcontext():
-            report = self._scanner.scan_parts(directories)
+            report = self._scanner.scan_directories(directories)
         if self._looker.look(dict.fromkeys(paths, False)) is None:
             report.complete = False
         return report
@@ -280,7 +280,7 @@ class Watched:
             self._uncovered = []
             self.hints.ask_scan("the watching has changed")
         elif self._uncovered:
-            report = self._scanner.scan_parts(self._uncovered, coverage)
+            report = self._scanner.scan_directories(self._uncovered, coverage)
             if report.complete:
                 self._uncovered = list(dict.fromkeys(report.uncovered))
         ended = self._monotonic()
@@ -289,7 +289,7 @@ class Watched:
     def _poll_unreadable(self) -> None:
         if not self._unreadable or self.last_scan is None:
             return
-        report = self._scanner.scan_parts(self._unreadable)
+        report = self._scanner.scan_directories(self._unreadable)
         if not report.complete:
             return
         if b"" in self._unreadable and b"" not in report.unreadable:

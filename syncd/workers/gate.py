@@ -161,7 +161,7 @@ class Gate:
             return False
         return self.refusals.admits(workspace, file_id)
 
-    def see_pauses(self) -> None:
+    def see_standstills(self) -> None:
         """End the pauses whose time has come, and take up which folders are at a standstill."""
         now = self.clock()
         if self.store.read(pauses.is_end_due, now):

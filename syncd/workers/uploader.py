@@ -188,7 +188,7 @@ class Uploader:
         ONE_CPU.follow()
         self._handed_out.clear_unknown()
         self.gate.end_quota_rest()
-        self.gate.see_pauses()
+        self.gate.see_standstills()
         limited = self.bandwidth.step() if self.bandwidth else None
         now = self.clock()
         if self.store.read(due.is_refused_due, now):

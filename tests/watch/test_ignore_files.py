@@ -265,7 +265,7 @@ def test_rules_are_read_anew_where_only_polling_tells_of_them(place):
     place.scan()
     assert place.look(b"d/a.x") == 0
     (place.root / "d/.syncdignore").unlink()
-    place.watched._scanner.scan_parts([b"d"], Coverage([]))
+    place.watched._scanner.scan_directories([b"d"], Coverage([]))
     place.later()
     place.watched.look_due()
     assert place.statuses() == {b"d/a.x": "ready"}

@@ -113,7 +113,7 @@ def test_a_pause_drops_a_transfer_that_waits_for_its_bandwidth(shop, limited):
     while not any(t.rested for t in shop.uploader.transfers.all()) and time.monotonic() < deadline:
         time.sleep(0.01)
     shop.store.write(pauses.pause, "f", None, shop.now)
-    shop.gate.see_pauses()
+    shop.gate.see_standstills()
     while shop.uploader.busy and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not shop.uploader.busy

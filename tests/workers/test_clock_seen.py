@@ -47,7 +47,7 @@ class Machine:
 
     def step(self):
         """What the upload step does first."""
-        self.gate.see_pauses()
+        self.gate.see_standstills()
         self.bandwidth.step()
 
     def goes_on(self, seconds):

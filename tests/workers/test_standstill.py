@@ -22,7 +22,7 @@ held = pytest.mark.parametrize("hold", HOLDS)
 
 def stop(shop, hold):
     shop.store.write(lambda db: place(db, **hold, message="m", now=shop.now))
-    shop.gate.see_pauses()
+    shop.gate.see_standstills()
 
 
 @held
@@ -33,7 +33,7 @@ def test_nothing_is_sent_before_it_ends(shop, hold):
     assert shop.store.write(shop.ledger.begin, offer(file), shop.now) is Declined.LATER
     assert shop.gate.is_at_standstill("f")
     shop.store.write(lambda db: release(db, **hold, now=shop.now))
-    shop.gate.see_pauses()
+    shop.gate.see_standstills()
     assert not shop.gate.is_at_standstill("f")
     shop.upload()
     assert len(shop.live()) == 1

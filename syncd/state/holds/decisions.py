@@ -224,9 +224,9 @@ def reviewable(known: Iterable[Hold]) -> list[Hold]:
     return [hold for hold in known if hold.reason in _REVIEWED]
 
 
-def names_files(hold: Hold) -> bool:
-    """Say whether a hold names files, of which the verdict decides, and does not stop all."""
-    return hold.reason != ROOT_REPLACED or hold.stops == "deletions"
+def is_about_root(hold: Hold) -> bool:
+    """Say whether the verdict on a hold is on a folder's root, and not on the files it names."""
+    return hold.reason == ROOT_REPLACED and hold.stops != "deletions"
 
 
 def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[Hold]:
@@ -247,7 +247,7 @@ def of_folder(db: Database, folder: str, verdict: Decided = "approved") -> list[
     if not found:
         raise ReviewError(f"no deletions of {folder} are held; `syncd status` shows how it is")
     if verdict == "rejected":
-        return [hold for hold in found if names_files(hold)] or found
+        return [hold for hold in found if not is_about_root(hold)] or found
     return found
 
 
@@ -283,7 +283,7 @@ def decide(
     """
     hold = decidable(db, hold_id, verdict, up_to=up_to)
     number = lacking
-    if names_files(hold):
+    if not is_about_root(hold):
         number = _carry_out(
             db, hold, verdict, now, last_named(db, hold_id) if up_to is None else up_to
         )
@@ -322,7 +322,7 @@ def _reached(
     db: Database, hold: Hold, verdict: Decided, up_to: int | None = None
 ) -> list[tuple[int, int]]:
     """Return the rows that a verdict changes, with their files."""
-    if not names_files(hold):
+    if is_about_root(hold):
         return []
     condition = "AND files.status = 'missing'" if _decides_on_missing(hold) else ""
     return db.conn.execute(
