@@ -310,6 +310,8 @@ def stopped(scratch):
     root = scratch / "still"
     root.mkdir()
     with Daemon(scratch / "stopped", [root]) as daemon:
+        # It answers before it has started whole, and only then notices that it stands still.
+        until(lambda: "sending to" in daemon.log_path.read_text(), 30, daemon.log)
         os.kill(daemon.process.pid, signal.SIGSTOP)
         (root / "a").write_bytes(b"meanwhile")
         time.sleep(13)
