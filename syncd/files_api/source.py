@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from syncd.exceptions import FileChangedError, UnreadableError
 
@@ -20,13 +20,11 @@ class UploadSource:
     chunk is released (for a file of one chunk, before its first byte): raise in it, and the
     transfer is dropped unfinished and the exception passes through unchanged. `progress` is
     called with the number of bytes handed to the network so far, and `on_rest` with the seconds
-    of each wait for the bandwidth; either may raise to drop the transfer, too. `content` is all of
-    it, if it is small and at hand; then nothing is read.
+    of each wait for the bandwidth; either may raise to drop the transfer, too.
     """
 
     fd: int
     size: int
-    content: bytes | None = field(default=None, repr=False)
     before_last: Callable[[str], None] | None = None
     progress: Callable[[int], None] | None = None
     on_rest: Callable[[float], None] | None = None
@@ -39,24 +37,20 @@ class UploadSource:
         """
         digest = hashlib.sha256()
         offset = 0
-        while self.content is None and self.size - offset > CHUNK_BYTES:
+        while self.size - offset > CHUNK_BYTES:
             chunk = self._read(offset, CHUNK_BYTES)
             digest.update(chunk)
             yield chunk, False
             offset += CHUNK_BYTES
             self.tell(offset)
-        last = self._rest(offset) if self.content is None else self.content
+        last = self._read(offset, self.size - offset)
+        if self._pread(1, self.size):
+            raise FileChangedError(f"the file grew beyond {self.size} bytes while it was sent")
         digest.update(last)
         if self.before_last is not None:
             self.before_last(digest.hexdigest())
         yield last, True
         self.tell(self.size)
-
-    def _rest(self, offset: int) -> bytes:
-        rest = self._read(offset, self.size - offset)
-        if self._pread(1, self.size):
-            raise FileChangedError(f"the file grew beyond {self.size} bytes while it was sent")
-        return rest
 
     def _read(self, offset: int, length: int) -> bytes:
         chunk = self._pread(length, offset)

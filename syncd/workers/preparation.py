@@ -1,11 +1,10 @@
 """Before a file is sent: it is opened and hashed, and the intent to send it is handed in."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 PRESIGNED_MAX_BYTES = 5 << 30
 #: The largest file that is sent direct to learn whether such names are echoed.
 PROBE_BYTES = 1 << 20
-#: The largest content that is kept in memory between hashing and sending.
-KEPT_BYTES = 32 << 10
 #: Seconds until a file is tried again after its folder was replaced.
 ROOT_SECONDS = 10.0
 
@@ -60,11 +57,10 @@ class UploadOptions:
 
 
 class Hashed(NamedTuple):
-    """A file that is open, and its content as it was read; `content` itself, if it is small."""
+    """A file that is open, and its content as it was read."""
 
     file: File
     descriptor: int
-    content: bytes | None
     offer: Offer
 
 
@@ -73,7 +69,6 @@ class Prepared(NamedTuple):
 
     file: File
     descriptor: int
-    content: bytes | None
     offer: Offer
     begun: "Future[Begun]"
 
@@ -140,42 +135,35 @@ class Preparation:
                     later = self.clock() + ROOT_SECONDS
                     self.store.write(self.ledger.put_off, file.id, later)
                     return None
-                return self._read(file, descriptor, reading)
+                offer = self._offer(file, descriptor, reading)
         except (FileChangedError, UnreadableError) as error:
             self.record_unsendable(file, error)
             return None
+        return Hashed(file, descriptor, offer) if offer else None
 
-    def _read(self, file: File, descriptor: int, reading: Transfer) -> Hashed | None:
+    def _offer(self, file: File, descriptor: int, reading: Transfer) -> Offer | None:
         before = disk.fingerprint(descriptor)
         if before != file.fingerprint:
             raise FileChangedError(f"{file.shown} changed")
-        content = small_content(descriptor, before.size)
-        digest = file.sha256 or self._digest(descriptor, before.size, content, reading)
+        digest = file.sha256
         if digest is None:
-            return None
-        if file.sha256 is None and disk.fingerprint(descriptor) != before:
-            raise FileChangedError(f"{file.shown} changed while it was read")
-        kind = content_type(file.path, _reader(descriptor, content))
-        offer = Offer(
+            digest = disk.sha256(
+                descriptor,
+                before.size,
+                stopped=self.stop.is_set,
+                progress=lambda read: self.transfers.moved(reading, read),
+            )
+            if digest is None:
+                return None
+            if disk.fingerprint(descriptor) != before:
+                raise FileChangedError(f"{file.shown} changed while it was read")
+        kind = content_type(file.path, partial(os.pread, descriptor))
+        return Offer(
             file_id=file.id,
             fingerprint=before,
             sha256=digest,
             content_type=kind,
             method=self._method(before.size, is_video=kind.startswith("video/")),
-        )
-        return Hashed(file, descriptor, content, offer)
-
-    def _digest(
-        self, descriptor: int, size: int, content: bytes | None, reading: Transfer
-    ) -> str | None:
-        """Return the SHA-256 of a file; None if syncd stops meanwhile."""
-        if content is not None:
-            return hashlib.sha256(content).hexdigest()
-        return disk.sha256(
-            descriptor,
-            size,
-            stopped=self.stop.is_set,
-            progress=lambda read: self.transfers.moved(reading, read),
         )
 
     def record_unsendable(self, file: File, error: FileChangedError | UnreadableError) -> None:
@@ -257,19 +245,3 @@ class Preparation:
         ):
             self._proven.add(is_video)
         return is_video in self._proven
-
-
-def small_content(descriptor: int, size: int) -> bytes | None:
-    """Return the content of a small file; None unless one read gets exactly `size` bytes."""
-    if size <= KEPT_BYTES:
-        with suppress(OSError):
-            read = os.pread(descriptor, size + 1, 0)
-            return read if len(read) == size else None
-    return None
-
-
-def _reader(descriptor: int, content: bytes | None) -> Callable[[int, int], bytes]:
-    """Return how to read a part of a file, by its length and place."""
-    if content is None:
-        return partial(os.pread, descriptor)
-    return lambda length, place: content[place : place + length]

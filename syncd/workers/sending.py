@@ -163,7 +163,7 @@ class Sending:
             self.failures.unsent(copy)
             return None
         try:
-            return self._send(client, copy, prepared, reserved)
+            return self._send(client, file, copy, prepared.descriptor, reserved)
         except (FileChangedError, UnreadableError) as error:
             # The last byte was held back: the service has nothing of it.
             self.failures.unsent(copy)
@@ -180,17 +180,16 @@ class Sending:
     def _send(
         self,
         client: FilesClient,
+        file: File,
         copy: Copy,
-        prepared: Prepared,
+        descriptor: int,
         reserved: FileUpload | None,
     ) -> SentCopy | None:
-        file, descriptor = prepared.file, prepared.descriptor
         rests = self.gate.rests
         with self.transfers.under_way(file, copy.size) as transfer:
             source = UploadSource(
                 fd=descriptor,
                 size=copy.size,
-                content=prepared.content,
                 before_last=lambda digest: self._gatekeeper(file, copy, descriptor, digest),
                 progress=lambda sent: self._moved(transfer, sent),
                 on_rest=lambda seconds: self._rested(transfer, seconds),

@@ -94,17 +94,6 @@ def test_a_file_of_another_length_is_never_sent_whole(
     assert gates == []
 
 
-@pytest.mark.row(20)
-def test_content_that_is_at_hand_is_sent_unread_and_passes_the_gate(serve, client_of, send):
-    gates = []
-    server = serve(answering(STORED))
-    source = UploadSource(fd=-1, size=5, content=b"bytes", before_last=gates.append)
-    send(client_of(server), server, source)
-    assert server.requests[0].whole
-    assert b"bytes" in server.requests[0].body
-    assert gates == [hashlib.sha256(b"bytes").hexdigest()]
-
-
 def test_a_descriptor_that_cannot_be_read_is_named_so(serve, client_of, send):
     server = serve(answering(STORED))
     read, write = os.pipe()

@@ -19,7 +19,7 @@ _plan = Ledger._plan
 _token = Ledger._token
 _attempt_found = Ledger.attempt_found
 _confirm_missing = Deletions.confirm_missing
-_read = Preparation._read
+_offer = Preparation._offer
 _step = Reconciler.step
 _insert = copies.insert
 _fits = Search._fits
@@ -156,9 +156,9 @@ def judge_no_deletes_anew(self, db, retiring, now):
 
 
 def trust_the_inode(self, file, descriptor, reading):
-    hashed = _read(self, file, descriptor, reading)
-    if hashed is None or file.sha256 is not None:
-        return hashed
+    offer = _offer(self, file, descriptor, reading)
+    if offer is None or file.sha256 is not None:
+        return offer
     moved = self.store.read(
         lambda db: files.where(
             db,
@@ -166,9 +166,7 @@ def trust_the_inode(self, file, descriptor, reading):
             (file.fingerprint.inode, file.size),
         )
     )
-    if not moved:
-        return hashed
-    return hashed._replace(offer=replace(hashed.offer, sha256=moved[0].sha256))
+    return replace(offer, sha256=moved[0].sha256) if moved else offer
 
 
 def share(self, db, offer, now):

@@ -29,7 +29,7 @@ from syncd.state import attempts, echo, tokens
 from syncd.state.database import schema, store as storage
 from syncd.state.database.store import Store
 from syncd.state.database.writer import Writer, _Job
-from syncd.workers import clock_seen, preparation
+from syncd.workers import clock_seen
 from syncd.workers.poll_options import PollOptions
 
 FOLDER = "f"
@@ -320,8 +320,6 @@ def simulated(
             (clock_seen, "time", ticking),
             (composition, "make_client", lambda *_: service),
             (source, "CHUNK_BYTES", 16),
-            # Some files are small, and others are read a second time.
-            (preparation, "KEPT_BYTES", 24),
             # Nothing is mounted that matters here.
             (mounts, "mounts", lambda: iter(())),
             (Fingerprint, "of", staticmethod(fingerprint)),

@@ -174,7 +174,7 @@ BUGS = {
         seen_as=("I5", "I7"),
     ),
     "a rename is decided by the inode": Planted(
-        replaced=((Preparation, "_read", bugs.trust_the_inode),),
+        replaced=((Preparation, "_offer", bugs.trust_the_inode),),
         plan=RESTLESS,
         near=7,
         seen_as=("differ", "I6"),

@@ -14,14 +14,12 @@ from syncd.state.deletions import Deletions
 from syncd.state.ledger import Ledger
 from syncd.state.lifecycle import CopyStatus
 from syncd.state.observations import Seen
-from syncd.workers import preparation
-from syncd.workers.preparation import KEPT_BYTES, UploadOptions
+from syncd.workers.preparation import UploadOptions
 from syncd.workers.sending import Sending
 
 #: The stages of an upload, from the disk to the table.
 ON_THE_WAY = {
     "opening": (disk, "open_beneath"),
-    "reading": (preparation, "small_content"),
     "hashing": (disk, "sha256"),
     "the intent": (Ledger, "begin"),
     "sending": (FilesClient, "upload"),
@@ -63,8 +61,7 @@ def test_an_upload_that_fails_in_any_way_takes_no_thread_and_is_made_later(
     shop.prove_echo()
     has_failed = fails(monkeypatch, *ON_THE_WAY[where], error)
     shop.uploader._most = 1
-    # A small file is hashed as it is read.
-    shop.drop("bad", bytes(KEPT_BYTES + 1) if where == "hashing" else b"bad")
+    shop.drop("bad", b"bad")
     shop.upload()
     assert has_failed()
     shop.drop("good", b"good")

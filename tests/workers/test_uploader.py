@@ -1,4 +1,5 @@
 import errno
+import mmap
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,7 @@ from syncd import disk
 from syncd.files_api import FilesClient
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
-from syncd.workers.preparation import KEPT_BYTES, UploadOptions
+from syncd.workers.preparation import UploadOptions
 from syncd.workers.upload_thread import FIRST_BATCH
 
 #: How a video begins that is none further on.
@@ -380,24 +381,34 @@ def test_a_file_that_the_disk_fails_to_read_is_unreadable_and_keeps_nobody_else_
     assert len(shop.live()) == 2
 
 
-def test_a_small_file_is_read_once_and_sent_as_it_was_hashed(shop, monkeypatch):
-    real, read = os.pread, []
+@pytest.mark.row(20)
+def test_a_change_that_no_stamp_tells_of_is_not_stored(shop, monkeypatch):
+    """A program that maps a file writes into it, and the kernel notes the first write alone."""
+    shop.prove_echo()
+    shop.drop("a", b"before")
+    real = FilesClient.upload
+    with (shop.root / "a").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:] = b"before"
+        shop.notice("a")
 
-    def pread(descriptor, count, offset):
-        read.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
-        return real(descriptor, count, offset)
+        def upload(*args, **kwargs):
+            before = os.fstat(file.fileno())
+            mapped[:] = b"after!"
+            after = os.fstat(file.fileno())
+            assert (after.st_mtime_ns, after.st_ctime_ns) == (
+                before.st_mtime_ns,
+                before.st_ctime_ns,
+            )
+            return real(*args, **kwargs)
 
-    monkeypatch.setattr(os, "pread", pread)
-    shop.drop("small", b"x" * KEPT_BYTES)
-    shop.drop("larger", b"y" * (KEPT_BYTES + 1))
+        with monkeypatch.context() as patched:
+            patched.setattr(FilesClient, "upload", upload)
+            shop.upload()
+        assert shop.live() == {}
+    shop.now += 10
+    shop.notice("a")
     shop.upload()
-    assert read.count("small") == 1
-    assert read.count("larger") > 2
-    assert {shop.copy(name).status for name in ("small", "larger")} == {CopyStatus.LIVE}
-    assert set(shop.live().values()) == {
-        sha256(b"x" * KEPT_BYTES).hexdigest(),
-        sha256(b"y" * (KEPT_BYTES + 1)).hexdigest(),
-    }
+    assert list(shop.live().values()) == [sha256(b"after!").hexdigest()]
 
 
 def test_a_batch_is_small_until_it_is_known_how_long_a_file_takes(shop, monkeypatch):
@@ -417,15 +428,6 @@ def test_a_batch_is_small_until_it_is_known_how_long_a_file_takes(shop, monkeypa
     assert len(shop.live()) == 60
     assert promised[0] <= 2 * FIRST_BATCH, "those that are sent, and the next"
     assert max(promised) > 2 * FIRST_BATCH
-
-
-@pytest.mark.row(2)
-def test_a_disk_that_returns_a_small_file_in_parts_is_read_to_the_end(shop, monkeypatch):
-    real = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 2), offset))
-    shop.drop("a", b"abcde")
-    shop.upload()
-    assert list(shop.live().values()) == [sha256(b"abcde").hexdigest()]
 
 
 def test_the_log_has_the_name_as_it_is_shown_and_counts_in_words(shop, caplog):
