@@ -28,8 +28,7 @@ class OneCpu:
         self._lock = threading.Lock()
         #: by their numbers in the kernel
         self._threads: set[int] = set()
-        #: the CPUs that this program may use, and the one that is shared; empty before `follow`
-        self._all: set[int] = set()
+        #: the CPU that is shared; empty while none is
         self._shared: set[int] = set()
         self._follow_at = 0.0
 
@@ -58,8 +57,7 @@ class OneCpu:
             if now < self._follow_at or not _takes_turns():
                 return
             self._follow_at = now + FOLLOW_SECONDS
-            self._all = os.sched_getaffinity(0)
-            self._shared = {_libc.sched_getcpu()}
+            self._shared = _here()
             for thread in self._threads:
                 _place(thread, self._shared)
 
@@ -73,7 +71,9 @@ class OneCpu:
         thread = threading.get_native_id()
         with self._lock:
             self._threads.discard(thread)
-            _place(thread, self._all)
+            if self._shared:
+                # The main thread is none of them: an administrator may have moved it.
+                _place(thread, _cpus_of(os.getpid()))
 
 
 #: The one of this process.
@@ -86,8 +86,21 @@ def _takes_turns() -> bool:
     return is_locked is None or bool(is_locked())
 
 
+def _here() -> set[int]:
+    """Return the CPU on which the calling thread runs; nothing if it cannot be known."""
+    cpu = _libc.sched_getcpu()
+    return {cpu} if cpu in _cpus_of(0) else set()
+
+
+def _cpus_of(thread: int) -> set[int]:
+    """Return the CPUs on which a thread may run; nothing if it cannot be known."""
+    with suppress(OSError):
+        return os.sched_getaffinity(thread)
+    return set()
+
+
 def _place(thread: int, cpus: set[int]) -> None:
-    """Let a thread run on these CPUs only; on any, as before, if there are none."""
+    """Let a thread run on these CPUs only; leave it where it is if there are none."""
     # A hardened unit may forbid the call, and the CPUs of a container may change at any time.
     with suppress(OSError):
         if cpus:

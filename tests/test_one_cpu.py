@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,7 +55,6 @@ def follow(together, cpu):
     """Have the threads follow one that was placed on a CPU, and may run on any."""
     with on(cpu):
         together.follow()
-    together._all = ALL
 
 
 def test_threads_share_the_cpu_of_the_one_that_they_follow(together):
@@ -72,38 +72,61 @@ def test_a_thread_that_comes_later_joins_the_others(together):
         assert os.sched_getaffinity(thread) == {cpu}
 
 
-def test_a_thread_that_leaves_may_run_anywhere_and_comes_back(together):
-    cpu = min(ALL)
-    follow(together, cpu)
+def course(together):
+    """Return where a thread may run while it shares, has left, shares again, and at its end."""
     seen = []
-    with together.shared():
-        with together.left():
+
+    def work():
+        with together.shared():
             seen.append(os.sched_getaffinity(0))
-            together.follow()
+            with together.left():
+                seen.append(os.sched_getaffinity(0))
             seen.append(os.sched_getaffinity(0))
-        back = os.sched_getaffinity(0)
-    assert seen == [ALL, ALL]
-    assert len(back) == 1
-    assert os.sched_getaffinity(0) == ALL
+        seen.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return seen
+
+
+def test_a_thread_that_leaves_may_run_anywhere_and_comes_back(together):
+    cpu = max(ALL)
+    follow(together, cpu)
+    assert course(together) == [{cpu}, ALL, {cpu}, ALL]
 
 
 def test_a_program_that_may_use_some_cpus_uses_no_other(together):
     cpu = max(ALL)
     with on(cpu):
         together.follow()
-        with together.shared(), together.left():
-            assert os.sched_getaffinity(0) == {cpu}
+        assert course(together) == [{cpu}] * 4
+
+
+def test_a_program_that_was_moved_stays_where_it_is_now(together):
+    follow(together, min(ALL))
+    cpu = max(ALL)
+    with on(cpu):
+        assert course(together)[1] == {cpu}
+
+
+@pytest.mark.parametrize("cpu", [-1, 4095])
+def test_a_cpu_that_cannot_be_told_changes_nothing(together, monkeypatch, cpu):
+    monkeypatch.setattr(one_cpu, "_libc", SimpleNamespace(sched_getcpu=lambda: cpu))
+    together.follow()
+    assert course(together) == [ALL] * 4
 
 
 def test_a_kernel_that_refuses_changes_nothing(together, monkeypatch):
     def refuse(*_):
         raise PermissionError
 
-    with thread_within(together.shared) as thread:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "sched_setaffinity", refuse)
-            together.follow()
-        assert os.sched_getaffinity(thread) == ALL
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sched_setaffinity", refuse)
+        together.follow()
+        assert course(together) == [ALL] * 4
+    monkeypatch.setattr(one_cpu.os, "sched_getaffinity", refuse)
+    OneCpu().follow()
 
 
 def test_a_python_without_its_lock_keeps_all_cpus(together, monkeypatch):

@@ -110,6 +110,11 @@ def where(
     return [from_row(row) for row in rows]
 
 
+def has_skipped(db: Database) -> bool:
+    """Return whether a file is left out because it was there before the folder's first scan."""
+    return db.value("SELECT 1 FROM files WHERE is_skipped LIMIT 1") is not None
+
+
 def known_paths(db: Database, folder: str, paths: Sequence[bytes]) -> set[bytes]:
     """Return those of some paths that have a row."""
     found: set[bytes] = set()

@@ -88,14 +88,17 @@ class Confirmation:
         by_uuid = {copy.file_uuid: copy for copy in copies}
         told: dict[int, Told] = {}
         size = max(min(2 * len(copies), MOST_PAGE_ITEMS), PAGE_ITEMS)
-        most = 1 + len(copies) * PAGE_ITEMS // size // LISTED_FROM // 2
+        most = len(copies) // LISTED_FROM // 2
+        unread = size + most * PAGE_ITEMS
         pages = self.client.newest_pages(workspace_uuid=workspace, limit=size)
-        for items in islice(pages, most):
+        # The service may show fewer in a page than it was asked for.
+        for items in islice(pages, 1 + most):
+            unread -= len(items)
             ours = [(by_uuid.pop(item.file_uuid, None), item) for item in items]
             said = {copy.id: _judge(copy, item) for copy, item in ours if copy is not None}
             # A listing may keep sizes back that a look at the object tells.
             told |= {key: what for key, what in said.items() if what is not Told.NO_SIZE}
-            if Told.NO_SIZE in said.values() or not by_uuid:
+            if Told.NO_SIZE in said.values() or not by_uuid or unread <= 0:
                 break
         return told
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Copies confirmed in one step at most, those of them that no listing shows, and steps a second:
 #: they share the service with uploads.
-BATCH, ALONE, STEPS_PER_SECOND = 4000, 100, 4.0
+BATCH, ALONE, STEPS_PER_SECOND = 4000, 400, 4.0
 #: Seconds between two looks at the same copy, at least and at most.
 LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 30.0
 #: Answers that prove that the bytes arrived.

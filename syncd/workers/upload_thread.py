@@ -64,6 +64,8 @@ class UploadThread:
     is_stopped: Callable[[], bool]
     clock: Callable[[], float]
     first_poll_seconds: float
+    #: the most files in the batches of all threads; each thread has two of them open
+    batched: int
     #: called when more threads may be at work, or fewer
     on_limit: Callable[[], None]
     #: outcomes that are being committed
@@ -130,7 +132,7 @@ class UploadThread:
             return _Batch(opened, [])
 
     def _batch_size(self) -> int:
-        most = min(BATCH, BATCHED // self.concurrency.limit)
+        most = min(BATCH, self.batched // self.concurrency.limit)
         if self._seconds is None:
             return min(most, FIRST_BATCH)
         return min(most, int(BATCH_SECONDS / max(self._seconds, 1e-3)))

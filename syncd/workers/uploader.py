@@ -28,7 +28,7 @@ from syncd.workers.preparation import Preparation, SourceRoot, UploadOptions
 from syncd.workers.sending import Sending
 from syncd.workers.transfers import Transfers
 from syncd.workers.upload_queue import LARGE_AT_ONCE, UploadQueue
-from syncd.workers.upload_thread import UploadThread
+from syncd.workers.upload_thread import BATCHED, UploadThread
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ HANDED_OUT, LEAST_HANDED_OUT = 4096, 64
 #: The open files for each upload thread, by which their number is limited: a connection, and the
 #: files of a batch.
 FILES_EACH = 16
+#: One in so many open files may be of a batch; two batches of a thread are open at a time.
+BATCHED_PART = 4
 #: The shortest pause between two steps while nothing may be sent, in seconds.
 SHORTEST_REST_SECONDS = 0.05
 #: Seconds without a byte after which another transfer may start beside the stalled one.
@@ -246,5 +248,6 @@ class Uploader:
             is_stopped=self._stop.is_set,
             clock=self.clock,
             first_poll_seconds=self.options.first_poll_seconds,
+            batched=min(BATCHED, _open_files() // BATCHED_PART),
             on_limit=self._allow,
         ).run()

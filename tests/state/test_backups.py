@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from syncd.exceptions import StateError
+from syncd.state import files, folders
 from syncd.state.database import backups, instance
 from syncd.state.database.store import Store, set_fact
+from syncd.state.lifecycle import FileStatus
 
 
 @pytest.fixture
@@ -61,4 +63,21 @@ def test_an_empty_ledger_takes_no_backup_in_the_place_of_a_full_one(tmp_path):
         assert not (tmp_path / "backups").exists()
         store.write(instance.advance_to, 1)
         store.back_up_if_due(1)
+    assert len(list((tmp_path / "backups").iterdir())) == 1
+
+
+def test_a_ledger_that_only_knows_what_to_leave_out_is_backed_up(tmp_path):
+    with closing(Store(tmp_path)) as store:
+        store.open(0)
+        store.write(folders.note, "f", b"/f", None)
+        store.write(
+            files.insert,
+            folder="f",
+            path=b"a",
+            status=FileStatus.INELIGIBLE,
+            fingerprint=None,
+            changed_at=0.0,
+            is_skipped=True,
+        )
+        store.back_up_if_due(0)
     assert len(list((tmp_path / "backups").iterdir())) == 1

@@ -299,15 +299,16 @@ def test_one_that_cannot_be_asked_for_keeps_no_other_waiting(shop):
 class Shelf:
     """A service that holds objects of one size, and counts what it is asked; newest first."""
 
-    def __init__(self, number, *, listed=True):
+    def __init__(self, number, *, listed=True, most_items=1000):
         self.copies = [
             SimpleNamespace(id=n, file_uuid=f"{n}", size=1, workspace_uuid=None, is_video=False)
             for n in range(number)
         ]
-        self.listed = listed
+        self.listed, self.most_items = listed, most_items
         self.pages = self.gets = 0
 
     def newest_pages(self, *, workspace_uuid, limit):
+        limit = min(limit, self.most_items)
         for end in range(len(self.copies), 0, -limit):
             self.pages += 1
             shown = self.copies[max(end - limit, 0) : end] if self.listed else []
@@ -326,6 +327,19 @@ def test_thousands_of_copies_are_confirmed_by_a_few_large_pages(shop):
     assert set(told.values()) == {Told.WHOLE}
     assert len(told) == 4000
     assert (shelf.pages, shelf.gets) == (4, 0)
+
+
+def test_a_service_with_short_pages_is_asked_for_more_of_them(shop):
+    shelf = Shelf(400, most_items=20)
+    told = Confirmation(client=shelf, gate=shop.gate).ask(shelf.copies)
+    assert (len(told), shelf.pages, shelf.gets) == (400, 20, 0)
+
+
+def test_a_listing_of_others_objects_is_not_read_to_its_end(shop):
+    shelf = Shelf(100_000)
+    told = Confirmation(client=shelf, gate=shop.gate).ask(shelf.copies[:1000], alone=0)
+    assert told == {}
+    assert shelf.pages <= 18, "it may cost no more than asking for some of them one by one"
 
 
 def test_few_of_those_that_no_listing_shows_are_asked_for_at_a_time(shop):

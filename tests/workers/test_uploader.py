@@ -10,6 +10,7 @@ from syncd import disk
 from syncd.files_api import FilesClient
 from syncd.state import copies
 from syncd.state.lifecycle import CopyStatus, FileStatus
+from syncd.workers import uploader
 from syncd.workers.preparation import UploadOptions
 from syncd.workers.upload_thread import FIRST_BATCH
 
@@ -379,6 +380,23 @@ def test_a_file_that_the_disk_fails_to_read_is_unreadable_and_keeps_nobody_else_
     shop.notice("bad")
     shop.upload()
     assert len(shop.live()) == 2
+
+
+def test_few_open_files_make_small_batches(shop, monkeypatch):
+    shop.prove_echo()
+    monkeypatch.setattr(uploader, "_open_files", lambda: 40)
+    real, promised = FilesClient.upload, []
+
+    def upload(*args, **kwargs):
+        promised.append(sum(copy.in_flight for copy in shop.copies()))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(FilesClient, "upload", upload)
+    for number in range(60):
+        shop.drop(f"{number}", b"%d" % number)
+    shop.upload()
+    assert len(shop.live()) == 60
+    assert max(promised) <= 20, "two batches of each thread take half of the open files"
 
 
 @pytest.mark.row(20)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from syncd.exceptions import DamagedStateError, ForeignStateError, StateError
-from syncd.state import binding, holds, predecessor, rollback, tokens
+from syncd.state import binding, files, holds, predecessor, rollback, tokens
 from syncd.state.binding import BASE_URL, KEY_MARK, ORGANIZATION, SANDBOX
 from syncd.state.database import backups, directory as state_directory, instance, schema
 from syncd.state.database.connection import Database
@@ -174,9 +174,9 @@ class Store:
         return True
 
     def back_up_if_due(self, now: float) -> None:
-        """Back the database up once a day, unless the ledger is empty or has lost something.
+        """Back the database up once a day, unless it holds nothing yet or has lost something.
 
-        A copy of an empty one protects nothing, and the first files would wait a day for their own.
+        A copy of nothing protects nothing, and the first files would wait a day for their own.
         Raise DamagedStateError when the database is damaged: no copy of it displaces a good one.
         """
         if backups.is_due(self.directory, now) and not self.read(holds.is_ledger_incomplete):
@@ -185,7 +185,7 @@ class Store:
             except DamagedStateError as error:
                 self.writer.refuse_damaged(error)
                 raise
-            if self.read(instance.progress):
+            if self.read(instance.progress) or self.read(files.has_skipped):
                 backups.make(self._path, now)
 
     def close(self) -> None:
