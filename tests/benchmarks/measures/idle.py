@@ -29,7 +29,7 @@ TRACE_SECONDS = 10
 @contextmanager
 def idle(bench):
     root = make_tree(bench.place / "tree", bench.size(5000, 100_000, 100_000))
-    seconds = bench.size(15, 60, 240)
+    calm, seconds = bench.size((0, 15), (150, 60), (600, 240))
     made = set()
     with serving(bench.place) as service:
 
@@ -40,6 +40,8 @@ def idle(bench):
                 made.add(tree)
             with syncd.daemon() as process:
                 wait_for_quiet(process.pid)
+                # Roots are checked less and less often until a daemon is truly at rest.
+                time.sleep(calm)
                 before = Standing.of(process.pid)
                 time.sleep(seconds)
                 after = Standing.of(process.pid)
