@@ -204,7 +204,7 @@ REFUSED_ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class PassCounts:
-    """What became of files by now, as a pass of `syncd once` counts them."""
+    """The progress of files, as a pass of `syncd once` counts them."""
 
     synced: int
     waiting: int
